@@ -1,0 +1,1 @@
+"""What a training machine needs: tokenizers, the dataset's format, the stream, the transformer. Imports no Beam."""

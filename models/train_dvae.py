@@ -1,0 +1,332 @@
+"""Trains the dVAE on tar files of pictures: `pairmill train-dvae --images 'shards/*.tar' --steps 5000 --output DIR`.
+
+Loss and schedules are those of the paper (section 2.1, appendix A.2), scaled down with the number of steps. Every
+step's pictures, crops and noise follow from the seed and the step's number, so a run that was stopped and resumed
+ends with the weights of one that was not.
+
+DIR receives `dvae.safetensors` (averaged weights), `checkpoint.pt` (to resume), `log.jsonl` and `pictures.png`
+(held-out pictures above their reconstructions).
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import copy
+import dataclasses
+import glob
+import hashlib
+import io
+import json
+import math
+import os
+import tarfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from models import pixels
+from models.dvae import DVAE, DVAEConfig, kl_to_uniform, logit_laplace_nll, save_dvae
+from models.errors import UserError, write_whole
+
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
+HELD_OUT_SHARE = 0.05
+TEMPERATURE = (1.0, 1 / 16)
+LEARNING_RATE_RATIO = 1.25e-6 / 1e-4
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """Everything that decides the resulting weights."""
+
+    steps: int
+    batch_size: int = 16
+    window: int = 128  # px cut from each 256-px view: the model is convolutional, and small windows vary more a second
+    learning_rate: float = 5e-4
+    kl_weight: float = 6.6
+    average: float = 0.999
+    seed: int = 0
+
+    def temperature(self, step: int) -> float:
+        """1 to 1/16 by a cosine over 150,000 updates; over the first half of a shorter run."""
+        return cosine(*TEMPERATURE, step, min(150_000, max(1, self.steps // 2)))
+
+    def kl_weight_at(self, step: int) -> float:
+        """0 to the full weight by a cosine over 5,000 updates; over the first quarter of a shorter run."""
+        return cosine(0.0, self.kl_weight, step, min(5_000, max(1, self.steps // 4)))
+
+    def learning_rate_at(self, step: int) -> float:
+        """Down to 1/80 by a cosine over 1,200,000 updates, or the whole of a shorter run."""
+        return cosine(self.learning_rate, self.learning_rate * LEARNING_RATE_RATIO, step, min(1_200_000, self.steps))
+
+
+def cosine(start: float, end: float, step: int, steps: int) -> float:
+    """From `start` at step 0 to `end` at `steps` and after."""
+    progress = min(1.0, step / steps)
+    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+# --- pictures --------------------------------------------------------------------------------------------------------
+
+
+class Member(NamedTuple):
+    """Where a picture's bytes lie inside a tar file."""
+
+    path: str
+    name: str
+    offset: int
+    size: int
+
+    def read(self) -> bytes:
+        with open(self.path, "rb") as file:
+            file.seek(self.offset)
+            return file.read(self.size)
+
+
+def list_pictures(pattern: str) -> tuple[list[Member], list[Member]]:
+    """The pictures in the tar files of a glob, as (training, held out): 5 % by hash of the name are held out."""
+    paths = sorted(glob.glob(pattern))
+    if not paths:
+        raise UserError(f"--images {pattern}: no such file; name tar files with pictures, for example 'shards/*.tar'")
+    training, held_out = [], []
+    for path in paths:
+        try:
+            with tarfile.open(path) as tar:
+                for info in tar:
+                    if info.isfile() and info.name.lower().endswith(PICTURE_SUFFIXES):
+                        fraction = int(hashlib.sha256(info.name.encode()).hexdigest()[:8], 16) / 2**32
+                        part = held_out if fraction < HELD_OUT_SHARE else training
+                        part.append(Member(path, info.name, info.offset_data, info.size))
+        except tarfile.TarError as error:
+            raise UserError(f"--images: {path} is not a readable tar file: {error}") from error
+    if not training:
+        raise UserError(f"--images {pattern}: the tar files hold no pictures ({', '.join(PICTURE_SUFFIXES)})")
+    return training, held_out
+
+
+def training_view(member: Member, window: int, seed: str) -> np.ndarray | None:
+    """One Listing 1 view at 256 px, and a random window of it: uint8 [window, window, 3]. None for a broken picture."""
+    try:
+        rgb_HWC = pixels.decode_rgb(member.read())
+    except pixels.PictureError:
+        return None
+    integers = pixels.seeded_integers(seed)
+    box, flip = pixels.dvae_crop(rgb_HWC.shape[1], rgb_HWC.shape[0], 256, integers)
+    view = pixels.apply_crop(rgb_HWC, box, 256)
+    top, left = (integers(0, 256 - window + 1) for _ in range(2))
+    view = view[top : top + window, left : left + window]
+    return view[:, ::-1] if flip else view
+
+
+def centre_view(member: Member) -> np.ndarray | None:
+    """The centre square at 256 px, uint8 [256, 256, 3]: what held-out pictures are measured on."""
+    try:
+        rgb_HWC = pixels.decode_rgb(member.read())
+    except pixels.PictureError:
+        return None
+    height, width = rgb_HWC.shape[:2]
+    side = min(height, width)
+    box = pixels.CropBox((width - side) // 2, (height - side) // 2, side, 256, 0, 0)
+    return pixels.apply_crop(rgb_HWC, box, 256)
+
+
+def batches(members: list[Member], config: TrainingConfig, first_step: int) -> Iterator[torch.Tensor]:
+    """Batches [B, 3, window, window] for steps first_step, first_step + 1, ...; decoded in threads, a few steps ahead.
+
+    A broken picture's place in the batch is taken by the next readable one of the same epoch.
+    """
+
+    def batch(step: int) -> torch.Tensor:
+        views: list[np.ndarray] = []
+        position = step * config.batch_size
+        while len(views) < config.batch_size:
+            epoch, place = divmod(position, len(members))
+            view = training_view(members[_shuffled(epoch, place)], config.window, f"{config.seed}/{position}")
+            if view is not None:
+                views.append(view)
+            position += 1
+            if position > step * config.batch_size + 100 * config.batch_size:
+                raise UserError("--images: 99 of 100 pictures could not be decoded; check the tar files")
+        return pixels.to_tensor(np.stack(views))
+
+    def _shuffled(epoch: int, place: int) -> int:
+        # An affine permutation instead of a stored one: any step can be computed without those before it.
+        multiplier, shift = 2 * int(_hash(epoch, "m") % len(members)) + 1, _hash(epoch, "s") % len(members)
+        while math.gcd(multiplier, len(members)) != 1:
+            multiplier += 2
+        return (place * multiplier + shift) % len(members)
+
+    def _hash(epoch: int, what: str) -> int:
+        return int(hashlib.sha256(f"{config.seed}/{epoch}/{what}".encode()).hexdigest()[:12], 16)
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        ahead = [pool.submit(batch, step) for step in range(first_step, min(first_step + 4, config.steps))]
+        for step in range(first_step, config.steps):
+            if step + len(ahead) < config.steps:
+                ahead.append(pool.submit(batch, step + len(ahead)))
+            yield ahead.pop(0).result()
+
+
+# --- one step, and measuring -----------------------------------------------------------------------------------------
+
+
+def losses(model: DVAE, x_BCHW: torch.Tensor, temperature: float, generator: torch.Generator):
+    """(reconstruction, KL) of the relaxed bound, both summed over the picture and divided by its number of values."""
+    y_BCHW = pixels.phi(x_BCHW)
+    logits_BVhw = model.encoder(y_BCHW).float()
+    uniform = torch.rand(logits_BVhw.shape, generator=generator).clamp_(1e-9, 1 - 1e-7)
+    gumbel = -torch.log(-torch.log(uniform))
+    relaxed_BVhw = F.softmax((logits_BVhw + gumbel) / temperature, dim=1)
+    nll = logit_laplace_nll(y_BCHW, model.decoder(relaxed_BVhw)).mean()
+    kl = kl_to_uniform(logits_BVhw).sum() / x_BCHW.numel()
+    return nll, kl
+
+
+@torch.no_grad()
+def measure(model: DVAE, x_BCHW: torch.Tensor) -> dict[str, float]:
+    """PSNR in dB through hard codes, the share of the vocabulary used, and the codes' perplexity."""
+    codes = torch.cat([model.encode(x) for x in x_BCHW.split(4)])
+    error = torch.cat([(model.decode(c) - x).square().mean(dim=(1, 2, 3))
+                       for c, x in zip(codes.split(4), x_BCHW.split(4), strict=True)])
+    frequency = torch.bincount(codes.flatten(), minlength=model.config.vocabulary).float()
+    frequency /= frequency.sum()
+    entropy = -(frequency * torch.log(frequency.clamp_min(1e-12))).sum().item()
+    return {
+        "psnr_db": round((-10 * torch.log10(error.clamp_min(1e-10))).mean().item(), 2),
+        "vocabulary_used": round((frequency > 0).float().mean().item(), 4),
+        "perplexity": round(math.exp(entropy), 1),
+    }
+
+
+def picture_grid(model: DVAE, x_BCHW: torch.Tensor) -> bytes:
+    """A PNG: pictures in the upper row, reconstructions below."""
+    with torch.no_grad():
+        pairs = torch.cat([x_BCHW, model.decode(model.encode(x_BCHW))])
+    rows = pixels.to_uint8(pairs).reshape(2, -1, *x_BCHW.shape[2:], 3)
+    grid = rows.transpose(0, 2, 1, 3, 4).reshape(2 * x_BCHW.shape[2], -1, 3)
+    buffer = io.BytesIO()
+    Image.fromarray(grid).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+# --- the run ---------------------------------------------------------------------------------------------------------
+
+
+def train(images: str, model_config: DVAEConfig, config: TrainingConfig, output: Path, resume: bool,
+          report_every: int = 50) -> None:
+    """Runs to `config.steps`, writing into `output`. Raises UserError for unusable input."""
+    output.mkdir(parents=True, exist_ok=True)
+    members, held_out = list_pictures(images)
+    print(f"train-dvae: {len(members):,} pictures, {len(held_out):,} held out", flush=True)
+    views = [view for view in map(centre_view, held_out[:32]) if view is not None]
+    val_BCHW = pixels.to_tensor(np.stack(views)) if views else None
+
+    torch.manual_seed(config.seed)
+    model = DVAE(model_config).to(memory_format=torch.channels_last)
+    averaged = copy.deepcopy(model).eval().requires_grad_(False)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, betas=(0.9, 0.999), eps=1e-8,
+                                  weight_decay=1e-4)
+    first_step = _restore(output, model, averaged, optimiser, model_config, config, resume)
+    started, log = time.monotonic(), open(output / "log.jsonl", "a", encoding="utf-8")
+
+    for step, x_BCHW in enumerate(batches(members, config, first_step), first_step):
+        for group in optimiser.param_groups:
+            group["lr"] = config.learning_rate_at(step)
+        generator = torch.Generator().manual_seed((config.seed << 32) + step)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            nll, kl = losses(model, x_BCHW, config.temperature(step), generator)
+        loss = nll + config.kl_weight_at(step) * kl
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        # A short run would keep its random start in a long average: the window grows to the configured one.
+        average = min(config.average, (1 + step) / (10 + step))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(averaged.parameters()), list(model.parameters()), 1 - average)
+
+        done = step + 1
+        if done % report_every == 0 or done == config.steps:
+            entry = {"step": done, "loss": round(loss.item(), 4), "nll": round(nll.item(), 4), "kl": round(kl.item(), 5),
+                     "temperature": round(config.temperature(step), 4), "learning_rate": config.learning_rate_at(step)}
+            if val_BCHW is not None:
+                entry |= measure(averaged, val_BCHW)
+            seconds = (time.monotonic() - started) / (done - first_step)
+            print(f"step {done:,}/{config.steps:,}  " + "  ".join(f"{k} {v:.4g}" for k, v in entry.items() if k != "step")
+                  + f"  {config.batch_size / seconds:.1f} pictures/s  {(config.steps - done) * seconds / 60:.0f} min left",
+                  flush=True)
+            log.write(json.dumps(entry) + "\n")
+            log.flush()
+        if done % (10 * report_every) == 0 or done == config.steps:
+            _save(output, model, averaged, optimiser, model_config, config, done)
+            if val_BCHW is not None:
+                write_whole(output / "pictures.png", picture_grid(averaged, val_BCHW[:8]))
+    log.close()
+    print(f"train-dvae: wrote {output / 'dvae.safetensors'}", flush=True)
+
+
+def _save(output: Path, model, averaged, optimiser, model_config, config, step: int) -> None:
+    state = {"step": step, "model": model.state_dict(), "averaged": averaged.state_dict(),
+             "optimiser": optimiser.state_dict(), "model_config": dataclasses.asdict(model_config),
+             "config": dataclasses.asdict(config)}
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_whole(output / "checkpoint.pt", buffer.getvalue())
+    save_dvae(averaged, output / "dvae.safetensors")
+
+
+def _restore(output: Path, model, averaged, optimiser, model_config, config, resume: bool) -> int:
+    """Loads DIR/checkpoint.pt if --resume was given; returns the first step to run."""
+    path = output / "checkpoint.pt"
+    if not resume:
+        if path.exists():
+            raise UserError(f"{path} exists; continue it with --resume or choose another --output")
+        return 0
+    if not path.exists():
+        return 0
+    state = torch.load(path, weights_only=True)
+    for name, mine in (("model_config", model_config), ("config", config)):
+        theirs, mine = state[name], dataclasses.asdict(mine)
+        differing = sorted(key for key in mine if theirs.get(key) != mine[key])
+        if differing:
+            changes = ", ".join(f"{key} {theirs.get(key)} -> {mine[key]}" for key in differing)
+            raise UserError(f"--resume: {path} was made with other settings ({changes}); give the same ones")
+    model.load_state_dict(state["model"])
+    averaged.load_state_dict(state["averaged"])
+    optimiser.load_state_dict(state["optimiser"])
+    return state["step"]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="pairmill train-dvae", description=__doc__.split("\n")[0])
+    parser.add_argument("--images", required=True, metavar="PATTERN", help="tar files with pictures (glob)")
+    parser.add_argument("--steps", required=True, type=int, metavar="N", help="updates to make (the paper: 3,000,000)")
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR")
+    parser.add_argument("--resume", action="store_true", help="continue from DIR/checkpoint.pt if it is there")
+    parser.add_argument("--batch-size", type=int, default=TrainingConfig.batch_size, help="(default %(default)s)")
+    parser.add_argument("--window", type=int, default=TrainingConfig.window,
+                        help="px of each 256-px view to train on, a multiple of 8 (default %(default)s)")
+    parser.add_argument("--hidden", type=int, default=32, help="width of the first group; the paper has 256")
+    parser.add_argument("--vocabulary", type=int, default=1024, help="codes; the paper has 8192 (default %(default)s)")
+    parser.add_argument("--learning-rate", type=float, default=TrainingConfig.learning_rate, help="(default %(default)s)")
+    parser.add_argument("--kl-weight", type=float, default=TrainingConfig.kl_weight, help="(default %(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="processor threads (default: all)")
+    args = parser.parse_args(arguments)
+    if args.window % 8 or not 8 <= args.window <= 256:
+        raise UserError(f"--window {args.window}: give a multiple of 8 from 8 to 256")
+    if min(args.steps, args.batch_size, args.hidden // 4, args.vocabulary, args.threads) < 1:
+        raise UserError("--steps, --batch-size, --vocabulary and --threads start at 1, --hidden at 4")
+    torch.set_num_threads(args.threads)
+    config = TrainingConfig(args.steps, args.batch_size, args.window, args.learning_rate, args.kl_weight, seed=args.seed)
+    train(args.images, DVAEConfig(args.hidden, args.vocabulary), config, args.output, args.resume)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""From published lists to shards: sources, filters, fetching, encoding, and the account of every row."""

@@ -1,0 +1,148 @@
+"""The record of each stage, and why a row was dropped."""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+from collections.abc import Sequence
+from typing import NamedTuple, Optional
+
+from apache_beam.coders import RowCoder, registry
+
+
+class Stage(str, enum.Enum):
+    SELECT = "select"
+    FETCH = "fetch"
+    ENCODE = "encode"
+
+
+class Reason(str, enum.Enum):
+    """Machine-readable, stable names; `rejects/*.parquet` and `ledger.json` hold the values."""
+
+    MALFORMED_ROW = "malformed_row"
+    NO_URL = "no_url"
+    BAD_URL = "bad_url"
+    VIDEO = "video"
+    UNSUPPORTED_TYPE = "unsupported_type"
+    NO_CAPTION = "no_caption"
+    CAPTION_TOO_SHORT = "caption_too_short"
+    NOT_ENGLISH = "not_english"
+    BOILERPLATE = "boilerplate"
+    FILE_NAME = "file_name"
+    ASPECT_RATIO = "aspect_ratio"
+    TOO_SMALL = "too_small"
+    DUPLICATE_URL = "duplicate_url"
+    DUPLICATE_PAIR = "duplicate_pair"
+    DUPLICATE_IMAGE = "duplicate_image"
+    HTTP_404 = "http_404"
+    HTTP_410 = "http_410"
+    HTTP_403 = "http_403"
+    HTTP_429 = "http_429"
+    HTTP_5XX = "http_5xx"
+    HTTP_OTHER = "http_other"
+    DNS = "dns"
+    CONNECTION = "connection"
+    TIMEOUT = "timeout"
+    TOO_LARGE = "too_large"
+    REFUSED_ADDRESS = "refused_address"
+    OPTED_OUT = "opted_out"
+    PLACEHOLDER = "placeholder"
+    HASH_MISMATCH = "hash_mismatch"
+    NOT_AN_IMAGE = "not_an_image"
+    CORRUPT_IMAGE = "corrupt_image"
+    TOO_MANY_PIXELS = "too_many_pixels"
+
+
+PASSING_REASONS = frozenset(
+    {Reason.HTTP_429, Reason.HTTP_5XX, Reason.DNS, Reason.CONNECTION, Reason.TIMEOUT}
+)
+"""Failures that may be gone tomorrow: fetched again by a second run."""
+
+
+class Candidate(NamedTuple):
+    """One row as a source's file says it, before any judgement."""
+
+    source: str
+    file: str  # base name of the file, as published; the folder is the user's own
+    row: int  # from 0, in the file's own order
+    url: str
+    fallback_urls: Sequence[str]  # other places that hold the same bytes
+    raw_caption: str
+    width: Optional[int]  # px, if the source says
+    height: Optional[int]
+    licence: str
+    page_url: str
+    mime_type: str
+
+
+class Pair(NamedTuple):
+    """A row that was kept: what `pairs/*.parquet` holds."""
+
+    key: str  # 32 hex digits
+    source: str
+    file: str
+    row: int
+    url: str
+    fallback_urls: Sequence[str]
+    caption: str  # clean, case kept
+    raw_caption: str
+    width: Optional[int]
+    height: Optional[int]
+    licence: str
+    page_url: str
+    split: str  # train or val
+
+
+class Rejected(NamedTuple):
+    """A row that was dropped: what `rejects/*.parquet` holds."""
+
+    key: str
+    source: str
+    file: str
+    row: int
+    url: str
+    stage: str  # a Stage's value
+    reason: str  # a Reason's value
+    detail: str  # for people: the measure that failed, the status, the other row's key
+
+
+class Record(NamedTuple):
+    """A finished pair: what a shard and a row of `index/*.parquet` are made of."""
+
+    key: str
+    split: str
+    source: str
+    file: str
+    row: int
+    url: str
+    caption: str
+    width: int  # px, of the upright picture as fetched
+    height: int
+    licence: str
+    page_url: str
+    sha256: str  # of the bytes as fetched
+    phash: str  # 64-bit perceptual hash, 16 hex digits
+    codes: bytes  # uint16 little-endian, draws x grid^2
+    tokens: bytes  # uint16 little-endian
+    boxes: Sequence[int]  # draws x the six numbers of models.pixels.CropBox
+
+
+for _record in (Candidate, Pair, Rejected, Record):
+    registry.register_coder(_record, RowCoder)
+
+
+def row_key(source: str, url: str, raw_caption: str) -> str:
+    """32 hex digits from what the source says, not from where its file lies or in which order."""
+    return hashlib.sha256("\0".join((source, url, raw_caption)).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def reject(row: Candidate | Pair, stage: Stage, reason: Reason, detail: str = "") -> Rejected:
+    """The row's account when it leaves."""
+    key = row.key if isinstance(row, Pair) else row_key(row.source, row.url, row.raw_caption)
+    return Rejected(key, row.source, row.file, row.row, row.url, stage.value, reason.value, detail)
+
+
+def unreadable(source: str, file: str, row: int, text: str, detail: str) -> Rejected:
+    """The account of a row that could not be parsed; its text stands in for URL and caption in the key."""
+    key = row_key(source, "", text)
+    return Rejected(key, source, file, row, "", Stage.SELECT.value, Reason.MALFORMED_ROW.value, detail)
