@@ -53,6 +53,15 @@ class Shard:
 
 
 @dataclasses.dataclass(frozen=True)
+class File:
+    """Any other file of the dataset: index, rejects, ledger, text tokenizer."""
+
+    path: str  # relative to the dataset
+    bytes: int
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
 class ImageTokenizerInfo:
     spec: str
     fingerprint: str  # SHA-256 of weights and configuration
@@ -78,13 +87,20 @@ class Manifest:
     draws: int
     settings: dict  # by stage, as given and as defaulted
     versions: dict  # package -> version, of what decides the bytes
+    files: tuple[File, ...] = ()
 
     def pairs(self, split: str) -> int:
         return sum(shard.pairs for shard in self.shards if shard.split == split)
 
     def to_json(self) -> str:
+        """With a hash over itself, so that a damaged manifest tells as surely as a damaged shard."""
         body = {"format": FORMAT, "version": VERSION, "pairs": {split: self.pairs(split) for split in SPLITS}}
-        return json.dumps(body | dataclasses.asdict(self), indent=1, sort_keys=True) + "\n"
+        body |= dataclasses.asdict(self)
+        return json.dumps(body | {"sha256": _digest_of(body)}, indent=1, sort_keys=True) + "\n"
+
+
+def _digest_of(body: dict) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
 def read_manifest(directory: str | Path) -> Manifest:
@@ -100,6 +116,8 @@ def read_manifest(directory: str | Path) -> Manifest:
         raise UserError(f"{path} is not the manifest of a pairmill dataset")
     if body.get("version") != VERSION:
         raise UserError(f"{path} has version {body.get('version')}; this pairmill reads version {VERSION}")
+    if body.pop("sha256", None) != _digest_of(body):
+        raise UserError(f"{path} is damaged or was edited: its own hash does not fit; build the dataset again")
     try:
         return Manifest(
             shards=tuple(Shard(**shard) for shard in body["shards"]),
@@ -108,6 +126,7 @@ def read_manifest(directory: str | Path) -> Manifest:
             draws=body["draws"],
             settings=body["settings"],
             versions=body["versions"],
+            files=tuple(File(**file) for file in body["files"]),
         )
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} lacks or misnames a field ({error}); build the dataset again") from None

@@ -98,7 +98,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """One-hot or relaxed codes [B, V, h, w] to six maps [B, 6, H, W]: mean and ln b of the logit-Laplace, by channel."""
+    """One-hot or relaxed codes [B, V, h, w] to six maps [B, 6, H, W]: the logit-Laplace's mean and ln b by channel."""
 
     def __init__(self, config: DVAEConfig):
         super().__init__()

@@ -40,10 +40,12 @@ class ImageTokenizer:
         """Codes [B, grid * grid] to pictures, uint8 [B, size, size, 3]. Raises ValueError for codes out of range."""
         if codes_BN.size and int(codes_BN.max()) >= self.info.vocabulary:
             raise ValueError(f"code {int(codes_BN.max())} is not in a vocabulary of {self.info.vocabulary}")
-        grid = self.info.grid
-        pictures = [pixels.to_uint8(self._model.decode(torch.from_numpy(batch.astype(np.int64)).view(-1, grid, grid)))[:filled]
-                    for batch, filled in _padded(codes_BN)]
+        pictures = [self._decode_batch(batch)[:filled] for batch, filled in _padded(codes_BN)]
         return np.concatenate(pictures) if pictures else np.zeros((0, *[self.info.image_size] * 2, 3), np.uint8)
+
+    def _decode_batch(self, codes_BN: np.ndarray) -> np.ndarray:
+        codes_Bhw = torch.from_numpy(codes_BN.astype(np.int64)).view(-1, self.info.grid, self.info.grid)
+        return pixels.to_uint8(self._model.decode(codes_Bhw))
 
 
 def _padded(array: np.ndarray):

@@ -54,8 +54,8 @@ class TrainingConfig:
     seed: int = 0
 
     def temperature(self, step: int) -> float:
-        """1 to 1/16 by a cosine over 150,000 updates; over the first half of a shorter run."""
-        return cosine(*TEMPERATURE, step, min(150_000, max(1, self.steps // 2)))
+        """1 to 1/16 by a cosine over 150,000 updates; over the first quarter of a shorter run."""
+        return cosine(*TEMPERATURE, step, min(150_000, max(1, self.steps // 4)))
 
     def kl_weight_at(self, step: int) -> float:
         """0 to the full weight by a cosine over 5,000 updates; over the first quarter of a shorter run."""
@@ -233,7 +233,7 @@ def train(images: str, model_config: DVAEConfig, config: TrainingConfig, output:
     optimiser = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, betas=(0.9, 0.999), eps=1e-8,
                                   weight_decay=1e-4)
     first_step = _restore(output, model, averaged, optimiser, model_config, config, resume)
-    started, log = time.monotonic(), open(output / "log.jsonl", "a", encoding="utf-8")
+    started = time.monotonic()
 
     for step, x_BCHW in enumerate(batches(members, config, first_step), first_step):
         for group in optimiser.param_groups:
@@ -252,21 +252,22 @@ def train(images: str, model_config: DVAEConfig, config: TrainingConfig, output:
 
         done = step + 1
         if done % report_every == 0 or done == config.steps:
-            entry = {"step": done, "loss": round(loss.item(), 4), "nll": round(nll.item(), 4), "kl": round(kl.item(), 5),
-                     "temperature": round(config.temperature(step), 4), "learning_rate": config.learning_rate_at(step)}
+            entry = {"step": done, "loss": round(loss.item(), 4), "nll": round(nll.item(), 4),
+                     "kl": round(kl.item(), 5), "temperature": round(config.temperature(step), 4),
+                     "learning_rate": config.learning_rate_at(step)}
             if val_BCHW is not None:
                 entry |= measure(averaged, val_BCHW)
             seconds = (time.monotonic() - started) / (done - first_step)
-            print(f"step {done:,}/{config.steps:,}  " + "  ".join(f"{k} {v:.4g}" for k, v in entry.items() if k != "step")
-                  + f"  {config.batch_size / seconds:.1f} pictures/s  {(config.steps - done) * seconds / 60:.0f} min left",
-                  flush=True)
-            log.write(json.dumps(entry) + "\n")
-            log.flush()
+            print(f"step {done:,}/{config.steps:,}",
+                  *(f"{name} {value:.4g}" for name, value in entry.items() if name != "step"),
+                  f"{config.batch_size / seconds:.1f} pictures/s",
+                  f"{(config.steps - done) * seconds / 60:.0f} min left", sep="  ", flush=True)
+            with open(output / "log.jsonl", "a", encoding="utf-8") as log:
+                log.write(json.dumps(entry) + "\n")
         if done % (10 * report_every) == 0 or done == config.steps:
             _save(output, model, averaged, optimiser, model_config, config, done)
             if val_BCHW is not None:
                 write_whole(output / "pictures.png", picture_grid(averaged, val_BCHW[:8]))
-    log.close()
     print(f"train-dvae: wrote {output / 'dvae.safetensors'}", flush=True)
 
 
@@ -303,27 +304,29 @@ def _restore(output: Path, model, averaged, optimiser, model_config, config, res
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="pairmill train-dvae", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="pairmill train-dvae", description=__doc__.split("\n")[0],
+                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--images", required=True, metavar="PATTERN", help="tar files with pictures (glob)")
     parser.add_argument("--steps", required=True, type=int, metavar="N", help="updates to make (the paper: 3,000,000)")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR")
     parser.add_argument("--resume", action="store_true", help="continue from DIR/checkpoint.pt if it is there")
-    parser.add_argument("--batch-size", type=int, default=TrainingConfig.batch_size, help="(default %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=TrainingConfig.batch_size, help="pictures a step")
     parser.add_argument("--window", type=int, default=TrainingConfig.window,
-                        help="px of each 256-px view to train on, a multiple of 8 (default %(default)s)")
+                        help="px of each 256-px view to train on, a multiple of 8")
     parser.add_argument("--hidden", type=int, default=32, help="width of the first group; the paper has 256")
-    parser.add_argument("--vocabulary", type=int, default=1024, help="codes; the paper has 8192 (default %(default)s)")
-    parser.add_argument("--learning-rate", type=float, default=TrainingConfig.learning_rate, help="(default %(default)s)")
-    parser.add_argument("--kl-weight", type=float, default=TrainingConfig.kl_weight, help="(default %(default)s)")
+    parser.add_argument("--vocabulary", type=int, default=1024, help="codes; the paper has 8192")
+    parser.add_argument("--learning-rate", type=float, default=TrainingConfig.learning_rate)
+    parser.add_argument("--kl-weight", type=float, default=TrainingConfig.kl_weight)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="processor threads (default: all)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="processor threads")
     args = parser.parse_args(arguments)
     if args.window % 8 or not 8 <= args.window <= 256:
         raise UserError(f"--window {args.window}: give a multiple of 8 from 8 to 256")
     if min(args.steps, args.batch_size, args.hidden // 4, args.vocabulary, args.threads) < 1:
         raise UserError("--steps, --batch-size, --vocabulary and --threads start at 1, --hidden at 4")
     torch.set_num_threads(args.threads)
-    config = TrainingConfig(args.steps, args.batch_size, args.window, args.learning_rate, args.kl_weight, seed=args.seed)
+    config = TrainingConfig(args.steps, args.batch_size, args.window, args.learning_rate, args.kl_weight,
+                            seed=args.seed)
     train(args.images, DVAEConfig(args.hidden, args.vocabulary), config, args.output, args.resume)
     return 0
 

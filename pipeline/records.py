@@ -136,9 +136,9 @@ def row_key(source: str, url: str, raw_caption: str) -> str:
     return hashlib.sha256("\0".join((source, url, raw_caption)).encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-def reject(row: Candidate | Pair, stage: Stage, reason: Reason, detail: str = "") -> Rejected:
+def reject(row: Candidate | Pair | Record, stage: Stage, reason: Reason, detail: str = "") -> Rejected:
     """The row's account when it leaves."""
-    key = row.key if isinstance(row, Pair) else row_key(row.source, row.url, row.raw_caption)
+    key = row_key(row.source, row.url, row.raw_caption) if isinstance(row, Candidate) else row.key
     return Rejected(key, row.source, row.file, row.row, row.url, stage.value, reason.value, detail)
 
 

@@ -1,0 +1,62 @@
+"""`pairmill encode`: pictures in img2dataset's layout to a dataset of image codes and BPE tokens."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import apache_beam as beam
+
+from beam_jobs import options
+from pipeline import image_shards, parquet
+from pipeline.dataset_stage import WriteDataset
+from pipeline.finish import Finish, read_settings
+from pipeline.ledger import READ, CountRows, earlier_counts, read_ledger
+from pipeline.records import Rejected
+from pipeline.shards import finish_dataset
+from pipeline.stats import ledger_tables
+from pipeline.tokenize_stage import EncodeImageShard
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = options.job_parser("encode", __doc__.split("\n")[0])
+    parser.add_argument("--images", required=True, metavar="PATTERN", help="tar files of `pairmill fetch`, img2dataset")
+    options.add_picture_options(parser)
+    options.add_encode_options(parser, required=True)
+    options.add_rows_per_file(parser)
+    args, beam_options = options.parse(parser, arguments)
+    pictures, encode = options.picture_config(args), options.encode_config(args, beam_options)
+    paths = image_shards.find(args.images)
+    before = image_shards.made_by_fetch(paths)  # the folder of a finished `pairmill fetch`, or None
+    settings = (read_settings(before) if before else {"images": args.images}) | {
+        "encode": options.encode_settings(args)}
+    ledger = read_ledger(before) if before else {"sources": {image_shards.SOURCE: {"read": 0, "rejected": {}}}}
+    parts = options.dataset_parts(encode, settings, set(ledger["sources"]))
+    options.prepare_output(args.output, "encode", options.identity(parts), "manifest.json", args.overwrite)
+
+    def build(pipeline: beam.Pipeline) -> None:
+        encoded = (pipeline | "Image shards" >> beam.Create(paths) | "Spread" >> beam.Reshuffle()
+                   | "Encode" >> beam.ParDo(EncodeImageShard(args.output, pictures, encode))
+                   .with_outputs(EncodeImageShard.REJECTED, main="records"))
+        reject_files = parquet.files_in(before, "rejects") if before else []
+        earlier = pipeline | "Read rejects" >> parquet.ReadParquet(reject_files, Rejected)
+        now = encoded[EncodeImageShard.REJECTED]
+        written = (encoded.records, (now, earlier) | "Rejected" >> beam.Flatten()) | "Dataset" >> WriteDataset(
+            args.output, args.draws, args.pairs_per_shard, args.rows_per_file)
+        if before:
+            read = pipeline | "Counts before" >> beam.Create(
+                [count for count in earlier_counts(ledger) if count[0][1] == READ])
+        else:
+            read = (encoded.records | "Count records" >> CountRows(READ),
+                    now | "Count rejects" >> CountRows(READ)) | "Count read" >> beam.Flatten()
+        counts = (read, written.counts) | "Counts" >> beam.Flatten()
+        _ = pipeline | "Finish" >> Finish(
+            partial(finish_dataset, args.output, parts), written.shards, written.rejects, counts)
+
+    options.run(beam_options, args.output, "encode", build)
+    options.finish_output(args.output)
+    print(ledger_tables(read_ledger(args.output)))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(options.command(main))

@@ -1,0 +1,311 @@
+"""What the jobs share: their options, the state of an output, the runner."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import importlib.metadata
+import ipaddress
+import json
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from models.errors import UserError
+from models.image_tokenizers import load_image_tokenizer
+from models.text_tokenizer import BUNDLED as BUNDLED_TEXT_TOKENIZER
+from models.text_tokenizer import TextTokenizer
+from pipeline import cli, storage
+from pipeline.fetch import FetchConfig
+from pipeline.filters import SelectConfig
+from pipeline.finish import read_settings
+from pipeline.image_shards import StoreConfig
+from pipeline.language import DETECTORS
+from pipeline.ledger import to_json
+from pipeline.parquet import ROWS_PER_FILE
+from pipeline.pictures import PictureConfig
+from pipeline.progress import ShowProgress
+from pipeline.shards import PAIRS_PER_SHARD, DatasetParts
+from pipeline.sources import SOURCES, Piece, pieces
+from pipeline.tokenize_stage import CROP_RECIPE, EncodeConfig
+from pipeline.units import WORK_FOLDER
+from pipeline.version import VERSION
+
+# The name is spelled out: "DirectRunner" would first try to download and start a Go program.
+LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
+OUR_FILES = re.compile(
+    r"(manifest|ledger|settings|text_tokenizer)\.json|(train|val|index|rejects|pairs|_work)/.*"
+    r"|\d{5,}(\.tar|\.parquet|_stats\.json)|(.*/)?\.[^/]*\.tmp")
+
+
+# --- arguments -------------------------------------------------------------------------------------------------------
+
+
+def job_parser(name: str, description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=f"pairmill {name}", description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False, epilog="Options not listed go to Apache Beam: --runner, --temp_location, ...")
+    parser.add_argument("--output", required=True, metavar="DIR", help="a folder, or gs://..., s3://...")
+    parser.add_argument("--overwrite", action="store_true", help="replace what an earlier run left in DIR")
+    return parser
+
+
+def add_select_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("select")
+    group.add_argument("--source", action="append", required=True, metavar="NAME=PATTERN",
+                       help=f"repeatable; NAME is one of {', '.join(SOURCES)}; PATTERN a path, a glob or a URL")
+    group.add_argument("--language-detector", default=SelectConfig.language_detector, choices=sorted(DETECTORS))
+    group.add_argument("--min-words", type=int, default=SelectConfig.min_words, help="of a caption")
+    group.add_argument("--min-characters", type=int, default=SelectConfig.min_characters, help="of a caption")
+    group.add_argument("--val-share", type=float, default=SelectConfig.val_share, help="of the pairs, by hash of key")
+
+
+def add_picture_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("pictures")
+    group.add_argument("--min-ratio", type=float, default=PictureConfig.min_ratio, help="width / height")
+    group.add_argument("--max-ratio", type=float, default=PictureConfig.max_ratio, help="width / height")
+    group.add_argument("--min-side", type=int, default=PictureConfig.min_side, help="px of the shorter side")
+    group.add_argument("--max-pixels", type=int, default=PictureConfig.max_pixels)
+
+
+def add_fetch_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("fetch")
+    group.add_argument("--timeout", type=float, default=FetchConfig.timeout_s, metavar="S",
+                       help="seconds for one attempt at one picture")
+    group.add_argument("--retries", type=int, default=FetchConfig.retries, metavar="N",
+                       help="after a failure that may pass")
+    group.add_argument("--max-bytes", type=int, default=FetchConfig.max_bytes, help="of one picture")
+    group.add_argument("--connections", type=int, default=FetchConfig.connections, help="of one worker, in all")
+    group.add_argument("--per-host-connections", type=int, default=FetchConfig.per_host_connections, metavar="N",
+                       help="of one worker")
+    group.add_argument("--per-host-rate", type=float, default=FetchConfig.per_host_rate, metavar="R",
+                       help="requests/s of one worker")
+    group.add_argument("--user-agent", default=FetchConfig.user_agent, metavar="TEXT",
+                       help="name yourself with a contact: hosts block what hides")
+    group.add_argument("--ignore-opt-out", action="store_true", help="fetch in spite of X-Robots-Tag, TDM-Reservation")
+    group.add_argument("--allow-address", action="append", default=[], metavar="CIDR",
+                       help="a network that is refused otherwise, such as 127.0.0.0/8")
+    group.add_argument("--pairs-per-unit", type=int, default=1000, metavar="N",
+                       help="pairs fetched, and remembered after a kill, together")
+
+
+def add_encode_options(parser: argparse.ArgumentParser, required: bool) -> None:
+    group = parser.add_argument_group("encode")
+    group.add_argument("--image-tokenizer", required=required, default=None if required else "bundled", metavar="SPEC",
+                       help="bundled, or dvae:FILE.safetensors")
+    group.add_argument("--text-tokenizer", required=required, metavar="FILE",
+                       default=None if required else str(BUNDLED_TEXT_TOKENIZER), help="a tokenizer.json, or bundled")
+    group.add_argument("--draws", type=int, default=EncodeConfig.draws, metavar="K", help="crops stored for a picture")
+    group.add_argument("--pairs-per-shard", type=int, default=PAIRS_PER_SHARD, metavar="N")
+
+
+def add_rows_per_file(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--rows-per-file", type=int, default=ROWS_PER_FILE, metavar="N", help="of the Parquet files")
+
+
+def parse(parser: argparse.ArgumentParser, arguments: list[str] | None) -> tuple[argparse.Namespace, PipelineOptions]:
+    """Ours, and Beam's. Raises UserError for a number out of range and for an option that neither knows."""
+    args, rest = parser.parse_known_args(arguments)
+    for name, least in (("min_words", 0), ("min_characters", 0), ("min_side", 1), ("max_pixels", 1), ("retries", 0),
+                        ("max_bytes", 1), ("connections", 1), ("per_host_connections", 1), ("pairs_per_unit", 1),
+                        ("draws", 1), ("pairs_per_shard", 1), ("rows_per_file", 1), ("resize", 0)):
+        if hasattr(args, name) and getattr(args, name) < least:
+            raise UserError(f"--{name.replace('_', '-')} {getattr(args, name)}: give {least} or more")
+    for name in ("timeout", "per_host_rate", "min_ratio", "max_ratio"):
+        if hasattr(args, name) and not getattr(args, name) > 0:
+            raise UserError(f"--{name.replace('_', '-')} {getattr(args, name)}: give a number over 0")
+    if hasattr(args, "val_share") and not 0 <= args.val_share < 1:
+        raise UserError(f"--val-share {args.val_share}: give a share from 0 to below 1")
+    return args, beam_options(rest)
+
+
+def beam_options(rest: list[str]) -> PipelineOptions:
+    """Beam takes unknown options without a word; a mistyped one of ours must not pass as one of its."""
+    known = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for options in PipelineOptions.__subclasses__():
+        with contextlib.suppress(argparse.ArgumentError):  # two of them may define the same option
+            options._add_argparse_args(known)
+    with contextlib.redirect_stderr(open(os.devnull, "w")):
+        try:
+            _, unknown = known.parse_known_args(rest)
+        except SystemExit:
+            unknown = rest
+    if unknown:
+        raise UserError(f"{' '.join(unknown)}: not an option of pairmill, nor of Beam as given; see --help")
+    options = PipelineOptions(rest)
+    given = options.get_all_options(drop_default=True)
+    if "runner" not in given:
+        workers = given.get("direct_num_workers") or os.cpu_count()
+        extra = [f"--runner={LOCAL_RUNNER}", f"--direct_num_workers={workers}"]
+        if "direct_running_mode" not in given and workers > 1:
+            extra.append("--direct_running_mode=multi_processing")
+        options = PipelineOptions([*rest, *extra])
+    return options
+
+
+def select_config(args: argparse.Namespace) -> SelectConfig:
+    return SelectConfig(
+        min_words=args.min_words, min_characters=args.min_characters, min_side=args.min_side,
+        min_ratio=args.min_ratio, max_ratio=args.max_ratio, language_detector=args.language_detector,
+        val_share=args.val_share)
+
+
+def picture_config(args: argparse.Namespace) -> PictureConfig:
+    return PictureConfig(args.min_ratio, args.max_ratio, args.min_side, args.max_pixels)
+
+
+def fetch_config(args: argparse.Namespace) -> FetchConfig:
+    """Raises UserError for an --allow-address that is no network."""
+    for network in args.allow_address:
+        try:
+            ipaddress.ip_network(network)
+        except ValueError as error:
+            raise UserError(f"--allow-address {network}: {error}; give a network such as 127.0.0.0/8") from None
+    return FetchConfig(
+        timeout_s=args.timeout, retries=args.retries, max_bytes=args.max_bytes, connections=args.connections,
+        per_host_connections=args.per_host_connections, per_host_rate=args.per_host_rate, user_agent=args.user_agent,
+        obey_opt_out=not args.ignore_opt_out, allow_addresses=tuple(args.allow_address))
+
+
+def store_config(args: argparse.Namespace) -> StoreConfig:
+    return StoreConfig(args.resize, args.image_format, args.quality)
+
+
+def encode_config(args: argparse.Namespace, options: PipelineOptions) -> EncodeConfig:
+    text = str(BUNDLED_TEXT_TOKENIZER) if args.text_tokenizer == "bundled" else args.text_tokenizer
+    given = options.get_all_options()
+    local = given.get("runner") == LOCAL_RUNNER
+    threads = max(1, os.cpu_count() // given["direct_num_workers"]) if local else 1
+    return EncodeConfig(args.image_tokenizer, text, args.draws, threads)
+
+
+def source_pieces(patterns: list[str]) -> list[Piece]:
+    """--source NAME=PATTERN ... -> what there is to read. Raises UserError for an unknown name and for no files."""
+    found = []
+    for text in patterns:
+        name, equals, pattern = text.partition("=")
+        if not equals or not pattern or name not in SOURCES:
+            raise UserError(f"--source {text}: give NAME=PATTERN with one of the names {', '.join(SOURCES)}")
+        found.extend(pieces(name, pattern))
+    return found
+
+
+# --- settings, as they go into the manifest: what decides the result, not how it is computed ---------------------------
+
+
+def select_settings(args: argparse.Namespace) -> dict[str, Any]:
+    return {"sources": args.source} | dataclasses.asdict(select_config(args))
+
+
+def fetch_settings(args: argparse.Namespace) -> dict[str, Any]:
+    fetch, pictures = dataclasses.asdict(fetch_config(args)), dataclasses.asdict(picture_config(args))
+    names = ("timeout_s", "retries", "max_bytes", "user_agent", "obey_opt_out", "allow_addresses")
+    store = dataclasses.asdict(store_config(args)) if getattr(args, "resize", 0) else {"resize": 0}
+    return {name: fetch[name] for name in names} | pictures | store
+
+
+def encode_settings(args: argparse.Namespace) -> dict[str, Any]:
+    return {"draws": args.draws, "pairs_per_shard": args.pairs_per_shard, "crop_recipe": CROP_RECIPE}
+
+
+def dataset_parts(encode: EncodeConfig, settings: dict[str, Any], sources: set[str]) -> DatasetParts:
+    """Loads both tokenizers once, here, so that a wrong one is told before the job starts. Raises UserError."""
+    images, text = load_image_tokenizer(encode.image_tokenizer), TextTokenizer.load(encode.text_tokenizer)
+    names = ("torch", "tokenizers", "opencv-python-headless", "pillow", "ftfy")
+    versions = {"pairmill": VERSION} | {name: importlib.metadata.version(name) for name in names}
+    return DatasetParts(images.info, text.info, text.text, encode.draws, settings, versions, tuple(sorted(sources)))
+
+
+def identity(parts: DatasetParts) -> dict[str, Any]:
+    """What two runs must agree on for one to resume the other."""
+    return parts.settings | {"image_tokenizer": parts.image_tokenizer.fingerprint,
+                             "text_tokenizer": parts.text_tokenizer.fingerprint, "versions": parts.versions}
+
+
+# --- the state of an output ------------------------------------------------------------------------------------------
+
+
+def prepare_output(output: str, job: str, settings: dict[str, Any], finished_by: str, overwrite: bool) -> None:
+    """Leaves the output ready for this job: new, or unfinished by the same settings.
+
+    Raises UserError for one that is finished, made by other settings, or not ours at all.
+    """
+    mine = {"job": job, "settings": json.loads(json.dumps(settings))}
+    marker = storage.join(output, WORK_FOLDER, "settings.json")
+    files = storage.list_files(output)
+    foreign = [name for name in files if not OUR_FILES.fullmatch(name)]
+    if foreign:
+        raise UserError(f"--output {output}: holds {foreign[0]}, which pairmill did not write; choose an empty folder")
+    if overwrite:
+        storage.delete(output, files)
+    elif finished_by in files:
+        raise UserError(f"--output {output}: holds a finished {job} already; --overwrite replaces it")
+    elif storage.exists(marker):
+        if (made := json.loads(storage.read(marker))) != mine:
+            changes = ", ".join(_differences(made, mine))
+            raise UserError(f"--output {output}: was begun with other settings ({changes}); "
+                            "give the same to resume, or --overwrite")
+        print(f"{job}: resuming {output}", flush=True)
+        storage.delete(output, [name for name in files if name.endswith(storage.TEMPORARY_SUFFIX)])
+    elif files:
+        raise UserError(f"--output {output}: is not empty; choose another folder, or --overwrite")
+    storage.write_whole(marker, to_json(mine))
+
+
+def is_finished(output: str, finished_by: str) -> bool:
+    return storage.exists(storage.join(output, finished_by))
+
+
+def reopen_output(output: str, job: str, settings: dict[str, Any], finished_by: str) -> None:
+    """Makes a finished output an unfinished one of the same settings, so that what can be mended in it is done."""
+    made = read_settings(output)
+    if made != json.loads(json.dumps(settings)):
+        changes = ", ".join(_differences(made, settings))
+        raise UserError(f"--output {output}: was made with other settings ({changes}); --overwrite replaces it")
+    marker = storage.join(output, WORK_FOLDER, "settings.json")
+    storage.write_whole(marker, to_json({"job": job, "settings": settings}))
+    storage.delete(output, [finished_by])
+
+
+def _differences(made: dict, mine: dict, path: str = "") -> Iterator[str]:
+    for name in sorted({*made, *mine}):
+        one, other = made.get(name), mine.get(name)
+        if isinstance(one, dict) and isinstance(other, dict):
+            yield from _differences(one, other, f"{path}{name}.")
+        elif one != other:
+            yield f"{path}{name}: {one} -> {other}"
+
+
+def finish_output(output: str) -> None:
+    """Drops the marks of unfinished work; the last act of a job."""
+    storage.delete(output, [name for name in storage.list_files(output) if name.startswith(WORK_FOLDER + "/")])
+
+
+# --- running ---------------------------------------------------------------------------------------------------------
+
+
+def run(options: PipelineOptions, output: str, job: str, build: Callable[[beam.Pipeline], None]) -> None:
+    """Builds the pipeline and runs it to its end, with progress. Raises UserError for what the user can mend."""
+    for name in ("apache_beam", "root"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # Beam's warnings speak of its insides
+    pipeline = beam.Pipeline(options=options)
+    build(pipeline)
+    try:
+        with ShowProgress(output, job):
+            pipeline.run().wait_until_finish()
+    except Exception as error:
+        # A worker's exception arrives as text inside the runner's.
+        if said := re.search(r"models\.errors\.UserError: (.+?)(?: \[while running|\\n|\n|$)", str(error)):
+            raise UserError(said[1]) from error
+        raise
+
+
+def command(main: Callable[[], int]) -> int:
+    """Runs a job as `python -m beam_jobs.NAME`: a user's error is one line and status 2."""
+    return cli.report_errors(main)

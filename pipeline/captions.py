@@ -1,0 +1,148 @@
+"""Captions as people wrote them, out of what the web made of them.
+
+`clean_caption` repairs and unwraps: wrong encodings (ftfy), HTML tags and entities, control and zero-width characters,
+white space. Noise of the web goes by these rules, and nothing else is cut:
+- a URL, a domain with a path, an e-mail address and an @handle go, with the brackets that held nothing else;
+- a hashtag loses its '#' and stays as a word ("#sunset" -> "sunset"), "#1" stays as it is;
+- white space and separators that are left at either end go.
+Cleaning a clean caption changes nothing."""
+
+from __future__ import annotations
+
+import html
+import re
+
+import ftfy
+
+MAX_ROUNDS = 16
+"""Rounds of unwrapping ("&amp;lt;b&amp;gt;" takes three)."""
+MAX_CHARACTERS = 10_000
+"""A longer text is cut: 256 tokens end long before, and some of the patterns take time in proportion to its square."""
+
+_SEPARATOR = r"[-–—|·•:;,/\\>~*_=]+"
+# Nothing below can touch such a text unless it is suspect
+_PLAIN = re.compile(r"""[A-Za-z0-9"'(!?](?:[A-Za-z0-9 "'(),.!?:;%$-]*[A-Za-z0-9"')!?.])?""")
+_SUSPECT = re.compile(r"  |www\.|\(\s*\)", re.IGNORECASE)
+
+_INLINE = "a|abbr|b|big|cite|code|del|em|font|i|ins|kbd|nowiki|q|ref|s|samp|small|span|strike|strong|sub|sup|tt|u|var"
+_BLOCK = (
+    "article|aside|audio|blockquote|body|br|button|center|dd|div|dl|dt|embed|figcaption|figure|footer|form|h[1-6]|head|"
+    "header|hr|html|iframe|img|input|label|li|link|meta|object|ol|p|param|pre|script|section|source|style|table|tbody|"
+    "td|tfoot|th|thead|title|tr|ul|video"
+)
+_HIDDEN = re.compile(r"<(script|style)\b[^<>]*>.*?</\1\s*>|<!--.*?-->", re.IGNORECASE | re.DOTALL)
+_BLOCK_TAG = re.compile(rf"</?(?:{_BLOCK})(?:\s[^<>]*)?/?>", re.IGNORECASE)
+_INLINE_TAG = re.compile(rf"</?(?:{_INLINE})(?:\s[^<>]*)?/?>", re.IGNORECASE)
+_CUT_TAG = re.compile(r"<(?:a|img|font|span|div)\s+\w+\s*=[^<>]*$", re.IGNORECASE)  # a caption cut off inside a tag
+# only with the semicolon: "AT&T", and "&copy=1" in a URL's query, are no entities
+_ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
+
+_SPACE = re.compile(r"[\s\u2800\u3164\uffa0]+")
+_INVISIBLE = re.compile(
+    "\x1b\\[[0-9;]*m|[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f"
+    "\u202a-\u202e\u2060-\u206f\ufeff\ufff0-\ufffb\ufffe\uffff\ud800-\udfff]"
+    # joiners mean something only between letters of scripts that join, and inside emoji
+    "|(?<![\u0590-\U0010fffd])[\u200c\u200d]+|[\u200c\u200d]+(?![\u0590-\U0010fffd])"
+)
+
+_URL = re.compile(
+    r"(?<![A-Za-z0-9])(?:(?:https?|ftps?):/{1,2}|www\.)[^\s<>\"()]*(?:\([^\s<>\"()]*\)[^\s<>\"()]*)*"
+    r"|(?<![\w.@/-])(?:[a-z0-9-]+\.)+(?:com|org|net|edu|gov|info|biz|de|uk|fr|jp|it|es|nl|ru|cn|ca|au|us|eu|ly|gl|co|me|"
+    r"tv|io)/[^\s<>\"()]*",
+    re.IGNORECASE,
+)
+_EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
+_HANDLE = re.compile(r"(?<![\w@])@[A-Za-z_]\w+(?:'s\b)?")
+_HASHTAG = re.compile(r"(?<!\w)#+(?=[^\W\d_])")
+_STRAY_SEPARATORS = re.compile(rf"^(?:{_SEPARATOR}(?:\s+|$))+|(?:(?:\s+|^){_SEPARATOR})+$")
+_EMPTY_BRACKETS = re.compile(r"\(\s*\)|\[\s*\]|\{\s*\}|<\s*>")
+
+_IMAGE_ENDING = r"\.(?:jpe?g|jpe|png|gif|tiff?|webp|heic|bmp|svg|raw|nef|cr2|arw|dng|psd|avi|mov|mp4|mpe?g|pdf|djvu)"
+_CAMERA = (
+    "IMG|IMGP|IMG_E|IMAG|IMAGE|DSC|DSCF|DSCN|DSCI|MG|IGP|PICT|PIC|PICTURE|PHOTO|FOTO|BILD|SCAN|CIMG|CRW|DCP|DCAM|EOS|GOPR|"
+    "DJI|PANO|PXL|MVI|MVC|MOV|VID|CLIP|HPIM|HPNX|KIF|SAM|SDC|SSL|WP|UNTITLED|FILE|FB_IMG|YDXJ|RIMG"
+)
+_SUFFIX = (
+    r"(?:[\s_-]*(?:\(\d+\)|copy|edit(?:ed)?|v\d|crop(?:ped)?|hdr|bw|small|web|large|resized?|final|pano)|[\s_-]+\d+)*"
+)
+_FILE_NAME = re.compile(
+    rf"(?:_?(?:{_CAMERA})[\s_#-]*\d{{3,}}[\d\s_.-]*|"  # IMG_0520, DSC01234, Picture 012
+    r"(?:IMG|VID|PXL|PANO|SCREEN\s?SHOT|WHATSAPP (?:IMAGE|VIDEO))[\s_-]*(?:from\s)?\d[\d\s_.:-]*"
+    r"(?:(?:at|um|à|de)\s[\d.:\s]*)?(?:\s?[AP]M)?(?:[\s_-]?WA\d+)?|"  # Screenshot 2019-04-05 at 10.11.12 AM
+    r"\d{1,4}[_-]\d{3,}|\d{3}[A-Z]{1,4}\d{4}|"  # 100_1234, 100B1234
+    r"\d{4}[-_.]?\d{2}[-_.]?\d{2}[\sT_-]+\d{2}[-_.:h]?\d{2}(?:[-_.:m]?\d{2})?[\d.]*|"  # 20160716_113957
+    r"(?=\w*\d)[0-9a-f]{12,}|\d{4,}(?:_\w{4,16}){1,2}|"  # hashes, Flickr's id_secret_o
+    r"[A-Z]{0,3}\d{5,}"  # P1010123, R0012345
+    rf")[a-z]?{_SUFFIX}(?:{_IMAGE_ENDING})?",
+    re.IGNORECASE,
+)
+_NAMED_FILE = re.compile(rf"(?:File:|Image:)?\S+{_IMAGE_ENDING}", re.IGNORECASE)
+
+
+def clean_caption(raw: str) -> str:
+    """The caption, clean; "" if nothing is left."""
+    if len(raw) <= MAX_CHARACTERS and _PLAIN.fullmatch(raw) and not _SUSPECT.search(raw):
+        return raw
+    text = raw[:MAX_CHARACTERS]
+    for _ in range(MAX_ROUNDS):
+        cleaned = _clean_once(text)
+        if cleaned == text:
+            break
+        text = cleaned
+    return text
+
+
+def is_file_name(text: str) -> bool:
+    """Whether a text is nothing but a name that a camera, a program or a server gave to a file."""
+    text = text.strip()
+    return len(text) <= 120 and bool(_FILE_NAME.fullmatch(text) or _NAMED_FILE.fullmatch(text))
+
+
+def has_url(text: str) -> bool:
+    return bool(_URL.search(text))
+
+
+def undo_tokenised_spacing(text: str) -> str:
+    """The usual spacing of a caption whose tokens were set apart: `it does n't rain .` -> `it doesn't rain.`"""
+    for pattern, replacement in _UNDO:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+_UNDO = [
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (r"``|''", '"'),
+        (r"(?<!\S)\"\s+([^\"]*?)\s+\"(?!\S)", r'"\1"'),
+        (r"(?<!\S)'\s+([^']*[^s'\s])\s+'(?!\S)", r"'\1'"),
+        (r"(\w)\s+(n't|N'T|'(?:s|S|re|ve|ll|d|m|RE|VE|LL|D|M))(?!\w)", r"\1\2"),
+        (r"(\ws)\s+'(?=\s)", r"\1'"),
+        (r"(?<=\.)\s+(?=\.(?:\s|$|\.))", ""),
+        (r"(?<=\S)\s+(?=(?:[.,!?;:%)\]}…]|\.\.\.)(?:\W|$))", ""),
+        (r"(?<=[(\[{])\s+", ""),
+        (r"([$£€#])\s+(?=\d)", r"\1"),
+        # the hyphens of compounds; between longer words a dash can't be told from a hyphen
+        (r"\b(\w|\d+)\s+-\s+(?=\w)", r"\1-"),
+        (r"(?<=\w)\s*-\s+(and|in|of|the|to|old|up|style|like|shaped|based|made)\s+-\s+(?=\w)", r"-\1-"),
+        (r"(?<=-year)\s+-\s+(?=old)", "-"),
+    )
+]
+
+
+def _clean_once(text: str) -> str:
+    text = _INVISIBLE.sub("", text)
+    if not text.isascii():
+        text = ftfy.fix_text(text)
+    if "<" in text:
+        text = _HIDDEN.sub(" ", text)
+        text = _BLOCK_TAG.sub(" ", text)
+        text = _CUT_TAG.sub("", _INLINE_TAG.sub("", text))
+    if "&" in text:
+        text = _ENTITY.sub(lambda entity: html.unescape(entity[0]), text)
+    text = _URL.sub(" ", text)
+    if "@" in text:
+        text = _HANDLE.sub(" ", _EMAIL.sub(" ", text))
+    if "#" in text:
+        text = _HASHTAG.sub("", text)
+    text = _EMPTY_BRACKETS.sub(" ", text)
+    return _STRAY_SEPARATORS.sub("", _SPACE.sub(" ", text).strip())

@@ -1,0 +1,77 @@
+"""The `pairmill` command. A sub-command's module is imported only when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable
+
+from models.errors import UserError
+from pipeline.version import VERSION
+
+COMMANDS = {
+    "build": ("beam_jobs.build_dataset", "select, fetch and encode in one job: lists in, dataset out"),
+    "select": ("beam_jobs.select_pairs", "source files to pairs, with a reason for each row dropped"),
+    "fetch": ("beam_jobs.fetch_images", "pairs to pictures, in img2dataset's layout"),
+    "encode": ("beam_jobs.encode_shards", "pictures to image codes and BPE tokens, in WebDataset shards"),
+    "stats": ("pipeline.stats", "what is in a dataset, and what was dropped"),
+    "show": ("pipeline.report", "a page with pictures, their reconstruction from the codes, and captions"),
+    "verify": ("pipeline.verify", "is every byte of a dataset as it was written?"),
+    "train-bpe": ("models.text_tokenizer", "captions to a text tokenizer"),
+    "train-dvae": ("models.train_dvae", "pictures to an image tokenizer"),
+    "train": ("models.train", "a dataset to a transformer"),
+    "generate": ("models.generate", "text to pictures"),
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0 if arguments else 2
+    if arguments[0] in ("-V", "--version"):
+        print(f"pairmill {VERSION}")
+        return 0
+    if arguments[0] not in COMMANDS:
+        print(f"pairmill: there is no command {arguments[0]!r}; `pairmill --help` lists them", file=sys.stderr)
+        return 2
+    module, _ = COMMANDS[arguments[0]]
+    return report_errors(lambda: _load(module)(arguments[1:]))
+
+
+def report_errors(command: Callable[[], int]) -> int:
+    """Runs a command; a user's error becomes one line and status 2, an interruption status 130."""
+    try:
+        return command()
+    except UserError as error:
+        print(f"pairmill: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("pairmill: interrupted; the same command continues where this one stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output (head, less) has seen enough; Python's own flush at exit must not complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _load(module: str) -> Callable[[list[str]], int]:
+    try:
+        return importlib.import_module(module).main
+    except ModuleNotFoundError as error:
+        if error.name and error.name.split(".")[0] in ("models", "pipeline", "beam_jobs"):
+            raise
+        raise UserError(f"the package {error.name} is not installed; `pip install 'pairmill[all]'` brings it") from None
+
+
+def usage() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items()]
+    return "\n".join([
+        "usage: pairmill COMMAND [options]     (pairmill COMMAND --help lists its options)", "",
+        "Image-caption lists from the web to training-ready tokens.", "", *lines])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,69 @@
+"""Records and rejects to the files of a dataset, all but the manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import apache_beam as beam
+
+from models.dataset import SPLITS
+from pipeline import parquet
+from pipeline.dedup import first_of
+from pipeline.ledger import KEPT, CountRows
+from pipeline.records import Reason, Record, Stage, reject
+from pipeline.shards import WriteShards
+
+REJECTED = "rejected"
+
+
+class Written(NamedTuple):
+    """PCollections: the shards, the files of rejects, the ledger's counts of kept and rejected rows."""
+
+    shards: beam.PCollection
+    rejects: beam.PCollection
+    counts: beam.PCollection
+
+
+class WriteDataset(beam.PTransform):
+    """(records, rejects) -> shards, index and reject files, without pairs that are in it twice."""
+
+    def __init__(self, output: str, draws: int, pairs_per_shard: int, rows_per_file: int):
+        self._output, self._draws = output, draws
+        self._pairs_per_shard, self._rows_per_file = pairs_per_shard, rows_per_file
+
+    def expand(self, inputs) -> Written:
+        records, rejected = inputs
+        single = (records
+                  | "By picture and caption" >> beam.Map(by_pair).with_output_types(tuple[str, Record])
+                  | "Same pair" >> beam.GroupByKey()
+                  | "Keep first" >> beam.ParDo(KeepFirstPair()).with_outputs(REJECTED, main="records"))
+        rejected = (rejected, single[REJECTED]) | "All rejects" >> beam.Flatten()
+        by_split = single.records | "Split" >> beam.Partition(
+            lambda record, n: SPLITS.index(record.split), len(SPLITS))
+        shards = [part | f"Write {split}" >> WriteShards(self._output, split, self._draws, self._pairs_per_shard)
+                  for split, part in zip(SPLITS, by_split, strict=True)] | "Shards" >> beam.Flatten()
+        return Written(
+            shards=shards,
+            rejects=rejected | "Write rejects" >> parquet.WriteParquet(
+                self._output, "rejects", parquet.REJECTS, self._rows_per_file),
+            counts=(single.records | "Count kept" >> CountRows(KEPT),
+                    rejected | "Count rejected" >> CountRows()) | "Counts" >> beam.Flatten(),
+        )
+
+
+def by_pair(record: Record) -> tuple[str, Record]:
+    return f"{record.sha256} {record.caption}", record
+
+
+class KeepFirstPair(beam.DoFn):
+    """Of records with one picture and caption (mirrors, re-uploads), the first by source, file and row stays."""
+
+    def process(self, group: tuple[str, Iterable[Record]]):
+        records = list(group[1])
+        first = first_of(records)
+        yield first
+        for record in records:
+            if record is not first:
+                yield beam.pvalue.TaggedOutput(
+                    REJECTED, reject(record, Stage.ENCODE, Reason.DUPLICATE_PAIR, f"kept {first.key}"))

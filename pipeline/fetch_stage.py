@@ -1,0 +1,93 @@
+"""Pairs to pictures on disk, unit by unit, in img2dataset's layout."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import apache_beam as beam
+
+from pipeline import storage
+from pipeline.fetch import FetchConfig, fetch_pictures
+from pipeline.image_shards import (
+    ShardWriter,
+    StoreConfig,
+    read_metadata,
+    read_shard,
+)
+from pipeline.ledger import read_ledger
+from pipeline.pictures import PictureConfig
+from pipeline.records import PASSING_REASONS, Pair, Rejected, Stage
+from pipeline.units import Unit
+
+
+class UnitAccount(NamedTuple):
+    """What became of a unit's rows."""
+
+    number: int
+    kept: list[Pair]
+    rejected: list[Rejected]
+
+
+class FetchUnit(beam.DoFn):
+    """Unit -> the tar, Parquet and statistics of its pictures; its fetched pairs, and rejects under their tag."""
+
+    REJECTED = "rejected"
+
+    def __init__(self, output: str, fetch: FetchConfig, pictures: PictureConfig, store: StoreConfig):
+        self._output, self._fetch, self._pictures, self._store = output, fetch, pictures, store
+
+    def process(self, unit: Unit):
+        account = fetch_unit(unit, self._output, self._fetch, self._pictures, self._store)
+        yield from account.kept
+        for row in account.rejected:
+            yield beam.pvalue.TaggedOutput(self.REJECTED, row)
+
+
+def fetch_unit(unit: Unit, output: str, fetch: FetchConfig, pictures: PictureConfig, store: StoreConfig) -> UnitAccount:
+    """Does what is missing of a unit: all of it, or the rows that failed for a passing reason, or nothing."""
+    known = _finished_rows(output, unit)
+    settled = {key for key, row in known.items() if row["status"] == "success" or row["reason"] not in PASSING_REASONS}
+    pending = [pair for pair in unit.pairs if pair.key not in settled]
+    if not pending and known:
+        return _account(unit, known)
+
+    writer = ShardWriter(output, unit.number, list(unit.pairs), store)
+    if settled:
+        for picture in read_shard(storage.join(output, f"{unit.number:05d}.tar")):
+            writer.add_stored(picture.metadata, picture.data, picture.suffix)
+        for key in settled:
+            if known[key]["status"] != "success":
+                writer.add(_rejected(known[key]))
+    for outcome in fetch_pictures(pending, fetch, pictures):
+        writer.add(outcome)
+    # Without its statistics a unit counts as unfinished: a kill between the files below costs only this unit's work.
+    storage.delete(output, [f"{unit.number:05d}_stats.json"] if known else [])
+    writer.write()
+    return _account(unit, _finished_rows(output, unit))
+
+
+def _finished_rows(output: str, unit: Unit) -> dict[str, dict]:
+    """The metadata rows of a finished unit by pair key; {} if it is not finished or holds other pairs."""
+    if not storage.exists(storage.join(output, f"{unit.number:05d}_stats.json")):
+        return {}
+    rows = {row["pair_key"]: row for row in read_metadata(output, unit.number)}
+    return rows if rows.keys() == {pair.key for pair in unit.pairs} else {}
+
+
+def _account(unit: Unit, rows: dict[str, dict]) -> UnitAccount:
+    kept = [pair for pair in unit.pairs if rows[pair.key]["status"] == "success"]
+    rejected = [_rejected(row) for row in rows.values() if row["status"] != "success"]
+    return UnitAccount(unit.number, kept, rejected)
+
+
+def _rejected(row: dict) -> Rejected:
+    detail = (row["error_message"] or "").partition(": ")[2]
+    return Rejected(row["pair_key"], row["source"], row["file"], row["row"], row["url"], Stage.FETCH.value,
+                    row["reason"], detail)
+
+
+def failed_in_passing(output: str) -> int:
+    """How many rows of a finished output failed for a reason that may be gone by now."""
+    passing = {reason.value for reason in PASSING_REASONS}
+    rejected = (account["rejected"].get(Stage.FETCH.value, {}) for account in read_ledger(output)["sources"].values())
+    return sum(number for reasons in rejected for reason, number in reasons.items() if reason in passing)

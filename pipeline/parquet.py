@@ -1,0 +1,136 @@
+"""Parquet files whose names, rows and bytes follow from the rows alone, however Beam spread them."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import apache_beam as beam
+import pyarrow as pa
+import pyarrow.parquet as pq
+from apache_beam.coders import RowCoder, registry
+
+from pipeline import storage
+
+ROWS_PER_FILE = 500_000  # about 100 MB of pairs; a group of a shuffle must fit into a worker's memory
+
+_size = ("width", pa.int32()), ("height", pa.int32())
+_origin = ("source", pa.string()), ("file", pa.string()), ("row", pa.int64()), ("url", pa.string())
+
+PAIRS = pa.schema([
+    ("key", pa.string()), *_origin, ("fallback_urls", pa.list_(pa.string())), ("caption", pa.string()),
+    ("raw_caption", pa.string()), *_size, ("licence", pa.string()), ("page_url", pa.string()), ("split", pa.string()),
+])  # fmt: skip
+REJECTS = pa.schema([
+    ("key", pa.string()), *_origin, ("stage", pa.string()), ("reason", pa.string()), ("detail", pa.string()),
+])  # fmt: skip
+INDEX = pa.schema([
+    ("key", pa.string()), ("split", pa.string()), *_origin, ("caption", pa.string()), *_size,
+    ("licence", pa.string()), ("page_url", pa.string()), ("sha256", pa.string()), ("phash", pa.string()),
+    ("shard", pa.string()), ("position", pa.int32()),
+    ("crop_boxes", pa.list_(pa.list_(pa.int32(), 6))),  # draws x models.pixels.CropBox
+])  # fmt: skip
+
+
+class WrittenFile(NamedTuple):
+    """A file of the output, on disk."""
+
+    path: str  # relative to the output
+    bytes: int
+    sha256: str
+
+
+registry.register_coder(WrittenFile, RowCoder)
+
+
+def write_file(output: str, name: str, data: bytes) -> WrittenFile:
+    storage.write_whole(storage.join(output, *name.split("/")), data)
+    return WrittenFile(name, len(data), hashlib.sha256(data).hexdigest())
+
+
+def table_bytes(rows: Iterable[NamedTuple | dict], schema: pa.Schema) -> bytes:
+    """A Parquet file of rows whose fields are the schema's columns."""
+    dictionaries = [row if isinstance(row, dict) else row._asdict() for row in rows]
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(dictionaries, schema=schema), buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def read_rows(path: str, row_type: type) -> Iterator[Any]:
+    """The rows of a Parquet file as NamedTuples of `row_type`, in order."""
+    table = pq.read_table(io.BytesIO(storage.read(path)), columns=list(row_type._fields))
+    for batch in table.to_batches(max_chunksize=10_000):
+        for row in batch.to_pylist():
+            yield row_type(**row)
+
+
+def files_in(base: str, folder: str) -> list[str]:
+    """The Parquet files that a stage left in one of its folders."""
+    path = storage.join(base, folder)
+    return [storage.join(path, name) for name in storage.list_files(path) if name.endswith(".parquet")]
+
+
+class ReadParquet(beam.PTransform):
+    """The rows of Parquet files as NamedTuples of one type."""
+
+    def __init__(self, paths: list[str], row_type: type):
+        self._paths, self._row_type = paths, row_type
+
+    def expand(self, begin):
+        return (begin | "Paths" >> beam.Create(self._paths).with_output_types(str)
+                | "Spread" >> beam.Reshuffle()
+                | "Rows" >> beam.FlatMap(read_rows, self._row_type).with_output_types(self._row_type))
+
+
+class WriteParquet(beam.PTransform):
+    """Rows (NamedTuples) -> FOLDER/NNNNN-of-MMMMM.parquet; returns a WrittenFile for each.
+
+    The number of files follows from the number of rows, a row's file from its hash, and rows are sorted within a file:
+    the same rows give the same bytes. No rows give one empty file, so that readers always find the schema.
+    """
+
+    def __init__(self, output: str, folder: str, schema: pa.Schema, rows_per_file: int = ROWS_PER_FILE):
+        self._output, self._folder, self._schema, self._rows_per_file = output, folder, schema, rows_per_file
+
+    def expand(self, rows):
+        output, folder, schema, rows_per_file = self._output, self._folder, self._schema, self._rows_per_file
+        files = (rows | "Count" >> beam.combiners.Count.Globally()
+                 | "Files" >> beam.Map(lambda count: max(1, -(-count // rows_per_file))))
+        grouped = grouped_by_hash(rows, files, row_hash)
+
+        def write(group: tuple[int, Iterable[NamedTuple]], of: int) -> WrittenFile:
+            name = f"{folder}/{group[0]:05d}-of-{of:05d}.parquet"
+            return write_file(output, name, table_bytes(sorted(group[1], key=row_order), schema))
+
+        return grouped | "Write" >> beam.Map(write, beam.pvalue.AsSingleton(files)).with_output_types(WrittenFile)
+
+
+def grouped_by_hash(rows, number_of_groups, hash_of: Callable[[Any], int]):
+    """(group, rows) for every group below the singleton PCollection `number_of_groups`, empty ones included.
+
+    `hash_of` gives 64 bits; a group is a contiguous range of them, so groups in order are also rows in order of hash.
+    """
+    of = beam.pvalue.AsSingleton(number_of_groups)
+    placed = rows | "Group" >> beam.Map(
+        lambda row, of: (hash_of(row) * of >> 64, row), of=of).with_output_types(tuple[int, Any])
+    # A marker for each group makes the empty ones appear.
+    markers = (number_of_groups | "Every group" >> beam.FlatMap(lambda of: [(i, None) for i in range(of)])
+               .with_output_types(tuple[int, Any]))
+    return ((placed, markers) | "With empty" >> beam.Flatten() | "Gather" >> beam.GroupByKey()
+            | "Drop markers" >> beam.MapTuple(lambda i, members: (i, [row for row in members if row is not None]))
+            .with_output_types(tuple[int, list[Any]]))
+
+
+def row_order(row: NamedTuple) -> tuple:
+    return row.source, row.file, row.row, row.key
+
+
+def row_hash(row: NamedTuple) -> int:
+    return int.from_bytes(hashlib.sha256("\0".join(map(str, row_order(row))).encode()).digest()[:8], "big")
+
+
+def key_hash(row: NamedTuple) -> int:
+    """Keys are hashes already."""
+    return int(row.key[:16], 16)

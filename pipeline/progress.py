@@ -1,0 +1,68 @@
+"""A line every few seconds on how far a job is: it reads what the workers leave in the output."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+
+from pipeline import storage
+from pipeline.units import WORK_FOLDER
+
+EVERY_S = 5.0
+
+
+class ShowProgress:
+    """Context manager. Prints units done, pairs/s and time left of a local output while the pipeline runs.
+
+    The plan (`_work/plan.json`) appears once the pairs are selected; before that the time passed is shown.
+    """
+
+    def __init__(self, output: str, job: str):
+        self._output, self._job = output, job
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
+
+    def __enter__(self) -> ShowProgress:
+        if storage.is_local(self._output):
+            self._thread.start()
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        begun, first = time.monotonic(), None
+        while not self._stop.wait(EVERY_S):
+            now = time.monotonic()
+            plan = _plan(self._output)
+            if plan is None:
+                line = f"selecting, {now - begun:.0f} s"
+            else:
+                done = _units_done(self._output)
+                first = first or (now, done)
+                line = _line(plan, done, now - first[0], done - first[1])
+            print(f"{self._job}: {line}", file=sys.stderr, flush=True)
+
+
+def _line(plan: dict, done: int, seconds: float, done_since: int) -> str:
+    pairs_per_unit = plan["pairs"] / plan["units"]
+    line = f"{done}/{plan['units']} units, about {done * pairs_per_unit:,.0f} of {plan['pairs']:,} pairs"
+    if done_since and seconds:
+        rate = done_since / seconds
+        line += f", {rate * pairs_per_unit:.1f} pairs/s, {(plan['units'] - done) / rate:.0f} s left"
+    return line
+
+
+def _plan(output: str) -> dict | None:
+    path = storage.join(output, WORK_FOLDER, "plan.json")
+    return json.loads(storage.read(path)) if storage.exists(path) else None
+
+
+def _units_done(output: str) -> int:
+    names = storage.list_files(output)
+    return sum(name.startswith(f"{WORK_FOLDER}/units/") or name.endswith("_stats.json") for name in names
+               if not name.endswith(storage.TEMPORARY_SUFFIX))

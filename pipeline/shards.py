@@ -1,0 +1,111 @@
+"""Records to token shards: group by hash, sort, tar, rename; the manifest comes last."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import apache_beam as beam
+import numpy as np
+from apache_beam.coders import RowCoder, registry
+
+from models import dataset
+from models.dataset import File, ImageTokenizerInfo, Manifest, Shard, TextTokenizerInfo
+from pipeline import ledger, storage
+from pipeline.finish import remove_others
+from pipeline.parquet import INDEX, WrittenFile, grouped_by_hash, key_hash, table_bytes, write_file
+from pipeline.records import Record
+from pipeline.units import WORK_FOLDER
+
+FOLDERS = (*dataset.SPLITS, "index", "rejects")
+PAIRS_PER_SHARD = 10_000  # about 30 MB: quick to fetch, few enough to list
+
+
+class WrittenShard(NamedTuple):
+    """A shard and its part of the index, both on disk."""
+
+    path: str
+    split: str
+    pairs: int
+    bytes: int
+    sha256: str
+    index: WrittenFile
+
+
+registry.register_coder(WrittenShard, RowCoder)
+
+
+class WriteShards(beam.PTransform):
+    """Records of one split -> SPLIT/NNNNN-of-MMMMM.tar and index/SPLIT-NNNNN-of-MMMMM.parquet.
+
+    Which pairs share a shard follows from their keys and their number alone: neither workers nor order matter.
+    """
+
+    def __init__(self, output: str, split: str, draws: int, pairs_per_shard: int = PAIRS_PER_SHARD):
+        self._output, self._split, self._draws, self._pairs_per_shard = output, split, draws, pairs_per_shard
+
+    def expand(self, records):
+        output, split, draws, per_shard = self._output, self._split, self._draws, self._pairs_per_shard
+        number = (records | "Count" >> beam.combiners.Count.Globally()
+                  | "Shards" >> beam.Map(lambda count: -(-count // per_shard)))  # no pairs, no shard
+        return (grouped_by_hash(records, number, key_hash)
+                | "Write" >> beam.Map(lambda group, of: write_shard(output, split, draws, group, of),
+                                      beam.pvalue.AsSingleton(number)).with_output_types(WrittenShard))
+
+
+def write_shard(output: str, split: str, draws: int, group: tuple[int, Iterable[Record]], of: int) -> WrittenShard:
+    """Writes one shard and its index. Raises RuntimeError for a key that comes twice: samples would be lost."""
+    number, records = group[0], sorted(group[1], key=lambda record: record.key)
+    for one, other in itertools.pairwise(records):
+        if one.key == other.key:
+            raise RuntimeError(f"key {one.key} comes twice ({one.source} {one.row} and {other.source} {other.row})")
+    name = f"{number:05d}-of-{of:05d}"
+    path = f"{split}/{name}.tar"
+    data = dataset.tar_bytes(
+        (record.key, dataset.pack_sample(record.caption, record.tokens, record.codes, draws)) for record in records)
+    shard = write_file(output, path, data)
+    rows = [index_row(record, draws, path, position) for position, record in enumerate(records)]
+    index = write_file(output, f"index/{split}-{name}.parquet", table_bytes(rows, INDEX))
+    return WrittenShard(path, split, len(records), shard.bytes, shard.sha256, index)
+
+
+def index_row(record: Record, draws: int, shard: str, position: int) -> dict:
+    """A row of index/*.parquet: the record without its codes and tokens, and where it lies."""
+    row = {name: value for name, value in record._asdict().items() if name in INDEX.names}
+    boxes = np.asarray(record.boxes).reshape(draws, -1).tolist()
+    return row | {"shard": shard, "position": position, "crop_boxes": boxes}
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetParts:
+    """What the manifest says beside the shards."""
+
+    image_tokenizer: ImageTokenizerInfo
+    text_tokenizer: TextTokenizerInfo
+    text_tokenizer_json: str
+    draws: int
+    settings: dict
+    versions: dict
+    sources: tuple[str, ...]  # those asked for: a source whose files are empty has its account, too
+
+
+def finish_dataset(output: str, parts: DatasetParts, shards: list[WrittenShard], rejects: list[WrittenFile],
+                   counts: list[ledger.Count]) -> None:
+    """Removes what an earlier, interrupted run left under other names, then writes ledger, tokenizer and manifest."""
+    account = ledger.to_json(ledger.build_ledger(counts, parts.sources))
+    files = [*rejects, *(shard.index for shard in shards), write_file(output, "ledger.json", account),
+             write_file(output, "text_tokenizer.json", parts.text_tokenizer_json.encode())]
+    manifest = Manifest(
+        shards=tuple(Shard(*shard[:-1]) for shard in sorted(shards)),
+        image_tokenizer=parts.image_tokenizer,
+        text_tokenizer=parts.text_tokenizer,
+        draws=parts.draws,
+        settings=parts.settings,
+        versions=parts.versions,
+        files=tuple(File(*file) for file in sorted(files)),
+    )
+    ours = {shard.path for shard in shards} | {file.path for file in files}
+    remove_others(output, (*FOLDERS, f"{WORK_FOLDER}/units"), ours)
+    storage.write_whole(storage.join(output, "manifest.json"), manifest.to_json().encode())

@@ -1,0 +1,223 @@
+"""Shared readers: which files a pattern names, their bytes without the compression, their lines.
+
+A file's first bytes tell its compression (gzip, bzip2, zstd or none), its ending does not: browsers unpack a .gz and
+keep its name. Text is cut at the byte 0x0A alone, because captions hold U+2028, U+0085 and lone carriage returns."""
+
+from __future__ import annotations
+
+import bz2
+import codecs
+import contextlib
+import glob
+import gzip
+import io
+import os
+import re
+import zlib
+from collections.abc import Iterator
+from typing import BinaryIO, NamedTuple
+from urllib.parse import urlsplit
+
+import fsspec
+import pyarrow as pa
+from apache_beam.io.filesystem import BeamIOError, CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+
+from models.errors import UserError
+from pipeline.records import Candidate, Rejected, unreadable
+
+MAX_ROW_BYTES = 8 << 20
+"""A longer row is rejected and not held in memory; the longest published ones, WIT's page texts, are far below."""
+CHUNK_BYTES = 1 << 18
+
+Row = Candidate | Rejected
+"""What a reader yields: one for each row of its file."""
+
+
+class Line(NamedTuple):
+    text: str  # without its line end; undecodable bytes are U+FFFD
+    fault: str  # "", or why this can't be a row
+
+
+def expand(pattern: str) -> list[str]:
+    """The files that a path, a glob or a URL names, sorted. An http(s) URL names one file: '?' is its query."""
+    if _is_http(pattern):
+        found = [pattern] if fsspec.filesystem("http").exists(pattern) else []
+    elif _scheme(pattern):
+        found = _expand_remote(pattern)
+    elif os.path.isdir(pattern):
+        raise UserError(f"{pattern} is a folder: name its files, for example '{pattern.rstrip('/')}/*.tsv'")
+    elif os.path.exists(pattern):  # a file whose own name holds '[' or '*'
+        found = [pattern]
+    else:
+        found = [path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path)]
+    if not found:
+        raise UserError(f"no file matches {pattern}: check the path and its spelling (quote a glob for the shell)")
+    return sorted(found)
+
+
+@contextlib.contextmanager
+def open_source(path: str) -> Iterator[BinaryIO]:
+    """The file's bytes, decompressed; a plain file's stream can seek."""
+    with _open_raw(path) as raw, _decompressed(raw) as stream:
+        yield stream
+
+
+def base_name(path: str) -> str:
+    """The file's name as published, without folder, host or query."""
+    return (urlsplit(path).path if _is_http(path) else path).rstrip("/").rsplit("/", 1)[-1]
+
+
+def lines(stream: BinaryIO) -> Iterator[Line]:
+    """The lines of a text file. A byte-order mark, '\\r' before the line end and empty lines at the end of the file are
+    not content. A compressed file that is cut off ends with a line at fault."""
+    empty = 0  # empty lines that are content only if another line follows
+    for number, (raw, fault) in enumerate(_split(stream)):
+        if number == 0:
+            raw = raw.removeprefix(codecs.BOM_UTF8)
+        raw = raw.removesuffix(b"\r")
+        if not raw and not fault:
+            empty += 1
+            continue
+        for _ in range(empty):
+            yield Line("", "")
+        empty = 0
+        if not fault and b"\0" in raw:
+            fault = "the row holds a NUL byte"
+        yield Line(raw.decode("utf-8", "replace"), fault)
+
+
+def caption_and_url(stream: BinaryIO, file: str, source: str, caption_first: bool) -> Iterator[Row]:
+    """Rows of two fields, split at the first tab; quote characters are text. `caption_first` is the published order: a
+    header line `caption<TAB>url` or `url<TAB>caption` overrules it, and so does a row in which only one field is a
+    URL."""
+    row = 0
+    for number, line in enumerate(lines(stream)):
+        if number == 0 and (header := line.text.strip().lower()) in ("caption\turl", "url\tcaption"):
+            caption_first = header.startswith("caption")
+            continue
+        yield _caption_and_url(line, file, row, source, caption_first)
+        row += 1
+
+
+def has_http_scheme(text: str) -> bool:
+    return text[:8].lower().startswith(("http://", "https://"))
+
+
+def pixels(value: object) -> int | None:
+    """An image's side as a source writes it (number or text), None where it says nothing usable."""
+    try:
+        side = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return int(side) if 1 <= side < 2**31 else None
+
+
+def field_count_fault(found: int, expected: str) -> str:
+    return f"{found} field{'s' * (found != 1)}, expected {expected}"
+
+
+def _caption_and_url(line: Line, file: str, row: int, source: str, caption_first: bool) -> Row:
+    if line.fault:
+        return unreadable(source, file, row, line.text, line.fault)
+    first, tab, second = line.text.partition("\t")
+    if not tab:
+        return unreadable(source, file, row, line.text, field_count_fault(1, "2"))
+    if has_http_scheme(first) != has_http_scheme(second):
+        caption_first = has_http_scheme(second)
+    caption, url = (first, second) if caption_first else (second, first)
+    if caption_first and url.count("\t") == 3:
+        url = url.partition("\t")[0]  # the labels file: caption, URL, labels, machine ids, confidences
+    if "\t" in url:
+        return unreadable(source, file, row, line.text, field_count_fault(line.text.count("\t") + 1, "2"))
+    return Candidate(source, file, row, url.strip(), (), caption, None, None, "", "", "")
+
+
+def _split(stream: BinaryIO) -> Iterator[tuple[bytes, str]]:
+    """The lines as bytes, each with its fault."""
+    # read1 hands out what is decoded before it raises at damage; read would lose the whole chunk
+    read = getattr(stream, "read1", stream.read)
+    tail, dropped = b"", 0  # the line that is not yet complete, and how many more bytes it had
+    while True:
+        try:
+            chunk = read(CHUNK_BYTES)
+        except (EOFError, zlib.error, OSError) as error:
+            if not _is_damage(error):
+                raise
+            yield tail, f"the compressed file is cut off or damaged from here on: {error}"
+            return
+        if not chunk:
+            break
+        first, *others = chunk.split(b"\n")
+        if len(tail) + len(first) > MAX_ROW_BYTES:
+            dropped += len(first)
+        else:
+            tail += first
+        if others:
+            yield tail, _length_fault(len(tail) + dropped)
+            tail, dropped = others.pop(), 0
+            for line in others:
+                yield line, ""
+    if tail:
+        yield tail, _length_fault(len(tail) + dropped)
+
+
+def _length_fault(size: int) -> str:
+    return f"a row of {size} bytes, more than {MAX_ROW_BYTES}" if size > MAX_ROW_BYTES else ""
+
+
+def _is_damage(error: Exception) -> bool:
+    """Whether the bytes are bad, rather than the disk or the network, whose errors carry a number or a class."""
+    return not isinstance(error, OSError) or (type(error) in (OSError, gzip.BadGzipFile) and error.errno is None)
+
+
+def _decompressed(raw: io.BufferedReader) -> contextlib.AbstractContextManager[BinaryIO]:
+    magic = raw.peek(4)[:4]
+    if magic.startswith(b"\x1f\x8b"):
+        return gzip.GzipFile(fileobj=raw)
+    if magic.startswith(b"BZh"):
+        return bz2.BZ2File(raw)
+    if magic == b"\x28\xb5\x2f\xfd":
+        # pyarrow's reader, because zstandard's takes a frame that is cut off for the end of the file
+        return pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "zstd")
+    return raw
+
+
+def _open_raw(path: str) -> io.BufferedReader:
+    try:
+        if not _scheme(path):
+            return open(path, "rb")  # the caller's `with` closes it
+        if not _is_http(path) and _beam_knows(path):
+            return io.BufferedReader(FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED))
+        return io.BufferedReader(fsspec.open(path, "rb").open(), CHUNK_BYTES)
+    except (FileNotFoundError, IsADirectoryError, BeamIOError) as error:
+        raise UserError(f"can't open {path}: check that the file exists and may be read") from error
+    except (ImportError, ValueError) as error:  # a file system that is not installed or not known
+        raise UserError(f"can't open {path}: {error}") from error
+
+
+def _expand_remote(pattern: str) -> list[str]:
+    try:
+        if _beam_knows(pattern):
+            return [file.path for match in FileSystems.match([pattern]) for file in match.metadata_list]
+        filesystem, path = fsspec.core.url_to_fs(pattern)
+        return [filesystem.unstrip_protocol(found) for found in filesystem.glob(path)]
+    except (ImportError, ValueError, BeamIOError) as error:
+        raise UserError(f"can't look up {pattern}: {error}") from error
+
+
+def _beam_knows(path: str) -> bool:
+    try:
+        FileSystems.get_filesystem(path)
+    except ValueError:  # no such scheme in Beam, or its extra is not installed
+        return False
+    return True
+
+
+def _scheme(path: str) -> str:
+    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]+)://", path)
+    return match[1].lower() if match else ""
+
+
+def _is_http(path: str) -> bool:
+    return _scheme(path) in ("http", "https")

@@ -1,0 +1,143 @@
+"""WIT, Wikipedia-based Image Text (Srinivasan et al. 2021), https://github.com/google-research-datasets/wit
+
+`wit_v1.train.all-0000X-of-00010.tsv.gz` and its like: a header and 17 columns, 37.6 million rows in 108 languages;
+Kaggle's wikipedia-image-caption adds an 18th. CSV with tabs, doubled quotes and real newlines inside quoted fields, so
+that a row may span lines. The image's height comes before its width. Attribution texts often name their language
+("English: ...", then "Deutsch: ...")."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator, Mapping
+from typing import BinaryIO, NamedTuple
+
+from pipeline.records import Candidate, unreadable
+from pipeline.sources.tables import MAX_ROW_BYTES, Line, Row, field_count_fault, lines, pixels
+
+NAME = "wit"
+COLUMNS = (
+    "language", "page_url", "image_url", "page_title", "section_title", "hierarchical_section_title",
+    "caption_reference_description", "caption_attribution_description", "caption_alt_text_description", "mime_type",
+    "original_height", "original_width", "is_main_image", "attribution_passes_lang_id", "page_changed_recently",
+    "context_page_description", "context_section_description", "caption_title_and_reference_description",
+)  # fmt: skip
+USED = {
+    "image_url", "page_url", "language", "caption_reference_description", "caption_attribution_description",
+    "caption_alt_text_description", "mime_type", "original_height", "original_width",
+}  # fmt: skip
+
+_ROW_START = re.compile(r"[a-z]{2,3}[a-z-]*\thttps?://[a-z-]+\.wikipedia\.org/")
+_LABEL = (
+    "English|Deutsch|Français|Español|Italiano|Nederlands|Português|Português do Brasil|Русский|Українська|Беларуская|"
+    "Български|Македонски|Српски / srpski|Српски|Srpski|Hrvatski|Slovenščina|Slovenčina|Čeština|Polski|Magyar|Română|"
+    "Svenska|Norsk|Norsk bokmål|Norsk nynorsk|Dansk|Suomi|Eesti|Latviešu|Lietuvių|Íslenska|Ελληνικά|Türkçe|"
+    "Azərbaycanca|Հայերեն|ქართული|العربية|فارسی|עברית|हिन्दी|বাংলা|தமிழ்|తెలుగు|ไทย|Tiếng Việt|Bahasa Indonesia|"
+    "Bahasa Melayu|日本語|中文|中文（简体）|中文（繁體）|한국어|Català|"
+    "Euskara|Galego|Esperanto|Latina|Gaeilge|Cymraeg|Brezhoneg"
+)
+_LEADING_LABEL = re.compile(rf"\s*(?:{_LABEL})\s*[:：]\s*")
+_ANY_LABEL = re.compile(rf"(?:^|(?<=\s))({_LABEL})\s*[:：]\s*")
+
+
+class Record(NamedTuple):
+    fields: list[str]
+    fault: str  # "", or why these can't be a row
+
+
+def read(stream: BinaryIO, file: str) -> Iterator[Row]:
+    columns: Mapping[str, int] = {name: index for index, name in enumerate(COLUMNS)}
+    expected = (len(COLUMNS) - 1, len(COLUMNS))
+    row = 0
+    for number, (fields, fault) in enumerate(records(stream)):
+        if number == 0 and set(fields) >= USED:
+            columns, expected = {name: index for index, name in enumerate(fields)}, (len(fields),)
+            continue
+        if not fault and len(fields) not in expected:
+            fault = field_count_fault(len(fields), " or ".join(map(str, expected)))
+        if fault:
+            yield unreadable(NAME, file, row, "\t".join(fields), fault)
+        else:
+            yield _candidate({name: fields[columns[name]] for name in USED}, file, row)
+        row += 1
+
+
+def records(stream: BinaryIO) -> Iterator[Record]:
+    """Rows of CSV with tabs. A quote that is never closed takes no more than its own row: where a line inside quotes
+    begins as only a row can, the open row ends."""
+    # csv's limit is the whole process's and 131,072 by default, less than a page's text
+    csv.field_size_limit(max(csv.field_size_limit(), MAX_ROW_BYTES))
+    feed = _Feed(lines(stream))
+    while feed.more():
+        reader = csv.reader(feed, delimiter="\t")
+        while feed.start_row():
+            try:
+                yield Record(next(reader), feed.fault)
+            except csv.Error as error:
+                yield Record([], feed.fault or str(error))
+            if feed.cut:
+                break  # this reader has been told that its input ended
+
+
+class _Feed:
+    """Lines for a csv reader that know where a row began."""
+
+    def __init__(self, source: Iterator[Line]):
+        self._source = source
+        self._next = next(source, None)
+        self._inside = False  # a row's first line has been handed out
+        self.fault = ""  # of the lines of this row
+        self.cut = False  # the row was ended although its quotes are open
+
+    def more(self) -> bool:
+        return self._next is not None
+
+    def start_row(self) -> bool:
+        self._inside, self.fault, self.cut = False, "", False
+        return self.more()
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._next
+        if line is None or (self._inside and _ROW_START.match(line.text)):
+            self.cut = True
+            self.fault = self.fault or "a quote is not closed"
+            raise StopIteration
+        self._inside = True
+        self.fault = self.fault or line.fault
+        self._next = next(self._source, None)
+        # csv refuses NUL before Python 3.11; the fault tells of it
+        return line.text.replace("\0", "\ufffd") + "\n"
+
+
+def english_part(text: str) -> str:
+    """What an attribution says in English, "" if it marks no text as English."""
+    labels = list(_ANY_LABEL.finditer(text))
+    for label, following in zip(labels, [*labels[1:], None], strict=True):
+        if label[1] == "English":
+            return text[label.end() : following.start() if following else None].strip()
+    return ""
+
+
+def caption_from(language: str, reference: str, attribution: str, alt: str) -> str:
+    """The reference caption, else the attribution, else the alt-text; on a page in another language the attribution's
+    English part comes first, because all the rest is in the page's language."""
+    english = english_part(attribution)
+    page_is_english = language in ("", "en", "simple")
+    choices = (reference, english, attribution, alt) if page_is_english else (english, reference, attribution, alt)
+    return next((_LEADING_LABEL.sub("", text, count=1) for text in choices if text.strip()), "")
+
+
+def _candidate(row: Mapping[str, str], file: str, number: int) -> Candidate:
+    caption = caption_from(
+        row["language"],
+        row["caption_reference_description"],
+        row["caption_attribution_description"],
+        row["caption_alt_text_description"],
+    )
+    width, height = pixels(row["original_width"]), pixels(row["original_height"])
+    url = row["image_url"].strip()
+    return Candidate(NAME, file, number, url, (), caption, width, height, "", row["page_url"], row["mime_type"])
+

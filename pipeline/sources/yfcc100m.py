@@ -1,0 +1,131 @@
+"""YFCC100M (Thomee et al. 2016), https://multimediacommons.wordpress.com: 99.2 million photos, 0.8 million videos.
+
+One row a photo or video, no header, tab-separated, as one bz2 or ten parts; 23 fields, or 25 in the later
+`yfcc100m_dataset.bz2`, which puts a line number before the photo id and the photo's hash behind it.
+`yfcc100m_dataset.sql` (65.6 GB) is a sqlite database of one table with the 23 columns.
+Nickname, device, title, description and tags are form-encoded: '+' is a space."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+import sqlite3
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO
+from urllib.parse import quote, unquote_plus
+
+from pipeline.captions import is_file_name
+from pipeline.records import Candidate, Reason, Stage, reject, unreadable
+from pipeline.sources.tables import Row, field_count_fault, lines
+
+NAME = "yfcc100m"
+CAPTIONS = ("title_and_description", "title", "description")
+"""Forms of the caption. The first is the default: a title alone is often only a name, a description is missing from
+most rows, and OpenAI kept rows by their titles and descriptions alike."""
+
+SQLITE_MAGIC = b"SQLite format 3\0"
+TABLE = "yfcc100m_dataset"
+# the columns of the 23-field layout that are used
+PHOTO_ID, TITLE, DESCRIPTION, PAGE_URL, URL, LICENCE, MARKER = 0, 6, 7, 13, 14, 15, 22
+FIELDS = 23
+
+
+def read(stream: BinaryIO, file: str, caption: str = CAPTIONS[0]) -> Iterator[Row]:
+    """The rows of a text part."""
+    for row, line in enumerate(lines(stream)):
+        if row == 0 and line.text.startswith(SQLITE_MAGIC.decode()):
+            yield unreadable(NAME, file, row, "", "a sqlite database is read from a local path only: copy it first")
+            return
+        if line.fault:
+            yield unreadable(NAME, file, row, line.text, line.fault)
+        else:
+            yield _parse(line.text.split("\t"), line.text, file, row, caption)
+
+
+def is_sqlite(path: str) -> bool:
+    """Whether a local file is the sqlite form."""
+    with open(path, "rb") as file:
+        return file.read(len(SQLITE_MAGIC)) == SQLITE_MAGIC
+
+
+def sqlite_ranges(path: str, rows: int) -> list[tuple[int, int]]:
+    """Ranges [first, stop) of row ids, each of at most `rows` rows, that cover the table; [(0, 0)] if it can't be read,
+    so that one read of that range says why."""
+    try:
+        with contextlib.closing(_connect(path)) as database:
+            low, high = database.execute(f"SELECT min(rowid), max(rowid) FROM {TABLE}").fetchone()
+    except sqlite3.Error:
+        return [(0, 0)]
+    if low is None:
+        return []
+    return [(first, min(first + rows, high + 1)) for first in range(low, high + 1, rows)]
+
+
+def read_sqlite(path: str, file: str, first: int, stop: int, caption: str = CAPTIONS[0]) -> Iterator[Row]:
+    """The rows whose ids are in [first, stop). A row's number is its id less one: the same however the ranges lie."""
+    row = max(first - 1, 0)
+    query = f"SELECT rowid, * FROM {TABLE} WHERE rowid >= ? AND rowid < ? ORDER BY rowid"
+    try:
+        with contextlib.closing(_connect(path)) as database:
+            for rowid, *values in database.execute(query, (first, stop)):
+                row = rowid - 1
+                fields = ["" if value is None else str(value) for value in values]
+                yield _parse(fields, "\t".join(fields), file, row, caption)
+                row += 1
+    except sqlite3.Error as error:
+        yield unreadable(NAME, file, row, "", f"the sqlite database can't be read from here on: {error}")
+
+
+def photo_hash(url: str) -> str:
+    """The photo's hash: MD5 of the download URL as stored, each byte in hex without zero padding (so that most hashes
+    have fewer than 32 characters)."""
+    return "".join(f"{byte:x}" for byte in hashlib.md5(url.encode(), usedforsecurity=False).digest())
+
+
+def bucket_url(photo: str) -> str:
+    """The photo in Multimedia Commons' public bucket, which keeps what Flickr has lost."""
+    return f"https://multimedia-commons.s3-us-west-2.amazonaws.com/data/images/{photo[:3]}/{photo[3:6]}/{photo}.jpg"
+
+
+def caption_from(title: str, description: str, form: str = CAPTIONS[0]) -> str:
+    """The caption from decoded texts. A title that is only a file name counts as none, unless there is nothing else."""
+    title, description = title.strip(), description.strip()
+    words = "" if is_file_name(title) else title
+    if form == "title":
+        return words or description or title
+    if form == "description":
+        return description or title
+    if not words or description.casefold().startswith(words.casefold()):
+        return description or title
+    if not description:
+        return words
+    return f"{words}{'' if words[-1] in '.,:;!?…' else '.'} {description}"
+
+
+def _parse(fields: Sequence[str], text: str, file: str, row: int, form: str) -> Row:
+    stored_hash = ""
+    if len(fields) == FIELDS + 2:
+        stored_hash = fields[2]
+        fields = [fields[1], *fields[3:]]
+    if len(fields) != FIELDS:
+        return unreadable(NAME, file, row, text, field_count_fault(len(fields), "23 or 25"))
+    if not fields[PHOTO_ID].isdecimal() or fields[MARKER] not in ("0", "1"):
+        return unreadable(NAME, file, row, text, "the photo id or the marker of a photo or video is not a number")
+    if "\0" in text:
+        return unreadable(NAME, file, row, text, "the row holds a NUL byte")
+    url = fields[URL]
+    photo = stored_hash if re.fullmatch("[0-9a-f]{16,32}", stored_hash) else photo_hash(url)
+    caption = caption_from(unquote_plus(fields[TITLE]), unquote_plus(fields[DESCRIPTION]), form)
+    fallback_urls = (bucket_url(photo),) if url else ()
+    candidate = Candidate(
+        NAME, file, row, url, fallback_urls, caption, None, None, fields[LICENCE], fields[PAGE_URL], ""
+    )
+    return reject(candidate, Stage.SELECT, Reason.VIDEO) if fields[MARKER] == "1" else candidate
+
+
+def _connect(path: str) -> sqlite3.Connection:
+    # immutable: sqlite then neither locks nor writes beside a file on a read-only disk
+    database = sqlite3.connect(f"file:{quote(path)}?mode=ro&immutable=1", uri=True)
+    database.text_factory = lambda value: value.decode("utf-8", "replace")
+    return database

@@ -1,0 +1,84 @@
+"""Files on any file system that Beam writes (local, gs://, s3://, hdfs://): whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from apache_beam.io.filesystem import BeamIOError, CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+
+TEMPORARY_SUFFIX = ".tmp"
+
+
+def join(base: str, *parts: str) -> str:
+    return FileSystems.join(base, *parts)
+
+
+def is_local(path: str) -> bool:
+    return FileSystems.get_scheme(path) is None
+
+
+@contextlib.contextmanager
+def whole_file(path: str) -> Iterator[BinaryIO]:
+    """A file to write, under a name of its own beside `path`, renamed at the end: two workers that write the same file
+    at once end with one whole file, and a killed one leaves only a `.tmp` behind."""
+    folder, name = FileSystems.split(path)
+    make_folder(folder)
+    temporary = join(folder, f".{name}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")
+    try:
+        with FileSystems.create(temporary, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+            yield file
+    except BaseException:
+        FileSystems.delete([temporary])
+        raise
+    FileSystems.rename([temporary], [path])
+
+
+def write_whole(path: str, data: bytes) -> None:
+    with whole_file(path) as file:
+        file.write(data)
+
+
+def open_read(path: str) -> BinaryIO:
+    return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
+
+
+def read(path: str) -> bytes:
+    with open_read(path) as file:
+        return file.read()
+
+
+def exists(path: str) -> bool:
+    return FileSystems.exists(path)
+
+
+def make_folder(path: str) -> None:
+    if is_local(path):
+        os.makedirs(path, exist_ok=True)  # object stores have no folders to make
+
+
+def list_files(folder: str) -> list[str]:
+    """Every file below a folder, as paths relative to it, sorted; [] if it does not exist."""
+    if is_local(folder):
+        found = [os.path.join(root, name) for root, _, names in os.walk(folder) for name in names]
+        return sorted(os.path.relpath(path, folder).replace(os.sep, "/") for path in found)
+    base = folder.rstrip("/") + "/"
+    try:
+        [match] = FileSystems.match([base + "**"])
+    except BeamIOError:
+        return []
+    return sorted(metadata.path.removeprefix(base) for metadata in match.metadata_list)
+
+
+def delete(folder: str, names: list[str]) -> None:
+    """Removes files named relative to a folder, and the local folders that this leaves empty."""
+    if names:
+        FileSystems.delete([join(folder, *name.split("/")) for name in names])
+    if is_local(folder):
+        for root, _, _ in os.walk(folder, topdown=False):
+            if root != folder and not os.listdir(root):
+                os.rmdir(root)

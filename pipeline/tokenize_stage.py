@@ -1,0 +1,156 @@
+"""Pictures and captions to records: K crops by Listing 2, their codes, the caption's tokens."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import NamedTuple
+
+import apache_beam as beam
+import imagehash  # the field's perceptual hash (DCT of the grey picture)
+import numpy as np
+import torch
+from apache_beam.utils.shared import Shared
+from PIL import Image
+
+from models import image_tokenizers, pixels
+from models.image_tokenizers import ImageTokenizer, load_image_tokenizer
+from models.text_tokenizer import TextTokenizer
+from pipeline.fetch import FetchConfig, Fetched, fetch_pictures
+from pipeline.image_shards import list_pairs, read_pictures
+from pipeline.pictures import PictureConfig
+from pipeline.records import Pair, Record, Rejected
+from pipeline.units import Unit, UnitStore, finish_unit
+
+CROP_RECIPE = "listing-2/1"  # changes whenever the boxes of a key would
+
+
+class Prepared(NamedTuple):
+    """A picture of which only the views are left."""
+
+    pair: Pair
+    width: int  # px, upright
+    height: int
+    sha256: str
+    phash: str
+    boxes: list[pixels.CropBox]  # draws
+    views: np.ndarray  # uint8 [draws, size, size, 3]
+
+
+
+
+@dataclasses.dataclass(frozen=True)
+class EncodeConfig:
+    image_tokenizer: str  # SPEC
+    text_tokenizer: str  # path of a tokenizer.json
+    draws: int = 1  # crops stored for each picture
+    threads: int = 1  # processor threads of one worker process; no influence on the codes
+
+
+class Encoder:
+    """Both tokenizers, loaded, with the recipe for crops.
+
+    Codes don't depend on batch, order or number of workers: the batch has one fixed shape, and each batch is computed
+    by one thread, so that no sum is ever split differently. Cores are used by computing several batches at once.
+    """
+
+    def __init__(self, config: EncodeConfig):
+        torch.set_num_threads(1)
+        self.images: ImageTokenizer = load_image_tokenizer(config.image_tokenizer)
+        self.text = TextTokenizer.load(config.text_tokenizer)
+        self._draws = config.draws
+        self._pool = concurrent.futures.ThreadPoolExecutor(config.threads, "encode")
+        self._pictures_at_once = max(1, image_tokenizers.BATCH * config.threads // config.draws)
+
+    def encode(self, outcomes: Iterable[Fetched | Rejected]) -> Iterator[Record | Rejected]:
+        """Fetched pictures become records; rejects pass through."""
+        waiting: list[Prepared] = []
+        for outcome in outcomes:
+            if isinstance(outcome, Rejected):
+                yield outcome
+                continue
+            waiting.append(self.prepare(outcome))
+            if len(waiting) == self._pictures_at_once:
+                yield from self._records(waiting)
+                waiting = []
+        yield from self._records(waiting)
+
+    def prepare(self, picture: Fetched) -> Prepared:
+        """Everything that needs the whole picture; what is left of it are the views."""
+        key, rgb_HWC = picture.pair.key, picture.rgb_HWC
+        height, width = rgb_HWC.shape[:2]
+        size = self.images.info.image_size
+        boxes = [pixels.transformer_crop(width, height, size, pixels.seeded_integers(f"{key}/{draw}"))
+                 for draw in range(self._draws)]
+        views = np.stack([pixels.apply_crop(rgb_HWC, box, size) for box in boxes])
+        phash = str(imagehash.phash(Image.fromarray(rgb_HWC)))
+        return Prepared(picture.pair, width, height, picture.sha256, phash, boxes, views)
+
+    def _records(self, waiting: list[Prepared]) -> Iterator[Record]:
+        if not waiting:
+            return
+        views = np.concatenate([picture.views for picture in waiting])
+        starts = range(0, len(views), image_tokenizers.BATCH)
+        batches = (views[start : start + image_tokenizers.BATCH] for start in starts)
+        codes = np.concatenate(list(self._pool.map(self.images.encode, batches)))
+        for picture, picture_codes in zip(waiting, codes.reshape(len(waiting), -1), strict=True):
+            yield self._record(picture, picture_codes)
+
+    def _record(self, picture: Prepared, codes: np.ndarray) -> Record:
+        pair = picture.pair
+        return Record(
+            key=pair.key, split=pair.split, source=pair.source, file=pair.file, row=pair.row, url=pair.url,
+            caption=pair.caption, width=picture.width, height=picture.height, licence=pair.licence,
+            page_url=pair.page_url, sha256=picture.sha256, phash=picture.phash,
+            codes=codes.astype("<u2").tobytes(),
+            tokens=np.asarray(self.text.encode(pair.caption), "<u2").tobytes(),
+            boxes=[number for box in picture.boxes for number in box],
+        )  # fmt: skip
+
+
+class _EncodingDoFn(beam.DoFn):
+    """Loads the tokenizers once a process; yields records, and rejects under their tag."""
+
+    REJECTED = "rejected"
+
+    def __init__(self, output: str, pictures: PictureConfig, encode: EncodeConfig):
+        self._store = UnitStore(output)
+        self._pictures, self._encode = pictures, encode
+        self._shared = Shared()  # one model a process, however many threads Beam gives it
+
+    def setup(self) -> None:
+        self._encoder = self._shared.acquire(partial(Encoder, self._encode))
+
+    def _tagged(self, records: list[Record], rejects: list[Rejected]):
+        yield from records
+        for row in rejects:
+            yield beam.pvalue.TaggedOutput(self.REJECTED, row)
+
+
+class FetchAndEncode(_EncodingDoFn):
+    """Unit -> its records; nothing of a picture is kept but its codes. Finished units are remembered in the output."""
+
+    def __init__(self, output: str, fetch: FetchConfig, pictures: PictureConfig, encode: EncodeConfig):
+        super().__init__(output, pictures, encode)
+        self._fetch = fetch
+
+    def process(self, unit: Unit):
+        def work(pairs: list[Pair]) -> Iterator[Record | Rejected]:
+            return self._encoder.encode(fetch_pictures(pairs, self._fetch, self._pictures))
+
+        yield from self._tagged(*finish_unit(unit.name, unit.pairs, self._store, work))
+
+
+class EncodeImageShard(_EncodingDoFn):
+    """Path of a tar file in img2dataset's layout -> the records of its pictures."""
+
+    def process(self, path: str):
+        def work(_: list[Pair]) -> Iterator[Record | Rejected]:
+            return self._encoder.encode(read_pictures(path, self._pictures))
+
+        members = list(list_pairs(path))
+        name = hashlib.sha256(path.encode()).hexdigest()[:32]
+        yield from self._tagged(*finish_unit(name, members, self._store, work))
