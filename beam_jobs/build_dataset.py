@@ -9,6 +9,7 @@ import apache_beam as beam
 from beam_jobs import options
 from pipeline.dataset_stage import WriteDataset
 from pipeline.finish import Finish
+from pipeline.ledger import read_ledger
 from pipeline.select_stage import Select
 from pipeline.shards import finish_dataset
 from pipeline.stats import ledger_tables

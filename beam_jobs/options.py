@@ -196,7 +196,7 @@ def source_pieces(patterns: list[str]) -> list[Piece]:
     return found
 
 
-# --- settings, as they go into the manifest: what decides the result, not how it is computed ---------------------------
+# --- settings, as they go into the manifest: what decides the result, not how it is computed ------------------------
 
 
 def select_settings(args: argparse.Namespace) -> dict[str, Any]:

@@ -219,12 +219,12 @@ def picture_grid(model: DVAE, x_BCHW: torch.Tensor) -> bytes:
 
 
 def train(images: str, model_config: DVAEConfig, config: TrainingConfig, output: Path, resume: bool,
-          report_every: int = 50) -> None:
+          report_every: int = 200) -> None:
     """Runs to `config.steps`, writing into `output`. Raises UserError for unusable input."""
     output.mkdir(parents=True, exist_ok=True)
     members, held_out = list_pictures(images)
     print(f"train-dvae: {len(members):,} pictures, {len(held_out):,} held out", flush=True)
-    views = [view for view in map(centre_view, held_out[:32]) if view is not None]
+    views = [view for view in map(centre_view, held_out[:24]) if view is not None]
     val_BCHW = pixels.to_tensor(np.stack(views)) if views else None
 
     torch.manual_seed(config.seed)
@@ -264,7 +264,7 @@ def train(images: str, model_config: DVAEConfig, config: TrainingConfig, output:
                   f"{(config.steps - done) * seconds / 60:.0f} min left", sep="  ", flush=True)
             with open(output / "log.jsonl", "a", encoding="utf-8") as log:
                 log.write(json.dumps(entry) + "\n")
-        if done % (10 * report_every) == 0 or done == config.steps:
+        if done % report_every == 0 or done == config.steps:
             _save(output, model, averaged, optimiser, model_config, config, done)
             if val_BCHW is not None:
                 write_whole(output / "pictures.png", picture_grid(averaged, val_BCHW[:8]))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Callable
 
 import ftfy
 
@@ -83,13 +84,7 @@ def clean_caption(raw: str) -> str:
     """The caption, clean; "" if nothing is left."""
     if len(raw) <= MAX_CHARACTERS and _PLAIN.fullmatch(raw) and not _SUSPECT.search(raw):
         return raw
-    text = raw[:MAX_CHARACTERS]
-    for _ in range(MAX_ROUNDS):
-        cleaned = _clean_once(text)
-        if cleaned == text:
-            break
-        text = cleaned
-    return text
+    return _until_settled(_clean_once, raw[:MAX_CHARACTERS])
 
 
 def is_file_name(text: str) -> bool:
@@ -104,8 +99,21 @@ def has_url(text: str) -> bool:
 
 def undo_tokenised_spacing(text: str) -> str:
     """The usual spacing of a caption whose tokens were set apart: `it does n't rain .` -> `it doesn't rain.`"""
+    return _until_settled(_join_once, text)
+
+
+def _join_once(text: str) -> str:
     for pattern, replacement in _UNDO:
         text = pattern.sub(replacement, text)
+    return text
+
+
+def _until_settled(step: Callable[[str], str], text: str) -> str:
+    for _ in range(MAX_ROUNDS):
+        changed = step(text)
+        if changed == text:
+            break
+        text = changed
     return text
 
 

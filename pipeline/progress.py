@@ -35,7 +35,7 @@ class ShowProgress:
             self._thread.join()
 
     def _run(self) -> None:
-        begun, first = time.monotonic(), None
+        begun, first, most = time.monotonic(), None, 0
         while not self._stop.wait(EVERY_S):
             now = time.monotonic()
             plan = _plan(self._output)
@@ -43,8 +43,9 @@ class ShowProgress:
                 line = f"selecting, {now - begun:.0f} s"
             else:
                 done = _units_done(self._output)
-                first = first or (now, done)
-                line = _line(plan, done, now - first[0], done - first[1])
+                first, most = first or (now, done), max(most, done)
+                # The last step clears the finished units away.
+                line = "finishing" if most == plan["units"] else _line(plan, done, now - first[0], done - first[1])
             print(f"{self._job}: {line}", file=sys.stderr, flush=True)
 
 

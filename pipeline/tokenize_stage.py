@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import hashlib
+import itertools
 from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import NamedTuple
@@ -16,7 +17,7 @@ import torch
 from apache_beam.utils.shared import Shared
 from PIL import Image
 
-from models import image_tokenizers, pixels
+from models import pixels
 from models.image_tokenizers import ImageTokenizer, load_image_tokenizer
 from models.text_tokenizer import TextTokenizer
 from pipeline.fetch import FetchConfig, Fetched, fetch_pictures
@@ -53,8 +54,8 @@ class EncodeConfig:
 class Encoder:
     """Both tokenizers, loaded, with the recipe for crops.
 
-    Codes don't depend on batch, order or number of workers: the batch has one fixed shape, and each batch is computed
-    by one thread, so that no sum is ever split differently. Cores are used by computing several batches at once.
+    Codes don't depend on order or number of workers: each picture is computed alone and by one thread, so that no sum
+    is ever split differently. Cores are used by computing several pictures at once.
     """
 
     def __init__(self, config: EncodeConfig):
@@ -63,7 +64,7 @@ class Encoder:
         self.text = TextTokenizer.load(config.text_tokenizer)
         self._draws = config.draws
         self._pool = concurrent.futures.ThreadPoolExecutor(config.threads, "encode")
-        self._pictures_at_once = max(1, image_tokenizers.BATCH * config.threads // config.draws)
+        self._pictures_at_once = 4 * config.threads  # some ahead, so that no thread waits for the slowest picture
 
     def encode(self, outcomes: Iterable[Fetched | Rejected]) -> Iterator[Record | Rejected]:
         """Fetched pictures become records; rejects pass through."""
@@ -92,12 +93,9 @@ class Encoder:
     def _records(self, waiting: list[Prepared]) -> Iterator[Record]:
         if not waiting:
             return
-        views = np.concatenate([picture.views for picture in waiting])
-        starts = range(0, len(views), image_tokenizers.BATCH)
-        batches = (views[start : start + image_tokenizers.BATCH] for start in starts)
-        codes = np.concatenate(list(self._pool.map(self.images.encode, batches)))
-        for picture, picture_codes in zip(waiting, codes.reshape(len(waiting), -1), strict=True):
-            yield self._record(picture, picture_codes)
+        codes = self._pool.map(self.images.encode, (view for picture in waiting for view in picture.views))
+        for picture in waiting:
+            yield self._record(picture, np.stack(list(itertools.islice(codes, self._draws))))
 
     def _record(self, picture: Prepared, codes: np.ndarray) -> Record:
         pair = picture.pair

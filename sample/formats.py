@@ -52,7 +52,7 @@ def address(row: Row, base_url: str) -> str:
 # Conceptual Captions ------------------------------------------------------------------------------------------------
 
 _NAMES = re.compile(r"\b(?:Vincent )?Van Gogh\b|\b(?:Berthe )?Morisot\b|\bCabrillo\b")
-_TOKEN = re.compile(r"\w+(?:-\w+)*|'s\b|[^\w\s]")
+_TOKEN = re.compile(r"\d+(?:[/.:,]\d+)+|\w+(?:-\w+)*|'s\b|[^\w\s]")
 
 
 def cc3m_caption(caption: str) -> str:

@@ -105,15 +105,22 @@ def _wit_variant(row: Row) -> dict[str, str]:
 
 
 def all_rows() -> dict[str, list[Row]]:
-    """Every row by source, ordinary and tricky ones mixed. A picture that a tricky row keeps has no ordinary one."""
+    """Every row by source, ordinary and tricky ones mixed, duplicates at the end, after the rows that they repeat.
+
+    A picture that a tricky row keeps has no ordinary one.
+    """
     pictures = load_pictures()
     tricky = tricky_rows(pictures)
     taken = {row.picture.file for row in tricky if row.expected == KEPT}
     ordinary = [ordinary_row(picture) for name, picture in pictures.items() if name not in taken]
     rows = {source: [] for source in SOURCES}
-    for row in sorted(ordinary + tricky, key=lambda row: number_of(row.url + row.note + row.caption)):
+    for row in sorted(ordinary + tricky, key=_place):
         rows[row.source].append(row)
     return rows
+
+
+def _place(row: Row) -> tuple[bool, int]:
+    return row.expected.startswith("duplicate"), number_of(row.url + row.note + row.caption)
 
 
 # files ---------------------------------------------------------------------------------------------------------------
@@ -146,13 +153,19 @@ def write_sources(directory: str | Path, base_url: str = DEFAULT_BASE) -> list[d
 
 
 def _text(rows: Iterable[Row], base_url: str, write: Callable[[Row, str], str]) -> bytes:
-    lines = (write(row, base_url) if row.raw is None else row.raw for row in rows)
-    return "".join(line if line.endswith("\n") else line + "\n" for line in lines).encode()
+    return _joined(write(row, base_url) if row.raw is None else row.raw for row in rows)
 
 
 def _numbered(rows: Iterable[Row], base_url: str) -> bytes:
-    numbers = iter(range(len(rows)))
-    return _text(rows, base_url, lambda row, base: formats.yfcc_numbered_line(row, base, next(numbers)))
+    """YFCC100M's 25 fields; a broken line counts, as any line does."""
+    return _joined(
+        formats.yfcc_numbered_line(row, base_url, number) if row.raw is None else row.raw
+        for number, row in enumerate(rows)
+    )
+
+
+def _joined(lines: Iterable[str]) -> bytes:
+    return "".join(line if line.endswith("\n") else line + "\n" for line in lines).encode()
 
 
 def _gzip(data: bytes) -> bytes:
@@ -163,7 +176,7 @@ def _gzip(data: bytes) -> bytes:
 
 
 def _expectation(row: Row, file: str, number: int, base_url: str) -> dict:
-    """What should become of a row. Of rows with one picture that are duplicates, any one may be the one kept."""
+    """What should become of a row."""
     picture = row.picture.file if row.picture else None
     url = "" if row.raw is not None else formats.address(row, base_url)
     return {"source": row.source, "file": file, "row": number, "url": url, "picture": picture,

@@ -114,11 +114,13 @@ class _Feed:
 
 def english_part(text: str) -> str:
     """What an attribution says in English, "" if it marks no text as English."""
-    labels = list(_ANY_LABEL.finditer(text))
-    for label, following in zip(labels, [*labels[1:], None], strict=True):
+    begin = None
+    for label in _ANY_LABEL.finditer(text):
+        if begin is not None:
+            return text[begin : label.start()].strip()
         if label[1] == "English":
-            return text[label.end() : following.start() if following else None].strip()
-    return ""
+            begin = label.end()
+    return "" if begin is None else text[begin:].strip()
 
 
 def caption_from(language: str, reference: str, attribution: str, alt: str) -> str:

@@ -1,0 +1,133 @@
+"""The paper's attention patterns (section 2.2, appendix B.1, figure 11): what each position may look at, and an exact
+way to compute it that touches little more than that.
+
+A sequence is a prefix (all that belongs to the text) and the grid * grid codes of a picture in raster order. The
+prefix is causal; a code sees the whole prefix and, of the codes up to itself, those of its layer's kind:
+
+    row          back to the same column of the row above, wrapping: grid + 1 codes with itself
+    column       its own column from the top
+    convolution  an 11 x 11 window, wrapping as `row` does: fixed distances in raster order
+    full         all of them
+
+Shape letters: B pictures, H heads, L positions = prefix P + codes N, D width of a head, G side of the grid (so that
+the codes are G lines of G), W keys of a line's window.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+KINDS = ("row", "column", "convolution", "full")
+KERNEL = 11
+
+
+def layer_kinds(layers: int) -> tuple[str, ...]:
+    """The kind of layer 1, 2, ...: column where (i - 2) mod 4 = 0, else row; convolution in the last."""
+    return tuple("column" if (i - 2) % 4 == 0 else "row" for i in range(1, layers)) + ("convolution",)
+
+
+def code_mask(kind: str, grid: int) -> torch.Tensor:
+    """bool [N, N]: may the code of this row of the mask look at the code of this column?"""
+    place = torch.arange(grid * grid)
+    distance = place[:, None] - place[None, :]  # how far the key lies back in raster order
+    if kind == "row":
+        return (distance >= 0) & (distance <= grid)
+    if kind == "column":
+        return (distance >= 0) & (distance % grid == 0)
+    if kind == "convolution":
+        reach = KERNEL // 2
+        window = [rows * grid + columns for rows in range(reach + 1) for columns in range(-reach, reach + 1)]
+        return (distance >= 0) & torch.isin(distance, torch.tensor(window))
+    if kind == "full":
+        return distance >= 0
+    raise ValueError(f"attention kind {kind!r} is none of {', '.join(KINDS)}")
+
+
+def sequence_mask(kind: str, grid: int, prefix: int) -> torch.Tensor:
+    """bool [L, L]: the same for a whole sequence."""
+    mask = torch.ones(prefix + grid * grid, prefix + grid * grid, dtype=torch.bool).tril()
+    mask[prefix:, prefix:] = code_mask(kind, grid)
+    return mask
+
+
+# --- all positions at once (training, and the prompt when drawing) ---------------------------------------------------
+
+
+class Lines(NamedTuple):
+    """A kind's mask cut into lines of G codes, each with the few lines that its keys come from."""
+
+    by_column: bool  # lines are columns, not rows
+    neighbours: torch.Tensor  # int64 [G, lines in a window]
+    hidden_GGW: torch.Tensor  # bool: this query of this line must not see this key of the window
+
+
+@functools.lru_cache(maxsize=16)
+def lines(kind: str, grid: int) -> Lines:
+    """Reads off the mask how many lines back a line's keys reach; columns are transposed first, as in the paper."""
+    mask_GGGG = code_mask(kind, grid).view(grid, grid, grid, grid)  # line and place of the query, then of the key
+    if by_column := kind == "column":
+        mask_GGGG = mask_GGGG.permute(1, 0, 3, 2)
+    line = torch.arange(grid)
+    reach = int((line[:, None] - line[None, :])[mask_GGGG.any(3).any(1)].max())
+    neighbours = line[:, None] - torch.arange(reach, -1, -1)
+    window = mask_GGGG.transpose(1, 2)[line[:, None], neighbours.clamp(min=0)]  # [line, neighbour, query, key]
+    window = window & (neighbours >= 0)[:, :, None, None]  # there is no line above the first
+    return Lines(by_column, neighbours.clamp(min=0), ~window.transpose(1, 2).flatten(2))
+
+
+def attend(q_BHLD: torch.Tensor, k_BHLD: torch.Tensor, v_BHLD: torch.Tensor, kind: str, grid: int) -> torch.Tensor:
+    """Masked attention [B, H, L, D] of a whole sequence, one softmax over prefix and codes together."""
+    if kind == "full":
+        return F.scaled_dot_product_attention(q_BHLD, k_BHLD, v_BHLD, is_causal=True)
+    prefix = q_BHLD.shape[2] - grid * grid
+    (q_text, q), (k_text, k), (v_text, v) = (
+        x.split([prefix, grid * grid], dim=2) for x in (q_BHLD, k_BHLD, v_BHLD))
+    text_BHPD = F.scaled_dot_product_attention(q_text, k_text, v_text, is_causal=True)
+    return torch.cat([text_BHPD, _attend_codes(q, k, v, k_text, v_text, lines(kind, grid))], dim=2)
+
+
+def _attend_codes(q_BHND, k_BHND, v_BHND, k_BHPD, v_BHPD, lines: Lines) -> torch.Tensor:
+    """The codes' part. Per query it computes P + W products where a masked full product has P + N; for the paper's
+    sizes P + W is 322 (row), 290 (column) and 482 (convolution) against 1,282."""
+    B, H, N, D = q_BHND.shape
+    P, G = k_BHPD.shape[2], lines.neighbours.shape[0]
+    q_BHGGD, k_BHGGD, v_BHGGD = (_to_lines(x, G, lines.by_column) for x in (q_BHND * D**-0.5, k_BHND, v_BHND))
+    scores_text = q_BHGGD.reshape(B, H, N, D) @ k_BHPD.transpose(2, 3)
+    scores_codes = q_BHGGD @ _windows(k_BHGGD, lines.neighbours).transpose(3, 4)
+    scores_codes = scores_codes.masked_fill(lines.hidden_GGW.to(q_BHND.device), float("-inf"))
+    weights = torch.cat([scores_text.view(B, H, G, G, P), scores_codes], dim=4).softmax(dim=4)
+    out_text = weights[..., :P].reshape(B, H, N, P) @ v_BHPD
+    out_codes = weights[..., P:] @ _windows(v_BHGGD, lines.neighbours)
+    out_BHGGD = out_text.view(B, H, G, G, D) + out_codes
+    return (out_BHGGD.transpose(2, 3) if lines.by_column else out_BHGGD).reshape(B, H, N, D)
+
+
+def _to_lines(x_BHND: torch.Tensor, grid: int, by_column: bool) -> torch.Tensor:
+    x_BHGGD = x_BHND.unflatten(2, (grid, grid))
+    return x_BHGGD.transpose(2, 3) if by_column else x_BHGGD
+
+
+def _windows(x_BHGGD: torch.Tensor, neighbours: torch.Tensor) -> torch.Tensor:
+    """Each line's window: the lines it draws on, one after the other, [B, H, G, W, D]."""
+    if neighbours.shape[1] == 1:
+        return x_BHGGD
+    return x_BHGGD[:, :, neighbours.to(x_BHGGD.device)].flatten(3, 4)
+
+
+# --- one position at a time (drawing) --------------------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=16)
+def visible_keys(kind: str, grid: int, prefix: int) -> tuple[torch.Tensor, ...]:
+    """For each code, the positions in the sequence that it looks at, int64 [P + as many codes as it sees]."""
+    return tuple(torch.nonzero(row)[:, 0] for row in sequence_mask(kind, grid, prefix)[prefix:])
+
+
+def attend_one(q_BHD: torch.Tensor, k_BHLD: torch.Tensor, v_BHLD: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+    """Attention [B, H, D] of one code over the cached positions `keys`."""
+    k, v = k_BHLD.index_select(2, keys), v_BHLD.index_select(2, keys)
+    return F.scaled_dot_product_attention(q_BHD[:, :, None], k, v)[:, :, 0]

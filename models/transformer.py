@@ -1,0 +1,211 @@
+"""The paper's transformer (section 2.2, appendix B): captions and codes as one stream, pre-norm blocks as in GPT-3.
+
+A sequence is [start of text, T text positions, start of image, N codes]. Each position predicts the next one: the
+last of the text positions has nothing to predict (the start of the image is certain), and neither has the last code.
+A text position without a token holds a learned padding embedding of its own, which the codes see like any other.
+
+Shape letters: B pairs, T text positions, P = T + 2 positions before the codes, N codes, L = P + N, M width, H heads,
+D width of a head, V a vocabulary.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from models.attention import attend, attend_one, layer_kinds, visible_keys
+
+TEXT_WEIGHT, IMAGE_WEIGHT = 1 / 8, 7 / 8  # section 2.2: "we are primarily interested in image modeling"
+NO_TOKEN = -1  # in text_BT: no token here
+
+
+@dataclasses.dataclass(frozen=True)
+class TransformerConfig:
+    """`TransformerConfig.named("12b", 16384, 8192)` is the paper's."""
+
+    layers: int
+    heads: int
+    width: int
+    text_vocabulary: int
+    image_vocabulary: int
+    text_length: int = 256
+    grid: int = 32  # codes a side
+    full_attention: bool = False  # every layer sees all earlier codes, instead of the paper's patterns
+
+    @classmethod
+    def named(cls, size: str, text_vocabulary: int, image_vocabulary: int, **others) -> TransformerConfig:
+        """One of SIZES. Raises KeyError for another name."""
+        layers, heads, width = SIZES[size]
+        return cls(layers, heads, width, text_vocabulary, image_vocabulary, **others)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        return ("full",) * self.layers if self.full_attention else layer_kinds(self.layers)
+
+    @property
+    def prefix(self) -> int:
+        return self.text_length + 2  # both start tokens
+
+    @property
+    def codes(self) -> int:
+        return self.grid**2
+
+
+# Layers, heads, width. A name counts the blocks' parameters, 12 * layers * width^2, as the paper's own names do
+# (64 layers of width 3,968 are 12.1 billion; the vocabularies add 0.2). 2.8b and 5.6b are its smaller studies.
+SIZES = {
+    "3m": (4, 4, 256),
+    "19m": (6, 8, 512),
+    "120m": (12, 14, 896),
+    "300m": (24, 16, 1024),
+    "1b": (20, 32, 2048),
+    "2.8b": (64, 30, 1920),
+    "5.6b": (64, 42, 2688),
+    "12b": (64, 62, 3968),
+}
+
+
+class Losses(NamedTuple):
+    """Cross-entropies in nats a token, and their weighted sum."""
+
+    total: torch.Tensor
+    text: torch.Tensor
+    image: torch.Tensor
+
+
+class Block(nn.Module):
+    """Attention of one kind, then a feed-forward layer of four times the width, each on a normalised input."""
+
+    def __init__(self, config: TransformerConfig, kind: str):
+        super().__init__()
+        self.kind, self.grid, self.heads = kind, config.grid, config.heads
+        width = config.width
+        self.attention_norm = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.attention_out = nn.Linear(width, width)
+        self.feed_norm = nn.LayerNorm(width)
+        self.feed_in = nn.Linear(width, 4 * width)
+        self.feed_out = nn.Linear(4 * width, width)
+
+    def forward(self, x_BLM: torch.Tensor, cache: LayerCache | None = None) -> torch.Tensor:
+        """A whole sequence, or (with a cache to fill) the positions before the codes."""
+        q_BHLD, k_BHLD, v_BHLD = self._heads(x_BLM)
+        if cache is None:
+            y_BHLD = attend(q_BHLD, k_BHLD, v_BHLD, self.kind, self.grid)
+        else:
+            cache.k_BHLD[:, :, : x_BLM.shape[1]] = k_BHLD
+            cache.v_BHLD[:, :, : x_BLM.shape[1]] = v_BHLD
+            y_BHLD = F.scaled_dot_product_attention(q_BHLD, k_BHLD, v_BHLD, is_causal=True)
+        x_BLM = x_BLM + self.attention_out(y_BHLD.transpose(1, 2).flatten(2))
+        return x_BLM + self._feed(x_BLM)
+
+    def step(self, x_BM: torch.Tensor, cache: LayerCache, place: int) -> torch.Tensor:
+        """The code at `place`, 0 to N - 1 in raster order, after those before it."""
+        q_BHLD, k_BHLD, v_BHLD = self._heads(x_BM[:, None])
+        position = cache.k_BHLD.shape[2] - self.grid**2 + place
+        cache.k_BHLD[:, :, position] = k_BHLD[:, :, 0]
+        cache.v_BHLD[:, :, position] = v_BHLD[:, :, 0]
+        y_BHD = attend_one(q_BHLD[:, :, 0], cache.k_BHLD, cache.v_BHLD, cache.keys[place])
+        x_BM = x_BM + self.attention_out(y_BHD.flatten(1))
+        return x_BM + self._feed(x_BM)
+
+    def _heads(self, x_BLM: torch.Tensor):
+        return self.qkv(self.attention_norm(x_BLM)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+
+    def _feed(self, x: torch.Tensor) -> torch.Tensor:
+        return self.feed_out(F.gelu(self.feed_in(self.feed_norm(x))))
+
+
+class LayerCache(NamedTuple):
+    """Keys and values of a layer's positions so far, and for each code the positions that it looks at."""
+
+    k_BHLD: torch.Tensor
+    v_BHLD: torch.Tensor
+    keys: tuple[torch.Tensor, ...]
+
+
+class Transformer(nn.Module):
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        self.config = config
+        width = config.width
+        self.start = nn.Embedding(2, width)  # of text, of image
+        self.text_token = nn.Embedding(config.text_vocabulary, width)
+        self.text_position = nn.Embedding(config.text_length, width)
+        self.text_padding = nn.Embedding(config.text_length, width)
+        self.code = nn.Embedding(config.image_vocabulary, width)
+        self.row = nn.Embedding(config.grid, width)
+        self.column = nn.Embedding(config.grid, width)
+        self.blocks = nn.ModuleList(Block(config, kind) for kind in config.kinds)
+        self.norm = nn.LayerNorm(width)
+        self.text_head = nn.Linear(width, config.text_vocabulary)
+        self.image_head = nn.Linear(width, config.image_vocabulary)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """GPT-2's and GPT-3's: normal with std 0.02, less for what adds to the residual stream, biases 0."""
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
+            elif parameter.ndim == 2:
+                into_stream = name.endswith(("attention_out.weight", "feed_out.weight"))
+                nn.init.normal_(parameter, std=0.02 / (2 * self.config.layers) ** 0.5 if into_stream else 0.02)
+
+    def forward(self, text_BT: torch.Tensor, codes_BN: torch.Tensor) -> torch.Tensor:
+        """Tokens (int64, NO_TOKEN where there is none) and codes (int64) to normalised states [B, L, M]."""
+        x_BLM = torch.cat([self._embed_text(text_BT), self._embed_codes(codes_BN)], dim=1)
+        for block in self.blocks:
+            x_BLM = block(x_BLM)
+        return self.norm(x_BLM)
+
+    def loss(self, text_BT: torch.Tensor, codes_BN: torch.Tensor) -> Losses:
+        """Text x 1/8 + image x 7/8, each averaged over its own tokens in the batch; padding is no target."""
+        x_BLM = self(text_BT, codes_BN)
+        prefix, real_BT = self.config.prefix, text_BT != NO_TOKEN
+        # The text vocabulary is large and most captions are short: only real tokens are worth their logits.
+        logits_V = self.text_head(x_BLM[:, : prefix - 2][real_BT]).float()
+        text = F.cross_entropy(logits_V, text_BT[real_BT], reduction="sum") / real_BT.sum().clamp(min=1)
+        logits_V = self.image_head(x_BLM[:, prefix - 1 : -1].flatten(0, 1)).float()
+        image = F.cross_entropy(logits_V, codes_BN.flatten())
+        return Losses(TEXT_WEIGHT * text + IMAGE_WEIGHT * image, text, image)
+
+    def _embed_text(self, text_BT: torch.Tensor) -> torch.Tensor:
+        """[B, P, M]: both start tokens and what is between them."""
+        real_BT1 = (text_BT != NO_TOKEN)[:, :, None]
+        tokens_BTM = self.text_token(text_BT.clamp(min=0)) + self.text_position.weight
+        text_BTM = torch.where(real_BT1, tokens_BTM, self.text_padding.weight)
+        of_text, of_image = self.start.weight.expand(len(text_BT), 2, -1).split(1, dim=1)
+        return torch.cat([of_text, text_BTM, of_image], dim=1)
+
+    def _embed_codes(self, codes_BN: torch.Tensor) -> torch.Tensor:
+        positions_NM = (self.row.weight[:, None] + self.column.weight[None, :]).flatten(0, 1)
+        return self.code(codes_BN) + positions_NM
+
+    # --- drawing -----------------------------------------------------------------------------------------------------
+
+    def start_drawing(self, text_BT: torch.Tensor) -> tuple[list[LayerCache], torch.Tensor]:
+        """Runs the caption: the filled caches, and the logits [B, V] of the first code."""
+        x_BLM, config = self._embed_text(text_BT), self.config
+        shape = len(text_BT), config.heads, config.prefix + config.codes, config.width // config.heads
+        caches = [LayerCache(x_BLM.new_zeros(shape), x_BLM.new_zeros(shape),
+                             visible_keys(block.kind, config.grid, config.prefix)) for block in self.blocks]
+        for block, cache in zip(self.blocks, caches, strict=True):
+            x_BLM = block(x_BLM, cache)
+        return caches, self.image_head(self.norm(x_BLM[:, -1]))
+
+    def draw_next(self, codes_B: torch.Tensor, place: int, caches: list[LayerCache]) -> torch.Tensor:
+        """The code drawn for `place` (0 to N - 2) to the logits [B, V] of the next. Fills the caches."""
+        row, column = divmod(place, self.config.grid)
+        x_BM = self.code(codes_B) + (self.row.weight[row] + self.column.weight[column])
+        for block, cache in zip(self.blocks, caches, strict=True):
+            x_BM = block.step(x_BM, cache, place)
+        return self.image_head(self.norm(x_BM))
+
+
+def block_parameters(model: Transformer) -> int:
+    """Parameters without embeddings and output layers: what a size's name counts."""
+    return sum(parameter.numel() for parameter in model.blocks.parameters())

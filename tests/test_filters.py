@@ -1,0 +1,163 @@
+import dataclasses
+import time
+
+import pytest
+
+from pipeline import boilerplate, filters
+from pipeline.filters import SelectConfig, count_words, judge, split_of
+from pipeline.records import Candidate, Pair, Reason
+
+CONFIG = SelectConfig()
+CANDIDATE = Candidate(
+    "cc12m", "cc12m.tsv", 7, "http://example.com/a.jpg", (), "A brown dog runs across the beach", 640, 480, "by", "", ""
+)
+
+
+def judged(config=CONFIG, **changes):
+    return judge(CANDIDATE._replace(**changes), config)
+
+
+def test_judge_builds_the_pair():
+    outcome = judged(raw_caption="A brown dog runs&nbsp;across the <b>beach</b>")
+    assert isinstance(outcome, Pair)
+    assert outcome.caption == "A brown dog runs across the beach"
+    assert outcome.raw_caption == "A brown dog runs&nbsp;across the <b>beach</b>"
+    assert (outcome.source, outcome.file, outcome.row, outcome.width, outcome.licence) == (
+        "cc12m", "cc12m.tsv", 7, 640, "by"
+    )  # fmt: skip
+    assert len(outcome.key) == 32 and outcome.split in ("train", "val")
+
+
+def test_cc3m_spacing_is_undone_by_a_setting():
+    tokens = "a brown dog runs across the beach ."
+    assert judged(source="cc3m", raw_caption=tokens).caption == "a brown dog runs across the beach."
+    assert judged(source="cc12m", raw_caption=tokens).caption == tokens
+    setting = dataclasses.replace(CONFIG, undo_cc3m_spacing=False)
+    assert judged(setting, source="cc3m", raw_caption=tokens).caption == tokens
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"url": ""}, Reason.NO_URL),
+        ({"url": "ftp://example.com/a.jpg"}, Reason.BAD_URL),
+        ({"url": "http:///a.jpg"}, Reason.BAD_URL),
+        ({"url": "http://[::1/a.jpg"}, Reason.BAD_URL),
+        ({"url": "http://a.example:99999/a.jpg"}, Reason.BAD_URL),
+        ({"url": "a.jpg"}, Reason.BAD_URL),
+        ({"mime_type": "image/svg+xml"}, Reason.UNSUPPORTED_TYPE),
+        ({"mime_type": "Image/GIF; x=1"}, Reason.UNSUPPORTED_TYPE),
+        ({"width": 1001, "height": 500}, Reason.ASPECT_RATIO),
+        ({"width": 499, "height": 1000}, Reason.ASPECT_RATIO),
+        ({"width": 63, "height": 64}, Reason.TOO_SMALL),
+        ({"raw_caption": " "}, Reason.NO_CAPTION),
+        ({"raw_caption": "<br> &nbsp;"}, Reason.NO_CAPTION),
+        ({"raw_caption": "http://example.com/a"}, Reason.BOILERPLATE),
+        ({"raw_caption": "Photographed on 12 May 2009"}, Reason.BOILERPLATE),
+        ({"raw_caption": "IMG_0520"}, Reason.FILE_NAME),
+        ({"raw_caption": "Two dogs"}, Reason.CAPTION_TOO_SHORT),
+        ({"raw_caption": "a b c"}, None),
+        ({"raw_caption": "I a"}, Reason.CAPTION_TOO_SHORT),
+        ({"raw_caption": "Ein brauner Hund läuft über den Strand"}, Reason.NOT_ENGLISH),
+        ({"raw_caption": "茶色の犬が浜辺を走っている"}, Reason.NOT_ENGLISH),
+        ({"width": None, "height": None}, None),
+        ({"width": 1000, "height": 500}, None),
+        ({"width": 500, "height": 1000}, None),
+        ({"width": 64, "height": 64, "mime_type": "image/jpeg"}, None),
+    ],
+)
+def test_judge(changes, reason, monkeypatch):
+    if changes.get("raw_caption") == "a b c":  # the length alone is meant
+        monkeypatch.setattr(filters.language, "is_english", lambda *_: True)
+    outcome = judged(**changes)
+    assert isinstance(outcome, Pair) if reason is None else outcome.reason == reason.value
+
+
+def test_the_language_is_asked_last(monkeypatch):
+    def unexpected(*_):
+        raise AssertionError("asked for the language of a caption that goes anyway")
+
+    monkeypatch.setattr(filters.language, "is_english", unexpected)
+    assert judged(raw_caption="Two dogs").reason == "caption_too_short"
+    assert judged(width=1000, height=100).reason == "aspect_ratio"
+
+
+def test_settings_change_the_judgement():
+    assert judged(dataclasses.replace(CONFIG, min_words=9)).reason == "caption_too_short"
+    assert judged(dataclasses.replace(CONFIG, min_characters=99)).reason == "caption_too_short"
+    assert judged(dataclasses.replace(CONFIG, min_side=481)).reason == "too_small"
+    assert judged(dataclasses.replace(CONFIG, max_ratio=1.3)).reason == "aspect_ratio"
+    assert judged(dataclasses.replace(CONFIG, language_threshold=1.01)).reason == "not_english"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", 0), ("a dog runs", 3), ("a - dog & co.", 3), ("<PERSON> in 2009", 3), ("...", 0), ("well-kept", 1),
+        ("собака бежит", 2), ("茶色の犬が走る", 4), ("หมาวิ่งบนชายหาด", 3), ("red 車 on 道路", 4), ("ខ្មែរ", 1), ("犬", 1),
+        ("한국어 단어", 2),
+    ],
+)  # fmt: skip
+def test_count_words(text, words):
+    assert count_words(text) == words
+
+
+BOILERPLATE = """
+photographed on 12 May 2009|Photographed on 2015-03-12 in Paris|photographed on <date>
+Photo taken on June 5th, 2010 at 3:45 pm|Taken on Saturday, 12 May 2009|uploaded by me on 3/4/2012
+12 May 2009|2009:05:12 10:11:12|a dog, photographed on 12 May 2009|Photographed in 1923 by Carl Jansen
+Photograph taken circa 1900|Captured on 23-Jul-2011 at 17:45|Date: 2011-07-23|taken in the summer of 1987
+This photo was taken on 1.5.2008|Image taken on 12th of May, 2009|shot on May 12 2009 14:30:05
+click to enlarge|Click here to view a larger image|Click on the image to enlarge|tap to zoom in
+stock photo|Stock Photography|royalty free stock vector|Royalty-free stock photo|free stock images
+embedded image permalink|Embedded Image Permalink|profile photo|Profile picture for user jo|avatar image
+OLYMPUS DIGITAL CAMERA|SONY DSC|KODAK Digital Still Camera|Exif_JPEG_PICTURE|Processed with VSCO with f2 preset
+Creative Commons Attribution-ShareAlike 3.0 Unported|CC BY-SA 4.0|public domain
+This file is licensed under the Creative Commons Attribution-Share Alike 4.0 International license
+All rights reserved|© 2012 Jo Doe|Copyright 2014 Jo Doe, all rights reserved|Please do not use without permission
+Photo by Jane Doe|Image credit: NASA|Photo courtesy of the Miller family|Photographer: Jo Doe
+Originally uploaded by bobby|Uploaded with Flickr Uploadr|Uploaded via iPhone|Best viewed large on black
+Canon EOS 5D f/2.8 1/60 ISO 400|no image available|No photo description available|Picture 3 of 12
+Own work by the uploader|featured image|Image may contain
+"""
+CONTENT = """
+photo of a dog taken on 3 May 2010|Two dogs playing, photographed on 12 May 2009
+click to enlarge picture of the town hall|a long viaduct over the valley
+The image of the saint in the church|man working on his camera|summer of 1969 on the farm
+view of the lake in winter|see the full moon rising over hills|people at a photo shoot|red car stock photo of a parade
+screenshot of the game with two players|A cat on a bed on 5 May 2013|The battle of 12 May 1809 at the river
+a girl may press a button to open the door|original painting of a large ship|Public domain photo of a steam train
+the work of a potter|a source of clean water|police officer shares a view of the domain|a copyright office building
+hit single cover with the band on stage|the camera shop around the corner|trains at platform 9 and 10
+a picture by my little sister of our house and garden|the mail was sent by ship across the sea
+"""
+
+
+@pytest.mark.parametrize("caption", [text for line in BOILERPLATE.split("\n") for text in line.split("|") if text])
+def test_boilerplate(caption):
+    assert filters.check_boilerplate(caption, CONFIG)
+
+
+@pytest.mark.parametrize("caption", [text for line in CONTENT.split("\n") for text in line.split("|") if text])
+def test_content_beside_boilerplate_stays(caption):
+    assert filters.check_boilerplate(caption, CONFIG) is None
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["photo ", "click to ", "1 ", "12-", "was ", "licensed under ", "(c) ", "1.5 mm ", "x", "image taken by ", "by Jo ",
+     "view in large ", "5 May 2009 ", "available "],
+)  # fmt: skip
+def test_boilerplate_takes_no_time_to_speak_of(piece):
+    begin = time.perf_counter()
+    boilerplate.covered_words(piece * 5000)
+    assert time.perf_counter() - begin < 0.5
+
+
+def test_split_is_a_hash_of_the_key():
+    keys = [f"{number:032x}" for number in range(20_000)]
+    held_out = {key for key in keys if split_of(key, 0.01) == "val"}
+    assert 120 <= len(held_out) <= 280
+    assert held_out < {key for key in keys if split_of(key, 0.02) == "val"}
+    assert {split_of(key, 0) for key in keys} == {"train"} and {split_of(key, 1) for key in keys} == {"val"}
+    assert split_of("0" * 32, 0.5) == split_of("0" * 32, 0.5)

@@ -1,0 +1,424 @@
+"""The sample is whole, its source files are what their formats say, and its server answers as its module says."""
+
+import bz2
+import collections
+import csv
+import gzip
+import http.client
+import io
+import json
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from urllib.parse import unquote_plus, urlsplit
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from pipeline.records import Reason
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # `sample` is no part of the installed package
+
+from sample import formats, make_oddities, make_sources, serve  # noqa: E402
+
+SAMPLE = ROOT / "sample"
+SOURCES = SAMPLE / "sources"
+PICTURES = make_sources.load_pictures()
+EXPECTED = [json.loads(line) for line in (SOURCES / make_sources.EXPECTED).read_text("utf-8").splitlines()]
+
+
+def unpacked(path: Path) -> bytes:
+    data = path.read_bytes()
+    return {".gz": gzip.decompress, ".bz2": bz2.decompress}.get(path.suffix, bytes)(data)
+
+
+def source_lines(name: str) -> list[str]:
+    return unpacked(SOURCES / name).decode().removesuffix("\n").split("\n")
+
+
+def wit_records() -> list[list[str]]:
+    text = unpacked(SOURCES / "wit_v1.sample.tsv.gz").decode()
+    return list(csv.reader(io.StringIO(text, newline=""), delimiter="\t"))
+
+
+# the pictures ---------------------------------------------------------------------------------------------------------
+
+
+def test_every_picture_is_described_and_opens_at_its_size():
+    assert {path.name for path in (SAMPLE / "images").iterdir()} == set(PICTURES)
+    for picture in PICTURES.values():
+        with Image.open(SAMPLE / "images" / picture.file) as image:
+            image.load()
+            assert image.size == (picture.width, picture.height), picture.file
+
+
+def test_captions_are_sentences_of_their_own():
+    captions = [picture.caption for picture in PICTURES.values()]
+    assert len(set(captions)) == len(captions)
+    assert [caption for caption in captions if not 6 <= len(caption.split()) <= 20] == []
+
+
+def test_every_picture_is_free_and_credited():
+    text = (SAMPLE / "CREDITS").read_text("utf-8")
+    assert text == make_sources.credits_text()
+    for picture in PICTURES.values():
+        assert picture.licence in ("CC0-1.0", "public-domain")
+        assert picture.author and picture.title and urlsplit(picture.source_url).scheme in ("http", "https")
+        assert f"images/{picture.file} - {picture.author} - " in text
+
+
+def test_the_odd_files_can_be_made_again(tmp_path):
+    make_oddities.write_oddities(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in (SAMPLE / "odd").iterdir()}
+    for path in tmp_path.iterdir():
+        stored = SAMPLE / "odd" / path.name
+        try:
+            with Image.open(path) as new, Image.open(stored) as old:
+                assert (new.mode, new.size) == (old.mode, old.size)
+                new, old = (np.asarray(image.convert("RGBA"), np.float32) for image in (new, old))
+        except (OSError, Image.DecompressionBombError):
+            assert path.stem in ("bomb", "empty", "garbled", "page", "truncated")
+        else:
+            assert np.abs(new - old).mean() < 2, path.name  # codecs of other versions round otherwise
+
+
+def test_the_odd_files_are_odd():
+    def opened(name):
+        return Image.open(SAMPLE / "odd" / name)
+
+    assert opened("cmyk.jpg").mode == "CMYK" and opened("grey16.png").mode.startswith("I")
+    assert opened("animated.gif").n_frames == 3
+    assert opened("palette.png").mode == "P" and "transparency" in opened("palette.png").info
+    assert opened("transparent.png").getextrema()[3] == (0, 255)
+    assert opened("half.jpg").width * 2 == opened("half.jpg").height
+    assert opened("wide.jpg").width == opened("wide.jpg").height * 2 + 1
+    assert opened("rotated.jpg").size == ImageOps.exif_transpose(opened("rotated.jpg")).size[::-1]
+    assert (SAMPLE / "odd" / "bomb.png").stat().st_size < 200
+    with pytest.raises(OSError, match="truncated"):
+        opened("truncated.jpg").load()
+
+
+# the source files -----------------------------------------------------------------------------------------------------
+
+
+def test_the_source_files_and_tables_can_be_made_again(tmp_path):
+    make_sources.write_sources(tmp_path)
+    names = {path.name for path in SOURCES.iterdir()}
+    assert {path.name for path in tmp_path.iterdir()} == names
+    for name in names:  # unpacked: zlib's successors compress to other bytes
+        assert unpacked(tmp_path / name) == unpacked(SOURCES / name), name
+    page = (SAMPLE / "README.md").read_text("utf-8")
+    assert make_sources.readme(page) == page
+
+
+def test_writing_twice_gives_the_same_bytes(tmp_path):
+    for folder in ("one", "two"):
+        make_sources.write_sources(tmp_path / folder, "http://127.0.0.1:1234/")
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
+
+
+def test_every_reason_but_one_is_to_be_seen():
+    assert {entry["expected"] for entry in EXPECTED} == {"kept", *(reason.value for reason in Reason)} - {
+        Reason.HASH_MISMATCH.value  # only a list of hashes could show it, and none is published with these four
+    }
+
+
+def test_each_source_has_enough_good_pairs():
+    kept = collections.Counter(entry["source"] for entry in EXPECTED if entry["expected"] == "kept")
+    assert kept.keys() == set(make_sources.SOURCES) and all(70 <= count <= 130 for count in kept.values()), kept
+
+
+def test_duplicates_come_after_what_they_repeat():
+    kept = set()
+    for entry in EXPECTED:
+        assert not entry["expected"].startswith("duplicate") or entry["picture"] in kept
+        if entry["expected"] == "kept":
+            assert entry["picture"] not in kept
+            kept.add(entry["picture"])
+
+
+def expected_of(name: str) -> list[dict]:
+    entries = [entry for entry in EXPECTED if entry["file"] == name]
+    assert [entry["row"] for entry in entries] == list(range(len(entries)))
+    return entries
+
+
+@pytest.mark.parametrize(("name", "url_field"), [("cc3m.tsv", 1), ("cc12m.tsv", 0)])
+def test_conceptual_captions(name, url_field):
+    for line, entry in zip(source_lines(name), expected_of(name), strict=True):
+        fields = line.split("\t")
+        assert (len(fields) == 1) if entry["expected"] == "malformed_row" else (fields[url_field] == entry["url"])
+
+
+def test_cc3m_is_lower_case_and_tokenised():
+    for line in source_lines("cc3m.tsv"):
+        caption = line.partition("\t")[0]
+        assert caption == caption.lower() and not re.search(r"\w[.,;!?](\s|$)", caption), caption
+
+
+@pytest.mark.parametrize(
+    ("caption", "published"),
+    [
+        ("A red apple, on the artist's table.", "a red apple , on the artist 's table ."),
+        ("Self-portrait of Berthe Morisot on 12/03/2009", "self-portrait of artist on 12/03/2009"),
+    ],
+)
+def test_cc3m_caption(caption, published):
+    assert formats.cc3m_caption(caption) == published
+
+
+def test_cc12m_hides_names():
+    text = unpacked(SOURCES / "cc12m.tsv").decode()
+    assert text.count("<PERSON>") >= 2 and "Morisot" not in text and "Gogh" not in text
+
+
+@pytest.mark.parametrize(("name", "count"), [("yfcc100m_dataset-0", 23), ("yfcc100m_dataset-1.bz2", 25)])
+def test_yfcc100m(name, count):
+    ids = set()
+    for number, (line, entry) in enumerate(zip(source_lines(name), expected_of(name), strict=True)):
+        fields = line.split("\t")
+        if entry["expected"] == "malformed_row":
+            assert len(fields) not in (23, 25)
+            continue
+        assert len(fields) == count
+        if count == 25:
+            assert fields[0] == str(number) and fields[2] == formats.yfcc_hash(fields[16])
+            fields = [fields[1], *fields[3:]]
+        values = dict(zip(formats.YFCC_COLUMNS, fields, strict=True))
+        ids.add(values["photoid"])
+        assert values["downloadurl"] == entry["url"]
+        assert re.fullmatch(r"\d+@N\d\d", values["uid"]) and values["licensename"].endswith(" License")
+        assert re.fullmatch(r"null|\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.0", values["datetaken"])
+        assert values["marker"] == ("1" if entry["expected"] == "video" else "0")
+        assert not set(values["title"] + values["description"]) & set(" \n\t<")
+    assert len(ids) > 50
+
+
+def test_yfcc100m_form_encoding():
+    lines = source_lines("yfcc100m_dataset-0") + source_lines("yfcc100m_dataset-1.bz2")
+    line = next(line for line in lines if "magnifying_glass_plus" in line)
+    assert "a+%2B+in" in line and "with a + in" not in line
+    assert "icon with a + in its lens: zoom in, 100% & more." in unquote_plus(line)
+
+
+def test_yfcc_hash_is_the_published_one():
+    url = "http://farm8.staticflickr.com/7205/6985418911_df7747990d.jpg"
+    assert formats.yfcc_hash(url) == "4e2f7a26a1dfbf165a7e30bdabf7e72a"
+
+
+def test_wit():
+    header, *records = wit_records()
+    assert header == list(formats.WIT_COLUMNS) and len(header) == 17
+    assert header.index("original_height") < header.index("original_width")
+    for record, entry in zip(records, expected_of("wit_v1.sample.tsv.gz"), strict=True):
+        if entry["expected"] == "malformed_row":
+            assert len(record) == 12
+            continue
+        values = dict(zip(header, record, strict=True))
+        assert values["image_url"] == entry["url"]
+        if entry["expected"] == "kept" and values["original_width"]:
+            ratio = int(values["original_width"]) / int(values["original_height"])
+            assert 0.5 <= ratio <= 2
+    cells = [cell for record in records for cell in record]
+    assert any('"' in cell for cell in cells) and any("\n" in cell for cell in cells)
+    assert len({record[0] for record in records}) > 10
+    assert any(cell.startswith("English: ") for cell in cells)
+    assert {"image/svg+xml", "image/tiff", "application/pdf"} <= set(cells)
+
+
+# the server -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def server():
+    with serve.start() as running:
+        yield running
+
+
+class Redirects(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *arguments):
+        return None  # a redirect is the answer
+
+
+def get(url: str, follow: bool = True, **headers: str):
+    """The answer, whatever its status, its body read into `.data`."""
+    opener = urllib.request.build_opener(*([] if follow else [Redirects]))
+    try:
+        answer = opener.open(urllib.request.Request(url, headers=headers), timeout=5)
+    except urllib.error.HTTPError as error:
+        answer = error
+    answer.data = answer.read()
+    return answer
+
+
+def test_serves_a_picture(server):
+    answer = get(f"{server.url}/images/colosseum.webp")
+    assert answer.data == (SAMPLE / "images" / "colosseum.webp").read_bytes()
+    assert answer.headers["Content-Type"] == "image/webp"
+    assert ("/images/colosseum.webp", 200) in server.requests
+
+
+def test_query_and_escapes_do_not_matter(server):
+    assert get(f"{server.url}/images/hammer1.webp?width=640").status == 200
+    assert get(f"{server.url}/images/hammer%31.webp").status == 200
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "part"),
+    [
+        ("bytes=0-9", 206, slice(0, 10)),
+        ("bytes=100-", 206, slice(100, None)),
+        ("bytes=-7", 206, slice(-7, None)),
+        ("bytes=5-99999999", 206, slice(5, None)),
+        ("bytes=99999999-", 416, slice(0, 0)),
+        ("bytes=0-1,5-6", 200, slice(None)),
+        ("lines=0-1", 200, slice(None)),
+    ],
+)
+def test_ranges(server, asked, status, part):
+    answer = get(f"{server.url}/images/cat.jpg", Range=asked)
+    assert (answer.status, answer.data) == (status, (SAMPLE / "images" / "cat.jpg").read_bytes()[part])
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/nothing", "/images/none.jpg", "/images/../README.md", "/images/%2e%2e/README.md", "/../../etc/passwd",
+     "/images//etc/passwd", "/odd-routes/mirror/x/..%2f..%2fREADME.md", "/odd-routes/nonsense", "/odd-routes/status/x",
+     "/odd-routes/status/999/y", "/odd-routes/redirect/200/images/cat.jpg", "/robots.txt"],
+)  # fmt: skip
+def test_404(server, path):
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+    connection.request("GET", path)  # urllib would tidy the path
+    answer = connection.getresponse()
+    assert answer.status == 404 and b"pairmill" not in answer.read()
+    connection.close()
+
+
+def test_keeps_a_connection_and_answers_head(server):
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+    for method, path in (("HEAD", "/images/cat.jpg"), ("GET", "/odd-routes/status/404/x"), ("GET", "/images/cat.jpg")):
+        connection.request(method, path)
+        sock = connection.sock
+        answer = connection.getresponse()
+        body = answer.read()
+        assert answer.version == 11 and connection.sock is sock is not None
+    assert body == (SAMPLE / "images" / "cat.jpg").read_bytes()
+    connection.close()
+
+
+@pytest.mark.parametrize("status", [403, 404, 410, 429, 451, 500, 503])
+def test_statuses(server, status):
+    answer = get(f"{server.url}/odd-routes/status/{status}/picture.jpg")
+    assert answer.status == status
+    assert answer.headers["Retry-After"] == ("1" if status in (429, 503) else None)
+
+
+def test_redirects(server):
+    url = f"{server.url}/odd-routes/redirect/302/odd-routes/redirect/308/images/umbrella.png"
+    assert get(url).data == (SAMPLE / "images" / "umbrella.png").read_bytes()
+    answer = get(f"{server.url}/odd-routes/circle/train.jpg", follow=False)
+    assert (answer.status, answer.headers["Location"]) == (302, "/odd-routes/circle/train.jpg")
+    assert get(f"{server.url}/odd-routes/inward/x.jpg", follow=False).headers["Location"].startswith("http://10.")
+    assert get(f"{server.url}/odd-routes/removed/1_a.jpg").url.endswith("/photo_unavailable.png")
+    assert get(f"{server.url}/odd-routes/removed/1_a_l.jpg").url.endswith("/photo_unavailable_l.png")
+
+
+def test_odd_files(server):
+    assert get(f"{server.url}/odd/truncated.jpg").data == (SAMPLE / "odd" / "truncated.jpg").read_bytes()
+    page = get(f"{server.url}/odd/page.jpg")
+    assert page.data.startswith(b"<!DOCTYPE") and page.headers["Content-Type"] == "image/jpeg"
+    assert get(f"{server.url}/odd/empty.jpg").data == b""
+
+
+def test_opt_out_and_mirror(server):
+    picture = (SAMPLE / "images" / "cat.jpg").read_bytes()
+    for route, tag in (("noai", "noai"), ("noimageai", "noimageai"), ("mirror/7", None)):
+        answer = get(f"{server.url}/odd-routes/{route}/cat.jpg")
+        assert answer.data == picture and answer.headers["X-Robots-Tag"] == tag
+
+
+def test_flaky_fails_every_first_time(server):
+    statuses = [get(f"{server.url}/odd-routes/flaky/cat.jpg").status for _ in range(4)]
+    assert statuses == [503, 200, 503, 200]
+
+
+def test_stall_lasts_as_long_as_the_client_waits():
+    with serve.start() as server:
+        threads = threading.active_count()
+        started = time.monotonic()
+        with pytest.raises(TimeoutError):
+            urllib.request.urlopen(f"{server.url}/odd-routes/stall/fox.jpg", timeout=0.3).read()
+        while threading.active_count() > threads and time.monotonic() < started + 5:
+            time.sleep(0.02)
+        assert time.monotonic() - started < 3
+        assert server.requests == [("/odd-routes/stall/fox.jpg", 0)]
+
+
+def test_cut_answer_and_slow_one(server):
+    with pytest.raises(http.client.IncompleteRead):
+        get(f"{server.url}/odd-routes/cut/cat.jpg")
+    assert get(f"{server.url}/odd-routes/slow/cat.jpg").status == 200
+
+
+@pytest.mark.parametrize(("route", "length"), [("huge", str(512 << 20)), ("endless", None)])
+def test_bodies_too_large(server, route, length):
+    with urllib.request.urlopen(f"{server.url}/odd-routes/{route}/x.jpg", timeout=5) as answer:
+        assert answer.headers["Content-Length"] == length
+        assert len(answer.read(1 << 20)) == 1 << 20
+
+
+def test_drip_comes_byte_by_byte(server):
+    with urllib.request.urlopen(f"{server.url}/odd-routes/drip/cat.jpg", timeout=5) as answer:
+        assert answer.read(2) == b"\xff\xd8"
+
+
+def test_source_files_name_the_server(server):
+    lines = get(f"{server.url}/sources/cc12m.tsv").data.decode().splitlines()
+    ours = [line for line in lines if line.startswith(f"{server.url}/")]
+    assert len(ours) > 100 and not any(":8093" in line for line in lines)
+    numbered = bz2.decompress(get(f"{server.url}/sources/yfcc100m_dataset-1.bz2").data).decode().splitlines()
+    fields = next(line.split("\t") for line in numbered if "/images/" in line)
+    assert fields[16].startswith(server.url) and fields[2] == formats.yfcc_hash(fields[16])
+    assert b'href="wit_v1.sample.tsv.gz"' in get(f"{server.url}/sources/").data
+
+
+def test_every_row_that_should_be_kept_leads_to_a_picture(server):
+    entries = map(json.loads, get(f"{server.url}/sources/expected.jsonl").data.decode().splitlines())
+    kept = [entry["url"] for entry in entries if entry["expected"] == "kept"]
+    for url in kept:
+        answer = get(url)
+        if answer.status == 503:
+            answer = get(url)
+        with Image.open(io.BytesIO(answer.data)) as image:
+            upright = ImageOps.exif_transpose(image)
+            assert 0.5 <= upright.width / upright.height <= 2 and min(upright.size) >= 64, url
+
+
+def test_the_command():
+    process = subprocess.Popen([sys.executable, "sample/serve.py", "--port", "0"], cwd=ROOT, stdout=subprocess.PIPE,
+                               text=True)  # fmt: skip
+    try:
+        line = process.stdout.readline()
+        assert re.fullmatch(r"serving http://127\.0\.0\.1:\d+\n", line)
+        assert get(f"{line.split()[1]}/images/cat.jpg").status == 200
+    finally:
+        process.terminate()
+    assert process.wait(10) == 0
+
+
+def test_a_taken_port_is_one_line_and_status_2(capsys):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert serve.main(["--port", str(taken.getsockname()[1])]) == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1 and "choose another" in message
