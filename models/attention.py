@@ -115,7 +115,9 @@ def _windows(x_BHGGD: torch.Tensor, neighbours: torch.Tensor) -> torch.Tensor:
     """Each line's window: the lines it draws on, one after the other, [B, H, G, W, D]."""
     if neighbours.shape[1] == 1:
         return x_BHGGD
-    return x_BHGGD[:, :, neighbours.to(x_BHGGD.device)].flatten(3, 4)
+    B, H, G, _, D = x_BHGGD.shape
+    picked = x_BHGGD.flatten(3).index_select(2, neighbours.flatten().to(x_BHGGD.device))  # backward is a fast index_add
+    return picked.view(B, H, G, -1, D)
 
 
 # --- one position at a time (drawing) --------------------------------------------------------------------------------

@@ -6,19 +6,22 @@ Section and listing numbers are those of "Zero-Shot Text-to-Image Generation" (a
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
+import re
+import struct
 import warnings
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, NamedTuple
 
 import cv2  # area interpolation with exact fractional weights, as TensorFlow's AREA; Pillow's BOX has none
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, UnidentifiedImageError
 
 LOGIT_LAPLACE_EPS = 0.1  # appendix A.3: keeps phi(x) off 0 and 1, where the logit is infinite
-MAX_PIXELS = 100_000_000  # a 100-megapixel picture takes 300 MB as RGB
+MAX_PIXELS = 100_000_000  # a 100-megapixel picture takes 300 MB as RGB, and 700 MB while it is decoded
 
 Integers = Callable[[int, int], int]
 """`integers(low, high)` draws one integer in [low, high)."""
@@ -29,7 +32,7 @@ class PictureError(ValueError):
 
 
 class NotAPicture(PictureError):
-    """No decoder knows the bytes."""
+    """The bytes don't begin as those of any format that is read here."""
 
 
 class TooManyPixels(PictureError):
@@ -66,28 +69,51 @@ def seeded_integers(seed: str) -> Integers:
 
 # --- bytes to pixels -------------------------------------------------------------------------------------------------
 
+# Ending, Pillow's name, first bytes. No other format is tried: Pillow knows dozens, one of which starts Ghostscript.
+_FORMATS = tuple((ending, name, re.compile(start, re.DOTALL)) for ending, name, start in (
+    ("jpg", "JPEG", rb"\xff\xd8\xff"),
+    ("png", "PNG", rb"\x89PNG\r\n\x1a\n"),
+    ("webp", "WEBP", rb"RIFF....WEBP"),
+    ("gif", "GIF", rb"GIF8[79]a"),
+    ("tif", "TIFF", rb"II[*+]\0|MM\0[*+]"),
+    ("avif", "AVIF", rb"....ftyp(?:avif|avis|mif1|msf1)"),
+    ("bmp", "BMP", rb"BM"),
+))  # fmt: skip
+_STRIP_PIXELS = 1 << 20  # converted at once: whole copies of large pictures would take several times their size
+_ORIENTATION = 0x0112  # EXIF tag
 
-def open_picture(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Parses the header only. Raises NotAPicture, TooManyPixels."""
+
+def picture_format(beginning: bytes) -> tuple[str, str]:
+    """(file ending, Pillow's name) by the first bytes of a file, 12 of them. Raises NotAPicture."""
+    for ending, name, start in _FORMATS:
+        if start.match(beginning):
+            return ending, name
+    raise NotAPicture(f"begins with {bytes(beginning[:12])!r}")
+
+
+def open_picture(data: bytes | BinaryIO, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Parses the header only. Raises NotAPicture, TooManyPixels, or PictureError for a header that is damaged."""
+    file = io.BytesIO(data) if isinstance(data, bytes) else data
+    file.seek(0)
+    _, name = picture_format(file.read(12))
+    if name not in Image.OPEN:
+        Image.init()
+        if name not in Image.OPEN:
+            raise NotAPicture(f"{name}: this build of Pillow does not read it")
+    file.seek(0)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is ours and is an error
-            image = Image.open(io.BytesIO(data))
+        with _quiet_pillow():
+            image = Image.open(file, formats=[name])
     except Image.DecompressionBombError as error:
-        raise TooManyPixels(str(error)) from error
-    except (OSError, ValueError, SyntaxError, EOFError, OverflowError) as error:
-        raise NotAPicture(str(error).splitlines()[0]) from error
+        raise TooManyPixels(_message(error)) from error
+    except UnidentifiedImageError as error:
+        raise PictureError(f"{name}: damaged header") from error  # Pillow's text names an address in memory
+    except Exception as error:  # decoders fail in every way on hostile bytes: that costs the picture, not the job
+        raise PictureError(f"{name}: {_message(error)}") from error
     width, height = image.size
     if width * height > max_pixels:
         raise TooManyPixels(f"{width} x {height} is more than {max_pixels} pixels")
     return image
-
-
-def upright_size(image: Image.Image) -> tuple[int, int]:
-    """(width, height) after the EXIF orientation; reads only the header."""
-    width, height = image.size
-    rotated = image.getexif().get(0x0112) in (5, 6, 7, 8)
-    return (height, width) if rotated else (width, height)
 
 
 def to_rgb(image: Image.Image) -> np.ndarray:
@@ -96,25 +122,74 @@ def to_rgb(image: Image.Image) -> np.ndarray:
     Raises PictureError for data that ends early or does not decode.
     """
     try:
-        image = ImageOps.exif_transpose(image)
-        if image.mode.startswith("I") or image.mode == "F":
-            return _deep_grey_to_rgb(image)
-        if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-            rgba = image.convert("RGBA")
-            white = Image.new("RGBA", rgba.size, "white")
-            image = Image.alpha_composite(white, rgba)
-        return np.asarray(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, OverflowError, MemoryError) as error:
-        # What Pillow's decoders raise on truncated or inconsistent data.
-        raise PictureError(str(error).splitlines()[0] if str(error) else type(error).__name__) from error
+        with _quiet_pillow():
+            image.load()
+            orientation = _orientation(image)
+        rgb_HWC = _deep_grey_to_rgb(image) if image.mode[0] in "IF" else _in_strips(image)
+    except Exception as error:  # as above
+        raise PictureError(_message(error)) from error
+    image.close()
+    return _turned(rgb_HWC, orientation)
+
+
+@contextlib.contextmanager
+def _quiet_pillow() -> Iterator[None]:
+    """Without Pillow's warnings: of bombs, for which the limit here is an error, and of odd metadata."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        yield
+
+
+def _message(error: Exception) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__
+
+
+def _in_strips(image: Image.Image) -> np.ndarray:
+    width, height = image.size
+    rgb_HWC = np.empty((height, width, 3), np.uint8)
+    rows = max(1, _STRIP_PIXELS // width)
+    for top in range(0, height, rows):
+        strip = image if rows >= height else image.crop((0, top, width, min(top + rows, height)))
+        if strip.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in strip.info:
+            rgba = strip.convert("RGBA")
+            strip = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+        rgb_HWC[top : top + rows] = np.asarray(strip if strip.mode == "RGB" else strip.convert("RGB"))
+    return rgb_HWC
 
 
 def _deep_grey_to_rgb(image: Image.Image) -> np.ndarray:
-    """16-bit grey to 8 bits by dividing: Pillow's own convert() clips everything above 255 to white."""
-    grey = np.asarray(image).astype(np.float64)
-    scale = 65535.0 if grey.max(initial=0) > 255 else 255.0
-    grey = np.clip(np.rint(grey / scale * 255), 0, 255).astype(np.uint8)
+    """Grey of 16 or 32 bits to 8 by dividing: Pillow's own convert() clips everything above 255 to white.
+
+    Only 16 bits say what white is; of wider ones and of fractions the brightest pixel tells the scale.
+    """
+    grey = np.asarray(image)
+    if image.mode.startswith("I;16"):
+        table = np.rint(np.arange(65536) / 257).astype(np.uint8)
+        return np.repeat(table[grey][:, :, None], 3, axis=2)
+    grey = np.nan_to_num(grey.astype(np.float32))
+    brightest = grey.max(initial=0)
+    white = 65535 if brightest > 255 else 255 if brightest > 1 or image.mode == "I" else 1
+    grey = np.clip(np.rint(grey * np.float32(255 / white)), 0, 255).astype(np.uint8)
     return np.repeat(grey[:, :, None], 3, axis=2)
+
+
+def _orientation(image: Image.Image) -> int:
+    """What EXIF says, 1 to 8. Data that do not parse turn nothing: viewers show such a picture as it lies."""
+    try:
+        said = image.getexif().get(_ORIENTATION)
+    except (SyntaxError, OSError, ValueError, LookupError, TypeError, struct.error):
+        return 1
+    return said if said in range(1, 9) else 1
+
+
+def _turned(rgb_HWC: np.ndarray, orientation: int) -> np.ndarray:
+    if orientation in (5, 6, 7, 8):
+        rgb_HWC = rgb_HWC.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        rgb_HWC = rgb_HWC[::-1]
+    if orientation in (2, 3, 6, 7):
+        rgb_HWC = rgb_HWC[:, ::-1]
+    return np.ascontiguousarray(rgb_HWC)
 
 
 def decode_rgb(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:

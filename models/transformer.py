@@ -19,7 +19,7 @@ from torch import nn
 
 from models.attention import attend, attend_one, layer_kinds, visible_keys
 
-TEXT_WEIGHT, IMAGE_WEIGHT = 1 / 8, 7 / 8  # section 2.2: "we are primarily interested in image modeling"
+TEXT_WEIGHT, IMAGE_WEIGHT = 1 / 8, 7 / 8  # section 2.2: pictures are what matters
 NO_TOKEN = -1  # in text_BT: no token here
 
 

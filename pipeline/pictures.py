@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
+from typing import BinaryIO
 
 import numpy as np
 
@@ -40,39 +43,52 @@ def size_fault(width: int, height: int, config: PictureConfig) -> tuple[Reason, 
     return None
 
 
-def check_beginning(data: bytes, config: PictureConfig) -> None:
-    """Raises PictureRejected if the first bytes of a file already settle that it is of no use.
+def check_beginning(data: bytes, config: PictureConfig) -> tuple[int, int] | None:
+    """The picture's sides in px, if the first bytes of a file hold them already; None if the header needs more bytes.
 
-    Says nothing about bytes that no decoder knows yet: the header may need more of them.
+    Raises PictureRejected if they settle that the file is of no use.
     """
     try:
-        image = pixels.open_picture(data, config.max_pixels)
-        width, height = pixels.upright_size(image)
-    except pixels.TooManyPixels as error:
-        raise PictureRejected(Reason.TOO_MANY_PIXELS, str(error)) from error
-    except (pixels.PictureError, OSError, ValueError, SyntaxError, EOFError):  # an incomplete header fails in many ways
-        return
-    if fault := size_fault(width, height, config):
+        return usable_size(data, config)
+    except PictureRejected as fault:
+        if fault.reason is Reason.CORRUPT_IMAGE:  # so far: an incomplete header is one
+            return None
+        raise
+
+
+def usable_size(picture: bytes | BinaryIO, config: PictureConfig) -> tuple[int, int]:
+    """The sides in px by the header alone, as stored. Raises PictureRejected if the header settles that a picture is
+    of no use."""
+    with _as_rejects():
+        width, height = pixels.open_picture(picture, config.max_pixels).size
+    # EXIF data, which may turn the picture, can come after the pixels: rejected is what is at fault either way.
+    if (fault := size_fault(width, height, config)) and size_fault(height, width, config):
         raise PictureRejected(*fault)
+    return width, height
 
 
 def decode(data: bytes, config: PictureConfig) -> np.ndarray:
     """Upright RGB, uint8 [height, width, 3]. Raises PictureRejected."""
+    usable_size(data, config)  # before the dear part
+    with _as_rejects():
+        rgb_HWC = pixels.decode_rgb(data, config.max_pixels)
+    if fault := size_fault(rgb_HWC.shape[1], rgb_HWC.shape[0], config):
+        raise PictureRejected(*fault)
+    return rgb_HWC
+
+
+@contextlib.contextmanager
+def _as_rejects() -> Iterator[None]:
     try:
-        image = pixels.open_picture(data, config.max_pixels)
-        rgb_HWC = pixels.to_rgb(image)
+        yield
     except pixels.TooManyPixels as error:
         raise PictureRejected(Reason.TOO_MANY_PIXELS, str(error)) from error
     except pixels.NotAPicture as error:
         raise PictureRejected(Reason.NOT_AN_IMAGE, str(error)) from error
     except pixels.PictureError as error:
         raise PictureRejected(Reason.CORRUPT_IMAGE, str(error)) from error
-    if fault := size_fault(rgb_HWC.shape[1], rgb_HWC.shape[0], config):
-        raise PictureRejected(*fault)
-    return rgb_HWC
 
 
 def suffix(data: bytes) -> str:
-    """The usual file ending of the bytes' format, without the dot."""
-    form = (pixels.open_picture(data).format or "").lower()
-    return {"jpeg": "jpg", "mpo": "jpg", "tiff": "tif"}.get(form, form)
+    """The usual file ending of a picture's format, without the dot."""
+    return pixels.picture_format(data)[0]

@@ -7,7 +7,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -22,24 +22,45 @@ from pipeline.parquet import INDEX
 QUANTILES = {"min": 0, "p5": 5, "median": 50, "p95": 95, "max": 100}
 
 
-def dataset_stats(directory: str) -> dict[str, Any]:
-    """Everything that `--json` prints. Raises UserError for what is no finished dataset."""
-    manifest = read_manifest(directory)
-    ledger = read_json(os.path.join(directory, "ledger.json"))
+class Measures(NamedTuple):
+    """What is measured on every pair, and how often each image code occurs: the spreads are made from these."""
+
+    index: pa.Table  # split, source, licence
+    words: np.ndarray  # of the caption
+    tokens: np.ndarray  # of the caption
+    width: np.ndarray  # px, upright
+    height: np.ndarray
+    codes: np.ndarray  # [vocabulary], occurrences in all draws
+
+
+def measure(directory: str, manifest: Manifest) -> Measures:
+    """Reads the whole dataset once."""
     index = read_index(directory, manifest, ["split", "source", "caption", "width", "height", "licence"])
     tokens, codes = _count_tokens(directory, manifest)
     words = np.array([len(caption.split()) for caption in index["caption"].to_pylist()])
     width, height = (index[name].to_numpy() for name in ("width", "height"))
+    return Measures(index.select(["split", "source", "licence"]), words, tokens, width, height, codes)
+
+
+def dataset_stats(directory: str) -> dict[str, Any]:
+    """Everything that `--json` prints. Raises UserError for what is no finished dataset."""
+    manifest = read_manifest(directory)
+    ledger = read_json(os.path.join(directory, "ledger.json"))
+    return summary(manifest, ledger, measure(directory, manifest))
+
+
+def summary(manifest: Manifest, ledger: dict[str, Any], measures: Measures) -> dict[str, Any]:
+    index, width, height = measures.index, measures.width, measures.height
     return {
         "pairs": {split: manifest.pairs(split) for split in dataset.SPLITS},
         "pairs_by_source": _crosstab(index),
         "sources": ledger["sources"],
         "rejects_by_reason": rejects_by_reason(ledger),
-        "captions": {"words": quantiles(words), "tokens": quantiles(tokens)},
+        "captions": {"words": quantiles(measures.words), "tokens": quantiles(measures.tokens)},
         "pictures": {"shorter_side_px": quantiles(np.minimum(width, height)),
                      "ratio": quantiles(width / np.maximum(height, 1))},
         "licences": _counts(index["licence"]),
-        "codes": code_usage(codes),
+        "codes": code_usage(measures.codes),
         "shards": {"number": len(manifest.shards), "bytes": sum(shard.bytes for shard in manifest.shards),
                    "bytes_per_pair": round(sum(shard.bytes for shard in manifest.shards) / max(1, len(index)), 1)},
         "draws": manifest.draws,
@@ -100,10 +121,10 @@ def code_usage(counts: np.ndarray) -> dict[str, Any]:
 
 
 def _crosstab(index) -> dict[str, dict[str, int]]:
-    grouped = index.group_by(["source", "split"]).aggregate([("caption", "count")]).to_pylist()
+    grouped = index.group_by(["source", "split"]).aggregate([([], "count_all")]).to_pylist()
     table: dict[str, dict[str, int]] = {}
     for row in sorted(grouped, key=lambda row: (row["source"], row["split"])):
-        table.setdefault(row["source"], dict.fromkeys(dataset.SPLITS, 0))[row["split"]] = row["caption_count"]
+        table.setdefault(row["source"], dict.fromkeys(dataset.SPLITS, 0))[row["split"]] = row["count_all"]
     return table
 
 

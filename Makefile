@@ -1,0 +1,46 @@
+# pairmill: image-caption lists from the web to training-ready tokens. `make help` lists the targets.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+DEMO   ?= demo
+STAMP  := $(VENV)/.installed
+DEV_STAMP := $(VENV)/.installed-dev
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint bench clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## the environment, in .venv (the other targets do this by themselves)
+
+# constraints.txt pins every package to the version this was tested with.
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+$(STAMP): setup.cfg pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' \
+	  || { echo "pairmill needs Python 3.10 to 3.12; name one: make PYTHON=python3.11 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --editable '.[pipeline]'
+	@touch $@
+
+# What only tests need: pytest, ruff, stock webdataset, and Beam's Dataflow parts for checking the graph.
+$(DEV_STAMP): $(STAMP)
+	$(PIP) --editable '.[pipeline,gcp,dev]'
+	@touch $@
+
+demo: $(STAMP) ## the whole way on the sample: lists, shards, statistics, a trained model, pictures; in demo/
+	$(BIN)/python sample/demo.py --output '$(DEMO)'
+
+test: $(DEV_STAMP) ## the tests
+	$(BIN)/python -m pytest
+
+lint: $(DEV_STAMP) ## style and the rule about who may import whom
+	$(BIN)/ruff check .
+
+bench: $(DEV_STAMP) ## the numbers of the README, each by a script in benchmarks/
+	for script in benchmarks/[a-z]*.py; do echo; echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+clean: ## removes the environment and the demo's output
+	rm -rf $(VENV) $(DEMO)

@@ -1,0 +1,147 @@
+"""Numbers to small inline SVG plots; colours and type come from the page's style sheet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from html import escape
+from typing import NamedTuple
+
+import numpy as np
+
+WIDTH, HEIGHT, AXIS = 360, 132, 22  # units of the view box; the axis is the part below the bars
+BINS = 28
+TAIL = 99  # percentile beyond which whole numbers share the last bar
+CURVE_POINTS = 180
+
+
+class Bin(NamedTuple):
+    low: float  # included
+    high: float  # not included, but in the last bin
+    count: int
+
+
+class Tick(NamedTuple):
+    value: float
+    label: str
+
+
+class Plot(NamedTuple):
+    """What a plot says beside its bars."""
+
+    title: str
+    summary: str
+    svg: str
+
+
+# --- bins ------------------------------------------------------------------------------------------------------------
+
+
+def whole_bins(values: np.ndarray) -> list[Bin]:
+    """Bins of whole numbers, equally wide; the last one takes what lies beyond."""
+    if not len(values):
+        return []
+    low, high = int(values.min()), int(np.percentile(values, TAIL))
+    width = -(-(high - low + 1) // BINS)
+    starts = list(range(low, high + 1, width))
+    counts = np.bincount(np.minimum((values - low) // width, len(starts) - 1), minlength=len(starts))
+    return [Bin(start, start + width, int(count)) for start, count in zip(starts, counts, strict=True)]
+
+
+def log_bins(values: np.ndarray, low: float, high: float, bins: int = BINS) -> list[Bin]:
+    """Bins whose edges have a constant ratio, from `low` to `high`; what lies outside goes to the outermost."""
+    edges = np.geomspace(low, high, bins + 1)
+    counts, _ = np.histogram(np.clip(values, low, high), edges)
+    return [Bin(float(edges[i]), float(edges[i + 1]), int(count)) for i, count in enumerate(counts)]
+
+
+# --- plots -----------------------------------------------------------------------------------------------------------
+
+
+def whole_histogram(values: np.ndarray, unit: str) -> str:
+    """A histogram of whole numbers: words, tokens."""
+    bins = whole_bins(values)
+    if not bins:
+        return ""
+    first, last = bins[0].low, bins[-1].low
+    step = _round_step((last - first) / 5)
+    ticks = [Tick(value, f"{value:,}") for value in range(-(-int(first) // step) * step, int(last) + 1, step)]
+    width = bins[0].high - bins[0].low
+
+    def name(i: int, each: Bin) -> str:
+        most = int(values.max()) if i == len(bins) - 1 else int(each.high) - 1
+        return f"{int(each.low):,}" + (f" to {most:,}" if most > each.low else "") + f" {unit}"
+
+    def place(value: float) -> float:
+        return (value - first + width / 2) / (width * len(bins))
+
+    return histogram(bins, name, [(place(tick.value), tick.label) for tick in ticks])
+
+
+def log_histogram(values: np.ndarray, low: float, high: float, ticks: Sequence[Tick], unit: str) -> str:
+    """A histogram on a logarithmic axis from `low` to `high`: sizes, ratios."""
+    bins = log_bins(values, low, high)
+    form = "{:.2f} to {:.2f}" if high < 100 else "{:,.0f} to {:,.0f}"
+    shown = [(math.log(tick.value / low) / math.log(high / low), tick.label) for tick in ticks
+             if low <= tick.value <= high]
+    return histogram(bins, lambda i, each: f"{form.format(each.low, each.high)} {unit}".strip(), shown)
+
+
+def histogram(bins: list[Bin], name: Callable[[int, Bin], str], ticks: list[tuple[float, str]]) -> str:
+    """Bars over an axis. `name` says in words what a bar stands for; ticks are (place in 0..1, label)."""
+    most = max(1, max(each.count for each in bins))
+    room, step = HEIGHT - AXIS, WIDTH / len(bins)
+    gap = min(2.0, step / 5)
+    bars = []
+    for i, each in enumerate(bins):
+        # A bar of a single pair among millions must still be seen.
+        tall = max(1.5, each.count / most * (room - 4)) if each.count else 0
+        bars.append(f'<rect x="{i * step + gap / 2:.1f}" y="{room - tall:.1f}" width="{step - gap:.1f}" '
+                    f'height="{tall:.1f}" rx="1"><title>{escape(name(i, each))}: {each.count:,}</title></rect>')
+    return _svg(f'<g class="bars">{"".join(bars)}</g>{_axis(ticks)}')
+
+
+def frequency_curve(counts: np.ndarray) -> str:
+    """How often each code occurs, most frequent first, on a logarithmic scale; the dashed line is even use."""
+    ordered = np.sort(counts)[::-1]
+    used = int((ordered > 0).sum())
+    if not used:
+        return ""
+    room, top = HEIGHT - AXIS, math.log1p(float(ordered[0]))
+
+    def height(count: float) -> float:
+        return room - math.log1p(count) / top * (room - 6)
+
+    ranks = np.unique(np.linspace(0, used - 1, min(used, CURVE_POINTS)).astype(int))
+    points = [f"{rank / len(ordered) * WIDTH:.1f},{height(float(ordered[rank])):.1f}" for rank in ranks]
+    end = used / len(ordered) * WIDTH
+    path = f"M0,{room} L{' L'.join(points)} L{end:.1f},{height(float(ordered[used - 1])):.1f} L{end:.1f},{room} Z"
+    even = height(float(ordered.sum()) / len(ordered))
+    ticks = [(share, f"{max(1, round(share * len(ordered))):,}") for share in (0, 0.25, 0.5, 0.75, 1)]
+    return _svg(f'<path class="area" d="{path}"/>'
+                f'<line class="even" x1="0" x2="{WIDTH}" y1="{even:.1f}" y2="{even:.1f}"/>{_axis(ticks)}')
+
+
+# --- parts -----------------------------------------------------------------------------------------------------------
+
+
+def _svg(inside: str) -> str:
+    """The figure's caption says what it shows: to a screen reader the bars add nothing."""
+    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" aria-hidden="true">{inside}</svg>'
+
+
+def _axis(ticks: list[tuple[float, str]]) -> str:
+    room = HEIGHT - AXIS
+    parts = [f'<line class="axis" x1="0" x2="{WIDTH}" y1="{room}" y2="{room}"/>']
+    for place, label in ticks:
+        anchor = "start" if place < 0.03 else "end" if place > 0.97 else "middle"
+        parts.append(f'<text x="{place * WIDTH:.1f}" y="{HEIGHT - 5}" text-anchor="{anchor}">{escape(label)}</text>')
+    return "".join(parts)
+
+
+def _round_step(rough: float) -> int:
+    """The next of 1, 2, 5, 10, 20, 50, ..."""
+    if rough <= 1:
+        return 1
+    power = 10 ** math.floor(math.log10(rough))
+    return int(next(step * power for step in (1, 2, 5, 10) if step * power >= rough))

@@ -1,0 +1,63 @@
+"""What the tests share: the sample's web server, small tokenizers, the options of a quick build."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))  # the sample is no installed package
+
+from models.dvae import DVAE, DVAEConfig, save_dvae  # noqa: E402
+from sample import serve  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def server():
+    with serve.start() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def tiny_dvae(tmp_path_factory) -> str:
+    """The SPEC of an untrained image tokenizer that is quick: 64-px pictures, 8 x 8 codes of 64."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("tokenizer") / "dvae.safetensors"
+    save_dvae(DVAE(DVAEConfig(hidden=8, vocabulary=64, decoder_input=16, image_size=64)), path)
+    return f"dvae:{path}"
+
+
+@pytest.fixture(scope="session")
+def source_options(server) -> list[str]:
+    """The four sources, as published, over HTTP."""
+    files = {"cc3m": ["cc3m.tsv"], "cc12m": ["cc12m.tsv"], "wit": ["wit_v1.sample.tsv.gz"],
+             "yfcc100m": ["yfcc100m_dataset-0", "yfcc100m_dataset-1.bz2"]}
+    return [f"--source={name}={server.url}/sources/{file}" for name, names in files.items() for file in names]
+
+
+@pytest.fixture(scope="session")
+def fetch_options() -> list[str]:
+    return ["--allow-address=127.0.0.0/8", "--timeout=1.5", "--retries=1", "--per-host-rate=500",
+            "--per-host-connections=16", "--pairs-per-unit=40"]
+
+
+@pytest.fixture(scope="session")
+def run_pairmill():
+    """Runs the installed command as a user would, from a folder that is not the project's."""
+
+    def run(*arguments: object, cwd: str | os.PathLike = "/", **options) -> subprocess.CompletedProcess:
+        command = [os.path.join(os.path.dirname(sys.executable), "pairmill"), *map(str, arguments)]
+        return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, **options)
+
+    return run
+
+
+def files_of(directory: str | os.PathLike) -> dict[str, bytes]:
+    """Every file below a folder with its bytes."""
+    base = Path(directory)
+    return {str(path.relative_to(base)): path.read_bytes() for path in sorted(base.rglob("*")) if path.is_file()}

@@ -1,0 +1,56 @@
+"""A tiny dataset on disk, as `pairmill build` would leave it, made without Beam, pictures or a trained tokenizer."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from models.dataset import ImageTokenizerInfo, Manifest, Shard, TextTokenizerInfo, pack_sample, tar_bytes
+from models.text_tokenizer import TextTokenizer, train_bpe
+
+SUBJECTS = ("red cat", "green house", "blue boat", "grey stone", "old tree", "small bird", "round table", "long road")
+CAPTIONS = tuple(f"A {subject} in the {place}" for subject in SUBJECTS for place in ("snow", "rain", "sun", "dark"))
+
+
+def tiny_text_tokenizer() -> TextTokenizer:
+    return TextTokenizer(train_bpe(CAPTIONS, 300))
+
+
+def write_dataset(directory: Path, train: Sequence[int] = (12, 12), val: Sequence[int] = (4,), *, draws: int = 1,
+                  image: ImageTokenizerInfo | None = None, max_tokens: int = 16, seed: int = 0) -> Manifest:
+    """Writes shards with the given numbers of pairs. A pair's codes follow from its caption, with a little noise: a
+    model can learn them. Captions repeat every 32 pairs."""
+    text = tiny_text_tokenizer()
+    image = image or ImageTokenizerInfo("none", "0" * 64, vocabulary=32, grid=4, image_size=32)
+    noise = np.random.RandomState(seed)
+    shards = []
+    for split, counts in (("train", train), ("val", val)):
+        (directory / split).mkdir(parents=True)
+        for number, pairs in enumerate(counts):
+            path = f"{split}/{number:05d}-of-{len(counts):05d}.tar"
+            data = tar_bytes(_sample(f"{split}/{number}/{i}", i, text, image, draws, max_tokens, noise)
+                             for i in range(pairs))
+            (directory / path).write_bytes(data)
+            shards.append(Shard(path, split, pairs, len(data), hashlib.sha256(data).hexdigest()))
+    info = TextTokenizerInfo(text.info.fingerprint, text.info.vocabulary, max_tokens)
+    manifest = Manifest(tuple(shards), image, info, draws, settings={}, versions={})
+    (directory / "text_tokenizer.json").write_bytes(text.text.encode())
+    write_manifest(directory, manifest)
+    return manifest
+
+
+def write_manifest(directory: Path, manifest: Manifest) -> None:
+    (directory / "manifest.json").write_text(manifest.to_json())
+
+
+def _sample(name: str, i: int, text: TextTokenizer, image: ImageTokenizerInfo, draws: int, max_tokens: int,
+            noise: np.random.RandomState) -> tuple[str, bytes]:
+    caption = CAPTIONS[i % len(CAPTIONS)]
+    tokens = np.array(text.encode(caption)[:max_tokens], "<u2")
+    ramp = np.arange(image.grid**2) // 2 + 3 * (i % len(CAPTIONS))
+    codes = (ramp + noise.randint(0, 2, (draws, image.grid**2))) % image.vocabulary
+    key = hashlib.sha256(name.encode()).hexdigest()[:32]
+    return key, pack_sample(caption, tokens.tobytes(), codes.astype("<u2").tobytes(), draws)
