@@ -9,10 +9,8 @@ import apache_beam as beam
 from beam_jobs import options
 from pipeline.dataset_stage import WriteDataset
 from pipeline.finish import Finish
-from pipeline.ledger import read_ledger
 from pipeline.select_stage import Select
 from pipeline.shards import finish_dataset
-from pipeline.stats import ledger_tables
 from pipeline.tokenize_stage import FetchAndEncode
 from pipeline.units import ToUnits
 
@@ -45,10 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
         _ = pipeline | "Finish" >> Finish(
             partial(finish_dataset, args.output, parts), written.shards, written.rejects, counts)
 
-    options.run(beam_options, args.output, "build", build)
-    options.finish_output(args.output)
-    print(ledger_tables(read_ledger(args.output)))
-    return 0
+    return options.run(beam_options, args.output, "build", build)
 
 
 if __name__ == "__main__":

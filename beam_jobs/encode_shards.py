@@ -13,7 +13,6 @@ from pipeline.finish import Finish, read_settings
 from pipeline.ledger import READ, CountRows, earlier_counts, read_ledger
 from pipeline.records import Rejected
 from pipeline.shards import finish_dataset
-from pipeline.stats import ledger_tables
 from pipeline.tokenize_stage import EncodeImageShard
 
 
@@ -52,10 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
         _ = pipeline | "Finish" >> Finish(
             partial(finish_dataset, args.output, parts), written.shards, written.rejects, counts)
 
-    options.run(beam_options, args.output, "encode", build)
-    options.finish_output(args.output)
-    print(ledger_tables(read_ledger(args.output)))
-    return 0
+    return options.run(beam_options, args.output, "encode", build)
 
 
 if __name__ == "__main__":

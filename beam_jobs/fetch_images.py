@@ -13,7 +13,6 @@ from pipeline.fetch_stage import FetchUnit, failed_in_passing
 from pipeline.finish import Finish, finish_fetch, read_settings
 from pipeline.ledger import KEPT, CountRows, earlier_counts, read_ledger
 from pipeline.records import Pair, Rejected
-from pipeline.stats import ledger_tables
 from pipeline.units import ToUnits
 
 
@@ -55,10 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
                   fetched[FetchUnit.REJECTED] | "Count rejected" >> CountRows()) | "Counts" >> beam.Flatten()
         _ = pipeline | "Finish" >> Finish(partial(finish_fetch, args.output, settings), counts, written)
 
-    options.run(beam_options, args.output, "fetch", build)
-    options.finish_output(args.output)
-    print(ledger_tables(read_ledger(args.output)))
-    return 0
+    return options.run(beam_options, args.output, "fetch", build)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import PipelineOptions, TestOptions
 
 from models.errors import UserError
 from models.image_tokenizers import load_image_tokenizer
@@ -27,12 +27,14 @@ from pipeline.filters import SelectConfig
 from pipeline.finish import read_settings
 from pipeline.image_shards import StoreConfig
 from pipeline.language import DETECTORS
-from pipeline.ledger import to_json
+from pipeline.ledger import read_ledger, to_json
+from pipeline.manners import shared_folder
 from pipeline.parquet import ROWS_PER_FILE
 from pipeline.pictures import PictureConfig
 from pipeline.progress import ShowProgress
 from pipeline.shards import PAIRS_PER_SHARD, DatasetParts
 from pipeline.sources import SOURCES, Piece, pieces
+from pipeline.stats import ledger_tables
 from pipeline.tokenize_stage import CROP_RECIPE, EncodeConfig
 from pipeline.units import WORK_FOLDER
 from pipeline.version import VERSION
@@ -83,9 +85,9 @@ def add_fetch_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--max-bytes", type=int, default=FetchConfig.max_bytes, help="of one picture")
     group.add_argument("--connections", type=int, default=FetchConfig.connections, help="of one worker, in all")
     group.add_argument("--per-host-connections", type=int, default=FetchConfig.per_host_connections, metavar="N",
-                       help="of one worker")
+                       help="of one machine")
     group.add_argument("--per-host-rate", type=float, default=FetchConfig.per_host_rate, metavar="R",
-                       help="requests/s of one worker")
+                       help="requests/s of one machine")
     group.add_argument("--user-agent", default=FetchConfig.user_agent, metavar="TEXT",
                        help="name yourself with a contact: hosts block what hides")
     group.add_argument("--ignore-opt-out", action="store_true", help="fetch in spite of X-Robots-Tag, TDM-Reservation")
@@ -170,7 +172,7 @@ def fetch_config(args: argparse.Namespace) -> FetchConfig:
     return FetchConfig(
         timeout_s=args.timeout, retries=args.retries, max_bytes=args.max_bytes, connections=args.connections,
         per_host_connections=args.per_host_connections, per_host_rate=args.per_host_rate, user_agent=args.user_agent,
-        obey_opt_out=not args.ignore_opt_out, allow_addresses=tuple(args.allow_address))
+        obey_opt_out=not args.ignore_opt_out, allow_addresses=tuple(args.allow_address), shared_folder=shared_folder())
 
 
 def store_config(args: argparse.Namespace) -> StoreConfig:
@@ -290,8 +292,11 @@ def finish_output(output: str) -> None:
 # --- running ---------------------------------------------------------------------------------------------------------
 
 
-def run(options: PipelineOptions, output: str, job: str, build: Callable[[beam.Pipeline], None]) -> None:
-    """Builds the pipeline and runs it to its end, with progress. Raises UserError for what the user can mend."""
+def run(options: PipelineOptions, output: str, job: str, build: Callable[[beam.Pipeline], None]) -> int:
+    """Builds the pipeline, runs it to its end with progress, and prints the account of rows; the exit status.
+
+    Raises UserError for what the user can mend.
+    """
     for name in ("apache_beam", "root"):
         logging.getLogger(name).setLevel(logging.ERROR)  # Beam's warnings speak of its insides
     pipeline = beam.Pipeline(options=options)
@@ -304,6 +309,12 @@ def run(options: PipelineOptions, output: str, job: str, build: Callable[[beam.P
         if said := re.search(r"models\.errors\.UserError: (.+?)(?: \[while running|\\n|\n|$)", str(error)):
             raise UserError(said[1]) from error
         raise
+    if options.view_as(TestOptions).dry_run:
+        print(f"{job}: the graph was built and checked; nothing ran")
+    else:
+        finish_output(output)
+        print(ledger_tables(read_ledger(output)))
+    return 0
 
 
 def command(main: Callable[[], int]) -> int:

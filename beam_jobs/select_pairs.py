@@ -9,9 +9,8 @@ import apache_beam as beam
 from beam_jobs import options
 from pipeline import parquet
 from pipeline.finish import Finish, finish_select
-from pipeline.ledger import KEPT, CountRows, read_ledger
+from pipeline.ledger import KEPT, CountRows
 from pipeline.select_stage import Select
-from pipeline.stats import ledger_tables
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -42,10 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
         sources = sorted({piece.source for piece in pieces})
         _ = pipeline | "Finish" >> Finish(partial(finish_select, args.output, sources, settings), counts, written)
 
-    options.run(beam_options, args.output, "select", build)
-    options.finish_output(args.output)
-    print(ledger_tables(read_ledger(args.output)))
-    return 0
+    return options.run(beam_options, args.output, "select", build)
 
 
 if __name__ == "__main__":

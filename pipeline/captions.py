@@ -103,6 +103,8 @@ def undo_tokenised_spacing(text: str) -> str:
 
 
 def _join_once(text: str) -> str:
+    if not _SET_APART.search(text):
+        return text
     for pattern, replacement in _UNDO:
         text = pattern.sub(replacement, text)
     return text
@@ -117,6 +119,7 @@ def _until_settled(step: Callable[[str], str], text: str) -> str:
     return text
 
 
+_SET_APART = re.compile(r"\s(?:[^\w\s]|[nN]'[tT])|[(\[{$£€#]\s|``|''")
 _UNDO = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (

@@ -42,7 +42,7 @@ def first_of(pairs: Iterable[Pair]) -> Pair:
 
 
 def _normalised_escapes(text: str) -> str:
-    if text.isascii() and "%" not in text and " " not in text:
+    if text.isascii() and text.isprintable() and "%" not in text and " " not in text:
         return text
 
     def unescape(match: re.Match[str]) -> str:

@@ -21,7 +21,7 @@ from models.pixels import CropBox, apply_crop, seeded_integers
 from pipeline.fetch import FetchConfig, Fetched, fetch_pictures
 from pipeline.parquet import INDEX
 from pipeline.pictures import PictureConfig
-from pipeline.records import Pair, Rejected
+from pipeline.records import Pair, Rejected, Stage
 
 REJECTS_EACH = 2  # sample rows for one reason
 SAME_RATIO = 0.02  # relative: rounding when a small picture's sides become whole pixels
@@ -143,7 +143,9 @@ def choose_rejects(directory: str, manifest: Manifest, seed: int, source: str | 
             table = table.filter(pc.equal(table["source"], source))
         for row in _few_of_each(table, f"rejects/{seed}/{os.path.basename(path)}"):
             groups.setdefault((row["stage"], row["reason"]), []).append(row)
-    return [rows[i] for (stage, reason), rows in sorted(groups.items())
+    stages = [stage.value for stage in Stage]
+    ordered = sorted(groups.items(), key=lambda group: (stages.index(group[0][0]), group[0][1]))
+    return [rows[i] for (stage, reason), rows in ordered
             for i in sorted(draw(len(rows), REJECTS_EACH, f"rejects/{seed}/{stage}/{reason}"))]
 
 

@@ -8,12 +8,7 @@ import apache_beam as beam
 
 from pipeline import storage
 from pipeline.fetch import FetchConfig, fetch_pictures
-from pipeline.image_shards import (
-    ShardWriter,
-    StoreConfig,
-    read_metadata,
-    read_shard,
-)
+from pipeline.image_shards import ShardWriter, StoreConfig, read_fetched, read_metadata
 from pipeline.ledger import read_ledger
 from pipeline.pictures import PictureConfig
 from pipeline.records import PASSING_REASONS, Pair, Rejected, Stage
@@ -45,33 +40,31 @@ class FetchUnit(beam.DoFn):
 
 def fetch_unit(unit: Unit, output: str, fetch: FetchConfig, pictures: PictureConfig, store: StoreConfig) -> UnitAccount:
     """Does what is missing of a unit: all of it, or the rows that failed for a passing reason, or nothing."""
-    known = _finished_rows(output, unit)
-    settled = {key for key, row in known.items() if row["status"] == "success" or row["reason"] not in PASSING_REASONS}
-    pending = [pair for pair in unit.pairs if pair.key not in settled]
-    if not pending and known:
-        return _account(unit, known)
-
-    writer = ShardWriter(output, unit.number, list(unit.pairs), store)
-    if settled:
-        for picture in read_shard(storage.join(output, f"{unit.number:05d}.tar")):
-            writer.add_stored(picture.metadata, picture.data, picture.suffix)
-        for key in settled:
-            if known[key]["status"] != "success":
-                writer.add(_rejected(known[key]))
-    for outcome in fetch_pictures(pending, fetch, pictures):
-        writer.add(outcome)
-    # Without its statistics a unit counts as unfinished: a kill between the files below costs only this unit's work.
-    storage.delete(output, [f"{unit.number:05d}_stats.json"] if known else [])
-    writer.write()
-    return _account(unit, _finished_rows(output, unit))
-
-
-def _finished_rows(output: str, unit: Unit) -> dict[str, dict]:
-    """The metadata rows of a finished unit by pair key; {} if it is not finished or holds other pairs."""
-    if not storage.exists(storage.join(output, f"{unit.number:05d}_stats.json")):
-        return {}
     rows = {row["pair_key"]: row for row in read_metadata(output, unit.number)}
-    return rows if rows.keys() == {pair.key for pair in unit.pairs} else {}
+    finished = storage.exists(storage.join(output, f"{unit.number:05d}_stats.json"))
+    settled = {key for key, row in rows.items() if row["status"] == "success" or row["reason"] not in PASSING_REASONS}
+    wanted = {pair.key for pair in unit.pairs}
+    if finished and settled == wanted:
+        return _account(unit, rows)
+
+    # Of a run that was killed between the three files, each is whole but may be older or newer than the next: what
+    # the tar holds is done, whatever the rows say.
+    writer = ShardWriter(output, unit.number, list(unit.pairs), store)
+    done = set()
+    for picture in read_fetched(output, unit.number):
+        if picture.metadata["pair_key"] in wanted:
+            writer.add_stored(picture.metadata, picture.data, picture.suffix)
+            done.add(picture.metadata["pair_key"])
+    for key in (settled & wanted) - done:
+        if rows[key]["status"] != "success":
+            writer.add(_rejected(rows[key]))
+            done.add(key)
+    for outcome in fetch_pictures([pair for pair in unit.pairs if pair.key not in done], fetch, pictures):
+        writer.add(outcome)
+    if finished:  # not any more, while the files are replaced
+        storage.delete(output, [f"{unit.number:05d}_stats.json"])
+    writer.write()
+    return _account(unit, {row["pair_key"]: row for row in read_metadata(output, unit.number)})
 
 
 def _account(unit: Unit, rows: dict[str, dict]) -> UnitAccount:

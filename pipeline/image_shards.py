@@ -21,6 +21,7 @@ from typing import BinaryIO, NamedTuple
 import cv2
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from apache_beam.io.filesystems import FileSystems
 from PIL import Image
 
@@ -30,10 +31,13 @@ from pipeline.fetch import Fetched
 from pipeline.filters import split_of
 from pipeline.parquet import table_bytes
 from pipeline.pictures import PictureConfig, PictureRejected, decode, suffix
-from pipeline.records import Pair, Rejected, Stage, reject, row_key
+from pipeline.records import Pair, Reason, Rejected, Stage, reject, row_key
 from pipeline.units import WORK_FOLDER
 
 PICTURE_SUFFIXES = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif"})
+# Of pictures that arrived and are of no use; img2dataset calls those "failed_to_resize".
+PICTURE_REASONS = frozenset({Reason.NOT_AN_IMAGE, Reason.CORRUPT_IMAGE, Reason.TOO_MANY_PIXELS, Reason.ASPECT_RATIO,
+                             Reason.TOO_SMALL})
 SOURCE = "img2dataset"  # of pictures that another tool has fetched
 VAL_SHARE = 0.01  # of those, too
 
@@ -99,8 +103,10 @@ class ShardWriter:
 
     def add(self, outcome: Fetched | Rejected) -> None:
         if isinstance(outcome, Rejected):
-            self._rows[outcome.key] = {"status": "failed_to_download", "reason": outcome.reason,
-                                       "error_message": f"{outcome.reason}: {outcome.detail}"}
+            self._rows[outcome.key] = {
+                "status": "failed_to_resize" if outcome.reason in PICTURE_REASONS else "failed_to_download",
+                "reason": outcome.reason, "error_message": f"{outcome.reason}: {outcome.detail}",
+            }  # fmt: skip
             return
         stored, key = to_stored(outcome, self._config), outcome.pair.key
         self._keep(key, stored.data)
@@ -131,10 +137,7 @@ class ShardWriter:
                 if pair.key in self._places:
                     self._add_members(tar, row, self._rows[pair.key]["suffix"], self._places[pair.key])
         storage.write_whole(f"{base}.parquet", table_bytes(rows, METADATA))
-        counts = Counter(row["reason"] or "success" for row in rows)
-        storage.write_whole(f"{base}_stats.json", json.dumps(
-            {"count": len(rows), "successes": counts.pop("success", 0), "failures": dict(sorted(counts.items()))},
-            indent=1).encode() + b"\n")
+        storage.write_whole(f"{base}_stats.json", json.dumps(_statistics(rows), indent=4).encode() + b"\n")
 
     def _row(self, pair: Pair, position: int) -> dict:
         blank = dict.fromkeys(METADATA.names)
@@ -154,6 +157,15 @@ class ShardWriter:
             info = tarfile.TarInfo(f"{row['key']}.{ending}")
             info.size, info.mode = len(data), 0o644  # the time stays 0: same pictures, same bytes
             tar.addfile(info, io.BytesIO(data))
+
+
+def _statistics(rows: list[dict]) -> dict:
+    """In img2dataset's names, without its times: same pictures, same bytes."""
+    by_status = Counter(row["status"] for row in rows)
+    by_reason = Counter(row["reason"] or "success" for row in rows)
+    return {"count": len(rows), "successes": by_status["success"],
+            "failed_to_download": by_status["failed_to_download"],
+            "failed_to_resize": by_status["failed_to_resize"], "status_dict": dict(sorted(by_reason.items()))}
 
 
 # --- finding -------------------------------------------------------------------------------------------------------
@@ -208,6 +220,7 @@ def read_shard(path: str) -> Iterator[StoredPicture]:
     Raises ValueError for a file that is no whole tar.
     """
     with storage.open_read(path) as file:
+        _check_end(file, path)
         try:
             with tarfile.open(fileobj=file, mode="r|") as tar:
                 key, members = None, {}
@@ -222,6 +235,15 @@ def read_shard(path: str) -> Iterator[StoredPicture]:
                 yield from _stored(members)
         except tarfile.TarError as error:
             raise ValueError(f"{path} is not a whole tar file: {error}") from error
+
+
+def _check_end(file: BinaryIO, path: str) -> None:
+    """tarfile takes a file that was cut between two members for a whole one; a whole one ends in zeros."""
+    length = file.seek(0, os.SEEK_END)
+    file.seek(max(0, length - tarfile.BLOCKSIZE))
+    if length % tarfile.BLOCKSIZE or file.read() != bytes(tarfile.BLOCKSIZE):
+        raise ValueError(f"{path} is not a whole tar file: it has no end")
+    file.seek(0)
 
 
 def _stored(members: dict[str, bytes]) -> Iterator[StoredPicture]:
@@ -267,7 +289,12 @@ def read_pictures(path: str, config: PictureConfig) -> Iterator[Fetched | Reject
 
 
 def read_metadata(folder: str, number: int) -> Iterable[dict]:
-    """The rows of a finished unit's Parquet file."""
-    import pyarrow.parquet as pq
+    """The rows of a unit's Parquet file; none if there is no such file."""
+    path = storage.join(folder, f"{number:05d}.parquet")
+    return pq.read_table(io.BytesIO(storage.read(path))).to_pylist() if storage.exists(path) else []
 
-    return pq.read_table(io.BytesIO(storage.read(storage.join(folder, f"{number:05d}.parquet")))).to_pylist()
+
+def read_fetched(folder: str, number: int) -> Iterator[StoredPicture]:
+    """The pictures of a unit's tar file; none if there is no such file."""
+    path = storage.join(folder, f"{number:05d}.tar")
+    return read_shard(path) if storage.exists(path) else iter(())

@@ -64,11 +64,11 @@ def cld3_score(caption: str) -> float:
 
 
 def fasttext_score(caption: str) -> float:
-    return _fasttext_odds(caption)[0]
+    return _share(*_fasttext_odds(caption))
 
 
 def py3langid_score(caption: str) -> float:
-    return _py3langid_odds(caption)[0]
+    return _share(*_py3langid_odds(caption))
 
 
 def best_score(caption: str) -> float:
@@ -153,6 +153,11 @@ def _log_odds(english: float, other: float) -> float:
     return math.log(max(english, MIN_PROBABILITY) / max(other, MIN_PROBABILITY))
 
 
+def _share(english: float, other: float) -> float:
+    """0.5 where both are as likely: the library's own answer, whatever the scale of its probabilities."""
+    return english / (english + other) if english else 0.0
+
+
 def _logit(features: tuple[float, ...], weights: tuple[float, ...]) -> float:
     bias, *rest = weights
     return bias + sum(map(operator.mul, features, rest))
@@ -205,7 +210,7 @@ def _py3langid():
 DETECTORS: dict[str, Detector] = {
     "best": Detector(best_score, 0.5),
     "langdetect": Detector(langdetect_score, 0.5),
-    "cld3": Detector(cld3_score, 0.7),
+    "cld3": Detector(cld3_score, 0.5),
     "py3langid": Detector(py3langid_score, 0.5),
     "fasttext": Detector(fasttext_score, 0.5),
 }

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 import numpy as np
+from PIL import Image
 
 from models import pixels
 from pipeline.records import Reason
@@ -57,24 +58,29 @@ def check_beginning(data: bytes, config: PictureConfig) -> tuple[int, int] | Non
 
 
 def usable_size(picture: bytes | BinaryIO, config: PictureConfig) -> tuple[int, int]:
-    """The sides in px by the header alone, as stored. Raises PictureRejected if the header settles that a picture is
-    of no use."""
-    with _as_rejects():
-        width, height = pixels.open_picture(picture, config.max_pixels).size
-    # EXIF data, which may turn the picture, can come after the pixels: rejected is what is at fault either way.
-    if (fault := size_fault(width, height, config)) and size_fault(height, width, config):
-        raise PictureRejected(*fault)
-    return width, height
+    """The sides in px, as stored. Raises PictureRejected if the header settles that a picture is of no use."""
+    return _open(picture, config).size
 
 
 def decode(data: bytes, config: PictureConfig) -> np.ndarray:
     """Upright RGB, uint8 [height, width, 3]. Raises PictureRejected."""
-    usable_size(data, config)  # before the dear part
+    image = _open(data, config)
     with _as_rejects():
-        rgb_HWC = pixels.decode_rgb(data, config.max_pixels)
+        rgb_HWC = pixels.to_rgb(image)
     if fault := size_fault(rgb_HWC.shape[1], rgb_HWC.shape[0], config):
         raise PictureRejected(*fault)
     return rgb_HWC
+
+
+def _open(picture: bytes | BinaryIO, config: PictureConfig) -> Image.Image:
+    """Parses the header; nothing dear is done for a picture that it shows to be of no use."""
+    with _as_rejects():
+        image = pixels.open_picture(picture, config.max_pixels)
+    width, height = image.size
+    # EXIF data, which may turn the picture, can come after the pixels: rejected is what is at fault either way.
+    if (fault := size_fault(width, height, config)) and size_fault(height, width, config):
+        raise PictureRejected(*fault)
+    return image
 
 
 @contextlib.contextmanager

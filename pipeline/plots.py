@@ -26,14 +26,6 @@ class Tick(NamedTuple):
     label: str
 
 
-class Plot(NamedTuple):
-    """What a plot says beside its bars."""
-
-    title: str
-    summary: str
-    svg: str
-
-
 # --- bins ------------------------------------------------------------------------------------------------------------
 
 

@@ -16,7 +16,20 @@ from hypothesis import strategies as st
 
 from models.errors import UserError
 from pipeline.records import Candidate, Reason, Rejected
-from pipeline.sources import RANK, SOURCES, Piece, cc3m, cc12m, img2dataset, pieces, rows_of, tables, wit, yfcc100m
+from pipeline.sources import (
+    RANK,
+    SOURCES,
+    Piece,
+    cc3m,
+    cc12m,
+    img2dataset,
+    pieces,
+    rows_of,
+    tables,
+    wit,
+    wit_base,
+    yfcc100m,
+)
 from pipeline.sources.tables import base_name, expand, lines, open_source
 
 
@@ -150,7 +163,7 @@ def test_http(server):
 
 
 def test_registry(tmp_path):
-    assert list(SOURCES) == list(RANK) == ["cc3m", "cc12m", "yfcc100m", "wit", "img2dataset"]
+    assert list(SOURCES) == list(RANK) == ["cc3m", "cc12m", "yfcc100m", "wit", "wit-base", "img2dataset"]
     (tmp_path / "x").write_text("x")
     with pytest.raises(UserError, match="choose one of cc3m"):
         pieces("laion", f"{tmp_path}/x")
@@ -392,6 +405,35 @@ def test_wit_caption(language, reference, attribution, alt, caption):
     assert wit.caption_from(language, reference, attribution, alt) == caption
 
 
+# WIT base
+
+
+PAGES = [
+    dict(zip(wit_base.TEXTS, values, strict=True))
+    for values in (("de", "d", "Ein Wehr", ""), ("en", "f", None, "alt"), ("en", "e", "A weir", ""))
+]
+
+
+@pytest.mark.parametrize("shape", ["records", "lists"])
+def test_wit_base(tmp_path, shape):
+    features = [PAGES, PAGES[:1], []]
+    if shape == "lists":
+        features = [{name: [page[name] for page in pages] for name in PAGES[0]} for pages in features]
+    table = pa.table({
+        "image": [{"bytes": b"x", "path": "a.jpg"}] * 3, "image_url": ["http://a.example/1.jpg", "http://b", None],
+        "original_height": [300, None, 1], "original_width": [400, 2, 1], "mime_type": ["image/jpeg"] * 3,
+        "caption_attribution_description": ["att", "English: The weir Deutsch: Das Wehr", None],
+        "wit_features": features,
+    })  # fmt: skip
+    pq.write_table(table, tmp_path / "0.parquet")
+    found = list(rows_of(Piece("wit-base", f"{tmp_path}/0.parquet"), {}))
+    assert found[0] == Candidate(
+        "wit-base", "0.parquet", 0, "http://a.example/1.jpg", (), "A weir", 400, 300, "", "e", "image/jpeg"
+    )
+    assert [row.raw_caption for row in found] == ["A weir", "The weir", ""]
+    assert (found[2].url, found[1].height) == ("", None)
+
+
 # img2dataset
 
 
@@ -419,7 +461,8 @@ def test_img2dataset_other_parquet(tmp_path):
     (tmp_path / "cut.parquet").write_bytes((tmp_path / "no.parquet").read_bytes()[:50])
     [row] = rows_of(Piece("img2dataset", f"{tmp_path}/laion.parquet"), {})
     assert (row.url, row.raw_caption) == ("http://a", "A barn")
-    for name, detail in (("types", "not text"), ("no", "among link"), ("cut", "not readable as Parquet")):
+    faults = {"types": "not text", "no": "no column url or image_url among link", "cut": "not readable as Parquet"}
+    for name, detail in faults.items():
         [row] = rows_of(Piece("img2dataset", f"{tmp_path}/{name}.parquet"), {})
         assert row.reason == Reason.MALFORMED_ROW and detail in row.detail
 
@@ -428,7 +471,7 @@ def test_img2dataset_other_parquet(tmp_path):
 
 
 @given(
-    st.sampled_from([cc3m, cc12m, yfcc100m, wit, img2dataset]),
+    st.sampled_from([cc3m, cc12m, yfcc100m, wit, wit_base, img2dataset]),
     st.lists(st.one_of(st.binary(max_size=60), st.sampled_from([
         b"\n", b"\t", b'"', b"\r\n", b"\0", b"http://a.example/x.jpg", "\t".join(PHOTO).encode(), b"\xff\xfe",
         wit_file(wit_row()), b"caption\turl\n",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Optional
 
 from models.errors import UserError
-from pipeline.sources import cc3m, cc12m, img2dataset, wit, yfcc100m
+from pipeline.sources import cc3m, cc12m, img2dataset, wit, wit_base, yfcc100m
 from pipeline.sources.tables import Row, base_name, expand, open_source
 
 SQLITE_ROWS = 500_000
@@ -33,7 +33,7 @@ class Piece(NamedTuple):
 
 
 SOURCES: dict[str, Source] = {
-    module.NAME: Source(module.NAME, module.read) for module in (cc3m, cc12m, yfcc100m, wit, img2dataset)
+    module.NAME: Source(module.NAME, module.read) for module in (cc3m, cc12m, yfcc100m, wit, wit_base, img2dataset)
 }
 RANK: dict[str, int] = {name: rank for rank, name in enumerate(SOURCES)}
 """Of pairs with one picture, the one of the source with the lowest rank stays."""

@@ -7,19 +7,15 @@ Rows that failed there are read like the others: a picture that did not answer t
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from typing import BinaryIO
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, BinaryIO
 
 from pipeline.records import Candidate, unreadable
-from pipeline.sources.tables import Row, pixels
+from pipeline.sources.tables import Row, parquet_records, pixels
 
 NAME = "img2dataset"
 URL_COLUMNS = ("url", "image_url")
 CAPTION_COLUMNS = ("caption", "text", "alt", "alt_text")
-BATCH_ROWS = 4096
 
 
 def metadata_pattern(pattern: str) -> str:
@@ -31,40 +27,20 @@ def metadata_pattern(pattern: str) -> str:
 
 def read(stream: BinaryIO, file: str) -> Iterator[Row]:
     """The rows; `stream` must be able to seek."""
-    row = 0
-    try:
-        table = pq.ParquetFile(stream)
-        names = {name.lower(): name for name in table.schema_arrow.names}
-        url, caption = _first(URL_COLUMNS, names), _first(CAPTION_COLUMNS, names)
-        if url is None or caption is None:
-            detail = f"no column of a URL and of a caption among {', '.join(names)}"
-            yield unreadable(NAME, file, row, "", detail)
-            return
-        sizes = [names.get(name) for name in ("original_width", "original_height")]
-        columns = [column for column in (url, caption, *sizes) if column]
-        for batch in table.iter_batches(BATCH_ROWS, columns=columns):
-            values = [_values(batch, column) for column in (url, caption, *sizes)]
-            for url_value, caption_value, width, height in zip(*values, strict=True):
-                yield _candidate(url_value, caption_value, width, height, file, row)
-                row += 1
-    except (pa.ArrowException, OSError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # the disk or the network, not the file's content
-        detail = f"not readable as Parquet from here on: {' '.join(str(error).split())}"
-        yield unreadable(NAME, file, row, "", detail)
+    wanted = (*URL_COLUMNS, *CAPTION_COLUMNS, "original_width", "original_height")
+    for row, (record, fault) in enumerate(parquet_records(stream, wanted, (URL_COLUMNS, CAPTION_COLUMNS))):
+        yield unreadable(NAME, file, row, "", fault) if fault else _candidate(record, file, row)
 
 
-def _first(choices: Sequence[str], names: dict[str, str]) -> str | None:
-    return next((names[choice] for choice in choices if choice in names), None)
-
-
-def _values(batch: pa.RecordBatch, column: str | None) -> list:
-    return batch.column(column).to_pylist() if column else [None] * batch.num_rows
-
-
-def _candidate(url: object, caption: object, width: object, height: object, file: str, row: int) -> Row:
-    if not isinstance(url, str | None) or not isinstance(caption, str | None):
+def _candidate(record: Mapping[str, Any], file: str, row: int) -> Row:
+    url, caption = _first(record, URL_COLUMNS), _first(record, CAPTION_COLUMNS)
+    if not isinstance(url, str) or not isinstance(caption, str):
         return unreadable(NAME, file, row, f"{url}\t{caption}", "the URL or the caption is not text")
-    return Candidate(
-        NAME, file, row, (url or "").strip(), (), caption or "", pixels(width), pixels(height), "", "", ""
-    )
+    width, height = (pixels(record.get(name)) for name in ("original_width", "original_height"))
+    return Candidate(NAME, file, row, url.strip(), (), caption, width, height, "", "", "")
+
+
+def _first(record: Mapping[str, Any], columns: Sequence[str]) -> Any:
+    """The value of the first of the columns that the file has, "" for null."""
+    value = next(record[column] for column in columns if column in record)
+    return "" if value is None else value

@@ -14,12 +14,13 @@ import io
 import os
 import re
 import zlib
-from collections.abc import Iterator
-from typing import BinaryIO, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, BinaryIO, NamedTuple
 from urllib.parse import urlsplit
 
 import fsspec
 import pyarrow as pa
+import pyarrow.parquet as pq
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
@@ -29,6 +30,7 @@ from pipeline.records import Candidate, Rejected, unreadable
 MAX_ROW_BYTES = 8 << 20
 """A longer row is rejected and not held in memory; the longest published ones, WIT's page texts, are far below."""
 CHUNK_BYTES = 1 << 18
+PARQUET_BATCH_ROWS = 1024
 
 Row = Candidate | Rejected
 """What a reader yields: one for each row of its file."""
@@ -98,6 +100,30 @@ def caption_and_url(stream: BinaryIO, file: str, source: str, caption_first: boo
             continue
         yield _caption_and_url(line, file, row, source, caption_first)
         row += 1
+
+
+def parquet_records(
+    stream: BinaryIO, wanted: Sequence[str], required: Sequence[Sequence[str]]
+) -> Iterator[tuple[dict[str, Any], str]]:
+    """(record, "") for each row of a Parquet file, of those of the wanted columns that it has, by their names in lower
+    case; ({}, fault) once where it can't be read, or has no column of a required group. `stream` must be able to
+    seek."""
+    try:
+        file = pq.ParquetFile(stream)
+        names = {name.lower(): name for name in file.schema_arrow.names}
+        for group in required:
+            if not names.keys() & set(group):
+                yield {}, f"no column {' or '.join(group)} among {', '.join(names)}"
+                return
+        columns = {name: names[name] for name in wanted if name in names}
+        for batch in file.iter_batches(PARQUET_BATCH_ROWS, columns=list(columns.values())):
+            values = [batch.column(column).to_pylist() for column in columns.values()]
+            for record in zip(*values, strict=True):
+                yield dict(zip(columns, record, strict=True)), ""
+    except (pa.ArrowException, OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk or the network, not the file's content
+        yield {}, f"not readable as Parquet from here on: {' '.join(str(error).split())}"
 
 
 def has_http_scheme(text: str) -> bool:

@@ -1,0 +1,113 @@
+"""Bad input: one line that names the place and the mend, status 2, never a traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from pipeline import cli
+from tests.conftest import ROOT
+
+CC3M = ROOT / "sample" / "sources" / "cc3m.tsv"
+
+CASES = [
+    ([], None),
+    (["bild"], "there is no command 'bild'"),
+    (["build"], "--output"),
+    (["build", "--source", "cc3m", "--output", "OUT"], "NAME=PATTERN"),
+    (["build", "--source", f"laion={CC3M}", "--output", "OUT"], "cc3m, cc12m"),
+    (["build", "--source", "cc3m=/nowhere/*.tsv", "--output", "OUT"], "no file matches /nowhere/*.tsv"),
+    (["build", "--source", f"cc3m={CC3M}", "--output", "OUT", "--min-wrods", "3"], "--min-wrods"),
+    (["build", "--source", f"cc3m={CC3M}", "--output", "OUT", "--draws", "0"], "--draws 0: give 1 or more"),
+    (["build", "--source", f"cc3m={CC3M}", "--output", "OUT", "--timeout", "-1"], "--timeout"),
+    (["build", "--source", f"cc3m={CC3M}", "--output", "OUT", "--allow-address", "home"], "--allow-address home"),
+    (["build", "--source", f"cc3m={CC3M}", "--output", "OUT", "--image-tokenizer", "vqgan"], "dvae:FILE.safetensors"),
+    (["build", "--source", f"cc3m={CC3M}", "--output", "OUT", "--image-tokenizer", "dvae:/no.safetensors"],
+     "/no.safetensors does not exist"),
+    (["build", "--source", f"cc3m={CC3M}", "--output", "OUT", "--image-tokenizer", f"dvae:{CC3M}"], "safetensors"),
+    (["build", "--source", f"cc3m={CC3M}", "--output", "OUT", "--text-tokenizer", "/no.json"], "pairmill train-bpe"),
+    (["build", "--source", f"cc3m={CC3M}", "--output", "OUT", "--text-tokenizer", str(CC3M)], "is not a tokenizer.json"),
+    (["select", "--source", f"cc3m={CC3M}", "--output", "OUT", "--language-detector", "oracle"], "oracle"),
+    (["select", "--source", f"cc3m={CC3M}", "--output", "OUT", "--val-share", "1"], "--val-share"),
+    (["fetch", "--pairs", "/nowhere", "--output", "OUT"], "run `pairmill select`"),
+    (["encode", "--images", "/nowhere/*.tar", "--output", "OUT", "--image-tokenizer", "bundled", "--text-tokenizer",
+      "bundled"], "no such file"),
+    (["stats", "/nowhere"], "neither manifest.json nor ledger.json"),
+    (["show", "/nowhere"], "not a finished dataset"),
+    (["verify", "/nowhere"], "not a finished dataset"),
+    (["train-bpe", "--captions", "/nowhere/*.txt", "--vocabulary", "300", "--output", "OUT"], "no such file"),
+    (["train-bpe", "--captions", str(CC3M), "--vocabulary", "7", "--output", "OUT"], "--vocabulary 7"),
+    (["train-dvae", "--images", "/nowhere/*.tar", "--steps", "1", "--output", "OUT"], "no such file"),
+    (["train", "--dataset", "/nowhere", "--size", "3m", "--steps", "1", "--batch-size", "1", "--output", "OUT"],
+     "not a finished dataset"),
+    (["train", "--dataset", "/nowhere", "--size", "huge", "--steps", "1", "--batch-size", "1", "--output", "OUT"],
+     "huge"),
+    (["generate", "--checkpoint", "/nowhere", "--prompt", "a cat", "--count", "1", "--seed", "0", "--output", "OUT"],
+     "/nowhere"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "said"), CASES, ids=[" ".join(case[0])[:60] for case in CASES])
+def test_wrong_usage(arguments, said, tmp_path, capsys):
+    arguments = [str(tmp_path / "out") if word == "OUT" else word for word in arguments]
+    try:
+        status = cli.main(arguments)
+    except SystemExit as exit_:  # argparse's own way
+        status = exit_.code
+    printed = capsys.readouterr()
+    assert status == 2
+    if said:
+        last = printed.err.strip().splitlines()[-1]
+        assert said in last and "Traceback" not in printed.err
+    assert not (tmp_path / "out").exists() or not os.listdir(tmp_path / "out")
+
+
+def test_an_empty_source_has_its_account(tmp_path, run_pairmill):
+    (tmp_path / "empty.tsv").write_bytes(b"")
+    done = run_pairmill("build", f"--source=cc3m={tmp_path / 'empty.tsv'}", f"--output={tmp_path / 'out'}",
+                        "--direct_num_workers=1")
+    assert done.returncode == 0, done.stderr
+    ledger = json.loads((tmp_path / "out" / "ledger.json").read_text())
+    assert ledger == {"sources": {"cc3m": {"read": 0, "kept": 0, "rejected": {}}}}
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ("{", "not readable"),
+    ("[]", "not the manifest"),
+    ('{"format": "pairmill-dataset", "version": 99}', "version 99"),
+    ('{"format": "pairmill-dataset", "version": 1, "shards": []}', "damaged or was edited"),
+])
+def test_unreadable_manifest(text, said, tmp_path, capsys):
+    (tmp_path / "manifest.json").write_text(text)
+    assert cli.main(["verify", str(tmp_path)]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_verify_names_the_damaged_shard(tmp_path, capsys):
+    from tests.helpers_dataset import write_dataset
+
+    write_dataset(tmp_path, train=(3,))
+    shard = tmp_path / "train" / "00000-of-00001.tar"
+    data = bytearray(shard.read_bytes())
+    data[700] ^= 1
+    shard.write_bytes(data)
+    assert cli.main(["verify", str(tmp_path), "--workers", "1"]) == 1
+    assert "train/00000-of-00001.tar: damaged" in capsys.readouterr().out
+
+
+def test_help_lists_every_command(capsys):
+    assert cli.main(["--help"]) == 0
+    printed = capsys.readouterr().out
+    assert all(f"  {name} " in printed for name in cli.COMMANDS)
+
+
+def test_interruption_is_one_line(capsys):
+    def command() -> int:
+        raise KeyboardInterrupt
+
+    assert cli.report_errors(command) == 130
+    assert capsys.readouterr().err.count("\n") == 1
+
+
