@@ -164,7 +164,7 @@ def made_with(manifest: Manifest) -> str:
     rows = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in entries)
     settings = escape(json.dumps(manifest.settings, indent=2, sort_keys=True, ensure_ascii=False)[:100_000])
     return (f'<dl class="made">{rows}</dl><details><summary>All settings</summary>'
-            f'<pre tabindex="0">{settings}</pre></details>')
+            f'<pre tabindex="0" role="region" aria-label="All settings">{settings}</pre></details>')
 
 
 # --- account of rows -------------------------------------------------------------------------------------------------
@@ -220,7 +220,7 @@ def distributions(stats: dict[str, Any], measures: Measures) -> str:
                 plots.log_histogram(side, low, max(high, 2 * low), SIDE_TICKS, "px")),
         _spread("Width to height", stats["pictures"]["ratio"],
                 plots.log_histogram(ratio, 1 / reach, reach, RATIO_TICKS, "")),
-        _figure("Image codes by rank", f"{codes['used']:,} of {codes['vocabulary']:,} used, entropy "
+        _figure("Image codes by rank", f"{codes['used']:,} of {codes['vocabulary']:,} used, "
                 f"{codes['entropy_bits']:.1f} of {codes['most_bits']:.1f} bits; dashed: even use",
                 plots.frequency_curve(measures.codes)),
         licences(stats["licences"]),

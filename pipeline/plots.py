@@ -11,7 +11,7 @@ import numpy as np
 
 WIDTH, HEIGHT, AXIS = 360, 132, 22  # units of the view box; the axis is the part below the bars
 BINS = 28
-TAIL = 99  # percentile beyond which whole numbers share the last bar
+TAIL = 99  # percentile beyond which the whole numbers of a long range share the last bar
 CURVE_POINTS = 180
 
 
@@ -30,10 +30,12 @@ class Tick(NamedTuple):
 
 
 def whole_bins(values: np.ndarray) -> list[Bin]:
-    """Bins of whole numbers, equally wide; the last one takes what lies beyond."""
+    """Bins of whole numbers, equally wide; of a long range, the last one takes the tail."""
     if not len(values):
         return []
-    low, high = int(values.min()), int(np.percentile(values, TAIL))
+    low, high = int(values.min()), int(values.max())
+    if high - low >= BINS:
+        high = int(np.percentile(values, TAIL))
     width = -(-(high - low + 1) // BINS)
     starts = list(range(low, high + 1, width))
     counts = np.bincount(np.minimum((values - low) // width, len(starts) - 1), minlength=len(starts))

@@ -2,59 +2,39 @@
 
     with HostileServer() as server:
         server.url("endless")            # http://127.0.0.1:PORT/endless
-        server.url("good", host=2)       # the same server as another host, http://127.0.0.2:PORT/good
-        server.tls_url("good")           # with a certificate that nobody has signed
+        server.url("good", host=2)       # the same as another host, http://127.0.0.2:PORT/good
+        server.tls_url("good")           # under a certificate that only its owner has signed
 
-Every request is logged with its time and headers, and the bytes that a handler could send are counted.
+Every request is logged, and the bytes are counted that each path was allowed to send.
 """
 
 from __future__ import annotations
 
 import asyncio
 import collections
-import contextlib
 import datetime
-import functools
-import gzip
-import io
-import itertools
 import socket
 import ssl
-import struct
-import tempfile
 import threading
 import time
-import zlib
-from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
-from PIL import Image
+from hostile_answers import HANDLERS, Answer, Request
 
-HOSTS = 80  # 127.0.0.1 to 127.0.0.80, each of which is a host of its own to a fetcher
-BLOCK = bytes(1 << 16)
-JPEG_START = b"\xff\xd8\xff\xe0"
-
-
-class Request(NamedTuple):
-    """What a client asked for."""
-
-    time: float  # time.monotonic()
-    host: int  # the last number of the address
-    path: str  # after the first slash
-    headers: dict[str, str]  # names in lower case
+HOSTS = 80  # 127.0.0.1 to 127.0.0.80, to a fetcher a host each
 
 
 class HostileServer:
-    """Runs in a thread of its own from `with` to its end."""
+    """Runs in a thread of its own while its `with` block lasts."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls_folder: Path | None = None):
+        self._tls_folder = tls_folder
         self.log: list[Request] = []
-        self.sent: collections.Counter[str] = collections.Counter()  # bytes of bodies, by path
-        self.most_at_once: collections.Counter[int] = collections.Counter()  # requests, by host
+        self.sent: collections.Counter[str] = collections.Counter()  # bytes, by path
+        self.most_at_once: collections.Counter[int] = collections.Counter()  # requests being answered, by host
         self._at_once: collections.Counter[int] = collections.Counter()
-        self._connections: set[asyncio.StreamWriter] = set()
+        self._running = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="hostile", daemon=True)
 
     def url(self, path: str, host: int = 1) -> str:
         return f"http://127.0.0.{host}:{self.port}/{path}"
@@ -62,27 +42,86 @@ class HostileServer:
     def tls_url(self, path: str) -> str:
         return f"https://127.0.0.1:{self.tls_port}/{path}"
 
-    @functools.cached_property
-    def silent_port(self) -> int:
-        """Of a socket that nobody accepts connections of."""
-        self._silent = socket.create_server(("127.0.0.1", 0), backlog=1)
-        return self._silent.getsockname()[1]
-
     def requests(self, path: str) -> list[Request]:
         return [request for request in self.log if request.path == path]
 
     def __enter__(self) -> HostileServer:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name="hostile", daemon=True)
-        begun = self._loop.create_future()
-        self._begun = threading.Event()
+        # Nobody ever accepts what connects here, and the queue is full after a few.
+        self._silent = socket.create_server(("127.0.0.1", 0), backlog=0)
+        self.silent_url = f"http://127.0.0.1:{self._silent.getsockname()[1]}/"
         self._thread.start()
-        self._begun.wait()
-        del begun
+        self._running.wait()
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
-        if "silent_port" in self.__dict__:
-            self._silent.close()
+        self._silent.close()
+
+    async def _serve(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        first = await asyncio.start_server(self._connected, "127.0.0.1", 0, backlog=256)
+        self.port = first.sockets[0].getsockname()[1]
+        others = [f"127.0.0.{number}" for number in range(2, HOSTS + 1)]
+        servers = [first, await asyncio.start_server(self._connected, others, self.port)]
+        if self._tls_folder:
+            context = self_signed(self._tls_folder)
+            servers.append(await asyncio.start_server(self._connected, "127.0.0.1", 0, ssl=context))
+            self.tls_port = servers[-1].sockets[0].getsockname()[1]
+        self._running.set()
+        await self._stop.wait()
+        for server in servers:
+            server.close()  # what still runs is cancelled with the loop
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        host = int(writer.get_extra_info("sockname")[0].rpartition(".")[2])
+        try:
+            while request := await _read_request(reader, host):
+                self.log.append(request)
+                self._at_once[host] += 1
+                self.most_at_once[host] = max(self.most_at_once[host], self._at_once[host])
+                try:
+                    answer = Answer(self, request, writer)
+                    await HANDLERS[request.path.partition("/")[0]](answer)
+                finally:
+                    self._at_once[host] -= 1
+                if not answer.keep_alive:
+                    break
+        except (ConnectionError, ssl.SSLError, asyncio.CancelledError):
+            pass  # the client has hung up, as it should, or the server ends
+        finally:
+            writer.close()
+
+
+async def _read_request(reader: asyncio.StreamReader, host: int) -> Request | None:
+    lines = []
+    while line := (await reader.readline()).strip():
+        lines.append(line.decode("latin-1"))
+    if not lines:
+        return None
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])}
+    return Request(time.monotonic(), host, lines[0].split(" ")[1].removeprefix("/"), headers)
+
+
+# --- TLS -------------------------------------------------------------------------------------------------------------
+
+
+def self_signed(folder: Path) -> ssl.SSLContext:
+    """A certificate for 127.0.0.1, made on the spot."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    certificate = (x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+                   .serial_number(x509.random_serial_number()).not_valid_before(now - datetime.timedelta(days=1))
+                   .not_valid_after(now + datetime.timedelta(days=1)).sign(key, hashes.SHA256()))
+    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
+                                serialization.NoEncryption())
+    path = folder / "self_signed.pem"
+    path.write_bytes(private + certificate.public_bytes(serialization.Encoding.PEM))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(path)
+    return context

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import subprocess
 import sys
@@ -46,7 +47,10 @@ def _process(module: str, port_option: str, cwd):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
+    # The worker pool starts its workers as `python`: the one of this environment, which need not be activated.
+    path = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")])
     with subprocess.Popen([sys.executable, "-m", module, port_option, str(port)], cwd=cwd,
+                          env={**os.environ, "PATH": path},
                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
             deadline = time.monotonic() + 60
