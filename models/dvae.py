@@ -21,6 +21,7 @@ from torch import nn
 from models import pixels
 from models.errors import write_whole
 
+METADATA_NAME = "pairmill-dvae-1"  # of the configuration in the safetensors header
 DOWNSAMPLING = 8  # three 2x2 poolings between four groups
 
 
@@ -164,7 +165,8 @@ def kl_to_uniform(logits_BVhw: torch.Tensor) -> torch.Tensor:
 def save_dvae(model: DVAE, path: str | os.PathLike) -> None:
     """Writes one safetensors file (16-bit weights) with the configuration inside; whole or not at all."""
     tensors = {name: value.detach().to(torch.float16).contiguous() for name, value in model.state_dict().items()}
-    metadata = {"format": "pairmill-dvae-1", "config": json.dumps(dataclasses.asdict(model.config), sort_keys=True)}
+    # One entry: the library writes several in an order that changes, and with it the file's fingerprint.
+    metadata = {METADATA_NAME: json.dumps(dataclasses.asdict(model.config), sort_keys=True)}
     write_whole(path, save(tensors, metadata=metadata))
 
 
@@ -176,8 +178,8 @@ def load_dvae(path: str | os.PathLike) -> DVAE:
             tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (not a dict)
     except Exception as error:  # safetensors raises its own SafetensorError and plain OSError alike
         raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
-    if metadata.get("format") != "pairmill-dvae-1":
+    if METADATA_NAME not in metadata:
         raise ValueError(f"{path} is not a dVAE saved by `pairmill train-dvae`")
-    model = DVAE(DVAEConfig(**json.loads(metadata["config"])))
+    model = DVAE(DVAEConfig(**json.loads(metadata[METADATA_NAME])))
     model.load_state_dict(tensors)
     return model.eval()

@@ -152,8 +152,9 @@ class Downloads:
             raise FetchFailed(Reason.BAD_URL, str(error)) from error
         except aiohttp.ClientConnectorCertificateError as error:
             raise FetchFailed(Reason.CONNECTION, f"TLS: {error.certificate_error}", final=True) from error
-        except (aiohttp.ClientError, ssl.SSLError, OSError, ValueError) as error:
-            # ValueError: what the client raises for header lines that are not HTTP.
+        except (aiohttp.ClientError, ssl.SSLError, OSError, ValueError, RuntimeError) as error:
+            # ValueError: what the client raises for header lines that are not HTTP; RuntimeError: for a connection
+            # that was closed, on broken chunks for example, before the body is waited for.
             raise FetchFailed(Reason.CONNECTION, f"{type(error).__name__}: {error}") from error
 
     async def _take(self, target: URL, response: aiohttp.ClientResponse) -> Body | URL:

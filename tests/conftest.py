@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hostile_server import HostileServer
+from made_pictures import gzip_bomb, text_bomb
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # the sample is no installed package
@@ -20,6 +22,13 @@ from sample import serve  # noqa: E402
 @pytest.fixture(scope="session")
 def server():
     with serve.start() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def hostile(tmp_path_factory):
+    gzip_bomb(), text_bomb()  # they take a moment, which no deadline should run through
+    with HostileServer(tmp_path_factory.mktemp("tls")) as running:
         yield running
 
 

@@ -160,9 +160,9 @@ async def too_short_and_open(answer: Answer) -> None:
 
 @handler
 async def too_long(answer: Answer) -> None:
-    """A picture, and more bytes than announced."""
+    """CONNECTION: a picture, and more bytes than announced."""
     body = jpeg()
-    await answer.head(Content_Length=len(body), Connection="keep-alive")
+    await answer.head(Content_Length=len(body), Connection=answer.rest)
     await answer.send(body + b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
 
 
@@ -170,8 +170,10 @@ async def too_long(answer: Answer) -> None:
 async def half_announced(answer: Answer) -> None:
     """A picture, of which only half is announced."""
     body = jpeg()
-    await answer.head(Content_Length=len(body) // 2)
-    await answer.send(body)
+    await answer.head(Content_Length=len(body) // 2, Connection="keep-alive")
+    await answer.send(body[: len(body) // 2])
+    await asyncio.sleep(0.2)
+    await answer.send(body[len(body) // 2 :])
 
 
 @handler
@@ -196,8 +198,10 @@ async def bomb_text(answer: Answer) -> None:
 
 
 @handler
-async def damaged_gzip(answer: Answer) -> None:
-    await answer.whole(gzip.compress(jpeg())[:-500] + bytes(500), Content_Encoding="gzip")
+async def half_gzipped(answer: Answer) -> None:
+    """A compressed body that was cut before the server got it."""
+    body = gzip.compress(jpeg())
+    await answer.whole(body[: len(body) // 2], Content_Encoding="gzip")
 
 
 @handler

@@ -125,7 +125,8 @@ def test_the_three_stages_give_the_same_dataset(dataset, source_options, fetch_o
 
 def test_killed_and_run_again_gives_the_same_bytes(dataset, options, tmp_path):
     output = tmp_path / "killed"
-    command = [sys.executable, "-m", "beam_jobs.build_dataset", *options, f"--output={output}", "--direct_num_workers=2"]
+    command = [sys.executable, "-m", "beam_jobs.build_dataset", *options, f"--output={output}",
+               "--direct_num_workers=2"]
     with subprocess.Popen(command, cwd=tmp_path, start_new_session=True, stdout=subprocess.DEVNULL,
                           stderr=subprocess.DEVNULL) as process:
         units = output / "_work" / "units"
