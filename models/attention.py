@@ -66,6 +66,7 @@ class Lines(NamedTuple):
 
 
 @functools.lru_cache(maxsize=16)
+@torch.inference_mode(False)  # a tensor made while drawing could not be trained with later
 def lines(kind: str, grid: int) -> Lines:
     """Reads off the mask how many lines back a line's keys reach; columns are transposed first, as in the paper."""
     mask_GGGG = code_mask(kind, grid).view(grid, grid, grid, grid)  # line and place of the query, then of the key
@@ -116,7 +117,7 @@ def _windows(x_BHGGD: torch.Tensor, neighbours: torch.Tensor) -> torch.Tensor:
     if neighbours.shape[1] == 1:
         return x_BHGGD
     B, H, G, _, D = x_BHGGD.shape
-    picked = x_BHGGD.flatten(3).index_select(2, neighbours.flatten().to(x_BHGGD.device))  # backward is a fast index_add
+    picked = x_BHGGD.flatten(3).index_select(2, neighbours.flatten().to(x_BHGGD.device))
     return picked.view(B, H, G, -1, D)
 
 
@@ -124,12 +125,18 @@ def _windows(x_BHGGD: torch.Tensor, neighbours: torch.Tensor) -> torch.Tensor:
 
 
 @functools.lru_cache(maxsize=16)
-def visible_keys(kind: str, grid: int, prefix: int) -> tuple[torch.Tensor, ...]:
-    """For each code, the positions in the sequence that it looks at, int64 [P + as many codes as it sees]."""
-    return tuple(torch.nonzero(row)[:, 0] for row in sequence_mask(kind, grid, prefix)[prefix:])
+@torch.inference_mode(False)
+def visible_codes(kind: str, grid: int) -> tuple[torch.Tensor, ...]:
+    """For each code the codes that it looks at, itself included: int64, as many as there are."""
+    return tuple(torch.nonzero(row)[:, 0] for row in code_mask(kind, grid))
 
 
-def attend_one(q_BHD: torch.Tensor, k_BHLD: torch.Tensor, v_BHLD: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
-    """Attention [B, H, D] of one code over the cached positions `keys`."""
-    k, v = k_BHLD.index_select(2, keys), v_BHLD.index_select(2, keys)
-    return F.scaled_dot_product_attention(q_BHD[:, :, None], k, v)[:, :, 0]
+def attend_one(q_BHD: torch.Tensor, k_BHLD: torch.Tensor, v_BHLD: torch.Tensor, prefix: int,
+               codes: torch.Tensor) -> torch.Tensor:
+    """Attention [B, H, D] of one code over the cached prefix and the cached `codes`, which alone are copied."""
+    q_BH1D = (q_BHD * q_BHD.shape[-1] ** -0.5)[:, :, None]
+    k_text, v_text = k_BHLD[:, :, :prefix], v_BHLD[:, :, :prefix]
+    k_codes, v_codes = (x[:, :, prefix:].index_select(2, codes) for x in (k_BHLD, v_BHLD))
+    scores = torch.cat([q_BH1D @ k_text.transpose(2, 3), q_BH1D @ k_codes.transpose(2, 3)], dim=3)
+    weights_text, weights_codes = scores.softmax(dim=3).split([prefix, len(codes)], dim=3)
+    return (weights_text @ v_text + weights_codes @ v_codes)[:, :, 0]

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from models.attention import attend, attend_one, layer_kinds, visible_keys
+from models.attention import attend, attend_one, layer_kinds, visible_codes
 
 TEXT_WEIGHT, IMAGE_WEIGHT = 1 / 8, 7 / 8  # section 2.2: pictures are what matters
 NO_TOKEN = -1  # in text_BT: no token here
@@ -109,7 +109,7 @@ class Block(nn.Module):
         position = cache.k_BHLD.shape[2] - self.grid**2 + place
         cache.k_BHLD[:, :, position] = k_BHLD[:, :, 0]
         cache.v_BHLD[:, :, position] = v_BHLD[:, :, 0]
-        y_BHD = attend_one(q_BHLD[:, :, 0], cache.k_BHLD, cache.v_BHLD, cache.keys[place])
+        y_BHD = attend_one(q_BHLD[:, :, 0], cache.k_BHLD, cache.v_BHLD, position - place, cache.visible[place])
         x_BM = x_BM + self.attention_out(y_BHD.flatten(1))
         return x_BM + self._feed(x_BM)
 
@@ -121,11 +121,11 @@ class Block(nn.Module):
 
 
 class LayerCache(NamedTuple):
-    """Keys and values of a layer's positions so far, and for each code the positions that it looks at."""
+    """Keys and values of a layer's positions so far, and for each code the codes that it looks at."""
 
     k_BHLD: torch.Tensor
     v_BHLD: torch.Tensor
-    keys: tuple[torch.Tensor, ...]
+    visible: tuple[torch.Tensor, ...]
 
 
 class Transformer(nn.Module):
@@ -192,7 +192,7 @@ class Transformer(nn.Module):
         x_BLM, config = self._embed_text(text_BT), self.config
         shape = len(text_BT), config.heads, config.prefix + config.codes, config.width // config.heads
         caches = [LayerCache(x_BLM.new_zeros(shape), x_BLM.new_zeros(shape),
-                             visible_keys(block.kind, config.grid, config.prefix)) for block in self.blocks]
+                             visible_codes(block.kind, config.grid)) for block in self.blocks]
         for block, cache in zip(self.blocks, caches, strict=True):
             x_BLM = block(x_BLM, cache)
         return caches, self.image_head(self.norm(x_BLM[:, -1]))

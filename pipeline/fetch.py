@@ -125,6 +125,10 @@ class _Engine(threading.Thread):
         self.join()
 
 
+# No other place is asked after these: a mirror is no way around an opt-out, and it holds the very same picture.
+FINAL_REASONS = frozenset({Reason.OPTED_OUT, Reason.ASPECT_RATIO, Reason.TOO_SMALL, Reason.TOO_MANY_PIXELS})
+
+
 class _Fetcher:
     """Pair -> picture, or the reason why not. A picture's place in the room is kept until it is released."""
 
@@ -142,8 +146,8 @@ class _Fetcher:
                 return await self._decoded(pair, await self._with_retries(url))
             except (FetchFailed, PictureRejected) as failure:
                 failures.append(failure)
-                if failure.reason is Reason.OPTED_OUT:
-                    break  # a mirror is no way around that
+                if failure.reason in FINAL_REASONS:
+                    break
         told = next((failure for failure in failures if failure.reason in PASSING_REASONS), failures[0])
         detail = told.detail.encode("utf-8", "replace").decode()  # what servers send need not be text
         return reject(pair, Stage.FETCH, told.reason, detail[:200])

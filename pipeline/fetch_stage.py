@@ -49,21 +49,21 @@ def fetch_unit(unit: Unit, output: str, fetch: FetchConfig, pictures: PictureCon
 
     # Of a run that was killed between the three files, each is whole but may be older or newer than the next: what
     # the tar holds is done, whatever the rows say.
-    writer = ShardWriter(output, unit.number, list(unit.pairs), store)
-    done = set()
-    for picture in read_fetched(output, unit.number):
-        if picture.metadata["pair_key"] in wanted:
-            writer.add_stored(picture.metadata, picture.data, picture.suffix)
-            done.add(picture.metadata["pair_key"])
-    for key in (settled & wanted) - done:
-        if rows[key]["status"] != "success":
-            writer.add(_rejected(rows[key]))
-            done.add(key)
-    for outcome in fetch_pictures([pair for pair in unit.pairs if pair.key not in done], fetch, pictures):
-        writer.add(outcome)
-    if finished:  # not any more, while the files are replaced
-        storage.delete(output, [f"{unit.number:05d}_stats.json"])
-    writer.write()
+    with ShardWriter(output, unit.number, list(unit.pairs), store) as writer:
+        done = set()
+        for picture in read_fetched(output, unit.number):
+            if (key := picture.metadata["pair_key"]) in wanted:
+                writer.add_stored(picture.metadata, picture.data, picture.suffix)
+                done.add(key)
+        for key in (settled & wanted) - done:
+            if rows[key]["status"] != "success":
+                writer.add(_rejected(rows[key]))
+                done.add(key)
+        for outcome in fetch_pictures([pair for pair in unit.pairs if pair.key not in done], fetch, pictures):
+            writer.add(outcome)
+        if finished:  # not any more, while the files are replaced
+            storage.delete(output, [f"{unit.number:05d}_stats.json"])
+        writer.write()
     return _account(unit, {row["pair_key"]: row for row in read_metadata(output, unit.number)})
 
 

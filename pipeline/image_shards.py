@@ -92,14 +92,21 @@ def to_stored(picture: Fetched, config: StoreConfig) -> Stored:
 class ShardWriter:
     """Takes outcomes in any order and writes one unit's three files in the order of its pairs.
 
-    Pictures wait in a temporary file on the local disk: a unit of large ones need not fit into memory.
+    Pictures wait in a temporary file on the local disk, which the `with` block closes: a unit of large ones need not
+    fit into memory.
     """
 
     def __init__(self, folder: str, number: int, pairs: list[Pair], config: StoreConfig):
         self._folder, self._number, self._pairs, self._config = folder, number, pairs, config
         self._rows: dict[str, dict] = {}
         self._places: dict[str, tuple[int, int]] = {}  # pair key -> offset and size in the spool
-        self._spool: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 (closed by write)
+        self._spool: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 (closed by __exit__)
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._spool.close()
 
     def add(self, outcome: Fetched | Rejected) -> None:
         if isinstance(outcome, Rejected):
@@ -129,7 +136,7 @@ class ShardWriter:
         """The tar, the Parquet file, then the statistics, whose presence says that the unit is finished."""
         base = storage.join(self._folder, f"{self._number:05d}")
         rows = []
-        with (self._spool, storage.whole_file(f"{base}.tar") as file,
+        with (storage.whole_file(f"{base}.tar") as file,
               tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar):
             for position, pair in enumerate(self._pairs):
                 row = self._row(pair, position)
@@ -217,7 +224,7 @@ class StoredPicture(NamedTuple):
 def read_shard(path: str) -> Iterator[StoredPicture]:
     """The pictures of a tar file, in order; members of one key stand together, as webdataset wants.
 
-    Raises ValueError for a file that is no whole tar.
+    Raises ValueError for a file that is no whole tar, and for a .json that is none.
     """
     with storage.open_read(path) as file:
         _check_end(file, path)
@@ -229,10 +236,10 @@ def read_shard(path: str) -> Iterator[StoredPicture]:
                         continue
                     stem, _, ending = info.name.rpartition(".")
                     if stem != key:
-                        yield from _stored(members)
+                        yield from _stored(path, key, members)
                         key, members = stem, {}
                     members[ending.lower()] = tar.extractfile(info).read()
-                yield from _stored(members)
+                yield from _stored(path, key, members)
         except tarfile.TarError as error:
             raise ValueError(f"{path} is not a whole tar file: {error}") from error
 
@@ -246,10 +253,13 @@ def _check_end(file: BinaryIO, path: str) -> None:
     file.seek(0)
 
 
-def _stored(members: dict[str, bytes]) -> Iterator[StoredPicture]:
+def _stored(path: str, key: str | None, members: dict[str, bytes]) -> Iterator[StoredPicture]:
     endings = sorted(PICTURE_SUFFIXES & members.keys())
     if endings:
-        metadata = json.loads(members.get("json", b"{}"))
+        try:
+            metadata = json.loads(members.get("json", b"{}"))
+        except ValueError as error:
+            raise ValueError(f"{path}: {key}.json does not parse: {error}") from error
         caption = members.get("txt", b"").decode("utf-8", "replace") or metadata.get("caption") or ""
         yield StoredPicture(metadata, members[endings[0]], endings[0], caption)
 

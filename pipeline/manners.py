@@ -193,32 +193,41 @@ class _SharedHost:
     def __init__(self, folder: str, host: str):
         os.makedirs(folder, mode=0o700, exist_ok=True)
         self._path = os.path.join(folder, f"{zlib.crc32(host.encode()) % _PLACES:04x}")
+        self._mine: set[int] = set()
 
     def take_slot(self, slots: int, held: contextlib.ExitStack) -> bool:
         """Takes one of the host's slots until `held` is closed; False if there is none left."""
         for number in range(slots):
-            file = open(f"{self._path}.{number}", "ab")  # noqa: SIM115 (closed by `held`, or below)
+            if number in self._mine:
+                continue
+            file = self._open(str(number))
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                file.close()
-            else:
-                held.callback(file.close)
-                return True
+                os.close(file)
+                continue
+            self._mine.add(number)
+            held.callback(self._mine.discard, number)
+            held.callback(os.close, file)
+            return True
         return False
 
     def next_start(self) -> float:
         return self.move(lambda start: start)
 
     def move(self, change: Callable[[float], float]) -> float:
-        with open(f"{self._path}.clock", "a+b", buffering=0) as file:
+        file = self._open("clock")
+        try:
             fcntl.flock(file, fcntl.LOCK_EX)  # for some microseconds: every holder only reads and writes 8 bytes
-            file.seek(0)
-            [before] = struct.unpack("d", file.read(8) or bytes(8))
+            [before] = struct.unpack("d", os.pread(file, 8, 0) or bytes(8))
             if (after := change(before)) != before:
-                file.truncate(0)  # what is appended is then all there is
-                file.write(struct.pack("d", after))
-        return before
+                os.pwrite(file, struct.pack("d", after), 0)
+            return before
+        finally:
+            os.close(file)
+
+    def _open(self, name: str) -> int:
+        return os.open(f"{self._path}.{name}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 @functools.cache

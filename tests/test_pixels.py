@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import struct
 import zlib
 
 import numpy as np
@@ -209,12 +208,10 @@ def test_the_limit_itself_is_allowed():
 
 
 def test_bombs_in_metadata():
-    with pytest.raises(PictureError):
-        decode_rgb(text_bomb())
     profile = png_chunk(b"iCCP", b"icc\0\0" + zlib.compress(bytes(16 << 20)))
-    body = png_chunk(b"IDAT", zlib.compress(bytes((1 + 64 * 3) * 64))) + png_chunk(b"IEND", b"")
-    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 64, 64, 8, 2, 0, 0, 0))
-    assert decode_rgb(b"\x89PNG\r\n\x1a\n" + header + profile + body).shape == (64, 64, 3)  # a profile is not used
+    for data in (text_bomb(), png_of(200, 150, profile)):
+        with pytest.raises(PictureError, match="too large"):
+            decode_rgb(data)
 
 
 # --- the paper's crops -----------------------------------------------------------------------------------------------
@@ -237,6 +234,7 @@ def test_boxes_never_change():
 sides = st.integers(64, 5000)
 
 
+@settings(deadline=None)
 @given(sides, sides, st.sampled_from([64, 128, 256]), st.text(max_size=8))
 def test_listing_2(width, height, size, seed):
     box = pixels.transformer_crop(width, height, size, pixels.seeded_integers(seed))
@@ -250,6 +248,7 @@ def test_listing_2(width, height, size, seed):
     assert 0 <= box.y <= box.resized - size
 
 
+@settings(deadline=None)
 @given(sides, sides, st.sampled_from([64, 128, 256]), st.text(max_size=8))
 def test_listing_1(width, height, size, seed):
     box, flip = pixels.dvae_crop(width, height, size, pixels.seeded_integers(seed))

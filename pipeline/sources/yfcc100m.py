@@ -77,6 +77,9 @@ def read_sqlite(path: str, file: str, first: int, stop: int, caption: str = CAPT
         yield unreadable(NAME, file, row, "", f"the sqlite database can't be read from here on: {error}")
 
 
+_FLICKR_URL = re.compile(r"https?://[^/]*flickr\.com/", re.IGNORECASE)
+
+
 def photo_hash(url: str) -> str:
     """The photo's hash: MD5 of the download URL as stored, each byte in hex without zero padding (so that most hashes
     have fewer than 32 characters)."""
@@ -117,7 +120,8 @@ def _parse(fields: Sequence[str], text: str, file: str, row: int, form: str) -> 
     url = fields[URL]
     photo = stored_hash if re.fullmatch("[0-9a-f]{16,32}", stored_hash) else photo_hash(url)
     caption = caption_from(unquote_plus(fields[TITLE]), unquote_plus(fields[DESCRIPTION]), form)
-    fallback_urls = (bucket_url(photo),) if url else ()
+    # A list whose URLs lead elsewhere is somebody's copy: the bucket knows only Flickr's own.
+    fallback_urls = (bucket_url(photo),) if _FLICKR_URL.match(url) else ()
     candidate = Candidate(
         NAME, file, row, url, fallback_urls, caption, None, None, fields[LICENCE], fields[PAGE_URL], ""
     )
