@@ -27,7 +27,7 @@ KERNEL = 11
 
 def layer_kinds(layers: int) -> tuple[str, ...]:
     """The kind of layer 1, 2, ...: column where (i - 2) mod 4 = 0, else row; convolution in the last."""
-    return tuple("column" if (i - 2) % 4 == 0 else "row" for i in range(1, layers)) + ("convolution",)
+    return *("column" if (i - 2) % 4 == 0 else "row" for i in range(1, layers)), "convolution"
 
 
 def code_mask(kind: str, grid: int) -> torch.Tensor:

@@ -29,10 +29,11 @@ from safetensors.torch import load
 from models.errors import UserError, write_whole
 from models.image_tokenizers import ImageTokenizer, load_image_tokenizer
 from models.text_tokenizer import TextTokenizer
-from models.transformer import NO_TOKEN, Transformer, TransformerConfig
+from models.transformer import NO_TOKEN, Transformer, TransformerConfig, block_parameters
 
 GROUP = 4  # pictures drawn together, always: a product's last bits may depend on the number of its rows
 MAX_COUNT = 1024  # the paper draws 512
+SMALL = 10_000_000  # parameters: below, a product is done before a second thread has woken up
 
 
 class Sampling(NamedTuple):
@@ -41,6 +42,9 @@ class Sampling(NamedTuple):
     temperature: float = 1.0
     top_k: int = 0  # the most likely codes to choose among; 0 for all
     top_p: float = 1.0  # the share of the probability to choose among
+
+
+THE_PAPERS = Sampling()
 
 
 class Artist(NamedTuple):
@@ -60,7 +64,7 @@ def picture_seed(seed: int, index: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{index}".encode()).digest()[:8], "big") >> 1
 
 
-def draw(model: Transformer, tokens: list[int], seeds: list[int], sampling: Sampling = Sampling()) -> torch.Tensor:
+def draw(model: Transformer, tokens: list[int], seeds: list[int], sampling: Sampling = THE_PAPERS) -> torch.Tensor:
     """One picture's codes for each seed, int64 [B, N]."""
     text_T = torch.full((model.config.text_length,), NO_TOKEN)
     tokens = tokens[: model.config.text_length]
@@ -100,7 +104,8 @@ def choose(logits_BV: torch.Tensor, chances_B: torch.Tensor, sampling: Sampling)
 
 def _least_kept(probabilities_BV: torch.Tensor, sampling: Sampling) -> torch.Tensor:
     """The probability [B, 1] of the least likely code that top-k, and then top-p among those, leave."""
-    likeliest_BK = probabilities_BV.topk(min(sampling.top_k, probabilities_BV.shape[1]) or probabilities_BV.shape[1]).values
+    vocabulary = probabilities_BV.shape[1]
+    likeliest_BK = probabilities_BV.topk(min(sampling.top_k, vocabulary) or vocabulary).values
     sums_BK = likeliest_BK.cumsum(dim=1)
     # top-p keeps the codes up to and with the one whose sum reaches that share
     before_B1 = (sums_BK < sampling.top_p * sums_BK[:, -1:]).sum(dim=1, keepdim=True)
@@ -157,7 +162,7 @@ def picture_grid(pictures_BHWC: np.ndarray) -> np.ndarray:
     return grid.reshape(rows, columns, height, width, 3).swapaxes(1, 2).reshape(rows * height, columns * width, 3)
 
 
-def generate(artist: Artist, prompt: str, count: int, seed: int, output: Path, sampling: Sampling = Sampling()) -> None:
+def generate(artist: Artist, prompt: str, count: int, seed: int, output: Path, sampling: Sampling = THE_PAPERS) -> None:
     """Draws `count` pictures into `output`. Raises UserError for a prompt without text."""
     tokens = artist.text_tokenizer.encode(prompt)
     if not prompt.strip() or not tokens:
@@ -188,15 +193,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--top-p", type=float, default=1.0, metavar="P",
                         help="draw among the likeliest codes that have this share of the probability (default 1)")
     parser.add_argument("--image-tokenizer", metavar="SPEC", help="where it is now (default: where it was in training)")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="processor threads (default: all)")
+    parser.add_argument("--threads", type=int, help="processor threads (default: all; 1 for a small model)")
     args = parser.parse_args(arguments)
     if not 1 <= args.count <= MAX_COUNT:
         raise UserError(f"--count {args.count}: give 1 to {MAX_COUNT}")
-    if not (0 < args.temperature < math.inf and args.top_k >= 0 and 0 < args.top_p <= 1 and args.threads >= 1):
-        raise UserError("--temperature is above 0, --top-k 0 or more, --top-p above 0 and at most 1, --threads 1 or more")
-    torch.set_num_threads(args.threads)
+    if not (0 < args.temperature < math.inf and args.top_k >= 0 and 0 < args.top_p <= 1):
+        raise UserError("--temperature is above 0, --top-k 0 or more, --top-p above 0 and at most 1")
+    if args.threads is not None and args.threads < 1:
+        raise UserError(f"--threads {args.threads}: give 1 or more")
     artist = load_artist(args.checkpoint, args.image_tokenizer)
-    generate(artist, args.prompt, args.count, args.seed, args.output, Sampling(args.temperature, args.top_k, args.top_p))
+    torch.set_num_threads(args.threads or (1 if block_parameters(artist.model) < SMALL else os.cpu_count()))
+    sampling = Sampling(args.temperature, args.top_k, args.top_p)
+    generate(artist, args.prompt, args.count, args.seed, args.output, sampling)
     return 0
 
 

@@ -127,7 +127,8 @@ def train(dataset: Path, size: str, config: TrainingConfig, output: Path, resume
 
 def model_config_for(manifest: Manifest, size: str) -> TransformerConfig:
     text, image = manifest.text_tokenizer, manifest.image_tokenizer
-    return TransformerConfig.named(size, text.vocabulary, image.vocabulary, text_length=text.max_tokens, grid=image.grid)
+    return TransformerConfig.named(size, text.vocabulary, image.vocabulary,
+                                   text_length=text.max_tokens, grid=image.grid)
 
 
 def make_optimiser(model: Transformer, learning_rate: float) -> torch.optim.AdamW:
@@ -329,7 +330,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default=default_precision(),
                         help="of the products (here: %(default)s)")
     parser.add_argument("--validate-every", type=int, metavar="N",
-                        help="updates between validations and checkpoints (default: a tenth of the steps, at most 1000)")
+                        help="updates between validations and checkpoints (default: a tenth of the run, at most 1000)")
     parser.add_argument("--validation-pairs", type=int, default=64, metavar="N", help="at most (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="processor threads (default: all)")

@@ -32,7 +32,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from models import pixels
-from models.dvae import DVAE, DVAEConfig, kl_to_uniform, logit_laplace_nll, save_dvae
+from models.dvae import DVAE, DVAEConfig, kl_to_uniform, load_dvae, logit_laplace_nll, save_dvae
 from models.errors import UserError, write_whole
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
@@ -52,14 +52,16 @@ class TrainingConfig:
     kl_weight: float = 6.6
     average: float = 0.999
     seed: int = 0
+    warm: bool = False  # begun from trained weights: temperature and KL weight are where their schedules end
 
     def temperature(self, step: int) -> float:
         """1 to 1/16 by a cosine over 150,000 updates; over the first quarter of a shorter run."""
-        return cosine(*TEMPERATURE, step, min(150_000, max(1, self.steps // 4)))
+        return TEMPERATURE[1] if self.warm else cosine(*TEMPERATURE, step, min(150_000, max(1, self.steps // 4)))
 
     def kl_weight_at(self, step: int) -> float:
         """0 to the full weight by a cosine over 5,000 updates; over the first quarter of a shorter run."""
-        return cosine(0.0, self.kl_weight, step, min(5_000, max(1, self.steps // 4)))
+        begin = self.kl_weight if self.warm else 0.0
+        return cosine(begin, self.kl_weight, step, min(5_000, max(1, self.steps // 4)))
 
     def learning_rate_at(self, step: int) -> float:
         """Down to 1/80 by a cosine over 1,200,000 updates, or the whole of a shorter run."""
@@ -218,17 +220,17 @@ def picture_grid(model: DVAE, x_BCHW: torch.Tensor) -> bytes:
 # --- the run ---------------------------------------------------------------------------------------------------------
 
 
-def train(images: str, model_config: DVAEConfig, config: TrainingConfig, output: Path, resume: bool,
+def train(images: str, model: DVAE, config: TrainingConfig, output: Path, resume: bool,
           report_every: int = 200) -> None:
     """Runs to `config.steps`, writing into `output`. Raises UserError for unusable input."""
+    model_config = model.config
     output.mkdir(parents=True, exist_ok=True)
     members, held_out = list_pictures(images)
     print(f"train-dvae: {len(members):,} pictures, {len(held_out):,} held out", flush=True)
     views = [view for view in map(centre_view, held_out[:24]) if view is not None]
     val_BCHW = pixels.to_tensor(np.stack(views)) if views else None
 
-    torch.manual_seed(config.seed)
-    model = DVAE(model_config).to(memory_format=torch.channels_last)
+    model = model.train().to(memory_format=torch.channels_last)
     averaged = copy.deepcopy(model).eval().requires_grad_(False)
     optimiser = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, betas=(0.9, 0.999), eps=1e-8,
                                   weight_decay=1e-4)
@@ -317,6 +319,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--vocabulary", type=int, default=1024, help="codes; the paper has 8192")
     parser.add_argument("--learning-rate", type=float, default=TrainingConfig.learning_rate)
     parser.add_argument("--kl-weight", type=float, default=TrainingConfig.kl_weight)
+    parser.add_argument("--start-from", type=Path, metavar="FILE",
+                        help="go on from a trained dVAE, whose width and vocabulary hold; its temperature stays low")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="processor threads")
     args = parser.parse_args(arguments)
@@ -326,9 +330,20 @@ def main(arguments: list[str] | None = None) -> int:
         raise UserError("--steps, --batch-size, --vocabulary and --threads start at 1, --hidden at 4")
     torch.set_num_threads(args.threads)
     config = TrainingConfig(args.steps, args.batch_size, args.window, args.learning_rate, args.kl_weight,
-                            seed=args.seed)
-    train(args.images, DVAEConfig(args.hidden, args.vocabulary), config, args.output, args.resume)
+                            seed=args.seed, warm=args.start_from is not None)
+    train(args.images, first_weights(args), config, args.output, args.resume)
     return 0
+
+
+def first_weights(args: argparse.Namespace) -> DVAE:
+    """The paper's random ones, or those of --start-from. Raises UserError for an unreadable file."""
+    if args.start_from is None:
+        torch.manual_seed(args.seed)
+        return DVAE(DVAEConfig(args.hidden, args.vocabulary))
+    try:
+        return load_dvae(args.start_from)
+    except ValueError as error:
+        raise UserError(f"--start-from: {error}") from None
 
 
 if __name__ == "__main__":

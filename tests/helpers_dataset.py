@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from models.dataset import ImageTokenizerInfo, Manifest, Shard, TextTokenizerInfo, pack_sample, tar_bytes
 from models.text_tokenizer import TextTokenizer, train_bpe
 
 SUBJECTS = ("red cat", "green house", "blue boat", "grey stone", "old tree", "small bird", "round table", "long road")
 CAPTIONS = tuple(f"A {subject} in the {place}" for subject in SUBJECTS for place in ("snow", "rain", "sun", "dark"))
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """A tiny model's products are too small to be shared: on a busy machine two threads take many times as long."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def tiny_text_tokenizer() -> TextTokenizer:

@@ -150,9 +150,14 @@ def pictures(tmp_path):
     return str(tmp_path / "*.tar")
 
 
+def fresh() -> DVAE:
+    torch.manual_seed(0)
+    return DVAE(SMALL)
+
+
 def test_training_resumed_gives_the_same_weights(pictures, tmp_path, monkeypatch):
     config = TrainingConfig(steps=6, batch_size=4, window=32)
-    train(pictures, SMALL, config, tmp_path / "whole", resume=False, report_every=2)
+    train(pictures, fresh(), config, tmp_path / "whole", resume=False, report_every=2)
 
     import models.train_dvae as trainer
     real, steps = trainer.losses, iter(range(100))
@@ -164,20 +169,20 @@ def test_training_resumed_gives_the_same_weights(pictures, tmp_path, monkeypatch
 
     monkeypatch.setattr(trainer, "losses", killed)
     with pytest.raises(KeyboardInterrupt):
-        train(pictures, SMALL, config, tmp_path / "halves", resume=False, report_every=2)
+        train(pictures, fresh(), config, tmp_path / "halves", resume=False, report_every=2)
     monkeypatch.setattr(trainer, "losses", real)
-    train(pictures, SMALL, config, tmp_path / "halves", resume=True, report_every=2)
+    train(pictures, fresh(), config, tmp_path / "halves", resume=True, report_every=2)
     whole, halves = ((tmp_path / name / "dvae.safetensors").read_bytes() for name in ("whole", "halves"))
     assert whole == halves
 
 
 def test_training_refuses_to_mix_runs(pictures, tmp_path):
     config = TrainingConfig(steps=2, batch_size=2, window=32)
-    train(pictures, SMALL, config, tmp_path / "out", resume=False)
+    train(pictures, fresh(), config, tmp_path / "out", resume=False)
     with pytest.raises(UserError, match="continue it with --resume"):
-        train(pictures, SMALL, config, tmp_path / "out", resume=False)
+        train(pictures, fresh(), config, tmp_path / "out", resume=False)
     with pytest.raises(UserError, match="batch_size 2 -> 3"):
-        train(pictures, SMALL, TrainingConfig(2, batch_size=3, window=32), tmp_path / "out", resume=True)
+        train(pictures, fresh(), TrainingConfig(2, batch_size=3, window=32), tmp_path / "out", resume=True)
 
 
 def test_held_out_pictures_stay_the_same(pictures):

@@ -147,29 +147,30 @@ def test_wrong_arguments(dataset):
 
 def test_a_missing_shard_is_named_before_training_starts(own_dataset):
     (own_dataset / "train/00001-of-00002.tar").unlink()
-    with pytest.raises(UserError, match="train/00001-of-00002.tar is missing"):
+    with pytest.raises(UserError, match=r"train/00001-of-00002\.tar is missing"):
         make_stream(own_dataset)
 
 
 def test_a_shard_that_goes_missing_later(own_dataset):
     stream = make_stream(own_dataset)
     (own_dataset / "train/00001-of-00002.tar").unlink()
-    with pytest.raises(UserError, match="train/00001-of-00002.tar cannot be read"):
+    with pytest.raises(UserError, match=r"train/00001-of-00002\.tar cannot be read"):
         next(iter(stream))
 
 
-@pytest.mark.parametrize("change", [lambda data: data[:700] + b"?" + data[701:], lambda data: data[:-1024], lambda data: b""])
+@pytest.mark.parametrize("change", [lambda data: data[:700] + b"?" + data[701:], lambda data: data[:-1024],
+                                    lambda data: b""])
 def test_a_changed_shard_is_named(own_dataset, change):
     path = own_dataset / "train/00000-of-00002.tar"
     path.write_bytes(change(path.read_bytes()))
-    with pytest.raises(UserError, match="train/00000-of-00002.tar is not the file that the manifest names"):
+    with pytest.raises(UserError, match=r"train/00000-of-00002\.tar is not the file that the manifest names"):
         first_keys(make_stream(own_dataset), 10)
 
 
 def test_another_number_of_pairs_than_the_manifest_says(own_dataset):
     data = (own_dataset / "train/00000-of-00002.tar").read_bytes()
     replace_shard(own_dataset, 0, data, pairs=4)
-    with pytest.raises(UserError, match="train/00000-of-00002.tar holds 3 pairs, the manifest says 4"):
+    with pytest.raises(UserError, match=r"train/00000-of-00002\.tar holds 3 pairs, the manifest says 4"):
         first_keys(make_stream(own_dataset), 10)
 
 

@@ -8,8 +8,15 @@ import pytest
 import torch
 
 from models.transformer import NO_TOKEN, SIZES, Transformer, TransformerConfig, block_parameters
+from tests.helpers_dataset import one_thread
 
 CONFIG = TransformerConfig(layers=3, heads=2, width=16, text_vocabulary=11, image_vocabulary=7, text_length=6, grid=12)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    with one_thread():
+        yield
 
 
 def make_model(config: TransformerConfig = CONFIG, std: float = 0.3) -> Transformer:
