@@ -204,7 +204,10 @@ def main(arguments: list[str] | None = None) -> int:
     artist = load_artist(args.checkpoint, args.image_tokenizer)
     torch.set_num_threads(args.threads or (1 if block_parameters(artist.model) < SMALL else os.cpu_count()))
     sampling = Sampling(args.temperature, args.top_k, args.top_p)
-    generate(artist, args.prompt, args.count, args.seed, args.output, sampling)
+    try:
+        generate(artist, args.prompt, args.count, args.seed, args.output, sampling)
+    except OSError as error:
+        raise UserError(f"--output {args.output}: {error.strerror}") from None
     return 0
 
 

@@ -35,16 +35,18 @@ class Batch(NamedTuple):
 class Stream:
     """Iterating yields batches; `state_dict()` then says what comes after the last one that was yielded."""
 
-    def __init__(self, directory: str | Path, split: str, batch_size: int, seed: int = 0, max_tokens: int = 256,
-                 buffer: int = BUFFER):
-        """Reads the manifest only. Raises UserError for a split without pairs and for a missing shard."""
+    def __init__(self, directory: str | Path, split: str, batch_size: int, seed: int = 0,
+                 max_tokens: int | None = None, buffer: int = BUFFER):
+        """Captions are cut to `max_tokens`, by default the length of the dataset's own. Reads the manifest only.
+        Raises UserError for a split without pairs and for a missing shard."""
         if split not in SPLITS:
             raise UserError(f"split {split!r}: a dataset has {' and '.join(SPLITS)}")
         if batch_size < 1:
             raise UserError(f"batch size {batch_size}: give 1 or more")
         self.directory, self.split, self.batch_size = Path(directory), split, batch_size
-        self.seed, self.max_tokens, self.buffer = seed, max_tokens, buffer
+        self.seed, self.buffer = seed, buffer
         self.manifest = read_manifest(directory)
+        self.max_tokens = max_tokens or self.manifest.text_tokenizer.max_tokens
         self.shards = [shard for shard in self.manifest.shards if shard.split == split and shard.pairs]
         if not self.shards:
             raise UserError(f"{self.directory} has no pairs in split {split!r}: build it from more rows")

@@ -35,6 +35,7 @@ CHECKPOINT_FORMAT, CHECKPOINT_VERSION = "pairmill-transformer", 1
 MAX_GRADIENT_NORM = 4.0
 FINAL_LEARNING_RATE = 0.1  # of the peak, where the cosine ends
 REPORT_EVERY_S = 5.0
+VALIDATION_PAIRS = 128  # at most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,14 +73,13 @@ def default_precision() -> str:
 
 
 def train(dataset: Path, size: str, config: TrainingConfig, output: Path, resume: bool = False,
-          validate_every: int = 100, validation_pairs: int = 64) -> None:
+          validate_every: int = 100) -> None:
     """Runs to `config.steps`, writing into `output`. Raises UserError for unusable input."""
     stream = Stream(dataset, "train", config.batch_size, config.seed)
     manifest = stream.manifest
     model_config = model_config_for(manifest, size)
-    stream.max_tokens = model_config.text_length
     tokenizer_json = _read_text_tokenizer(dataset, manifest)
-    validation = _read_validation(dataset, config, model_config, validation_pairs)
+    validation = _read_validation(dataset, config.batch_size)
 
     torch.manual_seed(config.seed)
     model = Transformer(model_config)
@@ -99,6 +99,9 @@ def train(dataset: Path, size: str, config: TrainingConfig, output: Path, resume
     if first_step == 0:
         log.validation(0, validate(model, validation, config.precision))
 
+    if first_step >= config.steps:
+        print(f"train: {output} has {first_step:,} steps already; give more --steps to go on", flush=True)
+        return
     progress = Progress(first_step, config, tokens=model_config.text_length + model_config.codes)
     batches = iter(stream)
     for step in range(first_step, config.steps):
@@ -115,8 +118,8 @@ def train(dataset: Path, size: str, config: TrainingConfig, output: Path, resume
         done = step + 1
         values = {name: value.item() for name, value in losses._asdict().items()}
         if not math.isfinite(values["total"]):
-            raise UserError(f"the loss is {values['total']} at step {done}: lower --learning-rate, and go on with "
-                            "--resume from the last checkpoint")
+            raise UserError(f"the loss is {values['total']} at step {done}: start again with a --learning-rate below "
+                            f"{config.learning_rate:g}")
         log.step(done, values, config.learning_rate_at(step), gradient_norm.item())
         progress.report(done, values)
         if done % validate_every == 0 or done == config.steps:
@@ -159,17 +162,17 @@ def validate(model: Transformer, batches: list, precision: str) -> dict[str, flo
     return {"total": TEXT_WEIGHT * text + IMAGE_WEIGHT * image, "text": text, "image": image}
 
 
-def _read_validation(dataset: Path, config: TrainingConfig, model_config: TransformerConfig, pairs: int) -> list:
-    """The first `pairs` of the validation split, kept: the same ones every time. None of a dataset that has none."""
+def _read_validation(dataset: Path, batch_size: int) -> list:
+    """The first pairs of the validation split, the same ones every time; none of a dataset that has none."""
     try:
-        stream = Stream(dataset, "val", config.batch_size, max_tokens=model_config.text_length)
+        stream = Stream(dataset, "val", batch_size)
     except UserError as error:
         print(f"train: no validation: {error}", flush=True)
         return []
     batches = []
     for batch in stream:
         batches.append(batch)
-        if len(batches) * config.batch_size >= pairs:
+        if len(batches) * batch_size >= VALIDATION_PAIRS:
             break
     return batches
 
@@ -274,8 +277,10 @@ class Log:
 
     def __init__(self, path: Path, first_step: int):
         kept = []
-        if first_step and path.exists():
-            kept = [line for line in path.read_text().splitlines(True) if json.loads(line)["step"] <= first_step]
+        for line in path.read_text().splitlines(True) if first_step and path.exists() else ():
+            if not line.endswith("\n") or json.loads(line)["step"] > first_step:  # the last line may be torn
+                break
+            kept.append(line)
         write_whole(path, "".join(kept))
         self._path = path
 
@@ -308,14 +313,8 @@ class Progress:
         speed = (step - self._last_step) * self._config.batch_size * self._tokens / (now - self._last_time)
         left_s = (self._config.steps - step) * (now - self._started) / (step - self._first)
         print(f"step {step:,}/{self._config.steps:,}  loss {losses['total']:.4f}  text {losses['text']:.4f}  "
-              f"image {losses['image']:.4f}  {speed:,.0f} tokens/s  {_duration(left_s)} left", flush=True)
+              f"image {losses['image']:.4f}  {speed:,.0f} tokens/s  {left_s / 60:.1f} min left", flush=True)
         self._last_time, self._last_step = now, step
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -331,17 +330,21 @@ def main(arguments: list[str] | None = None) -> int:
                         help="of the products (here: %(default)s)")
     parser.add_argument("--validate-every", type=int, metavar="N",
                         help="updates between validations and checkpoints (default: a tenth of the run, at most 1000)")
-    parser.add_argument("--validation-pairs", type=int, default=64, metavar="N", help="at most (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="processor threads (default: all)")
     args = parser.parse_args(arguments)
     validate_every = args.validate_every if args.validate_every is not None else max(1, min(1000, args.steps // 10))
-    if min(args.steps, args.batch_size, args.threads, validate_every, args.validation_pairs) < 1:
-        raise UserError("--steps, --batch-size, --threads, --validate-every and --validation-pairs start at 1")
-    learning_rate = args.learning_rate or default_learning_rate(SIZES[args.size][2])
+    learning_rate = default_learning_rate(SIZES[args.size][2]) if args.learning_rate is None else args.learning_rate
+    if min(args.steps, args.batch_size, args.threads, validate_every) < 1:
+        raise UserError("--steps, --batch-size, --threads and --validate-every start at 1")
+    if not 0 < learning_rate < math.inf or not 0 <= args.seed < 1 << 63:
+        raise UserError("--learning-rate is above 0, --seed 0 or more and below 2^63")
     torch.set_num_threads(args.threads)
     config = TrainingConfig(args.steps, args.batch_size, learning_rate, args.seed, args.precision)
-    train(args.dataset, args.size, config, args.output, args.resume, validate_every, args.validation_pairs)
+    try:
+        train(args.dataset, args.size, config, args.output, args.resume, validate_every)
+    except OSError as error:
+        raise UserError(f"--output {args.output}: {error.strerror}") from None
     return 0
 
 

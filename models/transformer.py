@@ -129,6 +129,8 @@ class LayerCache(NamedTuple):
 
 
 class Transformer(nn.Module):
+    """Embeddings, blocks, and a head for each of the two vocabularies."""
+
     def __init__(self, config: TransformerConfig):
         super().__init__()
         self.config = config

@@ -173,6 +173,12 @@ def test_a_damaged_file(checkpoint, tmp_path, name, data):
         load_artist(copied)
 
 
+def test_an_output_that_is_a_file(checkpoint, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"--output .*: File exists"):
+        run(checkpoint, tmp_path / "file")
+
+
 @pytest.mark.parametrize("arguments, said", [
     (("--count", 0), "--count 0: give 1 to 1024"),
     (("--count", 10**9), "give 1 to 1024"),

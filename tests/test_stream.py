@@ -73,8 +73,8 @@ def test_batches_hold_what_the_shards_hold(dataset):
 
 
 def test_long_captions_are_cut(dataset):
-    stream = Stream(dataset, "train", 4, max_tokens=2)
-    assert next(iter(stream)).text_BT.shape == (4, 2)
+    whole, cut = (next(iter(Stream(dataset, "train", 4, max_tokens=length))).text_BT for length in (None, 2))
+    assert whole.shape == (4, 16) and torch.equal(cut, whole[:, :2])
 
 
 def test_every_epoch_holds_every_pair_once_in_an_order_of_its_own(dataset):

@@ -114,6 +114,23 @@ def test_a_finished_run_can_be_made_longer(dataset, tmp_path):
     assert [entry["step"] for entry in entries(tmp_path) if "validation" in entry] == [0, 3, 5]
 
 
+def test_a_finished_run_says_so(dataset, undisturbed, capsys):
+    before = (undisturbed / "log.jsonl").read_bytes()
+    assert run(dataset, undisturbed, "--resume") == 0
+    assert f"has {STEPS} steps already" in capsys.readouterr().out
+    assert (undisturbed / "log.jsonl").read_bytes() == before
+
+
+def test_a_torn_line_in_the_log_is_dropped(dataset, undisturbed, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_at(patch, 4)
+        run(dataset, tmp_path)
+    with open(tmp_path / "log.jsonl", "a") as file:
+        file.write('{"step": 5, "to')
+    run(dataset, tmp_path, "--resume")
+    assert entries(tmp_path) == entries(undisturbed)
+
+
 def test_prints_losses_beside_the_uniform_guess(dataset, tmp_path, capsys):
     run(dataset, tmp_path, steps=3)
     printed = capsys.readouterr().out
@@ -187,10 +204,28 @@ def test_a_full_disk_leaves_the_previous_checkpoint(dataset, tmp_path, monkeypat
     assert {name: (tmp_path / name).read_bytes() for name in before} == before
 
 
-@pytest.mark.parametrize("arguments", [("--steps", "0"), ("--batch-size", "-1"), ("--validate-every", "0")])
-def test_wrong_numbers(dataset, tmp_path, arguments):
-    with pytest.raises(UserError, match="start at 1"):
+@pytest.mark.parametrize("arguments, said", [
+    (("--steps", 0), "start at 1"),
+    (("--batch-size", -1), "start at 1"),
+    (("--validate-every", 0), "start at 1"),
+    (("--learning-rate", 0), "--learning-rate is above 0"),
+    (("--learning-rate", "nan"), "--learning-rate is above 0"),
+    (("--seed", 1 << 63), "--seed 0 or more and below"),
+])
+def test_wrong_numbers(dataset, tmp_path, arguments, said):
+    with pytest.raises(UserError, match=said):
         run(dataset, tmp_path, *arguments)
+
+
+def test_an_output_that_is_a_file(dataset, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"--output .*: File exists"):
+        run(dataset, tmp_path / "file")
+
+
+def test_a_loss_that_is_no_number_ends_the_run(dataset, tmp_path):
+    with pytest.raises(UserError, match=r"the loss is (nan|inf) at step \d+: start again with a --learning-rate below"):
+        run(dataset, tmp_path, "--learning-rate", 1e30)
 
 
 # --- the recipe ------------------------------------------------------------------------------------------------------
