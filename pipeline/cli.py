@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -37,6 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"pairmill: there is no command {arguments[0]!r}; `pairmill --help` lists them", file=sys.stderr)
         return 2
     module, _ = COMMANDS[arguments[0]]
+    logging.getLogger().setLevel(logging.ERROR)  # Beam's warnings, from its import on, speak of its insides
     return report_errors(lambda: _load(module)(arguments[1:]))
 
 
