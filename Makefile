@@ -25,9 +25,11 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	$(PIP) --editable '.[pipeline]'
 	@touch $@
 
-# What only tests need: pytest, ruff, stock webdataset, and Beam's Dataflow parts for checking the graph.
+# What only tests need: pytest, ruff, stock webdataset, Beam's Dataflow parts for checking the graph, and the dVAE of
+# openai/DALL-E for parity (without torchvision, which it names but does not import).
 $(DEV_STAMP): $(STAMP)
 	$(PIP) --editable '.[pipeline,gcp,dev]'
+	$(PIP) --no-deps DALL-E==0.1
 	@touch $@
 
 demo: $(STAMP) ## the whole way on the sample: lists, shards, statistics, a trained model, pictures; in demo/
