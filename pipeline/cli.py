@@ -64,7 +64,8 @@ def _load(module: str) -> Callable[[list[str]], int]:
     except ModuleNotFoundError as error:
         if error.name and error.name.split(".")[0] in ("models", "pipeline", "beam_jobs"):
             raise
-        raise UserError(f"the package {error.name} is not installed; `pip install 'pairmill[pipeline]'` brings it") from None
+        raise UserError(
+            f"the package {error.name} is not installed; `pip install 'pairmill[pipeline]'` brings it") from None
 
 
 def usage() -> str:
