@@ -17,6 +17,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, TestOptions
 
+from beam_jobs.interrupt import one_line_on_interrupt
 from models.errors import UserError
 from models.image_tokenizers import load_image_tokenizer
 from models.text_tokenizer import BUNDLED as BUNDLED_TEXT_TOKENIZER
@@ -302,7 +303,7 @@ def run(options: PipelineOptions, output: str, job: str, build: Callable[[beam.P
     pipeline = beam.Pipeline(options=options)
     build(pipeline)
     try:
-        with ShowProgress(output, job):
+        with ShowProgress(output, job), one_line_on_interrupt(job):
             pipeline.run().wait_until_finish()
     except Exception as error:
         # A worker's exception arrives as text inside the runner's.

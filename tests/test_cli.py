@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -112,3 +116,19 @@ def test_interruption_is_one_line(capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+
+
+def test_ctrl_c_ends_a_job_and_its_workers(tmp_path, server):
+    """The terminal sends the signal to every process of the group. (Beam's workers print what they think of it.)"""
+    command = [sys.executable, "-m", "beam_jobs.build_dataset", f"--source=cc3m={server.url}/sources/cc3m.tsv",
+               f"--output={tmp_path / 'out'}", "--allow-address=127.0.0.0/8", "--direct_num_workers=2"]
+    with subprocess.Popen(command, cwd=tmp_path, start_new_session=True, stderr=subprocess.PIPE, text=True) as process:
+        plan = tmp_path / "out" / "_work" / "plan.json"  # from here on all workers run
+        deadline = time.monotonic() + 120
+        while not plan.exists():
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGINT)
+        said = process.stderr.read()  # ends when the last worker has
+    assert process.returncode == 130
+    assert "pairmill: build interrupted; the same command continues where it stopped" in said.splitlines()

@@ -1,0 +1,62 @@
+"""Ctrl-C on the local runner: the job and its workers end at once, and say in one line how to go on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+LOOK_EVERY_S = 0.5
+
+
+@contextlib.contextmanager
+def one_line_on_interrupt(job: str) -> Iterator[None]:
+    """While the block runs, Ctrl-C ends this process and its workers with status 130.
+
+    Left alone, the runner's threads would go on waiting for workers that are gone. The signal may reach any thread:
+    it is blocked in this one and those that start from it, one waits for it, and a handler is there for older ones.
+    Nothing has to be tidied: files appear whole or not at all, and the next run removes what was left.
+    """
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "sigtimedwait"):
+        yield  # not ours to handle, or a system without the call
+        return
+    over = threading.Event()
+    handler = signal.signal(signal.SIGINT, lambda *_: _end(job))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    watcher = threading.Thread(target=_watch, args=(job, over), name="interrupt", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, handler)
+
+
+def _watch(job: str, over: threading.Event) -> None:
+    while not over.is_set():
+        if signal.sigtimedwait({signal.SIGINT}, LOOK_EVERY_S):
+            _end(job)
+
+
+def _end(job: str) -> None:
+    print(f"pairmill: {job} interrupted; the same command continues where it stopped", file=sys.stderr, flush=True)
+    for child in _descendants(os.getpid()):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+    os._exit(130)
+
+
+def _descendants(pid: int) -> list[int]:
+    """The processes that a process and theirs have started; none where /proc does not tell."""
+    found = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            for child in map(int, path.read_text().split()):
+                found += [child, *_descendants(child)]
+    return found
