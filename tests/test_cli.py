@@ -131,4 +131,4 @@ def test_ctrl_c_ends_a_job_and_its_workers(tmp_path, server):
         os.killpg(process.pid, signal.SIGINT)
         said = process.stderr.read()  # ends when the last worker has
     assert process.returncode == 130
-    assert "pairmill: build interrupted; the same command continues where it stopped" in said.splitlines()
+    assert "pairmill: build interrupted; the same command continues where it stopped" in said
