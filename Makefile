@@ -41,8 +41,10 @@ test: $(DEV_STAMP) ## the tests
 lint: $(DEV_STAMP) ## style and the rule about who may import whom
 	$(BIN)/ruff check .
 
-bench: $(DEV_STAMP) ## the numbers of the README, each by a script in benchmarks/
-	for script in benchmarks/[a-z]*.py; do echo; echo "== $$script"; $(BIN)/python $$script || exit 1; done
+bench: $(DEV_STAMP) ## the numbers of the README: encoding and training; CAPTIONS=FILE adds the language detectors
+	$(BIN)/python -m benchmarks.encode
+	$(BIN)/python -m benchmarks.train
+	$(if $(CAPTIONS),$(BIN)/python -m benchmarks.language $(CAPTIONS))
 
 clean: ## removes the environment and the demo's output
 	rm -rf $(VENV) $(DEMO)
