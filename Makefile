@@ -38,7 +38,7 @@ demo: $(STAMP) ## the whole way on the sample: lists, shards, statistics, a trai
 test: $(DEV_STAMP) ## the tests
 	$(BIN)/python -m pytest
 
-lint: $(DEV_STAMP) ## style and the rule about who may import whom
+lint: $(DEV_STAMP) ## style
 	$(BIN)/ruff check .
 
 bench: $(DEV_STAMP) ## the numbers of the README: encoding and training; CAPTIONS=FILE adds the language detectors

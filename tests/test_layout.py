@@ -1,0 +1,27 @@
+"""Imports point one way: beam_jobs -> pipeline -> models, and models/ needs no Beam."""
+
+from __future__ import annotations
+
+import ast
+
+import pytest
+
+from tests.conftest import ROOT
+
+FORBIDDEN = {
+    "models": {"apache_beam", "pipeline", "beam_jobs", "sample", "tests"},
+    "pipeline": {"beam_jobs", "sample", "tests"},
+    "beam_jobs": {"sample", "tests"},
+}
+FILES = [path.relative_to(ROOT) for room in FORBIDDEN for path in sorted((ROOT / room).rglob("*.py"))]
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_nothing_imports_upwards(path):
+    imported = set()
+    for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported.add((node.module or "").split(".")[0])
+    assert not imported & FORBIDDEN[path.parts[0]]
