@@ -50,9 +50,16 @@ OUR_FILES = re.compile(
 # --- arguments -------------------------------------------------------------------------------------------------------
 
 
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows the defaults that say something."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, False, []) else super()._get_help_string(action)
+
+
 def job_parser(name: str, description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog=f"pairmill {name}", description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        prog=f"pairmill {name}", description=description, formatter_class=_HelpFormatter,
         allow_abbrev=False, epilog="Options not listed go to Apache Beam: --runner, --temp_location, ...")
     parser.add_argument("--output", required=True, metavar="DIR", help="a folder, or gs://..., s3://...")
     parser.add_argument("--overwrite", action="store_true", help="replace what an earlier run left in DIR")
