@@ -60,7 +60,7 @@ class TrainingConfig:
 
 def default_learning_rate(width: int) -> float:
     """The paper's 4.5e-4 for its widths; narrow models learn faster with more."""
-    return max(4.5e-4, 2e-3 * 256 / width)
+    return max(4.5e-4, 1e-3 * 256 / width)
 
 
 def default_precision() -> str:
@@ -325,7 +325,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--batch-size", required=True, type=int, metavar="B", help="pairs an update (the paper: 1,024)")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR")
     parser.add_argument("--resume", action="store_true", help="continue from DIR/checkpoint.pt if it is there")
-    parser.add_argument("--learning-rate", type=float, help="at the peak (default: by width, from 2e-3 to 4.5e-4)")
+    parser.add_argument("--learning-rate", type=float, help="at the peak (default: by width, from 1e-3 to 4.5e-4)")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default=default_precision(),
                         help="of the products (here: %(default)s)")
     parser.add_argument("--validate-every", type=int, metavar="N",

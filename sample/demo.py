@@ -42,7 +42,7 @@ def run(*arguments: str | os.PathLike) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--output", type=Path, default=Path("demo"), metavar="DIR", help="(default %(default)s)")
-    parser.add_argument("--steps", type=int, default=100, metavar="N", help="of training (default %(default)s)")
+    parser.add_argument("--steps", type=int, default=200, metavar="N", help="of training (default %(default)s)")
     args = parser.parse_args()
     output, started = args.output, time.monotonic()
     dataset, model, drawn, page = (output / name for name in ("dataset", "model", "drawn", "dataset.html"))
@@ -60,8 +60,8 @@ def main() -> int:
         run("verify", dataset)
         run("show", dataset, "--html", page, "--fetch-originals", *LOOPBACK)
     built = time.monotonic()
-    run("train", "--dataset", dataset, "--size", "3m", "--steps", str(args.steps), "--batch-size", "4",
-        "--validate-every", "20", "--output", model)
+    run("train", "--dataset", dataset, "--size", "3m", "--steps", str(args.steps), "--batch-size", "2",
+        "--validate-every", "40", "--output", model)
     trained = time.monotonic()
     for number, prompt in enumerate(PROMPTS):
         run("generate", "--checkpoint", model, "--prompt", prompt, "--count", "2", "--seed", str(number),
