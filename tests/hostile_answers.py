@@ -47,6 +47,7 @@ class Answer:
     async def send(self, data: bytes) -> None:
         self.writer.write(data)
         await self.writer.drain()
+        await asyncio.sleep(0)  # drain() lets nobody else have a turn as long as the client reads on
         self.server.sent[self.request.path] += len(data)
 
     async def head(self, status: str = "200 OK", **headers: object) -> None:
