@@ -8,10 +8,10 @@ STAMP  := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint bench clean
+.PHONY: help install demo test test-exhaustive lint bench clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## the environment, in .venv (the other targets do this by themselves)
 
@@ -37,6 +37,9 @@ demo: $(STAMP) ## the whole way on the sample: lists, shards, statistics, a trai
 
 test: $(DEV_STAMP) ## the tests
 	$(BIN)/python -m pytest
+
+test-exhaustive: $(DEV_STAMP) ## the tests, with everything random repeated many times; takes an hour or so
+	$(BIN)/python -m pytest --exhaustive
 
 lint: $(DEV_STAMP) ## style
 	$(BIN)/ruff check .

@@ -19,6 +19,17 @@ from models.dvae import DVAE, DVAEConfig, save_dvae  # noqa: E402
 from sample import serve  # noqa: E402
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--exhaustive", action="store_true",
+                     help="repeat what is random (kills, flipped bits, mutations) as often as the README states")
+
+
+@pytest.fixture(scope="session")
+def exhaustive(request) -> bool:
+    """Whether a test that repeats something random should do so many times, not a few."""
+    return request.config.getoption("--exhaustive")
+
+
 @pytest.fixture(scope="session")
 def server():
     with serve.start() as running:
