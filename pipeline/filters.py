@@ -51,7 +51,7 @@ def judge(candidate: Candidate, config: SelectConfig) -> Pair | Rejected:
     return Pair(
         key, candidate.source, candidate.file, candidate.row, candidate.url, candidate.fallback_urls, caption,
         candidate.raw_caption, candidate.width, candidate.height, candidate.licence, candidate.page_url,
-        split_of(key, config.val_share),
+        split_of(key, config.val_share), candidate.expected_sha256, candidate.stored_at,
     )  # fmt: skip
 
 

@@ -22,6 +22,7 @@ _origin = ("source", pa.string()), ("file", pa.string()), ("row", pa.int64()), (
 PAIRS = pa.schema([
     ("key", pa.string()), *_origin, ("fallback_urls", pa.list_(pa.string())), ("caption", pa.string()),
     ("raw_caption", pa.string()), *_size, ("licence", pa.string()), ("page_url", pa.string()), ("split", pa.string()),
+    ("expected_sha256", pa.string()), ("stored_at", pa.string()),
 ])  # fmt: skip
 REJECTS = pa.schema([
     ("key", pa.string()), *_origin, ("stage", pa.string()), ("reason", pa.string()), ("detail", pa.string()),
@@ -59,8 +60,11 @@ def table_bytes(rows: Iterable[NamedTuple | dict], schema: pa.Schema) -> bytes:
 
 
 def read_rows(path: str, row_type: type) -> Iterator[Any]:
-    """The rows of a Parquet file as NamedTuples of `row_type`, in order."""
-    table = pq.read_table(io.BytesIO(storage.read(path)), columns=list(row_type._fields))
+    """The rows of a Parquet file as NamedTuples of `row_type`, in order. A column that the file lacks takes the field's
+    default, if it has one."""
+    file = pq.ParquetFile(io.BytesIO(storage.read(path)))
+    optional = row_type._field_defaults.keys() - set(file.schema_arrow.names)
+    table = file.read([name for name in row_type._fields if name not in optional])
     for batch in table.to_batches(max_chunksize=10_000):
         for row in batch.to_pylist():
             yield row_type(**row)

@@ -31,9 +31,15 @@ class Reason(str, enum.Enum):
     FILE_NAME = "file_name"
     ASPECT_RATIO = "aspect_ratio"
     TOO_SMALL = "too_small"
+    LICENCE = "licence"
+    MACHINE_TAG = "machine_tag"
+    NOT_IN_SUBSET = "not_in_subset"
+    REPETITION = "repetition"
+    CAPITALISATION = "capitalisation"
     DUPLICATE_URL = "duplicate_url"
     DUPLICATE_PAIR = "duplicate_pair"
     DUPLICATE_IMAGE = "duplicate_image"
+    EXCLUDED = "excluded"
     HTTP_404 = "http_404"
     HTTP_410 = "http_410"
     HTTP_403 = "http_403"
@@ -73,6 +79,8 @@ class Candidate(NamedTuple):
     licence: str
     page_url: str
     mime_type: str
+    expected_sha256: str = ""  # of the picture's bytes, if the source knows: 64 hex digits
+    stored_at: str = ""  # PATH#ROW of a file of the source that holds the picture, which then needs no fetching
 
 
 class Pair(NamedTuple):
@@ -91,6 +99,8 @@ class Pair(NamedTuple):
     licence: str
     page_url: str
     split: str  # train or val
+    expected_sha256: str = ""  # of the bytes to be fetched, if the source knows; others are a hash_mismatch
+    stored_at: str = ""  # PATH#ROW of a file of the source that holds the picture, which then needs no fetching
 
 
 class Rejected(NamedTuple):
