@@ -126,9 +126,9 @@ def _windows(x_BHGGD: torch.Tensor, neighbours: torch.Tensor) -> torch.Tensor:
 
 @functools.lru_cache(maxsize=16)
 @torch.inference_mode(False)
-def visible_codes(kind: str, grid: int) -> tuple[torch.Tensor, ...]:
+def visible_codes(kind: str, grid: int, device: torch.device | str = "cpu") -> tuple[torch.Tensor, ...]:
     """For each code the codes that it looks at, itself included: int64, as many as there are."""
-    return tuple(torch.nonzero(row)[:, 0] for row in code_mask(kind, grid))
+    return tuple(torch.nonzero(row)[:, 0].to(device) for row in code_mask(kind, grid))
 
 
 def attend_one(q_BHD: torch.Tensor, k_BHLD: torch.Tensor, v_BHLD: torch.Tensor, prefix: int,

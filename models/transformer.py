@@ -194,7 +194,7 @@ class Transformer(nn.Module):
         x_BLM, config = self._embed_text(text_BT), self.config
         shape = len(text_BT), config.heads, config.prefix + config.codes, config.width // config.heads
         caches = [LayerCache(x_BLM.new_zeros(shape), x_BLM.new_zeros(shape),
-                             visible_codes(block.kind, config.grid)) for block in self.blocks]
+                             visible_codes(block.kind, config.grid, x_BLM.device)) for block in self.blocks]
         for block, cache in zip(self.blocks, caches, strict=True):
             x_BLM = block(x_BLM, cache)
         return caches, self.image_head(self.norm(x_BLM[:, -1]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,9 @@ from models.text_tokenizer import TextTokenizer, train_bpe
 
 SUBJECTS = ("red cat", "green house", "blue boat", "grey stone", "old tree", "small bird", "round table", "long road")
 CAPTIONS = tuple(f"A {subject} in the {place}" for subject in SUBJECTS for place in ("snow", "rain", "sun", "dark"))
+
+DISTINCT_CAPTIONS = tuple(f"A {size} {subject} in the {place}" for size in ("large", "little")
+                          for subject in SUBJECTS for place in ("snow", "rain", "sun", "dark"))
 
 
 @contextlib.contextmanager
@@ -31,9 +34,10 @@ def tiny_text_tokenizer() -> TextTokenizer:
 
 
 def write_dataset(directory: Path, train: Sequence[int] = (12, 12), val: Sequence[int] = (4,), *, draws: int = 1,
-                  image: ImageTokenizerInfo | None = None, max_tokens: int = 16, seed: int = 0) -> Manifest:
+                  image: ImageTokenizerInfo | None = None, max_tokens: int = 16, seed: int = 0,
+                  captions: Sequence[str] = CAPTIONS, codes: Callable[[int], np.ndarray] | None = None) -> Manifest:
     """Writes shards with the given numbers of pairs. A pair's codes follow from its caption, with a little noise: a
-    model can learn them. Captions repeat every 32 pairs."""
+    model can learn them; `codes` gives others for the pair of a number. Captions repeat."""
     text = tiny_text_tokenizer()
     image = image or ImageTokenizerInfo("none", "0" * 64, vocabulary=32, grid=4, image_size=32)
     noise = np.random.RandomState(seed)
@@ -42,8 +46,10 @@ def write_dataset(directory: Path, train: Sequence[int] = (12, 12), val: Sequenc
         (directory / split).mkdir(parents=True)
         for number, pairs in enumerate(counts):
             path = f"{split}/{number:05d}-of-{len(counts):05d}.tar"
-            data = tar_bytes(_sample(f"{split}/{number}/{i}", i, text, image, draws, max_tokens, noise)
-                             for i in range(pairs))
+            data = tar_bytes(
+                _sample(f"{split}/{number}/{i}", captions[i % len(captions)], text, max_tokens,
+                        codes(i) if codes else _ramps(i % len(captions), image, draws, noise))
+                for i in range(pairs))
             (directory / path).write_bytes(data)
             shards.append(Shard(path, split, pairs, len(data), hashlib.sha256(data).hexdigest()))
     info = TextTokenizerInfo(text.info.fingerprint, text.info.vocabulary, max_tokens)
@@ -57,11 +63,12 @@ def write_manifest(directory: Path, manifest: Manifest) -> None:
     (directory / "manifest.json").write_text(manifest.to_json())
 
 
-def _sample(name: str, i: int, text: TextTokenizer, image: ImageTokenizerInfo, draws: int, max_tokens: int,
-            noise: np.random.RandomState) -> tuple[str, bytes]:
-    caption = CAPTIONS[i % len(CAPTIONS)]
+def _ramps(start: int, image: ImageTokenizerInfo, draws: int, noise: np.random.RandomState) -> np.ndarray:
+    ramp = np.arange(image.grid**2) // 2 + 3 * start
+    return (ramp + noise.randint(0, 2, (draws, image.grid**2))) % image.vocabulary
+
+
+def _sample(name: str, caption: str, text: TextTokenizer, max_tokens: int, codes: np.ndarray) -> tuple[str, bytes]:
     tokens = np.array(text.encode(caption)[:max_tokens], "<u2")
-    ramp = np.arange(image.grid**2) // 2 + 3 * (i % len(CAPTIONS))
-    codes = (ramp + noise.randint(0, 2, (draws, image.grid**2))) % image.vocabulary
     key = hashlib.sha256(name.encode()).hexdigest()[:32]
-    return key, pack_sample(caption, tokens.tobytes(), codes.astype("<u2").tobytes(), draws)
+    return key, pack_sample(caption, tokens.tobytes(), codes.astype("<u2").tobytes(), len(codes))

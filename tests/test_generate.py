@@ -13,8 +13,9 @@ from PIL import Image
 from models import generate as drawing
 from models.dvae import DVAE, DVAEConfig, save_dvae
 from models.errors import UserError
-from models.generate import Artist, Sampling, choose, draw, load_artist, picture_grid, picture_seed
+from models.generate import Artist, Knobs, Order, Sampling, Task, choose, draw, load_artist, picture_grid, picture_seed
 from models.image_tokenizers import load_image_tokenizer
+from models.ranking import Ranking
 from models.train import TrainingConfig, train
 from models.transformer import SIZES
 from tests.helpers_dataset import one_thread, write_dataset
@@ -40,6 +41,10 @@ def checkpoint(tiny_dvae, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def artist(checkpoint) -> Artist:
     return load_artist(checkpoint)
+
+
+def orders_of(tokens: list[int], seeds: list[int], *others) -> list[Order]:
+    return [Order(tokens, seed, *others) for seed in seeds]
 
 
 def run(checkpoint: Path, output: Path, *others: object, prompt: str = "a red cat", count: int = 3) -> int:
@@ -74,24 +79,25 @@ def test_a_seed_draws_the_same_pictures_again(checkpoint, tmp_path):
 def test_a_picture_is_the_same_alone_or_among_others(artist):
     group = drawing.GROUP
     seeds = [picture_seed(0, index) for index in range(2 * group + 1)]
-    together = draw(artist.model, [5, 6], seeds)
+    together = draw(artist.model, orders_of([5, 6], seeds))
     assert len({tuple(codes) for codes in together.tolist()}) == len(seeds)
     for index in (0, 2, group, 2 * group):
-        assert torch.equal(draw(artist.model, [5, 6], [seeds[index]])[0], together[index])
+        assert torch.equal(draw(artist.model, orders_of([5, 6], [seeds[index]]))[0], together[index])
 
 
 def test_the_caption_matters(artist):
-    assert not torch.equal(draw(artist.model, [5, 6], [1]), draw(artist.model, [9], [1]))
+    assert not torch.equal(draw(artist.model, orders_of([5, 6], [1])), draw(artist.model, orders_of([9], [1])))
 
 
 def test_a_long_prompt_is_cut_to_what_the_model_reads(artist):
     tokens = [5] * artist.model.config.text_length
-    assert torch.equal(draw(artist.model, tokens + [6] * 1000, [1]), draw(artist.model, tokens, [1]))
+    long, cut = (draw(artist.model, orders_of(given, [1])) for given in (tokens + [6] * 1000, tokens))
+    assert torch.equal(long, cut)
 
 
 @pytest.mark.parametrize("prompt", ["x " * 5000, "😺", "mot à mot"])
 def test_any_text_draws(artist, tmp_path, prompt):
-    drawing.generate(artist, prompt, 1, 0, tmp_path)
+    drawing.generate(artist, Task(prompt, 1, 0), tmp_path)
     assert (tmp_path / "0000.png").exists()
 
 
@@ -113,15 +119,81 @@ LOGITS = torch.log(torch.tensor([[0.1, 0.4, 0.2, 0.3]]))
 ])
 def test_choose_keeps(sampling, kept):
     chances_B = torch.linspace(0, 1 - 2**-24, 1000)
-    assert set(choose(LOGITS.expand(1000, -1), chances_B, sampling).tolist()) == kept
+    knobs = Knobs.of([sampling] * 1000, 4)
+    assert set(choose(LOGITS.expand(1000, -1), chances_B, knobs).tolist()) == kept
 
 
 def test_choose_follows_the_probabilities():
     chances_B = (torch.arange(1000) + 0.5) / 1000
-    counts = torch.bincount(choose(LOGITS.expand(1000, -1), chances_B, Sampling()), minlength=4)
+    counts = torch.bincount(choose(LOGITS.expand(1000, -1), chances_B, Knobs.of([Sampling()] * 1000, 4)), minlength=4)
     assert counts.tolist() == [100, 400, 200, 300]
-    hot = torch.bincount(choose(LOGITS.expand(1000, -1), chances_B, Sampling(temperature=1e6)), minlength=4)
+    knobs = Knobs.of([Sampling(temperature=1e6)] * 1000, 4)
+    hot = torch.bincount(choose(LOGITS.expand(1000, -1), chances_B, knobs), minlength=4)
     assert hot.tolist() == [250] * 4
+
+
+def test_every_row_is_chosen_by_its_own_sampling():
+    samplings = [Sampling(), Sampling(top_k=1), Sampling(top_p=0.6), Sampling(temperature=1e-3), Sampling(top_k=3)]
+    chances_B = torch.full((5,), 0.05)
+    together = choose(LOGITS.expand(5, -1), chances_B, Knobs.of(samplings, 4))
+    alone = [choose(LOGITS, chances_B[:1], Knobs.of([sampling], 4)).item() for sampling in samplings]
+    assert together.tolist() == alone == [0, 1, 1, 1, 1]
+
+
+def test_a_group_may_mix_captions_and_samplings(artist):
+    mixed = [Order([5, 6], 1), Order([9], 2, Sampling(top_k=3)), Order([7], 3, Sampling(0.5, top_p=0.9))]
+    together = draw(artist.model, mixed)
+    for order, codes_N in zip(mixed, together, strict=True):
+        assert torch.equal(draw(artist.model, [order])[0], codes_N)
+
+
+# --- guidance, completion, ranking -----------------------------------------------------------------------------------
+
+
+def test_guidance_mixes_the_logits_with_and_without_a_caption(artist):
+    """At 0 the caption is not looked at; above 1 it says more than it does alone."""
+    blank, with_caption = (draw(artist.model, orders_of(tokens, [1, 2])) for tokens in ([], [5, 6]))
+    at_0, at_5 = (draw(artist.model, orders_of([5, 6], [1, 2], Sampling(guidance=g))) for g in (0.0, 5.0))
+    assert torch.equal(at_0, blank)
+    assert not torch.equal(at_5, with_caption) and not torch.equal(at_5, blank)
+    assert torch.equal(draw(artist.model, orders_of([5, 6], [2], Sampling(guidance=5.0)))[0], at_5[1])
+
+
+def test_guided_and_unguided_pictures_are_no_group(artist):
+    with pytest.raises(ValueError, match="all with guidance or all without"):
+        draw(artist.model, [Order([5], 1), Order([5], 1, Sampling(guidance=2.0))])
+
+
+def test_a_completion_begins_as_given_and_goes_on_as_drawn(artist):
+    whole = draw(artist.model, orders_of([5, 6], [1]))[0]
+    assert torch.equal(draw(artist.model, [Order([5, 6], 1, given=whole[:24].tolist())])[0], whole)
+    other = draw(artist.model, [Order([5, 6], 1, given=[3] * 24)])[0]
+    assert other[:24].tolist() == [3] * 24 and not torch.equal(other[24:], whole[24:])
+
+
+def test_completes_a_picture_from_a_file(checkpoint, artist, tmp_path):
+    run(checkpoint, tmp_path / "a", count=1)
+    run(checkpoint, tmp_path / "b", "--complete", tmp_path / "a" / "0000.png", "--rows", 5, count=2)
+    with Image.open(tmp_path / "a" / "0000.png") as a, Image.open(tmp_path / "b" / "0001.png") as b:
+        given = artist.image_tokenizer.encode(np.array(a))[: 5 * 8]
+        assert b.text["given_codes"] == "40"
+        drawn = draw(artist.model, [Order(artist.text_tokenizer.encode("a red cat"), picture_seed(7, 1),
+                                          given=given.tolist())])[0]
+        assert np.array_equal(np.asarray(b), artist.image_tokenizer.decode(drawn.numpy()))
+
+
+def test_ranking_keeps_the_best_and_says_how_good(artist, tmp_path):
+    class Redness:
+        def scores(self, caption, pictures):
+            assert caption == "a red cat"
+            return [float(picture[..., 0].mean()) for picture in pictures]
+
+    drawing.generate(artist, Task("a red cat", 6, 0), tmp_path, Ranking(Redness(), 2))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0000.png", "0001.png", "grid.png"]
+    with Image.open(tmp_path / "0000.png") as best, Image.open(tmp_path / "0001.png") as second:
+        assert float(best.text["score"]) >= float(second.text["score"])
+        assert float(best.text["score"]) == pytest.approx(np.asarray(best)[..., 0].mean(), abs=1e-3)
+        assert best.text["index"] != second.text["index"]
 
 
 @pytest.mark.parametrize("count, shape", [(1, (2, 3)), (2, (2, 6)), (3, (4, 6)), (5, (4, 9))])
@@ -187,6 +259,15 @@ def test_an_output_that_is_a_file(checkpoint, tmp_path):
     (("--temperature", "nan"), "--temperature is above 0"),
     (("--top-p", 1.5), "--top-p above 0"),
     (("--top-k", -1), "--top-k 0 or more"),
+    (("--guidance", "inf"), "--guidance 0 or more"),
+    (("--rank", 2), "goes with --rank-model"),
+    (("--rank", 9, "--rank-model", "/"), "from 1 to --count"),
+    (("--rank", 1, "--rank-model", "/"), "holds no open_clip_config.json"),
+    (("--rows", 2), "--rows goes with --complete"),
+    (("--complete", "/nowhere.png"), "--complete /nowhere.png: No such file"),
+    (("--complete", __file__), "is no picture"),
+    (("--complete", __file__, "--rows", 8), "--rows 8: give 1 to 7"),
+    (("--device", "abacus"), "--device abacus: "),
 ])
 def test_wrong_arguments(checkpoint, tmp_path, arguments, said):
     with pytest.raises(UserError, match=said):

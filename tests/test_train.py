@@ -8,6 +8,7 @@ import math
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -15,9 +16,11 @@ from safetensors.torch import load_file
 from models import train as trainer
 from models.dataset import read_manifest
 from models.errors import UserError
+from models.generate import Order, draw
+from models.stream import read_pairs
 from models.train import TrainingConfig, default_learning_rate, main, make_optimiser
 from models.transformer import SIZES, Transformer, TransformerConfig
-from tests.helpers_dataset import one_thread, write_dataset, write_manifest
+from tests.helpers_dataset import DISTINCT_CAPTIONS, one_thread, write_dataset, write_manifest
 
 STEPS = 9
 
@@ -65,13 +68,41 @@ def interrupt_at(monkeypatch, step: int) -> None:
     monkeypatch.setattr(trainer.Log, "step", stop)
 
 
-def test_overfits(tmp_path):
-    write_dataset(tmp_path / "dataset", train=(8,), val=())
-    config = TrainingConfig(steps=120, batch_size=8, learning_rate=1e-2)
-    trainer.train(tmp_path / "dataset", "tiny", config, tmp_path / "run")
-    first, *_, last = entries(tmp_path / "run")
+@pytest.fixture(scope="module")
+def overfitted(tmp_path_factory) -> Path:
+    """A run on 64 pairs whose captions all differ and whose codes follow no rule: only memory helps."""
+    base = tmp_path_factory.mktemp("overfit")
+    write_dataset(base / "dataset", train=(64,), val=(), captions=DISTINCT_CAPTIONS,
+                  codes=lambda i: np.random.RandomState(i).randint(0, 32, (1, 16)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SIZES, "small", (3, 4, 64))
+        trainer.train(base / "dataset", "small", TrainingConfig(220, 32, 8e-3), base / "run")
+    return base
+
+
+def test_overfits_64_pairs(overfitted):
+    first, *_, last = entries(overfitted / "run")
     assert first["image"] == pytest.approx(math.log(32), abs=0.05)
-    assert last["image"] < 0.1 and last["text"] < 0.5
+    assert last["total"] < 0.1 and last["image"] < 0.02
+    # Which of the 64 captions comes is a matter of chance, ln 64 nats for its tokens together; the rest is memory.
+    tokens = [len(sample.tokens) for sample in pairs_of(overfitted / "dataset")]
+    assert last["text"] - math.log(64) * len(tokens) / sum(tokens) < 0.1
+
+
+def test_draws_those_64_pictures_from_their_captions(overfitted):
+    described = json.loads((overfitted / "run" / "config.json").read_text())
+    model = Transformer(TransformerConfig(**described["model"])).eval()
+    model.load_state_dict(load_file(overfitted / "run" / "model.safetensors"))
+    pairs = pairs_of(overfitted / "dataset")
+    assert len({pair.codes.tobytes() for pair in pairs}) == 64
+    drawn = draw(model, [Order(pair.tokens.tolist(), seed) for seed, pair in enumerate(pairs)])
+    wrong = sum((codes_N != torch.from_numpy(pair.codes[0].astype("int64"))).any().item()
+                for codes_N, pair in zip(drawn, pairs, strict=True))
+    assert wrong <= 2  # drawn at temperature 1: a code in some thousands may differ
+
+
+def pairs_of(dataset: Path) -> list:
+    return [pair for shard in read_manifest(dataset).shards for pair in read_pairs(dataset, shard)]
 
 
 def test_leaves_what_drawing_needs(dataset, undisturbed):
