@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-exhaustive lint bench clean
+.PHONY: help install peers demo test test-exhaustive lint bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,10 @@ $(DEV_STAMP): $(STAMP)
 	$(PIP) --editable '.[pipeline,gcp,dev]'
 	$(PIP) --no-deps DALL-E==0.1
 	@touch $@
+
+# The peers whose image tokenizers are read here, for parity tests and benchmarks: without what only training needs.
+peers: $(DEV_STAMP) ## the peers' own classes; without them the tests of parity skip themselves, but OpenAI's
+	$(PIP) --no-deps taming-transformers-rom1504 diffusers dalle-pytorch einops
 
 demo: $(STAMP) ## the whole way on the sample: lists, shards, statistics, a trained model, pictures; in demo/
 	$(BIN)/python sample/demo.py --output '$(DEMO)'

@@ -19,7 +19,7 @@ from apache_beam.options.pipeline_options import PipelineOptions, TestOptions
 
 from beam_jobs.interrupt import one_line_on_interrupt
 from models.errors import UserError
-from models.image_tokenizers import load_image_tokenizer
+from models.image_tokenizers import PRECISIONS, load_image_tokenizer
 from models.text_tokenizer import BUNDLED as BUNDLED_TEXT_TOKENIZER
 from models.text_tokenizer import TextTokenizer
 from pipeline import cli, storage
@@ -108,7 +108,10 @@ def add_fetch_options(parser: argparse.ArgumentParser) -> None:
 def add_encode_options(parser: argparse.ArgumentParser, required: bool) -> None:
     group = parser.add_argument_group("encode")
     group.add_argument("--image-tokenizer", required=required, default=None if required else "bundled", metavar="SPEC",
-                       help="bundled, or dvae:FILE.safetensors")
+                       help="bundled, dvae:FILE, openai-dvae:FILE, taming:CONFIG,FILE, diffusers:FOLDER, "
+                            "dalle-pytorch:FILE")
+    group.add_argument("--precision", choices=PRECISIONS, default=EncodeConfig.precision,
+                       help="of the image tokenizer; bfloat16 is faster and changes a few codes in a hundred")
     group.add_argument("--text-tokenizer", required=required, metavar="FILE",
                        default=None if required else str(BUNDLED_TEXT_TOKENIZER), help="a tokenizer.json, or bundled")
     group.add_argument("--draws", type=int, default=EncodeConfig.draws, metavar="K", help="crops stored for a picture")
@@ -192,7 +195,7 @@ def encode_config(args: argparse.Namespace, options: PipelineOptions) -> EncodeC
     given = options.get_all_options()
     local = given.get("runner") == LOCAL_RUNNER
     threads = max(1, os.cpu_count() // given["direct_num_workers"]) if local else 1
-    return EncodeConfig(args.image_tokenizer, text, args.draws, threads)
+    return EncodeConfig(args.image_tokenizer, text, args.draws, args.precision, threads)
 
 
 def source_pieces(patterns: list[str]) -> list[Piece]:
@@ -221,7 +224,8 @@ def fetch_settings(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def encode_settings(args: argparse.Namespace) -> dict[str, Any]:
-    return {"draws": args.draws, "pairs_per_shard": args.pairs_per_shard, "crop_recipe": CROP_RECIPE}
+    return {"draws": args.draws, "pairs_per_shard": args.pairs_per_shard, "crop_recipe": CROP_RECIPE,
+            "precision": args.precision}
 
 
 def dataset_parts(encode: EncodeConfig, settings: dict[str, Any], sources: set[str]) -> DatasetParts:

@@ -10,7 +10,9 @@ import dataclasses
 import json
 import math
 import os
+import re
 from collections import OrderedDict
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +22,7 @@ from torch import nn
 
 from models import pixels
 from models.errors import write_whole
+from models.foreign_weights import fill
 
 METADATA_NAME = "pairmill-dvae-1"  # of the configuration in the safetensors header
 DOWNSAMPLING = 8  # three 2x2 poolings between four groups
@@ -38,6 +41,17 @@ class DVAEConfig:
     @property
     def grid(self) -> int:
         return self.image_size // DOWNSAMPLING
+
+    @classmethod
+    def of_weights(cls, weights: Mapping[str, torch.Tensor]) -> DVAEConfig:
+        """Of a model with weights of these names and shapes. Raises ValueError if they are none of a dVAE."""
+        try:
+            vocabulary, top = weights["encoder.blocks.output.conv.weight"].shape[:2]
+            first = re.compile(r"encoder\.blocks\.group_1\.block_\d+\.res_path\.conv_1\.weight")
+            blocks = sum(first.fullmatch(name) is not None for name in weights)
+            return cls(top // 8, vocabulary, weights["decoder.blocks.input.weight"].shape[0], blocks)
+        except (KeyError, ValueError) as error:
+            raise ValueError("these are no weights of a dVAE") from error
 
     @property
     def layers(self) -> int:
@@ -180,6 +194,8 @@ def load_dvae(path: str | os.PathLike) -> DVAE:
         raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
     if METADATA_NAME not in metadata:
         raise ValueError(f"{path} is not a dVAE saved by `pairmill train-dvae`")
-    model = DVAE(DVAEConfig(**json.loads(metadata[METADATA_NAME])))
-    model.load_state_dict(tensors)
-    return model.eval()
+    try:
+        model = DVAE(DVAEConfig(**json.loads(metadata[METADATA_NAME])))
+    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+        raise ValueError(f"{path}: its configuration is damaged: {error}") from error
+    return fill(model, tensors, path)

@@ -1,37 +1,71 @@
 """A name or a file -> a frozen image tokenizer with a fingerprint.
 
-SPEC is `bundled` (the small dVAE in the package) or `dvae:FILE.safetensors` (made by `pairmill train-dvae`).
+| SPEC | what it reads |
+|---|---|
+| `bundled` | the small dVAE in the package |
+| `dvae:FILE.safetensors` | a dVAE made by `pairmill train-dvae` |
+| `openai-dvae:encoder.pkl` | OpenAI's published encoder, with `decoder.pkl` beside it (or the folder of both) |
+| `taming:CONFIG.yaml,FILE.ckpt` | a VQModel or GumbelVQ of taming-transformers |
+| `diffusers:FOLDER` | a VQModel folder of diffusers |
+| `dalle-pytorch:FILE.pt` | a DiscreteVAE that DALLE-pytorch's train_vae.py wrote |
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
+import yaml  # taming-transformers describes its models in it
 
 from models import pixels
 from models.dataset import ImageTokenizerInfo
-from models.dvae import DVAE, load_dvae
+from models.discrete_vae import DiscreteVAE, DiscreteVAEConfig
+from models.dvae import DVAE, DVAEConfig, load_dvae
 from models.errors import UserError
+from models.foreign_weights import Inert, fill, read_checkpoint, tensors_of
+from models.vqgan import VQGAN, from_diffusers, from_taming, weights_from_diffusers
 
 BUNDLED = Path(__file__).parent / "bundled" / "dvae.safetensors"
+MAX_VOCABULARY = 1 << 16  # codes are stored in 16 bits
+PRECISIONS = ("float32", "bfloat16")
+
+
+class CodeModel(Protocol):
+    """What a picture model has to be able to do. Pictures are floats in 0..1, [B, 3, H, W]; codes int64 [B, h, w]."""
+
+    config: object  # with vocabulary, grid and image_size
+
+    def logits(self, x_BCHW: torch.Tensor) -> torch.Tensor: ...
+
+    def decode(self, codes_Bhw: torch.Tensor) -> torch.Tensor: ...
 
 
 class ImageTokenizer:
     """Pictures to codes and back, one at a time: on a processor that is 1.5 times as fast as eight at once, since a
-    picture's activations stay in the cache, and no code can depend on its neighbours in a batch."""
+    picture's activations stay in the cache, and no code can depend on its neighbours in a batch.
 
-    def __init__(self, model: DVAE, spec: str, fingerprint: str):
+    In bfloat16 encoding is faster and a few codes change, by a share that `benchmarks/encode.py` measures; decoding
+    stays in float32.
+    """
+
+    def __init__(self, model: CodeModel, spec: str, fingerprint: str, precision: str = "float32"):
         self._model = model.to(memory_format=torch.channels_last).eval()
+        self._bfloat16 = precision == "bfloat16"
         config = model.config
+        self.precision = precision
         self.info = ImageTokenizerInfo(spec, fingerprint, config.vocabulary, config.grid, config.image_size)
 
     @torch.inference_mode()
     def encode(self, view_HWC: np.ndarray) -> np.ndarray:
         """uint8 [size, size, 3] to codes, uint16 [grid * grid], row by row."""
-        return self._model.encode(pixels.to_tensor(view_HWC[None])).flatten().numpy().astype(np.uint16)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self._bfloat16):
+            logits_1Vhw = self._model.logits(pixels.to_tensor(view_HWC[None]))
+        return logits_1Vhw.argmax(dim=1).flatten().numpy().astype(np.uint16)
 
     @torch.inference_mode()
     def decode(self, codes_N: np.ndarray) -> np.ndarray:
@@ -42,18 +76,124 @@ class ImageTokenizer:
         return pixels.to_uint8(self._model.decode(codes_1hw))[0]
 
 
-def load_image_tokenizer(spec: str) -> ImageTokenizer:
-    """Raises UserError for an unknown SPEC or an unreadable file."""
-    kind, _, file = spec.partition(":")
-    if spec == "bundled":
-        file = str(BUNDLED)
-    elif kind != "dvae" or not file:
-        raise UserError(f"image tokenizer {spec!r}: give `bundled` or `dvae:FILE.safetensors`")
-    if not Path(file).is_file():
-        raise UserError(f"image tokenizer {spec!r}: {file} does not exist")
+def load_image_tokenizer(spec: str, precision: str = "float32") -> ImageTokenizer:
+    """Raises UserError for an unknown SPEC, or a file that is missing, damaged or of another model."""
+    kind, _, rest = ("dvae", ":", str(BUNDLED)) if spec == "bundled" else spec.partition(":")
+    if kind not in _LOADERS or not rest:
+        raise UserError(f"image tokenizer {spec!r}: give `bundled`, or one of {', '.join(map(_usage, _LOADERS))}")
+    if precision not in PRECISIONS:
+        raise UserError(f"precision {precision!r}: give one of {', '.join(PRECISIONS)}")
+    find_files, load, _ = _LOADERS[kind]
+    files = find_files(rest)
+    for file in files:
+        if not file.is_file():
+            raise UserError(f"image tokenizer {spec!r}: {file} does not exist; the form is {_usage(kind)}")
     try:
-        model = load_dvae(file)
-    except ValueError as error:
+        model = load(*files)
+    except (ValueError, OSError) as error:
         raise UserError(f"image tokenizer {spec!r}: {error}") from None
-    # The safetensors header holds the configuration: the file's own hash covers both.
-    return ImageTokenizer(model, spec, hashlib.sha256(Path(file).read_bytes()).hexdigest())
+    if model.config.vocabulary > MAX_VOCABULARY:
+        raise UserError(f"image tokenizer {spec!r}: {model.config.vocabulary} codes; at most {MAX_VOCABULARY} fit")
+    return ImageTokenizer(model, spec, fingerprint_of(files), precision)
+
+
+def fingerprint_of(files: Sequence[Path]) -> str:
+    """SHA-256 of weights and configuration: of the one file that holds both, else of the files' own hashes."""
+    digests = []
+    for file in files:
+        with open(file, "rb") as opened:
+            digests.append(hashlib.file_digest(opened, "sha256").hexdigest() if hasattr(hashlib, "file_digest")
+                           else hashlib.sha256(opened.read()).hexdigest())
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+# --- the kinds of tokenizer ------------------------------------------------------------------------------------------
+
+
+def _one_file(rest: str) -> list[Path]:
+    return [Path(rest)]
+
+
+def _openai_files(rest: str) -> list[Path]:
+    encoder = Path(rest) / "encoder.pkl" if Path(rest).is_dir() else Path(rest)
+    return [encoder, encoder.with_name(encoder.name.replace("encoder", "decoder"))]
+
+
+def _taming_files(rest: str) -> list[Path]:
+    config, _, weights = rest.partition(",")
+    return [Path(config), Path(weights)]
+
+
+def _diffusers_files(rest: str) -> list[Path]:
+    names = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+    present = [name for name in names if (Path(rest) / name).is_file()]
+    return [Path(rest) / "config.json", Path(rest) / (present or names)[0]]
+
+
+def _load_openai(encoder: Path, decoder: Path) -> DVAE:
+    """Whole modules of the `dall-e` package, pickled: their convolutions call weight and bias w and b."""
+    weights = {}
+    for part, path in (("encoder", encoder), ("decoder", decoder)):
+        endings = {"w": "weight", "b": "bias"}
+        for name, value in tensors_of(read_checkpoint(path)).items():
+            base, _, ending = name.rpartition(".")
+            weights[f"{part}.{base}.{endings.get(ending, ending)}"] = value
+    try:
+        config = DVAEConfig.of_weights(weights)
+    except ValueError:
+        raise ValueError(f"{encoder} and {decoder} are not OpenAI's encoder and decoder") from None
+    return fill(DVAE(config), weights, encoder.parent)
+
+
+def _load_taming(config: Path, checkpoint: Path) -> VQGAN:
+    try:
+        described = from_taming(yaml.safe_load(config.read_text("utf-8"))["model"])
+        model = VQGAN(described)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{config} is not YAML: {str(error).splitlines()[0]}") from error
+    except (LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
+        raise ValueError(_not_understood(config, error)) from error
+    loaded = read_checkpoint(checkpoint)
+    return fill(model, tensors_of(loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded), checkpoint)
+
+
+def _load_diffusers(config: Path, weights: Path) -> VQGAN:
+    try:
+        described = from_diffusers(json.loads(config.read_text("utf-8")))
+        model = VQGAN(described)
+    except (LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
+        raise ValueError(_not_understood(config, error)) from error
+    renamed = weights_from_diffusers(tensors_of(read_checkpoint(weights)), len(described.widths))
+    return fill(model, renamed, weights)
+
+
+def _load_dalle_pytorch(path: Path) -> DiscreteVAE:
+    loaded = read_checkpoint(path)
+    written = isinstance(loaded, dict) and {"hparams", "weights"} <= loaded.keys()
+    if not written or isinstance(loaded["hparams"], Inert):
+        raise ValueError(f"{path} is not what DALLE-pytorch's train_vae.py writes (hparams and weights)")
+    try:
+        names = DiscreteVAEConfig.__dataclass_fields__
+        config = DiscreteVAEConfig(**{name: int(value) for name, value in loaded["hparams"].items() if name in names})
+        model = DiscreteVAE(config)
+    except (AttributeError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+        raise ValueError(_not_understood(path, error)) from error
+    return fill(model, tensors_of(loaded["weights"]), path)
+
+
+def _not_understood(path: Path, error: Exception) -> str:
+    what = f"no {error}" if isinstance(error, KeyError) else str(error).partition("\n")[0] or type(error).__name__
+    return f"{path} does not describe a model that is known here: {what}"
+
+
+_LOADERS: dict[str, tuple[Callable[[str], list[Path]], Callable[..., CodeModel], str]] = {
+    "dvae": (_one_file, load_dvae, "FILE.safetensors"),
+    "openai-dvae": (_openai_files, _load_openai, "FOLDER/encoder.pkl"),
+    "taming": (_taming_files, _load_taming, "CONFIG.yaml,FILE.ckpt"),
+    "diffusers": (_diffusers_files, _load_diffusers, "FOLDER"),
+    "dalle-pytorch": (_one_file, _load_dalle_pytorch, "FILE.pt"),
+}
+
+
+def _usage(kind: str) -> str:
+    return f"`{kind}:{_LOADERS[kind][2]}`"

@@ -48,6 +48,7 @@ class EncodeConfig:
     image_tokenizer: str  # SPEC
     text_tokenizer: str  # path of a tokenizer.json
     draws: int = 1  # crops stored for each picture
+    precision: str = "float32"  # of the image tokenizer's encoder
     threads: int = 1  # processor threads of one worker process; no influence on the codes
 
 
@@ -60,7 +61,7 @@ class Encoder:
 
     def __init__(self, config: EncodeConfig):
         torch.set_num_threads(1)
-        self.images: ImageTokenizer = load_image_tokenizer(config.image_tokenizer)
+        self.images: ImageTokenizer = load_image_tokenizer(config.image_tokenizer, config.precision)
         self.text = TextTokenizer.load(config.text_tokenizer)
         self._draws = config.draws
         self._pool = concurrent.futures.ThreadPoolExecutor(config.threads, "encode")
