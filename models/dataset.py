@@ -24,6 +24,7 @@ from typing import NamedTuple
 import msgpack  # the one compact form that webdataset decodes without help
 import numpy as np
 
+from models import remote
 from models.errors import UserError
 
 FORMAT, VERSION = "pairmill-dataset", 1
@@ -50,6 +51,7 @@ class Shard:
     pairs: int
     bytes: int
     sha256: str
+    sources: dict[str, int] = dataclasses.field(default_factory=dict)  # source -> pairs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,10 +106,10 @@ def _digest_of(body: dict) -> str:
 
 
 def read_manifest(directory: str | Path) -> Manifest:
-    """Reads DIR/manifest.json. Raises UserError when it is missing, damaged or of another version."""
-    path = Path(directory) / "manifest.json"
+    """Reads DIR/manifest.json; DIR may be a URL. Raises UserError when it is missing, damaged or of another version."""
+    path = remote.join(directory, "manifest.json")
     try:
-        body = json.loads(path.read_bytes())
+        body = json.loads(remote.read(path))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: not a finished dataset; run `pairmill build` to its end") from None
     except (OSError, ValueError) as error:
@@ -151,13 +153,16 @@ def unpack_sample(key: str, data: bytes) -> Sample:
         raise ValueError(f"{key}{SAMPLE_SUFFIX} is not a sample: {error!r}") from error
 
 
-def tar_bytes(samples: Iterable[tuple[str, bytes]]) -> bytes:
-    """A tar file of (key, packed sample), in the order given, with fixed metadata: same samples, same bytes."""
+def tar_bytes(samples: Iterable[tuple[str, ...]]) -> bytes:
+    """A tar file of (key, packed sample, source), in the order given, with fixed metadata: same samples, same bytes.
+
+    The source stands in the header as the owner's name: `tar tv` shows it, and it takes no room. It may be left out.
+    """
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for key, data in samples:
+        for key, data, *source in samples:
             info = tarfile.TarInfo(key + SAMPLE_SUFFIX)
-            info.size, info.mode = len(data), 0o644
+            info.size, info.mode, info.uname = len(data), 0o644, "".join(source)
             tar.addfile(info, io.BytesIO(data))
     return buffer.getvalue()
 

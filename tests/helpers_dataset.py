@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,7 @@ from models.text_tokenizer import TextTokenizer, train_bpe
 
 SUBJECTS = ("red cat", "green house", "blue boat", "grey stone", "old tree", "small bird", "round table", "long road")
 CAPTIONS = tuple(f"A {subject} in the {place}" for subject in SUBJECTS for place in ("snow", "rain", "sun", "dark"))
+SOURCES = ("cc3m", "cc12m", "wit")  # of the pairs of a shard, in turn
 
 DISTINCT_CAPTIONS = tuple(f"A {size} {subject} in the {place}" for size in ("large", "little")
                           for subject in SUBJECTS for place in ("snow", "rain", "sun", "dark"))
@@ -47,11 +49,13 @@ def write_dataset(directory: Path, train: Sequence[int] = (12, 12), val: Sequenc
         for number, pairs in enumerate(counts):
             path = f"{split}/{number:05d}-of-{len(counts):05d}.tar"
             data = tar_bytes(
-                _sample(f"{split}/{number}/{i}", captions[i % len(captions)], text, max_tokens,
-                        codes(i) if codes else _ramps(i % len(captions), image, draws, noise))
+                (*_sample(f"{split}/{number}/{i}", captions[i % len(captions)], text, max_tokens,
+                          codes(i) if codes else _ramps(i % len(captions), image, draws, noise)),
+                 SOURCES[i % len(SOURCES)])
                 for i in range(pairs))
             (directory / path).write_bytes(data)
-            shards.append(Shard(path, split, pairs, len(data), hashlib.sha256(data).hexdigest()))
+            sources = collections.Counter(SOURCES[i % len(SOURCES)] for i in range(pairs))
+            shards.append(Shard(path, split, pairs, len(data), hashlib.sha256(data).hexdigest(), dict(sources)))
     info = TextTokenizerInfo(text.info.fingerprint, text.info.vocabulary, max_tokens)
     manifest = Manifest(tuple(shards), image, info, draws, settings={}, versions={})
     (directory / "text_tokenizer.json").write_bytes(text.text.encode())

@@ -216,7 +216,7 @@ def test_a_damaged_checkpoint(dataset, tmp_path):
 
 def test_a_checkpoint_is_plain_data(undisturbed):
     state = torch.load(undisturbed / "checkpoint.pt", weights_only=True)
-    assert state["step"] == STEPS and state["stream"]["version"] == 1
+    assert state["step"] == STEPS and state["stream"]["version"] == 2
 
 
 def test_a_full_disk_leaves_the_previous_checkpoint(dataset, tmp_path, monkeypatch):

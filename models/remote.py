@@ -1,0 +1,151 @@
+"""Datasets that lie elsewhere (gs://, s3://, https://, whatever fsspec knows), and the folder that keeps their shards.
+
+Local paths need no fsspec: it is imported for a URL alone.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import fcntl
+import hashlib
+import os
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from models.errors import UserError
+
+BLOCK = 1 << 20  # bytes copied at a time
+DOWNLOADS = 4  # at once
+LEFT_OVER_S = 3600.0  # nobody writes a shard for so long
+DEFAULT_CACHE_BYTES = 50 * 10**9
+MEND = "copy it again or build the dataset again"
+
+
+def is_url(path: str | os.PathLike) -> bool:
+    return "://" in os.fspath(path)
+
+
+def join(directory: str | os.PathLike, name: str) -> str:
+    return f"{os.fspath(directory).rstrip('/')}/{name}" if is_url(directory) else os.path.join(directory, name)
+
+
+@contextlib.contextmanager
+def open_read(path: str) -> Iterator[BinaryIO]:
+    """Raises OSError, FileNotFoundError among them, and UserError for a URL that nothing installed can read."""
+    if not is_url(path):
+        with open(path, "rb") as file:
+            yield file
+        return
+    try:
+        import fsspec  # only where something is remote
+
+        opened = fsspec.open(path, "rb")
+    except (ImportError, ValueError) as error:
+        raise UserError(f"{path}: {error}; install fsspec with what it needs for such URLs") from None
+    with opened as file:
+        yield file
+
+
+def read(path: str) -> bytes:
+    with open_read(path) as file:
+        return file.read()
+
+
+class ShardCache:
+    """A folder of shards, named by their sha256, of limited size; safe for any number of processes.
+
+    `fetch` gives a local path. A file may be removed while another process reads it: what is open stays readable.
+    """
+
+    def __init__(self, folder: str | os.PathLike, max_bytes: int):
+        """Raises UserError for a folder that cannot be written."""
+        self._folder, self._max_bytes = Path(folder), max_bytes
+        self._pool: concurrent.futures.ThreadPoolExecutor | None = None  # made where it is used: threads do not fork
+        self._process = 0
+        self._coming: dict[str, concurrent.futures.Future[str]] = {}
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            probe = self._folder / f".{uuid.uuid4().hex}.tmp"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise UserError(f"cache {folder}: {error.strerror}; give a folder that can be written") from None
+
+    def prefetch(self, url: str, size: int, sha256: str) -> None:
+        """Begins to fetch, in the background."""
+        if self._process != os.getpid():
+            self._pool = concurrent.futures.ThreadPoolExecutor(DOWNLOADS, "prefetch")
+            self._process, self._coming = os.getpid(), {}
+        if sha256 not in self._coming:
+            self._coming[sha256] = self._pool.submit(self._fetch, url, size, sha256)
+
+    def fetch(self, url: str, size: int, sha256: str) -> str:
+        """The local path of a shard, downloaded if need be. Raises UserError when it cannot be had as it should be."""
+        coming = self._coming.pop(sha256, None) if self._process == os.getpid() else None
+        path = coming.result() if coming else self._fetch(url, size, sha256)
+        return path if os.path.exists(path) else self._fetch(url, size, sha256)  # removed again meanwhile
+
+    def _fetch(self, url: str, size: int, sha256: str) -> str:
+        path = self._folder / f"{sha256}.tar"
+        # One process downloads, the others wait for it.
+        with self._locked(f".{sha256}.lock"):
+            if path.exists():
+                os.utime(path)  # the last one used is the last to go
+                return str(path)
+            if size > self._max_bytes:
+                raise UserError(f"cache {self._folder}: a shard has {size:,} bytes, the cache may hold "
+                                f"{self._max_bytes:,}; give more")
+            temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+            try:
+                with self._locked(".room.lock"):
+                    self._make_room(size)
+                    with open(temporary, "wb") as file:
+                        file.truncate(size)  # counts from now on
+                self._download(url, temporary, sha256)
+                os.replace(temporary, path)
+            except FileNotFoundError:
+                raise UserError(f"{url} is missing, but the manifest names it; {MEND}") from None
+            except OSError as error:
+                raise UserError(f"{url} cannot be fetched into {self._folder}: {error}") from None
+            finally:
+                temporary.unlink(missing_ok=True)
+        return str(path)
+
+    @contextlib.contextmanager
+    def _locked(self, name: str) -> Iterator[None]:
+        lock = self._folder / name
+        with open(lock, "w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _make_room(self, size: int) -> None:
+        """Removes the shards used longest ago until `size` more bytes fit."""
+        found = []
+        for each in (*self._folder.glob("*.tar"), *self._folder.glob(".*.tmp")):
+            with contextlib.suppress(FileNotFoundError):
+                status = each.stat()
+                is_left_over = each.suffix == ".tmp" and status.st_mtime < time.time() - LEFT_OVER_S
+                found.append((0 if is_left_over else status.st_mtime_ns, status.st_size, each))
+        room = self._max_bytes - size - sum(each[1] for each in found)
+        for used, freed, path in sorted(found):
+            if room >= 0:
+                break
+            if path.suffix == ".tmp" and used:
+                continue  # somebody is writing it
+            path.unlink(missing_ok=True)
+            (self._folder / f".{path.stem}.lock").unlink(missing_ok=True)
+            room += freed
+
+    @staticmethod
+    def _download(url: str, path: Path, sha256: str) -> None:
+        digest = hashlib.sha256()
+        with open_read(url) as source, open(path, "wb") as file:
+            while block := source.read(BLOCK):
+                digest.update(block)
+                file.write(block)
+        if digest.hexdigest() != sha256:
+            raise UserError(f"{url} is not the file that the manifest names (its sha256 differs); {MEND}")
