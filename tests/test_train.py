@@ -14,10 +14,9 @@ import torch
 from safetensors.torch import load_file
 
 from models import train as trainer
-from models.dataset import read_manifest
+from models.dataset import read_manifest, read_shard
 from models.errors import UserError
 from models.generate import Order, draw
-from models.stream import read_pairs
 from models.train import TrainingConfig, default_learning_rate, main, make_optimiser
 from models.transformer import SIZES, Transformer, TransformerConfig
 from tests.helpers_dataset import DISTINCT_CAPTIONS, one_thread, write_dataset, write_manifest
@@ -102,7 +101,7 @@ def test_draws_those_64_pictures_from_their_captions(overfitted):
 
 
 def pairs_of(dataset: Path) -> list:
-    return [pair for shard in read_manifest(dataset).shards for pair in read_pairs(dataset, shard)]
+    return [pair for shard in read_manifest(dataset).shards for pair in read_shard(dataset / shard.path)]
 
 
 def test_leaves_what_drawing_needs(dataset, undisturbed):
