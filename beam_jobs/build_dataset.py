@@ -9,7 +9,7 @@ import apache_beam as beam
 from beam_jobs import options
 from pipeline.dataset_stage import WriteDataset
 from pipeline.finish import Finish
-from pipeline.select_stage import Select
+from pipeline.select_stage import ReadAndJudge, SelectedRows, read_count
 from pipeline.shards import finish_dataset
 from pipeline.tokenize_stage import FetchAndEncode
 from pipeline.units import ToUnits
@@ -24,6 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     options.add_rows_per_file(parser)
     args, beam_options = options.parse(parser, arguments)
     pieces, select = options.source_pieces(args.source), options.select_config(args)
+    sources = options.source_settings(args)
     fetch, pictures = options.fetch_config(args), options.picture_config(args)
     encode = options.encode_config(args, beam_options)
     settings = {"select": options.select_settings(args), "fetch": options.fetch_settings(args),
@@ -32,14 +33,15 @@ def main(arguments: list[str] | None = None) -> int:
     options.prepare_output(args.output, "build", options.identity(parts), "manifest.json", args.overwrite)
 
     def build(pipeline: beam.Pipeline) -> None:
-        selected = pipeline | "Select" >> Select(pieces, select)
+        accounts = pipeline | "Read" >> ReadAndJudge(pieces, select, sources, args.output)
+        selected = accounts | "Select" >> SelectedRows(args.output, args.rows_per_file)
         encoded = (selected.pairs | "Units" >> ToUnits(args.pairs_per_unit, args.output)
                    | "Fetch and encode" >> beam.ParDo(FetchAndEncode(args.output, fetch, pictures, encode))
                    .with_outputs(FetchAndEncode.REJECTED, main="records"))
-        rejected = (selected.rejected, encoded[FetchAndEncode.REJECTED]) | "Rejected" >> beam.Flatten()
+        rejected = (selected[SelectedRows.REJECTED], encoded[FetchAndEncode.REJECTED]) | "Rejected" >> beam.Flatten()
         written = (encoded.records, rejected) | "Dataset" >> WriteDataset(
             args.output, args.draws, args.pairs_per_shard, args.rows_per_file)
-        counts = (selected.read_counts, written.counts) | "Counts" >> beam.Flatten()
+        counts = (accounts | "Count read" >> beam.Map(read_count), written.counts) | "Counts" >> beam.Flatten()
         _ = pipeline | "Finish" >> Finish(
             partial(finish_dataset, args.output, parts), written.shards, written.rejects, counts)
 

@@ -34,7 +34,8 @@ from pipeline.parquet import ROWS_PER_FILE
 from pipeline.pictures import PictureConfig
 from pipeline.progress import ShowProgress
 from pipeline.shards import PAIRS_PER_SHARD, DatasetParts
-from pipeline.sources import SOURCES, Piece, pieces
+from pipeline.sources import SOURCES, Piece, SourceSettings, pieces, yfcc100m
+from pipeline.sources.yfcc100m import YfccSettings
 from pipeline.stats import ledger_tables
 from pipeline.tokenize_stage import CROP_RECIPE, EncodeConfig
 from pipeline.units import WORK_FOLDER
@@ -73,6 +74,12 @@ def add_select_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--language-detector", default=SelectConfig.language_detector, choices=sorted(DETECTORS))
     group.add_argument("--min-words", type=int, default=SelectConfig.min_words, help="of a caption")
     group.add_argument("--min-characters", type=int, default=SelectConfig.min_characters, help="of a caption")
+    group.add_argument("--yfcc-caption", default=yfcc100m.CAPTIONS[0], choices=yfcc100m.CAPTIONS,
+                       help="what of a YFCC100M row is its caption")
+    group.add_argument("--yfcc-subset", metavar="FILE", help="keep only the photos that a list names, such as OpenAI's "
+                       "yfcc100m_subset_data.tsv.bz2")
+    group.add_argument("--yfcc-refuse-machine-tag", action="append", default=[], metavar="TEXT",
+                       help="repeatable: rows with a machine tag that begins so go, for example uploaded:by=instagram")
     group.add_argument("--val-share", type=float, default=SelectConfig.val_share, help="of the pairs, by hash of key")
 
 
@@ -198,6 +205,10 @@ def encode_config(args: argparse.Namespace, options: PipelineOptions) -> EncodeC
     return EncodeConfig(args.image_tokenizer, text, args.draws, args.precision, threads)
 
 
+def source_settings(args: argparse.Namespace) -> SourceSettings:
+    return SourceSettings(YfccSettings(args.yfcc_caption, args.yfcc_subset or "", tuple(args.yfcc_refuse_machine_tag)))
+
+
 def source_pieces(patterns: list[str]) -> list[Piece]:
     """--source NAME=PATTERN ... -> what there is to read. Raises UserError for an unknown name and for no files."""
     found = []
@@ -213,7 +224,8 @@ def source_pieces(patterns: list[str]) -> list[Piece]:
 
 
 def select_settings(args: argparse.Namespace) -> dict[str, Any]:
-    return {"sources": args.source} | dataclasses.asdict(select_config(args))
+    own = dataclasses.asdict(source_settings(args))
+    return {"sources": args.source} | dataclasses.asdict(select_config(args)) | own
 
 
 def fetch_settings(args: argparse.Namespace) -> dict[str, Any]:

@@ -54,8 +54,13 @@ def write_file(output: str, name: str, data: bytes) -> WrittenFile:
 def table_bytes(rows: Iterable[NamedTuple | dict], schema: pa.Schema) -> bytes:
     """A Parquet file of rows whose fields are the schema's columns."""
     dictionaries = [row if isinstance(row, dict) else row._asdict() for row in rows]
+    return file_bytes(pa.Table.from_pylist(dictionaries, schema=schema))
+
+
+def file_bytes(table: pa.Table) -> bytes:
+    """A Parquet file of a table; the same bytes however the table came together."""
     buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(dictionaries, schema=schema), buffer, compression="zstd")
+    pq.write_table(table.combine_chunks(), buffer, compression="zstd")
     return buffer.getvalue()
 
 

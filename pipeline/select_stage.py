@@ -1,75 +1,194 @@
-"""Sources to pairs: read, judge, and keep one row of each URL."""
+"""Sources to pairs: read, judge, and keep one row of each URL.
+
+`spill.py` tells how the rows get from the one half to the other."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import collections
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import apache_beam as beam
+import msgpack
+import pyarrow as pa
+from apache_beam.coders import RowCoder, registry
 
-from pipeline.dedup import first_of, normalised_url
+from pipeline import parquet, storage
+from pipeline.dedup import keep_first_of_url
 from pipeline.filters import SelectConfig, judge
-from pipeline.ledger import READ, CountRows
-from pipeline.records import Candidate, Pair, Reason, Rejected, Stage, reject
-from pipeline.sources import Piece, rows_of
+from pipeline.ledger import KEPT, READ, Count
+from pipeline.parquet import WrittenFile
+from pipeline.records import Pair, Rejected, Stage
+from pipeline.sources import LineCount, Piece, SourceSettings, count_lines, lines_before, rows_of
+from pipeline.spill import BINS, Spill, read_range, write_spills
+from pipeline.units import WORK_FOLDER
 
-REJECTED = "rejected"
-
-
-class Selected(NamedTuple):
-    """What comes out: PCollections of Pair, Rejected and ledger counts."""
-
-    pairs: beam.PCollection
-    rejected: beam.PCollection
-    read_counts: beam.PCollection
+FOLDER = f"{WORK_FOLDER}/rows"
 
 
-class Select(beam.PTransform):
-    """Source files, in pieces -> pairs. Every row read is either a pair or a reject."""
+class Account(NamedTuple):
+    """What became of one piece: where its rows are, and how many."""
 
-    def __init__(self, pieces: list[Piece], config: SelectConfig):
-        self._pieces, self._config = pieces, config
-
-    def expand(self, begin) -> Selected:
-        rows = (begin
-                | "Pieces" >> beam.Create(self._pieces)
-                | "Spread" >> beam.Reshuffle()
-                | "Read" >> beam.FlatMap(rows_of, {}))
-        judged = rows | "Judge" >> beam.ParDo(Judge(self._config)).with_outputs(REJECTED, main="pairs")
-        first = (judged.pairs
-                 | "By URL" >> beam.Map(by_url).with_output_types(tuple[str, Pair])
-                 | "Same URL" >> beam.GroupByKey()
-                 | "Keep first" >> beam.ParDo(KeepFirst()).with_outputs(REJECTED, main="pairs"))
-        return Selected(
-            pairs=first.pairs,
-            rejected=(judged[REJECTED], first[REJECTED]) | "Rejected" >> beam.Flatten(),
-            read_counts=rows | "Count read" >> CountRows(READ),
-        )
+    source: str
+    rows: int
+    spills: list[Spill]
 
 
-def by_url(pair: Pair) -> tuple[str, Pair]:
-    return normalised_url(pair.url), pair
+class Part(NamedTuple):
+    """One of the files that the second half writes: a range of hashes."""
+
+    number: int
+    of: int
 
 
-class Judge(beam.DoFn):
-    """Row -> Pair, or Rejected under its tag."""
-
-    def __init__(self, config: SelectConfig):
-        self._config = config
-
-    def process(self, row: Candidate | Rejected):
-        outcome = row if isinstance(row, Rejected) else judge(row, self._config)
-        yield beam.pvalue.TaggedOutput(REJECTED, outcome) if isinstance(outcome, Rejected) else outcome
+for _record in (Account, Part):
+    registry.register_coder(_record, RowCoder)
 
 
-class KeepFirst(beam.DoFn):
-    """Of the pairs with one URL, the first by source, file and row stays, in whatever order they arrive."""
+class ReadAndJudge(beam.PTransform):
+    """Pieces of sources -> an Account of each. Every row read becomes a pair or a reject, on disk."""
 
-    def process(self, group: tuple[str, Iterable[Pair]]):
-        pairs = list(group[1])
-        first = first_of(pairs)
-        yield first
-        for pair in pairs:
-            if pair is not first:
-                yield beam.pvalue.TaggedOutput(
-                    REJECTED, reject(pair, Stage.SELECT, Reason.DUPLICATE_URL, f"kept {first.key}"))
+    def __init__(self, pieces: list[Piece], config: SelectConfig, settings: SourceSettings, output: str):
+        self._pieces, self._config, self._settings, self._output = pieces, config, settings, output
+
+    def expand(self, begin):
+        ranges = [piece for piece in self._pieces if piece.kind == "lines"]
+        counts = (begin | "Ranges" >> beam.Create(ranges).with_output_types(Piece)
+                  | "Spread ranges" >> beam.Reshuffle()
+                  | "Count lines" >> beam.Map(count_lines).with_output_types(LineCount))
+        # A piece counts as often as the pattern names it, so that a file given twice is read twice.
+        numbered = list(enumerate(self._pieces))
+        return (begin | "Pieces" >> beam.Create(numbered).with_output_types(tuple[int, Piece])
+                | "Spread pieces" >> beam.Reshuffle()
+                | "Read and judge" >> beam.Map(
+                    read_piece, beam.pvalue.AsList(counts), self._config, self._settings, self._output)
+                .with_output_types(Account))
+
+
+def read_piece(numbered: tuple[int, Piece], counts: list[LineCount], config: SelectConfig, settings: SourceSettings,
+               output: str) -> Account:
+    """Reads and judges a piece, or takes what an interrupted run left of it."""
+    number, piece = numbered
+    name = f"{number:06d}-{_identity(piece)}"
+    marker = storage.join(output, *FOLDER.split("/"), f"{name}.msgpack")
+    if storage.exists(marker):
+        rows, spills = msgpack.unpackb(storage.read(marker))
+        return Account(piece.source, rows, [Spill(*spill) for spill in spills])
+    read = rows_of(piece, settings, lines_before(piece, counts))
+    spills = list(write_spills(output, name, (
+        row if isinstance(row, Rejected) else judge(row, config) for row in read)))
+    rows = sum(spill.rows for spill in spills)
+    storage.write_whole(marker, msgpack.packb([rows, spills]))
+    return Account(piece.source, rows, spills)
+
+
+def _identity(piece: Piece) -> str:
+    """Of a piece as it is now: a file that was changed since an interrupted run is another one."""
+    state = os.stat(piece.path) if os.path.exists(piece.path) else None
+    facts = (*piece, state and state.st_size, state and state.st_mtime_ns)
+    return hashlib.sha256(repr(facts).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+class _Parts(beam.PTransform):
+    """Accounts -> the Parts that hold all rows, about `rows_per_file` in each."""
+
+    def __init__(self, rows_per_file: int):
+        self._rows_per_file = rows_per_file
+
+    def expand(self, accounts):
+        return (accounts | "Rows" >> beam.Map(lambda account: account.rows).with_output_types(int)
+                | "All rows" >> beam.CombineGlobally(sum)
+                | "Parts" >> beam.FlatMap(plan_parts, self._rows_per_file).with_output_types(Part)
+                | "Spread parts" >> beam.Reshuffle())
+
+
+def plan_parts(rows: int, rows_per_file: int) -> list[Part]:
+    of = min(BINS, max(1, -(-rows // rows_per_file)))
+    return [Part(number, of) for number in range(of)]
+
+
+def outcome_of(part: Part, accounts: Iterable[Account], output: str) -> pa.Table:
+    """The rows of a part, of each URL only the first without a reason; in the order of source, file and row."""
+    bins = [BINS * number // part.of for number in (part.number, part.number + 1)]
+    spills = [spill for account in accounts for spill in account.spills]
+    return keep_first_of_url(read_range(output, spills, *bins))
+
+
+class WriteSelected(beam.PTransform):
+    """Accounts -> pairs/ and rejects/ (unless `dry_run`), a WrittenFile for each, and the ledger's counts."""
+
+    COUNTS = "counts"
+
+    def __init__(self, output: str, rows_per_file: int, dry_run: bool):
+        self._output, self._rows_per_file, self._dry_run = output, rows_per_file, dry_run
+
+    def expand(self, accounts):
+        return (accounts | "Plan" >> _Parts(self._rows_per_file)
+                | "Write" >> beam.ParDo(_WritePart(self._output, self._dry_run), beam.pvalue.AsList(accounts))
+                .with_outputs(self.COUNTS, main="written"))
+
+
+class _WritePart(beam.DoFn):
+    def __init__(self, output: str, dry_run: bool):
+        self._output, self._dry_run = output, dry_run
+
+    def process(self, part: Part, accounts: list[Account]):
+        table = outcome_of(part, accounts, self._output)
+        for count in counts_of(table):
+            yield beam.pvalue.TaggedOutput(WriteSelected.COUNTS, count)
+        if not self._dry_run:
+            yield from write_part(part, table, self._output)
+
+
+def write_part(part: Part, table: pa.Table, output: str) -> Iterator[WrittenFile]:
+    is_pair = pa.compute.equal(table["reason"], "")
+    for folder, schema, rows in (("pairs", parquet.PAIRS, table.filter(is_pair)),
+                                 ("rejects", parquet.REJECTS, table.filter(pa.compute.invert(is_pair)))):
+        if folder == "rejects":
+            rows = rows.append_column("stage", pa.array([Stage.SELECT.value] * len(rows), pa.string()))
+        name = f"{folder}/{part.number:05d}-of-{part.of:05d}.parquet"
+        yield parquet.write_file(output, name, parquet.file_bytes(rows.select(schema.names).cast(schema)))
+
+
+def counts_of(table: pa.Table) -> list[Count]:
+    """The ledger's counts of kept and rejected rows."""
+    counts = collections.Counter(zip(table["source"].to_pylist(), table["reason"].to_pylist(), strict=True))
+    return [((source, Stage.SELECT.value, reason) if reason else (source, KEPT, ""), number)
+            for (source, reason), number in sorted(counts.items())]
+
+
+def read_count(account: Account) -> Count:
+    return (account.source, READ, ""), account.rows
+
+
+class SelectedRows(beam.PTransform):
+    """Accounts -> the pairs, and the rejects under their tag, as elements for the next stage of the same job."""
+
+    REJECTED = "rejected"
+
+    def __init__(self, output: str, rows_per_file: int):
+        self._output, self._rows_per_file = output, rows_per_file
+
+    def expand(self, accounts):
+        return (accounts | "Plan" >> _Parts(self._rows_per_file)
+                | "Rows of parts" >> beam.ParDo(_RowsOfPart(self._output), beam.pvalue.AsList(accounts))
+                .with_outputs(self.REJECTED, main="pairs"))
+
+
+class _RowsOfPart(beam.DoFn):
+    def __init__(self, output: str):
+        self._output = output
+
+    def process(self, part: Part, accounts: list[Account]):
+        for batch in outcome_of(part, accounts, self._output).to_batches(max_chunksize=10_000):
+            for row in batch.to_pylist():
+                if row["reason"]:
+                    yield beam.pvalue.TaggedOutput(SelectedRows.REJECTED, Rejected(
+                        stage=Stage.SELECT.value, **{name: row[name] for name in _REJECT_FIELDS}))
+                else:
+                    yield Pair(**{name: row[name] for name in Pair._fields})
+
+
+_REJECT_FIELDS = [name for name in Rejected._fields if name != "stage"]

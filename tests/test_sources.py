@@ -20,6 +20,8 @@ from pipeline.sources import (
     RANK,
     SOURCES,
     Piece,
+    SourceSettings,
+    YfccSettings,
     cc3m,
     cc12m,
     img2dataset,
@@ -70,7 +72,7 @@ def test_a_file_that_is_cut_off_gives_its_rows_and_one_reject(tmp_path, kind):
     packed = PACKED[kind](text)
     path = tmp_path / "cut"
     path.write_bytes(packed[: len(packed) * 2 // 3])
-    found = list(rows_of(Piece("cc3m", str(path)), {}))
+    found = list(rows_of(Piece("cc3m", str(path))))
     assert len(found) > 10_000
     assert [row.row for row in found] == list(range(len(found)))
     assert set(reasons(found[:-1])) == {""}
@@ -156,7 +158,7 @@ def test_http(server):
     folder, url = server
     (folder / "pairs.tsv.gz").write_bytes(gzip.compress(b"a cat\thttp://example.com/c.jpg\n"))
     [piece] = pieces("cc3m", f"{url}/pairs.tsv.gz?download=1")
-    [row] = rows_of(piece, {})
+    [row] = rows_of(piece)
     assert (row.file, row.raw_caption) == ("pairs.tsv.gz", "a cat")
     with pytest.raises(UserError, match=r"none\.tsv"):
         pieces("cc3m", f"{url}/none.tsv")
@@ -275,7 +277,7 @@ def test_yfcc_caption(title, description, both, title_first, description_first):
 
 
 def test_yfcc_caption_setting():
-    [row] = yfcc(PHOTO, caption="title")
+    [row] = yfcc(PHOTO, settings=YfccSettings("title"))
     assert row.raw_caption == "Harbour at dawn"
 
 
@@ -301,7 +303,7 @@ def test_yfcc_sqlite_in_ranges(database, monkeypatch):
     monkeypatch.setattr("pipeline.sources.SQLITE_ROWS", 4)
     found = pieces("yfcc100m", str(database))
     assert [(piece.first, piece.stop) for piece in found] == [(1, 5), (5, 9), (9, 11)]
-    read = [row for piece in found for row in rows_of(piece, {"yfcc100m": {"caption": "title"}})]
+    read = [row for piece in found for row in rows_of(piece, SourceSettings(YfccSettings("title")))]
     assert [row.row for row in read] == list(range(10))
     assert reasons(read) == ["", "video"] * 5
     assert (read[0].url, read[0].raw_caption, read[0].file) == (PHOTO_URL, "Harbour at dawn", "yfcc100m_dataset.sql")
@@ -313,7 +315,7 @@ def test_yfcc_sqlite_damaged_or_without_the_table(tmp_path, database):
     connection.close()
     (tmp_path / "cut.sql").write_bytes(database.read_bytes()[:3000])
     for name in ("empty.sql", "cut.sql"):
-        found = [row for piece in pieces("yfcc100m", str(tmp_path / name)) for row in rows_of(piece, {})]
+        found = [row for piece in pieces("yfcc100m", str(tmp_path / name)) for row in rows_of(piece)]
         assert reasons(found) == ["malformed_row"]
         assert "sqlite" in found[0].detail
 
@@ -426,7 +428,7 @@ def test_wit_base(tmp_path, shape):
         "wit_features": features,
     })  # fmt: skip
     pq.write_table(table, tmp_path / "0.parquet")
-    found = list(rows_of(Piece("wit-base", f"{tmp_path}/0.parquet"), {}))
+    found = list(rows_of(Piece("wit-base", f"{tmp_path}/0.parquet")))
     assert found[0] == Candidate(
         "wit-base", "0.parquet", 0, "http://a.example/1.jpg", (), "A weir", 400, 300, "", "e", "image/jpeg"
     )
@@ -447,7 +449,7 @@ def test_img2dataset(tmp_path):
     (tmp_path / "00000.tar").write_bytes(b"")
     for pattern in (tmp_path, tmp_path / "*.parquet", tmp_path / "00000.tar", tmp_path / "*.tar"):
         [piece] = pieces("img2dataset", str(pattern))
-        first, second = rows_of(piece, {})
+        first, second = rows_of(piece)
         assert first == Candidate(
             "img2dataset", "00000.parquet", 0, "http://a.example/1.jpg", (), "A barn", 640, 480, "", "", ""
         )
@@ -459,11 +461,11 @@ def test_img2dataset_other_parquet(tmp_path):
     pq.write_table(pa.table({"URL": [b"\xff"], "TEXT": [3]}), tmp_path / "types.parquet")
     pq.write_table(pa.table({"link": ["http://a"]}), tmp_path / "no.parquet")
     (tmp_path / "cut.parquet").write_bytes((tmp_path / "no.parquet").read_bytes()[:50])
-    [row] = rows_of(Piece("img2dataset", f"{tmp_path}/laion.parquet"), {})
+    [row] = rows_of(Piece("img2dataset", f"{tmp_path}/laion.parquet"))
     assert (row.url, row.raw_caption) == ("http://a", "A barn")
     faults = {"types": "not text", "no": "no column url or image_url among link", "cut": "not readable as Parquet"}
     for name, detail in faults.items():
-        [row] = rows_of(Piece("img2dataset", f"{tmp_path}/{name}.parquet"), {})
+        [row] = rows_of(Piece("img2dataset", f"{tmp_path}/{name}.parquet"))
         assert row.reason == Reason.MALFORMED_ROW and detail in row.detail
 
 

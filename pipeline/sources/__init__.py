@@ -5,35 +5,60 @@ file's order, a recognised header line is no row, and bad data is a `Rejected`, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Optional
+from typing import NamedTuple
+
+from apache_beam.coders import RowCoder, registry
 
 from models.errors import UserError
-from pipeline.sources import cc3m, cc12m, img2dataset, wit, wit_base, yfcc100m
-from pipeline.sources.tables import Row, base_name, expand, open_source
+from pipeline.sources import cc3m, cc12m, img2dataset, tables, wit, wit_base, yfcc100m
+from pipeline.sources.tables import Begin, Row, base_name, expand, open_range, open_seekable, open_source
+from pipeline.sources.yfcc100m import YfccSettings
 
 SQLITE_ROWS = 500_000
 """Rows of a sqlite database that one piece holds."""
+RANGE_BYTES = 32 << 20
+"""Bytes of text that one piece holds, where a file can be cut."""
 
 
 @dataclass(frozen=True)
 class Source:
     name: str
-    read: Callable[..., Iterator[Row]]  # (decompressed stream, file's base name, **settings)
+    read: Callable[..., Iterator[Row]]  # (decompressed stream, file's base name)
+    of_lines: bool = False  # one line a row, so that a big file can be read in ranges
+    seeks: bool = False  # its files are read from several places
+
+
+@dataclass(frozen=True)
+class SourceSettings:
+    """What a user may choose of single sources."""
+
+    yfcc100m: YfccSettings = yfcc100m.DEFAULT
+
+
+DEFAULTS = SourceSettings()
 
 
 class Piece(NamedTuple):
-    """What one worker reads at a time: a file, or a range of a database's row ids."""
+    """What one worker reads at a time: a file, or a part of one."""
 
     source: str
     path: str
-    first: Optional[int] = None  # row ids [first, stop) of a sqlite database; None: the whole file
-    stop: Optional[int] = None
+    kind: str = "file"  # or "sqlite" or "lines": a part
+    first: int = 0  # [first, stop) of a part: row ids of sqlite, bytes of a text file
+    stop: int = 0
 
 
 SOURCES: dict[str, Source] = {
-    module.NAME: Source(module.NAME, module.read) for module in (cc3m, cc12m, yfcc100m, wit, wit_base, img2dataset)
+    source.name: source for source in (
+        Source(cc3m.NAME, cc3m.read, of_lines=True),
+        Source(cc12m.NAME, cc12m.read, of_lines=True),
+        Source(yfcc100m.NAME, yfcc100m.read, of_lines=True),
+        Source(wit.NAME, wit.read),
+        Source(wit_base.NAME, wit_base.read, seeks=True),
+        Source(img2dataset.NAME, img2dataset.read, seeks=True),
+    )
 }
 RANK: dict[str, int] = {name: rank for rank, name in enumerate(SOURCES)}
 """Of pairs with one picture, the one of the source with the lowest rank stays."""
@@ -46,18 +71,49 @@ def pieces(name: str, pattern: str) -> list[Piece]:
     found = []
     for path in expand(img2dataset.metadata_pattern(pattern) if name == img2dataset.NAME else pattern):
         if name == yfcc100m.NAME and "://" not in path and yfcc100m.is_sqlite(path):
-            found += [Piece(name, path, *ids) for ids in yfcc100m.sqlite_ranges(path, SQLITE_ROWS)]
+            found += [Piece(name, path, "sqlite", *ids) for ids in yfcc100m.sqlite_ranges(path, SQLITE_ROWS)]
+        elif SOURCES[name].of_lines and (ranges := tables.line_ranges(path, RANGE_BYTES)):
+            found += [Piece(name, path, "lines", *ends) for ends in ranges]
         else:
             found.append(Piece(name, path))
     return found
 
 
-def rows_of(piece: Piece, settings: Mapping[str, Mapping[str, Any]]) -> Iterator[Row]:
-    """The rows of a piece. `settings` has a source's own by its name: {"yfcc100m": {"caption": "title"}}."""
-    own = settings.get(piece.source, {})
+def rows_of(piece: Piece, settings: SourceSettings = DEFAULTS, first_line: int = 0) -> Iterator[Row]:
+    """The rows of a piece. `first_line` is the number of its first line in the file; see `lines_before`."""
     file = base_name(piece.path)
-    if piece.first is not None and piece.stop is not None:
+    source = SOURCES[piece.source]
+    own = {"settings": settings.yfcc100m} if piece.source == yfcc100m.NAME else {}
+    if piece.kind == "sqlite":
         yield from yfcc100m.read_sqlite(piece.path, file, piece.first, piece.stop, **own)
-        return
-    with open_source(piece.path) as stream:
-        yield from SOURCES[piece.source].read(stream, file, **own)
+    elif piece.kind == "lines":
+        begin = Begin(first_line, tables.first_line(piece.path) if first_line else "")
+        with open_range(piece.path, piece.first, piece.stop) as stream:
+            yield from source.read(stream, file, begin=begin, **own)
+    else:
+        with (open_seekable if source.seeks else open_source)(piece.path) as stream:
+            yield from source.read(stream, file, **own)
+
+
+class LineCount(NamedTuple):
+    """How many lines end in a range of a file."""
+
+    path: str
+    first: int
+    lines: int
+
+
+def count_lines(piece: Piece) -> LineCount:
+    return LineCount(piece.path, piece.first, tables.count_range(piece.path, piece.first, piece.stop))
+
+
+def lines_before(piece: Piece, counts: list[LineCount]) -> int:
+    """The number of the first line that begins in a piece, from what was counted in the pieces of its file."""
+    if not piece.first:
+        return 0
+    parts = {count.first: count.lines for count in counts if count.path == piece.path}  # a file may be named twice
+    return 1 + sum(number for first, number in parts.items() if first < piece.first)
+
+
+for _record in (Piece, LineCount):
+    registry.register_coder(_record, RowCoder)

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from pipeline.sources.tables import Row, caption_and_url
+from pipeline.sources.tables import WHOLE_FILE, Begin, Row, caption_and_url
 
 NAME = "cc12m"
 
 
-def read(stream: BinaryIO, file: str) -> Iterator[Row]:
-    return caption_and_url(stream, file, NAME, caption_first=False)
+def read(stream: BinaryIO, file: str, begin: Begin = WHOLE_FILE) -> Iterator[Row]:
+    return caption_and_url(stream, file, NAME, False, begin)

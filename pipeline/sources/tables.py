@@ -13,6 +13,8 @@ import gzip
 import io
 import os
 import re
+import shutil
+import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO, NamedTuple
@@ -26,11 +28,14 @@ from apache_beam.io.filesystems import FileSystems
 
 from models.errors import UserError
 from pipeline.records import Candidate, Rejected, unreadable
+from pipeline.sources.ranges import RangeLines, bzip2_chunks, count_line_ends, plain_chunks
 
 MAX_ROW_BYTES = 8 << 20
 """A longer row is rejected and not held in memory; the longest published ones, WIT's page texts, are far below."""
 CHUNK_BYTES = 1 << 18
 PARQUET_BATCH_ROWS = 1024
+BZIP2_RATIO = 4  # about how much smaller a text is
+SQLITE_MAGIC = b"SQLite format 3\0"
 
 Row = Candidate | Rejected
 """What a reader yields: one for each row of its file."""
@@ -39,6 +44,16 @@ Row = Candidate | Rejected
 class Line(NamedTuple):
     text: str  # without its line end; undecodable bytes are U+FFFD
     fault: str  # "", or why this can't be a row
+
+
+class Begin(NamedTuple):
+    """Where in its file a stream of lines begins: by default at the beginning."""
+
+    line: int = 0
+    first_line: str = ""  # the file's own first line, if `line` is another
+
+
+WHOLE_FILE = Begin()
 
 
 def expand(pattern: str) -> list[str]:
@@ -60,9 +75,55 @@ def expand(pattern: str) -> list[str]:
 
 @contextlib.contextmanager
 def open_source(path: str) -> Iterator[BinaryIO]:
-    """The file's bytes, decompressed; a plain file's stream can seek."""
+    """The file's bytes, decompressed; a plain file's stream can seek, unless its server sends it only whole."""
     with _open_raw(path) as raw, _decompressed(raw) as stream:
         yield stream
+
+
+@contextlib.contextmanager
+def open_seekable(path: str) -> Iterator[BinaryIO]:
+    """The same; what can't seek is copied to the disk first."""
+    with open_source(path) as stream, contextlib.ExitStack() as stack:
+        if not stream.seekable() or isinstance(stream, gzip.GzipFile | bz2.BZ2File):
+            copy = stack.enter_context(tempfile.TemporaryFile())
+            shutil.copyfileobj(stream, copy, CHUNK_BYTES)
+            copy.seek(0)
+            stream = copy
+        yield stream
+
+
+def line_ranges(path: str, range_bytes: int) -> list[tuple[int, int]]:
+    """Ranges of bytes in which a text file can be read side by side; [] for one that is read whole: a small one, one in
+    a format that does not split (gzip, zstd), one on a server that sends no parts."""
+    with _open_raw(path) as raw:
+        magic = raw.peek(len(SQLITE_MAGIC))[: len(SQLITE_MAGIC)]
+        if not raw.seekable() or magic == SQLITE_MAGIC or magic.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd")):
+            return []
+        size = raw.seek(0, os.SEEK_END)
+    if magic.startswith(b"BZh"):
+        range_bytes //= BZIP2_RATIO
+    return [(first, min(first + range_bytes, size)) for first in range(0, size, range_bytes)] if (
+        size > range_bytes) else []
+
+
+@contextlib.contextmanager
+def open_range(path: str, first: int, stop: int) -> Iterator[RangeLines]:
+    """The lines of one of the ranges of `line_ranges`."""
+    with _open_raw(path) as raw:
+        chunks = bzip2_chunks if raw.peek(3)[:3] == b"BZh" else plain_chunks
+        yield RangeLines(chunks(raw, first, stop), first == 0)
+
+
+def count_range(path: str, first: int, stop: int) -> int:
+    """How many lines end in a range."""
+    with _open_raw(path) as raw:
+        chunks = bzip2_chunks if raw.peek(3)[:3] == b"BZh" else plain_chunks
+        return count_line_ends(chunks(raw, first, stop))
+
+
+def first_line(path: str) -> str:
+    with open_source(path) as stream:
+        return next((line.text for line in lines(stream)), "")
 
 
 def base_name(path: str) -> str:
@@ -74,8 +135,9 @@ def lines(stream: BinaryIO) -> Iterator[Line]:
     """The lines of a text file. A byte-order mark, '\\r' before the line end and empty lines at the end of the file are
     not content. A compressed file that is cut off ends with a line at fault."""
     empty = 0  # empty lines that are content only if another line follows
+    at_beginning = getattr(stream, "at_beginning", True)
     for number, (raw, fault) in enumerate(_split(stream)):
-        if number == 0:
+        if number == 0 and at_beginning:
             raw = raw.removeprefix(codecs.BOM_UTF8)
         raw = raw.removesuffix(b"\r")
         if not raw and not fault:
@@ -87,15 +149,23 @@ def lines(stream: BinaryIO) -> Iterator[Line]:
         if not fault and b"\0" in raw:
             fault = "the row holds a NUL byte"
         yield Line(raw.decode("utf-8", "replace"), fault)
+    if empty and isinstance(stream, RangeLines) and stream.follows():
+        for _ in range(empty):
+            yield Line("", "")
 
 
-def caption_and_url(stream: BinaryIO, file: str, source: str, caption_first: bool) -> Iterator[Row]:
+def caption_and_url(
+    stream: BinaryIO, file: str, source: str, caption_first: bool, begin: Begin = WHOLE_FILE
+) -> Iterator[Row]:
     """Rows of two fields, split at the first tab; quote characters are text. `caption_first` is the published order: a
     header line `caption<TAB>url` or `url<TAB>caption` overrules it, and so does a row in which only one field is a
     URL."""
-    row = 0
-    for number, line in enumerate(lines(stream)):
-        if number == 0 and (header := line.text.strip().lower()) in ("caption\turl", "url\tcaption"):
+    row, header = begin.line, _header(begin.first_line)
+    if header:
+        row -= 1
+        caption_first = header.startswith("caption")
+    for number, line in enumerate(lines(stream), begin.line):
+        if number == 0 and (header := _header(line.text)):
             caption_first = header.startswith("caption")
             continue
         yield _caption_and_url(line, file, row, source, caption_first)
@@ -143,6 +213,12 @@ def field_count_fault(found: int, expected: str) -> str:
     return f"{found} field{'s' * (found != 1)}, expected {expected}"
 
 
+def _header(text: str) -> str:
+    """The line in lower case if it names the two columns, else ""."""
+    text = text.strip().lower()
+    return text if text in ("caption\turl", "url\tcaption") else ""
+
+
 def _caption_and_url(line: Line, file: str, row: int, source: str, caption_first: bool) -> Row:
     if line.fault:
         return unreadable(source, file, row, line.text, line.fault)
@@ -162,7 +238,7 @@ def _caption_and_url(line: Line, file: str, row: int, source: str, caption_first
 def _split(stream: BinaryIO) -> Iterator[tuple[bytes, str]]:
     """The lines as bytes, each with its fault."""
     # read1 hands out what is decoded before it raises at damage; read would lose the whole chunk
-    read = getattr(stream, "read1", stream.read)
+    read = stream.read1 if hasattr(stream, "read1") else stream.read
     tail, dropped = b"", 0  # the line that is not yet complete, and how many more bytes it had
     while True:
         try:

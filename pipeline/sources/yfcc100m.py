@@ -8,39 +8,57 @@ Nickname, device, title, description and tags are form-encoded: '+' is a space."
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import re
 import sqlite3
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import BinaryIO
 from urllib.parse import quote, unquote_plus
 
+import numpy as np
+
+from models.errors import UserError
 from pipeline.captions import is_file_name
 from pipeline.records import Candidate, Reason, Stage, reject, unreadable
-from pipeline.sources.tables import Row, field_count_fault, lines
+from pipeline.sources.tables import SQLITE_MAGIC, WHOLE_FILE, Begin, Row, field_count_fault, lines, open_source
 
 NAME = "yfcc100m"
 CAPTIONS = ("title_and_description", "title", "description")
 """Forms of the caption. The first is the default: a title alone is often only a name, a description is missing from
 most rows, and OpenAI kept rows by their titles and descriptions alike."""
 
-SQLITE_MAGIC = b"SQLite format 3\0"
 TABLE = "yfcc100m_dataset"
 # the columns of the 23-field layout that are used
-PHOTO_ID, TITLE, DESCRIPTION, PAGE_URL, URL, LICENCE, MARKER = 0, 6, 7, 13, 14, 15, 22
+PHOTO_ID, TITLE, DESCRIPTION, MACHINE_TAGS, PAGE_URL, URL, LICENCE, MARKER = 0, 6, 7, 9, 13, 14, 15, 22
 FIELDS = 23
 
 
-def read(stream: BinaryIO, file: str, caption: str = CAPTIONS[0]) -> Iterator[Row]:
+@dataclass(frozen=True)
+class YfccSettings:
+    """What a user may choose of this source."""
+
+    caption: str = CAPTIONS[0]
+    subset: str = ""  # path or URL of a list of photo ids, such as OpenAI's: the other rows go
+    refused_machine_tags: tuple[str, ...] = ()  # rows with a machine tag that begins like one of these go
+
+
+DEFAULT = YfccSettings()
+
+
+def read(
+    stream: BinaryIO, file: str, begin: Begin = WHOLE_FILE, settings: YfccSettings = DEFAULT
+) -> Iterator[Row]:
     """The rows of a text part."""
-    for row, line in enumerate(lines(stream)):
+    for row, line in enumerate(lines(stream), begin.line):
         if row == 0 and line.text.startswith(SQLITE_MAGIC.decode()):
             yield unreadable(NAME, file, row, "", "a sqlite database is read from a local path only: copy it first")
             return
         if line.fault:
             yield unreadable(NAME, file, row, line.text, line.fault)
         else:
-            yield _parse(line.text.split("\t"), line.text, file, row, caption)
+            yield _parse(line.text.split("\t"), line.text, file, row, settings)
 
 
 def is_sqlite(path: str) -> bool:
@@ -62,7 +80,9 @@ def sqlite_ranges(path: str, rows: int) -> list[tuple[int, int]]:
     return [(first, min(first + rows, high + 1)) for first in range(low, high + 1, rows)]
 
 
-def read_sqlite(path: str, file: str, first: int, stop: int, caption: str = CAPTIONS[0]) -> Iterator[Row]:
+def read_sqlite(
+    path: str, file: str, first: int, stop: int, settings: YfccSettings = DEFAULT
+) -> Iterator[Row]:
     """The rows whose ids are in [first, stop). A row's number is its id less one: the same however the ranges lie."""
     row = max(first - 1, 0)
     query = f"SELECT rowid, * FROM {TABLE} WHERE rowid >= ? AND rowid < ? ORDER BY rowid"
@@ -71,7 +91,7 @@ def read_sqlite(path: str, file: str, first: int, stop: int, caption: str = CAPT
             for rowid, *values in database.execute(query, (first, stop)):
                 row = rowid - 1
                 fields = ["" if value is None else str(value) for value in values]
-                yield _parse(fields, "\t".join(fields), file, row, caption)
+                yield _parse(fields, "\t".join(fields), file, row, settings)
                 row += 1
     except sqlite3.Error as error:
         yield unreadable(NAME, file, row, "", f"the sqlite database can't be read from here on: {error}")
@@ -106,26 +126,81 @@ def caption_from(title: str, description: str, form: str = CAPTIONS[0]) -> str:
     return f"{words}{'' if words[-1] in '.,:;!?…' else '.'} {description}"
 
 
-def _parse(fields: Sequence[str], text: str, file: str, row: int, form: str) -> Row:
+@functools.lru_cache(2)
+def subset_ids(path: str) -> np.ndarray:
+    """The photo ids of a subset's list, sorted, uint64: 8 bytes a photo (119 MB for OpenAI's 14,829,396).
+
+    `yfcc100m_subset_data.tsv.bz2`, by which OpenAI named the photos that CLIP saw, has a line number, a photo id and a
+    photo hash in each row and no caption; a list of ids alone will do as well. Raises UserError for another file.
+    """
+    ids, number = [], 0
+    with open_source(path) as stream:
+        part: list[str] = []
+        for number, line in enumerate(lines(stream), 1):
+            fields = line.text.split("\t")
+            identity = fields[1 if len(fields) > 1 else 0].strip()
+            if line.fault or not identity.isdecimal() or len(identity) > 19:
+                if number == 1 and not line.fault:
+                    continue  # a header
+                raise UserError(f"{path}, line {number}: no photo id there; a subset has rows of line number, photo "
+                                "id and hash, or of ids alone")
+            part.append(identity)
+            if len(part) == 1_000_000:
+                ids.append(np.array(part, np.uint64))
+                part = []
+        ids.append(np.array(part, np.uint64))
+    return np.sort(np.concatenate(ids))
+
+
+def is_in(identity: int, ids: np.ndarray) -> bool:
+    place = int(np.searchsorted(ids, np.uint64(identity)))
+    return place < len(ids) and int(ids[place]) == identity
+
+
+def refused_machine_tag(tags: str, refused: Sequence[str]) -> str:
+    """The first of a row's machine tags (still form-encoded, comma-separated) that begins like a refused one."""
+    for tag in tags.split(",") if tags else ():
+        decoded = unquote_plus(tag).strip().casefold()
+        if any(decoded.startswith(prefix.casefold()) for prefix in refused):
+            return decoded
+    return ""
+
+
+def live_url(url: str) -> str:
+    """Where Flickr serves a photo today: the hosts `farm1.` to `farm9.` of the lists redirect there, if they answer at
+    all. For fetching only: the photo's hash, and what names it in a list, is the URL as stored."""
+    return _FARM_URL.sub("https://live.staticflickr.com/", url, count=1)
+
+
+_FARM_URL = re.compile(r"https?://(?:farm\d+\.static\.?flickr\.com|static\.flickr\.com)/(?=\d+/)", re.IGNORECASE)
+
+
+def _parse(fields: Sequence[str], text: str, file: str, row: int, settings: YfccSettings) -> Row:
     stored_hash = ""
     if len(fields) == FIELDS + 2:
         stored_hash = fields[2]
         fields = [fields[1], *fields[3:]]
     if len(fields) != FIELDS:
         return unreadable(NAME, file, row, text, field_count_fault(len(fields), "23 or 25"))
-    if not fields[PHOTO_ID].isdecimal() or fields[MARKER] not in ("0", "1"):
+    if not fields[PHOTO_ID].isdecimal() or len(fields[PHOTO_ID]) > 19 or fields[MARKER] not in ("0", "1"):
         return unreadable(NAME, file, row, text, "the photo id or the marker of a photo or video is not a number")
     if "\0" in text:
         return unreadable(NAME, file, row, text, "the row holds a NUL byte")
     url = fields[URL]
     photo = stored_hash if re.fullmatch("[0-9a-f]{16,32}", stored_hash) else photo_hash(url)
-    caption = caption_from(unquote_plus(fields[TITLE]), unquote_plus(fields[DESCRIPTION]), form)
+    caption = caption_from(unquote_plus(fields[TITLE]), unquote_plus(fields[DESCRIPTION]), settings.caption)
     # A list whose URLs lead elsewhere is somebody's copy: the bucket knows only Flickr's own.
     fallback_urls = (bucket_url(photo),) if _FLICKR_URL.match(url) else ()
     candidate = Candidate(
         NAME, file, row, url, fallback_urls, caption, None, None, fields[LICENCE], fields[PAGE_URL], ""
     )
-    return reject(candidate, Stage.SELECT, Reason.VIDEO) if fields[MARKER] == "1" else candidate
+    if settings.subset and not is_in(int(fields[PHOTO_ID]), subset_ids(settings.subset)):
+        return reject(candidate, Stage.SELECT, Reason.NOT_IN_SUBSET)
+    if fields[MARKER] == "1":
+        return reject(candidate, Stage.SELECT, Reason.VIDEO)
+    if tag := refused_machine_tag(fields[MACHINE_TAGS], settings.refused_machine_tags):
+        return reject(candidate, Stage.SELECT, Reason.MACHINE_TAG, tag)
+    return candidate
 
 
 def _connect(path: str) -> sqlite3.Connection:

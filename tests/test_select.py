@@ -1,0 +1,141 @@
+"""`pairmill select` as a job: exact account, the same bytes whoever worked, interrupted or not."""
+
+from __future__ import annotations
+
+import bz2
+import json
+import random
+
+import pyarrow.parquet as pq
+import pytest
+
+from beam_jobs import select_pairs
+from models.errors import UserError
+from pipeline import dedup, spill
+from pipeline.filters import SelectConfig
+from pipeline.records import Pair, Rejected
+from pipeline.select_stage import Account, Part, outcome_of, plan_parts, read_piece
+from pipeline.sources import DEFAULTS, Piece, yfcc100m
+from tests.conftest import ROOT, files_of
+
+ONE_WORKER = ["--direct_num_workers=1"]
+SOURCES = ROOT / "sample" / "sources"
+FILES = (("cc3m", "cc3m.tsv"), ("cc12m", "cc12m.tsv"), ("yfcc100m", "yfcc100m_dataset-*"),
+         ("wit", "wit_v1.sample.tsv.gz"))
+
+
+@pytest.fixture(scope="module")
+def sources() -> list[str]:
+    return [f"--source={name}={SOURCES / pattern}" for name, pattern in FILES]
+
+
+@pytest.fixture(scope="module")
+def selected(sources, tmp_path_factory):
+    output = tmp_path_factory.mktemp("selected")
+    assert select_pairs.main([*sources, "--rows-per-file=100", f"--output={output}", *ONE_WORKER]) == 0
+    return output
+
+
+def test_the_account_is_exact(selected):
+    pairs, rejects = (pq.read_table(selected / name).to_pylist() for name in ("pairs", "rejects"))
+    ledger = json.loads((selected / "ledger.json").read_text())["sources"]
+    assert sum(account["read"] for account in ledger.values()) == len(pairs) + len(rejects) == 506
+    for name, account in ledger.items():
+        assert account["kept"] == sum(row["source"] == name for row in pairs)
+        for reason, number in account["rejected"]["select"].items():
+            assert number == sum((row["source"], row["reason"]) == (name, reason) for row in rejects)
+    assert {row["stage"] for row in rejects} == {"select"}
+    assert len({row["key"] for row in pairs}) == len(pairs)
+    assert len(list((selected / "pairs").iterdir())) == len(list((selected / "rejects").iterdir())) == 6
+
+
+@pytest.mark.parametrize("workers", [["--direct_num_workers=2"], [*ONE_WORKER, "--direct_runner_bundle_repeat=2"]])
+def test_the_same_bytes_whoever_works(selected, sources, workers, tmp_path, run_pairmill):
+    done = run_pairmill("select", *sources, "--rows-per-file=100", f"--output={tmp_path / 'out'}", *workers)
+    assert done.returncode == 0, done.stderr
+    assert files_of(tmp_path / "out") == files_of(selected)
+
+
+def test_dry_run_only_counts(selected, sources, tmp_path):
+    assert select_pairs.main([*sources, f"--output={tmp_path}", "--dry-run", *ONE_WORKER]) == 0
+    assert set(files_of(tmp_path)) == {"ledger.json", "settings.json"}
+    assert (tmp_path / "ledger.json").read_text() == (selected / "ledger.json").read_text()
+
+
+def account(tmp_path, lines: bytes, number: int = 0) -> Account:
+    path = tmp_path / f"cc3m-{number}.tsv"
+    path.write_bytes(lines)
+    return read_piece((number, Piece("cc3m", str(path))), [], SelectConfig(), DEFAULTS, str(tmp_path))
+
+
+def test_a_piece_that_is_done_is_not_read_again(tmp_path, monkeypatch):
+    made = account(tmp_path, b"a brown dog on the beach\thttp://a.example/1.jpg\n")
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.select_stage.rows_of", None)
+        assert account_again(tmp_path) == made
+    (tmp_path / "cc3m-0.tsv").write_bytes(b"")  # another file by now
+    assert account_again(tmp_path).rows == 0
+
+
+def account_again(tmp_path) -> Account:
+    return read_piece((0, Piece("cc3m", f"{tmp_path}/cc3m-0.tsv")), [], SelectConfig(), DEFAULTS, str(tmp_path))
+
+
+def test_the_parts_hold_every_row_once_whatever_their_number(tmp_path, monkeypatch):
+    monkeypatch.setattr(spill, "SPILL_ROWS", 300)
+    draw = random.Random(0)
+    accounts = [account(tmp_path, b"".join(
+        b"a brown dog on the beach number %d\thttp%s://a.example/%d.jpg\n" % (n, draw.choice([b"", b"s"]),
+                                                                             draw.randrange(800))
+        for n in range(1000)), number) for number in range(2)]
+    assert len(accounts[0].spills) == 4
+
+    def rows(parts):
+        return sorted(tuple(row.values()) for part in parts
+                      for row in outcome_of(part, accounts, str(tmp_path)).to_pylist())
+
+    whole = rows([Part(0, 1)])
+    kept = [row for row in whole if not row[-4]]
+    assert len(whole) == 2000 and len(kept) == len({dedup.normalised_url(row[4]) for row in whole})
+    assert {row[2] for row in whole if row[-4] == "duplicate_url"} == {"cc3m-0.tsv", "cc3m-1.tsv"}
+    assert rows(plan_parts(2000, 300)) == rows(plan_parts(10**9, 1)) == whole
+
+
+def test_duplicates_are_the_ones_that_first_of_leaves(tmp_path):
+    made = account(tmp_path, b"".join(b"a brown dog on the beach %d\thttp://a.example/%d.jpg\n" % (n, n % 7)
+                                      for n in range(50)))
+    table = outcome_of(Part(0, 1), [made], str(tmp_path)).to_pylist()
+    pairs = [Pair(**{name: row[name] for name in Pair._fields}) for row in table]
+    first = {dedup.first_of([pair for pair in pairs if pair.url == url]).key for url in {pair.url for pair in pairs}}
+    assert {row["key"] for row in table if not row["reason"]} == first
+    assert {row["detail"].removeprefix("kept ") for row in table if row["reason"]} == first
+    assert [row["row"] for row in table] == list(range(50))
+
+
+def test_yfcc_options_reach_the_parser(tmp_path):
+    lines = bz2.decompress((SOURCES / "yfcc100m_dataset-1.bz2").read_bytes()).decode().splitlines()
+    photos = [fields for line in lines if len(fields := line.split("\t")) == 25 and fields[-1] == "0"]
+    chosen = photos[:20]
+    (tmp_path / "subset.tsv.bz2").write_bytes(bz2.compress("".join(
+        f"{n}\t{fields[1]}\t{fields[2]}\n" for n, fields in enumerate(chosen)).encode()))
+    options = [f"--source=yfcc100m={SOURCES}/yfcc100m_dataset-1.bz2", f"--yfcc-subset={tmp_path}/subset.tsv.bz2",
+               "--yfcc-refuse-machine-tag=sample:part", "--yfcc-caption=title"]
+    assert select_pairs.main([*options, f"--output={tmp_path / 'out'}", *ONE_WORKER]) == 0
+    rejected = json.loads((tmp_path / "out" / "ledger.json").read_text())["sources"]["yfcc100m"]["rejected"]["select"]
+    outside = sum(fields[1] not in {each[1] for each in chosen} for fields in photos)
+    tagged = sum("sample%3Apart" in fields[11] for fields in photos if fields[1] in {each[1] for each in chosen})
+    assert rejected["not_in_subset"] >= outside > 10 and rejected["machine_tag"] == tagged > 0
+    settings = json.loads((tmp_path / "out" / "settings.json").read_text())["select"]["yfcc100m"]
+    assert settings["caption"] == "title" and settings["refused_machine_tags"] == ["sample:part"]
+
+
+def test_a_subset_that_is_none(tmp_path):
+    (tmp_path / "no.tsv").write_text("a\tb\nc\td\n")
+    with pytest.raises(UserError, match=r"no\.tsv, line 2: no photo id"):
+        yfcc100m.subset_ids(f"{tmp_path}/no.tsv")
+
+
+def test_a_reject_keeps_what_it_says():
+    reject = Rejected("k" * 32, "cc3m", "f", 3, "", "select", "malformed_row", "1 field, expected 2")
+    row = spill._row(reject)
+    assert len(row) == len(spill.ROWS) and row[spill.ROWS.get_field_index("detail")] == reject.detail
