@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     sources = options.source_settings(args)
     fetch, pictures = options.fetch_config(args), options.picture_config(args)
     encode = options.encode_config(args, beam_options)
-    settings = {"select": options.select_settings(args), "fetch": options.fetch_settings(args),
+    settings = {"select": options.select_settings(args, pieces), "fetch": options.fetch_settings(args),
                 "encode": options.encode_settings(args)}
     parts = options.dataset_parts(encode, settings, {piece.source for piece in pieces})
     options.prepare_output(args.output, "build", options.identity(parts), "manifest.json", args.overwrite)

@@ -33,6 +33,7 @@ from pipeline.manners import shared_folder
 from pipeline.parquet import ROWS_PER_FILE
 from pipeline.pictures import PictureConfig
 from pipeline.progress import ShowProgress
+from pipeline.provenance import provenance
 from pipeline.shards import PAIRS_PER_SHARD, DatasetParts
 from pipeline.sources import SOURCES, Piece, SourceSettings, pieces, yfcc100m
 from pipeline.sources.yfcc100m import YfccSettings
@@ -44,7 +45,7 @@ from pipeline.version import VERSION
 # The name is spelled out: "DirectRunner" would first try to download and start a Go program.
 LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 OUR_FILES = re.compile(
-    r"(manifest|ledger|settings|text_tokenizer)\.json|(train|val|index|rejects|pairs|_work)/.*"
+    r"(manifest|ledger|settings|text_tokenizer|croissant)\.json|README\.md|(train|val|index|rejects|pairs|_work)/.*"
     r"|\d{5,}(\.tar|\.parquet|_stats\.json)|(.*/)?\.[^/]*\.tmp")
 
 
@@ -223,9 +224,10 @@ def source_pieces(patterns: list[str]) -> list[Piece]:
 # --- settings, as they go into the manifest: what decides the result, not how it is computed ------------------------
 
 
-def select_settings(args: argparse.Namespace) -> dict[str, Any]:
+def select_settings(args: argparse.Namespace, pieces: list[Piece]) -> dict[str, Any]:
     own = dataclasses.asdict(source_settings(args))
-    return {"sources": args.source} | dataclasses.asdict(select_config(args)) | own
+    files = provenance(dict.fromkeys(piece.path for piece in pieces))
+    return {"sources": args.source, "files": files} | dataclasses.asdict(select_config(args)) | own
 
 
 def fetch_settings(args: argparse.Namespace) -> dict[str, Any]:

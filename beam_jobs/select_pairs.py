@@ -20,7 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
     args, beam_options = options.parse(parser, arguments)
     pieces, config = options.source_pieces(args.source), options.select_config(args)
     sources = options.source_settings(args)
-    settings = {"select": options.select_settings(args)}
+    settings = {"select": options.select_settings(args, pieces)}
     options.prepare_output(args.output, "select", settings | {"dry_run": args.dry_run}, "ledger.json", args.overwrite)
 
     def build(pipeline: beam.Pipeline) -> None:

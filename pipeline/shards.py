@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 import numpy as np
@@ -13,7 +14,7 @@ from apache_beam.coders import RowCoder, registry
 
 from models import dataset
 from models.dataset import File, ImageTokenizerInfo, Manifest, Shard, TextTokenizerInfo
-from pipeline import ledger, storage
+from pipeline import cards, ledger, storage
 from pipeline.finish import remove_others
 from pipeline.parquet import INDEX, WrittenFile, grouped_by_hash, key_hash, table_bytes, write_file
 from pipeline.records import Record
@@ -31,6 +32,8 @@ class WrittenShard(NamedTuple):
     pairs: int
     bytes: int
     sha256: str
+    sources: Mapping[str, int]  # source -> pairs
+    licences: Mapping[str, int]  # as the sources state them -> pairs
     index: WrittenFile
 
 
@@ -64,11 +67,14 @@ def write_shard(output: str, split: str, draws: int, group: tuple[int, Iterable[
     name = f"{number:05d}-of-{of:05d}"
     path = f"{split}/{name}.tar"
     data = dataset.tar_bytes(
-        (record.key, dataset.pack_sample(record.caption, record.tokens, record.codes, draws)) for record in records)
+        (record.key, dataset.pack_sample(record.caption, record.tokens, record.codes, draws), record.source)
+        for record in records)
     shard = write_file(output, path, data)
     rows = [index_row(record, draws, path, position) for position, record in enumerate(records)]
     index = write_file(output, f"index/{split}-{name}.parquet", table_bytes(rows, INDEX))
-    return WrittenShard(path, split, len(records), shard.bytes, shard.sha256, index)
+    return WrittenShard(path, split, len(records), shard.bytes, shard.sha256,
+                        dict(Counter(record.source for record in records)),
+                        dict(Counter(record.licence for record in records)), index)
 
 
 def index_row(record: Record, draws: int, shard: str, position: int) -> dict:
@@ -94,18 +100,29 @@ class DatasetParts:
 def finish_dataset(output: str, parts: DatasetParts, shards: list[WrittenShard], rejects: list[WrittenFile],
                    counts: list[ledger.Count]) -> None:
     """Removes what an earlier, interrupted run left under other names, then writes ledger, tokenizer and manifest."""
-    account = ledger.to_json(ledger.build_ledger(counts, parts.sources))
-    files = [*rejects, *(shard.index for shard in shards), write_file(output, "ledger.json", account),
+    account = ledger.build_ledger(counts, parts.sources)
+    named = [write_file(output, "ledger.json", ledger.to_json(account)),
              write_file(output, "text_tokenizer.json", parts.text_tokenizer_json.encode())]
     manifest = Manifest(
-        shards=tuple(Shard(*shard[:-1]) for shard in sorted(shards)),
+        shards=tuple(Shard(*shard[:6]) for shard in sorted(shards, key=lambda shard: shard.path)),
         image_tokenizer=parts.image_tokenizer,
         text_tokenizer=parts.text_tokenizer,
         draws=parts.draws,
         settings=parts.settings,
         versions=parts.versions,
-        files=tuple(File(*file) for file in sorted(files)),
     )
+    licences = sum((Counter(shard.licences) for shard in shards), Counter())
+    files = [*rejects, *(shard.index for shard in shards), *named,
+             *write_cards(output, manifest, account, licences, named)]
+    manifest = dataclasses.replace(manifest, files=tuple(File(*file) for file in sorted(files)))
     ours = {shard.path for shard in shards} | {file.path for file in files}
     remove_others(output, (*FOLDERS, f"{WORK_FOLDER}/units"), ours)
     storage.write_whole(storage.join(output, "manifest.json"), manifest.to_json().encode())
+
+
+def write_cards(output: str, manifest: Manifest, account: dict[str, Any], licences: Mapping[str, int],
+                named: list[WrittenFile]) -> list[WrittenFile]:
+    """README.md and croissant.json, which name some files with their hash."""
+    description = cards.croissant(manifest, licences, [File(*file) for file in named])
+    return [write_file(output, cards.README, cards.data_card(manifest, account, licences)),
+            write_file(output, cards.CROISSANT, description)]

@@ -76,7 +76,7 @@ def expand(pattern: str) -> list[str]:
 @contextlib.contextmanager
 def open_source(path: str) -> Iterator[BinaryIO]:
     """The file's bytes, decompressed; a plain file's stream can seek, unless its server sends it only whole."""
-    with _open_raw(path) as raw, _decompressed(raw) as stream:
+    with open_raw(path) as raw, _decompressed(raw) as stream:
         yield stream
 
 
@@ -95,7 +95,7 @@ def open_seekable(path: str) -> Iterator[BinaryIO]:
 def line_ranges(path: str, range_bytes: int) -> list[tuple[int, int]]:
     """Ranges of bytes in which a text file can be read side by side; [] for one that is read whole: a small one, one in
     a format that does not split (gzip, zstd), one on a server that sends no parts."""
-    with _open_raw(path) as raw:
+    with open_raw(path) as raw:
         magic = raw.peek(len(SQLITE_MAGIC))[: len(SQLITE_MAGIC)]
         if not raw.seekable() or magic == SQLITE_MAGIC or magic.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd")):
             return []
@@ -109,14 +109,14 @@ def line_ranges(path: str, range_bytes: int) -> list[tuple[int, int]]:
 @contextlib.contextmanager
 def open_range(path: str, first: int, stop: int) -> Iterator[RangeLines]:
     """The lines of one of the ranges of `line_ranges`."""
-    with _open_raw(path) as raw:
+    with open_raw(path) as raw:
         chunks = bzip2_chunks if raw.peek(3)[:3] == b"BZh" else plain_chunks
         yield RangeLines(chunks(raw, first, stop), first == 0)
 
 
 def count_range(path: str, first: int, stop: int) -> int:
     """How many lines end in a range."""
-    with _open_raw(path) as raw:
+    with open_raw(path) as raw:
         chunks = bzip2_chunks if raw.peek(3)[:3] == b"BZh" else plain_chunks
         return count_line_ends(chunks(raw, first, stop))
 
@@ -285,7 +285,8 @@ def _decompressed(raw: io.BufferedReader) -> contextlib.AbstractContextManager[B
     return raw
 
 
-def _open_raw(path: str) -> io.BufferedReader:
+def open_raw(path: str) -> io.BufferedReader:
+    """The file's bytes as they are."""
     try:
         if not _scheme(path):
             return open(path, "rb")  # the caller's `with` closes it
