@@ -23,6 +23,7 @@ COMMANDS = {
     "train-dvae": ("models.train_dvae", "pictures to an image tokenizer"),
     "train": ("models.train", "a dataset to a transformer"),
     "generate": ("models.generate", "text to pictures"),
+    "serve": ("models.server", "text to pictures, as a page and over HTTP"),
 }
 
 

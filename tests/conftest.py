@@ -15,7 +15,12 @@ from made_pictures import gzip_bomb, text_bomb
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # the sample is no installed package
 
+from helpers_dataset import one_thread, write_dataset  # noqa: E402
+
 from models.dvae import DVAE, DVAEConfig, save_dvae  # noqa: E402
+from models.image_tokenizers import load_image_tokenizer  # noqa: E402
+from models.train import TrainingConfig, train  # noqa: E402
+from models.transformer import SIZES  # noqa: E402
 from sample import serve  # noqa: E402
 
 
@@ -50,6 +55,17 @@ def tiny_dvae(tmp_path_factory) -> str:
     path = tmp_path_factory.mktemp("tokenizer") / "dvae.safetensors"
     save_dvae(DVAE(DVAEConfig(hidden=8, vocabulary=64, decoder_input=16, image_size=64)), path)
     return f"dvae:{path}"
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tiny_dvae, tmp_path_factory) -> Path:
+    """A transformer trained for two steps, on pictures of 8 x 8 codes."""
+    base = tmp_path_factory.mktemp("checkpoint")
+    write_dataset(base / "dataset", train=(4,), val=(), image=load_image_tokenizer(tiny_dvae).info)
+    with one_thread(), pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SIZES, "tiny", (3, 2, 32))
+        train(base / "dataset", "tiny", TrainingConfig(2, 4, 1e-2), base / "run")
+    return base / "run"
 
 
 @pytest.fixture(scope="session")

@@ -14,11 +14,8 @@ from models import generate as drawing
 from models.dvae import DVAE, DVAEConfig, save_dvae
 from models.errors import UserError
 from models.generate import Artist, Knobs, Order, Sampling, Task, choose, draw, load_artist, picture_grid, picture_seed
-from models.image_tokenizers import load_image_tokenizer
 from models.ranking import Ranking
-from models.train import TrainingConfig, train
-from models.transformer import SIZES
-from tests.helpers_dataset import one_thread, write_dataset
+from tests.helpers_dataset import one_thread
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -28,14 +25,8 @@ def quick():
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tiny_dvae, tmp_path_factory) -> Path:
-    """Trained for two steps, on pictures of 8 x 8 codes."""
-    base = tmp_path_factory.mktemp("generate")
-    write_dataset(base / "dataset", train=(4,), val=(), image=load_image_tokenizer(tiny_dvae).info)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(SIZES, "tiny", (3, 2, 32))
-        train(base / "dataset", "tiny", TrainingConfig(2, 4, 1e-2), base / "run")
-    return base / "run"
+def checkpoint(tiny_checkpoint) -> Path:
+    return tiny_checkpoint
 
 
 @pytest.fixture(scope="module")
