@@ -22,13 +22,13 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' \
 	  || { echo "pairmill needs Python 3.10 to 3.12; name one: make PYTHON=python3.11 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV) || { echo "no venv in this Python; on Debian: apt-get install python3-venv"; exit 1; }
-	$(PIP) --editable '.[pipeline]'
+	$(PIP) --editable '.[pipeline,serve]'
 	@touch $@
 
 # What only tests need: pytest, ruff, stock webdataset, Beam's Dataflow parts for checking the graph, and the dVAE of
 # openai/DALL-E for parity (without torchvision, which it names but does not import).
 $(DEV_STAMP): $(STAMP)
-	$(PIP) --editable '.[pipeline,gcp,dev]'
+	$(PIP) --editable '.[pipeline,serve,gcp,dev]'
 	$(PIP) --no-deps DALL-E==0.1
 	@touch $@
 

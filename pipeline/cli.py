@@ -66,7 +66,7 @@ def _load(module: str) -> Callable[[list[str]], int]:
         if error.name and error.name.split(".")[0] in ("models", "pipeline", "beam_jobs"):
             raise
         raise UserError(
-            f"the package {error.name} is not installed; `pip install 'pairmill[pipeline]'` brings it") from None
+            f"the package {error.name} is not installed; `pip install 'pairmill[pipeline,serve]'` brings it") from None
 
 
 def usage() -> str:
