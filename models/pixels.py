@@ -13,12 +13,14 @@ import re
 import struct
 import warnings
 from collections.abc import Callable, Iterator
-from typing import BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import cv2  # area interpolation with exact fractional weights, as TensorFlow's AREA; Pillow's BOX has none
 import numpy as np
-import torch
 from PIL import Image, UnidentifiedImageError
+
+if TYPE_CHECKING:  # fetching needs pixels, not torch, which takes 200 MB of every worker
+    import torch
 
 LOGIT_LAPLACE_EPS = 0.1  # appendix A.3: keeps phi(x) off 0 and 1, where the logit is infinite
 MAX_PIXELS = 100_000_000  # a 100-megapixel picture takes 300 MB as RGB, and 700 MB while it is decoded
@@ -124,12 +126,12 @@ def to_rgb(image: Image.Image) -> np.ndarray:
     try:
         with _quiet_pillow():
             image.load()
-            orientation = _orientation(image)
+            orientation = orientation_of(image)
         rgb_HWC = _deep_grey_to_rgb(image) if image.mode[0] in "IF" else _in_strips(image)
     except Exception as error:  # as above
         raise PictureError(_message(error)) from error
     image.close()
-    return _turned(rgb_HWC, orientation)
+    return turned(rgb_HWC, orientation)
 
 
 @contextlib.contextmanager
@@ -173,7 +175,7 @@ def _deep_grey_to_rgb(image: Image.Image) -> np.ndarray:
     return np.repeat(grey[:, :, None], 3, axis=2)
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation_of(image: Image.Image) -> int:
     """What EXIF says, 1 to 8. Data that do not parse turn nothing: viewers show such a picture as it lies."""
     try:
         said = image.getexif().get(_ORIENTATION)
@@ -182,7 +184,8 @@ def _orientation(image: Image.Image) -> int:
     return said if said in range(1, 9) else 1
 
 
-def _turned(rgb_HWC: np.ndarray, orientation: int) -> np.ndarray:
+def turned(rgb_HWC: np.ndarray, orientation: int) -> np.ndarray:
+    """Upright, from what lies as an EXIF orientation of 1 to 8 says."""
     if orientation in (5, 6, 7, 8):
         rgb_HWC = rgb_HWC.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
@@ -251,13 +254,15 @@ def dvae_crop(width: int, height: int, size: int, integers: Integers) -> tuple[C
 
 def to_tensor(views_BHWC: np.ndarray) -> torch.Tensor:
     """uint8 [B, H, W, 3] to float32 [B, 3, H, W] in 0..1, laid out channels-last (what convolutions run fastest on)."""
+    import torch
+
     x_BCHW = torch.from_numpy(views_BHWC).permute(0, 3, 1, 2)
     return x_BCHW.to(torch.float32, memory_format=torch.channels_last) / 255
 
 
 def to_uint8(x_BCHW: torch.Tensor) -> np.ndarray:
     """float [B, 3, H, W] in 0..1 to uint8 [B, H, W, 3]."""
-    return (x_BCHW.float().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+    return (x_BCHW.float().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
 
 
 def phi(x: torch.Tensor) -> torch.Tensor:

@@ -20,9 +20,9 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from pipeline.download import Body, Downloads, FetchConfig
+from pipeline.download import Body, Downloads, FetchConfig, Size
 from pipeline.manners import MAX_BACK_OFF_S, FetchFailed, back_off_s
-from pipeline.pictures import PictureConfig, PictureRejected, decode, usable_size
+from pipeline.pictures import Decoded, PictureConfig, PictureRejected, decode_for, usable_size
 from pipeline.records import PASSING_REASONS, Pair, Reason, Rejected, Stage, reject
 
 DECODING_THREADS = 2
@@ -34,17 +34,25 @@ class Fetched(NamedTuple):
 
     pair: Pair
     data: bytes  # as served
-    rgb_HWC: np.ndarray  # upright, uint8
+    rgb_HWC: np.ndarray  # upright, uint8; may be at a reduced scale
     sha256: str  # of data
+    whole_size: Size | None = None  # px, width and height, if rgb_HWC is reduced
+
+    @property
+    def size(self) -> Size:
+        """Width and height in px of the whole picture, upright."""
+        return self.whole_size or (self.rgb_HWC.shape[1], self.rgb_HWC.shape[0])
 
 
-def fetch_pictures(pairs: Iterable[Pair], config: FetchConfig, pictures: PictureConfig) -> Iterator[Fetched | Rejected]:
-    """One outcome for each pair, in the order in which they are done.
+def fetch_pictures(pairs: Iterable[Pair], config: FetchConfig, pictures: PictureConfig,
+                   side: int | None = None) -> Iterator[Fetched | Rejected]:
+    """One outcome for each pair, in the order in which they are done. A caller that makes the shorter sides `side` px
+    long may get reduced pictures, never below that.
 
     The event loop runs in a thread of its own and waits while the caller is busy: at most `connections` pictures, and
     `memory_bytes` of them, are held at once.
     """
-    engine = _Engine(interleave_hosts(pairs), config, pictures)
+    engine = _Engine(interleave_hosts(pairs), config, pictures, side)
     engine.start()
     try:
         while (outcome := engine.outcomes.get()) is not None:
@@ -81,9 +89,9 @@ def _host_of(url: str) -> str:
 class _Engine(threading.Thread):
     """The thread of the event loop, as the caller's thread sees it."""
 
-    def __init__(self, pairs: list[Pair], config: FetchConfig, pictures: PictureConfig):
+    def __init__(self, pairs: list[Pair], config: FetchConfig, pictures: PictureConfig, side: int | None):
         super().__init__(name="fetch", daemon=True)
-        self._pairs, self._config, self._pictures = pairs, config, pictures
+        self._pairs, self._config, self._pictures, self._side = pairs, config, pictures, side
         self._begun = threading.Event()
         self._cancel: Callable[[], object] | None = None
         self.outcomes: queue.SimpleQueue[Fetched | Rejected | BaseException | None] = queue.SimpleQueue()
@@ -102,7 +110,7 @@ class _Engine(threading.Thread):
         self._begun.set()
         with concurrent.futures.ThreadPoolExecutor(DECODING_THREADS, "decode") as decoders:
             async with Downloads(self._config, self._pictures) as downloads:
-                self._fetcher = _Fetcher(downloads, decoders, self._config, self._pictures)
+                self._fetcher = _Fetcher(downloads, decoders, self._config, self._pictures, self._side)
 
                 async def fetch(pair: Pair) -> None:
                     self.outcomes.put(await self._fetcher.fetch(pair))
@@ -133,8 +141,9 @@ class _Fetcher:
     """Pair -> picture, or the reason why not. A picture's place in the room is kept until it is released."""
 
     def __init__(self, downloads: Downloads, decoders: concurrent.futures.Executor, config: FetchConfig,
-                 pictures: PictureConfig):
+                 pictures: PictureConfig, side: int | None):
         self._downloads, self._decoders, self._config, self._pictures = downloads, decoders, config, pictures
+        self._side = side
         self._memory = _Memory(config.memory_bytes)
 
     async def fetch(self, pair: Pair) -> Fetched | Rejected:
@@ -170,9 +179,10 @@ class _Fetcher:
         try:
             size = body.size or await loop.run_in_executor(self._decoders, usable_size, body.file, self._pictures)
             taken = await self._memory.take(body.length + size[0] * size[1] * DECODING_BYTES)
-            data, rgb_HWC, sha256 = await loop.run_in_executor(self._decoders, _decode, body.file, self._pictures)
-            kept = self._memory.parts(len(data) + rgb_HWC.nbytes)
-            return Fetched(pair, data, rgb_HWC, sha256)
+            data, picture, sha256 = await loop.run_in_executor(self._decoders, _decode, body.file, self._pictures,
+                                                               self._side)
+            kept = self._memory.parts(len(data) + picture.rgb_HWC.nbytes)
+            return Fetched(pair, data, picture.rgb_HWC, sha256, (picture.width, picture.height))
         finally:
             body.file.close()
             self._memory.give(taken - kept)
@@ -188,10 +198,10 @@ class _Fetcher:
             await self._downloads.room.acquire()
 
 
-def _decode(file: BinaryIO, pictures: PictureConfig) -> tuple[bytes, np.ndarray, str]:
+def _decode(file: BinaryIO, pictures: PictureConfig, side: int | None) -> tuple[bytes, Decoded, str]:
     file.seek(0)
     data = file.read()
-    return data, decode(data, pictures), hashlib.sha256(data).hexdigest()
+    return data, decode_for(data, pictures, side), hashlib.sha256(data).hexdigest()
 
 
 class _Memory:

@@ -59,7 +59,8 @@ def fetch_unit(unit: Unit, output: str, fetch: FetchConfig, pictures: PictureCon
             if rows[key]["status"] != "success":
                 writer.add(_rejected(rows[key]))
                 done.add(key)
-        for outcome in fetch_pictures([pair for pair in unit.pairs if pair.key not in done], fetch, pictures):
+        pending = [pair for pair in unit.pairs if pair.key not in done]
+        for outcome in fetch_pictures(pending, fetch, pictures, store.resize or 1):
             writer.add(outcome)
         if finished:  # not any more, while the files are replaced
             storage.delete(output, [f"{unit.number:05d}_stats.json"])

@@ -72,7 +72,7 @@ class Stored(NamedTuple):
 
 
 def to_stored(picture: Fetched, config: StoreConfig) -> Stored:
-    height, width = picture.rgb_HWC.shape[:2]
+    width, height = picture.size
     if not config.resize:
         return Stored(picture.data, suffix(picture.data), width, height)
     rgb_HWC, scale = picture.rgb_HWC, config.resize / min(width, height)
@@ -117,7 +117,7 @@ class ShardWriter:
             return
         stored, key = to_stored(outcome, self._config), outcome.pair.key
         self._keep(key, stored.data)
-        height, width = outcome.rgb_HWC.shape[:2]
+        width, height = outcome.size
         self._rows[key] = {
             "status": "success", "width": stored.width, "height": stored.height, "original_width": width,
             "original_height": height, "sha256": outcome.sha256, "suffix": stored.suffix,

@@ -133,22 +133,22 @@ class HostGate:
             if self._closed:
                 reason, detail = self._closed
                 raise FetchFailed(reason, detail, final=True)
-            if (wait_s := self._clock.next_start() - time.monotonic()) > 0:
-                await asyncio.sleep(wait_s)
-                continue
             await room.acquire()
             held = contextlib.ExitStack()
-            slot = not self._shared or self._shared.take_slot(self._limits.connections, held)
-            if slot and self._claim_start():
-                return held
+            if not self._shared or self._shared.take_slot(self._limits.connections, held):
+                wait_s = self._claim_start()
+                if wait_s <= 0:
+                    return held
+            else:
+                wait_s = random.uniform(0.5, 1.5) * _POLL_S
             held.close()
             room.release()
-            if not slot:
-                await asyncio.sleep(random.uniform(0.5, 1.5) * _POLL_S)
+            await asyncio.sleep(wait_s)
 
-    def _claim_start(self) -> bool:
+    def _claim_start(self) -> float:
+        """Seconds until the next request may start; 0 or less if it may now, which is then taken."""
         now, interval_s = time.monotonic(), 1 / self._limits.rate
-        return self._clock.move(lambda start: now + interval_s if start <= now else start) <= now
+        return self._clock.move(lambda start: now + interval_s if start <= now else start) - now
 
     def answered(self) -> None:
         self._failures = 0
@@ -177,9 +177,6 @@ class _Clock:
 
     def __init__(self) -> None:
         self._start = 0.0
-
-    def next_start(self) -> float:
-        return self._start
 
     def move(self, change: Callable[[float], float]) -> float:
         """Returns what it was before."""
@@ -211,9 +208,6 @@ class _SharedHost:
             held.callback(os.close, file)
             return True
         return False
-
-    def next_start(self) -> float:
-        return self.move(lambda start: start)
 
     def move(self, change: Callable[[float], float]) -> float:
         file = self._open("clock")

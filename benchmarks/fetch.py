@@ -1,0 +1,288 @@
+"""Pictures/s, processor time and memory of `pairmill fetch --resize 256`, beside img2dataset on the same list.
+
+    python -m benchmarks.fetch [--pairs N] [--rounds R] [--latency-pairs N] [--img2dataset PROGRAM]
+
+Photographs of about 100 KB are made from those in `sample/` and served on the loopback, by nginx if it is installed
+(Debian: apt-get install nginx-light), else by benchmarks/web_server.py. Both programs write JPEGs of 256 px on the
+shorter side into tar files, with captions and hashes; they take turns, and of each the best round counts. Then both
+fetch from 200 hosts that answer after 50 to 2,000 ms, one URL in ten failing; there pairmill keeps its default limits.
+img2dataset: pip install img2dataset==1.47.0, here or in an environment of its own, named by --img2dataset.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import itertools
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import simplejpeg
+
+from models import pixels
+from pipeline.ledger import build_ledger, write_ledger
+from pipeline.parquet import PAIRS, table_bytes, write_file
+from pipeline.records import Pair
+from pipeline.stats import table
+
+SAMPLE = Path(__file__).parent.parent / "sample" / "images"
+PHOTOGRAPHS = 400  # different ones; a query tells the URLs apart
+SIDE = 256
+HOSTS = 200
+SET_CHILD_SUBREAPER = 36  # of prctl(2)
+
+
+class Run(NamedTuple):
+    """What one run of a program took."""
+
+    pictures: int
+    seconds: float
+    cpu_s: float  # of all its processes
+    memory_mb: float  # of all its processes, at the worst moment, shared pages counted once
+    process_mb: float  # of the largest
+
+
+# --- what is fetched -------------------------------------------------------------------------------------------------
+
+
+def make_photographs(folder: Path) -> float:
+    """Four pictures of the sample side by side, scaled to 640 to 1,280 px wide. Returns the mean size in bytes."""
+    pictures = [pixels.decode_rgb(path.read_bytes()) for path in sorted(SAMPLE.glob("*.jpg"))]
+    tiles = [rgb_HWC[:240, :360] for rgb_HWC in pictures if rgb_HWC.shape[0] >= 240 and rgb_HWC.shape[1] >= 360]
+    rng = np.random.default_rng(0)
+    sizes = []
+    for number in range(PHOTOGRAPHS):
+        four = [tiles[i] for i in rng.choice(len(tiles), 4, replace=False)]
+        joined = np.vstack([np.hstack(four[:2]), np.hstack(four[2:])])
+        width = int(rng.integers(640, 1281))
+        scaled = cv2.resize(joined, (width, width * 2 // 3), interpolation=cv2.INTER_CUBIC)
+        data = simplejpeg.encode_jpeg(scaled, quality=int(rng.integers(75, 91)), colorsubsampling="420")
+        (folder / f"{number}.jpg").write_bytes(data)
+        sizes.append(len(data))
+    return sum(sizes) / len(sizes)
+
+
+def write_lists(folder: Path, urls: list[str]) -> None:
+    """The same list for both: pairs of `pairmill select`, and a Parquet file for img2dataset."""
+    captions = [f"photograph number {number} of a list" for number in range(len(urls))]
+    pairs = [Pair(key=f"{number * 0x9E3779B97F4A7C15 % 2**64:016x}{0:016x}", source="cc3m", file="list.tsv", row=number,
+                  url=url, fallback_urls=[], caption=caption, raw_caption=caption, width=None, height=None, licence="",
+                  page_url="", split="train") for number, (url, caption) in enumerate(zip(urls, captions, strict=True))]
+    write_file(str(folder / "pairs"), "pairs/00000-of-00001.parquet", table_bytes(pairs, PAIRS))
+    counts = [(("cc3m", what, ""), len(urls)) for what in ("read", "kept")]
+    write_ledger(str(folder / "pairs"), build_ledger(counts, ["cc3m"]))
+    pq.write_table(pa.table({"url": urls, "caption": captions}), folder / "list.parquet")
+
+
+@contextlib.contextmanager
+def nginx(program: str, folder: Path, work: Path) -> Iterator[int]:
+    """The port of an nginx with one worker that serves a folder."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    places = "".join(f"{name}_temp_path {work}/nginx; " for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    (work / "nginx.conf").write_text(f"""
+        worker_processes 1; daemon off; pid {work}/nginx.pid; error_log {work}/nginx.log;
+        events {{ worker_connections 4096; }}
+        http {{ access_log off; sendfile on; keepalive_requests 100000; types {{ image/jpeg jpg; }} {places}
+               server {{ listen 127.0.0.1:{port} backlog=4096; root {folder}; }} }}""")
+    running = subprocess.Popen([program, "-p", str(work), "-c", str(work / "nginx.conf"), "-e", str(work / "nginx.log")])
+    try:
+        for _ in range(50):
+            with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
+                break
+            time.sleep(0.1)
+        yield port
+    finally:
+        running.terminate()
+        running.wait()
+
+
+@contextlib.contextmanager
+def own_server(folder: Path, *options: str) -> Iterator[int]:
+    """The port of benchmarks/web_server.py."""
+    running = subprocess.Popen([sys.executable, "-m", "benchmarks.web_server", str(folder), *options],
+                               stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        yield int(running.stdout.readline())
+    finally:
+        said, _ = running.communicate()
+        print(f"  answers of the server: {said.decode().strip()}")
+
+
+# --- running and measuring -------------------------------------------------------------------------------------------
+
+
+def measured(command: list[str], log: Path) -> tuple[float, float, float, float]:
+    """Seconds, processor seconds, MB at the worst moment, MB of the largest process. Raises if the command fails."""
+    before, started = os.times(), time.perf_counter()
+    with open(log, "wb") as file:
+        running = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
+                                   env=os.environ | {"NO_ALBUMENTATIONS_UPDATE": "1"})
+        peak = _Memory(running.pid)
+        status = running.wait()
+    seconds = time.perf_counter() - started
+    peak.stop()
+    for process in _session(running.pid):  # helpers that outlive their program have become our children
+        os.kill(process, signal.SIGTERM)
+        os.waitpid(process, 0)
+    after = os.times()
+    if status:
+        raise SystemExit(f"{' '.join(command)}: status {status}\n{log.read_text()[-2000:]}")
+    cpu_s = after.children_user + after.children_system - before.children_user - before.children_system
+    return seconds, cpu_s, peak.all_mb, peak.largest_mb
+
+
+class _Memory(threading.Thread):
+    """Looks at the memory of a session's processes twice a second."""
+
+    def __init__(self, session: int):
+        super().__init__(daemon=True)
+        self._session, self._stop_event = session, threading.Event()
+        self.all_mb = self.largest_mb = 0.0
+        self.start()
+
+    def run(self) -> None:
+        while not self._stop_event.wait(0.5):
+            sizes = [_size_mb(process) for process in _session(self._session)]
+            self.all_mb = max(self.all_mb, sum(sizes))
+            self.largest_mb = max([self.largest_mb, *sizes])
+
+    def stop(self) -> None:
+        self._stop_event.set()
+        self.join()
+
+
+def _session(leader: int) -> Iterator[int]:
+    """The processes of a session."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended
+            if int((process / "stat").read_text().rpartition(")")[2].split()[3]) == leader:
+                yield int(process.name)
+
+
+def _size_mb(process: int) -> float:
+    with contextlib.suppress(OSError):
+        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+        return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1000
+    return 0.0
+
+
+def run_pairmill(lists: Path, work: Path, options: list[str]) -> Run:
+    output = work / "pairmill"
+    command = [sys.executable, "-m", "beam_jobs.fetch_images", f"--pairs={lists / 'pairs'}", f"--output={output}",
+               f"--resize={SIDE}", "--allow-address=127.0.0.0/8", *options]
+    took = measured(command, work / "pairmill.log")
+    return Run(_successes(output), *took)
+
+
+def run_img2dataset(program: str, lists: Path, work: Path, options: list[str]) -> Run:
+    output = work / "img2dataset"
+    command = [program, f"--url_list={lists / 'list.parquet'}", "--input_format=parquet", "--url_col=url",
+               "--caption_col=caption", f"--output_folder={output}", "--output_format=webdataset", f"--image_size={SIDE}",
+               "--resize_mode=keep_ratio", "--resize_only_if_bigger=True", f"--processes_count={os.cpu_count()}",
+               "--thread_count=64", "--number_sample_per_shard=1000", "--enable_wandb=False", *options]
+    took = measured(command, work / "img2dataset.log")
+    return Run(_successes(output), *took)
+
+
+def _successes(output: Path) -> int:
+    """By the statistics, which are the same for both; then the output goes."""
+    count = sum(json.loads(path.read_bytes())["successes"] for path in output.glob("*_stats.json"))
+    shutil.rmtree(output)
+    return count
+
+
+def floor_ms(folder: Path) -> float:
+    """Processor milliseconds a picture of what nobody is spared: decoding at a reduced scale, resizing, encoding."""
+    photographs = [path.read_bytes() for path in folder.iterdir()]
+    cv2.setNumThreads(1)
+    started = time.process_time()
+    for data in photographs:
+        rgb = simplejpeg.decode_jpeg(data, min_height=SIDE, min_width=SIDE)
+        scale = SIDE / min(rgb.shape[:2])
+        size = round(rgb.shape[1] * scale), round(rgb.shape[0] * scale)
+        simplejpeg.encode_jpeg(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), 95, colorsubsampling="420")
+    return (time.process_time() - started) / len(photographs) * 1000
+
+
+def compare(title: str, rounds: int, programs: dict) -> None:
+    """Lets the programs take turns, and prints each one's best round, and the first beside the second."""
+    runs: dict[str, list[Run]] = {name: [] for name in programs}
+    for _, (name, program) in itertools.product(range(rounds), programs.items()):
+        runs[name].append(program())
+        print(f"  {name}: {runs[name][-1]}", flush=True)
+    best = {name: min(found, key=lambda run: run.seconds / run.pictures) for name, found in runs.items()}
+    rows = [(name, run.pictures, round(run.seconds, 1), round(run.pictures / run.seconds, 1),
+             round(run.cpu_s / run.pictures * 1000, 2), round(run.memory_mb), round(run.process_mb))
+            for name, run in best.items()]
+    print(f"\n{title}\n" + table(["", "pictures", "s", "pictures/s", "CPU ms a picture", "MB in all",
+                                  "MB of the largest process"], rows))
+    if len(best) == 2:
+        ours, peer = best.values()
+        print(f"pictures/s: {ours.pictures / ours.seconds / (peer.pictures / peer.seconds):.2f} times the peer's; "
+              f"CPU a picture: {ours.cpu_s / ours.pictures / (peer.cpu_s / peer.pictures):.2f} of the peer's\n")
+
+
+def find_img2dataset(given: str | None) -> str | None:
+    program = given or shutil.which("img2dataset", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    if program is None:
+        print("img2dataset is not installed: pip install img2dataset==1.47.0, or --img2dataset PROGRAM; measured alone")
+    return program
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--pairs", type=int, default=10_000, metavar="N", help="0: leave this part out")
+    parser.add_argument("--latency-pairs", type=int, default=10_000, metavar="N", help="0: leave this part out")
+    parser.add_argument("--rounds", type=int, default=2, metavar="R")
+    parser.add_argument("--img2dataset", metavar="PROGRAM", help="its command, if it is not on the path")
+    args = parser.parse_args()
+    # Processes whose parent has ended become ours, so that their processor time is counted.
+    ctypes.CDLL(None).prctl(SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    peer = find_img2dataset(args.img2dataset)
+    with tempfile.TemporaryDirectory() as temporary:
+        work, folder = Path(temporary), Path(temporary) / "photographs"
+        folder.mkdir()
+        folder.chmod(0o755)
+        work.chmod(0o755)  # nginx's worker is another user where it is started by root
+        mean = make_photographs(folder)
+        print(f"{PHOTOGRAPHS} photographs, {mean / 1000:.0f} KB on average; floor: {floor_ms(folder):.2f} CPU ms a picture "
+              "(decode at a reduced scale, resize, encode)")
+        fast = ["--per-host-connections=64", "--per-host-rate=100000"]
+        for title, count, options in (("one host, no latency", args.pairs, fast),
+                                      (f"{HOSTS} hosts, 50 to 2,000 ms, 10 % failures", args.latency_pairs, [])):
+            if not count:
+                continue
+            program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin") if options else None
+            server = nginx(program, folder, work) if program else own_server(
+                folder, *([] if options else ["--latency", "0.05", "2", "--failures", "0.1"]))
+            with server as port:
+                print(f"{title}: served by {'nginx' if program else 'benchmarks/web_server.py'}")
+                urls = [f"http://127.0.0.{1 if options else 1 + number % HOSTS}:{port}/{number % PHOTOGRAPHS}.jpg?{number}"
+                        for number in range(count)]
+                write_lists(work, urls)
+                programs = {"pairmill": lambda options=options: run_pairmill(work, work, options)}
+                if peer:
+                    programs["img2dataset"] = lambda: run_img2dataset(peer, work, work, [])
+                compare(title, args.rounds, programs)
+
+
+if __name__ == "__main__":
+    main()
