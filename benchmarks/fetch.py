@@ -72,7 +72,7 @@ def make_photographs(folder: Path) -> float:
         joined = np.vstack([np.hstack(four[:2]), np.hstack(four[2:])])
         width = int(rng.integers(640, 1281))
         scaled = cv2.resize(joined, (width, width * 2 // 3), interpolation=cv2.INTER_CUBIC)
-        data = simplejpeg.encode_jpeg(scaled, quality=int(rng.integers(75, 91)), colorsubsampling="420")
+        data = simplejpeg.encode_jpeg(scaled, quality=int(rng.integers(60, 86)), colorsubsampling="420")
         (folder / f"{number}.jpg").write_bytes(data)
         sizes.append(len(data))
     return sum(sizes) / len(sizes)
@@ -96,13 +96,15 @@ def nginx(program: str, folder: Path, work: Path) -> Iterator[int]:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
-    places = "".join(f"{name}_temp_path {work}/nginx; " for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
-    (work / "nginx.conf").write_text(f"""
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    places = "".join(f"{kind}_temp_path {work}/nginx; " for kind in kinds)
+    settings = work / "nginx.conf"
+    settings.write_text(f"""
         worker_processes 1; daemon off; pid {work}/nginx.pid; error_log {work}/nginx.log;
         events {{ worker_connections 4096; }}
         http {{ access_log off; sendfile on; keepalive_requests 100000; types {{ image/jpeg jpg; }} {places}
                server {{ listen 127.0.0.1:{port} backlog=4096; root {folder}; }} }}""")
-    running = subprocess.Popen([program, "-p", str(work), "-c", str(work / "nginx.conf"), "-e", str(work / "nginx.log")])
+    running = subprocess.Popen([program, "-p", str(work), "-c", str(settings), "-e", str(work / "nginx.log")])
     try:
         for _ in range(50):
             with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
@@ -184,20 +186,20 @@ def _size_mb(process: int) -> float:
     return 0.0
 
 
-def run_pairmill(lists: Path, work: Path, options: list[str]) -> Run:
+def run_pairmill(work: Path, options: list[str]) -> Run:
     output = work / "pairmill"
-    command = [sys.executable, "-m", "beam_jobs.fetch_images", f"--pairs={lists / 'pairs'}", f"--output={output}",
+    command = [sys.executable, "-m", "beam_jobs.fetch_images", f"--pairs={work / 'pairs'}", f"--output={output}",
                f"--resize={SIDE}", "--allow-address=127.0.0.0/8", *options]
     took = measured(command, work / "pairmill.log")
     return Run(_successes(output), *took)
 
 
-def run_img2dataset(program: str, lists: Path, work: Path, options: list[str]) -> Run:
+def run_img2dataset(program: str, work: Path) -> Run:
     output = work / "img2dataset"
-    command = [program, f"--url_list={lists / 'list.parquet'}", "--input_format=parquet", "--url_col=url",
-               "--caption_col=caption", f"--output_folder={output}", "--output_format=webdataset", f"--image_size={SIDE}",
-               "--resize_mode=keep_ratio", "--resize_only_if_bigger=True", f"--processes_count={os.cpu_count()}",
-               "--thread_count=64", "--number_sample_per_shard=1000", "--enable_wandb=False", *options]
+    command = [program, f"--url_list={work / 'list.parquet'}", "--input_format=parquet", "--url_col=url",
+               "--caption_col=caption", f"--output_folder={output}", "--output_format=webdataset",
+               f"--image_size={SIDE}", "--resize_mode=keep_ratio", "--resize_only_if_bigger=True", f"--processes_count={os.cpu_count()}",
+               "--thread_count=64", "--number_sample_per_shard=1000", "--enable_wandb=False"]
     took = measured(command, work / "img2dataset.log")
     return Run(_successes(output), *took)
 
@@ -222,8 +224,11 @@ def floor_ms(folder: Path) -> float:
     return (time.process_time() - started) / len(photographs) * 1000
 
 
-def compare(title: str, rounds: int, programs: dict) -> None:
-    """Lets the programs take turns, and prints each one's best round, and the first beside the second."""
+def compare(title: str, rounds: int, work: Path, img2dataset: str | None, options: list[str]) -> None:
+    """Lets both programs take turns, and prints each one's best round, and one beside the other."""
+    programs = {"pairmill": lambda: run_pairmill(work, options)}
+    if img2dataset:
+        programs["img2dataset"] = lambda: run_img2dataset(img2dataset, work)
     runs: dict[str, list[Run]] = {name: [] for name in programs}
     for _, (name, program) in itertools.product(range(rounds), programs.items()):
         runs[name].append(program())
@@ -260,28 +265,23 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         work, folder = Path(temporary), Path(temporary) / "photographs"
         folder.mkdir()
-        folder.chmod(0o755)
-        work.chmod(0o755)  # nginx's worker is another user where it is started by root
+        for path in (work, folder):
+            path.chmod(0o755)  # nginx's worker is another user if root started it
         mean = make_photographs(folder)
-        print(f"{PHOTOGRAPHS} photographs, {mean / 1000:.0f} KB on average; floor: {floor_ms(folder):.2f} CPU ms a picture "
-              "(decode at a reduced scale, resize, encode)")
-        fast = ["--per-host-connections=64", "--per-host-rate=100000"]
-        for title, count, options in (("one host, no latency", args.pairs, fast),
-                                      (f"{HOSTS} hosts, 50 to 2,000 ms, 10 % failures", args.latency_pairs, [])):
-            if not count:
-                continue
-            program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin") if options else None
-            server = nginx(program, folder, work) if program else own_server(
-                folder, *([] if options else ["--latency", "0.05", "2", "--failures", "0.1"]))
-            with server as port:
-                print(f"{title}: served by {'nginx' if program else 'benchmarks/web_server.py'}")
-                urls = [f"http://127.0.0.{1 if options else 1 + number % HOSTS}:{port}/{number % PHOTOGRAPHS}.jpg?{number}"
-                        for number in range(count)]
-                write_lists(work, urls)
-                programs = {"pairmill": lambda options=options: run_pairmill(work, work, options)}
-                if peer:
-                    programs["img2dataset"] = lambda: run_img2dataset(peer, work, work, [])
-                compare(title, args.rounds, programs)
+        print(f"{PHOTOGRAPHS} photographs, {mean / 1000:.0f} KB on average; the floor (decode at a reduced scale, resize, "
+              f"encode): {floor_ms(folder):.2f} CPU ms a picture")
+        if args.pairs:
+            program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+            with nginx(program, folder, work) if program else own_server(folder) as port:
+                write_lists(work, [f"http://127.0.0.1:{port}/{n % PHOTOGRAPHS}.jpg?{n}" for n in range(args.pairs)])
+                compare(f"One host, no latency, served by {'nginx' if program else 'benchmarks/web_server.py'}",
+                        args.rounds, work, peer, ["--per-host-connections=64", "--per-host-rate=100000"])
+        if args.latency_pairs:
+            with own_server(folder, "--latency", "0.05", "2", "--failures", "0.1") as port:
+                write_lists(work, [f"http://127.0.0.{1 + n % HOSTS}:{port}/{n % PHOTOGRAPHS}.jpg?{n}"
+                                   for n in range(args.latency_pairs)])
+                compare(f"{HOSTS} hosts, 50 to 2,000 ms, one URL in ten failing; polite defaults",
+                        args.rounds, work, peer, [])
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import apache_beam as beam
+import cv2
 
 from pipeline import storage
 from pipeline.fetch import FetchConfig, fetch_pictures
@@ -30,6 +31,9 @@ class FetchUnit(beam.DoFn):
 
     def __init__(self, output: str, fetch: FetchConfig, pictures: PictureConfig, store: StoreConfig):
         self._output, self._fetch, self._pictures, self._store = output, fetch, pictures, store
+
+    def setup(self) -> None:
+        cv2.setNumThreads(1)  # the cores are busy with other pictures: its threads would wait for each other
 
     def process(self, unit: Unit):
         account = fetch_unit(unit, self._output, self._fetch, self._pictures, self._store)

@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import simplejpeg
 from apache_beam.io.filesystems import FileSystems
 from PIL import Image
 
@@ -79,11 +80,16 @@ def to_stored(picture: Fetched, config: StoreConfig) -> Stored:
     if scale < 1:
         width, height = max(1, round(width * scale)), max(1, round(height * scale))
         rgb_HWC = cv2.resize(rgb_HWC, (width, height), interpolation=cv2.INTER_AREA)
+    return Stored(_encoded(rgb_HWC, config), config.image_format, width, height)
+
+
+def _encoded(rgb_HWC: np.ndarray, config: StoreConfig) -> bytes:
+    if config.image_format == "jpg":
+        return simplejpeg.encode_jpeg(rgb_HWC, config.quality, colorsubsampling="420")
     buffer = io.BytesIO()
-    form = {"jpg": "JPEG", "webp": "WEBP", "png": "PNG"}[config.image_format]
-    options = {} if form == "PNG" else {"quality": config.quality}
-    Image.fromarray(rgb_HWC).save(buffer, form, **options)
-    return Stored(buffer.getvalue(), config.image_format, width, height)
+    options = {"quality": config.quality} if config.image_format == "webp" else {}
+    Image.fromarray(rgb_HWC).save(buffer, config.image_format, **options)
+    return buffer.getvalue()
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------

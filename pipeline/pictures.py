@@ -14,7 +14,6 @@ from PIL import Image
 from models import pixels
 from pipeline.records import Reason
 
-
 SCALES = (1, 2, 4, 8)  # of JPEG decoding: the others that libjpeg has are slower, and lose more
 
 

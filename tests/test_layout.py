@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 
 import pytest
 
@@ -25,3 +27,9 @@ def test_nothing_imports_upwards(path):
         elif isinstance(node, ast.ImportFrom):
             imported.add((node.module or "").split(".")[0])
     assert not imported & FORBIDDEN[path.parts[0]]
+
+
+def test_fetching_needs_no_torch():
+    """It would take 200 MB of every worker."""
+    check = "import sys, pipeline.fetch_stage; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], cwd=ROOT, check=False).returncode == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 
 import numpy as np
@@ -11,11 +12,13 @@ from hypothesis import strategies as st
 from made_pictures import encoded, jpeg, large_jpeg, photo, png_of, rotated_jpeg
 from PIL import Image, features
 
+from models.pixels import PictureError, decode_rgb
 from pipeline.pictures import (
     PictureConfig,
     PictureRejected,
     check_beginning,
     decode,
+    decode_for,
     size_fault,
     suffix,
     usable_size,
@@ -131,3 +134,74 @@ def test_suffix(form, ending):
     data = encoded(photo(64, 64), form)
     assert suffix(data) == ending
     assert reason(data) == "good"
+
+
+# --- at a reduced scale ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("size", "side", "expected"), [
+    ((400, 300), None, (400, 300)), ((400, 300), 301, (400, 300)), ((400, 300), 151, (400, 300)),
+    ((400, 300), 150, (200, 150)), ((401, 301), 150, (201, 151)), ((400, 300), 75, (100, 75)),
+    ((400, 300), 1, (50, 38)),
+])  # fmt: skip
+def test_a_jpeg_is_decoded_at_the_scale_that_is_needed(size, side, expected):
+    found = decode_for(jpeg(*size), DEFAULTS, side)
+    assert (found.rgb_HWC.shape[1], found.rgb_HWC.shape[0]) == expected
+    assert (found.width, found.height) == size
+
+
+def test_a_reduced_picture_looks_like_the_whole_one():
+    data = encoded(photo(512, 384).resize((1024, 768), Image.BICUBIC), "JPEG", quality=90)
+    whole = decode(data, DEFAULTS)
+    for side, scale in ((384, 2), (192, 4)):
+        reduced = decode_for(data, DEFAULTS, side).rgb_HWC
+        averaged = whole.reshape(768 // scale, scale, 1024 // scale, scale, 3).mean((1, 3))
+        assert reduced.shape == averaged.shape
+        assert np.abs(reduced - averaged).mean() < 3
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_reduced_picture_is_upright(orientation):
+    image = photo(400, 300)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(image, "JPEG", exif=exif.tobytes(), quality=95)
+    whole, reduced = decode(data, DEFAULTS), decode_for(data, DEFAULTS, 150)
+    assert (reduced.height, reduced.width) == whole.shape[:2]
+    small = np.asarray(Image.fromarray(whole).resize(reduced.rgb_HWC.shape[1::-1], Image.BOX), np.int16)
+    assert np.abs(small - reduced.rgb_HWC).mean() < 12
+    assert np.abs(small[::-1, ::-1] - reduced.rgb_HWC).mean() > 30
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_whole_pictures_are_what_pillow_makes_of_them(form, mode):
+    if mode == "CMYK" and form != "JPEG":
+        pytest.skip("no such file")
+    data = encoded(photo(201, 151).convert(mode), form)
+    np.testing.assert_array_equal(decode(data, DEFAULTS), np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
+
+
+def test_damage_is_found_at_every_scale(exhaustive):
+    """Cut files and flipped bits: what the whole decoding rejects, the reduced one does too, and nothing else."""
+    rng = np.random.default_rng(0)
+    verdicts = set()
+    for number in range(2000 if exhaustive else 60):
+        data = bytearray(jpeg(300, 200, seed=number, progressive=bool(number % 2)))
+        if number % 3:
+            for place in rng.integers(0, len(data), 2):
+                data[place] ^= 1 << int(rng.integers(0, 8))
+        else:
+            del data[int(rng.integers(1, len(data))) :]
+        found = []
+        for side in (None, 1, 64):
+            try:
+                found.append(decode_for(bytes(data), DEFAULTS, side)[1:])
+            except PictureRejected as fault:
+                found.append(fault.reason.value)
+        with contextlib.suppress(PictureError, ValueError):
+            upright = decode_rgb(bytes(data))
+            found.append(upright.shape[1::-1] if min(upright.shape[:2]) >= 64 else found[0])
+        assert len(set(found)) == 1, number
+        verdicts.add(found[0])
+    assert {(300, 200), "corrupt_image"} <= verdicts
