@@ -198,7 +198,8 @@ def run_img2dataset(program: str, work: Path) -> Run:
     output = work / "img2dataset"
     command = [program, f"--url_list={work / 'list.parquet'}", "--input_format=parquet", "--url_col=url",
                "--caption_col=caption", f"--output_folder={output}", "--output_format=webdataset",
-               f"--image_size={SIDE}", "--resize_mode=keep_ratio", "--resize_only_if_bigger=True", f"--processes_count={os.cpu_count()}",
+               f"--image_size={SIDE}", "--resize_mode=keep_ratio", "--resize_only_if_bigger=True",
+               f"--processes_count={os.cpu_count()}",
                "--thread_count=64", "--number_sample_per_shard=1000", "--enable_wandb=False"]
     took = measured(command, work / "img2dataset.log")
     return Run(_successes(output), *took)
@@ -268,8 +269,8 @@ def main() -> None:
         for path in (work, folder):
             path.chmod(0o755)  # nginx's worker is another user if root started it
         mean = make_photographs(folder)
-        print(f"{PHOTOGRAPHS} photographs, {mean / 1000:.0f} KB on average; the floor (decode at a reduced scale, resize, "
-              f"encode): {floor_ms(folder):.2f} CPU ms a picture")
+        print(f"{PHOTOGRAPHS} photographs, {mean / 1000:.0f} KB on average; the floor (decode at a reduced scale, "
+              f"resize, encode): {floor_ms(folder):.2f} CPU ms a picture")
         if args.pairs:
             program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
             with nginx(program, folder, work) if program else own_server(folder) as port:
