@@ -179,6 +179,13 @@ def read_shard(path: str | Path) -> Iterator[Sample]:
         raise ValueError(str(error)) from error
 
 
+def list_members(path: str | Path) -> Iterator[tuple[str, str]]:
+    """(key, source) of each sample of a tar file, in order."""
+    with tarfile.open(path, "r:") as tar:
+        for info in tar:
+            yield info.name.removesuffix(SAMPLE_SUFFIX), info.uname
+
+
 def sha256_of(path: str | Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)

@@ -51,6 +51,11 @@ def write_file(output: str, name: str, data: bytes) -> WrittenFile:
     return WrittenFile(name, len(data), hashlib.sha256(data).hexdigest())
 
 
+def index_path(shard: str) -> str:
+    """The part of the index that belongs to a shard: train/NAME.tar -> index/train-NAME.parquet."""
+    return f"index/{shard.removesuffix('.tar').replace('/', '-')}.parquet"
+
+
 def table_bytes(rows: Iterable[NamedTuple | dict], schema: pa.Schema) -> bytes:
     """A Parquet file of rows whose fields are the schema's columns."""
     dictionaries = [row if isinstance(row, dict) else row._asdict() for row in rows]

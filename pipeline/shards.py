@@ -16,7 +16,7 @@ from models import dataset
 from models.dataset import File, ImageTokenizerInfo, Manifest, Shard, TextTokenizerInfo
 from pipeline import cards, ledger, storage
 from pipeline.finish import remove_others
-from pipeline.parquet import INDEX, WrittenFile, grouped_by_hash, key_hash, table_bytes, write_file
+from pipeline.parquet import INDEX, WrittenFile, grouped_by_hash, index_path, key_hash, table_bytes, write_file
 from pipeline.records import Record
 from pipeline.units import WORK_FOLDER
 
@@ -71,7 +71,7 @@ def write_shard(output: str, split: str, draws: int, group: tuple[int, Iterable[
         for record in records)
     shard = write_file(output, path, data)
     rows = [index_row(record, draws, path, position) for position, record in enumerate(records)]
-    index = write_file(output, f"index/{split}-{name}.parquet", table_bytes(rows, INDEX))
+    index = write_file(output, index_path(path), table_bytes(rows, INDEX))
     return WrittenShard(path, split, len(records), shard.bytes, shard.sha256,
                         dict(Counter(record.source for record in records)),
                         dict(Counter(record.licence for record in records)), index)
