@@ -19,7 +19,7 @@ from apache_beam.options.pipeline_options import PipelineOptions, TestOptions
 
 from beam_jobs.interrupt import one_line_on_interrupt
 from models.errors import UserError
-from models.image_tokenizers import PRECISIONS, load_image_tokenizer
+from models.image_tokenizers import DEVICES, PRECISIONS, Computing, load_image_tokenizer
 from models.text_tokenizer import BUNDLED as BUNDLED_TEXT_TOKENIZER
 from models.text_tokenizer import TextTokenizer
 from pipeline import cli, storage
@@ -118,11 +118,16 @@ def add_encode_options(parser: argparse.ArgumentParser, required: bool) -> None:
     group.add_argument("--image-tokenizer", required=required, default=None if required else "bundled", metavar="SPEC",
                        help="bundled, dvae:FILE, openai-dvae:FILE, taming:CONFIG,FILE, diffusers:FOLDER, "
                             "dalle-pytorch:FILE")
-    group.add_argument("--precision", choices=PRECISIONS, default=EncodeConfig.precision,
+    group.add_argument("--precision", choices=PRECISIONS, default=Computing.precision,
                        help="of the image tokenizer; bfloat16 is faster and changes a few codes in a hundred")
+    group.add_argument("--device", choices=DEVICES, default=Computing.device, help="that computes the codes")
+    group.add_argument("--batch-size", type=int, default=EncodeConfig.batch_size, metavar="N",
+                       help="pictures that an accelerator computes at once (a processor takes one after the other, "
+                            "which is faster there); no influence on the codes")
     group.add_argument("--text-tokenizer", required=required, metavar="FILE",
                        default=None if required else str(BUNDLED_TEXT_TOKENIZER), help="a tokenizer.json, or bundled")
     group.add_argument("--draws", type=int, default=EncodeConfig.draws, metavar="K", help="crops stored for a picture")
+    group.add_argument("--centre-first", action="store_true", help="the first draw is the centre square")
     group.add_argument("--pairs-per-shard", type=int, default=PAIRS_PER_SHARD, metavar="N")
 
 
@@ -135,7 +140,7 @@ def parse(parser: argparse.ArgumentParser, arguments: list[str] | None) -> tuple
     args, rest = parser.parse_known_args(arguments)
     for name, least in (("min_words", 0), ("min_characters", 0), ("min_side", 1), ("max_pixels", 1), ("retries", 0),
                         ("max_bytes", 1), ("connections", 1), ("per_host_connections", 1), ("pairs_per_unit", 1),
-                        ("draws", 1), ("pairs_per_shard", 1), ("rows_per_file", 1), ("resize", 0)):
+                        ("draws", 1), ("batch_size", 1), ("pairs_per_shard", 1), ("rows_per_file", 1), ("resize", 0)):
         if hasattr(args, name) and getattr(args, name) < least:
             raise UserError(f"--{name.replace('_', '-')} {getattr(args, name)}: give {least} or more")
     for name in ("timeout", "per_host_rate", "min_ratio", "max_ratio"):
@@ -203,7 +208,8 @@ def encode_config(args: argparse.Namespace, options: PipelineOptions) -> EncodeC
     given = options.get_all_options()
     local = given.get("runner") == LOCAL_RUNNER
     threads = max(1, os.cpu_count() // given["direct_num_workers"]) if local else 1
-    return EncodeConfig(args.image_tokenizer, text, args.draws, args.precision, threads)
+    computing = Computing(args.precision, args.device)
+    return EncodeConfig(args.image_tokenizer, text, args.draws, computing, args.centre_first, args.batch_size, threads)
 
 
 def source_settings(args: argparse.Namespace) -> SourceSettings:
@@ -239,12 +245,13 @@ def fetch_settings(args: argparse.Namespace) -> dict[str, Any]:
 
 def encode_settings(args: argparse.Namespace) -> dict[str, Any]:
     return {"draws": args.draws, "pairs_per_shard": args.pairs_per_shard, "crop_recipe": CROP_RECIPE,
-            "precision": args.precision}
+            "precision": args.precision, "device": args.device, "centre_first": args.centre_first}
 
 
 def dataset_parts(encode: EncodeConfig, settings: dict[str, Any], sources: set[str]) -> DatasetParts:
     """Loads both tokenizers once, here, so that a wrong one is told before the job starts. Raises UserError."""
-    images, text = load_image_tokenizer(encode.image_tokenizer), TextTokenizer.load(encode.text_tokenizer)
+    images = load_image_tokenizer(encode.image_tokenizer, encode.computing)
+    text = TextTokenizer.load(encode.text_tokenizer)
     names = ("torch", "tokenizers", "opencv-python-headless", "pillow", "ftfy")
     versions = {"pairmill": VERSION} | {name: importlib.metadata.version(name) for name in names}
     return DatasetParts(images.info, text.info, text.text, encode.draws, settings, versions, tuple(sorted(sources)))

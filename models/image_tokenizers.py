@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -33,6 +34,7 @@ from models.vqgan import VQGAN, from_diffusers, from_taming, weights_from_diffus
 BUNDLED = Path(__file__).parent / "bundled" / "dvae.safetensors"
 MAX_VOCABULARY = 1 << 16  # codes are stored in 16 bits
 PRECISIONS = ("float32", "bfloat16")
+DEVICES = ("cpu", "cuda")
 
 
 class CodeModel(Protocol):
@@ -45,27 +47,51 @@ class CodeModel(Protocol):
     def decode(self, codes_Bhw: torch.Tensor) -> torch.Tensor: ...
 
 
+@dataclasses.dataclass(frozen=True)
+class Computing:
+    """How codes are computed. What may change a code is here and in the manifest; what can't is not."""
+
+    precision: str = "float32"
+    device: str = "cpu"
+
+
 class ImageTokenizer:
-    """Pictures to codes and back, one at a time: on a processor that is 1.5 times as fast as eight at once, since a
-    picture's activations stay in the cache, and no code can depend on its neighbours in a batch.
+    """Pictures to codes and back.
+
+    A processor computes one picture at a time: that is 1.5 times as fast as eight at once, since a picture's
+    activations stay in the cache, and no code can depend on its neighbours in a batch. An accelerator computes batches
+    of one fixed size, filled up with black pictures, so that it runs the same kernels whatever is in them.
 
     In bfloat16 encoding is faster and a few codes change, by a share that `benchmarks/encode.py` measures; decoding
     stays in float32.
     """
 
-    def __init__(self, model: CodeModel, spec: str, fingerprint: str, precision: str = "float32"):
-        self._model = model.to(memory_format=torch.channels_last).eval()
-        self._bfloat16 = precision == "bfloat16"
+    def __init__(self, model: CodeModel, spec: str, fingerprint: str, computing: Computing | None = None):
+        computing = computing or Computing()
+        self._device = torch.device(computing.device)
+        self._model = model.to(self._device, memory_format=torch.channels_last).eval()
+        self._bfloat16 = computing.precision == "bfloat16"
         config = model.config
-        self.precision = precision
         self.info = ImageTokenizerInfo(spec, fingerprint, config.vocabulary, config.grid, config.image_size)
 
-    @torch.inference_mode()
+    @property
+    def on_accelerator(self) -> bool:
+        return self._device.type != "cpu"
+
     def encode(self, view_HWC: np.ndarray) -> np.ndarray:
         """uint8 [size, size, 3] to codes, uint16 [grid * grid], row by row."""
-        with torch.autocast("cpu", torch.bfloat16, enabled=self._bfloat16):
-            logits_1Vhw = self._model.logits(pixels.to_tensor(view_HWC[None]))
-        return logits_1Vhw.argmax(dim=1).flatten().numpy().astype(np.uint16)
+        return self.encode_batch(view_HWC[None], 1)[0]
+
+    @torch.inference_mode()
+    def encode_batch(self, views_BHWC: np.ndarray, batch_size: int) -> np.ndarray:
+        """Up to `batch_size` views to codes, uint16 [B, grid * grid]."""
+        given = len(views_BHWC)
+        if given < batch_size:
+            views_BHWC = np.concatenate([views_BHWC, np.zeros((batch_size - given, *views_BHWC.shape[1:]), np.uint8)])
+        x_BCHW = pixels.to_tensor(views_BHWC, self._device)
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bfloat16):
+            codes_Bhw = self._model.logits(x_BCHW).argmax(dim=1)
+        return codes_Bhw[:given].flatten(1).cpu().numpy().astype(np.uint16)
 
     @torch.inference_mode()
     def decode(self, codes_N: np.ndarray) -> np.ndarray:
@@ -73,16 +99,16 @@ class ImageTokenizer:
         if int(codes_N.max()) >= self.info.vocabulary:
             raise ValueError(f"code {int(codes_N.max())} is not in a vocabulary of {self.info.vocabulary}")
         codes_1hw = torch.from_numpy(codes_N.astype(np.int64)).view(1, self.info.grid, self.info.grid)
-        return pixels.to_uint8(self._model.decode(codes_1hw))[0]
+        return pixels.to_uint8(self._model.decode(codes_1hw.to(self._device)).cpu())[0]
 
 
-def load_image_tokenizer(spec: str, precision: str = "float32") -> ImageTokenizer:
-    """Raises UserError for an unknown SPEC, or a file that is missing, damaged or of another model."""
+def load_image_tokenizer(spec: str, computing: Computing | None = None) -> ImageTokenizer:
+    """Raises UserError for an unknown SPEC, a file that is missing, damaged or of another model, an absent device."""
     kind, _, rest = ("dvae", ":", str(BUNDLED)) if spec == "bundled" else spec.partition(":")
     if kind not in _LOADERS or not rest:
         raise UserError(f"image tokenizer {spec!r}: give `bundled`, or one of {', '.join(map(_usage, _LOADERS))}")
-    if precision not in PRECISIONS:
-        raise UserError(f"precision {precision!r}: give one of {', '.join(PRECISIONS)}")
+    if computing and computing.device != "cpu" and not torch.cuda.is_available():
+        raise UserError(f"device {computing.device!r}: PyTorch sees no such accelerator here; use --device cpu")
     find_files, load, _ = _LOADERS[kind]
     files = find_files(rest)
     for file in files:
@@ -94,7 +120,7 @@ def load_image_tokenizer(spec: str, precision: str = "float32") -> ImageTokenize
         raise UserError(f"image tokenizer {spec!r}: {error}") from None
     if model.config.vocabulary > MAX_VOCABULARY:
         raise UserError(f"image tokenizer {spec!r}: {model.config.vocabulary} codes; at most {MAX_VOCABULARY} fit")
-    return ImageTokenizer(model, spec, fingerprint_of(files), precision)
+    return ImageTokenizer(model, spec, fingerprint_of(files), computing)
 
 
 def fingerprint_of(files: Sequence[Path]) -> str:

@@ -233,6 +233,12 @@ def transformer_crop(width: int, height: int, size: int, integers: Integers) -> 
     return CropBox(left, top, side, resized, x, y)
 
 
+def centre_crop(width: int, height: int, size: int) -> CropBox:
+    """The centre square, resized to `size`: what Listing 2 varies."""
+    side = min(width, height)
+    return CropBox((width - side) // 2, (height - side) // 2, side, size, 0, 0)
+
+
 def _central_offset(slack: int, integers: Integers) -> int:
     low = 3 * slack // 8
     return integers(low, max(low + 1, 5 * slack // 8))
@@ -252,11 +258,11 @@ def dvae_crop(width: int, height: int, size: int, integers: Integers) -> tuple[C
 # --- pixels to the model's numbers -----------------------------------------------------------------------------------
 
 
-def to_tensor(views_BHWC: np.ndarray) -> torch.Tensor:
+def to_tensor(views_BHWC: np.ndarray, device: torch.device | str = "cpu") -> torch.Tensor:
     """uint8 [B, H, W, 3] to float32 [B, 3, H, W] in 0..1, laid out channels-last (what convolutions run fastest on)."""
     import torch
 
-    x_BCHW = torch.from_numpy(views_BHWC).permute(0, 3, 1, 2)
+    x_BCHW = torch.from_numpy(views_BHWC).to(device).permute(0, 3, 1, 2)  # as bytes: a quarter of the transfer
     return x_BCHW.to(torch.float32, memory_format=torch.channels_last) / 255
 
 

@@ -2,7 +2,8 @@
 
 Loss and schedules are those of the paper (section 2.1, appendix A.2), scaled down with the number of steps. Every
 step's pictures, crops and noise follow from the seed and the step's number, so a run that was stopped and resumed
-ends with the weights of one that was not.
+ends with the weights of one that was not. On several GPUs or machines:
+`torchrun --nproc-per-node=8 --no-python pairmill train-dvae ...`.
 
 DIR receives `dvae.safetensors` (averaged weights), `checkpoint.pt` (to resume), `log.jsonl` and `pictures.png`
 (held-out pictures above their reconstructions).
@@ -17,6 +18,7 @@ import dataclasses
 import glob
 import hashlib
 import io
+import itertools
 import json
 import math
 import os
@@ -34,11 +36,15 @@ from PIL import Image
 from models import pixels
 from models.dvae import DVAE, DVAEConfig, kl_to_uniform, load_dvae, logit_laplace_nll, save_dvae
 from models.errors import UserError, write_whole
+from models.first_codes import ContinuousLatent, begin_codes
+from models.ranks import ALONE, Ranks, average_gradients, join, leave
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 HELD_OUT_SHARE = 0.05
 TEMPERATURE = (1.0, 1 / 16)
 LEARNING_RATE_RATIO = 1.25e-6 / 1e-4
+CODES_WARM_UP = 200  # updates
+CODES_BATCHES = 24  # whose latents become the first codes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,19 +59,25 @@ class TrainingConfig:
     average: float = 0.999
     seed: int = 0
     warm: bool = False  # begun from trained weights: temperature and KL weight are where their schedules end
+    continuous_steps: int = 0  # updates before there are codes (models/first_codes.py); the paper has none
 
     def temperature(self, step: int) -> float:
         """1 to 1/16 by a cosine over 150,000 updates; over the first quarter of a shorter run."""
-        return TEMPERATURE[1] if self.warm else cosine(*TEMPERATURE, step, min(150_000, max(1, self.steps // 4)))
+        if self.warm or self.continuous_steps:
+            return TEMPERATURE[1]
+        return cosine(*TEMPERATURE, step, min(150_000, max(1, self.steps // 4)))
 
     def kl_weight_at(self, step: int) -> float:
         """0 to the full weight by a cosine over 5,000 updates; over the first quarter of a shorter run."""
-        begin = self.kl_weight if self.warm else 0.0
+        begin = self.kl_weight if self.warm or self.continuous_steps else 0.0
         return cosine(begin, self.kl_weight, step, min(5_000, max(1, self.steps // 4)))
 
     def learning_rate_at(self, step: int) -> float:
-        """Down to 1/80 by a cosine over 1,200,000 updates, or the whole of a shorter run."""
-        return cosine(self.learning_rate, self.learning_rate * LEARNING_RATE_RATIO, step, min(1_200_000, self.steps))
+        """Down to 1/80 by a cosine over 1,200,000 updates, or the whole of a shorter run. Codes that were begun from
+        latents are approached slowly, or the first large steps would leave most of them dead."""
+        rate = cosine(self.learning_rate, self.learning_rate * LEARNING_RATE_RATIO, step, min(1_200_000, self.steps))
+        since = step - self.continuous_steps
+        return rate * min(1.0, (since + 1) / CODES_WARM_UP) if self.continuous_steps and since >= 0 else rate
 
 
 def cosine(start: float, end: float, step: int, steps: int) -> float:
@@ -132,28 +144,28 @@ def centre_view(member: Member) -> np.ndarray | None:
         rgb_HWC = pixels.decode_rgb(member.read())
     except pixels.PictureError:
         return None
-    height, width = rgb_HWC.shape[:2]
-    side = min(height, width)
-    box = pixels.CropBox((width - side) // 2, (height - side) // 2, side, 256, 0, 0)
-    return pixels.apply_crop(rgb_HWC, box, 256)
+    return pixels.apply_crop(rgb_HWC, pixels.centre_crop(rgb_HWC.shape[1], rgb_HWC.shape[0], 256), 256)
 
 
-def batches(members: list[Member], config: TrainingConfig, first_step: int) -> Iterator[torch.Tensor]:
-    """Batches [B, 3, window, window] for steps first_step, first_step + 1, ...; decoded in threads, a few steps ahead.
+def batches(members: list[Member], config: TrainingConfig, first_step: int, rank: int = 0,
+            ranks: int = 1) -> Iterator[torch.Tensor]:
+    """One rank's part of the batches, [B / ranks, 3, window, window], for steps first_step, first_step + 1, ...;
+    decoded in threads, a few steps ahead.
 
     A broken picture's place in the batch is taken by the next readable one of the same epoch.
     """
+    share = config.batch_size // ranks
 
     def batch(step: int) -> torch.Tensor:
         views: list[np.ndarray] = []
-        position = step * config.batch_size
-        while len(views) < config.batch_size:
+        position = step * config.batch_size + rank * share
+        while len(views) < share:
             epoch, place = divmod(position, len(members))
             view = training_view(members[_shuffled(epoch, place)], config.window, f"{config.seed}/{position}")
             if view is not None:
                 views.append(view)
             position += 1
-            if position > step * config.batch_size + 100 * config.batch_size:
+            if position > (step + 100) * config.batch_size:
                 raise UserError("--images: 99 of 100 pictures could not be decoded; check the tar files")
         return pixels.to_tensor(np.stack(views))
 
@@ -182,7 +194,7 @@ def losses(model: DVAE, x_BCHW: torch.Tensor, temperature: float, generator: tor
     """(reconstruction, KL) of the relaxed bound, both summed over the picture and divided by its number of values."""
     y_BCHW = pixels.phi(x_BCHW)
     logits_BVhw = model.encoder(y_BCHW).float()
-    uniform = torch.rand(logits_BVhw.shape, generator=generator).clamp_(1e-9, 1 - 1e-7)
+    uniform = torch.rand(logits_BVhw.shape, generator=generator, device=logits_BVhw.device).clamp_(1e-9, 1 - 1e-7)
     gumbel = -torch.log(-torch.log(uniform))
     relaxed_BVhw = F.softmax((logits_BVhw + gumbel) / temperature, dim=1)
     nll = logit_laplace_nll(y_BCHW, model.decoder(relaxed_BVhw)).mean()
@@ -192,15 +204,24 @@ def losses(model: DVAE, x_BCHW: torch.Tensor, temperature: float, generator: tor
 
 @torch.no_grad()
 def measure(model: DVAE, x_BCHW: torch.Tensor) -> dict[str, float]:
-    """PSNR in dB through hard codes, the share of the vocabulary used, and the codes' perplexity."""
-    codes = torch.cat([model.encode(x) for x in x_BCHW.split(4)])
-    error = torch.cat([(model.decode(c) - x).square().mean(dim=(1, 2, 3))
-                       for c, x in zip(codes.split(4), x_BCHW.split(4), strict=True)])
-    frequency = torch.bincount(codes.flatten(), minlength=model.config.vocabulary).float()
+    """Through hard codes: PSNR in dB, the share of the vocabulary used, the codes' perplexity, and the true bound,
+    which training replaces by a relaxed one: reconstruction + KL to the prior, in nats by value of the picture."""
+    codes, errors, bounds = [], [], []
+    for x in x_BCHW.split(4):
+        logits = model.logits(x).float()
+        hard = logits.argmax(dim=1)
+        maps = model.decoder.from_codes(hard).float()
+        picture = pixels.phi_inverse(torch.sigmoid(maps[:, :3]))
+        errors.append((picture - x).square().mean(dim=(1, 2, 3)))
+        bounds.append(logit_laplace_nll(pixels.phi(x), maps).mean(dim=(1, 2, 3))
+                      + kl_to_uniform(logits).sum(dim=(1, 2)) / x[0].numel())
+        codes.append(hard.flatten())
+    frequency = torch.bincount(torch.cat(codes), minlength=model.config.vocabulary).float()
     frequency /= frequency.sum()
     entropy = -(frequency * torch.log(frequency.clamp_min(1e-12))).sum().item()
     return {
-        "psnr_db": round((-10 * torch.log10(error.clamp_min(1e-10))).mean().item(), 2),
+        "psnr_db": round((-10 * torch.log10(torch.cat(errors).clamp_min(1e-10))).mean().item(), 2),
+        "bound": round(torch.cat(bounds).mean().item(), 4),
         "vocabulary_used": round((frequency > 0).float().mean().item(), 4),
         "perplexity": round(math.exp(entropy), 1),
     }
@@ -221,44 +242,50 @@ def picture_grid(model: DVAE, x_BCHW: torch.Tensor) -> bytes:
 
 
 def train(images: str, model: DVAE, config: TrainingConfig, output: Path, resume: bool,
-          report_every: int = 200) -> None:
+          report_every: int = 200, ranks: Ranks = ALONE) -> None:
     """Runs to `config.steps`, writing into `output`. Raises UserError for unusable input."""
-    model_config = model.config
     output.mkdir(parents=True, exist_ok=True)
+    ranks.share_of(config.batch_size)
     members, held_out = list_pictures(images)
-    print(f"train-dvae: {len(members):,} pictures, {len(held_out):,} held out", flush=True)
+    if ranks.first:
+        print(f"train-dvae: {len(members):,} pictures, {len(held_out):,} held out", flush=True)
     views = [view for view in map(centre_view, held_out[:24]) if view is not None]
-    val_BCHW = pixels.to_tensor(np.stack(views)) if views else None
+    val_BCHW = pixels.to_tensor(np.stack(views), ranks.device) if views else None
 
-    model = model.train().to(memory_format=torch.channels_last)
-    averaged = copy.deepcopy(model).eval().requires_grad_(False)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, betas=(0.9, 0.999), eps=1e-8,
-                                  weight_decay=1e-4)
-    first_step = _restore(output, model, averaged, optimiser, model_config, config, resume)
+    state = State.begin(model.train().to(ranks.device, memory_format=torch.channels_last), config)
+    first_step = _restore(output, state, config, resume)
     started = time.monotonic()
 
-    for step, x_BCHW in enumerate(batches(members, config, first_step), first_step):
-        for group in optimiser.param_groups:
+    for step, x_BCHW in enumerate(batches(members, config, first_step, ranks.rank, ranks.count), first_step):
+        if state.continuous and step == config.continuous_steps:
+            kept = state.begin_codes(config, [x.to(ranks.device) for x in first_of(batches(members, config, step))])
+            if ranks.first:
+                print(f"train-dvae: codes begin; they keep {kept:.1%} of the latents' variance", flush=True)
+        x_BCHW = x_BCHW.to(ranks.device)
+        for group in state.optimiser.param_groups:
             group["lr"] = config.learning_rate_at(step)
-        generator = torch.Generator().manual_seed((config.seed << 32) + step)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            nll, kl = losses(model, x_BCHW, config.temperature(step), generator)
+        # Noise of its own for each step and rank.
+        generator = torch.Generator(ranks.device).manual_seed(((config.seed << 32) + step) * ranks.count + ranks.rank)
+        with torch.autocast(ranks.device.type, dtype=torch.bfloat16):
+            if state.continuous:
+                nll, kl = state.continuous.loss(state.model, x_BCHW), torch.zeros((), device=ranks.device)
+            else:
+                nll, kl = losses(state.model, x_BCHW, config.temperature(step), generator)
         loss = nll + config.kl_weight_at(step) * kl
-        optimiser.zero_grad(set_to_none=True)
+        state.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        optimiser.step()
-        # A short run would keep its random start in a long average: the window grows to the configured one.
-        average = min(config.average, (1 + step) / (10 + step))
-        with torch.no_grad():
-            torch._foreach_lerp_(list(averaged.parameters()), list(model.parameters()), 1 - average)
+        average_gradients(state.trained(), ranks)
+        state.optimiser.step()
+        state.average(step if state.continuous else step - config.continuous_steps, config.average)
 
         done = step + 1
-        if done % report_every == 0 or done == config.steps:
+        report = done % report_every == 0 or done == config.steps
+        if report and ranks.first:
             entry = {"step": done, "loss": round(loss.item(), 4), "nll": round(nll.item(), 4),
                      "kl": round(kl.item(), 5), "temperature": round(config.temperature(step), 4),
                      "learning_rate": config.learning_rate_at(step)}
-            if val_BCHW is not None:
-                entry |= measure(averaged, val_BCHW)
+            if val_BCHW is not None and not state.continuous:
+                entry |= measure(state.averaged, val_BCHW)
             seconds = (time.monotonic() - started) / (done - first_step)
             print(f"step {done:,}/{config.steps:,}",
                   *(f"{name} {value:.4g}" for name, value in entry.items() if name != "step"),
@@ -266,24 +293,89 @@ def train(images: str, model: DVAE, config: TrainingConfig, output: Path, resume
                   f"{(config.steps - done) * seconds / 60:.0f} min left", sep="  ", flush=True)
             with open(output / "log.jsonl", "a", encoding="utf-8") as log:
                 log.write(json.dumps(entry) + "\n")
-        if done % report_every == 0 or done == config.steps:
-            _save(output, model, averaged, optimiser, model_config, config, done)
-            if val_BCHW is not None:
-                write_whole(output / "pictures.png", picture_grid(averaged, val_BCHW[:8]))
-    print(f"train-dvae: wrote {output / 'dvae.safetensors'}", flush=True)
+            _save(output, state, config, done)
+            if val_BCHW is not None and not state.continuous:
+                write_whole(output / "pictures.png", picture_grid(state.averaged, val_BCHW[:8]))
+    if ranks.first:
+        print(f"train-dvae: wrote {output / 'dvae.safetensors'}", flush=True)
 
 
-def _save(output: Path, model, averaged, optimiser, model_config, config, step: int) -> None:
-    state = {"step": step, "model": model.state_dict(), "averaged": averaged.state_dict(),
-             "optimiser": optimiser.state_dict(), "model_config": dataclasses.asdict(model_config),
-             "config": dataclasses.asdict(config)}
+@dataclasses.dataclass
+class State:
+    """What an update changes."""
+
+    model: DVAE
+    averaged: DVAE
+    continuous: ContinuousLatent | None  # as long as there are no codes
+    optimiser: torch.optim.Optimizer
+
+    @classmethod
+    def begin(cls, model: DVAE, config: TrainingConfig) -> State:
+        averaged = copy.deepcopy(model).eval().requires_grad_(False)
+        device = next(model.parameters()).device
+        continuous = ContinuousLatent(model).to(device) if config.continuous_steps else None
+        return cls(model, averaged, continuous, _optimiser(model, continuous, config))
+
+    def trained(self) -> list[torch.nn.Parameter]:
+        return _trained(self.model, self.continuous)
+
+    def begin_codes(self, config: TrainingConfig, pictures: list[torch.Tensor]) -> float:
+        """From here on the model has codes, and its average and optimiser begin again."""
+        kept = begin_codes(self.model, self.continuous, pictures, config.seed)
+        self.averaged.load_state_dict(self.model.state_dict())
+        self.continuous = None
+        self.optimiser = _optimiser(self.model, None, config)
+        return kept
+
+    @torch.no_grad()
+    def average(self, updates: int, weight: float) -> None:
+        """Towards the weights as they are now. A short run would keep its random start in a long average: the window
+        grows to the configured one."""
+        weight = min(weight, (1 + updates) / (10 + updates))
+        torch._foreach_lerp_(list(self.averaged.parameters()), list(self.model.parameters()), 1 - weight)
+
+    def state_dict(self) -> dict:
+        parts = {"model": self.model, "averaged": self.averaged, "optimiser": self.optimiser}
+        if self.continuous:
+            parts["continuous"] = self.continuous
+        return {name: part.state_dict() for name, part in parts.items()}
+
+    def load_state_dict(self, saved: dict, config: TrainingConfig) -> None:
+        if self.continuous and "continuous" not in saved:
+            self.continuous = None
+            self.optimiser = _optimiser(self.model, None, config)
+        for name, part in (("model", self.model), ("averaged", self.averaged), ("optimiser", self.optimiser),
+                           ("continuous", self.continuous)):
+            if part is not None:
+                part.load_state_dict(saved[name])
+
+
+def _trained(model: DVAE, continuous: ContinuousLatent | None) -> list[torch.nn.Parameter]:
+    return [*model.parameters(), *(continuous.parameters() if continuous else ())]
+
+
+def _optimiser(model: DVAE, continuous: ContinuousLatent | None, config: TrainingConfig) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(_trained(model, continuous), lr=config.learning_rate, betas=(0.9, 0.999), eps=1e-8,
+                             weight_decay=1e-4)
+
+
+def first_of(found: Iterator[torch.Tensor]) -> list[torch.Tensor]:
+    """The batches from whose latents codes begin, the same for all ranks."""
+    taken = list(itertools.islice(found, CODES_BATCHES))
+    found.close()
+    return taken
+
+
+def _save(output: Path, state: State, config: TrainingConfig, step: int) -> None:
+    saved = state.state_dict() | {"step": step, "model_config": dataclasses.asdict(state.model.config),
+                                  "config": dataclasses.asdict(config)}
     buffer = io.BytesIO()
-    torch.save(state, buffer)
+    torch.save(saved, buffer)
     write_whole(output / "checkpoint.pt", buffer.getvalue())
-    save_dvae(averaged, output / "dvae.safetensors")
+    save_dvae(state.averaged, output / "dvae.safetensors")
 
 
-def _restore(output: Path, model, averaged, optimiser, model_config, config, resume: bool) -> int:
+def _restore(output: Path, state: State, config: TrainingConfig, resume: bool) -> int:
     """Loads DIR/checkpoint.pt if --resume was given; returns the first step to run."""
     path = output / "checkpoint.pt"
     if not resume:
@@ -292,17 +384,15 @@ def _restore(output: Path, model, averaged, optimiser, model_config, config, res
         return 0
     if not path.exists():
         return 0
-    state = torch.load(path, weights_only=True)
-    for name, mine in (("model_config", model_config), ("config", config)):
-        theirs, mine = state[name], dataclasses.asdict(mine)
+    saved = torch.load(path, map_location="cpu", weights_only=True)
+    for name, mine in (("model_config", state.model.config), ("config", config)):
+        theirs, mine = saved[name], dataclasses.asdict(mine)
         differing = sorted(key for key in mine if theirs.get(key) != mine[key])
         if differing:
             changes = ", ".join(f"{key} {theirs.get(key)} -> {mine[key]}" for key in differing)
             raise UserError(f"--resume: {path} was made with other settings ({changes}); give the same ones")
-    model.load_state_dict(state["model"])
-    averaged.load_state_dict(state["averaged"])
-    optimiser.load_state_dict(state["optimiser"])
-    return state["step"]
+    state.load_state_dict(saved, config)
+    return saved["step"]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -321,17 +411,27 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--kl-weight", type=float, default=TrainingConfig.kl_weight)
     parser.add_argument("--start-from", type=Path, metavar="FILE",
                         help="go on from a trained dVAE, whose width and vocabulary hold; its temperature stays low")
+    parser.add_argument("--continuous-steps", type=int, default=0, metavar="N",
+                        help="updates without codes, from whose latents the codes then begin: worth a fifth of a run "
+                             "that is short (the paper's millions of updates need none)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="processor threads")
     args = parser.parse_args(arguments)
     if args.window % 8 or not 8 <= args.window <= 256:
         raise UserError(f"--window {args.window}: give a multiple of 8 from 8 to 256")
     if min(args.steps, args.batch_size, args.hidden // 4, args.vocabulary, args.threads) < 1:
         raise UserError("--steps, --batch-size, --vocabulary and --threads start at 1, --hidden at 4")
+    if not 0 <= args.continuous_steps < args.steps or (args.continuous_steps and args.start_from):
+        raise UserError(f"--continuous-steps {args.continuous_steps}: give less than --steps, and 0 with --start-from")
     torch.set_num_threads(args.threads)
     config = TrainingConfig(args.steps, args.batch_size, args.window, args.learning_rate, args.kl_weight,
-                            seed=args.seed, warm=args.start_from is not None)
-    train(args.images, first_weights(args), config, args.output, args.resume)
+                            seed=args.seed, warm=args.start_from is not None, continuous_steps=args.continuous_steps)
+    ranks = join(args.device)
+    try:
+        train(args.images, first_weights(args), config, args.output, args.resume, ranks=ranks)
+    finally:
+        leave()
     return 0
 
 

@@ -18,7 +18,7 @@ from apache_beam.utils.shared import Shared
 from PIL import Image
 
 from models import pixels
-from models.image_tokenizers import ImageTokenizer, load_image_tokenizer
+from models.image_tokenizers import Computing, ImageTokenizer, load_image_tokenizer
 from models.text_tokenizer import TextTokenizer
 from pipeline.fetch import FetchConfig, Fetched, fetch_pictures
 from pipeline.image_shards import list_pairs, read_pictures
@@ -48,7 +48,9 @@ class EncodeConfig:
     image_tokenizer: str  # SPEC
     text_tokenizer: str  # path of a tokenizer.json
     draws: int = 1  # crops stored for each picture
-    precision: str = "float32"  # of the image tokenizer's encoder
+    computing: Computing = dataclasses.field(default_factory=Computing)
+    centre_first: bool = False  # the first draw is the centre square instead of a random one
+    batch_size: int = 64  # views that an accelerator computes at once; a processor takes them one by one
     threads: int = 1  # processor threads of one worker process; no influence on the codes
 
 
@@ -61,11 +63,13 @@ class Encoder:
 
     def __init__(self, config: EncodeConfig):
         torch.set_num_threads(1)
-        self.images: ImageTokenizer = load_image_tokenizer(config.image_tokenizer, config.precision)
+        self.images: ImageTokenizer = load_image_tokenizer(config.image_tokenizer, config.computing)
         self.text = TextTokenizer.load(config.text_tokenizer)
-        self._draws = config.draws
+        self._config = config
         self._pool = concurrent.futures.ThreadPoolExecutor(config.threads, "encode")
-        self._pictures_at_once = 4 * config.threads  # some ahead, so that no thread waits for the slowest picture
+        # Some ahead, so that no thread waits for the slowest picture, and no accelerator for a full batch.
+        at_once = config.batch_size if self.images.on_accelerator else 4 * config.threads
+        self._pictures_at_once = max(1, at_once // config.draws) if self.images.on_accelerator else at_once
 
     def encode(self, outcomes: Iterable[Fetched | Rejected]) -> Iterator[Record | Rejected]:
         """Fetched pictures become records; rejects pass through."""
@@ -86,7 +90,9 @@ class Encoder:
         height, width = rgb_HWC.shape[:2]
         size = self.images.info.image_size
         boxes = [pixels.transformer_crop(width, height, size, pixels.seeded_integers(f"{key}/{draw}"))
-                 for draw in range(self._draws)]
+                 for draw in range(self._config.draws)]
+        if self._config.centre_first:
+            boxes[0] = pixels.centre_crop(width, height, size)
         views = np.stack([pixels.apply_crop(rgb_HWC, box, size) for box in boxes])
         phash = str(imagehash.phash(Image.fromarray(rgb_HWC)))
         return Prepared(picture.pair, width, height, picture.sha256, phash, boxes, views)
@@ -94,9 +100,18 @@ class Encoder:
     def _records(self, waiting: list[Prepared]) -> Iterator[Record]:
         if not waiting:
             return
-        codes = self._pool.map(self.images.encode, (view for picture in waiting for view in picture.views))
+        codes = self._codes([view for picture in waiting for view in picture.views])
         for picture in waiting:
-            yield self._record(picture, np.stack(list(itertools.islice(codes, self._draws))))
+            yield self._record(picture, np.stack(list(itertools.islice(codes, self._config.draws))))
+
+    def _codes(self, views: list[np.ndarray]) -> Iterator[np.ndarray]:
+        """In the order of the views."""
+        if not self.images.on_accelerator:
+            yield from self._pool.map(self.images.encode, views)
+            return
+        size = self._config.batch_size
+        for start in range(0, len(views), size):
+            yield from self.images.encode_batch(np.stack(views[start : start + size]), size)
 
     def _record(self, picture: Prepared, codes: np.ndarray) -> Record:
         pair = picture.pair

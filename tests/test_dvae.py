@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 import math
+import os
+import subprocess
+import sys
 import tarfile
 
 import numpy as np
@@ -14,8 +18,9 @@ from PIL import Image
 from models import pixels
 from models.dvae import DVAE, DVAEConfig, kl_to_uniform, load_dvae, logit_laplace_nll, save_dvae
 from models.errors import UserError
+from models.first_codes import ContinuousLatent, begin_codes, k_means
 from models.image_tokenizers import load_image_tokenizer
-from models.train_dvae import TrainingConfig, cosine, list_pictures, train
+from models.train_dvae import TrainingConfig, batches, cosine, list_pictures, train
 
 SMALL = DVAEConfig(hidden=8, vocabulary=32, decoder_input=16, image_size=64)
 
@@ -155,22 +160,23 @@ def fresh() -> DVAE:
     return DVAE(SMALL)
 
 
-def test_training_resumed_gives_the_same_weights(pictures, tmp_path, monkeypatch):
-    config = TrainingConfig(steps=6, batch_size=4, window=32)
+@pytest.mark.parametrize("continuous_steps", [0, 3, 5])  # no codes yet, or already, where it was killed
+def test_training_resumed_gives_the_same_weights(pictures, tmp_path, monkeypatch, continuous_steps):
+    config = TrainingConfig(steps=6, batch_size=4, window=32, continuous_steps=continuous_steps)
     train(pictures, fresh(), config, tmp_path / "whole", resume=False, report_every=2)
 
     import models.train_dvae as trainer
-    real, steps = trainer.losses, iter(range(100))
+    real, steps = trainer.average_gradients, iter(range(100))
 
     def killed(*arguments):
         if next(steps) == 5:
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(trainer, "losses", killed)
+    monkeypatch.setattr(trainer, "average_gradients", killed)
     with pytest.raises(KeyboardInterrupt):
         train(pictures, fresh(), config, tmp_path / "halves", resume=False, report_every=2)
-    monkeypatch.setattr(trainer, "losses", real)
+    monkeypatch.setattr(trainer, "average_gradients", real)
     train(pictures, fresh(), config, tmp_path / "halves", resume=True, report_every=2)
     whole, halves = ((tmp_path / name / "dvae.safetensors").read_bytes() for name in ("whole", "halves"))
     assert whole == halves
@@ -188,3 +194,53 @@ def test_training_refuses_to_mix_runs(pictures, tmp_path):
 def test_held_out_pictures_stay_the_same(pictures):
     training, held_out = list_pictures(pictures)
     assert len(training) + len(held_out) == 40 and not {m.name for m in training} & {m.name for m in held_out}
+
+
+def test_codes_begin_at_the_centres_of_the_latents(model):
+    continuous = ContinuousLatent(model)
+    pictures = [torch.rand(4, 3, 64, 64) for _ in range(3)]
+    kept = begin_codes(model, continuous, pictures, seed=0)
+    assert 0.2 < kept < 1
+    latents_NL = continuous.latents(model, pictures[0]).permute(0, 2, 3, 1).flatten(0, 2)
+    codes = model.encode(pictures[0]).flatten()
+    with torch.no_grad():
+        # What the decoder's first layer makes of a code is what it would make of the code's centre.
+        first = model.decoder.blocks.input
+        widened = first.weight[:, :, 0, 0].t() + first.bias
+        widen_DL, shift_D = continuous.widen.weight[:, :, 0, 0], continuous.widen.bias
+        centres_VL = torch.linalg.lstsq(widen_DL, (widened - shift_D).t()).solution.t()
+        assert (torch.cdist(latents_NL, centres_VL).argmin(1) == codes).float().mean() > 0.99
+    assert len(codes.unique()) > 8
+
+
+def test_k_means_finds_clusters():
+    middles = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]])
+    points = middles.repeat(50, 1) + 0.1 * torch.randn(150, 2, generator=torch.Generator().manual_seed(0))
+    found = k_means(points, 12, torch.Generator().manual_seed(0))
+    assert torch.cdist(middles, found).min(1).values.max() < 0.2
+
+
+def test_ranks_share_a_batch(pictures):
+    members, _ = list_pictures(pictures)
+    config = TrainingConfig(steps=3, batch_size=4, window=32)
+    whole = list(batches(members, config, 0))
+    halves = [list(batches(members, config, 0, rank, 2)) for rank in range(2)]
+    broken = 0  # where a picture is broken, the next one takes its place in its own half
+    for step, x_BCHW in enumerate(whole):
+        together = torch.cat([half[step] for half in halves])
+        broken += not torch.equal(together, x_BCHW)
+    assert broken <= 1
+
+
+def test_two_processes_train_together(pictures, tmp_path):
+    pairmill = os.path.join(os.path.dirname(sys.executable), "pairmill")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--no-python",
+               pairmill, "train-dvae", "--images", pictures, "--steps=3", "--continuous-steps=1", "--batch-size=4",
+               "--window=16", "--hidden=8", "--vocabulary=16", "--threads=1", "--device=cpu",
+               "--output", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("wrote") == 1 and json.loads((tmp_path / "out" / "log.jsonl").read_text())["step"] == 3
+    command[command.index("--batch-size=4")] = "--batch-size=3"
+    refused = subprocess.run([*command[:-1], str(tmp_path / "other")], capture_output=True, text=True, timeout=300)
+    assert refused.returncode and "2 processes can't share it evenly" in refused.stderr

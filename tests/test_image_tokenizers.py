@@ -10,18 +10,25 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import peers
 import pytest
 import torch
 import yaml
 from torch import nn
 
+from benchmarks import peers
 from models import pixels
 from models.discrete_vae import DiscreteVAE, DiscreteVAEConfig
 from models.dvae import DVAE, DVAEConfig, save_dvae
 from models.errors import UserError
 from models.foreign_weights import read_checkpoint, tensors_of
-from models.image_tokenizers import BUNDLED, load_image_tokenizer
+from models.image_tokenizers import BUNDLED, Computing, load_image_tokenizer
+
+
+def installed(peer: Callable):
+    try:
+        return peer()
+    except ImportError as error:
+        pytest.skip(f"{error}; make peers installs it")
 
 
 def views(size: int) -> np.ndarray:
@@ -67,10 +74,7 @@ def spread(model: nn.Module) -> nn.Module:
 @pytest.fixture(scope="module")
 def openai_files(tmp_path_factory) -> tuple[Path, nn.Module, nn.Module]:
     """Encoder and decoder as OpenAI published them: whole modules, pickled by torch.save."""
-    pytest.importorskip("dall_e", reason=peers.HINT)
-    from dall_e.decoder import Decoder
-    from dall_e.encoder import Encoder
-
+    Encoder, Decoder = installed(peers.openai)
     torch.manual_seed(1)
     folder = tmp_path_factory.mktemp("openai")
     encoder = Encoder(n_hid=16, vocab_size=128, requires_grad=False, use_mixed_precision=False)
@@ -109,7 +113,7 @@ TAMING = {
 
 def taming_files(folder: Path, name: str) -> tuple[Path, Path, nn.Module]:
     """A yaml and a ckpt as taming-transformers writes them, with a callback's state pickled beside the weights."""
-    vqgan = peers.taming()
+    vqgan = installed(peers.taming)
     kind, network = TAMING[name]
     network = {"double_z": False, "z_channels": 32, "in_channels": 3, "out_ch": 3, "ch": 32, "num_res_blocks": 1,
                "dropout": 0.0} | network
@@ -162,7 +166,7 @@ def test_taming(name, tmp_path):
 def test_diffusers(attention, suffix, tmp_path):
     torch.manual_seed(3)
     down, up = (("Attn" if attention else "") + name for name in ("DownEncoderBlock2D", "UpDecoderBlock2D"))
-    theirs = peers.diffusers_vq_model()(
+    theirs = installed(peers.diffusers_vq_model)(
         block_out_channels=(32, 32, 32, 64), down_block_types=("DownEncoderBlock2D",) * 3 + (down,),
         up_block_types=(up,) + ("UpDecoderBlock2D",) * 3, layers_per_block=1, latent_channels=16, sample_size=256,
         num_vq_embeddings=96, vq_embed_dim=8, mid_block_add_attention=attention)
@@ -189,7 +193,7 @@ def test_dalle_pytorch(blocks, tmp_path):
     torch.manual_seed(4)
     hparams = {"image_size": 64, "num_layers": 3, "num_tokens": 96, "codebook_dim": 24, "hidden_dim": 16,
                "num_resnet_blocks": blocks}
-    theirs = spread(peers.discrete_vae()(**hparams))
+    theirs = spread(installed(peers.discrete_vae)(**hparams))
     torch.save({"hparams": hparams, "weights": theirs.state_dict()}, tmp_path / "vae.pt")
     agree(f"dalle-pytorch:{tmp_path / 'vae.pt'}", lambda x: theirs(x, return_logits=True),
           lambda codes: (theirs.decode(codes.flatten(1)) + 1) / 2)
@@ -218,7 +222,7 @@ def test_fingerprint_follows_every_file(discrete_vae_file):
 
 
 def test_bfloat16_changes_few_codes(tiny_dvae):
-    exact, quick = load_image_tokenizer("bundled"), load_image_tokenizer("bundled", "bfloat16")
+    exact, quick = load_image_tokenizer("bundled"), load_image_tokenizer("bundled", Computing("bfloat16"))
     changed = np.mean([(exact.encode(view) != quick.encode(view)).mean() for view in views(256)])
     assert 0 < changed < 0.2
     assert exact.info == quick.info
