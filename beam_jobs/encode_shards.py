@@ -14,6 +14,7 @@ from pipeline.ledger import READ, CountRows, earlier_counts, read_ledger
 from pipeline.records import Rejected
 from pipeline.shards import finish_dataset
 from pipeline.tokenize_stage import EncodeImageShard
+from pipeline.units import write_plan
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,6 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
     ledger = read_ledger(before) if before else {"sources": {image_shards.SOURCE: {"read": 0, "rejected": {}}}}
     parts = options.dataset_parts(encode, settings, set(ledger["sources"]))
     options.prepare_output(args.output, "encode", options.identity(parts), "manifest.json", args.overwrite)
+
+    write_plan(args.output, {"units": len(paths)})
 
     def build(pipeline: beam.Pipeline) -> None:
         encoded = (pipeline | "Image shards" >> beam.Create(paths) | "Spread" >> beam.Reshuffle()

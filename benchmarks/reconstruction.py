@@ -66,8 +66,8 @@ def train_rival(members: list[Member], config: DiscreteVAEConfig, minutes: float
     theirs.image_size = training.window  # it checks the size of what it is given, and nothing depends on it
     optimiser = torch.optim.Adam(theirs.parameters(), lr=1e-3)
     schedule = torch.optim.lr_scheduler.ExponentialLR(optimiser, 0.98)
-    temperature, step, begun = 1.0, 0, time.process_time()
-    for x_BCHW in batches(members, training, 0):
+    temperature, begun = 1.0, time.process_time()
+    for step, x_BCHW in enumerate(batches(members, training, 0)):
         passed_min = (time.process_time() - begun) / 60
         if passed_min >= minutes:
             break
@@ -80,7 +80,6 @@ def train_rival(members: list[Member], config: DiscreteVAEConfig, minutes: float
             temperature = max(temperature * math.exp(-1e-6 * step), 0.5)
             schedule.step()
             print(f"DiscreteVAE: step {step}, loss {loss.item():.4f}, {minutes - passed_min:.1f} min left", flush=True)
-        step += 1
     model = DiscreteVAE(config).eval()
     model.load_state_dict(theirs.state_dict())
     return model

@@ -46,16 +46,32 @@ class ShowProgress:
                 first, most = first or (now, done), max(most, done)
                 # The last step clears the finished units away.
                 line = "finishing" if most == plan["units"] else _line(plan, done, now - first[0], done - first[1])
-            print(f"{self._job}: {line}", file=sys.stderr, flush=True)
+            print(f"{self._job}: {line}{_where_time_goes(self._output)}", file=sys.stderr, flush=True)
 
 
 def _line(plan: dict, done: int, seconds: float, done_since: int) -> str:
+    if "pairs" not in plan:  # the units are image shards, which nobody has counted
+        line = f"{done}/{plan['units']} image shards"
+        return line + (f", {(plan['units'] - done) * seconds / done_since:.0f} s left" if done_since else "")
     pairs_per_unit = plan["pairs"] / plan["units"]
     line = f"{done}/{plan['units']} units, about {done * pairs_per_unit:,.0f} of {plan['pairs']:,} pairs"
     if done_since and seconds:
         rate = done_since / seconds
         line += f", {rate * pairs_per_unit:.1f} pairs/s, {(plan['units'] - done) / rate:.0f} s left"
     return line
+
+
+def _where_time_goes(output: str) -> str:
+    """Of encoded units: pictures a second of one worker, and the shares of reading them, the model and writing."""
+    folder = storage.join(output, WORK_FOLDER, "times")
+    units = [json.loads(storage.read(storage.join(folder, name))) for name in storage.list_files(folder)
+             if not name.endswith(storage.TEMPORARY_SUFFIX)]
+    spent = {name: sum(unit[name] for unit in units) for name in ("pictures_s", "model_s", "write_s")}
+    total_s = sum(spent.values())
+    if not total_s:
+        return ""
+    shares = ", ".join(f"{name.removesuffix('_s')} {seconds / total_s:.0%}" for name, seconds in spent.items())
+    return f" ({sum(unit['pictures'] for unit in units) / total_s:.1f} images/s a worker: {shares})"
 
 
 def _plan(output: str) -> dict | None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import hashlib
-import itertools
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -54,6 +55,25 @@ class EncodeConfig:
     threads: int = 1  # processor threads of one worker process; no influence on the codes
 
 
+class Times:
+    """Where the seconds of a unit went: into its pictures (reading or fetching, decoding, cropping) or the model."""
+
+    def __init__(self) -> None:
+        self.seconds = {"pictures_s": 0.0, "model_s": 0.0}
+        self._begun = time.perf_counter()
+
+    @contextlib.contextmanager
+    def spent_on(self, what: str) -> Iterator[None]:
+        begun = time.perf_counter()
+        yield
+        self.seconds[what] += time.perf_counter() - begun
+
+    def all(self) -> dict[str, float]:
+        """With what is left, which goes into BPE and writing."""
+        rest = time.perf_counter() - self._begun - sum(self.seconds.values())
+        return self.seconds | {"write_s": rest}
+
+
 class Encoder:
     """Both tokenizers, loaded, with the recipe for crops.
 
@@ -71,18 +91,23 @@ class Encoder:
         at_once = config.batch_size if self.images.on_accelerator else 4 * config.threads
         self._pictures_at_once = max(1, at_once // config.draws) if self.images.on_accelerator else at_once
 
-    def encode(self, outcomes: Iterable[Fetched | Rejected]) -> Iterator[Record | Rejected]:
-        """Fetched pictures become records; rejects pass through."""
+    def encode(self, outcomes: Iterable[Fetched | Rejected], times: Times | None = None) -> Iterator[Record | Rejected]:
+        """Fetched pictures become records; rejects pass through. Adds to `times` where the time went."""
+        times = times or Times()
         waiting: list[Prepared] = []
-        for outcome in outcomes:
+        outcomes = iter(outcomes)
+        while True:
+            with times.spent_on("pictures_s"):
+                if (outcome := next(outcomes, None)) is None:
+                    break
+                if not isinstance(outcome, Rejected):
+                    waiting.append(self.prepare(outcome))
             if isinstance(outcome, Rejected):
                 yield outcome
-                continue
-            waiting.append(self.prepare(outcome))
-            if len(waiting) == self._pictures_at_once:
-                yield from self._records(waiting)
+            elif len(waiting) == self._pictures_at_once:
+                yield from self._records(waiting, times)
                 waiting = []
-        yield from self._records(waiting)
+        yield from self._records(waiting, times)
 
     def prepare(self, picture: Fetched) -> Prepared:
         """Everything that needs the whole picture; what is left of it are the views."""
@@ -97,12 +122,14 @@ class Encoder:
         phash = str(imagehash.phash(Image.fromarray(rgb_HWC)))
         return Prepared(picture.pair, width, height, picture.sha256, phash, boxes, views)
 
-    def _records(self, waiting: list[Prepared]) -> Iterator[Record]:
+    def _records(self, waiting: list[Prepared], times: Times) -> Iterator[Record]:
         if not waiting:
             return
-        codes = self._codes([view for picture in waiting for view in picture.views])
-        for picture in waiting:
-            yield self._record(picture, np.stack(list(itertools.islice(codes, self._config.draws))))
+        with times.spent_on("model_s"):
+            codes = list(self._codes([view for picture in waiting for view in picture.views]))
+        draws = self._config.draws
+        for number, picture in enumerate(waiting):
+            yield self._record(picture, np.stack(codes[number * draws : (number + 1) * draws]))
 
     def _codes(self, views: list[np.ndarray]) -> Iterator[np.ndarray]:
         """In the order of the views."""
@@ -138,7 +165,12 @@ class _EncodingDoFn(beam.DoFn):
     def setup(self) -> None:
         self._encoder = self._shared.acquire(partial(Encoder, self._encode))
 
-    def _tagged(self, records: list[Record], rejects: list[Rejected]):
+    def _finish(self, name: str, pairs: Sequence[Pair], read: Callable[[list[Pair]], Iterable[Fetched | Rejected]]):
+        """What became of a unit whose pictures `read` gives."""
+        times = Times()
+        records, rejects = finish_unit(
+            name, pairs, self._store, lambda pending: self._encoder.encode(read(pending), times))
+        self._store.save_times(name, times.all() | {"pictures": len(records)})
         yield from records
         for row in rejects:
             yield beam.pvalue.TaggedOutput(self.REJECTED, row)
@@ -152,19 +184,12 @@ class FetchAndEncode(_EncodingDoFn):
         self._fetch = fetch
 
     def process(self, unit: Unit):
-        def work(pairs: list[Pair]) -> Iterator[Record | Rejected]:
-            return self._encoder.encode(fetch_pictures(pairs, self._fetch, self._pictures))
-
-        yield from self._tagged(*finish_unit(unit.name, unit.pairs, self._store, work))
+        yield from self._finish(unit.name, unit.pairs, lambda pairs: fetch_pictures(pairs, self._fetch, self._pictures))
 
 
 class EncodeImageShard(_EncodingDoFn):
     """Path of a tar file in img2dataset's layout -> the records of its pictures."""
 
     def process(self, path: str):
-        def work(_: list[Pair]) -> Iterator[Record | Rejected]:
-            return self._encoder.encode(read_pictures(path, self._pictures))
-
-        members = list(list_pairs(path))
         name = hashlib.sha256(path.encode()).hexdigest()[:32]
-        yield from self._tagged(*finish_unit(name, members, self._store, work))
+        yield from self._finish(name, list(list_pairs(path)), lambda _: read_pictures(path, self._pictures))

@@ -45,9 +45,12 @@ class ToUnits(beam.PTransform):
 def plan_units(pairs: int, pairs_per_unit: int, output: str) -> int:
     """The number of units, which it also leaves in the output for those who watch the job."""
     units = max(1, -(-pairs // pairs_per_unit))
-    plan = json.dumps({"pairs": pairs, "units": units}).encode()
-    storage.write_whole(storage.join(output, WORK_FOLDER, "plan.json"), plan)
+    write_plan(output, {"pairs": pairs, "units": units})
     return units
+
+
+def write_plan(output: str, plan: dict[str, int]) -> None:
+    storage.write_whole(storage.join(output, WORK_FOLDER, "plan.json"), json.dumps(plan).encode())
 
 
 def to_unit(group: tuple[int, Iterable[Pair]], of: int) -> Unit:
@@ -59,6 +62,7 @@ class UnitStore:
 
     def __init__(self, output: str):
         self._folder = storage.join(output, WORK_FOLDER, "units")
+        self._times = storage.join(output, WORK_FOLDER, "times")
 
     def _path(self, name: str) -> str:
         return storage.join(self._folder, f"{name}.msgpack")
@@ -73,6 +77,10 @@ class UnitStore:
 
     def save(self, name: str, records: list[Record], rejects: list[Rejected]) -> None:
         storage.write_whole(self._path(name), msgpack.packb({"records": records, "rejects": rejects}))
+
+    def save_times(self, name: str, times: dict[str, float]) -> None:
+        """Where a unit's time went, for those who watch the job."""
+        storage.write_whole(storage.join(self._times, f"{name}.json"), json.dumps(times).encode())
 
 
 def finish_unit(
