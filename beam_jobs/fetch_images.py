@@ -9,7 +9,7 @@ import apache_beam as beam
 from beam_jobs import options
 from models.errors import UserError
 from pipeline import parquet, storage
-from pipeline.fetch_stage import FetchUnit, failed_in_passing
+from pipeline.fetch_stage import FetchUnit, failed_in_passing, read_attempt, write_attempt
 from pipeline.finish import Finish, finish_fetch, read_settings
 from pipeline.ledger import KEPT, CountRows, earlier_counts, read_ledger
 from pipeline.records import Pair, Rejected
@@ -23,6 +23,8 @@ def main(arguments: list[str] | None = None) -> int:
                         help="px of the shorter side, never enlarged; 0 keeps the bytes as fetched")
     parser.add_argument("--image-format", choices=("jpg", "webp", "png"), default="jpg", help="of resized pictures")
     parser.add_argument("--quality", type=int, default=95, metavar="Q", help="of resized JPEG and WebP")
+    parser.add_argument("--attempts", type=int, default=5, metavar="N",
+                        help="runs in which a row that fails for a passing reason is tried")
     options.add_fetch_options(parser)
     options.add_picture_options(parser)
     options.add_rows_per_file(parser)
@@ -35,16 +37,22 @@ def main(arguments: list[str] | None = None) -> int:
     counts_before = earlier_counts(read_ledger(args.pairs))
     settings = read_settings(args.pairs) | {"fetch": options.fetch_settings(args)}
     if not args.overwrite and options.is_finished(args.output, "ledger.json"):
-        if not failed_in_passing(args.output):
+        if not (failed := failed_in_passing(args.output)):
             print(f"fetch: {args.output} is complete, and no row in it failed for a passing reason: nothing to do")
             return 0
+        if (attempt := read_attempt(args.output)) >= args.attempts:
+            print(f"fetch: {args.output} is complete; {failed} rows failed for a passing reason, after {attempt} runs: "
+                  f"nothing to do; --attempts {attempt + 1} tries them once more")
+            return 0
         options.reopen_output(args.output, "fetch", settings, "ledger.json")
+        write_attempt(args.output, attempt + 1)
     options.prepare_output(args.output, "fetch", settings, "ledger.json", args.overwrite)
+    attempt = read_attempt(args.output)
 
     def build(pipeline: beam.Pipeline) -> None:
         pairs = pipeline | "Read pairs" >> parquet.ReadParquet(pair_files, Pair)
         fetched = (pairs | "Units" >> ToUnits(args.pairs_per_unit, args.output)
-                   | "Fetch" >> beam.ParDo(FetchUnit(args.output, fetch, pictures, store)).with_outputs(
+                   | "Fetch" >> beam.ParDo(FetchUnit(args.output, attempt, fetch, pictures, store)).with_outputs(
                        FetchUnit.REJECTED, main="pairs"))
         earlier = pipeline | "Read rejects" >> parquet.ReadParquet(parquet.files_in(args.pairs, "rejects"), Rejected)
         written = (fetched[FetchUnit.REJECTED], earlier) | "Rejects" >> beam.Flatten() | (

@@ -45,8 +45,8 @@ from pipeline.version import VERSION
 # The name is spelled out: "DirectRunner" would first try to download and start a Go program.
 LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 OUR_FILES = re.compile(
-    r"(manifest|ledger|settings|text_tokenizer|croissant)\.json|README\.md|(train|val|index|rejects|pairs|_work)/.*"
-    r"|\d{5,}(\.tar|\.parquet|_stats\.json)|(.*/)?\.[^/]*\.tmp")
+    r"(manifest|ledger|settings|attempts|text_tokenizer|croissant)\.json|README\.md"
+    r"|(train|val|index|rejects|pairs|_work)/.*|\d{5,}(\.tar|\.parquet|_stats\.json)|(.*/)?\.[^/]*\.tmp")
 
 
 # --- arguments -------------------------------------------------------------------------------------------------------
@@ -140,7 +140,8 @@ def parse(parser: argparse.ArgumentParser, arguments: list[str] | None) -> tuple
     args, rest = parser.parse_known_args(arguments)
     for name, least in (("min_words", 0), ("min_characters", 0), ("min_side", 1), ("max_pixels", 1), ("retries", 0),
                         ("max_bytes", 1), ("connections", 1), ("per_host_connections", 1), ("pairs_per_unit", 1),
-                        ("draws", 1), ("batch_size", 1), ("pairs_per_shard", 1), ("rows_per_file", 1), ("resize", 0)):
+                        ("draws", 1), ("batch_size", 1), ("attempts", 1), ("pairs_per_shard", 1), ("rows_per_file", 1),
+                        ("resize", 0)):
         if hasattr(args, name) and getattr(args, name) < least:
             raise UserError(f"--{name.replace('_', '-')} {getattr(args, name)}: give {least} or more")
     for name in ("timeout", "per_host_rate", "min_ratio", "max_ratio"):

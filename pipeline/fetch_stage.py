@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import NamedTuple
 
 import apache_beam as beam
@@ -10,10 +11,12 @@ import cv2
 from pipeline import storage
 from pipeline.fetch import FetchConfig, fetch_pictures
 from pipeline.image_shards import ShardWriter, StoreConfig, read_fetched, read_metadata
-from pipeline.ledger import read_ledger
+from pipeline.ledger import read_ledger, to_json
 from pipeline.pictures import PictureConfig
 from pipeline.records import PASSING_REASONS, Pair, Rejected, Stage
 from pipeline.units import Unit
+
+ATTEMPTS_FILE = "attempts.json"
 
 
 class UnitAccount(NamedTuple):
@@ -29,52 +32,71 @@ class FetchUnit(beam.DoFn):
 
     REJECTED = "rejected"
 
-    def __init__(self, output: str, fetch: FetchConfig, pictures: PictureConfig, store: StoreConfig):
-        self._output, self._fetch, self._pictures, self._store = output, fetch, pictures, store
+    def __init__(self, output: str, attempt: int, fetch: FetchConfig, pictures: PictureConfig, store: StoreConfig):
+        self._output, self._attempt, self._fetch = output, attempt, fetch
+        self._pictures, self._store = pictures, store
 
     def setup(self) -> None:
         cv2.setNumThreads(1)  # the cores are busy with other pictures: its threads would wait for each other
 
     def process(self, unit: Unit):
-        account = fetch_unit(unit, self._output, self._fetch, self._pictures, self._store)
+        account = fetch_unit(unit, self._output, self._attempt, self._fetch, self._pictures, self._store)
         yield from account.kept
         for row in account.rejected:
             yield beam.pvalue.TaggedOutput(self.REJECTED, row)
 
 
-def fetch_unit(unit: Unit, output: str, fetch: FetchConfig, pictures: PictureConfig, store: StoreConfig) -> UnitAccount:
-    """Does what is missing of a unit: all of it, or the rows that failed for a passing reason, or nothing."""
-    rows = {row["pair_key"]: row for row in read_metadata(output, unit.number)}
-    finished = storage.exists(storage.join(output, f"{unit.number:05d}_stats.json"))
-    settled = {key for key, row in rows.items() if row["status"] == "success" or row["reason"] not in PASSING_REASONS}
-    wanted = {pair.key for pair in unit.pairs}
-    if finished and settled == wanted:
-        return _account(unit, rows)
+def fetch_unit(unit: Unit, output: str, attempt: int, fetch: FetchConfig, pictures: PictureConfig,
+               store: StoreConfig) -> UnitAccount:
+    """Does what is missing of a unit at this attempt, the first being 1.
 
-    # Of a run that was killed between the three files, each is whole but may be older or newer than the next: what
-    # the tar holds is done, whatever the rows say.
-    with ShardWriter(output, unit.number, list(unit.pairs), store) as writer:
-        done = set()
-        for picture in read_fetched(output, unit.number):
-            if (key := picture.metadata["pair_key"]) in wanted:
+    The first attempt fetches all pairs into shard `unit.number`; each later one fetches those that failed for a
+    passing reason until then, into a shard `unit.of` further on, if there are any. Finished shards are left alone.
+    """
+    rows: dict[str, dict] = {}
+    for before in range(attempt):
+        number = unit.number + before * unit.of
+        pairs = [pair for pair in unit.pairs if before == 0 or rows[pair.key]["reason"] in PASSING_REASONS]
+        if before > 0 and not pairs:
+            break
+        found = {row["pair_key"]: row for row in read_metadata(output, number)}
+        if not _is_finished(output, number) or found.keys() != {pair.key for pair in pairs}:
+            _fetch_shard(number, pairs, found, output, fetch, pictures, store)
+            found = {row["pair_key"]: row for row in read_metadata(output, number)}
+        rows |= found
+    return _account(unit, rows)
+
+
+def _is_finished(output: str, number: int) -> bool:
+    return storage.exists(storage.join(output, f"{number:05d}_stats.json"))
+
+
+def _fetch_shard(number: int, pairs: list[Pair], rows: dict[str, dict], output: str, fetch: FetchConfig,
+                 pictures: PictureConfig, store: StoreConfig) -> None:
+    """Writes one shard of these pairs. `rows` is what the metadata of an earlier, killed run says.
+
+    Each of its three files is whole but may be older or newer than the next: what the tar holds is done, whatever the
+    rows say.
+    """
+    with ShardWriter(output, number, pairs, store) as writer:
+        missing = {pair.key: pair for pair in pairs}
+        for picture in read_fetched(output, number):
+            if missing.pop(picture.metadata["pair_key"], None):
                 writer.add_stored(picture.metadata, picture.data, picture.suffix)
-                done.add(key)
-        for key in (settled & wanted) - done:
-            if rows[key]["status"] != "success":
+        for key in missing.keys() & rows.keys():
+            if rows[key]["status"] != "success" and rows[key]["reason"] not in PASSING_REASONS:
                 writer.add(_rejected(rows[key]))
-                done.add(key)
-        pending = [pair for pair in unit.pairs if pair.key not in done]
-        for outcome in fetch_pictures(pending, fetch, pictures, store.resize or 1):
+                del missing[key]
+        for outcome in fetch_pictures(missing.values(), fetch, pictures, store.resize or 1):
             writer.add(outcome)
-        if finished:  # not any more, while the files are replaced
-            storage.delete(output, [f"{unit.number:05d}_stats.json"])
+        if _is_finished(output, number):  # by other pairs
+            storage.delete(output, [f"{number:05d}_stats.json"])
         writer.write()
-    return _account(unit, {row["pair_key"]: row for row in read_metadata(output, unit.number)})
 
 
 def _account(unit: Unit, rows: dict[str, dict]) -> UnitAccount:
     kept = [pair for pair in unit.pairs if rows[pair.key]["status"] == "success"]
-    rejected = [_rejected(row) for row in rows.values() if row["status"] != "success"]
+    rejected = [_rejected(rows[pair.key]) for pair in unit.pairs if rows[pair.key]["status"] != "success"]
     return UnitAccount(unit.number, kept, rejected)
 
 
@@ -89,3 +111,16 @@ def failed_in_passing(output: str) -> int:
     passing = {reason.value for reason in PASSING_REASONS}
     rejected = (account["rejected"].get(Stage.FETCH.value, {}) for account in read_ledger(output)["sources"].values())
     return sum(number for reasons in rejected for reason, number in reasons.items() if reason in passing)
+
+
+# --- attempts --------------------------------------------------------------------------------------------------------
+
+
+def read_attempt(output: str) -> int:
+    """How many runs have begun: the first attempt fetches all, each later one what failed for a passing reason."""
+    path = storage.join(output, ATTEMPTS_FILE)
+    return json.loads(storage.read(path))["attempts"] if storage.exists(path) else 1
+
+
+def write_attempt(output: str, attempt: int) -> None:
+    storage.write_whole(storage.join(output, ATTEMPTS_FILE), to_json({"attempts": attempt}))

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from pathlib import Path
 
 from pipeline.download import FetchConfig
 from pipeline.fetch import Fetched, fetch_pictures
+from pipeline.ledger import KEPT, READ, build_ledger, write_ledger
+from pipeline.parquet import PAIRS, table_bytes, write_file
 from pipeline.pictures import PictureConfig
 from pipeline.records import Pair, Rejected
 
@@ -42,3 +45,7 @@ def result(outcome: Fetched | Rejected) -> str:
     return "fetched" if isinstance(outcome, Fetched) else outcome.reason
 
 
+def write_pairs(folder: Path, pairs: list[Pair]) -> None:
+    """As `pairmill select` leaves them."""
+    write_file(str(folder), "pairs/00000-of-00001.parquet", table_bytes(pairs, PAIRS))
+    write_ledger(str(folder), build_ledger([(("test", what, ""), len(pairs)) for what in (READ, KEPT)], ["test"]))

@@ -79,6 +79,12 @@ async def good(answer: Answer) -> None:
 
 
 @handler
+async def plain(answer: Answer) -> None:
+    """Always the same."""
+    await answer.whole(jpeg())
+
+
+@handler
 async def slow(answer: Answer) -> None:
     """Good, after a moment."""
     await asyncio.sleep(0.1)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import json
+import shutil
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +15,7 @@ import pytest
 import webdataset
 from fetching import QUICK, pair
 from hostile_server import HostileServer
+from image_records import records_of
 from PIL import Image
 
 from pipeline import storage
@@ -36,8 +37,8 @@ def unit_of(*urls: str, number: int = 3) -> Unit:
     return Unit(number, 10, sorted(pairs, key=lambda pair: pair.key))
 
 
-def fetch(unit: Unit, output: Path, store: StoreConfig | None = None) -> UnitAccount:
-    return fetch_unit(unit, str(output), QUICK, PictureConfig(), store or StoreConfig())
+def fetch(unit: Unit, output: Path, store: StoreConfig | None = None, attempt: int = 1) -> UnitAccount:
+    return fetch_unit(unit, str(output), attempt, QUICK, PictureConfig(), store or StoreConfig())
 
 
 def files(output: Path) -> dict[str, bytes]:
@@ -187,69 +188,68 @@ def flaky() -> Iterator[tuple[HostileServer, Unit]]:
         yield server, unit_of(*map(server.url, [*paths, "status/404", "page"]))
 
 
-def test_a_second_run_asks_only_for_what_may_have_passed(flaky, tmp_path):
+@pytest.mark.parametrize("store", [StoreConfig(), StoreConfig(resize=100, image_format="webp")])
+def test_a_second_attempt_asks_only_for_what_may_have_passed(flaky, tmp_path, tiny_dvae, store):
     server, unit = flaky
-    first = fetch(unit, tmp_path / "twice")
+    first = fetch(unit, tmp_path / "twice", store)
     assert sorted(row.reason for row in first.rejected) == ["http_404", *["http_5xx"] * 4, "not_an_image"]
-    before = len(server.log)
-    second = fetch(unit, tmp_path / "twice")
+    finished, before = files(tmp_path / "twice"), len(server.log)
+    second = fetch(unit, tmp_path / "twice", store, attempt=2)
     assert sorted(request.path for request in server.log[before:]) == [
         f"unavailable_once/{n}" for n in (0, 3, 6, 9)]
     assert sorted(row.reason for row in second.rejected) == ["http_404", "not_an_image"]
     assert len(second.kept) == 12
-    undisturbed = fetch(unit, tmp_path / "once")
-    assert undisturbed == second
-    assert files(tmp_path / "once") == files(tmp_path / "twice")
+    assert fetch(unit, tmp_path / "once", store) == second
+    # Unit 3 of 10: what was finished stays as it is, and beside it stands shard 13 with what was missing.
+    found = files(tmp_path / "twice")
+    assert finished.items() <= found.items()
+    assert found.keys() - finished.keys() == {"00013.tar", "00013.parquet", "00013_stats.json"}
+    assert [row["key"] for row in rows(tmp_path / "twice", 13)] == [f"00013000{n}" for n in range(4)]
+    encoded = records_of(tmp_path / "twice", tiny_dvae)
+    assert len(encoded) == 12
+    assert encoded == records_of(tmp_path / "once", tiny_dvae)
 
 
-def test_a_resized_unit_is_completed_too(flaky, tmp_path):
-    _, unit = flaky
-    store = StoreConfig(resize=100, image_format="webp")
-    fetch(unit, tmp_path / "twice", store)
-    fetch(unit, tmp_path / "twice", store)
-    fetch(unit, tmp_path / "once", store)
-    assert files(tmp_path / "once") == files(tmp_path / "twice")
+def test_nothing_left_to_try_leaves_no_shard(flaky, tmp_path):
+    server, unit = flaky
+    account = fetch(unit, tmp_path / "out", attempt=2)  # also what a killed second attempt finds, in units it has not
+    before, seen = files(tmp_path / "out"), len(server.log)
+    assert fetch(unit, tmp_path / "out", attempt=5) == account
+    assert files(tmp_path / "out") == before
+    assert len(server.log) == seen
 
 
 class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("run", [1, 2])
-@pytest.mark.parametrize("moment", range(4))
-def test_killed_while_it_writes(flaky, tmp_path, monkeypatch, run, moment):
-    """Before any of the renames of the first or second run; 3: before the old statistics are dropped, or never."""
+@pytest.mark.parametrize("attempt", [1, 2])
+@pytest.mark.parametrize("moment", range(3))
+def test_killed_while_it_writes(flaky, tmp_path, monkeypatch, attempt, moment):
+    """Before each of the renames of the first or second attempt."""
     server, unit = flaky
-    for _ in range(run - 1):
+    if attempt == 2:
         fetch(unit, tmp_path / "killed")
+        shutil.copytree(tmp_path / "killed", tmp_path / "undisturbed")
     with monkeypatch.context() as patch:
-        renames = iter(range(10))
-        whole_file, delete = storage.whole_file, storage.delete
+        renames, whole_file = iter(range(10)), storage.whole_file
 
         def kill_at_rename(path):
             if next(renames) == moment:
                 raise Killed
             return whole_file(path)
 
-        def kill_at_delete(folder, names):
-            if moment == 3:
-                raise Killed
-            delete(folder, names)
-
         patch.setattr(storage, "whole_file", kill_at_rename)
-        patch.setattr(storage, "delete", kill_at_delete)
-        with contextlib.suppress(Killed):
-            fetch(unit, tmp_path / "killed")
+        with pytest.raises(Killed):
+            fetch(unit, tmp_path / "killed", attempt=attempt)
     before = len(server.log)
-    written = moment >= 1 and (run == 1 or moment < 3)  # the tar
-    fetch(unit, tmp_path / "killed")
-    fetch(unit, tmp_path / "killed")
+    account = fetch(unit, tmp_path / "killed", attempt=attempt)
     asked = [request.path for request in server.log[before:]]
-    if written:  # what is in it is never asked for again
+    if moment:  # what is in the tar is never asked for again
         assert not [path for path in asked if path.startswith("good")]
-    undisturbed = fetch(unit, tmp_path / "once")
-    assert files(tmp_path / "once") == files(tmp_path / "killed")
-    assert len(undisturbed.kept) == 12
+    assert len(account.kept) == 12
+    assert fetch(unit, tmp_path / "undisturbed", attempt=attempt) == account
+    assert files(tmp_path / "undisturbed") == files(tmp_path / "killed")
 
 
 def test_other_pairs_are_another_unit(flaky, tmp_path):
