@@ -15,6 +15,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -53,6 +55,7 @@ class Computing:
 
     precision: str = "float32"
     device: str = "cpu"
+    compiled: bool = False  # by torch.compile, with the weights laid out for the chip: worth it from some thousand on
 
 
 class ImageTokenizer:
@@ -71,6 +74,9 @@ class ImageTokenizer:
         self._device = torch.device(computing.device)
         self._model = model.to(self._device, memory_format=torch.channels_last).eval()
         self._bfloat16 = computing.precision == "bfloat16"
+        self._logits = model.logits
+        if computing.compiled:
+            self._logits = torch.compile(model.logits, dynamic=False, options={"freezing": True})
         config = model.config
         self.info = ImageTokenizerInfo(spec, fingerprint, config.vocabulary, config.grid, config.image_size)
 
@@ -90,7 +96,7 @@ class ImageTokenizer:
             views_BHWC = np.concatenate([views_BHWC, np.zeros((batch_size - given, *views_BHWC.shape[1:]), np.uint8)])
         x_BCHW = pixels.to_tensor(views_BHWC, self._device)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bfloat16):
-            codes_Bhw = self._model.logits(x_BCHW).argmax(dim=1)
+            codes_Bhw = self._logits(x_BCHW).argmax(dim=1)
         return codes_Bhw[:given].flatten(1).cpu().numpy().astype(np.uint16)
 
     @torch.inference_mode()
@@ -118,9 +124,15 @@ def load_image_tokenizer(spec: str, computing: Computing | None = None) -> Image
         model = load(*files)
     except (ValueError, OSError) as error:
         raise UserError(f"image tokenizer {spec!r}: {error}") from None
+    if computing and computing.compiled and computing.device == "cpu" and not _cpp_compiler():
+        raise UserError("--compile needs a C++ compiler (on Debian: apt-get install g++); leave it out or install one")
     if model.config.vocabulary > MAX_VOCABULARY:
         raise UserError(f"image tokenizer {spec!r}: {model.config.vocabulary} codes; at most {MAX_VOCABULARY} fit")
     return ImageTokenizer(model, spec, fingerprint_of(files), computing)
+
+
+def _cpp_compiler() -> bool:
+    return any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "clang++"))
 
 
 def fingerprint_of(files: Sequence[Path]) -> str:

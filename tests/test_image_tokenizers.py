@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -367,3 +368,17 @@ def test_a_cut_dvae(tmp_path):
     path.write_bytes(BUNDLED.read_bytes()[:-100])
     with pytest.raises(UserError, match=str(path)):
         load_image_tokenizer(f"dvae:{path}")
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
+def test_compiled_codes_are_the_same(discrete_vae_file):
+    spec = f"dalle-pytorch:{discrete_vae_file}"
+    plain, compiled = (load_image_tokenizer(spec, Computing(compiled=compiled)) for compiled in (False, True))
+    different = np.mean([(plain.encode(view) != compiled.encode(view)).mean() for view in views(64)])
+    assert different <= 1e-2
+
+
+def test_compiling_without_a_compiler_is_told(tiny_dvae, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UserError, match=r"needs a C\+\+ compiler"):
+        load_image_tokenizer(tiny_dvae, Computing(compiled=True))
