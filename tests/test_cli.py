@@ -86,8 +86,10 @@ def test_an_empty_source_has_its_account(tmp_path, run_pairmill):
 ])
 def test_unreadable_manifest(text, said, tmp_path, capsys):
     (tmp_path / "manifest.json").write_text(text)
-    assert cli.main(["verify", str(tmp_path)]) == 2
+    assert cli.main(["stats", str(tmp_path)]) == 2
     assert said in capsys.readouterr().err
+    assert cli.main(["verify", str(tmp_path)]) == 1  # to tell what is damaged is what it is for
+    assert "manifest.json" in "".join(capsys.readouterr())
 
 
 def test_verify_names_the_damaged_shard(tmp_path, capsys):
