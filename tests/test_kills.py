@@ -1,0 +1,133 @@
+"""SIGKILL at any moment of a job: after a run to the end, the bytes are those of an undisturbed run, nothing more."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import io
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from beam_jobs import encode_shards
+from models.dataset import read_manifest
+from models.errors import UserError
+from pipeline.verify import verify
+from tests.conftest import ROOT, files_of
+
+TARS, PICTURES = 6, 5
+
+# Imports everything once and forks a child for each run: a kill then costs no second start of the interpreter.
+LAUNCHER = """
+import os, sys, traceback
+sys.path.insert(0, sys.argv[1])
+from beam_jobs import encode_shards
+for line in sys.stdin:
+    pid = os.fork()
+    if not pid:
+        os.setsid()
+        os.dup2(os.open(os.devnull, os.O_RDWR), 1)
+        try:
+            status = encode_shards.main(line.rstrip("\\n").split("\\t"))
+        except BaseException:
+            traceback.print_exc()
+            status = 3
+        os._exit(status)
+    print(pid, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> Path:
+    """A folder in img2dataset's layout: 30 small pictures in 6 tar files, one of them broken."""
+    folder = tmp_path_factory.mktemp("images")
+    for number in range(TARS):
+        with tarfile.open(folder / f"{number:05d}.tar", "w") as tar:
+            for i in range(PICTURES):
+                name, place = f"{number:05d}{i:04d}", number * PICTURES + i
+                noise = np.random.RandomState(place).randint(0, 255, (70, 80, 3)).astype(np.uint8)
+                buffer = io.BytesIO()
+                Image.fromarray(noise).save(buffer, "PNG")
+                data = buffer.getvalue() if place != 7 else b"no picture"
+                described = json.dumps({"key": name, "url": f"https://example.org/{place}.png", "status": "success",
+                                        "caption": f"A red cat in the snow, number {place}"}).encode()
+                for suffix, content in (("png", data), ("txt", f"A red cat in the snow, number {place}".encode()),
+                                        ("json", described)):
+                    info = tarfile.TarInfo(f"{name}.{suffix}")
+                    info.size = len(content)
+                    tar.addfile(info, io.BytesIO(content))
+    return folder
+
+
+@contextlib.contextmanager
+def launcher(cwd: Path) -> Iterator[subprocess.Popen]:
+    with subprocess.Popen([sys.executable, "-c", LAUNCHER, str(ROOT)], cwd=cwd, text=True, stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        yield process
+        process.stdin.close()
+
+
+def run(process: subprocess.Popen, arguments: list[str], kill_after_s: float | None = None) -> int:
+    """The status of one run, -9 if it was killed."""
+    print("\t".join(arguments), file=process.stdin, flush=True)
+    pid = int(process.stdout.readline())
+    if kill_after_s is not None:
+        time.sleep(kill_after_s)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+    return int(process.stdout.readline())
+
+
+def test_two_writers_at_once(images, tiny_dvae, tmp_path):
+    """The second is refused in one line and the first goes on."""
+    options = [f"--images={images}/*.tar", f"--image-tokenizer={tiny_dvae}", "--text-tokenizer=bundled",
+               "--direct_num_workers=1", f"--output={tmp_path / 'out'}"]
+    work = tmp_path / "out" / "_work"
+    work.mkdir(parents=True)
+    with open(work / "lock", "ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="another pairmill is writing there; wait for its end"):
+            encode_shards.main(options)
+    assert encode_shards.main(options) == 0
+    assert verify(str(tmp_path / "out"), 1) == []
+
+
+def test_killed_at_random_and_run_again(images, tiny_dvae, tmp_path, exhaustive):
+    chance = random.Random(11)
+    options = [f"--images={images}/*.tar", f"--image-tokenizer={tiny_dvae}", "--text-tokenizer=bundled", "--draws=2",
+               "--pairs-per-shard=6", "--rows-per-file=1", "--direct_num_workers=1"]
+    kills = 50 if exhaustive else 3
+    with launcher(tmp_path) as process:
+        assert run(process, [*options, f"--output={tmp_path / 'warm'}"]) == 0  # the model's file is in memory now
+        begun = time.monotonic()
+        assert run(process, [*options, f"--output={tmp_path / 'whole'}"]) == 0
+        takes_s = time.monotonic() - begun
+        whole, output = files_of(tmp_path / "whole"), tmp_path / "killed"
+        killed = 0
+        while killed < kills:
+            status = run(process, [*options, f"--output={output}"], chance.uniform(0.02, 1.0) * takes_s)
+            assert status in (0, -signal.SIGKILL)
+            killed += status != 0
+            if status == 0 or chance.random() < 0.2:  # from the start again, or on with what the killed one left
+                if status:
+                    assert run(process, [*options, f"--output={output}"]) == 0
+                assert files_of(output) == whole
+                shutil.rmtree(output)
+        if not (output / "manifest.json").exists():
+            assert run(process, [*options, f"--output={output}"]) == 0
+    assert files_of(output) == whole == files_of(tmp_path / "warm")
+    assert verify(str(output), 1) == [] and len(read_manifest(output).shards) >= 4
+    assert not [path for path in output.rglob("*") if path.is_dir() and not any(path.iterdir())]
