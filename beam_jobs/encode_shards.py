@@ -9,6 +9,8 @@ import apache_beam as beam
 from beam_jobs import options
 from pipeline import image_shards, parquet
 from pipeline.dataset_stage import WriteDataset
+from pipeline.existing import ReadRecords, Wanted, counts_read, new_rejects, open_existing
+from pipeline.existing import reject_files as reject_files_of
 from pipeline.finish import Finish, read_settings
 from pipeline.ledger import READ, CountRows, earlier_counts, read_ledger
 from pipeline.records import Rejected
@@ -20,6 +22,8 @@ from pipeline.units import write_plan
 def main(arguments: list[str] | None = None) -> int:
     parser = options.job_parser("encode", __doc__.split("\n")[0])
     parser.add_argument("--images", required=True, metavar="PATTERN", help="tar files of `pairmill fetch`, img2dataset")
+    parser.add_argument("--add-to", metavar="DATASET",
+                        help="take its pairs as they are, encode only what it lacks, and write both to --output")
     options.add_picture_options(parser)
     options.add_encode_options(parser, required=True)
     options.add_rows_per_file(parser)
@@ -29,27 +33,39 @@ def main(arguments: list[str] | None = None) -> int:
     before = image_shards.made_by_fetch(paths)  # the folder of a finished `pairmill fetch`, or None
     settings = (read_settings(before) if before else {"images": args.images}) | {
         "encode": options.encode_settings(args)}
+    old = open_existing([args.add_to]) if args.add_to else []
     ledger = read_ledger(before) if before else {"sources": {image_shards.SOURCE: {"read": 0, "rejected": {}}}}
     parts = options.dataset_parts(encode, settings, set(ledger["sources"]))
+    options.check_addition(old, parts)
+    if old:
+        settings["added_to"] = old[0].manifest.settings
     options.prepare_output(args.output, "encode", options.identity(parts), "manifest.json", args.overwrite)
 
     write_plan(args.output, {"units": len(paths)})
 
     def build(pipeline: beam.Pipeline) -> None:
         encoded = (pipeline | "Image shards" >> beam.Create(paths) | "Spread" >> beam.Reshuffle()
-                   | "Encode" >> beam.ParDo(EncodeImageShard(args.output, pictures, encode))
+                   | "Encode" >> beam.ParDo(EncodeImageShard(args.output, pictures, encode, old))
                    .with_outputs(EncodeImageShard.REJECTED, main="records"))
         reject_files = parquet.files_in(before, "rejects") if before else []
-        earlier = pipeline | "Read rejects" >> parquet.ReadParquet(reject_files, Rejected)
-        now = encoded[EncodeImageShard.REJECTED]
-        written = (encoded.records, (now, earlier) | "Rejected" >> beam.Flatten()) | "Dataset" >> WriteDataset(
-            args.output, args.draws, args.pairs_per_shard, args.rows_per_file)
-        if before:
+        earlier = (pipeline | "Reject files" >> beam.Create(reject_files).with_output_types(str)
+                   | "Read rejects" >> beam.FlatMap(new_rejects, old).with_output_types(Rejected))
+        now = (encoded[EncodeImageShard.REJECTED], earlier) | "Rejected" >> beam.Flatten()
+        records, rejected = encoded.records, now
+        if before and not old:
             read = pipeline | "Counts before" >> beam.Create(
                 [count for count in earlier_counts(ledger) if count[0][1] == READ])
         else:
-            read = (encoded.records | "Count records" >> CountRows(READ),
+            read = (records | "Count records" >> CountRows(READ),
                     now | "Count rejects" >> CountRows(READ)) | "Count read" >> beam.Flatten()
+        if old:
+            kept = pipeline | "Old records" >> ReadRecords(old, [Wanted()])
+            dropped = pipeline | "Old rejects" >> parquet.ReadParquet(reject_files_of(old), Rejected)
+            records = (records, kept.records) | "Old and new" >> beam.Flatten()
+            rejected = (now, dropped) | "All rejected" >> beam.Flatten()
+            read = (read, pipeline | "Old counts" >> beam.Create(counts_read(old))) | "All read" >> beam.Flatten()
+        written = (records, rejected) | "Dataset" >> WriteDataset(
+            args.output, args.draws, args.pairs_per_shard, args.rows_per_file)
         counts = (read, written.counts) | "Counts" >> beam.Flatten()
         _ = pipeline | "Finish" >> Finish(
             partial(finish_dataset, args.output, parts), written.shards, written.rejects, counts)

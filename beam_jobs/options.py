@@ -24,6 +24,7 @@ from models.image_tokenizers import DEVICES, PRECISIONS, Computing, load_image_t
 from models.text_tokenizer import BUNDLED as BUNDLED_TEXT_TOKENIZER
 from models.text_tokenizer import TextTokenizer
 from pipeline import cli, storage
+from pipeline.existing import Existing
 from pipeline.fetch import FetchConfig
 from pipeline.filters import SelectConfig
 from pipeline.finish import read_settings
@@ -261,6 +262,19 @@ def dataset_parts(encode: EncodeConfig, settings: dict[str, Any], sources: set[s
     names = ("torch", "tokenizers", "opencv-python-headless", "pillow", "ftfy")
     versions = {"pairmill": VERSION} | {name: importlib.metadata.version(name) for name in names}
     return DatasetParts(images.info, text.info, text.text, encode.draws, settings, versions, tuple(sorted(sources)))
+
+
+def check_addition(old: list[Existing], parts: DatasetParts) -> None:
+    """Raises UserError unless new pairs would be encoded as those of the dataset that they are to join."""
+    for each in old:
+        for what, mine in (("image tokenizer", parts.image_tokenizer), ("text tokenizer", parts.text_tokenizer)):
+            theirs = getattr(each.manifest, what.replace(" ", "_"))
+            if theirs.fingerprint != mine.fingerprint:
+                raise UserError(f"--add-to {each.directory}: it was made by another {what} ({theirs.fingerprint[:12]}, "
+                                f"not {mine.fingerprint[:12]}); give that one")
+        if each.manifest.draws != parts.draws:
+            raise UserError(f"--add-to {each.directory}: it has {each.manifest.draws} draws a picture; "
+                            f"give --draws {each.manifest.draws}")
 
 
 def identity(parts: DatasetParts) -> dict[str, Any]:

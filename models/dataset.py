@@ -142,6 +142,11 @@ def pack_sample(caption: str, tokens: bytes, codes: bytes, draws: int) -> bytes:
     return msgpack.packb({"caption": caption, "tokens": tokens, "codes": codes, "draws": draws})
 
 
+def pack_codes(numbers: np.ndarray) -> bytes:
+    """Codes or tokens as they stand in a sample."""
+    return numbers.astype(MEMBER_DTYPE).tobytes()
+
+
 def unpack_sample(key: str, data: bytes) -> Sample:
     """The inverse of pack_sample. Raises ValueError for anything else."""
     try:

@@ -16,6 +16,7 @@ COMMANDS = {
     "select": ("beam_jobs.select_pairs", "source files to pairs, with a reason for each row dropped"),
     "fetch": ("beam_jobs.fetch_images", "pairs to pictures, in img2dataset's layout"),
     "encode": ("beam_jobs.encode_shards", "pictures to image codes and BPE tokens, in WebDataset shards"),
+    "repack": ("beam_jobs.repack_dataset", "datasets to one: merged, thinned out, in other shards"),
     "stats": ("pipeline.stats", "what is in a dataset, and what was dropped"),
     "show": ("pipeline.report", "a page with pictures, their reconstruction from the codes, and captions"),
     "verify": ("pipeline.verify", "is every byte of a dataset as it was written?"),

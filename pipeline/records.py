@@ -57,6 +57,7 @@ class Reason(str, enum.Enum):
     NOT_AN_IMAGE = "not_an_image"
     CORRUPT_IMAGE = "corrupt_image"
     TOO_MANY_PIXELS = "too_many_pixels"
+    SAMPLED_OUT = "sampled_out"  # `pairmill repack` was asked for others
     DAMAGED_SHARD = "damaged_shard"  # the pair was in a shard that `pairmill verify --repair` dropped
 
 

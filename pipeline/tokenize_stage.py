@@ -21,6 +21,7 @@ from PIL import Image
 from models import pixels
 from models.image_tokenizers import Computing, ImageTokenizer, load_image_tokenizer
 from models.text_tokenizer import TextTokenizer
+from pipeline.existing import Existing, KnownKeys
 from pipeline.fetch import FetchConfig, Fetched, fetch_pictures
 from pipeline.image_shards import list_pairs, read_pictures
 from pipeline.pictures import PictureConfig
@@ -188,8 +189,24 @@ class FetchAndEncode(_EncodingDoFn):
 
 
 class EncodeImageShard(_EncodingDoFn):
-    """Path of a tar file in img2dataset's layout -> the records of its pictures."""
+    """Path of a tar file in img2dataset's layout -> the records of its pictures, but those that `existing` has."""
+
+    def __init__(self, output: str, pictures: PictureConfig, encode: EncodeConfig, existing: Sequence[Existing] = ()):
+        super().__init__(output, pictures, encode)
+        self._existing = existing
+
+    def setup(self) -> None:
+        super().setup()
+        self._known = [KnownKeys(each) for each in self._existing]
 
     def process(self, path: str):
+        def is_new(pair: Pair | Rejected) -> bool:
+            return not any(pair.key in keys for keys in self._known)
+
+        def read(_: list[Pair]) -> Iterator[Fetched | Rejected]:
+            for outcome in read_pictures(path, self._pictures):
+                if is_new(outcome if isinstance(outcome, Rejected) else outcome.pair):
+                    yield outcome
+
         name = hashlib.sha256(path.encode()).hexdigest()[:32]
-        yield from self._finish(name, list(list_pairs(path)), lambda _: read_pictures(path, self._pictures))
+        yield from self._finish(name, [pair for pair in list_pairs(path) if is_new(pair)], read)

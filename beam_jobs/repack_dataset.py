@@ -1,0 +1,71 @@
+"""`pairmill repack`: datasets to one, merged, thinned out or in other shards, without encoding anything again."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import partial
+
+import apache_beam as beam
+
+from beam_jobs import options
+from models.errors import UserError
+from pipeline import parquet, storage
+from pipeline.dataset_stage import WriteDataset
+from pipeline.existing import REJECTED, Existing, ReadRecords, Wanted, counts_read, open_existing, reject_files
+from pipeline.finish import Finish
+from pipeline.ledger import read_ledger
+from pipeline.records import Rejected
+from pipeline.shards import PAIRS_PER_SHARD, DatasetParts, finish_dataset
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = options.job_parser("repack", __doc__.split("\n")[0])
+    parser.add_argument("--dataset", action="append", required=True, metavar="DIR",
+                        help="repeatable; of pairs that several have, the first one's stay")
+    parser.add_argument("--share", action="append", type=float, default=[], metavar="W",
+                        help="of the pairs of the dataset in the same place, from above 0 to 1 (default: all)")
+    parser.add_argument("--only-source", action="append", default=[], metavar="NAME", help="repeatable")
+    parser.add_argument("--pairs-per-shard", type=int, default=PAIRS_PER_SHARD, metavar="N")
+    options.add_rows_per_file(parser)
+    args, beam_options = options.parse(parser, arguments)
+    if args.share and len(args.share) != len(args.dataset):
+        raise UserError(f"--share: {len(args.share)} for {len(args.dataset)} datasets; give one for each, or none")
+    for share in args.share:
+        if not 0 < share <= 1:
+            raise UserError(f"--share {share:g}: give a number above 0, at most 1")
+    datasets = open_existing(args.dataset)
+    sources = {source for each in datasets for source in read_ledger(each.directory)["sources"]}
+    if unknown := set(args.only_source) - sources:
+        raise UserError(f"--only-source {min(unknown)}: the datasets have {', '.join(sorted(sources))}")
+    wanted = [Wanted(share, tuple(args.only_source)) for share in args.share or [1.0] * len(datasets)]
+    parts = parts_of(datasets, wanted, args.pairs_per_shard, sources)
+    options.prepare_output(args.output, "repack", options.identity(parts), "manifest.json", args.overwrite)
+
+    def build(pipeline: beam.Pipeline) -> None:
+        read = pipeline | "Datasets" >> ReadRecords(datasets, wanted)
+        earlier = pipeline | "Read rejects" >> parquet.ReadParquet(reject_files(datasets), Rejected)
+        rejected = (read[REJECTED], earlier) | "Rejected" >> beam.Flatten()
+        written = (read.records, rejected) | "Dataset" >> WriteDataset(
+            args.output, parts.draws, args.pairs_per_shard, args.rows_per_file)
+        counts = (pipeline | "Counts read" >> beam.Create(counts_read(datasets)),
+                  written.counts) | "Counts" >> beam.Flatten()
+        _ = pipeline | "Finish" >> Finish(
+            partial(finish_dataset, args.output, parts), written.shards, written.rejects, counts)
+
+    return options.run(beam_options, args.output, "repack", build)
+
+
+def parts_of(datasets: list[Existing], wanted: list[Wanted], pairs_per_shard: int, sources: set[str]) -> DatasetParts:
+    """What the new manifest says: the tokenizers of the old ones, and what they said of themselves."""
+    first = datasets[0].manifest
+    settings = {"pairs_per_shard": pairs_per_shard, "made_from": [
+        {"manifest_sha256": hashlib.sha256(each.manifest.to_json().encode()).hexdigest(), "share": which.share,
+         "only_sources": list(which.sources), "settings": each.manifest.settings}
+        for each, which in zip(datasets, wanted, strict=True)]}  # fmt: skip
+    words = storage.read(storage.join(datasets[0].directory, "text_tokenizer.json")).decode()
+    return DatasetParts(first.image_tokenizer, first.text_tokenizer, words, first.draws, settings, first.versions,
+                        tuple(sorted(sources)))
+
+
+if __name__ == "__main__":
+    raise SystemExit(options.command(main))
