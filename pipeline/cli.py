@@ -18,6 +18,7 @@ COMMANDS = {
     "encode": ("beam_jobs.encode_shards", "pictures to image codes and BPE tokens, in WebDataset shards"),
     "repack": ("beam_jobs.repack_dataset", "datasets to one: merged, thinned out, in other shards"),
     "stats": ("pipeline.stats", "what is in a dataset, and what was dropped"),
+    "diff": ("pipeline.compare", "what two datasets have in common, and what not"),
     "show": ("pipeline.report", "a page with pictures, their reconstruction from the codes, and captions"),
     "verify": ("pipeline.verify", "is every byte of a dataset as it was written?"),
     "train-bpe": ("models.text_tokenizer", "captions to a text tokenizer"),

@@ -212,7 +212,7 @@ def distributions(stats: dict[str, Any], measures: Measures) -> str:
     # Symmetric about the square, so that wide and tall pictures can be compared.
     reach = max(2.0, float(ratio.max(initial=1)), 1 / float(ratio.min(initial=1)))
     low, high = max(1, int(side.min(initial=64))), int(side.max(initial=256))
-    codes = stats["codes"]
+    codes, text_use = stats["codes"], stats["text"]
     figures = [
         _spread("Caption words", stats["captions"]["words"], plots.whole_histogram(measures.words, "words")),
         _spread("Caption tokens", stats["captions"]["tokens"], plots.whole_histogram(measures.tokens, "tokens")),
@@ -221,8 +221,12 @@ def distributions(stats: dict[str, Any], measures: Measures) -> str:
         _spread("Width to height", stats["pictures"]["ratio"],
                 plots.log_histogram(ratio, 1 / reach, reach, RATIO_TICKS, "")),
         _figure("Image codes by rank", f"{codes['used']:,} of {codes['vocabulary']:,} used, "
-                f"{codes['entropy_bits']:.1f} of {codes['most_bits']:.1f} bits; dashed: even use",
+                f"{codes['entropy_bits']:.1f} of {codes['most_bits']:.1f} bits, Zipf exponent "
+                f"{codes['zipf_exponent']:.2f}; dashed: even use",
                 plots.frequency_curve(measures.codes)),
+        _figure("Caption tokens by rank", f"{text_use['used']:,} of {text_use['vocabulary']:,} used, Zipf exponent "
+                f"{text_use['zipf_exponent']:.2f}; dashed: even use", plots.frequency_curve(measures.token_counts)),
+        duplicates(stats["duplicates_left"], len(measures.words)),
         licences(stats["licences"]),
     ]
     return f'<div class="plots">{"".join(figures)}</div>'
@@ -237,6 +241,14 @@ def _spread(title: str, spread: dict[str, float], svg: str) -> str:
 
 def _figure(title: str, summary: str, inside: str) -> str:
     return f"<figure><figcaption><h3>{title}</h3><p>{summary}</p></figcaption>{inside}</figure>"
+
+
+def duplicates(left: dict[str, int], pairs: int) -> str:
+    """How many pairs share something with an earlier one."""
+    rows = "".join(f'<tr><th scope="row">{name.replace("_", " ")}</th><td>{number:,}</td>'
+                   f'<td>{bar([("encode", number)], max(1, pairs))}</td></tr>' for name, number in left.items())
+    return _figure("Duplicates left", "pairs that share it with an earlier one; the bar is all pairs",
+                   f'<table class="reasons licences"><tbody>{rows}</tbody></table>')
 
 
 def licences(counts: dict[str, int]) -> str:

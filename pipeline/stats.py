@@ -15,31 +15,33 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from models import dataset
-from models.dataset import Manifest, read_manifest
+from models.dataset import Manifest, Shard, read_manifest
 from models.errors import UserError
 from pipeline.parquet import INDEX
 
+TOLD = ["split", "source", "licence", "sha256", "phash", "caption"]  # columns of the index
 QUANTILES = {"min": 0, "p5": 5, "median": 50, "p95": 95, "max": 100}
 
 
 class Measures(NamedTuple):
     """What is measured on every pair, and how often each image code occurs: the spreads are made from these."""
 
-    index: pa.Table  # split, source, licence
+    index: pa.Table  # split, source, licence, sha256, phash, caption
     words: np.ndarray  # of the caption
     tokens: np.ndarray  # of the caption
     width: np.ndarray  # px, upright
     height: np.ndarray
     codes: np.ndarray  # [vocabulary], occurrences in all draws
+    token_counts: np.ndarray  # [vocabulary], occurrences in all captions
 
 
 def measure(directory: str, manifest: Manifest) -> Measures:
     """Reads the whole dataset once."""
-    index = read_index(directory, manifest, ["split", "source", "caption", "width", "height", "licence"])
-    tokens, codes = _count_tokens(directory, manifest)
+    index = read_index(directory, manifest, [*TOLD, "width", "height"])
+    tokens, codes, token_counts = _count_tokens(directory, manifest)
     words = np.array([len(caption.split()) for caption in index["caption"].to_pylist()])
     width, height = (index[name].to_numpy() for name in ("width", "height"))
-    return Measures(index.select(["split", "source", "licence"]), words, tokens, width, height, codes)
+    return Measures(index.select(TOLD), words, tokens, width, height, codes, token_counts)
 
 
 def dataset_stats(directory: str) -> dict[str, Any]:
@@ -61,6 +63,9 @@ def summary(manifest: Manifest, ledger: dict[str, Any], measures: Measures) -> d
                      "ratio": quantiles(width / np.maximum(height, 1))},
         "licences": _counts(index["licence"]),
         "codes": code_usage(measures.codes),
+        "text": code_usage(measures.token_counts),
+        "duplicates_left": duplicates_left(index),
+        "medians_by_source": medians_by_source(measures),
         "shards": {"number": len(manifest.shards), "bytes": sum(shard.bytes for shard in manifest.shards),
                    "bytes_per_pair": round(sum(shard.bytes for shard in manifest.shards) / max(1, len(index)), 1)},
         "draws": manifest.draws,
@@ -88,21 +93,24 @@ def read_index(directory: str, manifest: Manifest, columns: list[str]):
     return pa.concat_tables([empty, *tables])
 
 
-def _count_tokens(directory: str, manifest: Manifest) -> tuple[np.ndarray, np.ndarray]:
-    """(tokens of each caption, how often each code of the vocabulary occurs)."""
-    tokens, codes = [], np.zeros(manifest.image_tokenizer.vocabulary, np.int64)
-    for sample in samples(directory, manifest):
-        tokens.append(len(sample.tokens))
-        codes += np.bincount(sample.codes.ravel(), minlength=len(codes))
-    return np.array(tokens), codes
-
-
-def samples(directory: str, manifest: Manifest) -> Iterator[dataset.Sample]:
+def _count_tokens(directory: str, manifest: Manifest) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(tokens of each caption, how often each code of the vocabulary occurs, how often each token)."""
+    lengths, codes = [], np.zeros(manifest.image_tokenizer.vocabulary, np.int64)
+    tokens = np.zeros(manifest.text_tokenizer.vocabulary, np.int64)
     for shard in manifest.shards:
-        try:
-            yield from dataset.read_shard(os.path.join(directory, shard.path))
-        except ValueError as error:
-            raise UserError(f"{shard.path} is damaged: {error}; `pairmill verify` names all that is") from None
+        here = list(samples(directory, shard))
+        if here:  # counted shard by shard: a count for each sample would touch the whole vocabulary each time
+            lengths += [len(sample.tokens) for sample in here]
+            codes += np.bincount(np.concatenate([sample.codes.ravel() for sample in here]), minlength=len(codes))
+            tokens += np.bincount(np.concatenate([sample.tokens for sample in here]), minlength=len(tokens))
+    return np.array(lengths), codes, tokens
+
+
+def samples(directory: str, shard: Shard) -> Iterator[dataset.Sample]:
+    try:
+        yield from dataset.read_shard(os.path.join(directory, shard.path))
+    except ValueError as error:
+        raise UserError(f"{shard.path} is damaged: {error}; `pairmill verify` names all that is") from None
 
 
 def quantiles(values: np.ndarray) -> dict[str, float]:
@@ -117,7 +125,32 @@ def code_usage(counts: np.ndarray) -> dict[str, Any]:
     share = counts[counts > 0] / max(1, counts.sum())
     entropy = float(-(share * np.log2(share)).sum()) if len(share) else 0.0
     return {"vocabulary": len(counts), "used": int((counts > 0).sum()), "entropy_bits": round(entropy, 3),
-            "most_bits": round(math.log2(len(counts)), 3), "perplexity": round(2**entropy, 1)}
+            "most_bits": round(math.log2(len(counts)), 3), "perplexity": round(2**entropy, 1),
+            "zipf_exponent": zipf_exponent(counts)}
+
+
+def zipf_exponent(counts: np.ndarray) -> float:
+    """s of frequency ~ rank^-s, by least squares on the logarithms; 0 is even use, words of a language have about 1."""
+    ordered = np.sort(counts[counts > 0])[::-1]
+    if len(ordered) < 2:
+        return 0.0
+    slope = np.polyfit(np.log(np.arange(1, len(ordered) + 1)), np.log(ordered), 1)[0]
+    return abs(round(float(slope), 3))
+
+
+def duplicates_left(index: pa.Table) -> dict[str, int]:
+    """Pairs that share something with an earlier one: none is wrong by itself, many are."""
+    captions = pc.utf8_lower(index["caption"])
+    return {name: len(index) - len(pc.unique(column)) for name, column in (
+        ("same_picture", index["sha256"]), ("same_perceptual_hash", index["phash"]), ("same_caption", captions))}
+
+
+def medians_by_source(measures: Measures) -> dict[str, dict[str, float]]:
+    sources = measures.index["source"].to_numpy(zero_copy_only=False)
+    side = np.minimum(measures.width, measures.height)
+    return {str(source): {name: round(float(np.median(values[sources == source])), 1) for name, values in (
+        ("words", measures.words), ("tokens", measures.tokens), ("shorter_side_px", side))}
+        for source in np.unique(sources)}
 
 
 def _crosstab(index) -> dict[str, dict[str, int]]:
@@ -177,14 +210,19 @@ def stats_tables(stats: dict[str, Any]) -> str:
         ("caption words", stats["captions"]["words"]), ("caption tokens", stats["captions"]["tokens"]),
         ("shorter side, px", stats["pictures"]["shorter_side_px"]),
         ("width / height", stats["pictures"]["ratio"])) if values]
-    codes, shards = stats["codes"], stats["shards"]
+    shards = stats["shards"]
     return "\n\n".join([
         table(["pairs by source", *dataset.SPLITS], [*pairs, ("all", *stats["pairs"].values())]),
         ledger_tables(stats),
         table(["spread", *QUANTILES, "mean"], spreads),
+        table(["median by source", "words", "tokens", "shorter side, px"],
+              [(source, *values.values()) for source, values in stats["medians_by_source"].items()]),
         table(["licence", "pairs"], stats["licences"].items()),
-        f"codes: {codes['used']:,} of {codes['vocabulary']:,} used, entropy {codes['entropy_bits']} of "
-        f"{codes['most_bits']} bits, perplexity {codes['perplexity']:,}\n"
+        table(["duplicates left", "pairs"],
+              [(name.replace("_", " "), number) for name, number in stats["duplicates_left"].items()]),
+        *(f"{name}: {usage['used']:,} of {usage['vocabulary']:,} used, entropy {usage['entropy_bits']} of "
+          f"{usage['most_bits']} bits, perplexity {usage['perplexity']:,}, Zipf exponent {usage['zipf_exponent']}"
+          for name, usage in (("codes", stats["codes"]), ("tokens", stats["text"]))),
         f"shards: {shards['number']:,}, {shards['bytes']:,} bytes, {shards['bytes_per_pair']:,} a pair, "
         f"{stats['draws']} draw{'s' * (stats['draws'] != 1)}",
     ])

@@ -172,7 +172,7 @@ def test_the_page_says_what_is_in_the_dataset(made):
     identifiers = [attributes["id"] for _, attributes in tags.found if "id" in attributes]
     assert len(identifiers) == len(set(identifiers))
     assert {link["href"][1:] for link in tags.all("a") if link["href"].startswith("#")} <= set(identifiers)
-    assert len(tags.all("h1")) == 1 and tags.all("html") == [{"lang": "en"}] and len(tags.all("svg")) == 5
+    assert len(tags.all("h1")) == 1 and tags.all("html") == [{"lang": "en"}] and len(tags.all("svg")) == 6
 
 
 def test_same_seed_same_bytes(made):
