@@ -31,7 +31,7 @@ from pipeline.finish import read_settings
 from pipeline.image_shards import StoreConfig
 from pipeline.language import DETECTORS
 from pipeline.ledger import read_ledger, to_json
-from pipeline.manners import shared_folder
+from pipeline.manners import OPT_OUTS, shared_folder
 from pipeline.parquet import ROWS_PER_FILE
 from pipeline.pictures import PictureConfig
 from pipeline.progress import ShowProgress
@@ -107,8 +107,11 @@ def add_fetch_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--per-host-rate", type=float, default=FetchConfig.per_host_rate, metavar="R",
                        help="requests/s of one machine")
     group.add_argument("--user-agent", default=FetchConfig.user_agent, metavar="TEXT",
-                       help="name yourself with a contact: hosts block what hides")
-    group.add_argument("--ignore-opt-out", action="store_true", help="fetch in spite of X-Robots-Tag, TDM-Reservation")
+                       help="of your own")
+    group.add_argument("--contact", metavar="TEXT",
+                       help="a URL or an e-mail address, for the User-Agent: hosts block what hides")
+    group.add_argument("--ignore-opt-out", action="append", nargs="?", const="all", default=[],
+                       choices=("all", *OPT_OUTS), help="fetch in spite of this header; without a name, of any")
     group.add_argument("--allow-address", action="append", default=[], metavar="CIDR",
                        help="a network that is refused otherwise, such as 127.0.0.0/8")
     group.add_argument("--pairs-per-unit", type=int, default=1000, metavar="N",
@@ -199,10 +202,13 @@ def fetch_config(args: argparse.Namespace) -> FetchConfig:
             ipaddress.ip_network(network)
         except ValueError as error:
             raise UserError(f"--allow-address {network}: {error}; give a network such as 127.0.0.0/8") from None
+    ignored = OPT_OUTS if "all" in args.ignore_opt_out else args.ignore_opt_out
+    user_agent = f"{args.user_agent} ({args.contact})" if args.contact else args.user_agent
     return FetchConfig(
         timeout_s=args.timeout, retries=args.retries, max_bytes=args.max_bytes, connections=args.connections,
-        per_host_connections=args.per_host_connections, per_host_rate=args.per_host_rate, user_agent=args.user_agent,
-        obey_opt_out=not args.ignore_opt_out, allow_addresses=tuple(args.allow_address), shared_folder=shared_folder())
+        per_host_connections=args.per_host_connections, per_host_rate=args.per_host_rate, user_agent=user_agent,
+        obey=tuple(name for name in OPT_OUTS if name not in ignored), allow_addresses=tuple(args.allow_address),
+        shared_folder=shared_folder())
 
 
 def store_config(args: argparse.Namespace) -> StoreConfig:
@@ -244,7 +250,7 @@ def select_settings(args: argparse.Namespace, pieces: list[Piece]) -> dict[str, 
 
 def fetch_settings(args: argparse.Namespace) -> dict[str, Any]:
     fetch, pictures = dataclasses.asdict(fetch_config(args)), dataclasses.asdict(picture_config(args))
-    names = ("timeout_s", "retries", "max_bytes", "user_agent", "obey_opt_out", "allow_addresses")
+    names = ("timeout_s", "retries", "max_bytes", "user_agent", "obey", "allow_addresses")
     store = dataclasses.asdict(store_config(args)) if getattr(args, "resize", 0) else {"resize": 0}
     return {name: fetch[name] for name in names} | pictures | store
 

@@ -16,7 +16,17 @@ import aiohttp  # asynchronous, pooled, and its resolver can be replaced, which 
 from yarl import URL
 
 from pipeline.addresses import PublicResolver, RefusedAddress, is_refused, literal_address
-from pipeline.manners import FetchFailed, HostGate, HostLimits, limits_for, opt_out, retry_after_s
+from pipeline.manners import (
+    OPT_OUTS,
+    FetchFailed,
+    HostGate,
+    HostLimits,
+    limits_for,
+    misses_contact,
+    opt_out,
+    retry_after_s,
+    warn_once,
+)
 from pipeline.pictures import PictureConfig, check_beginning
 from pipeline.records import PASSING_REASONS, Reason
 from pipeline.version import VERSION
@@ -47,7 +57,7 @@ class FetchConfig:
     per_host_connections: int = 4  # at once
     per_host_rate: float = 20.0  # requests/s
     user_agent: str = f"pairmill/{VERSION} (image-caption dataset builder)"
-    obey_opt_out: bool = True  # X-Robots-Tag and TDM-Reservation
+    obey: tuple[str, ...] = OPT_OUTS  # directives of X-Robots-Tag, and TDM-Reservation
     allow_addresses: tuple[str, ...] = ()  # networks in CIDR form that are refused otherwise
     memory_bytes: int = 400_000_000  # of pictures being decoded or waiting, in one worker process
     shared_folder: str = ""  # by which the processes of one machine keep a host's limits together; else each alone
@@ -113,6 +123,9 @@ class Downloads:
 
     def _gate(self, host: str) -> HostGate:
         if host not in self._gates:
+            if misses_contact(host, self._config.user_agent):
+                warn_once(f"{host} blocks clients that name no contact: give --contact, a URL or an e-mail address",
+                          self._config.shared_folder)
             limits = HostLimits(self._config.per_host_connections, self._config.per_host_rate)
             self._gates[host] = HostGate(host, limits_for(host, limits), self._config.shared_folder)
         return self._gates[host]
@@ -223,7 +236,7 @@ def _check_response(response: aiohttp.ClientResponse, config: FetchConfig) -> No
     if status != 200:
         reason = REASONS.get(status, Reason.HTTP_5XX if status >= 500 else Reason.HTTP_OTHER)
         raise FetchFailed(reason, f"status {status}", retry_after_s(response.headers.get("Retry-After")))
-    if config.obey_opt_out and (said := opt_out(response.headers)):
+    if said := opt_out(response.headers, config.obey):
         raise FetchFailed(Reason.OPTED_OUT, said)
     if (response.content_length or 0) > config.max_bytes:
         raise FetchFailed(Reason.TOO_LARGE, f"{response.content_length} bytes announced")

@@ -179,7 +179,7 @@ class _Fetcher:
         try:
             size = body.size or await loop.run_in_executor(self._decoders, usable_size, body.file, self._pictures)
             taken = await self._memory.take(body.length + size[0] * size[1] * DECODING_BYTES)
-            data, picture, sha256 = await loop.run_in_executor(self._decoders, _decode, body.file, self._pictures,
+            data, picture, sha256 = await loop.run_in_executor(self._decoders, _decode, body.file, pair, self._pictures,
                                                                self._side)
             kept = self._memory.parts(len(data) + picture.rgb_HWC.nbytes)
             return Fetched(pair, data, picture.rgb_HWC, sha256, (picture.width, picture.height))
@@ -198,10 +198,13 @@ class _Fetcher:
             await self._downloads.room.acquire()
 
 
-def _decode(file: BinaryIO, pictures: PictureConfig, side: int | None) -> tuple[bytes, Decoded, str]:
+def _decode(file: BinaryIO, pair: Pair, pictures: PictureConfig, side: int | None) -> tuple[bytes, Decoded, str]:
     file.seek(0)
     data = file.read()
-    return data, decode_for(data, pictures, side), hashlib.sha256(data).hexdigest()
+    sha256 = hashlib.sha256(data).hexdigest()
+    if pair.expected_sha256 and sha256 != pair.expected_sha256.lower():
+        raise PictureRejected(Reason.HASH_MISMATCH, f"sha256 {sha256}")
+    return data, decode_for(data, pictures, side), sha256
 
 
 class _Memory:

@@ -10,12 +10,14 @@ import functools
 import math
 import os
 import random
+import re
 import shutil
 import struct
+import sys
 import tempfile
 import time
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from email.utils import parsedate_to_datetime
 from typing import NamedTuple
 
@@ -25,7 +27,8 @@ from pipeline.records import Reason
 
 BACK_OFF_S, MAX_BACK_OFF_S = 1.0, 60.0
 UNANSWERED = 10  # attempts in a row, after which a host counts as dead
-OPT_OUT_DIRECTIVES = frozenset({"noai", "noimageai", "noindex", "noimageindex"})  # the set that img2dataset obeys
+TDM_RESERVATION = "tdm-reservation"
+OPT_OUTS = ("noai", "noimageai", "noindex", "noimageindex", TDM_RESERVATION)  # X-Robots-Tag's as img2dataset obeys them
 _DIRECTIVES_WITH_VALUES = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
 _POLL_S = 0.05  # how often a process looks whether another one has left a slot
 _PLACES = 1 << 16  # hosts that are told apart in the shared folder; two that collide share their limits
@@ -47,23 +50,39 @@ class HostLimits(NamedTuple):
     bytes_per_s: float = math.inf
 
 
-# What hosts ask of robots, by the end of their names.
-PRESETS = {"wikimedia.org": HostLimits(2, math.inf, 25e6 / 8)}  # 2 connections, 25 Mbit/s; and a contact in User-Agent
+# By the end of a host's name. Wikimedia's robot policy: 2 connections, 25 Mbit/s, and a contact in the User-Agent.
+# Flickr names no limit for its pictures: its own is less than the default, since YFCC100M has nothing but them.
+PRESETS = {
+    "wikimedia.org": HostLimits(2, math.inf, 25e6 / 8),
+    "staticflickr.com": HostLimits(2, 5.0),
+    "static.flickr.com": HostLimits(2, 5.0),
+}
+WANT_CONTACT = ("wikimedia.org", "wikipedia.org")
+CONTACT = re.compile(r"https?://|[^\s@]+@[^\s@]+\.[^\s@]+")
 
 
 def limits_for(host: str, limits: HostLimits) -> HostLimits:
     """The limits, or less where the host asks for less."""
     for name, preset in PRESETS.items():
-        if host == name or host.endswith(f".{name}"):
+        if _is_of(host, name):
             return HostLimits(*map(min, limits, preset))
     return limits
+
+
+def _is_of(host: str, name: str) -> bool:
+    return host == name or host.endswith(f".{name}")
+
+
+def misses_contact(host: str, user_agent: str) -> bool:
+    """Whether a host that wants a contact (a URL or an e-mail address) is asked without one."""
+    return any(_is_of(host, name) for name in WANT_CONTACT) and not CONTACT.search(user_agent)
 
 
 # --- what headers say ------------------------------------------------------------------------------------------------
 
 
-def opt_out(headers: CIMultiDictProxy[str], robot: str = "pairmill") -> str | None:
-    """The header by which a site keeps its pictures out of training sets, or None.
+def opt_out(headers: CIMultiDictProxy[str], obeyed: Collection[str] = OPT_OUTS, robot: str = "pairmill") -> str | None:
+    """The header by which a site keeps its pictures out of training sets, or None. Only those in `obeyed` count.
 
     Directives of X-Robots-Tag may be for one robot: "somebot: noindex, noai". Those for others don't count.
     """
@@ -75,9 +94,9 @@ def opt_out(headers: CIMultiDictProxy[str], robot: str = "pairmill") -> str | No
                 addressed = name.strip() in ("*", robot)
             else:
                 directive = part
-            if addressed and directive.strip() in OPT_OUT_DIRECTIVES:
+            if addressed and directive.strip() in obeyed:
                 return f"X-Robots-Tag: {directive.strip()}"
-    if headers.get("TDM-Reservation", "").strip() == "1":
+    if TDM_RESERVATION in obeyed and headers.get("TDM-Reservation", "").strip() == "1":
         return "TDM-Reservation: 1"
     return None
 
@@ -230,3 +249,15 @@ def shared_folder() -> str:
     folder = tempfile.mkdtemp(prefix="pairmill-hosts-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
+
+
+def warn_once(message: str, folder: str) -> None:
+    """To standard error; by one of the processes that share a folder."""
+    if folder:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        mark = os.path.join(folder, f"warned-{zlib.crc32(message.encode()):08x}")
+        try:
+            os.close(os.open(mark, os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            return
+    print(f"warning: {message}", file=sys.stderr, flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import hashlib
 import threading
 import time
 
@@ -10,6 +11,7 @@ import pytest
 from fetching import QUICK, SLACK_S, outcome, outcomes, pair, result, with_settings
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_pictures import jpeg
 
 from pipeline import fetch as fetch_module
 from pipeline.fetch import fetch_pictures, interleave_hosts
@@ -34,7 +36,15 @@ def test_the_reason_when_all_fail(hostile, paths, reason):
 
 def test_opting_out_can_be_ignored(hostile):
     one = pair(hostile.url("says/X-Robots-Tag/noai"))
-    assert result(outcome(one, with_settings(obey_opt_out=False))) == "fetched"
+    assert result(outcome(one, with_settings(obey=("noindex", "tdm-reservation")))) == "fetched"
+    assert result(outcome(one, with_settings(obey=("noai",)))) == "opted_out"
+
+
+@pytest.mark.parametrize(("expected", "reason"), [
+    (hashlib.sha256(jpeg()).hexdigest(), "fetched"), (hashlib.sha256(jpeg()).hexdigest().upper(), "fetched"),
+    ("0" * 64, "hash_mismatch"), ("", "fetched")])  # fmt: skip
+def test_a_hash_that_the_source_knows_is_checked(hostile, expected, reason):
+    assert result(outcome(pair(hostile.url("plain"))._replace(expected_sha256=expected))) == reason
 
 
 HOST_NAMES = st.sampled_from(["http://a.org/", "http://b.org:80/", "https://c.org/", "http://[::1", ""])

@@ -12,7 +12,7 @@ from fetching import SLACK_S, outcome, outcomes, pair, result, with_settings
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from pipeline.fetch import fetch_pictures
-from pipeline.manners import HostLimits, limits_for, opt_out, retry_after_s
+from pipeline.manners import OPT_OUTS, HostLimits, limits_for, misses_contact, opt_out, retry_after_s, warn_once
 from pipeline.pictures import PictureConfig
 
 
@@ -30,6 +30,10 @@ from pipeline.pictures import PictureConfig
 ])  # fmt: skip
 def test_opt_out(headers, said):
     assert opt_out(CIMultiDictProxy(CIMultiDict(headers))) == said
+    if said:
+        directive = said.rpartition(" ")[2].replace("1", "tdm-reservation")
+        assert opt_out(CIMultiDictProxy(CIMultiDict(headers)), [name for name in OPT_OUTS if name != directive]) is None
+        assert opt_out(CIMultiDictProxy(CIMultiDict(headers)), [directive]) == said
 
 
 @pytest.mark.parametrize(("value", "seconds"), [
@@ -48,6 +52,22 @@ def test_hosts_that_ask_for_less_get_less():
     assert limits_for("upload.wikimedia.org", limits) == HostLimits(2, 20.0, 25e6 / 8)
     assert limits_for("upload.wikimedia.org", HostLimits(1, 5.0)) == HostLimits(1, 5.0, 25e6 / 8)
     assert limits_for("notwikimedia.org", limits) == limits
+    assert limits_for("farm8.staticflickr.com", limits) == HostLimits(2, 5.0)
+
+
+@pytest.mark.parametrize(("host", "user_agent", "expected"), [
+    ("upload.wikimedia.org", "pairmill/1 (image-caption dataset builder)", True),
+    ("upload.wikimedia.org", "pairmill/1 (me@example.org)", False),
+    ("upload.wikimedia.org", "pairmill/1 (https://example.org/crawler)", False), ("a.org", "pairmill/1", False),
+])  # fmt: skip
+def test_who_wants_a_contact(host, user_agent, expected):
+    assert misses_contact(host, user_agent) is expected
+
+
+def test_one_process_warns(tmp_path, capsys):
+    for _ in range(3):
+        warn_once("give --contact", str(tmp_path))
+    assert capsys.readouterr().err == "warning: give --contact\n"
 
 
 def test_a_limit_of_two_connections_is_kept(hostile):
