@@ -25,8 +25,9 @@ from benchmarks import peers
 from models import pixels
 from models.discrete_vae import DiscreteVAE, DiscreteVAEConfig
 from models.dvae import load_dvae
+from models.dvae_pictures import Member, batches, centre_view, list_pictures
 from models.image_tokenizers import BUNDLED
-from models.train_dvae import Member, TrainingConfig, batches, centre_view, list_pictures
+from models.train_dvae import TrainingConfig
 from pipeline.stats import table
 
 

@@ -17,10 +17,11 @@ from PIL import Image
 
 from models import pixels
 from models.dvae import DVAE, DVAEConfig, kl_to_uniform, load_dvae, logit_laplace_nll, save_dvae
+from models.dvae_pictures import batches, list_pictures
 from models.errors import UserError
 from models.first_codes import ContinuousLatent, begin_codes, k_means
 from models.image_tokenizers import load_image_tokenizer
-from models.train_dvae import TrainingConfig, batches, cosine, list_pictures, train
+from models.train_dvae import TrainingConfig, cosine, train
 
 SMALL = DVAEConfig(hidden=8, vocabulary=32, decoder_input=16, image_size=64)
 
