@@ -53,7 +53,7 @@ class FetchConfig:
     timeout_s: float = 30.0  # for one attempt, redirects included
     retries: int = 2  # after a reason that may pass
     max_bytes: int = 50_000_000
-    connections: int = 32  # at once in one worker process
+    connections: int = 128  # at once in one worker process; hosts that answer late keep most of them waiting
     per_host_connections: int = 4  # at once
     per_host_rate: float = 20.0  # requests/s
     user_agent: str = f"pairmill/{VERSION} (image-caption dataset builder)"
