@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import dataclasses
 import ipaddress
 import re
@@ -78,8 +79,9 @@ class Downloads:
     the caller releases it: a caller that is slow slows the downloads.
     """
 
-    def __init__(self, config: FetchConfig, pictures: PictureConfig):
+    def __init__(self, config: FetchConfig, pictures: PictureConfig, host_s: collections.Counter[str]):
         self._config, self._pictures = config, pictures
+        self._host_s = host_s  # seconds waited for each host's answers, which this adds to
         self._allowed = [ipaddress.ip_network(network) for network in config.allow_addresses]
         self._gates: dict[str, HostGate] = {}
         self.room = asyncio.Semaphore(config.connections)
@@ -115,6 +117,7 @@ class Downloads:
                 finally:
                     if not isinstance(answer, Body):
                         self.room.release()
+                    self._host_s[target.raw_host] += time.monotonic() - started
                 left_s -= time.monotonic() - started
             if isinstance(answer, Body):
                 return answer

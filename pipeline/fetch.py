@@ -10,6 +10,7 @@ import asyncio
 import collections
 import concurrent.futures
 import contextlib
+import dataclasses
 import hashlib
 import itertools
 import queue
@@ -44,20 +45,35 @@ class Fetched(NamedTuple):
         return self.whole_size or (self.rgb_HWC.shape[1], self.rgb_HWC.shape[0])
 
 
+@dataclasses.dataclass
+class Tally:
+    """What some downloads came to, for those who watch."""
+
+    outcomes: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)  # reason, or "success"
+    bytes: int = 0  # of pictures
+    host_s: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)  # waited for answers
+
+    def count(self, outcome: Fetched | Rejected) -> None:
+        self.outcomes["success" if isinstance(outcome, Fetched) else outcome.reason] += 1
+        self.bytes += len(outcome.data) if isinstance(outcome, Fetched) else 0
+
+
 def fetch_pictures(pairs: Iterable[Pair], config: FetchConfig, pictures: PictureConfig,
-                   side: int | None = None) -> Iterator[Fetched | Rejected]:
+                   side: int | None = None, tally: Tally | None = None) -> Iterator[Fetched | Rejected]:
     """One outcome for each pair, in the order in which they are done. A caller that makes the shorter sides `side` px
     long may get reduced pictures, never below that.
 
     The event loop runs in a thread of its own and waits while the caller is busy: at most `connections` pictures, and
     `memory_bytes` of them, are held at once.
     """
-    engine = _Engine(interleave_hosts(pairs), config, pictures, side)
+    tally = tally or Tally()
+    engine = _Engine(interleave_hosts(pairs), config, pictures, side, tally.host_s)
     engine.start()
     try:
         while (outcome := engine.outcomes.get()) is not None:
             if isinstance(outcome, BaseException):
                 raise outcome
+            tally.count(outcome)
             yield outcome
             engine.taken(outcome)
             del outcome  # else it would be held until the next one has come
@@ -89,9 +105,11 @@ def _host_of(url: str) -> str:
 class _Engine(threading.Thread):
     """The thread of the event loop, as the caller's thread sees it."""
 
-    def __init__(self, pairs: list[Pair], config: FetchConfig, pictures: PictureConfig, side: int | None):
+    def __init__(self, pairs: list[Pair], config: FetchConfig, pictures: PictureConfig, side: int | None,
+                 host_s: collections.Counter[str]):
         super().__init__(name="fetch", daemon=True)
         self._pairs, self._config, self._pictures, self._side = pairs, config, pictures, side
+        self._host_s = host_s
         self._begun = threading.Event()
         self._cancel: Callable[[], object] | None = None
         self.outcomes: queue.SimpleQueue[Fetched | Rejected | BaseException | None] = queue.SimpleQueue()
@@ -109,7 +127,7 @@ class _Engine(threading.Thread):
         self._loop, self._cancel = asyncio.get_running_loop(), asyncio.current_task().cancel
         self._begun.set()
         with concurrent.futures.ThreadPoolExecutor(DECODING_THREADS, "decode") as decoders:
-            async with Downloads(self._config, self._pictures) as downloads:
+            async with Downloads(self._config, self._pictures, self._host_s) as downloads:
                 self._fetcher = _Fetcher(downloads, decoders, self._config, self._pictures, self._side)
 
                 async def fetch(pair: Pair) -> None:

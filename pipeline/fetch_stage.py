@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import NamedTuple
 
 import apache_beam as beam
 import cv2
 
 from pipeline import storage
-from pipeline.fetch import FetchConfig, fetch_pictures
+from pipeline.fetch import FetchConfig, Tally, fetch_pictures
 from pipeline.image_shards import ShardWriter, StoreConfig, read_fetched, read_metadata
 from pipeline.ledger import read_ledger, to_json
 from pipeline.pictures import PictureConfig
 from pipeline.records import PASSING_REASONS, Pair, Rejected, Stage
-from pipeline.units import Unit
+from pipeline.units import FETCHED_FOLDER, WORK_FOLDER, Unit
 
 ATTEMPTS_FILE = "attempts.json"
+SLOWEST_HOSTS = 20  # of a unit, that are told to those who watch
 
 
 class UnitAccount(NamedTuple):
@@ -87,11 +89,15 @@ def _fetch_shard(number: int, pairs: list[Pair], rows: dict[str, dict], output: 
             if rows[key]["status"] != "success" and rows[key]["reason"] not in PASSING_REASONS:
                 writer.add(_rejected(rows[key]))
                 del missing[key]
-        for outcome in fetch_pictures(missing.values(), fetch, pictures, store.resize or 1):
+        tally, began = Tally(), time.monotonic()
+        for outcome in fetch_pictures(missing.values(), fetch, pictures, store.resize or 1, tally):
             writer.add(outcome)
         if _is_finished(output, number):  # by other pairs
             storage.delete(output, [f"{number:05d}_stats.json"])
         writer.write()
+    said = {"outcomes": tally.outcomes, "bytes": tally.bytes, "seconds": time.monotonic() - began,
+            "host_s": dict(tally.host_s.most_common(SLOWEST_HOSTS))}
+    storage.write_whole(storage.join(output, WORK_FOLDER, FETCHED_FOLDER, f"{number:05d}.json"), to_json(said))
 
 
 def _account(unit: Unit, rows: dict[str, dict]) -> UnitAccount:

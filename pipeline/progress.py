@@ -6,9 +6,10 @@ import json
 import sys
 import threading
 import time
+from collections import Counter
 
 from pipeline import storage
-from pipeline.units import WORK_FOLDER
+from pipeline.units import FETCHED_FOLDER, WORK_FOLDER
 
 EVERY_S = 5.0
 
@@ -46,7 +47,8 @@ class ShowProgress:
                 first, most = first or (now, done), max(most, done)
                 # The last step clears the finished units away.
                 line = "finishing" if most == plan["units"] else _line(plan, done, now - first[0], done - first[1])
-            print(f"{self._job}: {line}{_where_time_goes(self._output)}", file=sys.stderr, flush=True)
+            line += _where_time_goes(self._output) + _downloads(self._output)
+            print(f"{self._job}: {line}", file=sys.stderr, flush=True)
 
 
 def _line(plan: dict, done: int, seconds: float, done_since: int) -> str:
@@ -59,6 +61,28 @@ def _line(plan: dict, done: int, seconds: float, done_since: int) -> str:
         rate = done_since / seconds
         line += f", {rate * pairs_per_unit:.1f} pairs/s, {(plan['units'] - done) / rate:.0f} s left"
     return line
+
+
+def _downloads(output: str) -> str:
+    """Of fetched units: the share of successes, what failed most, MB/s of one worker, and the slowest hosts."""
+    folder = storage.join(output, WORK_FOLDER, FETCHED_FOLDER)
+    units = [json.loads(storage.read(storage.join(folder, name))) for name in storage.list_files(folder)
+             if not name.endswith(storage.TEMPORARY_SUFFIX)]
+    outcomes, host_s = Counter(), Counter()
+    for unit in units:
+        outcomes.update(unit["outcomes"])
+        host_s.update(unit["host_s"])
+    if not outcomes:
+        return ""
+    total = outcomes.total()
+    share = outcomes.pop("success", 0) / total
+    parts = [f"{share:.1%} fetched", *(f"{reason} {number:,}" for reason, number in outcomes.most_common(3))]
+    seconds = sum(unit["seconds"] for unit in units)
+    if seconds:
+        parts.append(f"{sum(unit['bytes'] for unit in units) / seconds / 1e6:.1f} MB/s a worker")
+    if host_s:
+        parts.append("most time for " + ", ".join(f"{host} {spent:.0f} s" for host, spent in host_s.most_common(3)))
+    return f" ({'; '.join(parts)})"
 
 
 def _where_time_goes(output: str) -> str:

@@ -14,6 +14,7 @@ from pipeline.parquet import grouped_by_hash, key_hash
 from pipeline.records import PASSING_REASONS, Pair, Record, Rejected
 
 WORK_FOLDER = "_work"  # inside the output, while it is unfinished
+FETCHED_FOLDER = "fetched"  # inside that: what fetching each shard came to
 
 
 class Unit(NamedTuple):

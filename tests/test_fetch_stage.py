@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import shutil
 import tarfile
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from hostile_server import HostileServer
 from image_records import records_of
 from PIL import Image
 
-from pipeline import storage
+from pipeline import progress, storage
 from pipeline.fetch_stage import UnitAccount, fetch_unit
 from pipeline.image_shards import StoreConfig, list_pairs, read_pictures
 from pipeline.pictures import PictureConfig
@@ -42,7 +43,7 @@ def fetch(unit: Unit, output: Path, store: StoreConfig | None = None, attempt: i
 
 
 def files(output: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in output.iterdir()}
+    return {path.name: path.read_bytes() for path in output.iterdir() if path.is_file()}
 
 
 def members(output: Path, number: int = 3) -> dict[str, bytes]:
@@ -122,6 +123,13 @@ def test_the_statistics_of_a_unit(fetched):
     assert json.loads((fetched[0] / "00003_stats.json").read_bytes()) == {
         "count": 8, "successes": 4, "failed_to_download": 1, "failed_to_resize": 3,
         "status_dict": {"aspect_ratio": 1, "corrupt_image": 1, "http_404": 1, "not_an_image": 1, "success": 4}}
+
+
+def test_progress_tells_what_the_downloads_came_to(fetched):
+    line = progress._downloads(str(fetched[0]))
+    assert line.startswith(" (50.0% fetched; ")
+    assert re.search(r"; (\w+ 1; ){3}[\d.]+ MB/s a worker; most time for 127\.0\.0\.1 \d+ s\)$", line)
+    assert progress._downloads("/nowhere") == ""
 
 
 def test_a_complete_unit_asks_for_nothing(fetched, sample_unit, server):
