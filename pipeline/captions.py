@@ -105,8 +105,9 @@ def undo_tokenised_spacing(text: str) -> str:
 def _join_once(text: str) -> str:
     if not _SET_APART.search(text):
         return text
-    for pattern, replacement in _UNDO:
-        text = pattern.sub(replacement, text)
+    for hints, pattern, replacement in _UNDO:
+        if any(map(text.__contains__, hints)):
+            text = pattern.sub(replacement, text)
     return text
 
 
@@ -120,22 +121,23 @@ def _until_settled(step: Callable[[str], str], text: str) -> str:
 
 
 _SET_APART = re.compile(r"\s(?:[^\w\s]|[nN]'[tT])|[(\[{$£€#]\s|``|''")
+# Each with what a text must hold for it to apply.
 _UNDO = [
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
-        (r"``|''", '"'),
-        (r"(?<!\S)\"\s+([^\"]*?)\s+\"(?!\S)", r'"\1"'),
-        (r"(?<!\S)'\s+([^']*[^s'\s])\s+'(?!\S)", r"'\1'"),
-        (r"(\w)\s+(n't|N'T|'(?:s|S|re|ve|ll|d|m|RE|VE|LL|D|M))(?!\w)", r"\1\2"),
-        (r"(\ws)\s+'(?=\s)", r"\1'"),
-        (r"(?<=\.)\s+(?=\.(?:\s|$|\.))", ""),
-        (r"(?<=\S)\s+(?=(?:[.,!?;:%)\]}…]|\.\.\.)(?:\W|$))", ""),
-        (r"(?<=[(\[{])\s+", ""),
-        (r"([$£€#])\s+(?=\d)", r"\1"),
+    (hints, re.compile(pattern), replacement)
+    for hints, pattern, replacement in (
+        (("``", "''"), r"``|''", '"'),
+        ('"', r"(?<!\S)\"\s+([^\"]*?)\s+\"(?!\S)", r'"\1"'),
+        ("'", r"(?<!\S)'\s+([^']*[^s'\s])\s+'(?!\S)", r"'\1'"),
+        ("'", r"(\w)\s+(n't|N'T|'(?:s|S|re|ve|ll|d|m|RE|VE|LL|D|M))(?!\w)", r"\1\2"),
+        ("'", r"(\ws)\s+'(?=\s)", r"\1'"),
+        (".", r"(?<=\.)\s+(?=\.(?:\s|$|\.))", ""),
+        (".,!?;:%)]}…", r"(?<=\S)\s+(?=(?:[.,!?;:%)\]}…]|\.\.\.)(?:\W|$))", ""),
+        ("([{", r"(?<=[(\[{])\s+", ""),
+        ("$£€#", r"([$£€#])\s+(?=\d)", r"\1"),
         # the hyphens of compounds; between longer words a dash can't be told from a hyphen
-        (r"\b(\w|\d+)\s+-\s+(?=\w)", r"\1-"),
-        (r"(?<=\w)\s*-\s+(and|in|of|the|to|old|up|style|like|shaped|based|made)\s+-\s+(?=\w)", r"-\1-"),
-        (r"(?<=-year)\s+-\s+(?=old)", "-"),
+        ("-", r"\b(\w|\d+)\s+-\s+(?=\w)", r"\1-"),
+        ("-", r"(?<=\w)\s*-\s+(and|in|of|the|to|old|up|style|like|shaped|based|made)\s+-\s+(?=\w)", r"-\1-"),
+        (("-year",), r"(?<=-year)\s+-\s+(?=old)", "-"),
     )
 ]
 

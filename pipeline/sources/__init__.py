@@ -18,7 +18,7 @@ from pipeline.sources.yfcc100m import YfccSettings
 
 SQLITE_ROWS = 500_000
 """Rows of a sqlite database that one piece holds."""
-RANGE_BYTES = 32 << 20
+RANGE_BYTES = 16 << 20
 """Bytes of text that one piece holds, where a file can be cut."""
 
 

@@ -11,6 +11,7 @@ import contextlib
 import glob
 import gzip
 import io
+import itertools
 import os
 import re
 import shutil
@@ -102,8 +103,10 @@ def line_ranges(path: str, range_bytes: int) -> list[tuple[int, int]]:
         size = raw.seek(0, os.SEEK_END)
     if magic.startswith(b"BZh"):
         range_bytes //= BZIP2_RATIO
-    return [(first, min(first + range_bytes, size)) for first in range(0, size, range_bytes)] if (
-        size > range_bytes) else []
+    if size <= range_bytes:
+        return []
+    ends = [size * number // -(-size // range_bytes) for number in range(-(-size // range_bytes) + 1)]
+    return list(itertools.pairwise(ends))
 
 
 @contextlib.contextmanager
