@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
                    .with_outputs(FetchAndEncode.REJECTED, main="records"))
         rejected = (selected[SelectedRows.REJECTED], encoded[FetchAndEncode.REJECTED]) | "Rejected" >> beam.Flatten()
         written = (encoded.records, rejected) | "Dataset" >> WriteDataset(
-            args.output, args.draws, args.pairs_per_shard, args.rows_per_file)
+            args.output, args.draws, args.pairs_per_shard, args.rows_per_file, options.near_config(args))
         counts = (accounts | "Count read" >> beam.Map(read_count), written.counts) | "Counts" >> beam.Flatten()
         _ = pipeline | "Finish" >> Finish(
             partial(finish_dataset, args.output, parts), written.shards, written.rejects, counts)

@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
             rejected = (now, dropped) | "All rejected" >> beam.Flatten()
             read = (read, pipeline | "Old counts" >> beam.Create(counts_read(old))) | "All read" >> beam.Flatten()
         written = (records, rejected) | "Dataset" >> WriteDataset(
-            args.output, args.draws, args.pairs_per_shard, args.rows_per_file)
+            args.output, args.draws, args.pairs_per_shard, args.rows_per_file, options.near_config(args))
         counts = (read, written.counts) | "Counts" >> beam.Flatten()
         _ = pipeline | "Finish" >> Finish(
             partial(finish_dataset, args.output, parts), written.shards, written.rejects, counts)

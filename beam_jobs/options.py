@@ -32,6 +32,7 @@ from pipeline.image_shards import StoreConfig
 from pipeline.language import DETECTORS
 from pipeline.ledger import read_ledger, to_json
 from pipeline.manners import OPT_OUTS, shared_folder
+from pipeline.near_duplicates import NearConfig
 from pipeline.parquet import ROWS_PER_FILE
 from pipeline.pictures import PictureConfig
 from pipeline.progress import ShowProgress
@@ -136,6 +137,10 @@ def add_encode_options(parser: argparse.ArgumentParser, required: bool) -> None:
                        default=None if required else str(BUNDLED_TEXT_TOKENIZER), help="a tokenizer.json, or bundled")
     group.add_argument("--draws", type=int, default=EncodeConfig.draws, metavar="K", help="crops stored for a picture")
     group.add_argument("--centre-first", action="store_true", help="the first draw is the centre square")
+    group.add_argument("--near-duplicates", action="store_true",
+                       help="of pictures that look alike (resized, recompressed, cropped, re-toned) keep the first")
+    group.add_argument("--exclude", default="", metavar="FILE",
+                       help="keep out what looks like a picture of this list, which `pairmill hash` wrote")
     group.add_argument("--pairs-per-shard", type=int, default=PAIRS_PER_SHARD, metavar="N")
 
 
@@ -221,7 +226,12 @@ def encode_config(args: argparse.Namespace, options: PipelineOptions) -> EncodeC
     local = given.get("runner") == LOCAL_RUNNER
     threads = max(1, os.cpu_count() // given["direct_num_workers"]) if local else 1
     computing = Computing(args.precision, args.device, args.compile)
-    return EncodeConfig(args.image_tokenizer, text, args.draws, computing, args.centre_first, args.batch_size, threads)
+    return EncodeConfig(args.image_tokenizer, text, args.draws, computing, args.centre_first, args.batch_size, threads,
+                        near_config(args).on)
+
+
+def near_config(args: argparse.Namespace) -> NearConfig:
+    return NearConfig(args.near_duplicates, args.exclude)
 
 
 def source_settings(args: argparse.Namespace) -> SourceSettings:

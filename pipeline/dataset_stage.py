@@ -11,6 +11,7 @@ from models.dataset import SPLITS
 from pipeline import parquet
 from pipeline.dedup import first_of
 from pipeline.ledger import KEPT, CountRows
+from pipeline.near_duplicates import DropNearDuplicates, NearConfig
 from pipeline.records import Reason, Record, Stage, reject
 from pipeline.shards import WriteShards
 
@@ -28,8 +29,9 @@ class Written(NamedTuple):
 class WriteDataset(beam.PTransform):
     """(records, rejects) -> shards, index and reject files, without pairs that are in it twice."""
 
-    def __init__(self, output: str, draws: int, pairs_per_shard: int, rows_per_file: int):
-        self._output, self._draws = output, draws
+    def __init__(self, output: str, draws: int, pairs_per_shard: int, rows_per_file: int,
+                 near: NearConfig = NearConfig()):  # noqa: B008 (immutable)
+        self._output, self._draws, self._near = output, draws, near
         self._pairs_per_shard, self._rows_per_file = pairs_per_shard, rows_per_file
 
     def expand(self, inputs) -> Written:
@@ -38,8 +40,13 @@ class WriteDataset(beam.PTransform):
                   | "By picture and caption" >> beam.Map(by_pair).with_output_types(tuple[str, Record])
                   | "Same pair" >> beam.GroupByKey()
                   | "Keep first" >> beam.ParDo(KeepFirstPair()).with_outputs(REJECTED, main="records"))
-        rejected = (rejected, single[REJECTED]) | "All rejects" >> beam.Flatten()
-        by_split = single.records | "Split" >> beam.Partition(
+        gone = [rejected, single[REJECTED]]
+        kept = single.records
+        if self._near.on:
+            unlike = kept | "Look-alikes" >> DropNearDuplicates(self._near)
+            kept, gone = unlike.records, [*gone, unlike[DropNearDuplicates.REJECTED]]
+        rejected = gone | "All rejects" >> beam.Flatten()
+        by_split = kept | "Split" >> beam.Partition(
             lambda record, n: SPLITS.index(record.split), len(SPLITS))
         shards = [part | f"Write {split}" >> WriteShards(self._output, split, self._draws, self._pairs_per_shard)
                   for split, part in zip(SPLITS, by_split, strict=True)] | "Shards" >> beam.Flatten()
@@ -47,7 +54,7 @@ class WriteDataset(beam.PTransform):
             shards=shards,
             rejects=rejected | "Write rejects" >> parquet.WriteParquet(
                 self._output, "rejects", parquet.REJECTS, self._rows_per_file),
-            counts=(single.records | "Count kept" >> CountRows(KEPT),
+            counts=(kept | "Count kept" >> CountRows(KEPT),
                     rejected | "Count rejected" >> CountRows()) | "Counts" >> beam.Flatten(),
         )
 

@@ -137,6 +137,7 @@ class Record(NamedTuple):
     codes: bytes  # uint16 little-endian, draws x grid^2
     tokens: bytes  # uint16 little-endian
     boxes: Sequence[int]  # draws x the six numbers of models.pixels.CropBox
+    look: bytes = b""  # signature of pipeline.looks, where look-alikes are searched
 
 
 for _record in (Candidate, Pair, Rejected, Record):

@@ -21,6 +21,7 @@ from PIL import Image
 from models import pixels
 from models.image_tokenizers import Computing, ImageTokenizer, load_image_tokenizer
 from models.text_tokenizer import TextTokenizer
+from pipeline import looks
 from pipeline.existing import Existing, KnownKeys
 from pipeline.fetch import FetchConfig, Fetched, fetch_pictures
 from pipeline.image_shards import list_pairs, read_pictures
@@ -41,6 +42,7 @@ class Prepared(NamedTuple):
     phash: str
     boxes: list[pixels.CropBox]  # draws
     views: np.ndarray  # uint8 [draws, size, size, 3]
+    look: bytes  # signature of pipeline.looks, b"" unless look-alikes are searched
 
 
 
@@ -54,6 +56,7 @@ class EncodeConfig:
     centre_first: bool = False  # the first draw is the centre square instead of a random one
     batch_size: int = 64  # views that an accelerator computes at once; a processor takes them one by one
     threads: int = 1  # processor threads of one worker process; no influence on the codes
+    looks: bool = False  # whether records carry the signature by which look-alikes are found
 
 
 class Times:
@@ -121,7 +124,8 @@ class Encoder:
             boxes[0] = pixels.centre_crop(width, height, size)
         views = np.stack([pixels.apply_crop(rgb_HWC, box, size) for box in boxes])
         phash = str(imagehash.phash(Image.fromarray(rgb_HWC)))
-        return Prepared(picture.pair, width, height, picture.sha256, phash, boxes, views)
+        look = looks.signature(rgb_HWC) if self._config.looks else b""
+        return Prepared(picture.pair, width, height, picture.sha256, phash, boxes, views, look)
 
     def _records(self, waiting: list[Prepared], times: Times) -> Iterator[Record]:
         if not waiting:
@@ -149,7 +153,7 @@ class Encoder:
             page_url=pair.page_url, sha256=picture.sha256, phash=picture.phash,
             codes=codes.astype("<u2").tobytes(),
             tokens=np.asarray(self.text.encode(pair.caption), "<u2").tobytes(),
-            boxes=[number for box in picture.boxes for number in box],
+            boxes=[number for box in picture.boxes for number in box], look=picture.look,
         )  # fmt: skip
 
 

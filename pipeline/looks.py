@@ -1,0 +1,186 @@
+"""What a picture looks like, in a few kilobytes, and whether two pictures are one in spite of a resize, another
+compression, a light crop or another tone (`benchmarks/duplicates.py` measures both errors).
+
+Candidates come from keys: signs of the lowest frequencies (the discrete cosine transform that perceptual hashes use),
+of the picture and of 16 crops of it, so that a crop of one meets the other. Two signatures are laid over each other by the crop that fits best (Lucas and Kanade's method, with one scale and one
+shift for each axis), tones are mapped by a curve, and what then differs must be small all over and at every place: a
+face with another mouth, or a flag with another coat of arms, is another picture."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+GREY_SIDE, COLOUR_SIDE = 48, 16  # px
+SIGNATURE_BYTES = GREY_SIDE**2 + 2 * COLOUR_SIDE**2
+
+BLUR = 1.2  # px: finer detail depends on how a small picture was sampled
+BORDER = 3  # px that a blur at the edge of a crop makes unlike
+MAX_CROP = 0.08  # of a side: what a crop of 5 % may seem to be
+STEPS = ((4, 6), (2, 6), (BLUR, 6))  # (blur in px, iterations): coarse, then fine
+
+
+MIN_EXPLAINED, MAX_WORST, MAX_COLOUR = 0.95, 0.27, 9.0
+"""Thresholds for a `Fit`; of the pictures that only look alike, flags and emoji need the second."""
+
+KEY_SIDE, BITS, BAND_BITS = 32, 96, 16
+KEY_CROPS = (0.0, 0.045)  # of each of the four sides
+MAX_UNEQUAL_BITS = 24  # of BITS; beyond it a candidate is none
+
+
+class Look(NamedTuple):
+    """A signature, ready to compare."""
+
+    grey: np.ndarray  # float32 [48, 48], 0 to 255
+    colour: np.ndarray  # float32 [16, 16, 2], Cr and Cb about 0
+
+
+def signature(rgb_HWC: np.ndarray) -> bytes:
+    """The picture, small: 48 x 48 luma and 16 x 16 chroma, whatever its ratio."""
+    if min(rgb_HWC.shape[:2]) < GREY_SIDE:
+        rgb_HWC = cv2.resize(rgb_HWC, None, fx=4, fy=4, interpolation=cv2.INTER_LINEAR)
+    small = cv2.resize(rgb_HWC, (GREY_SIDE, GREY_SIDE), interpolation=cv2.INTER_AREA)
+    grey, *colour = cv2.split(cv2.cvtColor(small, cv2.COLOR_RGB2YCrCb))
+    parts = [cv2.resize(part, (COLOUR_SIDE, COLOUR_SIDE), interpolation=cv2.INTER_AREA) for part in colour]
+    return b"".join(part.tobytes() for part in (grey, *parts))
+
+
+def look(data: bytes) -> Look:
+    pixels = np.frombuffer(data, np.uint8).astype(np.float32)
+    grey = pixels[: GREY_SIDE**2].reshape(GREY_SIDE, GREY_SIDE)
+    colour = pixels[GREY_SIDE**2 :].reshape(2, COLOUR_SIDE, COLOUR_SIDE).transpose(1, 2, 0)
+    return Look(grey, colour - 128)
+
+
+class Fit(NamedTuple):
+    """How well one picture, laid over another, is the other."""
+
+    explained: float  # share of the luma's variance, 1 at best
+    worst: float  # largest local difference of luma, in standard deviations of the picture's
+    colour: float  # difference of chroma that no change of saturation explains, root mean square, 0 to 255
+
+
+def same_picture(one: Look, other: Look) -> bool:
+    """Whether one is the other, or a crop of it: the same both ways."""
+    return any(found.explained > MIN_EXPLAINED and found.worst < MAX_WORST and found.colour < MAX_COLOUR
+               for found in (fit(one, other), fit(other, one)))
+
+
+def keys(picture: Look) -> np.ndarray:
+    """Bits of the picture as it is and of its crops, bool [17, 96], the first row as it is."""
+    grey = cv2.resize(picture.grey, (KEY_SIDE, KEY_SIDE), interpolation=cv2.INTER_AREA)
+    crops = np.concatenate([grey[None], np.einsum("aij,jk,blk->abil", _CROPS, grey, _CROPS).reshape(
+        -1, KEY_SIDE, KEY_SIDE)])
+    found = (_COSINES @ crops @ _COSINES.T)[:, _FREQUENCIES[:, 0], _FREQUENCIES[:, 1]]
+    # A little over zero: the frequencies that a symmetric picture lacks are zero up to rounding.
+    return found > 0.1 * np.abs(found).mean(1, keepdims=True) + 1e-3
+
+
+def bands(bits: np.ndarray) -> np.ndarray:
+    """Keys of 16 bits with the number of their band above them, int64 [..., 6]."""
+    groups = bits.reshape(*bits.shape[:-1], BITS // BAND_BITS, BAND_BITS)
+    return (groups << np.arange(BAND_BITS)).sum(-1) + (np.arange(BITS // BAND_BITS) << BAND_BITS)
+
+
+def _resampling(first: float, last: float) -> np.ndarray:
+    """The matrix that crops one axis by two shares and brings it back to its length."""
+    places = (first + (1 - first - last) * (np.arange(KEY_SIDE) + 0.5) / KEY_SIDE) * KEY_SIDE - 0.5
+    return _linear(np.clip(places, 0, KEY_SIDE - 1))
+
+
+def _linear(x: np.ndarray) -> np.ndarray:
+    """The matrix that interpolates at the places x."""
+    rows, left = np.arange(len(x)), np.minimum(x.astype(int), len(x) - 2)
+    matrix = np.zeros((len(x), len(x)), np.float32)
+    matrix[rows, left] = 1 - (x - left)
+    matrix[rows, left + 1] += x - left
+    return matrix
+
+
+_FREQUENCIES = np.array(sorted(
+    ((y, x) for y in range(16) for x in range(16) if y or x), key=lambda place: (place[0] ** 2 + place[1] ** 2, place)
+)[:BITS])  # fmt: skip
+_COSINES = np.cos(np.pi * np.outer(np.arange(KEY_SIDE), np.arange(KEY_SIDE) + 0.5) / KEY_SIDE).astype(np.float32)
+_CROPS = np.stack([_resampling(first, last) for first in KEY_CROPS for last in KEY_CROPS])
+
+
+def fit(moved: Look, fixed: Look) -> Fit:
+    """How well `moved`, laid over `fixed`, is it."""
+    frame = _align(moved.grey, fixed.grey)
+    rows, columns, inside = _warp(frame, GREY_SIDE)
+    grey = (rows @ cv2.GaussianBlur(moved.grey, (0, 0), BLUR) @ columns.T)[inside]
+    blurred = cv2.GaussianBlur(fixed.grey, (0, 0), BLUR)
+    target = blurred[inside]
+    tones = _tone_curve(grey, target)
+    local = cv2.blur(target - tones, (5, 5))[BORDER:-BORDER, BORDER:-BORDER]
+    difference = target - tones
+    spread = target.var()
+    explained = 1 - difference.var() / spread if spread > 1 else float(np.abs(difference).max() < 8)
+    rows, columns, _ = _warp(frame, COLOUR_SIDE)
+    colour = np.einsum("ij,jkc,lk->ilc", rows, moved.colour, columns)
+    return Fit(float(explained), float(np.abs(local).max() / np.sqrt(spread + 100)), _colour_difference(colour, fixed.colour))
+
+
+def _warp(frame: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray, tuple[slice, slice]]:
+    """Matrices that resample rows and columns by a frame (shift and scale of y, then of x; in shares of the side), and
+    the part of the result that lies inside of the picture."""
+    matrices, inside = [], []
+    for shift, scale in (frame[:2], frame[2:]):
+        places = ((np.arange(side) + 0.5) / side - 0.5) * scale + 0.5 + shift
+        within = np.flatnonzero((places > -0.5 / side) & (places < 1 + 0.5 / side))
+        inside.append(slice(within[0], within[-1] + 1))
+        matrices.append(_linear(np.clip(places * side - 0.5, 0, side - 1)))
+    return matrices[0], matrices[1], tuple(inside)
+
+
+def _align(moved: np.ndarray, fixed: np.ndarray) -> np.ndarray:
+    """The frame (shift and scale of y, of x) by which `moved` comes nearest to `fixed`, up to contrast."""
+    frame = np.array([0.0, 1.0, 0.0, 1.0])
+    axis = ((np.arange(GREY_SIDE) + 0.5) / GREY_SIDE - 0.5).astype(np.float32)
+    for blur, iterations in STEPS:
+        a, b = (cv2.GaussianBlur(each, (0, 0), blur) for each in (moved, fixed))
+        for _ in range(iterations):
+            rows, columns, inside = _warp(frame, GREY_SIDE)
+            warped = rows @ a @ columns.T
+            y, x = np.gradient(warped * GREY_SIDE)
+            parts = [part[inside].ravel() for part in (
+                y, y * axis[:, None], x, x * axis[None, :], warped, np.ones_like(warped))]
+            system = np.stack(parts, 1)
+            normal = system.T @ system
+            normal[np.diag_indices(4)] += 1e-3 * normal.diagonal()[:4].mean() + 1e-6
+            normal[np.diag_indices(6)] += 1e-6
+            step = np.linalg.solve(normal, system.T @ b[inside].ravel())
+            if abs(step[4]) < 0.05:
+                return frame
+            # The gradients are those of the warped picture, whose contrast is matched by the fifth number.
+            move = step[:4] / step[4]
+            move *= frame[[1, 1, 3, 3]]
+            frame = frame + np.clip(move, -0.04, 0.04)
+            frame[[0, 2]] = np.clip(frame[[0, 2]], -MAX_CROP, MAX_CROP)
+            frame[[1, 3]] = np.clip(frame[[1, 3]], 1 - 2 * MAX_CROP, 1 / (1 - 2 * MAX_CROP))
+            if np.abs(move).max() < 1e-4:
+                break
+    return frame
+
+
+def _tone_curve(grey: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """`grey` with the curve of second degree that brings it nearest to `target`: brightness, contrast, gamma. A curve
+    that falls anywhere is no change of tone: then the straight line, and no line at all if that falls too."""
+    x, y = grey.ravel() / 255, target.ravel()
+    for degree in (2, 1):
+        system = np.stack([x**power for power in range(degree + 1)], 1)
+        curve = np.linalg.lstsq(system, y, rcond=None)[0]
+        slopes = [sum(power * curve[power] * at ** (power - 1) for power in range(1, degree + 1))
+                  for at in (x.min(), x.max())]
+        if min(slopes) >= 0:
+            return (system @ curve).reshape(grey.shape)
+    return np.full_like(grey, target.mean())
+
+
+def _colour_difference(colour: np.ndarray, target: np.ndarray) -> float:
+    """What remains after the saturation that fits best (from 0.4 to 2.5) and a cast of at most 12."""
+    scale = np.clip((colour * target).sum() / max((colour * colour).sum(), 1e-3), 0.4, 2.5)
+    cast = np.clip((target - scale * colour).mean((0, 1)), -12, 12)
+    return float(np.sqrt(((target - scale * colour - cast) ** 2).mean()))
