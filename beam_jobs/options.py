@@ -268,7 +268,8 @@ def fetch_settings(args: argparse.Namespace) -> dict[str, Any]:
 def encode_settings(args: argparse.Namespace) -> dict[str, Any]:
     return {"draws": args.draws, "pairs_per_shard": args.pairs_per_shard, "crop_recipe": CROP_RECIPE,
             "precision": args.precision, "device": args.device, "compiled": args.compile,
-            "centre_first": args.centre_first}
+            "centre_first": args.centre_first, "near_duplicates": args.near_duplicates,
+            "exclude": args.exclude}
 
 
 def dataset_parts(encode: EncodeConfig, settings: dict[str, Any], sources: set[str]) -> DatasetParts:

@@ -21,6 +21,7 @@ COMMANDS = {
     "diff": ("pipeline.compare", "what two datasets have in common, and what not"),
     "show": ("pipeline.report", "a page with pictures, their reconstruction from the codes, and captions"),
     "verify": ("pipeline.verify", "is every byte of a dataset as it was written?"),
+    "hash": ("pipeline.hash_pictures", "pictures that must not be in a dataset, for --exclude"),
     "train-bpe": ("models.text_tokenizer", "captions to a text tokenizer"),
     "train-dvae": ("models.train_dvae", "pictures to an image tokenizer"),
     "train": ("models.train", "a dataset to a transformer"),

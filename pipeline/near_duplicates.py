@@ -63,14 +63,19 @@ def read_hashes(path: str) -> Hashes:
     tab-separated. A line may stop after the sha256: then only the very same bytes are kept out. Raises UserError."""
     names: dict[str, str] = {}
     seen = []
+    if not storage.exists(path):
+        raise UserError(f"--exclude {path}: no such file; `pairmill hash` makes one of pictures")
     for number, line in enumerate(storage.read(path).decode("utf-8", "replace").splitlines(), 1):
         if not line.strip():
             continue
         sha256, _, rest = line.strip().partition("\t")
         signature, _, name = rest.partition("\t")
-        look = base64.b64decode(signature) if signature else b""
+        try:
+            look = base64.b64decode(signature, validate=True)
+        except ValueError:
+            look = b"?"
         if len(sha256) != 64 or len(look) not in (0, looks.SIGNATURE_BYTES):
-            raise UserError(f"--exclude {path}, line {number}: not a picture's hash; make the file with `pairmill hash`")
+            raise UserError(f"--exclude {path}, line {number}: no picture's hash; make the file with `pairmill hash`")
         names[sha256.lower()] = name or sha256
         if look:
             seen.append(Seen(Node(EXCLUDED_RANK, name or sha256, number, f"excluded {sha256.lower()}"), look))

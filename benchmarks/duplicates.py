@@ -1,0 +1,164 @@
+"""Look-alikes: how many changed copies are found, how many different pictures are joined.
+
+    python -m benchmarks.duplicates 'DIR/*.tar' [--pictures N] [--seed S]
+
+Each of N pictures (at least 64 px on the shorter side, ratio from 1/2 to 2, as the pipeline keeps them) is resized,
+recompressed, cropped by up to 5 % of each side, re-toned (brightness, contrast, gamma, saturation), and all of these at
+once; the copy counts as found if keys bring the two together and the comparison joins them. Different pictures: every
+one of the set against all others, through the same keys. A set may hold real look-alikes (one picture in several
+sizes, an emoji in several skins); they count as joined here. Beside it: the 64-bit perceptual hash of the imagehash
+package, at the distances that are in use."""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import io
+import math
+import random
+import tarfile
+import time
+from collections.abc import Callable
+
+import cv2
+import imagehash
+import numpy as np
+from PIL import Image
+
+from models import pixels
+from pipeline import looks
+from pipeline.hash_pictures import files_of
+from pipeline.near_duplicates import Node, Seen, candidates_of, keyed
+from pipeline.pictures import PictureConfig, PictureRejected, decode
+from pipeline.sources.tables import expand
+from pipeline.stats import table
+
+Change = Callable[[np.ndarray, random.Random], np.ndarray]
+
+
+def resize(rgb: np.ndarray, draw: random.Random) -> np.ndarray:
+    height, width = rgb.shape[:2]
+    scale = max(draw.uniform(0.4, 1.5), 64 / min(height, width))
+    method = draw.choice([cv2.INTER_AREA, cv2.INTER_CUBIC, cv2.INTER_LINEAR])
+    return cv2.resize(rgb, (round(width * scale), round(height * scale)), interpolation=method)
+
+
+def recompress(rgb: np.ndarray, draw: random.Random) -> np.ndarray:
+    file = io.BytesIO()
+    Image.fromarray(rgb).save(file, draw.choice(["JPEG", "WEBP"]), quality=draw.randint(30, 85))
+    return pixels.decode_rgb(file.getvalue())
+
+
+def crop(rgb: np.ndarray, draw: random.Random) -> np.ndarray:
+    height, width = rgb.shape[:2]
+    top, bottom = (round(height * draw.uniform(0, 0.05)) for _ in range(2))
+    left, right = (round(width * draw.uniform(0, 0.05)) for _ in range(2))
+    return rgb[top : height - bottom, left : width - right]
+
+
+def retone(rgb: np.ndarray, draw: random.Random) -> np.ndarray:
+    tones = (rgb / 255) ** draw.uniform(0.75, 1.33)
+    tones = (tones - 0.5) * draw.uniform(0.8, 1.2) + 0.5 + draw.uniform(-0.08, 0.08)
+    grey = tones.mean(2, keepdims=True)
+    return (np.clip(grey + (tones - grey) * draw.uniform(0.6, 1.4), 0, 1) * 255).round().astype(np.uint8)
+
+
+CHANGES: dict[str, tuple[Change, ...]] = {
+    "resized": (resize,), "recompressed": (recompress,), "cropped": (crop,), "re-toned": (retone,),
+    "all four": (crop, retone, resize, recompress),
+}
+
+
+def read(pattern: str, count: int, seed: int) -> dict[str, np.ndarray]:
+    """A random part of the pictures, at most 512 px."""
+    names = []
+    for path in expand(pattern):
+        with tarfile.open(path) as tar:
+            names += [f"{path.rsplit('/', 1)[-1]}/{member.name}" for member in tar if member.isfile()]
+    wanted, found = set(random.Random(seed).sample(sorted(names), min(count, len(names)))), {}
+    for path in expand(pattern):
+        for name, data in files_of(path):
+            if name in wanted:
+                try:
+                    found[name] = decode(data, PictureConfig())
+                except PictureRejected:
+                    continue
+    return found
+
+
+def seen(name: str, rgb: np.ndarray) -> Seen:
+    return Seen(Node(0, "", 0, name), looks.signature(np.ascontiguousarray(rgb)))
+
+
+def meets(one: Seen, other: Seen) -> bool:
+    """Whether the keys of two pictures bring them together."""
+    groups = collections.defaultdict(list)
+    for each in (one, other):
+        for key, entry in keyed(each):
+            groups[key].append(entry)
+    return any(next(candidates_of((key, entries), True), None) for key, entries in groups.items() if len(entries) > 1)
+
+
+def phash(rgb: np.ndarray) -> np.ndarray:
+    return imagehash.phash(Image.fromarray(rgb)).hash.ravel()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("pattern", help="tar files of pictures")
+    parser.add_argument("--pictures", type=int, default=3000, metavar="N")
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+    pictures = read(args.pattern, args.pictures, args.seed)
+    print(f"{len(pictures):,} pictures")
+    started = time.process_time()
+    whole = {name: seen(name, rgb) for name, rgb in pictures.items()}
+    signature_ms = (time.process_time() - started) / len(pictures) * 1e3
+    hashes = {name: phash(rgb) for name, rgb in pictures.items()}
+    distances = (6, 8, 10, 12)
+    rows = []
+    for change, steps in CHANGES.items():
+        by_key = found = 0
+        near = np.zeros(len(distances), int)
+        for name, rgb in pictures.items():
+            draw, copy = random.Random(f"{args.seed} {change} {name}"), rgb
+            for step in steps:
+                copy = step(copy, draw)
+            copy = np.ascontiguousarray(copy)
+            other = seen(f"copy of {name}", copy)
+            together = meets(whole[name], other)
+            by_key += together
+            found += together and looks.same_picture(looks.look(whole[name].look), looks.look(other.look))
+            near += (hashes[name] != phash(copy)).sum() <= np.array(distances)
+        rows.append((change, *(round(100 * number / len(pictures), 2) for number in (found, by_key, *near))))
+    print(table(["changed copies", "found %", "met by key %", *(f"phash <= {each} %" for each in distances)], rows))
+
+    groups = collections.defaultdict(list)
+    for each in whole.values():
+        for key, entry in keyed(each):
+            groups[key].append(entry)
+    candidates = sorted({pair for group in groups.items() if len(group[1]) > 1 for pair in candidates_of(group, True)})
+    started = time.process_time()
+    joined = [pair for pair in candidates if looks.same_picture(*(looks.look(whole[name].look) for name in pair))]
+    compare_ms = (time.process_time() - started) / max(1, len(candidates)) * 1e3
+    matrix = np.array(list(hashes.values()), np.float32)
+    apart = matrix.sum(1)[:, None] + matrix.sum(1)[None] - 2 * matrix @ matrix.T
+    np.fill_diagonal(apart, math.inf)
+    pairs, total = math.comb(len(pictures), 2), len(pictures)
+    rows = [("pairmill", len(joined), 100 * len(joined) / pairs,
+             100 * len({name for pair in joined for name in pair}) / total)]
+    for distance in distances:
+        close = apart <= distance
+        rows.append((f"phash <= {distance}", int(close.sum()) // 2, 100 * close.sum() / 2 / pairs,
+                     100 * close.any(1).sum() / total))
+    print()
+    print(table(["different pictures", "pairs joined", "of all pairs %", "of the pictures %"],
+                [(name, number, round(share, 5), round(part, 2)) for name, number, share, part in rows]))
+    print(f"\n{signature_ms:.2f} ms a signature, {len(candidates) / total:.1f} candidates a picture, "
+          f"{compare_ms:.2f} ms a comparison, one core")
+    for one, other in joined[:: max(1, len(joined) // 12)]:
+        print(f"  joined: {one} = {other}")
+
+
+if __name__ == "__main__":
+    main()
