@@ -113,7 +113,9 @@ _CROPS = np.stack([_resampling(first, last) for first in KEY_CROPS for last in K
 
 
 def fit(moved: Look, fixed: Look) -> Fit:
-    """How well `moved`, laid over `fixed`, is it."""
+    """How well `moved`, laid over `fixed`, is it. Plain pictures have nothing by which they could be known again."""
+    if min(moved.grey.std(), fixed.grey.std()) < 1:
+        return Fit(0.0, 0.0, 0.0)
     frame = _align(moved.grey, fixed.grey)
     rows, columns, inside = _warp(frame, GREY_SIDE)
     grey = (rows @ cv2.GaussianBlur(moved.grey, (0, 0), BLUR) @ columns.T)[inside]
@@ -123,7 +125,7 @@ def fit(moved: Look, fixed: Look) -> Fit:
     local = cv2.blur(target - tones, (5, 5))[BORDER:-BORDER, BORDER:-BORDER]
     difference = target - tones
     spread = target.var()
-    explained = 1 - difference.var() / spread if spread > 1 else float(np.abs(difference).max() < 8)
+    explained = 1 - difference.var() / max(spread, 1)
     rows, columns, _ = _warp(frame, COLOUR_SIDE)
     colour = np.einsum("ij,jkc,lk->ilc", rows, moved.colour, columns)
     worst = np.abs(local).max() / np.sqrt(spread + 100)  # a little over: a plain picture's noise is no difference
@@ -145,8 +147,6 @@ def _warp(frame: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray, tuple[s
 def _align(moved: np.ndarray, fixed: np.ndarray) -> np.ndarray:
     """The frame (shift and scale of y, of x) by which `moved` comes nearest to `fixed`, up to contrast."""
     frame = np.array([0.0, 1.0, 0.0, 1.0])
-    if min(moved.std(), fixed.std()) < 1:  # plain: nothing to hold on to
-        return frame
     axis = ((np.arange(GREY_SIDE) + 0.5) / GREY_SIDE - 0.5).astype(np.float32)
     for blur, iterations in STEPS:
         a, b = (cv2.GaussianBlur(each, (0, 0), blur) for each in (moved, fixed))

