@@ -38,7 +38,8 @@ from pipeline.pictures import PictureConfig
 from pipeline.progress import ShowProgress
 from pipeline.provenance import provenance
 from pipeline.shards import PAIRS_PER_SHARD, DatasetParts
-from pipeline.sources import SOURCES, Piece, SourceSettings, pieces, yfcc100m
+from pipeline.sources import SOURCES, Piece, SourceSettings, pieces, wikipedia_dump, yfcc100m
+from pipeline.sources.wikipedia_dump import DumpSettings
 from pipeline.sources.yfcc100m import YfccSettings
 from pipeline.stats import ledger_tables
 from pipeline.tokenize_stage import CROP_RECIPE, EncodeConfig
@@ -78,6 +79,9 @@ def add_select_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--language-detector", default=SelectConfig.language_detector, choices=sorted(DETECTORS))
     group.add_argument("--min-words", type=int, default=SelectConfig.min_words, help="of a caption")
     group.add_argument("--min-characters", type=int, default=SelectConfig.min_characters, help="of a caption")
+    group.add_argument("--wikipedia-width", type=int, default=DumpSettings.width, metavar="W",
+                       choices=(0, *wikipedia_dump.WIDTHS),
+                       help="px of a dump's thumbnails, one of the widths that are served; 0: originals")
     group.add_argument("--yfcc-caption", default=yfcc100m.CAPTIONS[0], choices=yfcc100m.CAPTIONS,
                        help="what of a YFCC100M row is its caption")
     group.add_argument("--yfcc-subset", metavar="FILE", help="keep only the photos that a list names, such as OpenAI's "
@@ -235,7 +239,9 @@ def near_config(args: argparse.Namespace) -> NearConfig:
 
 
 def source_settings(args: argparse.Namespace) -> SourceSettings:
-    return SourceSettings(YfccSettings(args.yfcc_caption, args.yfcc_subset or "", tuple(args.yfcc_refuse_machine_tag)))
+    return SourceSettings(
+        YfccSettings(args.yfcc_caption, args.yfcc_subset or "", tuple(args.yfcc_refuse_machine_tag)),
+        DumpSettings(args.wikipedia_width))
 
 
 def source_pieces(patterns: list[str]) -> list[Piece]:

@@ -15,13 +15,14 @@ from pipeline.sources import RANK
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _FLICKR_FARM = re.compile(r"(?:farm\d+|live|static)\.(?:staticflickr|static\.flickr|flickr)\.com")
+_WIKIMEDIA_THUMBNAIL = re.compile(r"(/wikipedia/[^/]+)/thumb(/./../[^/]+)/[^/]+")
 _FLICKR_CDN = re.compile(r"c\d+\.staticflickr\.com")
 
 
 def normalised_url(url: str) -> str:
     """One name for the spellings of a URL: host in lower case; without scheme, default port and fragment; escapes only
     where they are needed (RFC 3986, 6.2.2). The query stays, because it may choose the picture. Flickr's hosts
-    (`farm8.`, `live.`, `c2.`) are one: they serve the same path."""
+    (`farm8.`, `live.`, `c2.`) are one: they serve the same path; a thumbnail of Wikimedia's is its original."""
     try:
         parts = urlsplit(url.strip())
         host, port = (parts.hostname or "").rstrip("."), parts.port
@@ -32,6 +33,8 @@ def normalised_url(url: str) -> str:
         host, path = "live.staticflickr.com", path[path.index("/", 1) :]  # without the farm's number
     elif _FLICKR_FARM.fullmatch(host):
         host = "live.staticflickr.com"
+    elif host == "upload.wikimedia.org" and (thumbnail := _WIKIMEDIA_THUMBNAIL.fullmatch(path)):
+        path = f"{thumbnail[1]}{thumbnail[2]}"
     if port not in (None, 80, 443):
         host = f"{host}:{port}"
     query = f"?{_normalised_escapes(parts.query)}" if parts.query else ""

@@ -165,7 +165,8 @@ def test_http(server):
 
 
 def test_registry(tmp_path):
-    assert list(SOURCES) == list(RANK) == ["cc3m", "cc12m", "yfcc100m", "wit", "wit-base", "img2dataset"]
+    assert list(SOURCES) == list(RANK) == [
+        "cc3m", "cc12m", "yfcc100m", "wit", "wit-base", "wikipedia-dump", "img2dataset"]
     (tmp_path / "x").write_text("x")
     with pytest.raises(UserError, match="choose one of cc3m"):
         pieces("laion", f"{tmp_path}/x")

@@ -12,8 +12,9 @@ from typing import NamedTuple
 from apache_beam.coders import RowCoder, registry
 
 from models.errors import UserError
-from pipeline.sources import cc3m, cc12m, img2dataset, tables, wit, wit_base, yfcc100m
+from pipeline.sources import cc3m, cc12m, img2dataset, tables, wikipedia_dump, wit, wit_base, yfcc100m
 from pipeline.sources.tables import Begin, Row, base_name, expand, open_range, open_seekable, open_source
+from pipeline.sources.wikipedia_dump import DumpSettings
 from pipeline.sources.yfcc100m import YfccSettings
 
 SQLITE_ROWS = 500_000
@@ -35,6 +36,7 @@ class SourceSettings:
     """What a user may choose of single sources."""
 
     yfcc100m: YfccSettings = yfcc100m.DEFAULT
+    wikipedia_dump: DumpSettings = wikipedia_dump.DEFAULT
 
 
 DEFAULTS = SourceSettings()
@@ -45,8 +47,8 @@ class Piece(NamedTuple):
 
     source: str
     path: str
-    kind: str = "file"  # or "sqlite" or "lines": a part
-    first: int = 0  # [first, stop) of a part: row ids of sqlite, bytes of a text file
+    kind: str = "file"  # or "sqlite", "lines" or "streams": a part
+    first: int = 0  # [first, stop) of a part: row ids of sqlite, bytes of a file of text or of bzip2 streams
     stop: int = 0
 
 
@@ -57,6 +59,7 @@ SOURCES: dict[str, Source] = {
         Source(yfcc100m.NAME, yfcc100m.read, of_lines=True),
         Source(wit.NAME, wit.read),
         Source(wit_base.NAME, wit_base.read, seeks=True),
+        Source(wikipedia_dump.NAME, wikipedia_dump.read),
         Source(img2dataset.NAME, img2dataset.read, seeks=True),
     )
 }
@@ -72,6 +75,10 @@ def pieces(name: str, pattern: str) -> list[Piece]:
     for path in expand(img2dataset.metadata_pattern(pattern) if name == img2dataset.NAME else pattern):
         if name == yfcc100m.NAME and "://" not in path and yfcc100m.is_sqlite(path):
             found += [Piece(name, path, "sqlite", *ids) for ids in yfcc100m.sqlite_ranges(path, SQLITE_ROWS)]
+        elif name == wikipedia_dump.NAME and wikipedia_dump.is_index(path):
+            continue  # a pattern for the dump may well match its index
+        elif name == wikipedia_dump.NAME and (parts := wikipedia_dump.parts(path)):
+            found += [Piece(name, path, "streams", *ends) for ends in parts]
         elif SOURCES[name].of_lines and (ranges := tables.line_ranges(path, RANGE_BYTES)):
             found += [Piece(name, path, "lines", *ends) for ends in ranges]
         else:
@@ -83,9 +90,12 @@ def rows_of(piece: Piece, settings: SourceSettings = DEFAULTS, first_line: int =
     """The rows of a piece. `first_line` is the number of its first line in the file; see `lines_before`."""
     file = base_name(piece.path)
     source = SOURCES[piece.source]
-    own = {"settings": settings.yfcc100m} if piece.source == yfcc100m.NAME else {}
+    chosen = {yfcc100m.NAME: settings.yfcc100m, wikipedia_dump.NAME: settings.wikipedia_dump}
+    own = {"settings": chosen[piece.source]} if piece.source in chosen else {}
     if piece.kind == "sqlite":
         yield from yfcc100m.read_sqlite(piece.path, file, piece.first, piece.stop, **own)
+    elif piece.kind == "streams":
+        yield from wikipedia_dump.read_part(piece.path, file, piece.first, piece.stop, **own)
     elif piece.kind == "lines":
         begin = Begin(first_line, tables.first_line(piece.path) if first_line else "")
         with open_range(piece.path, piece.first, piece.stop) as stream:

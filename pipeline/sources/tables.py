@@ -129,6 +129,14 @@ def first_line(path: str) -> str:
         return next((line.text for line in lines(stream)), "")
 
 
+def exists(path: str) -> bool:
+    if _is_http(path):
+        return fsspec.filesystem("http").exists(path)
+    if not _scheme(path):
+        return os.path.isfile(path)
+    return FileSystems.exists(path) if _beam_knows(path) else fsspec.core.url_to_fs(path)[0].exists(path)
+
+
 def base_name(path: str) -> str:
     """The file's name as published, without folder, host or query."""
     return (urlsplit(path).path if _is_http(path) else path).rstrip("/").rsplit("/", 1)[-1]
@@ -289,6 +297,7 @@ def _decompressed(raw: io.BufferedReader) -> contextlib.AbstractContextManager[B
 
 
 def open_raw(path: str) -> io.BufferedReader:
+    """The bytes as they lie there."""
     """The file's bytes as they are."""
     try:
         if not _scheme(path):
