@@ -95,8 +95,9 @@ def test_a_dump_that_is_cut_off(tmp_path, streams, monkeypatch, index, share):
 
 def test_what_is_no_article_and_what_is_no_xml(tmp_path):
     wikipedia_dump.head.cache_clear()
-    write_dump(tmp_path, [page(1, "[[Datei:A.jpg|x y z]]", namespace=6) + page(2, "[[Datei:A.jpg]]", redirect="<redirect title=\"B\"/>")
-                          + page(3, "[[Datei:A.jpg|drei Wörter hier]]").replace("<revision>", "<revision") + article(4)], False)
+    broken = page(3, "[[Datei:A.jpg|drei Wörter hier]]").replace("<revision>", "<revision")
+    redirect = page(2, "[[Datei:A.jpg]]", redirect='<redirect title="B"/>')
+    write_dump(tmp_path, [page(1, "[[Datei:A.jpg|x y z]]", namespace=6) + redirect + broken + article(4)], False)
     rows = read_all(tmp_path)[1]
     assert [isinstance(row, Rejected) for row in rows] == [True, False, False]
     assert "not readable as XML" in rows[0].detail
@@ -112,16 +113,18 @@ WIKI = Wiki("de.wikipedia.org", frozenset({"datei", "bild", "file", "image"}))
     ("[[ image : A.jpg |thumb| first | the last ]]", [("A.jpg", "the last")]),
     ("[[Bild:A.jpg|thumb|alt=A small dog]]", [("A.jpg", "A small dog")]),
     ("[[File:A.jpg|frameless|100px]]", [("A.jpg", "")]),
-    ("[[File:A.jpg|thumb|A [[dog]] and [[cat|two cats]], {{nowrap|10 km}} off{{citation needed}}<ref>[[File:B.jpg|no]]</ref>"
-     " in ''the'' '''park''' &amp; [http://x.example garden]]]",
+    ("[[File:A.jpg|thumb|A [[dog]] and [[cat|two cats]], {{nowrap|10 km}} off{{citation needed}}<ref>[[File:B.jpg|no]]"
+     "</ref> in ''the'' '''park''' &amp; [http://x.example garden] ]]",
      [("A.jpg", "A dog and two cats, 10 km off in the park & garden"), ("B.jpg", "no")]),
     ("[[:File:A.jpg|a link only]] [[Media:A.jpg]] [[A.jpg]]", []),
     ("<!-- [[File:A.jpg|x]] --><nowiki>[[File:B.jpg|y]]</nowiki>[[File:C.jpg|z]]", [("C.jpg", "z")]),
     ("[[File:A.jpg|never closed", []),
     ("[[File:A.jpg|thumb|a [[File:B.png|20px]] inside]]", [("A.jpg", "a inside"), ("B.png", "")]),
-    ("<gallery mode=packed caption=\"x\">\nFile:A.jpg|One [[two|three]]\nB b.png\n\nno file\nDatei:C.jpg|alt=says|\n</gallery>",
+    ("<gallery mode=packed caption=\"x\">\nFile:A.jpg|One [[two|three]]\nB b.png\n\nno file\nDatei:C.jpg|alt=says|\n"
+     "</gallery>",
      [("A.jpg", "One three"), ("B b.png", ""), ("C.jpg", "says")]),
-    ("{{Infobox building\n| name = X\n| image = A b.jpg\n| caption = The ''old'' house\n| image2 = B.png\n| caption2 = Two\n}}",
+    ("{{Infobox building\n| name = X\n| image = A b.jpg\n| caption = The ''old'' house\n| image2 = B.png\n"
+     "| caption2 = Two\n}}",
      [("A b.jpg", "The old house"), ("B.png", "Two")]),
     ("{{Infobox person|image=[[File:A.jpg|200px|A man]]|caption=not twice}}", [("A.jpg", "A man")]),
     ("{{Infobox person|image={{CSS image crop|Image=A.jpg}}|caption=x}}", []),
@@ -141,7 +144,8 @@ def test_addresses():
     assert picture_urls(name, WIKI, 0) == [f"{base}/commons/{place}", f"{base}/de/{place}"]
     # known: https://commons.wikimedia.org/wiki/File:Example.jpg
     assert wikipedia_dump.file_url("Example.jpg", "commons").endswith("/commons/a/a9/Example.jpg")
-    assert [picture_urls(f"X.{ending}", WIKI, 330)[0].rpartition("/")[2] for ending in ("svg", "tif", "pdf", "gif")] == [
+    names = [picture_urls(f"X.{ending}", WIKI, 330)[0].rpartition("/")[2] for ending in ("svg", "tif", "pdf", "gif")]
+    assert names == [
         "330px-X.svg.png", "lossy-page1-330px-X.tif.jpg", "page1-330px-X.pdf.jpg", "330px-X.gif"]
     assert all("/thumb/" in url for url in picture_urls("X.svg", WIKI, 0))
     assert picture_urls("X.ogg", WIKI, 500) == []
@@ -151,12 +155,16 @@ def test_addresses():
 
 def test_what_can_be_no_picture(tmp_path):
     wikipedia_dump.head.cache_clear()
-    write_dump(tmp_path, [page(5, "[[File:A.webm|ein Film über Boote]] [[File:B.ogg|ein Ton]] [[File:C.svg|eine Karte]]")], False)
+    text = "[[File:A.webm|ein Film über Boote]] [[File:B.ogg|ein Ton]] [[File:C.svg|eine Karte]]"
+    write_dump(tmp_path, [page(5, text)], False)
     assert [getattr(row, "reason", "") for row in read_all(tmp_path)[1]] == ["video", "unsupported_type", ""]
 
 
-@given(st.lists(st.sampled_from(["[[", "]]", "{{", "}}", "|", "File:", "A.jpg", "<gallery>", "</gallery>", "\n", "'''", "=",
-                                 "<ref>", "</ref>", "<!--", "-->", "{{Infobox x", "image=", "&lt;", "text", "\0"]), max_size=30))
+PARTS = ["[[", "]]", "{{", "}}", "|", "File:", "A.jpg", "<gallery>", "</gallery>", "\n", "'''", "=", "<ref>", "</ref>",
+         "<!--", "-->", "{{Infobox x", "image=", "&lt;", "text", "\0"]
+
+
+@given(st.lists(st.sampled_from(PARTS), max_size=30))
 @settings(max_examples=300, deadline=None)
 def test_any_wikitext_can_be_read(parts):
     for link in links("".join(parts), WIKI):

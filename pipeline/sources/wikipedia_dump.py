@@ -72,6 +72,8 @@ _NAMESPACES = (
     "файл|изображение|ファイル|画像|文件|图像|档案|檔案|圖像|파일|그림|soubor|fájl|kép|tiedosto|kuva|dosya|resim|ملف|صورة|"
     "תמונה|קובץ|tập tin|hình|berkas|fitxer|imatge|датотека|слика|αρχείο|εικόνα|fișier|imagine"
 )
+_FILE_LINK = re.compile(rf"\s*(?:{_NAMESPACES})\s*:", re.IGNORECASE)
+_REFERENCE = re.compile(r"<ref\b[^<>]*/>|<ref\b[^<>]*>.*?</ref\s*>", re.IGNORECASE | re.DOTALL)
 _OPTION = re.compile(
     r"(?:thumb|thumbnail|frame|framed|enframed|frameless|border|left|right|center|centre|none|baseline|middle|sub|super|"
     r"text-top|text-bottom|top|bottom|upright|\d*(?:x\d+)?\s*px|(?:thumb|thumbnail|upright|alt|link|page|lang|class|"
@@ -91,8 +93,8 @@ _IMAGE_PARAMETER = re.compile(
     r"(?:image|photo|picture|img|bild|imagen|immagine|imagem|afbeelding|grafika|изображение)[ _]?(?:name|file|skyline)?"
     r"[ _]?(\d*)", re.IGNORECASE)
 _CAPTIONS = ("caption{}", "image_caption{}", "imagecaption{}", "image caption{}", "photo_caption{}", "bildtext{}",
-             "bildbeschreibung{}", "légende{}", "pie de imagen{}", "pie{}", "didascalia{}", "legenda{}", "onderschrift{}",
-             "alt{}", "image_alt{}")
+             "bildbeschreibung{}", "légende{}", "pie de imagen{}", "pie{}", "didascalia{}", "legenda{}",
+             "onderschrift{}", "alt{}", "image_alt{}")
 _KEPT_TEMPLATES = frozenset({"nowrap", "nobr", "lang", "small", "nobold", "noitalics", "langue", "lien", "ill", "sc",
                              "smallcaps", "transl", "lang-de", "lang-fr", "visible anchor", "abbr"})
 
@@ -348,15 +350,17 @@ def _infobox_links(text: str) -> Iterator[Link]:
             if not match or not re.fullmatch(r"[^\[\]{}<>|\n]+\.\w{3,4}", value):
                 continue  # a link in full has been found already
             captions = (values.get(each.format(match[1]), "") for each in _CAPTIONS)
-            file = re.sub(rf"^(?:{_NAMESPACES})\s*:", "", value, flags=re.IGNORECASE)
-            yield Link(file, plain_text(next((each for each in captions if each), "")))
+            yield Link(_FILE_LINK.sub("", value, count=1), plain_text(next((each for each in captions if each), "")))
 
 
 def plain_text(wikitext: str) -> str:
     """The text that a reader sees: links by their words, no references, no templates but those around text."""
     if not re.search(r"[\[{<']|&", wikitext):
         return wikitext.strip()
-    code = mwparserfromhell.parse(wikitext)
+    code = mwparserfromhell.parse(_REFERENCE.sub("", wikitext))
+    for link in code.filter_wikilinks(recursive=False):
+        if _FILE_LINK.match(str(link.title)):
+            code.remove(link)
     for template in code.filter_templates(recursive=False):
         positional = [each for each in template.params if not each.showkey]
         kept = str(template.name).strip().lower() in _KEPT_TEMPLATES and positional
