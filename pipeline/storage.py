@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import uuid
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from typing import BinaryIO
 
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
+
+from models.errors import UserError
 
 TEMPORARY_SUFFIX = ".tmp"
 
@@ -32,8 +35,11 @@ def whole_file(path: str) -> Iterator[BinaryIO]:
     try:
         with FileSystems.create(temporary, compression_type=CompressionTypes.UNCOMPRESSED) as file:
             yield file
-    except BaseException:
+    except BaseException as error:
         FileSystems.delete([temporary])
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(f"{path} cannot be written: {error.strerror}; make room, then run the same command again "
+                            "to go on") from None
         raise
     FileSystems.rename([temporary], [path])
 

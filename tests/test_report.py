@@ -16,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from helpers_dataset import tiny_text_tokenizer
@@ -33,6 +34,7 @@ from pipeline.ledger import KEPT, READ
 from pipeline.parquet import REJECTS, table_bytes, write_file
 from pipeline.records import Record, Rejected, row_key
 from pipeline.shards import DatasetParts, finish_dataset, write_shard
+from pipeline.stats import Measures
 from pipeline.tokenize_stage import EncodeConfig, Encoder
 
 SIZE, PICTURES = 32, 6
@@ -224,6 +226,27 @@ def test_pictures_keep_within_the_budget():
     assert sum(map(len, page.encode_pictures(noise))) > 4 * 20_000
     assert sum(len(page._webp(picture, *page.QUALITIES[-1])) for picture in noise) * len(everything) / 4 < (
         page.PICTURE_BYTES)
+
+
+def test_a_page_of_100_000_pairs_is_one_file_under_5_mb(made):
+    """Plots are made of numbers, not of pairs; the pictures have their budget."""
+    manifest, number = read_manifest(made.directory), 100_000
+    random = np.random.RandomState(0)
+    index = pa.table({
+        "split": random.choice(["train", "val"], number), "source": random.choice(["wit", "cc3m"], number),
+        "licence": [f"licence {i % 3000} {'of a long name ' * 9}" for i in range(number)],
+        "sha256": [f"{i:x}" for i in range(number)], "phash": [f"{i % 90_000:x}" for i in range(number)],
+        "caption": [f"caption {i}" for i in range(number)]})
+    words, width, height = (random.randint(3, most, number) for most in (90, 4000, 4000))
+    measures = Measures(index, words, 2 * words, width, height, random.randint(0, 99, 8192), random.zipf(2, 16384))
+    account = {"read": 150_000, "kept": number, "rejected": {"fetch": {"http_404": 50_000}}}
+    stats = report.summary(manifest, {"sources": {"wit": account}}, measures)
+    row = choose_pairs(made.directory, manifest, Wanted(1))[0]
+    noise = random.randint(0, 255, (256, 256, 3)).astype(np.uint8)
+    cards = [page.Card(row | {"key": f"{i:032x}", "caption": "long " * 500}, noise, noise) for i in range(40)]
+    content = page.Page("large", manifest, stats, measures, cards, "40 of 100,000 pairs.", [])
+    assert stats["duplicates_left"]["same_perceptual_hash"] == 10_000
+    assert len(page.render(content).encode()) < 5_000_000
 
 
 # --- the terminal ----------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import random
 import shutil
+import subprocess
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -179,6 +180,31 @@ def test_duplicate_keys_are_never_written(tmp_path, dataset):
     record = make_record(1, tokenizer(dataset), 1)
     with pytest.raises(RuntimeError, match=f"key {record.key} comes twice"):
         write_shard(str(tmp_path), "train", 1, (0, [record, record._replace(row=7)]), 1)
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(tmp_path):
+    """On a tmpfs of 400 kB; where none may be mounted there is nothing to try."""
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "none", str(tmp_path)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("no tmpfs can be mounted here")
+    try:
+        with pytest.raises(UserError, match=r"cannot be written: No space left on device; make room, then run"):
+            write_records(tmp_path / "full", pairs=2000, shards=20)
+        assert not (tmp_path / "full" / "manifest.json").exists()
+        assert not list(tmp_path.rglob("*.tmp")) and list((tmp_path / "full" / "train").iterdir())
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+@pytest.mark.parametrize("words", [3, 15, 40, 120])
+def test_a_shard_is_at_most_half_as_large_again_as_its_payload(words):
+    """At one draw of 1,024 codes; without the padding with which a tar file ends."""
+    for number in range(100):
+        caption = "lorem " * words + "x" * number
+        data = pack_sample(caption, bytes(2 * (words + 3)), bytes(2048), 1)
+        member = 512 + -(-len(data) // 512) * 512
+        assert len(tar_bytes([("0" * 32, data, "wit")])) == -(-(member + 1024) // 10240) * 10240
+        assert member <= 1.5 * (len(caption) + 2 * (words + 3) + 2048)
 
 
 # --- repair ----------------------------------------------------------------------------------------------------------
