@@ -32,7 +32,7 @@ def layer_kinds(layers: int) -> tuple[str, ...]:
 
 def code_mask(kind: str, grid: int) -> torch.Tensor:
     """bool [N, N]: may the code of this row of the mask look at the code of this column?"""
-    place = torch.arange(grid * grid)
+    place = torch.arange(grid * grid, device="cpu")  # even where a model is made on no device
     distance = place[:, None] - place[None, :]  # how far the key lies back in raster order
     if kind == "row":
         return (distance >= 0) & (distance <= grid)
@@ -41,7 +41,7 @@ def code_mask(kind: str, grid: int) -> torch.Tensor:
     if kind == "convolution":
         reach = KERNEL // 2
         window = [rows * grid + columns for rows in range(reach + 1) for columns in range(-reach, reach + 1)]
-        return (distance >= 0) & torch.isin(distance, torch.tensor(window))
+        return (distance >= 0) & torch.isin(distance, torch.tensor(window, device="cpu"))
     if kind == "full":
         return distance >= 0
     raise ValueError(f"attention kind {kind!r} is none of {', '.join(KINDS)}")
@@ -72,23 +72,25 @@ def lines(kind: str, grid: int) -> Lines:
     mask_GGGG = code_mask(kind, grid).view(grid, grid, grid, grid)  # line and place of the query, then of the key
     if by_column := kind == "column":
         mask_GGGG = mask_GGGG.permute(1, 0, 3, 2)
-    line = torch.arange(grid)
+    line = torch.arange(grid, device="cpu")
     reach = int((line[:, None] - line[None, :])[mask_GGGG.any(3).any(1)].max())
-    neighbours = line[:, None] - torch.arange(reach, -1, -1)
+    neighbours = line[:, None] - torch.arange(reach, -1, -1, device="cpu")
     window = mask_GGGG.transpose(1, 2)[line[:, None], neighbours.clamp(min=0)]  # [line, neighbour, query, key]
     window = window & (neighbours >= 0)[:, :, None, None]  # there is no line above the first
     return Lines(by_column, neighbours.clamp(min=0), ~window.transpose(1, 2).flatten(2))
 
 
-def attend(q_BHLD: torch.Tensor, k_BHLD: torch.Tensor, v_BHLD: torch.Tensor, kind: str, grid: int) -> torch.Tensor:
-    """Masked attention [B, H, L, D] of a whole sequence, one softmax over prefix and codes together."""
+def attend(q_BHLD: torch.Tensor, k_BHLD: torch.Tensor, v_BHLD: torch.Tensor, kind: str, grid: int,
+           pattern: Lines | None = None) -> torch.Tensor:
+    """Masked attention [B, H, L, D] of a whole sequence, one softmax over prefix and codes together. `pattern` is
+    lines(kind, grid) on the device, for those who have it there."""
     if kind == "full":
         return F.scaled_dot_product_attention(q_BHLD, k_BHLD, v_BHLD, is_causal=True)
     prefix = q_BHLD.shape[2] - grid * grid
     (q_text, q), (k_text, k), (v_text, v) = (
         x.split([prefix, grid * grid], dim=2) for x in (q_BHLD, k_BHLD, v_BHLD))
     text_BHPD = F.scaled_dot_product_attention(q_text, k_text, v_text, is_causal=True)
-    return torch.cat([text_BHPD, _attend_codes(q, k, v, k_text, v_text, lines(kind, grid))], dim=2)
+    return torch.cat([text_BHPD, _attend_codes(q, k, v, k_text, v_text, pattern or lines(kind, grid))], dim=2)
 
 
 def _attend_codes(q_BHND, k_BHND, v_BHND, k_BHPD, v_BHPD, lines: Lines) -> torch.Tensor:
@@ -99,7 +101,7 @@ def _attend_codes(q_BHND, k_BHND, v_BHND, k_BHPD, v_BHPD, lines: Lines) -> torch
     q_BHGGD, k_BHGGD, v_BHGGD = (_to_lines(x, G, lines.by_column) for x in (q_BHND * D**-0.5, k_BHND, v_BHND))
     scores_text = q_BHGGD.reshape(B, H, N, D) @ k_BHPD.transpose(2, 3)
     scores_codes = q_BHGGD @ _windows(k_BHGGD, lines.neighbours).transpose(3, 4)
-    scores_codes = scores_codes.masked_fill(lines.hidden_GGW.to(q_BHND.device), float("-inf"))
+    scores_codes = scores_codes.masked_fill(lines.hidden_GGW.to(scores_codes.device), float("-inf"))
     weights = torch.cat([scores_text.view(B, H, G, G, P), scores_codes], dim=4).softmax(dim=4)
     out_text = weights[..., :P].reshape(B, H, N, P) @ v_BHPD
     out_codes = weights[..., P:] @ _windows(v_BHGGD, lines.neighbours)

@@ -16,8 +16,9 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
-from models.attention import attend, attend_one, layer_kinds, visible_codes
+from models.attention import Lines, attend, attend_one, layer_kinds, lines, visible_codes
 
 TEXT_WEIGHT, IMAGE_WEIGHT = 1 / 8, 7 / 8  # section 2.2: pictures are what matters
 NO_TOKEN = -1  # in text_BT: no token here
@@ -35,6 +36,7 @@ class TransformerConfig:
     text_length: int = 256
     grid: int = 32  # codes a side
     full_attention: bool = False  # every layer sees all earlier codes, instead of the paper's patterns
+    rotary: bool = False  # queries and keys are also turned by their row and column (not the paper's)
 
     @classmethod
     def named(cls, size: str, text_vocabulary: int, image_vocabulary: int, **others) -> TransformerConfig:
@@ -77,12 +79,30 @@ class Losses(NamedTuple):
     image: torch.Tensor
 
 
+class Surprises(NamedTuple):
+    """Cross-entropies in nats: of each real text token, pair after pair, and of each code."""
+
+    text_R: torch.Tensor
+    image_BN: torch.Tensor
+
+    def losses(self, text_tokens: int | None = None, codes: int | None = None) -> Losses:
+        """Text x 1/8 + image x 7/8, each averaged over its own tokens; padding is none. Of a part of an update, the
+        numbers are those of the whole: the losses of its parts then add up to the loss of the update."""
+        text = self.text_R.sum() / max(1, self.text_R.numel() if text_tokens is None else text_tokens)
+        image = self.image_BN.sum() / (self.image_BN.numel() if codes is None else codes)
+        return Losses(TEXT_WEIGHT * text + IMAGE_WEIGHT * image, text, image)
+
+
 class Block(nn.Module):
     """Attention of one kind, then a feed-forward layer of four times the width, each on a normalised input."""
 
     def __init__(self, config: TransformerConfig, kind: str):
         super().__init__()
         self.kind, self.grid, self.heads = kind, config.grid, config.heads
+        by_column, neighbours, hidden_GGW = lines(kind, config.grid) if kind != "full" else (False, None, None)
+        self.by_column = by_column
+        self.register_buffer("neighbours", neighbours, persistent=False)  # moves to the device with the weights
+        self.register_buffer("hidden_GGW", hidden_GGW, persistent=False)
         width = config.width
         self.attention_norm = nn.LayerNorm(width)
         self.qkv = nn.Linear(width, 3 * width)
@@ -91,11 +111,12 @@ class Block(nn.Module):
         self.feed_in = nn.Linear(width, 4 * width)
         self.feed_out = nn.Linear(4 * width, width)
 
-    def forward(self, x_BLM: torch.Tensor, cache: LayerCache | None = None) -> torch.Tensor:
+    def forward(self, x_BLM: torch.Tensor, turns: Turns | None = None, cache: LayerCache | None = None) -> torch.Tensor:
         """A whole sequence, or (with a cache to fill) the positions before the codes."""
-        q_BHLD, k_BHLD, v_BHLD = self._heads(x_BLM)
+        q_BHLD, k_BHLD, v_BHLD = self._heads(x_BLM, turns)
         if cache is None:
-            y_BHLD = attend(q_BHLD, k_BHLD, v_BHLD, self.kind, self.grid)
+            pattern = None if self.kind == "full" else Lines(self.by_column, self.neighbours, self.hidden_GGW)
+            y_BHLD = attend(q_BHLD, k_BHLD, v_BHLD, self.kind, self.grid, pattern)
         else:
             cache.k_BHLD[:, :, : x_BLM.shape[1]] = k_BHLD
             cache.v_BHLD[:, :, : x_BLM.shape[1]] = v_BHLD
@@ -103,9 +124,9 @@ class Block(nn.Module):
         x_BLM = x_BLM + self.attention_out(y_BHLD.transpose(1, 2).flatten(2))
         return x_BLM + self._feed(x_BLM)
 
-    def step(self, x_BM: torch.Tensor, cache: LayerCache, place: int) -> torch.Tensor:
+    def step(self, x_BM: torch.Tensor, cache: LayerCache, place: int, turns: Turns | None = None) -> torch.Tensor:
         """The code at `place`, 0 to N - 1 in raster order, after those before it."""
-        q_BHLD, k_BHLD, v_BHLD = self._heads(x_BM[:, None])
+        q_BHLD, k_BHLD, v_BHLD = self._heads(x_BM[:, None], turns)
         position = cache.k_BHLD.shape[2] - self.grid**2 + place
         cache.k_BHLD[:, :, position] = k_BHLD[:, :, 0]
         cache.v_BHLD[:, :, position] = v_BHLD[:, :, 0]
@@ -113,8 +134,9 @@ class Block(nn.Module):
         x_BM = x_BM + self.attention_out(y_BHD.flatten(1))
         return x_BM + self._feed(x_BM)
 
-    def _heads(self, x_BLM: torch.Tensor):
-        return self.qkv(self.attention_norm(x_BLM)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+    def _heads(self, x_BLM: torch.Tensor, turns: Turns | None):
+        q, k, v = self.qkv(self.attention_norm(x_BLM)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return (q, k, v) if turns is None else (turn(q, turns), turn(k, turns), v)
 
     def _feed(self, x: torch.Tensor) -> torch.Tensor:
         return self.feed_out(F.gelu(self.feed_in(self.feed_norm(x))))
@@ -126,6 +148,34 @@ class LayerCache(NamedTuple):
     k_BHLD: torch.Tensor
     v_BHLD: torch.Tensor
     visible: tuple[torch.Tensor, ...]
+
+
+class Turns(NamedTuple):
+    """Rotary positions: cosines and sines [L, D / 2] of the angles by which queries and keys are turned."""
+
+    cos: torch.Tensor
+    sin: torch.Tensor
+
+
+def make_turns(config: TransformerConfig) -> Turns:
+    """Half of a head's pairs of numbers turn with the row, half with the column. A text position counts as a place on
+    the diagonal before the picture. Frequencies fall from 1 to 1/10,000, as in RoFormer."""
+    pairs = config.width // config.heads // 2
+    if pairs % 2:
+        raise ValueError(f"rotary positions need heads of a multiple of 4 numbers, not {2 * pairs}")
+    places_P = torch.arange(config.prefix, device="cpu")
+    line_G = config.prefix + torch.arange(config.grid, device="cpu")
+    rows_L = torch.cat([places_P, line_G.repeat_interleave(config.grid)])
+    columns_L = torch.cat([places_P, line_G.repeat(config.grid)])
+    speeds = 10_000.0 ** -(torch.arange(pairs // 2, device="cpu") / max(1, pairs // 2))
+    angles_LD = torch.cat([rows_L[:, None] * speeds, columns_L[:, None] * speeds], dim=1)
+    return Turns(angles_LD.cos(), angles_LD.sin())
+
+
+def turn(x_BHLD: torch.Tensor, turns: Turns) -> torch.Tensor:
+    a, b = x_BHLD.chunk(2, dim=-1)
+    cos, sin = turns.cos.to(x_BHLD.dtype), turns.sin.to(x_BHLD.dtype)
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
 
 
 class Transformer(nn.Module):
@@ -146,6 +196,10 @@ class Transformer(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.text_head = nn.Linear(width, config.text_vocabulary)
         self.image_head = nn.Linear(width, config.image_vocabulary)
+        cos, sin = make_turns(config) if config.rotary else (None, None)
+        self.register_buffer("turns_cos", cos, persistent=False)
+        self.register_buffer("turns_sin", sin, persistent=False)
+        self.recompute = False  # blocks keep no activations: less memory, a third more work
         self._initialise()
 
     def _initialise(self) -> None:
@@ -157,23 +211,34 @@ class Transformer(nn.Module):
                 into_stream = name.endswith(("attention_out.weight", "feed_out.weight"))
                 nn.init.normal_(parameter, std=0.02 / (2 * self.config.layers) ** 0.5 if into_stream else 0.02)
 
-    def forward(self, text_BT: torch.Tensor, codes_BN: torch.Tensor) -> torch.Tensor:
-        """Tokens (int64, NO_TOKEN where there is none) and codes (int64) to normalised states [B, L, M]."""
-        x_BLM = torch.cat([self._embed_text(text_BT), self._embed_codes(codes_BN)], dim=1)
-        for block in self.blocks:
-            x_BLM = block(x_BLM)
-        return self.norm(x_BLM)
-
-    def loss(self, text_BT: torch.Tensor, codes_BN: torch.Tensor) -> Losses:
-        """Text x 1/8 + image x 7/8, each averaged over its own tokens in the batch; padding is no target."""
-        x_BLM = self(text_BT, codes_BN)
+    def forward(self, text_BT: torch.Tensor, codes_BN: torch.Tensor) -> Surprises:
+        """Tokens (int64, NO_TOKEN where there is none) and codes (int64) to what each of them costs."""
+        x_BLM = self.states(text_BT, codes_BN)
         prefix, real_BT = self.config.prefix, text_BT != NO_TOKEN
         # The text vocabulary is large and most captions are short: only real tokens are worth their logits.
-        logits_V = self.text_head(x_BLM[:, : prefix - 2][real_BT]).float()
-        text = F.cross_entropy(logits_V, text_BT[real_BT], reduction="sum") / real_BT.sum().clamp(min=1)
+        logits_RV = self.text_head(x_BLM[:, : prefix - 2][real_BT]).float()
+        text_R = F.cross_entropy(logits_RV, text_BT[real_BT], reduction="none")
         logits_V = self.image_head(x_BLM[:, prefix - 1 : -1].flatten(0, 1)).float()
-        image = F.cross_entropy(logits_V, codes_BN.flatten())
-        return Losses(TEXT_WEIGHT * text + IMAGE_WEIGHT * image, text, image)
+        image_BN = F.cross_entropy(logits_V, codes_BN.flatten(), reduction="none").view_as(codes_BN)
+        return Surprises(text_R, image_BN)
+
+    def loss(self, text_BT: torch.Tensor, codes_BN: torch.Tensor) -> Losses:
+        """Of a whole batch."""
+        return self(text_BT, codes_BN).losses()
+
+    def states(self, text_BT: torch.Tensor, codes_BN: torch.Tensor) -> torch.Tensor:
+        """Normalised states [B, L, M]."""
+        x_BLM = torch.cat([self._embed_text(text_BT), self._embed_codes(codes_BN)], dim=1)
+        turns = self._turns(slice(None))
+        for block in self.blocks:
+            if self.recompute and self.training:
+                x_BLM = checkpoint(block, x_BLM, turns, use_reentrant=False)
+            else:
+                x_BLM = block(x_BLM, turns)
+        return self.norm(x_BLM)
+
+    def _turns(self, positions: slice) -> Turns | None:
+        return Turns(self.turns_cos[positions], self.turns_sin[positions]) if self.config.rotary else None
 
     def _embed_text(self, text_BT: torch.Tensor) -> torch.Tensor:
         """[B, P, M]: both start tokens and what is between them."""
@@ -195,19 +260,37 @@ class Transformer(nn.Module):
         shape = len(text_BT), config.heads, config.prefix + config.codes, config.width // config.heads
         caches = [LayerCache(x_BLM.new_zeros(shape), x_BLM.new_zeros(shape),
                              visible_codes(block.kind, config.grid, x_BLM.device)) for block in self.blocks]
+        turns = self._turns(slice(config.prefix))
         for block, cache in zip(self.blocks, caches, strict=True):
-            x_BLM = block(x_BLM, cache)
+            x_BLM = block(x_BLM, turns, cache)
         return caches, self.image_head(self.norm(x_BLM[:, -1]))
 
     def draw_next(self, codes_B: torch.Tensor, place: int, caches: list[LayerCache]) -> torch.Tensor:
         """The code drawn for `place` (0 to N - 2) to the logits [B, V] of the next. Fills the caches."""
         row, column = divmod(place, self.config.grid)
         x_BM = self.code(codes_B) + (self.row.weight[row] + self.column.weight[column])
+        position = self.config.prefix + place
+        turns = self._turns(slice(position, position + 1))
         for block, cache in zip(self.blocks, caches, strict=True):
-            x_BM = block.step(x_BM, cache, place)
+            x_BM = block.step(x_BM, cache, place, turns)
         return self.image_head(self.norm(x_BM))
 
 
 def block_parameters(model: Transformer) -> int:
     """Parameters without embeddings and output layers: what a size's name counts."""
     return sum(parameter.numel() for parameter in model.blocks.parameters())
+
+
+def training_flops(model: Transformer) -> float:
+    """Floating-point operations to train on one pair: two for each product, forward once and backward twice. Counts
+    the products of the weights and those of attention as the masks have them, not what a kernel wastes on top."""
+    config = model.config
+    block = 12 * config.width**2 * (config.prefix + config.codes)
+    heads = config.width * (config.text_length * config.text_vocabulary + config.codes * config.image_vocabulary)
+    keys = sum(_keys(kind, config) for kind in config.kinds)  # looked at, over all positions and layers
+    return 6.0 * (config.layers * block + heads + 2 * config.width * keys)
+
+
+def _keys(kind: str, config: TransformerConfig) -> int:
+    text = config.prefix * (config.prefix + 1) // 2
+    return text + config.codes * config.prefix + sum(len(codes) for codes in visible_codes(kind, config.grid))
