@@ -173,20 +173,45 @@ def _least_kept(probabilities_BV: torch.Tensor, knobs: Knobs) -> torch.Tensor:
 # --- checkpoints -----------------------------------------------------------------------------------------------------
 
 
-def load_artist(directory: Path, image_tokenizer_spec: str | None = None) -> Artist:
-    """Reads what `pairmill train` wrote. Raises UserError for a folder that is none, and for other tokenizers."""
+def load_model(directory: Path, averaged: bool = False) -> tuple[Transformer, str]:
+    """The model of a checkpoint and the SHA-256 of its weights. Raises UserError for a folder that is none."""
+    described = read_config(directory)
     try:
-        described = json.loads((directory / "config.json").read_bytes())
-        data = (directory / "model.safetensors").read_bytes()
-        config = TransformerConfig(**described["model"])
-        image, text = described["image_tokenizer"], described["text_tokenizer"]
-        model = Transformer(config)
+        data = (directory / ("averaged.safetensors" if averaged else "model.safetensors")).read_bytes()
+        model = Transformer(TransformerConfig(**described["model"]))
         model.load_state_dict(load(data))
     except FileNotFoundError as error:
-        raise UserError(f"{error.filename} does not exist: --checkpoint names a folder made by `pairmill train`"
-                        ) from None
+        raise _missing(error) from None
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"{directory} is not a checkpoint that can be read: {str(error).splitlines()[0]}") from None
+        raise _unreadable(directory, error) from None
+    return model.eval(), hashlib.sha256(data).hexdigest()
+
+
+def read_config(directory: Path) -> dict:
+    """`config.json` of a checkpoint. Raises UserError."""
+    try:
+        described = json.loads((directory / "config.json").read_bytes())
+        described["model"], described["image_tokenizer"], described["text_tokenizer"]
+    except FileNotFoundError as error:
+        raise _missing(error) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _unreadable(directory, error) from None
+    return described
+
+
+def _missing(error: FileNotFoundError) -> UserError:
+    return UserError(f"{error.filename} does not exist: --checkpoint names a folder made by `pairmill train`")
+
+
+def _unreadable(directory: Path, error: Exception) -> UserError:
+    return UserError(f"{directory} is not a checkpoint that can be read: {str(error).splitlines()[0]}")
+
+
+def load_artist(directory: Path, image_tokenizer_spec: str | None = None, averaged: bool = False) -> Artist:
+    """Reads what `pairmill train` wrote. Raises UserError for a folder that is none, and for other tokenizers."""
+    model, fingerprint = load_model(directory, averaged)
+    described = read_config(directory)
+    image, text = described["image_tokenizer"], described["text_tokenizer"]
     text_tokenizer = TextTokenizer.load(directory / "text_tokenizer.json")
     image_tokenizer = load_image_tokenizer(image_tokenizer_spec or image["spec"])
     for what, given, trained in (("text tokenizer", text_tokenizer.info.fingerprint, text["fingerprint"]),
@@ -194,7 +219,7 @@ def load_artist(directory: Path, image_tokenizer_spec: str | None = None) -> Art
         if given != trained:
             raise UserError(f"{directory} was trained on another {what} ({trained[:12]}, not {given[:12]}); "
                             "its codes mean nothing here: give the one it was trained with")
-    return Artist(model.eval(), text_tokenizer, image_tokenizer, hashlib.sha256(data).hexdigest())
+    return Artist(model, text_tokenizer, image_tokenizer, fingerprint)
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
@@ -297,6 +322,7 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image-tokenizer", metavar="SPEC", help="where it is now (default: where it was in training)")
+    parser.add_argument("--averaged", action="store_true", help="draw with the averaged weights, for long trainings")
     parser.add_argument("--device", default=default_device(), help="cpu, cuda, cuda:1, ... (here: %(default)s)")
     parser.add_argument("--threads", type=int, help="processor threads (default: all; 1 for a small model)")
 
@@ -309,7 +335,7 @@ def load_for(args: argparse.Namespace) -> Artist:
     """The artist of a command's --checkpoint and add_model_arguments()."""
     if args.threads is not None and args.threads < 1:
         raise UserError(f"--threads {args.threads}: give 1 or more")
-    artist = load_artist(args.checkpoint, args.image_tokenizer)
+    artist = load_artist(args.checkpoint, args.image_tokenizer, args.averaged)
     try:
         artist.model.to(args.device)
     except (RuntimeError, AssertionError) as error:  # torch's way to say that it was built without this device

@@ -1,11 +1,12 @@
 """Trains the paper's transformer: `pairmill train --dataset DIR --size 3m --steps 200 --batch-size 4 --output DIR`.
 
-Optimiser, loss weights and clipping are those of the paper (section 2.2, appendix B.2); the warm-up is cut to a tenth
-of a short run, and a cosine follows. Every number that a step uses follows from the settings and the step's place, so
-a run that was stopped and resumed has the losses of one that was not.
+Optimiser, loss weights, clipping, warm-up, halving on a plateau and averaged weights are those of the paper (section
+2.2, appendix B.2). Every number that a step uses follows from the settings and the step's place, so a run that was
+stopped and resumed has the losses of one that was not, and one shared by many processes (`torchrun --nproc-per-node N
+-m models.train ...`) has, but for rounding, those of one process.
 
-DIR receives `checkpoint.pt` (to resume), `model.safetensors` with `config.json` and `text_tokenizer.json` (to draw
-from) and `log.jsonl` (one line a step, one a validation).
+DIR receives `checkpoint.pt` (to resume), `model.safetensors` and `averaged.safetensors` with `config.json` and
+`text_tokenizer.json` (to draw from), `log.jsonl` (one line a step, one a validation), and `pictures/` on request.
 """
 
 from __future__ import annotations
@@ -14,28 +15,29 @@ import argparse
 import contextlib
 import dataclasses
 import hashlib
-import io
-import json
 import math
 import os
-import pickle
-import time
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
-from safetensors.torch import save
 from torch import nn
 
+from models.averaging import Average
+from models.checkpoints import Checkpoint, Run
 from models.dataset import Manifest
+from models.distributed import SHARDINGS, World, gradients_stay, joined, spread, whole
 from models.errors import UserError, write_whole
-from models.stream import Stream
+from models.peak import peak_flops
+from models.schedule import SCHEDULES, Plateau, learning_rate
+from models.showing import load_show
+from models.stream import Batch, Stream
+from models.training_log import Log, Progress
 from models.transformer import IMAGE_WEIGHT, NO_TOKEN, SIZES, TEXT_WEIGHT, Transformer, TransformerConfig
+from models.transformer import training_flops as flops_of
+from models.validation import Validation
 
-CHECKPOINT_FORMAT, CHECKPOINT_VERSION = "pairmill-transformer", 1
 MAX_GRADIENT_NORM = 4.0
-FINAL_LEARNING_RATE = 0.1  # of the peak, where the cosine ends
-REPORT_EVERY_S = 5.0
-VALIDATION_PAIRS = 128  # at most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,19 +45,35 @@ class TrainingConfig:
     """Everything that decides the resulting weights, beside the model's size and the dataset."""
 
     steps: int
-    batch_size: int
-    learning_rate: float
+    batch_size: int  # pairs an update, of all processes together
+    learning_rate: float  # at the peak
     seed: int = 0
     precision: str = "float32"
+    schedule: str = "plateau"
+    blank_captions: float = 0.0  # share of the pairs whose caption is hidden, so that drawing can be guided
+    rotary: bool = False
+    bpe_dropout: float = 0.0  # the paper: 0.1
 
-    def learning_rate_at(self, step: int) -> float:
-        """Linear warm-up over 5,000 updates or a tenth of a shorter run, then a cosine to a tenth of the peak."""
-        warm_up = min(5_000, max(1, self.steps // 10))
-        if step < warm_up:
-            return self.learning_rate * (step + 1) / warm_up
-        progress = (step - warm_up) / max(1, self.steps - warm_up)
-        low = FINAL_LEARNING_RATE
-        return self.learning_rate * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+    def learning_rate_at(self, step: int, halvings: int = 0) -> float:
+        return learning_rate(step, self.steps, self.learning_rate, self.schedule, halvings)
+
+
+class Running(NamedTuple):
+    """How it is run; the weights that result are the same but for rounding."""
+
+    validate_every: int = 100  # updates; as often a checkpoint is written
+    keep: int = 2  # checkpoints
+    accumulate: int = 1  # parts of a process's share of a batch, one after the other
+    sharding: str = "ddp"
+    recompute: bool = False
+    compile: bool = False
+    workers: int = 0  # processes that read, for each that trains
+    prompts: Path | None = None  # a line each, drawn at every validation
+    tensorboard: bool = False
+    wandb: str | None = None  # project
+
+
+AS_USUAL = Running()
 
 
 def default_learning_rate(width: int) -> float:
@@ -64,7 +82,9 @@ def default_learning_rate(width: int) -> float:
 
 
 def default_precision() -> str:
-    """bfloat16 where the processor multiplies in it: twice as fast there, and slower than float32 elsewhere."""
+    """bfloat16 where the hardware multiplies in it: twice as fast there, and slower than float32 elsewhere."""
+    if torch.cuda.is_available():
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     processor = torch.cpu.get_capabilities()
     return "bfloat16" if processor.get("avx512_bf16") or processor.get("amx_bf16") else "float32"
 
@@ -73,65 +93,114 @@ def default_precision() -> str:
 
 
 def train(dataset: Path, size: str, config: TrainingConfig, output: Path, resume: bool = False,
-          validate_every: int = 100) -> None:
+          running: Running = AS_USUAL) -> None:
     """Runs to `config.steps`, writing into `output`. Raises UserError for unusable input."""
-    stream = Stream(dataset, "train", config.batch_size, config.seed)
+    with joined() as world:
+        _train(dataset, size, config, output, resume, running, world)
+
+
+def _train(dataset: Path, size: str, config: TrainingConfig, output: Path, resume: bool, running: Running,
+           world: World) -> None:
+    if config.batch_size % (world.size * running.accumulate):
+        raise UserError(f"--batch-size {config.batch_size}: give a multiple of {world.size * running.accumulate}, the "
+                        "number of processes times --accumulate")
+    stream = Stream(dataset, "train", config.batch_size, config.seed, rank=world.rank, ranks=world.size,
+                    bpe_dropout=config.bpe_dropout)
     manifest = stream.manifest
-    model_config = model_config_for(manifest, size)
+    model_config = model_config_for(manifest, size, config.rotary)
     tokenizer_json = _read_text_tokenizer(dataset, manifest)
-    validation = _read_validation(dataset, config.batch_size)
+    validation = Validation.read(dataset, config.batch_size, world)
+    show = load_show(running.prompts, manifest, tokenizer_json) if running.prompts and world.first else None
 
     torch.manual_seed(config.seed)
-    model = Transformer(model_config)
-    optimiser = make_optimiser(model, config.learning_rate)
+    plain = Transformer(model_config)
+    plain.recompute = running.recompute
+    flops, parameters = flops_of(plain), sum(parameter.numel() for parameter in plain.parameters())
+    # The same groups whether parameters are whole or shared out: spread() replaces them where they are.
+    model = spread(plain.to(world.device), world, running.sharding, config.precision)
+    if running.compile:
+        model.compile()
+    run = Run(model, make_optimiser(plain, config.learning_rate), Average(plain), Plateau())
     output.mkdir(parents=True, exist_ok=True)
-    checkpoint = Checkpoint(output, manifest, model_config, config)
-    first_step = checkpoint.restore(model, optimiser, stream) if resume else checkpoint.refuse_existing()
-    write_whole(output / "text_tokenizer.json", tokenizer_json)
-    log = Log(output / "log.jsonl", first_step)
-
-    guess = (math.log(model_config.text_vocabulary), math.log(model_config.image_vocabulary))
-    print(f"train: {stream.pairs:,} pairs, {sum(len(batch.keys) for batch in validation):,} for validation; "
-          f"{sum(p.numel() for p in model.parameters()):,} parameters; {config.precision}, "
-          f"{torch.get_num_threads()} threads", flush=True)
-    print(f"uniform guess: loss {TEXT_WEIGHT * guess[0] + IMAGE_WEIGHT * guess[1]:.4f}  "
-          f"text {guess[0]:.4f}  image {guess[1]:.4f}", flush=True)
+    checkpoint = Checkpoint(output, manifest, model_config, dataclasses.asdict(config), world, running.keep)
+    first_step = checkpoint.restore(run, stream) if resume else checkpoint.refuse_existing()
+    world.wait()  # nobody writes before everybody has looked
+    log = None
+    if world.first:
+        write_whole(output / "text_tokenizer.json", tokenizer_json)
+        log = Log(output, first_step, running.tensorboard, running.wandb)
+        _introduce(stream, validation, model_config, parameters, config, world)
     if first_step == 0:
-        log.validation(0, validate(model, validation, config.precision))
-
+        _validate(run, validation, 0, config, log)
     if first_step >= config.steps:
-        print(f"train: {output} has {first_step:,} steps already; give more --steps to go on", flush=True)
+        if world.first:
+            print(f"train: {output} has {first_step:,} steps already; give more --steps to go on", flush=True)
         return
-    progress = Progress(first_step, config, tokens=model_config.text_length + model_config.codes)
-    batches = iter(stream)
-    for step in range(first_step, config.steps):
-        for group in optimiser.param_groups:
-            group["lr"] = config.learning_rate_at(step)
-        batch = next(batches)
-        with autocast(config.precision):
-            losses = model.loss(batch.text_BT, batch.codes_BN)
-        optimiser.zero_grad(set_to_none=True)
-        losses.total.backward()
-        gradient_norm = nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
-        optimiser.step()
 
+    peak = world.size * peak_flops(world.device, config.precision)
+    progress = Progress(first_step, config.steps, config.batch_size, model_config.text_length + model_config.codes,
+                        flops, peak)
+    batches = iter(stream.loader(running.workers))
+    for step in range(first_step, config.steps):
+        rate = config.learning_rate_at(step, run.plateau.halvings)
+        batch = next(batches)
+        values, gradient_norm = update(run, hide_captions(batch, config, step), rate, config, running, world)
         done = step + 1
-        values = {name: value.item() for name, value in losses._asdict().items()}
         if not math.isfinite(values["total"]):
             raise UserError(f"the loss is {values['total']} at step {done}: start again with a --learning-rate below "
                             f"{config.learning_rate:g}")
-        log.step(done, values, config.learning_rate_at(step), gradient_norm.item())
-        progress.report(done, values)
-        if done % validate_every == 0 or done == config.steps:
-            log.validation(done, validate(model, validation, config.precision))
-            checkpoint.save(model, optimiser, stream, done)
-    print(f"train: wrote {output / 'model.safetensors'}", flush=True)
+        run.average.update(done)
+        if log:
+            log.step(done, values, rate, gradient_norm)
+            progress.report(done, values)
+        if done % running.validate_every == 0 or done == config.steps:
+            losses = _validate(run, validation, done, config, log)
+            if run.plateau.saw(losses.get("total", values["total"])) and config.schedule == "plateau" and world.first:
+                print(f"step {done:,}  no gain: learning rate halved", flush=True)
+            checkpoint.save(run, stream, batch, done)
+            if show:
+                log.picture(done, show.draw(output, done))
+            world.wait()
+    if log:
+        log.close()
+        print(f"train: wrote {output / 'model.safetensors'}", flush=True)
 
 
-def model_config_for(manifest: Manifest, size: str) -> TransformerConfig:
+def update(run: Run, batch: Batch, rate: float, config: TrainingConfig, running: Running,
+           world: World) -> tuple[dict[str, float], float]:
+    """One step of the optimiser: the losses over all processes, and the gradient's norm before clipping."""
+    text_tokens = int(world.sum((batch.text_BT != NO_TOKEN).sum().to(world.device)))
+    codes = config.batch_size * batch.codes_BN.shape[1]
+    sums = torch.zeros(3, device=world.device)
+    run.optimiser.zero_grad(set_to_none=True)
+    parts = list(zip(batch.text_BT.chunk(running.accumulate), batch.codes_BN.chunk(running.accumulate), strict=True))
+    for number, (text_BT, codes_BN) in enumerate(parts, 1):
+        with gradients_stay(run.model, number < len(parts)):
+            with autocast(config.precision, world.device):
+                surprises = run.model(text_BT.to(world.device), codes_BN.to(world.device))
+            losses = surprises.losses(text_tokens, codes)
+            (losses.total * world.size).backward()  # DDP and FSDP take the mean over processes, this wants the sum
+        sums += torch.stack(losses).detach()
+    norm = whole(nn.utils.clip_grad_norm_(run.model.parameters(), MAX_GRADIENT_NORM))
+    for group in run.optimiser.param_groups:
+        group["lr"] = rate
+    run.optimiser.step()
+    return dict(zip(losses._fields, world.sum(sums).tolist(), strict=True)), norm.item()
+
+
+def hide_captions(batch: Batch, config: TrainingConfig, step: int) -> Batch:
+    """With the captions of some pairs blank; which ones follows from seed, step and key."""
+    if not config.blank_captions:
+        return batch
+    digests = (hashlib.sha256(f"blank/{config.seed}/{step}/{key}".encode()).digest() for key in batch.keys)
+    hidden_B = torch.tensor([int.from_bytes(digest[:4], "big") < config.blank_captions * 2**32 for digest in digests])
+    return batch._replace(text_BT=batch.text_BT.masked_fill(hidden_B[:, None], NO_TOKEN))
+
+
+def model_config_for(manifest: Manifest, size: str, rotary: bool = False) -> TransformerConfig:
     text, image = manifest.text_tokenizer, manifest.image_tokenizer
     return TransformerConfig.named(size, text.vocabulary, image.vocabulary,
-                                   text_length=text.max_tokens, grid=image.grid)
+                                   text_length=text.max_tokens, grid=image.grid, rotary=rotary)
 
 
 def make_optimiser(model: Transformer, learning_rate: float) -> torch.optim.AdamW:
@@ -142,39 +211,26 @@ def make_optimiser(model: Transformer, learning_rate: float) -> torch.optim.Adam
     return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.96), eps=1e-8, fused=True)
 
 
-def autocast(precision: str) -> contextlib.AbstractContextManager:
-    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bfloat16")
+def autocast(precision: str, device: torch.device | str = "cpu") -> contextlib.AbstractContextManager:
+    return torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
 
 
-@torch.no_grad()
-def validate(model: Transformer, batches: list, precision: str) -> dict[str, float]:
-    """Losses over all batches, each averaged over its own tokens; {} without batches."""
-    sums, counts = {"text": 0.0, "image": 0.0}, {"text": 0, "image": 0}
-    for batch in batches:
-        with autocast(precision):
-            losses = model.loss(batch.text_BT, batch.codes_BN)
-        for name, tokens in (("text", (batch.text_BT != NO_TOKEN).sum().item()), ("image", batch.codes_BN.numel())):
-            sums[name] += getattr(losses, name).item() * tokens
-            counts[name] += tokens
-    if not batches:
-        return {}
-    text, image = (sums[name] / max(1, counts[name]) for name in ("text", "image"))
-    return {"total": TEXT_WEIGHT * text + IMAGE_WEIGHT * image, "text": text, "image": image}
+def _validate(run: Run, validation: Validation, step: int, config: TrainingConfig, log: Log | None) -> dict[str, float]:
+    with autocast(config.precision, validation.world.device):
+        losses, by_source = validation.losses(run.model)
+    if log:
+        log.validation(step, losses, by_source)
+    return losses
 
 
-def _read_validation(dataset: Path, batch_size: int) -> list:
-    """The first pairs of the validation split, the same ones every time; none of a dataset that has none."""
-    try:
-        stream = Stream(dataset, "val", batch_size)
-    except UserError as error:
-        print(f"train: no validation: {error}", flush=True)
-        return []
-    batches = []
-    for batch in stream:
-        batches.append(batch)
-        if len(batches) * batch_size >= VALIDATION_PAIRS:
-            break
-    return batches
+def _introduce(stream: Stream, validation: Validation, model: TransformerConfig, parameters: int,
+               config: TrainingConfig, world: World) -> None:
+    guess = (math.log(model.text_vocabulary), math.log(model.image_vocabulary))
+    shared = f", {world.size} processes" if world.size > 1 else ""
+    print(f"train: {stream.pairs:,} pairs, {validation.pairs:,} for validation; {parameters:,} parameters; "
+          f"{config.precision}, {world.device.type}, {torch.get_num_threads()} threads{shared}", flush=True)
+    print(f"uniform guess: loss {TEXT_WEIGHT * guess[0] + IMAGE_WEIGHT * guess[1]:.4f}  "
+          f"text {guess[0]:.4f}  image {guess[1]:.4f}", flush=True)
 
 
 def _read_text_tokenizer(dataset: Path, manifest: Manifest) -> bytes:
@@ -188,133 +244,7 @@ def _read_text_tokenizer(dataset: Path, manifest: Manifest) -> bytes:
     return text
 
 
-# --- checkpoints -----------------------------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class Checkpoint:
-    """What a run leaves in its folder, and the check that a resumed run is the same run."""
-
-    output: Path
-    manifest: Manifest
-    model_config: TransformerConfig
-    config: TrainingConfig
-
-    @property
-    def path(self) -> Path:
-        return self.output / "checkpoint.pt"
-
-    def _described(self) -> dict:
-        return {
-            "format": CHECKPOINT_FORMAT,
-            "version": CHECKPOINT_VERSION,
-            "model": dataclasses.asdict(self.model_config),
-            "training": dataclasses.asdict(self.config),
-            "image_tokenizer": dataclasses.asdict(self.manifest.image_tokenizer),
-            "text_tokenizer": dataclasses.asdict(self.manifest.text_tokenizer),
-        }
-
-    def save(self, model: Transformer, optimiser: torch.optim.Optimizer, stream: Stream, step: int) -> None:
-        """Raises UserError when the disk refuses; the previous files are whole then."""
-        described = self._described() | {"step": step}
-        state = described | {"weights": model.state_dict(), "optimiser": optimiser.state_dict(),
-                             "stream": stream.state_dict(), "random": torch.get_rng_state()}
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        weights = {name: value.contiguous() for name, value in model.state_dict().items()}
-        try:
-            write_whole(self.path, buffer.getvalue())
-            write_whole(self.output / "model.safetensors", save(weights))
-            write_whole(self.output / "config.json", json.dumps(described, indent=1, sort_keys=True) + "\n")
-        except OSError as error:
-            raise UserError(f"cannot write a checkpoint into {self.output}: {error.strerror}; the previous one is "
-                            "whole: make room and go on with --resume") from None
-
-    def refuse_existing(self) -> int:
-        if self.path.exists():
-            raise UserError(f"{self.path} exists; continue it with --resume or choose another --output")
-        return 0
-
-    def restore(self, model: Transformer, optimiser: torch.optim.Optimizer, stream: Stream) -> int:
-        """Loads the checkpoint, if there is one; returns the first step to run."""
-        if not self.path.exists():
-            return 0
-        try:
-            state = torch.load(self.path, weights_only=True)
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"--resume: {self.path} is not readable ({reason}); start again elsewhere") from None
-        self._refuse_other_run(state)
-        model.load_state_dict(state["weights"])
-        optimiser.load_state_dict(state["optimiser"])
-        stream.load_state_dict(state["stream"])
-        torch.set_rng_state(state["random"])
-        return state["step"]
-
-    def _refuse_other_run(self, state: dict) -> None:
-        mine = self._described()
-        for name in ("format", "version"):
-            if state.get(name) != mine[name]:
-                raise UserError(f"--resume: {self.path} has {name} {state.get(name)}, not {mine[name]}")
-        for name, what in (("image_tokenizer", "image tokenizer"), ("text_tokenizer", "text tokenizer")):
-            theirs = state[name]["fingerprint"]
-            if theirs != mine[name]["fingerprint"]:
-                raise UserError(f"--resume: {self.path} was trained on tokens of another {what} ({theirs[:12]}, the "
-                                f"dataset has {mine[name]['fingerprint'][:12]}); give the dataset it was trained on")
-        for name in ("model", "training"):
-            changes = [f"{key} {state[name].get(key)} -> {value}" for key, value in mine[name].items()
-                       if state[name].get(key) != value and key != "steps"]  # a run may be made longer
-            if changes:
-                raise UserError(f"--resume: {self.path} was made with other settings ({', '.join(changes)}); "
-                                "give the same ones")
-
-
-# --- telling ---------------------------------------------------------------------------------------------------------
-
-
-class Log:
-    """`log.jsonl`, and the validation losses on the screen. Resuming drops the lines after the checkpoint."""
-
-    def __init__(self, path: Path, first_step: int):
-        kept = []
-        for line in path.read_text().splitlines(True) if first_step and path.exists() else ():
-            if not line.endswith("\n") or json.loads(line)["step"] > first_step:  # the last line may be torn
-                break
-            kept.append(line)
-        write_whole(path, "".join(kept))
-        self._path = path
-
-    def step(self, step: int, losses: dict[str, float], learning_rate: float, gradient_norm: float) -> None:
-        self._append({"step": step, **losses, "learning_rate": learning_rate, "gradient_norm": gradient_norm})
-
-    def validation(self, step: int, losses: dict[str, float]) -> None:
-        if losses:
-            self._append({"step": step, "validation": losses})
-            print(f"step {step:,}  validation loss {losses['total']:.4f}  text {losses['text']:.4f}  "
-                  f"image {losses['image']:.4f}", flush=True)
-
-    def _append(self, entry: dict) -> None:
-        with open(self._path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
-
-
-class Progress:
-    """A line every few seconds: losses of the step, tokens/s since the last line, time left at the run's mean speed."""
-
-    def __init__(self, first_step: int, config: TrainingConfig, tokens: int):
-        self._first, self._config, self._tokens = first_step, config, tokens
-        self._started = self._last_time = time.monotonic()
-        self._last_step = first_step
-
-    def report(self, step: int, losses: dict[str, float]) -> None:
-        now = time.monotonic()
-        if now - self._last_time < REPORT_EVERY_S and step < self._config.steps:
-            return
-        speed = (step - self._last_step) * self._config.batch_size * self._tokens / (now - self._last_time)
-        left_s = (self._config.steps - step) * (now - self._started) / (step - self._first)
-        print(f"step {step:,}/{self._config.steps:,}  loss {losses['total']:.4f}  text {losses['text']:.4f}  "
-              f"image {losses['image']:.4f}  {speed:,.0f} tokens/s  {left_s / 60:.1f} min left", flush=True)
-        self._last_time, self._last_step = now, step
+# --- the command -----------------------------------------------------------------------------------------------------
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -325,24 +255,50 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--batch-size", required=True, type=int, metavar="B", help="pairs an update (the paper: 1,024)")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR")
     parser.add_argument("--resume", action="store_true", help="continue from DIR/checkpoint.pt if it is there")
-    parser.add_argument("--learning-rate", type=float, help="at the peak (default: by width, from 1e-3 to 4.5e-4)")
-    parser.add_argument("--precision", choices=("float32", "bfloat16"), default=default_precision(),
-                        help="of the products (here: %(default)s)")
-    parser.add_argument("--validate-every", type=int, metavar="N",
-                        help="updates between validations and checkpoints (default: a tenth of the run, at most 1000)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="processor threads (default: all)")
+    weights = parser.add_argument_group("what decides the weights")
+    weights.add_argument("--learning-rate", type=float, help="at the peak (default: by width, from 1e-3 to 4.5e-4)")
+    weights.add_argument("--schedule", choices=SCHEDULES, default="plateau",
+                         help="after the warm-up: halved when validation stalls, or a cosine (default %(default)s)")
+    weights.add_argument("--precision", choices=("float32", "bfloat16"), default=default_precision(),
+                         help="of the products (here: %(default)s)")
+    weights.add_argument("--blank-captions", type=float, default=0.0, metavar="SHARE",
+                         help="of pairs that are trained without caption, for `generate --guidance` (default 0)")
+    weights.add_argument("--bpe-dropout", type=float, default=0.0, metavar="P", help="(default 0; the paper: 0.1)")
+    weights.add_argument("--rotary", action="store_true", help="rotary positions beside the learned ones")
+    weights.add_argument("--seed", type=int, default=0)
+    how = parser.add_argument_group("how it runs")
+    how.add_argument("--validate-every", type=int, metavar="N",
+                     help="updates between validations and checkpoints (default: a tenth of the run, at most 1000)")
+    how.add_argument("--keep", type=int, default=2, metavar="N", help="checkpoints (default %(default)s)")
+    how.add_argument("--accumulate", type=int, default=1, metavar="N",
+                     help="compute an update in N parts, for less memory (default 1)")
+    how.add_argument("--sharding", choices=SHARDINGS, default="ddp",
+                     help="under torchrun: the whole model in each process, or shared out (default %(default)s)")
+    how.add_argument("--recompute", action="store_true", help="keep no activations: less memory, a third more work")
+    how.add_argument("--compile", action="store_true", help="torch.compile: some minutes first, then faster on a GPU")
+    how.add_argument("--workers", type=int, default=0, metavar="N", help="processes that read (default: none)")
+    how.add_argument("--threads", type=int, default=os.cpu_count(), help="processor threads (default: all)")
+    how.add_argument("--prompts", type=Path, metavar="FILE", help="a line each: drawn at every validation")
+    how.add_argument("--tensorboard", action="store_true", help="write DIR/tensorboard")
+    how.add_argument("--wandb", metavar="PROJECT", help="log to Weights & Biases")
     args = parser.parse_args(arguments)
     validate_every = args.validate_every if args.validate_every is not None else max(1, min(1000, args.steps // 10))
-    learning_rate = default_learning_rate(SIZES[args.size][2]) if args.learning_rate is None else args.learning_rate
-    if min(args.steps, args.batch_size, args.threads, validate_every) < 1:
-        raise UserError("--steps, --batch-size, --threads and --validate-every start at 1")
-    if not 0 < learning_rate < math.inf or not 0 <= args.seed < 1 << 63:
+    rate = default_learning_rate(SIZES[args.size][2]) if args.learning_rate is None else args.learning_rate
+    counts = args.steps, args.batch_size, args.threads, validate_every, args.keep, args.accumulate
+    if min(counts) < 1 or args.workers < 0:
+        raise UserError("--steps, --batch-size, --threads, --validate-every, --keep and --accumulate start at 1, "
+                        "--workers at 0")
+    if not 0 < rate < math.inf or not 0 <= args.seed < 1 << 63:
         raise UserError("--learning-rate is above 0, --seed 0 or more and below 2^63")
+    if not (0 <= args.blank_captions < 1 and 0 <= args.bpe_dropout < 1):
+        raise UserError("--blank-captions and --bpe-dropout are shares: from 0 to below 1")
     torch.set_num_threads(args.threads)
-    config = TrainingConfig(args.steps, args.batch_size, learning_rate, args.seed, args.precision)
+    config = TrainingConfig(args.steps, args.batch_size, rate, args.seed, args.precision, args.schedule,
+                            args.blank_captions, args.rotary, args.bpe_dropout)
+    running = Running(validate_every, args.keep, args.accumulate, args.sharding, args.recompute, args.compile,
+                      args.workers, args.prompts, args.tensorboard, args.wandb)
     try:
-        train(args.dataset, args.size, config, args.output, args.resume, validate_every)
+        train(args.dataset, args.size, config, args.output, args.resume, running)
     except OSError as error:
         raise UserError(f"--output {args.output}: {error.strerror}") from None
     return 0

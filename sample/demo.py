@@ -61,7 +61,7 @@ def main() -> int:
         run("show", dataset, "--html", page, "--fetch-originals", *LOOPBACK)
     built = time.monotonic()
     run("train", "--dataset", dataset, "--size", "3m", "--steps", str(args.steps), "--batch-size", "2",
-        "--validate-every", "40", "--output", model)
+        "--schedule", "cosine", "--validate-every", "40", "--output", model)
     trained = time.monotonic()
     for number, prompt in enumerate(PROMPTS):
         run("generate", "--checkpoint", model, "--prompt", prompt, "--count", "2", "--seed", str(number),

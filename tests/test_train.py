@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from models import checkpoints, schedule
 from models import train as trainer
 from models.dataset import read_manifest, read_shard
 from models.errors import UserError
@@ -75,7 +76,7 @@ def overfitted(tmp_path_factory) -> Path:
                   codes=lambda i: np.random.RandomState(i).randint(0, 32, (1, 16)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(SIZES, "small", (3, 4, 64))
-        trainer.train(base / "dataset", "small", TrainingConfig(220, 32, 8e-3), base / "run")
+        trainer.train(base / "dataset", "small", TrainingConfig(220, 32, 8e-3, schedule="cosine"), base / "run")
     return base
 
 
@@ -106,7 +107,8 @@ def pairs_of(dataset: Path) -> list:
 
 def test_leaves_what_drawing_needs(dataset, undisturbed):
     assert sorted(os.listdir(undisturbed)) == [
-        "checkpoint.pt", "config.json", "log.jsonl", "model.safetensors", "text_tokenizer.json"]
+        "averaged.safetensors", "checkpoint-00000006.pt", "checkpoint-00000009.pt", "checkpoint.pt", "config.json",
+        "log.jsonl", "model.safetensors", "text_tokenizer.json"]
     described, manifest = json.loads((undisturbed / "config.json").read_text()), read_manifest(dataset)
     assert described["image_tokenizer"] == dataclasses.asdict(manifest.image_tokenizer)
     assert described["text_tokenizer"] == dataclasses.asdict(manifest.text_tokenizer)
@@ -221,14 +223,14 @@ def test_a_checkpoint_is_plain_data(undisturbed):
 def test_a_full_disk_leaves_the_previous_checkpoint(dataset, tmp_path, monkeypatch):
     run(dataset, tmp_path, steps=3)
     before = {name: (tmp_path / name).read_bytes() for name in ("checkpoint.pt", "model.safetensors", "config.json")}
-    write_whole = trainer.write_whole
+    write_whole = checkpoints.write_whole
 
     def full(path, data):
         if path.name == "checkpoint.pt":
             raise OSError(28, "No space left on device")
         write_whole(path, data)
 
-    monkeypatch.setattr(trainer, "write_whole", full)
+    monkeypatch.setattr(checkpoints, "write_whole", full)
     with pytest.raises(UserError, match="No space left on device; the previous one is whole"):
         run(dataset, tmp_path, "--resume", steps=5)
     assert {name: (tmp_path / name).read_bytes() for name in before} == before
@@ -262,7 +264,7 @@ def test_a_loss_that_is_no_number_ends_the_run(dataset, tmp_path):
 
 
 def test_learning_rate_warms_up_and_falls():
-    config = TrainingConfig(steps=100, batch_size=1, learning_rate=1.0)
+    config = TrainingConfig(steps=100, batch_size=1, learning_rate=1.0, schedule="cosine")
     rates = [config.learning_rate_at(step) for step in range(100)]
     assert rates[:10] == pytest.approx([0.1 * n for n in range(1, 11)])
     assert rates[10:] == sorted(rates[10:], reverse=True) and rates[-1] == pytest.approx(0.1, abs=0.001)

@@ -1,0 +1,35 @@
+"""How fast the hardware could multiply, so that a run can say what share of that it uses."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+# Dense bfloat16 products a second, as the makers state them (without sparsity).
+GPUS = {"H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12,
+        "A10": 125e12, "T4": 65e12, "V100": 125e12, "RTX 4090": 165e12, "RTX 3090": 71e12}
+SIDE = 2048
+
+
+def peak_flops(device: torch.device, precision: str) -> float:
+    """Floating-point operations a second: of a GPU by its name, of all else as a large product is measured."""
+    if device.type == "cuda" and precision == "bfloat16":
+        name = torch.cuda.get_device_name(device)
+        for part, flops in GPUS.items():
+            if part in name:
+                return flops
+    return measured_flops(device, precision)
+
+
+def measured_flops(device: torch.device, precision: str) -> float:
+    """The best of some products of 2048 x 2048 matrices, on the threads that torch uses now."""
+    a = torch.ones(SIDE, SIDE, dtype=getattr(torch, precision), device=device)
+    best_s = float("inf")
+    for _ in range(4):
+        started = time.perf_counter()
+        a @ a
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        best_s = min(best_s, time.perf_counter() - started)
+    return 2 * SIDE**3 / best_s
