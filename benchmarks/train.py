@@ -61,13 +61,18 @@ def measure_ours(config: TransformerConfig, batch_size: int, steps: int, precisi
                              precision, tokens, steps)
 
 
-def measure_peer(config: TransformerConfig, batch_size: int, steps: int, precision: str) -> float:
+def make_peer(config: TransformerConfig) -> torch.nn.Module:
+    """dalle-pytorch's model of the same size. Raises ImportError where that is not installed."""
     from dalle_pytorch import DALLE, DiscreteVAE
 
     vae = DiscreteVAE(image_size=8 * config.grid, num_layers=3, num_tokens=config.image_vocabulary, hidden_dim=8)
-    model = DALLE(dim=config.width, vae=vae, num_text_tokens=config.text_vocabulary, text_seq_len=config.text_length,
-                  depth=config.layers, heads=config.heads, dim_head=config.width // config.heads,
-                  attn_types=[PEER_KINDS[kind] for kind in config.kinds])
+    return DALLE(dim=config.width, vae=vae, num_text_tokens=config.text_vocabulary, text_seq_len=config.text_length,
+                 depth=config.layers, heads=config.heads, dim_head=config.width // config.heads,
+                 attn_types=[PEER_KINDS[kind] for kind in config.kinds])
+
+
+def measure_peer(config: TransformerConfig, batch_size: int, steps: int, precision: str) -> float:
+    model = make_peer(config)
     text_BT, codes_BN = make_batch(config, batch_size)
     text_BT = text_BT.clamp(min=0)  # its padding is 0
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -1,4 +1,4 @@
-"""One process or many: `torchrun --nproc-per-node N -m models.train ...` shares a batch among N of them.
+"""One process or many: `torchrun --nproc-per-node N --no-python pairmill train ...` shares a batch among N of them.
 
 DDP keeps the whole model in each process and sums the gradients; FSDP2 also shares out weights and optimiser state.
 """

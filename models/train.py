@@ -3,7 +3,7 @@
 Optimiser, loss weights, clipping, warm-up, halving on a plateau and averaged weights are those of the paper (section
 2.2, appendix B.2). Every number that a step uses follows from the settings and the step's place, so a run that was
 stopped and resumed has the losses of one that was not, and one shared by many processes (`torchrun --nproc-per-node N
--m models.train ...`) has, but for rounding, those of one process.
+--no-python pairmill train ...`) has, but for rounding, those of one process.
 
 DIR receives `checkpoint.pt` (to resume), `model.safetensors` and `averaged.safetensors` with `config.json` and
 `text_tokenizer.json` (to draw from), `log.jsonl` (one line a step, one a validation), and `pictures/` on request.

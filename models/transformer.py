@@ -220,7 +220,7 @@ class Transformer(nn.Module):
         text_R = F.cross_entropy(logits_RV, text_BT[real_BT], reduction="none")
         logits_V = self.image_head(x_BLM[:, prefix - 1 : -1].flatten(0, 1)).float()
         image_BN = F.cross_entropy(logits_V, codes_BN.flatten(), reduction="none").view_as(codes_BN)
-        return Surprises(text_R, image_BN)
+        return Surprises(text_R, image_BN.clone())  # FSDP hangs its hooks on what comes out, which must be no view
 
     def loss(self, text_BT: torch.Tensor, codes_BN: torch.Tensor) -> Losses:
         """Of a whole batch."""

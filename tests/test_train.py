@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
 import os
+import random
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
-from models import checkpoints, schedule
+from models import averaging, checkpoints
 from models import train as trainer
+from models.averaging import Average
 from models.dataset import read_manifest, read_shard
 from models.errors import UserError
 from models.generate import Order, draw
+from models.image_tokenizers import load_image_tokenizer
+from models.schedule import Plateau
+from models.stream import Stream
 from models.train import TrainingConfig, default_learning_rate, main, make_optimiser
 from models.transformer import SIZES, Transformer, TransformerConfig
+from tests.conftest import ROOT
 from tests.helpers_dataset import DISTINCT_CAPTIONS, one_thread, write_dataset, write_manifest
 
 STEPS = 9
@@ -54,6 +68,13 @@ def undisturbed(dataset, tmp_path_factory) -> Path:
 
 def entries(output: Path) -> list[dict]:
     return [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+
+
+@contextlib.contextmanager
+def interrupted_at(step: int):
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt_at(patch, step)
+        yield
 
 
 def interrupt_at(monkeypatch, step: int) -> None:
@@ -177,6 +198,194 @@ def test_a_dataset_without_validation_pairs_trains(tmp_path, capsys):
     assert "no validation" in capsys.readouterr().out
 
 
+# --- many processes, killed processes --------------------------------------------------------------------------------
+
+OPTIONS = ("--size", "tiny", "--steps", STEPS, "--batch-size", 4, "--validate-every", 3, "--threads", 1)
+
+
+def command(*options: object, processes: int = 0) -> list[str]:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--master-port", str(port)]
+    return [sys.executable, *(launcher if processes else []), str(ROOT / "tests" / "tiny_training.py"),
+            *map(str, options)]
+
+
+def assert_same_but_for_rounding(one: Path, other: Path) -> None:
+    for a, b in zip(entries(one), entries(other), strict=True):
+        assert a["step"] == b["step"]
+        for values, others in ((a, b), (a.get("validation", {}), b.get("validation", {}))):
+            for name in ("total", "text", "image", "gradient_norm"):
+                if name in values:
+                    assert values[name] == pytest.approx(others[name], rel=1e-4)
+    for name in ("model", "averaged"):
+        weights, others = (load_file(run / f"{name}.safetensors") for run in (one, other))
+        assert weights.keys() == others.keys()
+        for key, value in weights.items():
+            torch.testing.assert_close(value, others[key], rtol=1e-3, atol=1e-4)
+
+
+def test_two_processes_equal_one(dataset, tmp_path):
+    """Of the same global batch: whole models (DDP), and shared-out ones (FSDP2) in two parts, begun by one process."""
+    one, ddp, fsdp = (tmp_path / name for name in ("one", "ddp", "fsdp"))
+    same = ("--dataset", dataset, *OPTIONS, "--precision", "float32", "--schedule", "plateau", "--blank-captions", 0.3)
+    with interrupted_at(5), pytest.raises(KeyboardInterrupt):
+        main([str(option) for option in (*same, "--output", fsdp)])
+    assert main([str(option) for option in (*same, "--output", one)]) == 0
+    done = subprocess.run(command(
+        *same, "--output", ddp, "then",
+        *same, "--output", fsdp, "--resume", "--sharding", "fsdp", "--accumulate", 2, processes=2),
+        capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "2 processes" in done.stdout
+    assert_same_but_for_rounding(one, ddp)
+    assert_same_but_for_rounding(one, fsdp)
+
+
+def test_parts_of_a_batch_equal_the_whole(dataset, tmp_path):
+    run(dataset, tmp_path / "whole", "--precision", "float32")
+    run(dataset, tmp_path / "parts", "--precision", "float32", "--accumulate", 4)
+    assert_same_but_for_rounding(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_killed_at_a_random_moment_and_resumed(dataset, tmp_path, exhaustive):
+    """By the system, at any place: in a step, while it logs, while it writes a checkpoint."""
+    same = ("--dataset", dataset, *OPTIONS[:2], "--steps", 60, *OPTIONS[4:], "--precision", "float32")
+    subprocess.run(command(*same, "--output", tmp_path / "whole"), check=True, capture_output=True)
+    dice = random.Random(0)
+    for attempt in range(20 if exhaustive else 1):
+        output = tmp_path / f"{attempt}"
+        for kills in range(100):
+            process = subprocess.Popen(command(*same, "--output", output, "--resume"), stdout=subprocess.DEVNULL,
+                                       stderr=subprocess.PIPE)
+            if kills < (3 if exhaustive else 1):
+                at = dice.randint(1, 59)
+                while process.poll() is None and logged(output) < at:
+                    time.sleep(0.001)
+                process.kill()
+            _, said = process.communicate()
+            if process.returncode == 0:
+                break
+            assert process.returncode == -9, said.decode()
+        assert (output / "log.jsonl").read_bytes() == (tmp_path / "whole" / "log.jsonl").read_bytes()
+        for name in ("model.safetensors", "averaged.safetensors"):
+            assert (output / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def logged(output: Path) -> int:
+    path = output / "log.jsonl"
+    return path.read_bytes().count(b"learning_rate") if path.exists() else 0
+
+
+def test_a_full_disk(dataset, tmp_path):
+    """A real one, of 8 MB: the run ends with a sentence, and goes on from the checkpoint when there is room."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("may not mount a file system here")
+    try:
+        output = disk / "run"
+        run(dataset, output, steps=3)
+        before = {name: (output / name).read_bytes() for name in ("checkpoint.pt", "model.safetensors", "config.json")}
+        filler = disk / "filler"
+        with pytest.raises(OSError), open(filler, "wb", buffering=0) as file:
+            while True:
+                file.write(b"x" * 4096)
+        with pytest.raises(UserError, match="No space left on device"):
+            run(dataset, output, "--resume", steps=STEPS)
+        assert {name: (output / name).read_bytes() for name in before} == before
+        filler.unlink()
+        assert run(dataset, output, "--resume", steps=STEPS) == 0
+        assert entries(output)[-1]["step"] == STEPS
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+# --- options ---------------------------------------------------------------------------------------------------------
+
+
+def test_keeps_the_last_checkpoints(dataset, tmp_path):
+    run(dataset, tmp_path, "--keep", 3, "--validate-every", 1, steps=6)
+    names = [f"checkpoint-{step:08d}.pt" for step in (4, 5, 6)]
+    assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == names
+    shutil.copy(tmp_path / names[0], tmp_path / "checkpoint.pt")
+    losses = entries(tmp_path)
+    run(dataset, tmp_path, "--keep", 3, "--validate-every", 1, "--resume", steps=6)
+    assert entries(tmp_path) == losses
+
+
+def test_validates_by_source(dataset, undisturbed):
+    """The mean over sources, weighed by their tokens, is the whole."""
+    last = [entry for entry in entries(undisturbed) if "validation" in entry][-1]
+    sources = last["by_source"]
+    assert {name: values["pairs"] for name, values in sources.items()} == {"cc3m": 1, "cc12m": 1, "wit": 1}
+    images = [values["image"] for values in sources.values()]
+    assert last["validation"]["image"] == pytest.approx(sum(images) / 3) and len(set(images)) == 3
+
+
+def test_averaged_weights_are_the_running_mean(monkeypatch):
+    monkeypatch.setattr(averaging, "EVERY", 2)
+    model = torch.nn.Linear(1, 1, bias=False)
+    average, seen, expected = Average(model), [], None
+    for step in range(1, 3001):
+        with torch.no_grad():
+            model.weight.fill_(float(step))
+        average.update(step)
+        if step % 2 == 0:
+            kept = min(0.99, len(seen) / (len(seen) + 9))
+            seen.append(step)
+            expected = float(step) if expected is None else kept * expected + (1 - kept) * step
+    assert average.state_dict()["parameters"]["weight"].item() == pytest.approx(expected, rel=1e-4)
+    assert seen[-1] - expected == pytest.approx(2 * 99, rel=0.05)  # 0.99 looks back about a hundred averages
+
+
+def test_blank_captions_are_those_of_the_share(dataset, undisturbed, tmp_path):
+    stream = Stream(dataset, "train", 8)
+    config = TrainingConfig(1, 8, 1e-3, blank_captions=0.25)
+    batch, blank = next(iter(stream)), 0
+    for step in range(200):
+        hidden = trainer.hide_captions(batch, config, step).text_BT
+        kept = (hidden == batch.text_BT).all(dim=1)
+        assert ((hidden == -1).all(dim=1) | kept).all()
+        blank += (~kept).sum().item()
+    assert blank / 1600 == pytest.approx(0.25, abs=0.04)
+    run(dataset, tmp_path, "--blank-captions", 0.5)
+    assert entries(tmp_path)[-1] != entries(undisturbed)[-1]
+
+
+def test_draws_from_prompts_at_every_validation(tiny_dvae, tmp_path):
+    write_dataset(tmp_path / "dataset", train=(4,), val=(), image=load_image_tokenizer(tiny_dvae).info)
+    (tmp_path / "prompts.txt").write_text("a red cat\n\na green house\n")
+    run(tmp_path / "dataset", tmp_path / "run", "--prompts", tmp_path / "prompts.txt", "--tensorboard", steps=4)
+    assert sorted(path.name for path in (tmp_path / "run" / "pictures").iterdir()) == ["00000003.png", "00000004.png"]
+    with Image.open(tmp_path / "run" / "pictures" / "00000004.png") as image:
+        assert image.size == (128, 64) and image.text["prompts"] == "a red cat\na green house"
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    logged = [entry["total"] for entry in entries(tmp_path / "run") if "total" in entry]
+    assert [event.value for event in board.Scalars("train/total")] == pytest.approx(logged)
+    assert [event.step for event in board.Images("pictures")] == [3, 4]
+
+
+@pytest.mark.parametrize("option", [("--recompute",), ("--rotary",), ("--bpe-dropout", 0.5), ("--workers", 1)])
+def test_options_that_train(dataset, undisturbed, tmp_path, option):
+    assert run(dataset, tmp_path, *option) == 0
+    same = entries(tmp_path) == entries(undisturbed)
+    assert same == (option[0] in ("--recompute", "--workers"))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_trains_like_the_processor(dataset, tmp_path):
+    assert run(dataset, tmp_path, "--precision", "bfloat16", "--compile") == 0
+    assert entries(tmp_path)[-1]["validation"]["image"] < entries(tmp_path)[0]["validation"]["image"]
+
+
+def test_the_share_of_the_peak_is_told(dataset, tmp_path, capsys):
+    run(dataset, tmp_path, steps=2)
+    assert re.search(r"tokens/s  \d+% of peak", capsys.readouterr().out)
+
+
 # --- what is refused -------------------------------------------------------------------------------------------------
 
 
@@ -243,6 +452,12 @@ def test_a_full_disk_leaves_the_previous_checkpoint(dataset, tmp_path, monkeypat
     (("--learning-rate", 0), "--learning-rate is above 0"),
     (("--learning-rate", "nan"), "--learning-rate is above 0"),
     (("--seed", 1 << 63), "--seed 0 or more and below"),
+    (("--accumulate", 3), "--batch-size 4: give a multiple of 3"),
+    (("--keep", 0), "start at 1"),
+    (("--workers", -1), "--workers at 0"),
+    (("--blank-captions", 1), "from 0 to below 1"),
+    (("--prompts", "/nowhere"), "--prompts /nowhere cannot be read"),
+    (("--prompts", os.devnull), "has 0 prompts"),
 ])
 def test_wrong_numbers(dataset, tmp_path, arguments, said):
     with pytest.raises(UserError, match=said):
@@ -271,6 +486,14 @@ def test_learning_rate_warms_up_and_falls():
     paper = TrainingConfig(steps=430_000, batch_size=1024, learning_rate=4.5e-4)
     assert paper.learning_rate_at(4_999) == pytest.approx(4.5e-4) == paper.learning_rate_at(5_000)
     assert default_learning_rate(3968) == 4.5e-4 < default_learning_rate(256)
+
+
+def test_the_rate_is_halved_on_a_plateau_five_times():
+    plateau, config = Plateau(), TrainingConfig(steps=1000, batch_size=1, learning_rate=1.0)
+    halved = [plateau.saw(loss) for loss in (5.0, 4.0, 4.0, 4.5, 3.9999, 3.9, 3.9, 3.0)]
+    assert halved == [False, False, False, False, True, False, False, False]
+    assert [config.learning_rate_at(step, plateau.halvings) for step in (49, 99, 100, 999)] == [0.5, 1.0, 0.5, 0.5]
+    assert sum(plateau.saw(4.0) for _ in range(100)) == 4 and plateau.halvings == 5
 
 
 def test_decay_spares_biases_gains_and_embeddings():

@@ -1,0 +1,20 @@
+"""`python -m torch.distributed.run --nproc-per-node 2 tests/tiny_training.py OPTIONS [then OPTIONS] ...`: runs of
+`pairmill train` with a size that only tests have, one after the other."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from models.train import main
+from models.transformer import SIZES
+
+SIZES["tiny"] = (3, 2, 32)
+
+if __name__ == "__main__":
+    for is_divider, options in itertools.groupby(sys.argv[1:], lambda argument: argument == "then"):
+        if not is_divider:
+            main(list(options))
