@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from models.distributed import local, whole
 
@@ -42,8 +43,6 @@ class Average:
         self._count = state["count"]
         for name, value in self._parameters.items():
             given = state["parameters"][name].to(value.device)
-            if local(value) is not value:
-                from torch.distributed.tensor import distribute_tensor
-
-                given = distribute_tensor(given, value.device_mesh, value.placements)
+            if isinstance(value, DTensor):  # each process has read all of it, and keeps its share
+                given = distribute_tensor(given, value.device_mesh, value.placements, src_data_rank=None)
             local(value).copy_(local(given))

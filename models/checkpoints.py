@@ -129,8 +129,11 @@ class Checkpoint:
             mend = f"copy {older[-1].name} over it" if older else "start again elsewhere"
             raise UserError(f"--resume: {self.path} is not readable ({reason}); {mend}") from None
         self._refuse_other_run(state)
-        set_model_state_dict(run.model, state["weights"], options=WHOLE)
-        set_optimizer_state_dict(run.model, run.optimiser, state["optimiser"], options=WHOLE)
+        # The first process sends what it has read to the others, which keep their share of it.
+        options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=self.world.size > 1)
+        mine = state if self.world.first else {"weights": {}, "optimiser": {}}
+        set_model_state_dict(run.model, mine["weights"], options=options)
+        set_optimizer_state_dict(run.model, run.optimiser, mine["optimiser"], options=options)
         run.average.load_state_dict(state["average"])
         run.plateau.__dict__.update(state["plateau"])
         stream.load_state_dict(state["stream"])

