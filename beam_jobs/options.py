@@ -79,6 +79,13 @@ def add_select_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--language-detector", default=SelectConfig.language_detector, choices=sorted(DETECTORS))
     group.add_argument("--min-words", type=int, default=SelectConfig.min_words, help="of a caption")
     group.add_argument("--min-characters", type=int, default=SelectConfig.min_characters, help="of a caption")
+    group.add_argument("--licence", action="append", default=[], metavar="TEXT",
+                       help="repeatable: keep only rows that state it, for example 'Attribution License'")
+    group.add_argument("--sharma", action="store_true",
+                       help="also drop captions of repeated words and of capitals alone, as Conceptual Captions did")
+    group.add_argument("--cc12m-person", default=SelectConfig.cc12m_person, metavar="TEXT",
+                       help="what stands for CC12M's mark of a name")
+    group.add_argument("--keep-cc3m-spacing", action="store_true", help="leave CC3M's tokens apart, as published")
     group.add_argument("--wikipedia-width", type=int, default=DumpSettings.width, metavar="W",
                        choices=(0, *wikipedia_dump.WIDTHS),
                        help="px of a dump's thumbnails, one of the widths that are served; 0: originals")
@@ -197,7 +204,8 @@ def select_config(args: argparse.Namespace) -> SelectConfig:
     return SelectConfig(
         min_words=args.min_words, min_characters=args.min_characters, min_side=args.min_side,
         min_ratio=args.min_ratio, max_ratio=args.max_ratio, language_detector=args.language_detector,
-        val_share=args.val_share)
+        val_share=args.val_share, cc12m_person=args.cc12m_person, licences=tuple(args.licence), sharma=args.sharma,
+        undo_cc3m_spacing=not args.keep_cc3m_spacing)
 
 
 def picture_config(args: argparse.Namespace) -> PictureConfig:

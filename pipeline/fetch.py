@@ -25,6 +25,7 @@ from pipeline.download import Body, Downloads, FetchConfig, Size
 from pipeline.manners import MAX_BACK_OFF_S, FetchFailed, back_off_s
 from pipeline.pictures import Decoded, PictureConfig, PictureRejected, decode_for, usable_size
 from pipeline.records import PASSING_REASONS, Pair, Reason, Rejected, Stage, reject
+from pipeline.sources.yfcc100m import live_url
 
 DECODING_THREADS = 2
 DECODING_BYTES = 12  # memory a pixel (measured: 8 for JPEG, PNG and TIFF, 10 for AVIF, 16 for WebP); RGB's 3 remain
@@ -170,7 +171,7 @@ class _Fetcher:
         failures: list[FetchFailed | PictureRejected] = []
         for url in (pair.url, *pair.fallback_urls):
             try:
-                return await self._decoded(pair, await self._with_retries(url))
+                return await self._decoded(pair, await self._with_retries(live_url(url)))
             except (FetchFailed, PictureRejected) as failure:
                 failures.append(failure)
                 if failure.reason in FINAL_REASONS:

@@ -37,11 +37,15 @@ class SelectConfig:
     max_rest_share: float = 0.2  # of a caption's words: with no more beside its boilerplate it goes, however long
     val_share: float = 0.01  # of the pairs, held out for validation
     undo_cc3m_spacing: bool = True
+    cc12m_person: str = "<PERSON>"  # what stands in a clean caption for CC12M's mark of a name
+    licences: tuple[str, ...] = ()  # of which a row must state one, as the source writes it, in any case; (): any row
+    sharma: bool = False  # also the filters of repetition and capitalisation of Sharma et al. 2018, section 3.2
 
 
 def judge(candidate: Candidate, config: SelectConfig) -> Pair | Rejected:
     """The pair that a row becomes, or why it goes. Cheap tests come before dear ones: the language last."""
-    finding = check_url(candidate) or check_type(candidate) or check_size(candidate, config)
+    finding = (check_url(candidate) or check_type(candidate) or check_size(candidate, config)
+               or check_licence(candidate, config))
     caption = "" if finding else clean(candidate, config)
     finding = finding or check_caption(candidate, caption, config)
     if finding:
@@ -60,6 +64,8 @@ def clean(candidate: Candidate, config: SelectConfig) -> str:
     caption = captions.clean_caption(candidate.raw_caption)
     if config.undo_cc3m_spacing and candidate.source == "cc3m":
         caption = captions.undo_tokenised_spacing(caption)
+    if candidate.source == "cc12m" and config.cc12m_person != "<PERSON>":
+        caption = " ".join(caption.replace("<PERSON>", config.cc12m_person).split())
     return caption
 
 
@@ -89,6 +95,29 @@ def check_size(candidate: Candidate, config: SelectConfig) -> Finding:
     return (Reason.TOO_SMALL, f"{width}x{height}") if min(width, height) < config.min_side else None
 
 
+def check_licence(candidate: Candidate, config: SelectConfig) -> Finding:
+    if not config.licences or candidate.licence.casefold() in map(str.casefold, config.licences):
+        return None
+    return Reason.LICENCE, candidate.licence or "not stated"
+
+
+def check_repetition(caption: str, config: SelectConfig) -> Finding:
+    """Half of the words, and more than two, are words that stood before: "sale sale sale shoes"."""
+    words = [word.casefold() for word in caption.split() if _WORD.search(word)]
+    if config.sharma and len(words) - len(set(words)) > max(2, MAX_REPEATED_SHARE * len(words)):
+        return Reason.REPETITION, f"{len(set(words))} different of {len(words)} words"
+    return None
+
+
+def check_capitalisation(caption: str, config: SelectConfig) -> Finding:
+    """Nothing but capitals, or every word with one: headlines and names of products. Scripts without capitals pass, and
+    so do captions of fewer than four words."""
+    words = [word for word in caption.split() if word[0].isalpha() and word.lower() != word.upper()]
+    if config.sharma and len(words) >= 4 and all(word[0].isupper() for word in words):
+        return Reason.CAPITALISATION, f"all of {len(words)} words"
+    return None
+
+
 def check_caption(candidate: Candidate, caption: str, config: SelectConfig) -> Finding:
     """All tests of the text. File names and boilerplate come before the length: they say more about a short text."""
     if not caption:
@@ -99,6 +128,8 @@ def check_caption(candidate: Candidate, caption: str, config: SelectConfig) -> F
         check_file_name(caption)
         or check_boilerplate(caption, config)
         or check_length(caption, config)
+        or check_repetition(caption, config)
+        or check_capitalisation(caption, config)
         or check_language(caption, config)
     )
 
@@ -135,6 +166,7 @@ def check_language(caption: str, config: SelectConfig) -> Finding:
 _WORD = re.compile(r"[^\W_]")
 _IDEOGRAPHS = re.compile("[\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 _ABUGIDAS = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u1a20-\u1aaf\ua9e0-\ua9ff\uaa60-\uaa7f]")
+MAX_REPEATED_SHARE = 0.5
 IDEOGRAPHS_A_WORD, ABUGIDA_CHARACTERS_A_WORD = 2, 5
 """Mean characters of a word in Chinese and Japanese, and in Thai, Lao, Khmer and Burmese (marks included), rounded."""
 

@@ -161,3 +161,41 @@ def test_split_is_a_hash_of_the_key():
     assert held_out < {key for key in keys if split_of(key, 0.02) == "val"}
     assert {split_of(key, 0) for key in keys} == {"train"} and {split_of(key, 1) for key in keys} == {"val"}
     assert split_of("0" * 32, 0.5) == split_of("0" * 32, 0.5)
+
+
+@pytest.mark.parametrize(("caption", "reason"), [
+    ("sale sale sale sale shoes sale", Reason.REPETITION),
+    ("a dog and a cat and a bird on a wall", None),
+    ("the cat the cat the cat the cat", Reason.REPETITION),
+    ("MEN IN BLACK SUITS", Reason.CAPITALISATION),
+    ("Classic Leather Shoes For Men 2019", Reason.CAPITALISATION),
+    ("Old Mill Bridge", None),
+    ("A dog on the Golden Gate Bridge", None),
+    ("清晨的湖面上有两只小船", None),
+])
+def test_filters_of_sharma(caption, reason):
+    config = SelectConfig(sharma=True)
+    found = filters.check_repetition(caption, config) or filters.check_capitalisation(caption, config)
+    assert (found and found[0]) == reason
+    assert not filters.check_repetition(caption, SelectConfig())
+    assert not filters.check_capitalisation(caption, SelectConfig())
+
+
+@pytest.mark.parametrize(("licences", "stated", "passes"), [
+    ((), "", True),
+    (("attribution license",), "Attribution License", True),
+    (("Attribution License", "CC0"), "Attribution-NonCommercial License", False),
+    (("Attribution License",), "", False),
+])
+def test_licence(licences, stated, passes):
+    row = Candidate("yfcc100m", "f", 0, "http://a.example/1.jpg", (), "x", None, None, stated, "", "")
+    assert (filters.check_licence(row, SelectConfig(licences=licences)) is None) == passes
+
+
+@pytest.mark.parametrize(("person", "caption"), [
+    ("<PERSON>", "<PERSON> at a fair"), ("a person", "a person at a fair"), ("", "at a fair"),
+])
+def test_cc12m_person(person, caption):
+    row = Candidate("cc12m", "f", 0, "http://a.example/1.jpg", (), "<PERSON> at a fair", None, None, "", "", "")
+    assert filters.clean(row, SelectConfig(cc12m_person=person)) == caption
+    assert filters.clean(row._replace(source="wit"), SelectConfig(cc12m_person=person)) == "<PERSON> at a fair"

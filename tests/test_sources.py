@@ -241,6 +241,16 @@ def test_photo_hash():
     assert yfcc100m.photo_hash("a") == "cc175b9c0f1b6a831c399e269772661"
 
 
+@pytest.mark.parametrize(("url", "today"), [
+    (PHOTO_URL, "https://live.staticflickr.com/7205/6985418911_df7747990d.jpg"),
+    ("http://farm1.static.flickr.com/1/2_3.jpg", "https://live.staticflickr.com/1/2_3.jpg"),
+    ("https://live.staticflickr.com/1/2_3.jpg", "https://live.staticflickr.com/1/2_3.jpg"),
+    ("http://farm8.staticflickr.example/1/2_3.jpg", "http://farm8.staticflickr.example/1/2_3.jpg"),
+])
+def test_where_a_photo_is_fetched_today(url, today):
+    assert yfcc100m.live_url(url) == today
+
+
 def test_yfcc_layouts_say_the_same():
     [short], [long] = yfcc(PHOTO), yfcc(PHOTO_25)
     assert short == long
