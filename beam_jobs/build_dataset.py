@@ -9,7 +9,7 @@ import apache_beam as beam
 from beam_jobs import options
 from pipeline.dataset_stage import WriteDataset
 from pipeline.finish import Finish
-from pipeline.select_stage import ReadAndJudge, SelectedRows, read_count
+from pipeline.select_stage import ReadAndJudge, SelectedRows, read_count, with_indexes
 from pipeline.shards import finish_dataset
 from pipeline.tokenize_stage import FetchAndEncode
 from pipeline.units import ToUnits
@@ -31,6 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
                 "encode": options.encode_settings(args)}
     parts = options.dataset_parts(encode, settings, {piece.source for piece in pieces})
     options.prepare_output(args.output, "build", options.identity(parts), "manifest.json", args.overwrite)
+    sources = with_indexes(sources, args.output)
 
     def build(pipeline: beam.Pipeline) -> None:
         accounts = pipeline | "Read" >> ReadAndJudge(pieces, select, sources, args.output)

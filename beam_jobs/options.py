@@ -39,6 +39,7 @@ from pipeline.progress import ShowProgress
 from pipeline.provenance import provenance
 from pipeline.shards import PAIRS_PER_SHARD, DatasetParts
 from pipeline.sources import SOURCES, Piece, SourceSettings, pieces, wikipedia_dump, yfcc100m
+from pipeline.sources.cc12m import Cc12mSettings
 from pipeline.sources.wikipedia_dump import DumpSettings
 from pipeline.sources.yfcc100m import YfccSettings
 from pipeline.stats import ledger_tables
@@ -85,6 +86,8 @@ def add_select_options(parser: argparse.ArgumentParser) -> None:
                        help="also drop captions of repeated words and of capitals alone, as Conceptual Captions did")
     group.add_argument("--cc12m-person", default=SelectConfig.cc12m_person, metavar="TEXT",
                        help="what stands for CC12M's mark of a name")
+    group.add_argument("--cc12m-hashes", metavar="FILE",
+                       help="CC12M's file of URL, SHA256 and MD5: a picture that is another now is a hash_mismatch")
     group.add_argument("--keep-cc3m-spacing", action="store_true", help="leave CC3M's tokens apart, as published")
     group.add_argument("--wikipedia-width", type=int, default=DumpSettings.width, metavar="W",
                        choices=(0, *wikipedia_dump.WIDTHS),
@@ -249,7 +252,7 @@ def near_config(args: argparse.Namespace) -> NearConfig:
 def source_settings(args: argparse.Namespace) -> SourceSettings:
     return SourceSettings(
         YfccSettings(args.yfcc_caption, args.yfcc_subset or "", tuple(args.yfcc_refuse_machine_tag)),
-        DumpSettings(args.wikipedia_width))
+        DumpSettings(args.wikipedia_width), Cc12mSettings(args.cc12m_hashes or ""))
 
 
 def source_pieces(patterns: list[str]) -> list[Piece]:
@@ -268,7 +271,8 @@ def source_pieces(patterns: list[str]) -> list[Piece]:
 
 def select_settings(args: argparse.Namespace, pieces: list[Piece]) -> dict[str, Any]:
     own = dataclasses.asdict(source_settings(args))
-    files = provenance(dict.fromkeys(piece.path for piece in pieces))
+    lists = [args.cc12m_hashes] if args.cc12m_hashes else []
+    files = provenance(dict.fromkeys([*(piece.path for piece in pieces), *lists]))
     return {"sources": args.source, "files": files} | dataclasses.asdict(select_config(args)) | own
 
 

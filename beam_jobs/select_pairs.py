@@ -8,7 +8,7 @@ import apache_beam as beam
 
 from beam_jobs import options
 from pipeline.finish import Finish, finish_select
-from pipeline.select_stage import ReadAndJudge, WriteSelected, read_count
+from pipeline.select_stage import ReadAndJudge, WriteSelected, read_count, with_indexes
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -22,6 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     sources = options.source_settings(args)
     settings = {"select": options.select_settings(args, pieces)}
     options.prepare_output(args.output, "select", settings | {"dry_run": args.dry_run}, "ledger.json", args.overwrite)
+    sources = with_indexes(sources, args.output)
 
     def build(pipeline: beam.Pipeline) -> None:
         accounts = pipeline | "Read" >> ReadAndJudge(pieces, config, sources, args.output)

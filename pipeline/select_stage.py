@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
@@ -21,7 +22,7 @@ from pipeline.filters import SelectConfig, judge
 from pipeline.ledger import KEPT, READ, Count
 from pipeline.parquet import WrittenFile
 from pipeline.records import Pair, Rejected, Stage
-from pipeline.sources import LineCount, Piece, SourceSettings, count_lines, lines_before, rows_of
+from pipeline.sources import LineCount, Piece, SourceSettings, cc12m, count_lines, lines_before, rows_of
 from pipeline.spill import BINS, Spill, read_range, write_spills
 from pipeline.units import WORK_FOLDER
 
@@ -45,6 +46,17 @@ class Part(NamedTuple):
 
 for _record in (Account, Part):
     registry.register_coder(_record, RowCoder)
+
+
+def with_indexes(settings: SourceSettings, output: str) -> SourceSettings:
+    """The settings as workers want them: of lists that are too long for their memory an index, which this writes into
+    the output's work. Raises UserError for a list that is none."""
+    if settings.cc12m.hashes:
+        index = storage.join(output, WORK_FOLDER, "cc12m_hashes.index")
+        if not storage.exists(index):
+            cc12m.index_hashes(settings.cc12m.hashes, index)
+        settings = dataclasses.replace(settings, cc12m=cc12m.Cc12mSettings(index))
+    return settings
 
 
 class ReadAndJudge(beam.PTransform):

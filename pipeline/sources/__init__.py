@@ -13,6 +13,7 @@ from apache_beam.coders import RowCoder, registry
 
 from models.errors import UserError
 from pipeline.sources import cc3m, cc12m, img2dataset, tables, wikipedia_dump, wit, wit_base, yfcc100m
+from pipeline.sources.cc12m import Cc12mSettings
 from pipeline.sources.tables import Begin, Row, base_name, expand, open_range, open_seekable, open_source
 from pipeline.sources.wikipedia_dump import DumpSettings
 from pipeline.sources.yfcc100m import YfccSettings
@@ -37,6 +38,7 @@ class SourceSettings:
 
     yfcc100m: YfccSettings = yfcc100m.DEFAULT
     wikipedia_dump: DumpSettings = wikipedia_dump.DEFAULT
+    cc12m: Cc12mSettings = cc12m.DEFAULT
 
 
 DEFAULTS = SourceSettings()
@@ -90,7 +92,8 @@ def rows_of(piece: Piece, settings: SourceSettings = DEFAULTS, first_line: int =
     """The rows of a piece. `first_line` is the number of its first line in the file; see `lines_before`."""
     file = base_name(piece.path)
     source = SOURCES[piece.source]
-    chosen = {yfcc100m.NAME: settings.yfcc100m, wikipedia_dump.NAME: settings.wikipedia_dump}
+    chosen = {cc12m.NAME: settings.cc12m, yfcc100m.NAME: settings.yfcc100m,
+              wikipedia_dump.NAME: settings.wikipedia_dump}
     own = {"settings": chosen[piece.source]} if piece.source in chosen else {}
     if piece.kind == "sqlite":
         yield from yfcc100m.read_sqlite(piece.path, file, piece.first, piece.stop, **own)

@@ -2,17 +2,71 @@
 
 `cc12m.tsv` (12,423,374 rows): URL, tab, caption, the reverse of CC3M's order; no header and no quoting. Captions are
 raw alt-texts in which a person's name is replaced by `<PERSON>`, in about a quarter of the rows. That mark stays in the
-caption as it is: it stands for a word, and dropping it leaves sentences without a subject."""
+caption as it is: it stands for a word, and dropping it leaves sentences without a subject.
+
+A second file has a row of URL, SHA256 and MD5 for each picture, as its bytes were in 2021."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import BinaryIO
 
-from pipeline.sources.tables import WHOLE_FILE, Begin, Row, caption_and_url
+from models.errors import UserError
+from pipeline.records import Candidate
+from pipeline.sources.tables import WHOLE_FILE, Begin, Row, caption_and_url, lines, open_source
+from pipeline.sources.url_index import open_index, write_index
 
 NAME = "cc12m"
+SHA256_BYTES = 32
 
 
-def read(stream: BinaryIO, file: str, begin: Begin = WHOLE_FILE) -> Iterator[Row]:
-    return caption_and_url(stream, file, NAME, False, begin)
+@dataclass(frozen=True)
+class Cc12mSettings:
+    """What a user may choose of this source."""
+
+    hashes: str = ""  # path or URL of the file of hashes; for `read`, of what `index_hashes` made of it
+
+
+DEFAULT = Cc12mSettings()
+
+
+def read(
+    stream: BinaryIO, file: str, begin: Begin = WHOLE_FILE, settings: Cc12mSettings = DEFAULT
+) -> Iterator[Row]:
+    rows = caption_and_url(stream, file, NAME, False, begin)
+    return _with_hashes(rows, settings.hashes) if settings.hashes else rows
+
+
+def index_hashes(path: str, index: str) -> None:
+    """Writes the hashes of the published file as an index. Raises UserError for another file."""
+    if not write_index(index, read_hashes(path), SHA256_BYTES):
+        raise UserError(f"{path}: no hash in it; a file of hashes has rows of URL, SHA256 and MD5")
+
+
+def read_hashes(path: str) -> Iterator[tuple[str, bytes]]:
+    """(URL, SHA-256) of each row of a file of hashes, with tabs or commas; a row that states no hash is left out, a
+    header too. Raises UserError where the file holds anything else."""
+    with open_source(path) as stream:
+        for number, line in enumerate(lines(stream), 1):
+            tabs = "\t" in line.text
+            fields = line.text.split("\t") if tabs else line.text.rsplit(",", 2)  # URLs may hold commas
+            url, sha256 = (fields[0].strip(), fields[1].strip()) if len(fields) == 3 else ("", "?")
+            if line.fault or (sha256 and not _SHA256.fullmatch(sha256)):
+                if number == 1 and not line.fault and sha256.lower() == "sha256":
+                    continue
+                fault = line.fault or "not a row of URL, SHA256 and MD5"
+                raise UserError(f"{path}, line {number}: {fault}; give CC12M's file of hashes as published")
+            if sha256:
+                yield url, bytes.fromhex(sha256)
+
+
+_SHA256 = re.compile("[0-9a-fA-F]{64}")
+
+
+def _with_hashes(rows: Iterator[Row], path: str) -> Iterator[Row]:
+    index = open_index(path, SHA256_BYTES)
+    for row in rows:
+        known = index.get(row.url) if isinstance(row, Candidate) else None
+        yield row._replace(expected_sha256=known.hex()) if known else row
