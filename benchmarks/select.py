@@ -1,0 +1,187 @@
+"""How fast rows are selected, how much memory that takes, and whether a row costs the same in a long list.
+
+    python -m benchmarks.select [--rows N ...] [--workers N] [--naive-rows N]
+
+Lists are made by `made_lists.py` in the published formats. The table by source is of one core and one thread; those of
+whole jobs count all processes: seconds on the clock and of processors, and the highest sum of their memory (PSS, which
+counts shared pages once). The peer is the pipeline that one would write first: ReadFromText, langdetect, GroupByKey by
+URL, WriteToText, on the same runner with the same workers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import os
+import subprocess
+import sys
+import tempfile
+import textwrap
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.made_lists import Lists, write_list
+from pipeline.filters import SelectConfig, judge
+from pipeline.records import Rejected
+from pipeline.sources import pieces, rows_of
+from pipeline.spill import write_spills
+from pipeline.stats import table
+
+NAIVE = textwrap.dedent('''
+    import sys
+
+    import apache_beam as beam
+    from apache_beam.options.pipeline_options import PipelineOptions
+    from langdetect import DetectorFactory, LangDetectException, detect
+
+    DetectorFactory.seed = 0
+
+
+    def by_url(line) -> tuple[str, str]:
+        caption, url = line.split("\\t")
+        return url, caption
+
+
+    def wanted(row):
+        try:
+            return len(row[1].split()) >= 3 and detect(row[1]) == "en"
+        except LangDetectException:
+            return False
+
+
+    with beam.Pipeline(options=PipelineOptions(sys.argv[3:])) as pipeline:
+        (pipeline | beam.io.ReadFromText(sys.argv[1]) | beam.Map(by_url) | beam.Filter(wanted) | beam.GroupByKey()
+         | beam.MapTuple(lambda url, captions: f"{url}\\t{list(captions)[0]}") | beam.io.WriteToText(sys.argv[2]))
+''')
+
+
+class Cost(NamedTuple):
+    seconds: float
+    processor_s: float
+    memory_gb: float
+
+
+def by_source(folder: Path, rows: int) -> None:
+    lists, found = Lists(), []
+    paths = {"cc3m": write_list(folder / "cc3m.tsv", lists.cc3m, rows),
+             "cc12m": write_list(folder / "cc12m.tsv", lists.cc12m, rows),
+             "yfcc100m": write_list(folder / "yfcc100m_dataset-0", lists.yfcc100m, rows),
+             "wit": write_wit(folder / "wit.tsv.gz", lists, rows)}
+    for name, path in paths.items():
+        costs = [1e6 * seconds / rows for seconds in steps(name, path, folder)]
+        found.append((name, round(1e6 / sum(costs)), *(round(cost, 1) for cost in costs)))
+    print(table(["one core", "rows/s", "reading, us", "judging, us", "to disk, us"], found))
+
+
+def steps(name: str, path: Path, folder: Path) -> tuple[float, float, float]:
+    """Processor seconds of reading a list, of judging its rows, and of writing them to disk for the second half."""
+    config = SelectConfig()
+    read_s, rows = timed(lambda: [row for piece in pieces(name, str(path)) for row in rows_of(piece)])
+    candidates = [row for row in rows if not isinstance(row, Rejected)]
+    judge(candidates[0], config)  # loads the language models
+    judge_s, judged = timed(lambda: [judge(row, config) for row in candidates])
+    write_s, _ = timed(lambda: list(write_spills(str(folder / "out"), name, judged)))
+    return read_s, judge_s, write_s
+
+
+def write_wit(path: Path, lists: Lists, rows: int) -> Path:
+    from sample import formats
+
+    with gzip.open(path, "wt", encoding="utf-8", newline="", compresslevel=1) as file:
+        file.write("\t".join(formats.WIT_COLUMNS) + "\n")
+        file.writelines(map(lists.wit, range(rows)))
+    return path
+
+
+def timed(function: Callable[[], list]) -> tuple[float, list]:
+    begun = time.process_time()
+    result = function()
+    return time.process_time() - begun, result
+
+
+# --- whole jobs ------------------------------------------------------------------------------------------------------
+
+
+def cost_of(command: list[str]) -> Cost:
+    """Of a command with all processes that it starts."""
+    begun, before = time.perf_counter(), os.times()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    most, done = [0], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.5):
+            most[0] = max(most[0], sum(map(pss_bytes, descendants(process.pid))))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    _, errors = process.communicate()
+    done.set()
+    watcher.join()
+    if process.returncode:
+        raise SystemExit(errors.decode())
+    after = os.times()
+    processor_s = after.children_user + after.children_system - before.children_user - before.children_system
+    return Cost(time.perf_counter() - begun, processor_s, most[0] / 1e9)
+
+
+def descendants(root: int) -> list[int]:
+    parents = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdecimal():
+            try:
+                parents[int(entry)] = int(Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[1])
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # it has ended meanwhile
+    found = [root]
+    for process in found:
+        found += [child for child, parent in parents.items() if parent == process]
+    return found
+
+
+def pss_bytes(process: int) -> int:
+    try:
+        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return 0
+    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+
+
+def whole_jobs(folder: Path, lengths: list[int], workers: int, naive_rows: int) -> None:
+    lists, found = Lists(), []
+
+    def add(name: str, rows: int, cost: Cost) -> None:
+        found.append((name, f"{rows:,}", round(cost.seconds, 1), round(cost.processor_s, 1),
+                      round(1e6 * cost.processor_s / rows, 1), round(rows / cost.seconds), round(cost.memory_gb, 2)))
+
+    options = [f"--direct_num_workers={workers}", "--direct_running_mode=multi_processing"]
+    for rows in [*lengths, naive_rows]:
+        path = write_list(folder / f"cc3m-{rows}.tsv", lists.cc3m, rows)
+        add("pairmill select, cc3m", rows, cost_of([
+            sys.executable, "-m", "beam_jobs.select_pairs", f"--source=cc3m={path}", f"--output={folder / str(rows)}",
+            *options]))
+        if rows == naive_rows:
+            script = folder / "naive.py"
+            script.write_text(NAIVE)
+            add("Beam and langdetect, plainly", rows, cost_of([
+                sys.executable, str(script), str(path), str(folder / "naive"), "--runner=FnApiRunner", *options]))
+        path.unlink()
+    print(table([f"{workers} workers", "rows", "seconds", "processor s", "us a row", "rows/s", "memory, GB"], found))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000, 3_318_333], metavar="N")
+    parser.add_argument("--workers", type=int, default=2, metavar="N")
+    parser.add_argument("--naive-rows", type=int, default=20_000, metavar="N")
+    parser.add_argument("--source-rows", type=int, default=20_000, metavar="N")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        by_source(Path(folder), args.source_rows)
+        whole_jobs(Path(folder), args.rows, args.workers, args.naive_rows)
+
+
+if __name__ == "__main__":
+    main()
