@@ -48,10 +48,17 @@ test-exhaustive: $(DEV_STAMP) ## the tests, with everything random repeated many
 lint: $(DEV_STAMP) ## style
 	$(BIN)/ruff check .
 
-bench: $(DEV_STAMP) ## the numbers of the README: encoding and training; CAPTIONS=FILE adds the language detectors
+# Each script says in its head which peers it runs beside, and how to install those that need an environment of their own.
+bench: $(DEV_STAMP) ## the numbers of the README; CAPTIONS=FILE adds languages, PICTURES='*.tar' look-alikes, dVAE
+	$(BIN)/python -m benchmarks.select
+	$(BIN)/python -m benchmarks.fetch
 	$(BIN)/python -m benchmarks.encode
+	$(BIN)/python -m benchmarks.stream
 	$(BIN)/python -m benchmarks.train
+	$(BIN)/python -m benchmarks.generate
 	$(if $(CAPTIONS),$(BIN)/python -m benchmarks.language $(CAPTIONS))
+	$(if $(PICTURES),$(BIN)/python -m benchmarks.duplicates '$(PICTURES)')
+	$(if $(PICTURES),$(BIN)/python -m benchmarks.reconstruction '$(PICTURES)')
 
 clean: ## removes the environment and the demo's output
 	rm -rf $(VENV) $(DEMO)

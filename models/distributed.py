@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -25,9 +25,9 @@ SHARDINGS = ("ddp", "fsdp")
 class World(NamedTuple):
     """This process among all of a run."""
 
-    rank: int
-    size: int
-    device: torch.device
+    rank: int = 0
+    size: int = 1
+    device: torch.device = torch.device("cpu")
 
     @property
     def first(self) -> bool:
@@ -85,6 +85,16 @@ def gradients_stay(model: nn.Module, stay: bool) -> Iterator[None]:
     if isinstance(model, FSDPModule):
         model.set_requires_gradient_sync(not stay)
     yield
+
+
+def average_gradients(parameters: Iterable[nn.Parameter], world: World) -> None:
+    """The mean over all processes, in one message: equal shares of a batch give the gradient of the whole."""
+    if world.size == 1:
+        return
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    mean = world.sum(torch.cat([gradient.flatten() for gradient in gradients])) / world.size
+    for gradient, part in zip(gradients, mean.split([gradient.numel() for gradient in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient))
 
 
 def local(tensor: torch.Tensor) -> torch.Tensor:

@@ -29,11 +29,11 @@ import torch.nn.functional as F
 from PIL import Image
 
 from models import pixels
+from models.distributed import World, average_gradients, joined
 from models.dvae import DVAE, DVAEConfig, kl_to_uniform, load_dvae, logit_laplace_nll, save_dvae
 from models.dvae_pictures import batches, centre_view, list_pictures
 from models.errors import UserError, write_whole
 from models.first_codes import ContinuousLatent, begin_codes
-from models.ranks import ALONE, Ranks, average_gradients, join, leave
 
 TEMPERATURE = (1.0, 1 / 16)
 LEARNING_RATE_RATIO = 1.25e-6 / 1e-4
@@ -135,45 +135,47 @@ def picture_grid(model: DVAE, x_BCHW: torch.Tensor) -> bytes:
 
 
 def train(images: str, model: DVAE, config: TrainingConfig, output: Path, resume: bool,
-          report_every: int = 200, ranks: Ranks = ALONE) -> None:
+          report_every: int = 200, world: World | None = None) -> None:
     """Runs to `config.steps`, writing into `output`. Raises UserError for unusable input."""
     output.mkdir(parents=True, exist_ok=True)
-    ranks.share_of(config.batch_size)
+    world = world or World()
+    if config.batch_size % world.size:
+        raise UserError(f"--batch-size {config.batch_size}: {world.size} processes can't share it evenly")
     members, held_out = list_pictures(images)
-    if ranks.first:
+    if world.first:
         print(f"train-dvae: {len(members):,} pictures, {len(held_out):,} held out", flush=True)
     views = [view for view in map(centre_view, held_out[:24]) if view is not None]
-    val_BCHW = pixels.to_tensor(np.stack(views), ranks.device) if views else None
+    val_BCHW = pixels.to_tensor(np.stack(views), world.device) if views else None
 
-    state = State.begin(model.train().to(ranks.device, memory_format=torch.channels_last), config)
+    state = State.begin(model.train().to(world.device, memory_format=torch.channels_last), config)
     first_step = _restore(output, state, config, resume)
     started = time.monotonic()
 
-    for step, x_BCHW in enumerate(batches(members, config, first_step, ranks.rank, ranks.count), first_step):
+    for step, x_BCHW in enumerate(batches(members, config, first_step, world.rank, world.size), first_step):
         if state.continuous and step == config.continuous_steps:
-            kept = state.begin_codes(config, [x.to(ranks.device) for x in first_of(batches(members, config, step))])
-            if ranks.first:
+            kept = state.begin_codes(config, [x.to(world.device) for x in first_of(batches(members, config, step))])
+            if world.first:
                 print(f"train-dvae: codes begin; they keep {kept:.1%} of the latents' variance", flush=True)
-        x_BCHW = x_BCHW.to(ranks.device)
+        x_BCHW = x_BCHW.to(world.device)
         for group in state.optimiser.param_groups:
             group["lr"] = config.learning_rate_at(step)
-        # Noise of its own for each step and rank.
-        generator = torch.Generator(ranks.device).manual_seed(((config.seed << 32) + step) * ranks.count + ranks.rank)
-        with torch.autocast(ranks.device.type, dtype=torch.bfloat16):
+        # Noise of its own for each step and process.
+        generator = torch.Generator(world.device).manual_seed(((config.seed << 32) + step) * world.size + world.rank)
+        with torch.autocast(world.device.type, dtype=torch.bfloat16):
             if state.continuous:
-                nll, kl = state.continuous.loss(state.model, x_BCHW), torch.zeros((), device=ranks.device)
+                nll, kl = state.continuous.loss(state.model, x_BCHW), torch.zeros((), device=world.device)
             else:
                 nll, kl = losses(state.model, x_BCHW, config.temperature(step), generator)
         loss = nll + config.kl_weight_at(step) * kl
         state.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        average_gradients(state.trained(), ranks)
+        average_gradients(state.trained(), world)
         state.optimiser.step()
         state.average(step if state.continuous else step - config.continuous_steps, config.average)
 
         done = step + 1
         report = done % report_every == 0 or done == config.steps
-        if report and ranks.first:
+        if report and world.first:
             entry = {"step": done, "loss": round(loss.item(), 4), "nll": round(nll.item(), 4),
                      "kl": round(kl.item(), 5), "temperature": round(config.temperature(step), 4),
                      "learning_rate": config.learning_rate_at(step)}
@@ -189,7 +191,7 @@ def train(images: str, model: DVAE, config: TrainingConfig, output: Path, resume
             _save(output, state, config, done)
             if val_BCHW is not None and not state.continuous:
                 write_whole(output / "pictures.png", picture_grid(state.averaged, val_BCHW[:8]))
-    if ranks.first:
+    if world.first:
         print(f"train-dvae: wrote {output / 'dvae.safetensors'}", flush=True)
 
 
@@ -308,7 +310,6 @@ def main(arguments: list[str] | None = None) -> int:
                         help="updates without codes, from whose latents the codes then begin: worth a fifth of a run "
                              "that is short (the paper's millions of updates need none)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="processor threads")
     args = parser.parse_args(arguments)
     if args.window % 8 or not 8 <= args.window <= 256:
@@ -320,11 +321,8 @@ def main(arguments: list[str] | None = None) -> int:
     torch.set_num_threads(args.threads)
     config = TrainingConfig(args.steps, args.batch_size, args.window, args.learning_rate, args.kl_weight,
                             seed=args.seed, warm=args.start_from is not None, continuous_steps=args.continuous_steps)
-    ranks = join(args.device)
-    try:
-        train(args.images, first_weights(args), config, args.output, args.resume, ranks=ranks)
-    finally:
-        leave()
+    with joined() as world:
+        train(args.images, first_weights(args), config, args.output, args.resume, world=world)
     return 0
 
 

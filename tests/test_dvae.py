@@ -237,7 +237,7 @@ def test_two_processes_train_together(pictures, tmp_path):
     pairmill = os.path.join(os.path.dirname(sys.executable), "pairmill")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--no-python",
                pairmill, "train-dvae", "--images", pictures, "--steps=3", "--continuous-steps=1", "--batch-size=4",
-               "--window=16", "--hidden=8", "--vocabulary=16", "--threads=1", "--device=cpu",
+               "--window=16", "--hidden=8", "--vocabulary=16", "--threads=1",
                "--output", str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
