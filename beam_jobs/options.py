@@ -41,6 +41,7 @@ from pipeline.shards import PAIRS_PER_SHARD, DatasetParts
 from pipeline.sources import SOURCES, Piece, SourceSettings, pieces, wikipedia_dump, yfcc100m
 from pipeline.sources.cc12m import Cc12mSettings
 from pipeline.sources.wikipedia_dump import DumpSettings
+from pipeline.sources.wit import WitSettings
 from pipeline.sources.yfcc100m import YfccSettings
 from pipeline.stats import ledger_tables
 from pipeline.tokenize_stage import CROP_RECIPE, EncodeConfig
@@ -88,6 +89,9 @@ def add_select_options(parser: argparse.ArgumentParser) -> None:
                        help="what stands for CC12M's mark of a name")
     group.add_argument("--cc12m-hashes", metavar="FILE",
                        help="CC12M's file of URL, SHA256 and MD5: a picture that is another now is a hash_mismatch")
+    group.add_argument("--wit-pixels", action="append", default=[], metavar="PATTERN",
+                       help="repeatable: Kaggle's files of pixels (URL, base64 bytes, metadata URL): what they hold of "
+                            "wit's pictures is not fetched")
     group.add_argument("--keep-cc3m-spacing", action="store_true", help="leave CC3M's tokens apart, as published")
     group.add_argument("--wikipedia-width", type=int, default=DumpSettings.width, metavar="W",
                        choices=(0, *wikipedia_dump.WIDTHS),
@@ -252,7 +256,8 @@ def near_config(args: argparse.Namespace) -> NearConfig:
 def source_settings(args: argparse.Namespace) -> SourceSettings:
     return SourceSettings(
         YfccSettings(args.yfcc_caption, args.yfcc_subset or "", tuple(args.yfcc_refuse_machine_tag)),
-        DumpSettings(args.wikipedia_width), Cc12mSettings(args.cc12m_hashes or ""))
+        DumpSettings(args.wikipedia_width), Cc12mSettings(args.cc12m_hashes or ""),
+        WitSettings(tuple(args.wit_pixels)))
 
 
 def source_pieces(patterns: list[str]) -> list[Piece]:

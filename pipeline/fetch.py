@@ -12,6 +12,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import hashlib
+import io
 import itertools
 import queue
 import threading
@@ -26,6 +27,7 @@ from pipeline.manners import MAX_BACK_OFF_S, FetchFailed, back_off_s
 from pipeline.pictures import Decoded, PictureConfig, PictureRejected, decode_for, usable_size
 from pipeline.records import PASSING_REASONS, Pair, Reason, Rejected, Stage, reject
 from pipeline.sources.yfcc100m import live_url
+from pipeline.stored import read_stored
 
 DECODING_THREADS = 2
 DECODING_BYTES = 12  # memory a pixel (measured: 8 for JPEG, PNG and TIFF, 10 for AVIF, 16 for WebP); RGB's 3 remain
@@ -67,7 +69,12 @@ def fetch_pictures(pairs: Iterable[Pair], config: FetchConfig, pictures: Picture
     The event loop runs in a thread of its own and waits while the caller is busy: at most `connections` pictures, and
     `memory_bytes` of them, are held at once.
     """
-    tally = tally or Tally()
+    tally, pairs = tally or Tally(), list(pairs)
+    for pair, found in read_stored(pair for pair in pairs if pair.stored_at):
+        outcome = _stored(pair, found, config, pictures, side)
+        tally.count(outcome)
+        yield outcome
+    pairs = [pair for pair in pairs if not pair.stored_at]
     engine = _Engine(interleave_hosts(pairs), config, pictures, side, tally.host_s)
     engine.start()
     try:
@@ -80,6 +87,21 @@ def fetch_pictures(pairs: Iterable[Pair], config: FetchConfig, pictures: Picture
             del outcome  # else it would be held until the next one has come
     finally:
         engine.stop()
+
+
+def _stored(pair: Pair, found: bytes | FetchFailed, config: FetchConfig, pictures: PictureConfig,
+            side: int | None) -> Fetched | Rejected:
+    """The outcome of a picture that is held already: the same checks as if it had just arrived."""
+    try:
+        if isinstance(found, FetchFailed):
+            raise found
+        if len(found) > config.max_bytes:
+            raise FetchFailed(Reason.TOO_LARGE, f"{len(found)} bytes")
+        usable_size(io.BytesIO(found), pictures)
+        data, picture, sha256 = _decode(io.BytesIO(found), pair, pictures, side)
+    except (FetchFailed, PictureRejected) as failure:
+        return reject(pair, Stage.FETCH, failure.reason, failure.detail[:200])
+    return Fetched(pair, data, picture.rgb_HWC, sha256, (picture.width, picture.height))
 
 
 def interleave_hosts(pairs: Iterable[Pair]) -> list[Pair]:

@@ -81,6 +81,9 @@ def check_url(candidate: Candidate) -> Finding:
 
 
 def check_type(candidate: Candidate) -> Finding:
+    """Of a picture that is to be fetched; of one that the source holds there is a rendering already."""
+    if candidate.stored_at:
+        return None
     mime_type = candidate.mime_type.partition(";")[0].strip().lower()
     return (Reason.UNSUPPORTED_TYPE, mime_type) if mime_type in UNSUPPORTED_TYPES else None
 

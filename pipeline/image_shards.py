@@ -31,11 +31,10 @@ from pipeline import storage
 from pipeline.fetch import Fetched
 from pipeline.filters import split_of
 from pipeline.parquet import table_bytes
-from pipeline.pictures import PictureConfig, PictureRejected, decode, suffix
+from pipeline.pictures import PICTURE_SUFFIXES, PictureConfig, PictureRejected, decode, suffix
 from pipeline.records import Pair, Reason, Rejected, Stage, reject, row_key
 from pipeline.units import WORK_FOLDER
 
-PICTURE_SUFFIXES = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif"})
 # Of pictures that arrived and are of no use; img2dataset calls those "failed_to_resize".
 PICTURE_REASONS = frozenset({Reason.NOT_AN_IMAGE, Reason.CORRUPT_IMAGE, Reason.TOO_MANY_PIXELS, Reason.ASPECT_RATIO,
                              Reason.TOO_SMALL})

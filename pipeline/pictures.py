@@ -14,6 +14,7 @@ from PIL import Image
 from models import pixels
 from pipeline.records import Reason
 
+PICTURE_SUFFIXES = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif"})
 SCALES = (1, 2, 4, 8)  # of JPEG decoding: the others that libjpeg has are slower, and lose more
 
 

@@ -53,6 +53,7 @@ class Reason(str, enum.Enum):
     REFUSED_ADDRESS = "refused_address"
     OPTED_OUT = "opted_out"
     PLACEHOLDER = "placeholder"
+    NOT_STORED = "not_stored"  # the source's file that should hold the picture does not
     HASH_MISMATCH = "hash_mismatch"
     NOT_AN_IMAGE = "not_an_image"
     CORRUPT_IMAGE = "corrupt_image"
@@ -82,7 +83,7 @@ class Candidate(NamedTuple):
     page_url: str
     mime_type: str
     expected_sha256: str = ""  # of the picture's bytes, if the source knows: 64 hex digits
-    stored_at: str = ""  # PATH#ROW of a file of the source that holds the picture, which then needs no fetching
+    stored_at: str = ""  # PATH#PLACE in a file of the source that holds the picture: see pipeline/stored.py
 
 
 class Pair(NamedTuple):
@@ -102,7 +103,7 @@ class Pair(NamedTuple):
     page_url: str
     split: str  # train or val
     expected_sha256: str = ""  # of the bytes to be fetched, if the source knows; others are a hash_mismatch
-    stored_at: str = ""  # PATH#ROW of a file of the source that holds the picture, which then needs no fetching
+    stored_at: str = ""  # PATH#PLACE in a file of the source that holds the picture: see pipeline/stored.py
 
 
 class Rejected(NamedTuple):

@@ -22,7 +22,7 @@ from pipeline.filters import SelectConfig, judge
 from pipeline.ledger import KEPT, READ, Count
 from pipeline.parquet import WrittenFile
 from pipeline.records import Pair, Rejected, Stage
-from pipeline.sources import LineCount, Piece, SourceSettings, cc12m, count_lines, lines_before, rows_of
+from pipeline.sources import LineCount, Piece, SourceSettings, cc12m, count_lines, lines_before, rows_of, wit
 from pipeline.spill import BINS, Spill, read_range, write_spills
 from pipeline.units import WORK_FOLDER
 
@@ -56,6 +56,10 @@ def with_indexes(settings: SourceSettings, output: str) -> SourceSettings:
         if not storage.exists(index):
             cc12m.index_hashes(settings.cc12m.hashes, index)
         settings = dataclasses.replace(settings, cc12m=cc12m.Cc12mSettings(index))
+    if settings.wit.pixels:
+        index = storage.join(output, WORK_FOLDER, "wit_pixels.index")
+        build = wit.pixel_files if storage.exists(index) else wit.index_pixels
+        settings = dataclasses.replace(settings, wit=build(settings.wit.pixels, index))
     return settings
 
 

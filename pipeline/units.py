@@ -12,13 +12,14 @@ import msgpack
 from pipeline import storage
 from pipeline.parquet import grouped_by_hash, key_hash
 from pipeline.records import PASSING_REASONS, Pair, Record, Rejected
+from pipeline.stored import place_hash
 
 WORK_FOLDER = "_work"  # inside the output, while it is unfinished
 FETCHED_FOLDER = "fetched"  # inside that: what fetching each shard came to
 
 
 class Unit(NamedTuple):
-    """Some of the pairs, by hash of key; sorted by key."""
+    """Some of the pairs, by `unit_hash`; sorted by key."""
 
     number: int
     of: int
@@ -39,8 +40,13 @@ class ToUnits(beam.PTransform):
     def expand(self, pairs):
         number = (pairs | "Count" >> beam.combiners.Count.Globally()
                   | "Plan" >> beam.Map(plan_units, self._pairs_per_unit, self._output))
-        return (grouped_by_hash(pairs, number, key_hash)
+        return (grouped_by_hash(pairs, number, unit_hash)
                 | "Sort" >> beam.Map(to_unit, beam.pvalue.AsSingleton(number)).with_output_types(Unit))
+
+
+def unit_hash(pair: Pair) -> int:
+    """By key, but pictures that a source's file holds go as they lie there: few units then read one file."""
+    return place_hash(pair.stored_at) if pair.stored_at else key_hash(pair)
 
 
 def plan_units(pairs: int, pairs_per_unit: int, output: str) -> int:

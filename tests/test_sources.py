@@ -441,7 +441,8 @@ def test_wit_base(tmp_path, shape):
     pq.write_table(table, tmp_path / "0.parquet")
     found = list(rows_of(Piece("wit-base", f"{tmp_path}/0.parquet")))
     assert found[0] == Candidate(
-        "wit-base", "0.parquet", 0, "http://a.example/1.jpg", (), "A weir", 400, 300, "", "e", "image/jpeg"
+        "wit-base", "0.parquet", 0, "http://a.example/1.jpg", (), "A weir", 400, 300, "", "e", "image/jpeg",
+        stored_at=f"{tmp_path}/0.parquet#0",
     )
     assert [row.raw_caption for row in found] == ["A weir", "The weir", ""]
     assert (found[2].url, found[1].height) == ("", None)
@@ -462,9 +463,10 @@ def test_img2dataset(tmp_path):
         [piece] = pieces("img2dataset", str(pattern))
         first, second = rows_of(piece)
         assert first == Candidate(
-            "img2dataset", "00000.parquet", 0, "http://a.example/1.jpg", (), "A barn", 640, 480, "", "", ""
+            "img2dataset", "00000.parquet", 0, "http://a.example/1.jpg", (), "A barn", 640, 480, "", "", "",
+            stored_at=f"{tmp_path}/00000.tar#000000000",
         )
-        assert (second.row, second.url, second.raw_caption, second.width) == (1, "", "", None)
+        assert (second.stored_at, second.row, second.url, second.raw_caption, second.width) == ("", 1, "", "", None)
 
 
 def test_img2dataset_other_parquet(tmp_path):

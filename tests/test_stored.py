@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import hashlib
+import io
 import json
+import tarfile
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from beam_jobs import fetch_images, select_pairs
 from models.errors import UserError
-from pipeline.sources import Piece, SourceSettings, cc12m, rows_of, url_index
+from pipeline.image_shards import read_shard
+from pipeline.records import Pair
+from pipeline.sources import Piece, SourceSettings, cc12m, rows_of, url_index, wit
 from pipeline.sources.url_index import UrlIndex, write_index
+from pipeline.stored import place_hash, read_stored
+from pipeline.units import unit_hash
 from tests.conftest import ROOT
 
 ONE_WORKER = "--direct_num_workers=1"
@@ -103,3 +111,129 @@ def test_ranges_of_the_list_are_given_their_hashes_too(tmp_path):
     found = [row for ends in ((0, size // 2), (size // 2, size))
              for row in rows_of(Piece("cc12m", f"{tmp_path}/cc12m.tsv", "lines", *ends), settings)]
     assert [row.expected_sha256 for row in found] == [f"{n:02x}" * 32 for n in range(100)]
+
+
+# Pictures
+
+DEAD = "http://127.0.0.1:1"  # where nobody answers
+PICTURES = ("cat.jpg", "dog.jpg", "coffee.jpg", "cow.jpg")
+
+
+def data(name: str) -> bytes:
+    return (IMAGES / name).read_bytes()
+
+
+def write_wit_base(folder: Path) -> str:
+    """Row groups of two rows; of the last picture there are no bytes."""
+    images = [{"bytes": data(name), "path": None} for name in PICTURES[:3]] + [{"bytes": None, "path": None}]
+    features = [{name: [text] for name, text in (("language", "en"), ("page_url", "https://en.wikipedia.org/wiki/A"),
+                 ("caption_reference_description", f"{CAPTION} {n}"), ("caption_alt_text_description", None))}
+                for n in range(4)]
+    pq.write_table(pa.table({
+        "image": images, "image_url": [f"{DEAD}/base/{n}.svg" for n in range(4)], "embedding": [[0.1, 0.2]] * 4,
+        "metadata_url": ["http://commons.wikimedia.org/wiki/File:A.svg"] * 4, "original_height": [300] * 4,
+        "original_width": [400] * 4, "mime_type": ["image/svg+xml"] * 4,
+        "caption_attribution_description": ["English: A"] * 4, "wit_features": features}),
+        folder / "train-00000-of-00330.parquet", row_group_size=2)
+    return f"--source=wit-base={folder}/train-*.parquet"
+
+
+def write_kaggle(folder: Path) -> list[str]:
+    """Rows of which the pixels are there, are none, and are elsewhere."""
+    names = wit.COLUMNS
+    lines = []
+    for number in range(3):
+        row = dict.fromkeys(names, "") | {
+            "language": "en", "page_url": "https://en.wikipedia.org/wiki/B", "image_url": f"{DEAD}/kaggle/{number}.jpg",
+            "caption_reference_description": f"{CAPTION} {number}", "mime_type": "image/jpeg",
+            "original_height": "300", "original_width": "400"}
+        lines.append("\t".join(row[name] for name in names))
+    (folder / "train-00000-of-00005.tsv").write_text("\n".join(["\t".join(names), *lines, ""]))
+    encoded = base64.b64encode(data("brick.jpg")).decode()
+    page = "http://commons.wikimedia.org/wiki/File:B.jpg"
+    (folder / "part-00000.csv.gz").write_bytes(gzip.compress(
+        f"\t{encoded}\t{page}\n{DEAD}/kaggle/1.jpg\t!!!\t{page}\n".encode()))
+    (folder / "part-00001.csv").write_text(f"{DEAD}/kaggle/0.jpg\t{encoded}\t{page}\n")
+    return [f"--source=wit={folder}/train-*.tsv", f"--wit-pixels={folder}/part-*"]
+
+
+def write_img2dataset(folder: Path, form: str) -> str:
+    """Two rows that img2dataset fetched, of which a tar or folder has lost the second, and one that failed."""
+    folder.mkdir()
+    table = {"key": ["000000000", "000000001", "000000002"], "url": [f"{DEAD}/{form}/{n}.jpg" for n in range(3)],
+             "caption": [f"{CAPTION} {n}" for n in range(3)], "status": ["success"] * 2 + ["failed_to_download"],
+             "width": [256, 256, None], "original_width": [640, 640, None], "original_height": [480, 480, None]}
+    picture = data({"tar": "comb.png", "folder": "chicken.jpg", "parquet": "bison.jpg"}[form])
+    if form == "parquet":
+        table["jpg"] = [picture, None, None]
+    pq.write_table(pa.table(table), folder / "00000.parquet")
+    if form == "folder":
+        (folder / "00000").mkdir()
+        (folder / "00000" / "000000000.jpg").write_bytes(picture)
+    if form == "tar":
+        with tarfile.open(folder / "00000.tar", "w") as tar:
+            for name, body in (("000000000.json", b"{}"), ("000000000.png", picture), ("000000000.txt", b"A caption")):
+                info = tarfile.TarInfo(name)
+                info.size = len(body)
+                tar.addfile(info, io.BytesIO(body))
+    return f"--source=img2dataset={folder}"
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory) -> Path:
+    """select's and fetch's outputs of all that needs no fetching."""
+    base = tmp_path_factory.mktemp("stored")
+    options = [write_wit_base(base), *write_kaggle(base),
+               *(write_img2dataset(base / form, form) for form in ("tar", "folder", "parquet"))]
+    select(base / "pairs", *options)
+    assert fetch_images.main([f"--pairs={base}/pairs", f"--output={base}/images", "--allow-address=127.0.0.0/8",
+                              "--retries=0", "--pairs-per-unit=4", ONE_WORKER]) == 0
+    return base
+
+
+def test_pictures_that_the_sources_hold_are_not_fetched(stored):
+    accounts = json.loads((stored / "images" / "ledger.json").read_text())["sources"]
+    assert accounts == {
+        "wit-base": {"read": 4, "kept": 3, "rejected": {"fetch": {"not_stored": 1}}},
+        "wit": {"read": 3, "kept": 1, "rejected": {"fetch": {"connection": 1, "not_an_image": 1}}},
+        "img2dataset": {"read": 9, "kept": 3, "rejected": {"fetch": {"connection": 3, "not_stored": 3}}}}
+    found = {hashlib.sha256(picture.data).hexdigest()
+             for path in (stored / "images").glob("*.tar") for picture in read_shard(str(path))}
+    assert found == {sha256(name) for name in (*PICTURES[:3], "brick.jpg", "comb.png", "chicken.jpg", "bison.jpg")}
+
+
+def test_what_is_missing_is_told(stored):
+    rows = pq.read_table(stored / "images" / "rejects").to_pylist()
+    details = {row["detail"] for row in rows if row["reason"] == "not_stored"}
+    assert details == {"train-00000-of-00330.parquet#3 is not there", "00000.tar#000000001 is not there",
+                       "00000#000000001 is not there", "00000.parquet#1 is not there"}
+
+
+def pair_at(stored_at: str) -> Pair:
+    return Pair("0" * 32, "wit-base", "f", 0, "http://a", [], "c", "c", None, None, "", "", "train", "", stored_at)
+
+
+def test_files_that_are_gone_or_damaged(tmp_path):
+    (tmp_path / "cut.parquet").write_bytes(b"PAR1 and no more")
+    (tmp_path / "cut.tar").write_bytes(b"no tar at all" * 100)
+    for name, detail in (("gone.tar", "can't be opened"), ("gone", "can't be opened"), ("cut.parquet", "can't be read"),
+                         ("cut.tar", "can't be read")):
+        [(_, failed)] = read_stored([pair_at(f"{tmp_path}/{name}#0")])
+        assert failed.reason == "not_stored" and f"{name}#0 {detail}" in str(failed)
+
+
+def test_neighbours_go_into_one_unit():
+    assert unit_hash(pair_at("")) == 0 != unit_hash(pair_at("/a/0.parquet#5"))
+    blocks = [place_hash(f"/a/0.parquet#{row}") for row in range(1000)]
+    assert len(set(blocks)) == 10 and blocks[0] == blocks[99] == place_hash("/b/0.parquet#50")
+    assert len({place_hash(f"/a/part-0.csv.gz#{row}") for row in range(1000)}) == 1
+    assert place_hash("/a/00000.tar#000000099") == place_hash("/a/00000.tar#000000000")
+
+
+@pytest.mark.parametrize(("text", "fault"), [
+    ("http://a\tAAAA\n", "line 1: not a row of image URL"), (f"http://a\t{'A' * 9_000_000}\tb\n", "line 1: a row of 9"),
+    ("http://a\tAAAA\tb\n\n\0\t\t\n", "line 2: not a row")])  # fmt: skip
+def test_a_file_of_pixels_that_is_none(tmp_path, text, fault):
+    (tmp_path / "part.csv").write_text(text)
+    with pytest.raises(UserError, match=fault):
+        wit.index_pixels([f"{tmp_path}/part.csv"], f"{tmp_path}/index")

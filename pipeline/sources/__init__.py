@@ -16,6 +16,7 @@ from pipeline.sources import cc3m, cc12m, img2dataset, tables, wikipedia_dump, w
 from pipeline.sources.cc12m import Cc12mSettings
 from pipeline.sources.tables import Begin, Row, base_name, expand, open_range, open_seekable, open_source
 from pipeline.sources.wikipedia_dump import DumpSettings
+from pipeline.sources.wit import WitSettings
 from pipeline.sources.yfcc100m import YfccSettings
 
 SQLITE_ROWS = 500_000
@@ -39,6 +40,7 @@ class SourceSettings:
     yfcc100m: YfccSettings = yfcc100m.DEFAULT
     wikipedia_dump: DumpSettings = wikipedia_dump.DEFAULT
     cc12m: Cc12mSettings = cc12m.DEFAULT
+    wit: WitSettings = wit.DEFAULT
 
 
 DEFAULTS = SourceSettings()
@@ -93,7 +95,7 @@ def rows_of(piece: Piece, settings: SourceSettings = DEFAULTS, first_line: int =
     file = base_name(piece.path)
     source = SOURCES[piece.source]
     chosen = {cc12m.NAME: settings.cc12m, yfcc100m.NAME: settings.yfcc100m,
-              wikipedia_dump.NAME: settings.wikipedia_dump}
+              wikipedia_dump.NAME: settings.wikipedia_dump, wit.NAME: settings.wit}
     own = {"settings": chosen[piece.source]} if piece.source in chosen else {}
     if piece.kind == "sqlite":
         yield from yfcc100m.read_sqlite(piece.path, file, piece.first, piece.stop, **own)
@@ -105,7 +107,7 @@ def rows_of(piece: Piece, settings: SourceSettings = DEFAULTS, first_line: int =
             yield from source.read(stream, file, begin=begin, **own)
     else:
         with (open_seekable if source.seeks else open_source)(piece.path) as stream:
-            yield from source.read(stream, file, **own)
+            yield from source.read(stream, file, **own, **({"path": piece.path} if source.seeks else {}))
 
 
 class LineCount(NamedTuple):

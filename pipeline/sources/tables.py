@@ -207,6 +207,24 @@ def parquet_records(
         yield {}, f"not readable as Parquet from here on: {' '.join(str(error).split())}"
 
 
+def parquet_columns(stream: BinaryIO) -> list[str]:
+    """The names of a Parquet file's columns; [] if it is none, of which `parquet_records` tells. The stream is at its
+    beginning again."""
+    try:
+        return pq.ParquetFile(stream).schema_arrow.names
+    except (pa.ArrowException, OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        return []
+    finally:
+        stream.seek(0)
+
+
+def absolute(path: str) -> str:
+    """The path as another process, in another folder, finds it."""
+    return path if _scheme(path) else os.path.abspath(path)
+
+
 def has_http_scheme(text: str) -> bool:
     return text[:8].lower().startswith(("http://", "https://"))
 

@@ -3,17 +3,34 @@
 `wit_v1.train.all-0000X-of-00010.tsv.gz` and its like: a header and 17 columns, 37.6 million rows in 108 languages;
 Kaggle's wikipedia-image-caption adds an 18th. CSV with tabs, doubled quotes and real newlines inside quoted fields, so
 that a row may span lines. The image's height comes before its width. Attribution texts often name their language
-("English: ...", then "Deutsch: ...")."""
+("English: ...", then "Deutsch: ...").
+
+Kaggle's files of pixels have a row of image URL, base64 bytes at 300 px and metadata URL for a picture, tabs between
+them and no header; some of the URLs are empty."""
 
 from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator, Mapping
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
 
+from models.errors import UserError
 from pipeline.records import Candidate, unreadable
-from pipeline.sources.tables import MAX_ROW_BYTES, Line, Row, field_count_fault, lines, pixels
+from pipeline.sources.tables import (
+    MAX_ROW_BYTES,
+    Line,
+    Row,
+    absolute,
+    expand,
+    field_count_fault,
+    lines,
+    open_source,
+    pixels,
+)
+from pipeline.sources.url_index import open_index, write_index
 
 NAME = "wit"
 COLUMNS = (
@@ -40,12 +57,58 @@ _LEADING_LABEL = re.compile(rf"\s*(?:{_LABEL})\s*[:：]\s*")
 _ANY_LABEL = re.compile(rf"(?:^|(?<=\s))({_LABEL})\s*[:：]\s*")
 
 
+_PLACE = struct.Struct("<IQ")  # the file's number and the row
+
+
+@dataclass(frozen=True)
+class WitSettings:
+    """What a user may choose of this source."""
+
+    pixels: tuple[str, ...] = ()  # patterns of Kaggle's files of pixels; for `read`, the files
+    pixels_index: str = ""  # for `read`: what `index_pixels` wrote
+
+
+DEFAULT = WitSettings()
+
+
 class Record(NamedTuple):
     fields: list[str]
     fault: str  # "", or why these can't be a row
 
 
-def read(stream: BinaryIO, file: str) -> Iterator[Row]:
+def index_pixels(patterns: Sequence[str], index: str) -> WitSettings:
+    """Writes where each URL's picture is, and returns the settings for `read`. Raises UserError for other files."""
+    settings = pixel_files(patterns, index)
+    write_index(index, _pixel_places(settings.pixels), _PLACE.size)
+    return settings
+
+
+def pixel_files(patterns: Sequence[str], index: str) -> WitSettings:
+    return WitSettings(tuple(absolute(path) for pattern in patterns for path in expand(pattern)), index)
+
+
+def _pixel_places(paths: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+    for number, path in enumerate(paths):
+        with open_source(path) as stream:
+            for row, line in enumerate(lines(stream)):
+                if line.fault or line.text.count("\t") != 2:
+                    fault = line.fault or "not a row of image URL, base64 bytes and metadata URL"
+                    raise UserError(f"{path}, line {row + 1}: {fault}; give the files of pixels as Kaggle has them")
+                if url := line.text.partition("\t")[0].strip():
+                    yield url, _PLACE.pack(number, row)
+
+
+def read(stream: BinaryIO, file: str, settings: WitSettings = DEFAULT) -> Iterator[Row]:
+    """The rows; those whose pictures the files of pixels hold need no fetching."""
+    index = open_index(settings.pixels_index, _PLACE.size) if settings.pixels_index else None
+    for row in _rows(stream, file):
+        if index and isinstance(row, Candidate) and (place := index.get(row.url)):
+            number, line = _PLACE.unpack(place)
+            row = row._replace(stored_at=f"{settings.pixels[number]}#{line}")
+        yield row
+
+
+def _rows(stream: BinaryIO, file: str) -> Iterator[Row]:
     columns: Mapping[str, int] = {name: index for index, name in enumerate(COLUMNS)}
     expected = (len(COLUMNS) - 1, len(COLUMNS))
     row = 0

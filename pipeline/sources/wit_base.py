@@ -2,7 +2,8 @@
 
 Parquet with one row an image: `image_url`, `original_height`, `original_width`, `mime_type`,
 `caption_attribution_description`, the picture at 300 px in `image`, and `wit_features`, the texts of the pages that
-show it, as lists side by side or as a list of records. The picture's bytes are not read here."""
+show it, as lists side by side or as a list of records. The picture's bytes are read later, from where they lie: see
+pipeline/stored.py."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
 from pipeline.records import Candidate, unreadable
-from pipeline.sources.tables import Row, parquet_records, pixels
+from pipeline.sources.tables import Row, absolute, parquet_columns, parquet_records, pixels
 from pipeline.sources.wit import caption_from
 
 NAME = "wit-base"
@@ -20,10 +21,12 @@ COLUMNS = (
 TEXTS = ("language", "page_url", "caption_reference_description", "caption_alt_text_description")
 
 
-def read(stream: BinaryIO, file: str) -> Iterator[Row]:
-    """The rows; `stream` must be able to seek."""
+def read(stream: BinaryIO, file: str, path: str = "") -> Iterator[Row]:
+    """The rows; `stream` must be able to seek. `path`: where a later stage finds the file."""
+    holds_pictures = bool(path) and "image" in parquet_columns(stream)
     for row, (record, fault) in enumerate(parquet_records(stream, COLUMNS, (("image_url",), ("wit_features",)))):
-        yield unreadable(NAME, file, row, "", fault) if fault else _candidate(record, file, row)
+        stored_at = f"{absolute(path)}#{row}" if holds_pictures else ""
+        yield unreadable(NAME, file, row, "", fault) if fault else _candidate(record, file, row, stored_at)
 
 
 def page_texts(features: Any) -> list[dict[str, str]]:
@@ -39,7 +42,7 @@ def page_texts(features: Any) -> list[dict[str, str]]:
     return [{name: _text(page.get(name)) for name in TEXTS} for page in pages]
 
 
-def _candidate(record: Mapping[str, Any], file: str, row: int) -> Candidate:
+def _candidate(record: Mapping[str, Any], file: str, row: int, stored_at: str) -> Candidate:
     """The page in English comes first, then one that has a caption at all."""
     pages = page_texts(record["wit_features"])
     attribution = _text(record.get("caption_attribution_description"))
@@ -53,7 +56,9 @@ def _candidate(record: Mapping[str, Any], file: str, row: int) -> Candidate:
     )
     width, height = pixels(record.get("original_width")), pixels(record.get("original_height"))
     url, mime_type = _text(record["image_url"]).strip(), _text(record.get("mime_type"))
-    return Candidate(NAME, file, row, url, (), caption, width, height, "", page["page_url"], mime_type)
+    return Candidate(
+        NAME, file, row, url, (), caption, width, height, "", page["page_url"], mime_type, stored_at=stored_at
+    )
 
 
 def _text(value: Any) -> str:
