@@ -58,6 +58,9 @@ class Wiki(NamedTuple):
     file_namespaces: frozenset[str]  # in lower case
 
 
+MAX_PAGE_ID = 2**63 // ROWS_PER_PAGE  # rows are 64-bit integers
+
+
 class Link(NamedTuple):
     """A picture on a page."""
 
@@ -216,11 +219,17 @@ def _rows(pages: Iterator[_Page], file: str, wiki: Optional[Wiki], settings: Dum
         if fault or begin < 0:
             yield unreadable(NAME, file, row, data[:200].decode("utf-8", "replace"), fault or "no page")
             continue
+        *endless, data = data[begin + len(b"<page>") :].split(b"<page>")  # in texts it is escaped
+        for text in endless:
+            yield unreadable(NAME, file, row, text.decode("utf-8", "replace"), "a page has no end")
+        data = b"<page>" + data
         try:
-            page = ElementTree.fromstring(data[begin:])
+            page = ElementTree.fromstring(data)
             number = int(page.findtext("id") or "")
+            if not 0 <= number < MAX_PAGE_ID:
+                raise ValueError(f"page id {number}")
         except (ElementTree.ParseError, ValueError) as error:
-            yield unreadable(NAME, file, row, data[begin:].decode("utf-8", "replace"), f"not readable as XML: {error}")
+            yield unreadable(NAME, file, row, data.decode("utf-8", "replace"), f"not readable as XML: {error}")
             continue
         row = number * ROWS_PER_PAGE
         if page.findtext("ns") != "0" or page.find("redirect") is not None:
