@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, NamedTuple, Optional
 
 import cv2
@@ -19,7 +19,7 @@ from models.dataset import Manifest, Sample
 from models.errors import UserError
 from models.pixels import CropBox, apply_crop, seeded_integers
 from pipeline.fetch import FetchConfig, Fetched, fetch_pictures
-from pipeline.parquet import INDEX
+from pipeline.parquet import INDEX, PAIRS, files_in
 from pipeline.pictures import PictureConfig
 from pipeline.records import Pair, Rejected, Stage
 
@@ -62,12 +62,13 @@ def draw(total: int, count: int, seed: str) -> list[int]:
 # --- pairs -----------------------------------------------------------------------------------------------------------
 
 
-def choose_pairs(directory: str, manifest: Manifest, wanted: Wanted) -> list[dict[str, Any]]:
-    """Rows of the index. Raises UserError if there are none, or not each of the keys."""
+def choose_pairs(directory: str, manifest: Manifest | None, wanted: Wanted) -> list[dict[str, Any]]:
+    """Rows of the index; without a manifest, of what select left. Raises UserError if there are none, or not each of
+    the keys."""
     columns = [name for name, given in (("key", wanted.keys), ("source", wanted.source is not None),
                                         ("caption", wanted.search is not None)) if given]
-    paths = list(_parts(directory, manifest, "index/"))
-    found = [np.flatnonzero(_matches(_read(path, columns or ["position"]), wanted)) for path in paths]
+    paths = list(_parts(directory, manifest, "index" if manifest else "pairs"))
+    found = [np.flatnonzero(_matches(_read(path, columns or ["row"]), wanted)) for path in paths]
     starts = np.cumsum([0, *map(len, found)])
     if not starts[-1] and not wanted.keys:
         raise UserError(f"{directory}: " + (f"no pair matches {wanted}" if columns else "the dataset holds no pairs"))
@@ -76,7 +77,7 @@ def choose_pairs(directory: str, manifest: Manifest, wanted: Wanted) -> list[dic
     rows: dict[int, dict[str, Any]] = {}
     for i in sorted(set(files)):
         here = [pick for pick, file in zip(picks, files, strict=True) if file == i]
-        taken = _read(paths[i], INDEX.names).take(found[i][np.array(here) - starts[i]])
+        taken = _read(paths[i], (INDEX if manifest else PAIRS).names).take(found[i][np.array(here) - starts[i]])
         rows.update(zip(here, taken.to_pylist(), strict=True))
     return _by_keys(directory, rows.values(), wanted) if wanted.keys else [rows[pick] for pick in picks]
 
@@ -120,8 +121,10 @@ def read_samples(directory: str, manifest: Manifest, rows: list[dict[str, Any]])
     return found
 
 
-def _parts(directory: str, manifest: Manifest, folder: str) -> Iterator[str]:
-    return (os.path.join(directory, file.path) for file in manifest.files if file.path.startswith(folder))
+def _parts(directory: str, manifest: Manifest | None, folder: str) -> Iterable[str]:
+    if manifest is None:
+        return files_in(directory, folder)
+    return (os.path.join(directory, file.path) for file in manifest.files if file.path.startswith(f"{folder}/"))
 
 
 def _read(path: str, columns: list[str]) -> pa.Table:
@@ -134,10 +137,12 @@ def _read(path: str, columns: list[str]) -> pa.Table:
 # --- rejected rows ---------------------------------------------------------------------------------------------------
 
 
-def choose_rejects(directory: str, manifest: Manifest, seed: int, source: str | None = None) -> list[dict[str, Any]]:
+def choose_rejects(
+    directory: str, manifest: Manifest | None, seed: int, source: str | None = None
+) -> list[dict[str, Any]]:
     """Up to REJECTS_EACH rows of rejects/*.parquet for each stage and reason. Holds one file at a time."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for path in _parts(directory, manifest, "rejects/"):
+    for path in _parts(directory, manifest, "rejects"):
         table = _read(path, ["stage", "reason", "source", "file", "row", "url", "detail"])
         if source is not None:
             table = table.filter(pc.equal(table["source"], source))

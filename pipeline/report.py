@@ -1,4 +1,5 @@
-"""`pairmill show DIR`: pairs of a dataset and rejected rows to look at, in the terminal or as one HTML page."""
+"""`pairmill show DIR`: pairs of a dataset and rejected rows to look at, in the terminal or as one HTML page; of what
+select or fetch left, in the terminal."""
 
 from __future__ import annotations
 
@@ -15,9 +16,12 @@ from models.dataset import Manifest, Sample, read_manifest
 from models.errors import UserError, write_whole
 from models.image_tokenizers import ImageTokenizer, load_image_tokenizer
 from models.text_tokenizer import TextTokenizer
+from pipeline import storage
 from pipeline.examples import Wanted, choose_pairs, choose_rejects, fetch_originals, networks, read_samples
 from pipeline.fetch import FetchConfig
+from pipeline.ledger import KEPT
 from pipeline.page import MOST_CARDS, Card, Page, render
+from pipeline.parquet import files_in
 from pipeline.stats import measure, read_json, rejects_by_reason, summary
 
 MOST_COLUMNS = 100  # longer lines are hard to read
@@ -32,12 +36,37 @@ def listing(directory: str, manifest: Manifest, wanted: Wanted, columns: int) ->
     words = load_text_tokenizer(directory, manifest)
     rows = choose_pairs(directory, manifest, wanted)
     samples = read_samples(directory, manifest, rows)
-    yield f"{directory}: {chosen(manifest, wanted, len(rows))}"
+    yield f"{directory}: {chosen(total_pairs(manifest), wanted, len(rows))}"
     for row in rows:
         yield ""
         yield from pair_lines(row, samples[row["key"]], words, columns)
     if not wanted.keys and wanted.search is None:
         yield from reject_lines(directory, manifest, wanted, columns)
+
+
+def stage_listing(directory: str, wanted: Wanted, columns: int) -> Iterator[str]:
+    """The same of what select left; of fetch's output, whose pairs are beside the pictures, the rejected rows alone."""
+    if not files_in(directory, "rejects"):
+        raise UserError(f"{directory}: holds only counts, as `pairmill select --dry-run` leaves them; run it without")
+    kept = sum(account[KEPT] for account in read_json(os.path.join(directory, "ledger.json"))["sources"].values())
+    if has_pairs := bool(kept and files_in(directory, "pairs")):
+        rows = choose_pairs(directory, None, wanted)
+        yield f"{directory}: {chosen(kept, wanted, len(rows))}"
+        for row in rows:
+            yield ""
+            yield from selected_lines(row, columns)
+    if not has_pairs or (not wanted.keys and wanted.search is None):
+        yield from reject_lines(directory, None, wanted, columns)
+
+
+def selected_lines(row: dict[str, Any], columns: int) -> Iterator[str]:
+    size = f"{row['width']:,} x {row['height']:,} px  " if row["width"] and row["height"] else ""
+    yield (f"{row['key']}  {printable(row['source'])}  {printable(row['file'])} row {row['row']:,}  {size}"
+           f"{row['split']}")
+    yield from wrapped(row["caption"], columns)
+    if row["raw_caption"] != row["caption"]:
+        yield from wrapped(f"was: {row['raw_caption']}", columns)
+    yield f"  {printable(row['url'])}"
 
 
 def pair_lines(row: dict[str, Any], sample: Sample, words: TextTokenizer, columns: int) -> Iterator[str]:
@@ -48,7 +77,7 @@ def pair_lines(row: dict[str, Any], sample: Sample, words: TextTokenizer, column
     yield f"  {printable(row['url'])}"
 
 
-def reject_lines(directory: str, manifest: Manifest, wanted: Wanted, columns: int) -> Iterator[str]:
+def reject_lines(directory: str, manifest: Manifest | None, wanted: Wanted, columns: int) -> Iterator[str]:
     """One or two rows of each reason, under the reason with its number of rows."""
     ledger = read_json(os.path.join(directory, "ledger.json"))
     accounts = {name: account for name, account in ledger["sources"].items() if wanted.source in (None, name)}
@@ -81,9 +110,12 @@ def printable(text: str) -> str:
     return "".join(each if each.isprintable() or each in JOINERS else f"\\u{ord(each):04x}" for each in text)
 
 
-def chosen(manifest: Manifest, wanted: Wanted, shown: int) -> str:
+def total_pairs(manifest: Manifest) -> int:
+    return sum(shard.pairs for shard in manifest.shards)
+
+
+def chosen(total: int, wanted: Wanted, shown: int) -> str:
     """How the pairs were chosen, in words."""
-    total = sum(shard.pairs for shard in manifest.shards)
     how = f", {wanted}" if str(wanted) else ""
     how += "" if wanted.keys else f", drawn by seed {wanted.seed}"
     return f"{shown:,} of {total:,} pair{'s' * (total != 1)}{how}."
@@ -103,7 +135,7 @@ def page(directory: str, manifest: Manifest, wanted: Wanted, spec: str, original
     cards = list(make_cards(directory, manifest, images, rows, originals))
     rejects = choose_rejects(directory, manifest, wanted.seed, wanted.source)
     return Page(dataset_name(directory), manifest, summary(manifest, ledger, measures), measures, cards,
-                chosen(manifest, wanted, len(rows)), rejects, wanted.source)
+                chosen(total_pairs(manifest), wanted, len(rows)), rejects, wanted.source)
 
 
 def make_cards(directory: str, manifest: Manifest, images: ImageTokenizer, rows: list[dict[str, Any]],
@@ -145,7 +177,7 @@ def load_text_tokenizer(directory: str, manifest: Manifest) -> TextTokenizer:
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="pairmill show", description=__doc__.split("\n")[0])
-    parser.add_argument("directory", metavar="DIR", help="a dataset")
+    parser.add_argument("directory", metavar="DIR", help="a dataset, or what select or fetch left")
     parser.add_argument("--html", metavar="FILE", help="write one page with pictures and plots, complete in itself")
     parser.add_argument("--count", type=int, default=24, metavar="N", help="pairs to show (default: 24)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="another seed, other pairs (default: 0)")
@@ -177,14 +209,25 @@ def check(args: argparse.Namespace) -> None:
         raise UserError(f"--html {args.html}: this is a folder; name a file")
 
 
+def is_of_a_stage(directory: str) -> bool:
+    """Whether select or fetch ended here: the ledger is the last that they write, and there is no manifest."""
+    there = [storage.exists(storage.join(directory, name)) for name in ("manifest.json", "ledger.json", "_work")]
+    return there == [False, True, False]
+
+
 def main(arguments: list[str] | None = None) -> int:
     args = make_parser().parse_args(arguments)
     check(args)
     allowed = networks(args.allow_address)
     wanted = Wanted(args.count, args.seed, tuple(args.key), args.source, args.search)
+    columns = min(MOST_COLUMNS, shutil.get_terminal_size((MOST_COLUMNS, 0)).columns)
+    if is_of_a_stage(args.directory):
+        if args.html is not None:
+            raise UserError(f"--html: {args.directory} holds no dataset, and a page shows one; leave out --html")
+        print("\n".join(stage_listing(args.directory, wanted, columns)))
+        return 0
     manifest = read_manifest(args.directory)
     if args.html is None:
-        columns = min(MOST_COLUMNS, shutil.get_terminal_size((MOST_COLUMNS, 0)).columns)
         print("\n".join(listing(args.directory, manifest, wanted, columns)))
         return 0
     originals = FetchConfig(retries=1, allow_addresses=allowed) if args.fetch_originals else None

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import bz2
+import collections
 import json
 import random
+import re
 
 import pyarrow.parquet as pq
 import pytest
 
 from beam_jobs import select_pairs
 from models.errors import UserError
-from pipeline import dedup, spill
+from pipeline import dedup, report, spill
 from pipeline.filters import SelectConfig
 from pipeline.records import Pair, Rejected
 from pipeline.select_stage import Account, Part, outcome_of, plan_parts, read_piece
@@ -56,10 +58,34 @@ def test_the_same_bytes_whoever_works(selected, sources, workers, tmp_path, run_
     assert files_of(tmp_path / "out") == files_of(selected)
 
 
+def test_show_has_a_sample_of_each_reason(selected, capsys):
+    assert report.main([str(selected), "--count=5"]) == 0
+    text = capsys.readouterr().out
+    ledger = json.loads((selected / "ledger.json").read_text())["sources"]
+    numbers = collections.Counter()
+    for account in ledger.values():
+        numbers.update(account["rejected"]["select"])
+    said = re.findall(r"^rejected in select, (\w+): ([\d,]+) rows?$", text, re.MULTILINE)
+    assert {reason: int(number) for reason, number in said} == numbers and len(numbers) > 8
+    kept = {row["key"]: row for row in pq.read_table(selected / "pairs").to_pylist()}
+    assert f"5 of {len(kept)} pairs, drawn by seed 0." in text
+    shown = re.findall(r"^([0-9a-f]{32})  ", text, re.MULTILINE)
+    assert len(set(shown)) == 5 and all(kept[key]["url"] in text for key in shown)
+    assert report.main([str(selected), f"--key={shown[0]}"]) == 0
+    text = capsys.readouterr().out
+    assert "rejected in" not in text and kept[shown[0]]["url"] in text
+    assert report.main([str(selected), "--source=cc3m", "--count=3"]) == 0
+    assert not re.search(r"^ *(cc12m|wit) ", capsys.readouterr().out, re.MULTILINE)
+    with pytest.raises(UserError, match="leave out --html"):
+        report.main([str(selected), "--html=/dev/null"])
+
+
 def test_dry_run_only_counts(selected, sources, tmp_path):
     assert select_pairs.main([*sources, f"--output={tmp_path}", "--dry-run", *ONE_WORKER]) == 0
     assert set(files_of(tmp_path)) == {"ledger.json", "settings.json"}
     assert (tmp_path / "ledger.json").read_text() == (selected / "ledger.json").read_text()
+    with pytest.raises(UserError, match="only counts"):
+        report.main([str(tmp_path)])
 
 
 def account(tmp_path, lines: bytes, number: int = 0) -> Account:

@@ -16,6 +16,7 @@ import pytest
 
 from beam_jobs import fetch_images, select_pairs
 from models.errors import UserError
+from pipeline import report
 from pipeline.image_shards import read_shard
 from pipeline.records import Pair
 from pipeline.sources import Piece, SourceSettings, cc12m, rows_of, url_index, wit
@@ -200,6 +201,14 @@ def test_pictures_that_the_sources_hold_are_not_fetched(stored):
     found = {hashlib.sha256(picture.data).hexdigest()
              for path in (stored / "images").glob("*.tar") for picture in read_shard(str(path))}
     assert found == {sha256(name) for name in (*PICTURES[:3], "brick.jpg", "comb.png", "chicken.jpg", "bison.jpg")}
+
+
+def test_show_of_what_fetch_left(stored, capsys):
+    assert report.main([f"{stored}/images"]) == 0
+    text = capsys.readouterr().out
+    assert "rejected in fetch, not_stored: 4 rows" in text and "rejected in fetch, connection: 4 rows" in text
+    assert report.main([f"{stored}/pairs", "--count=100"]) == 0
+    assert "16 of 16 pairs" in capsys.readouterr().out
 
 
 def test_what_is_missing_is_told(stored):
