@@ -139,7 +139,7 @@ def test_pictures_arrive_byte_for_byte(unit):
 
 
 def test_what_is_of_no_use_is_dropped_early(unit, hostile):
-    in_flight = 8_000_000  # buffers of the kernel, on both sides
+    in_flight = 20_000_000  # buffers of the kernel on both sides, which grow to 10 MB, and what a busy machine adds
     for name in ("endless", "endless_page", "thin", "endless_header", "endless_headers"):
         assert hostile.sent[name] < MAX_BYTES + in_flight, name
 
