@@ -1,9 +1,8 @@
-"""`python -m torch.distributed.run --nproc-per-node 2 tests/tiny_training.py OPTIONS [then OPTIONS] ...`: runs of
-`pairmill train` with a size that only tests have, one after the other."""
+"""`python -m torch.distributed.run --nproc-per-node 2 tests/tiny_training.py OPTIONS`: a run of `pairmill train` with a
+size that only tests have."""
 
 from __future__ import annotations
 
-import itertools
 import sys
 from pathlib import Path
 
@@ -15,6 +14,4 @@ from models.transformer import SIZES
 SIZES["tiny"] = (3, 2, 32)
 
 if __name__ == "__main__":
-    for is_divider, options in itertools.groupby(sys.argv[1:], lambda argument: argument == "then"):
-        if not is_divider:
-            main(list(options))
+    main()
