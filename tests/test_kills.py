@@ -109,7 +109,7 @@ def test_killed_at_random_and_run_again(images, tiny_dvae, tmp_path, exhaustive)
     chance = random.Random(11)
     options = [f"--images={images}/*.tar", f"--image-tokenizer={tiny_dvae}", "--text-tokenizer=bundled", "--draws=2",
                "--pairs-per-shard=6", "--rows-per-file=1", "--direct_num_workers=1"]
-    kills = 50 if exhaustive else 3
+    kills = 50 if exhaustive else 1
     with launcher(tmp_path) as process:
         assert run(process, [*options, f"--output={tmp_path / 'warm'}"]) == 0  # the model's file is in memory now
         begun = time.monotonic()
