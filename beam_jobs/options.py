@@ -1,61 +1,52 @@
-"""What the jobs share: their options, the state of an output, the runner."""
+"""The options of the jobs, and, from the modules beside this one, what else the jobs share."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
-import fcntl
-import importlib.metadata
-import ipaddress
-import json
-import logging
 import os
-import re
-from collections.abc import Callable, Iterator
-from typing import IO, Any
 
-import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions, TestOptions
+from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_jobs.interrupt import one_line_on_interrupt
+from beam_jobs.outputs import is_finished, prepare_output, reopen_output
+from beam_jobs.running import LOCAL_RUNNER, command, run
+from beam_jobs.settings import (
+    check_addition,
+    dataset_parts,
+    encode_config,
+    encode_settings,
+    fetch_config,
+    fetch_settings,
+    identity,
+    near_config,
+    picture_config,
+    select_config,
+    select_settings,
+    source_pieces,
+    source_settings,
+    store_config,
+)
 from models.errors import UserError
-from models.image_tokenizers import DEVICES, PRECISIONS, Computing, load_image_tokenizer
+from models.image_tokenizers import DEVICES, PRECISIONS, Computing
 from models.text_tokenizer import BUNDLED as BUNDLED_TEXT_TOKENIZER
-from models.text_tokenizer import TextTokenizer
-from pipeline import cli, storage
-from pipeline.existing import Existing
 from pipeline.fetch import FetchConfig
 from pipeline.filters import SelectConfig
-from pipeline.finish import read_settings
-from pipeline.image_shards import StoreConfig
 from pipeline.language import DETECTORS
-from pipeline.ledger import read_ledger, to_json
-from pipeline.manners import OPT_OUTS, shared_folder
-from pipeline.near_duplicates import NearConfig
+from pipeline.manners import OPT_OUTS
 from pipeline.parquet import ROWS_PER_FILE
 from pipeline.pictures import PictureConfig
-from pipeline.progress import ShowProgress
-from pipeline.provenance import provenance
-from pipeline.shards import PAIRS_PER_SHARD, DatasetParts
-from pipeline.sources import SOURCES, Piece, SourceSettings, pieces, wikipedia_dump, yfcc100m
-from pipeline.sources.cc12m import Cc12mSettings
+from pipeline.shards import PAIRS_PER_SHARD
+from pipeline.sources import SOURCES, wikipedia_dump, yfcc100m
 from pipeline.sources.wikipedia_dump import DumpSettings
-from pipeline.sources.wit import WitSettings
-from pipeline.sources.yfcc100m import YfccSettings
-from pipeline.stats import ledger_tables
-from pipeline.tokenize_stage import CROP_RECIPE, EncodeConfig
-from pipeline.units import WORK_FOLDER
-from pipeline.version import VERSION
+from pipeline.tokenize_stage import EncodeConfig
 
-# The name is spelled out: "DirectRunner" would first try to download and start a Go program.
-LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
-OUR_FILES = re.compile(
-    r"(manifest|ledger|settings|attempts|text_tokenizer|croissant)\.json|README\.md"
-    r"|(train|val|index|rejects|pairs|_work)/.*|\d{5,}(\.tar|\.parquet|_stats\.json)|(.*/)?\.[^/]*\.tmp")
-
-
-# --- arguments -------------------------------------------------------------------------------------------------------
+__all__ = [
+    "LOCAL_RUNNER", "add_encode_options", "add_fetch_options", "add_picture_options", "add_rows_per_file",
+    "add_select_options", "beam_options", "check_addition", "command", "dataset_parts", "encode_config",
+    "encode_settings", "fetch_config", "fetch_settings", "identity", "is_finished", "job_parser", "near_config",
+    "parse", "picture_config", "prepare_output", "reopen_output", "run", "select_config", "select_settings",
+    "source_pieces", "source_settings", "store_config",
+]  # fmt: skip
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -205,238 +196,3 @@ def beam_options(rest: list[str]) -> PipelineOptions:
             extra.append("--direct_running_mode=multi_processing")
         options = PipelineOptions([*rest, *extra])
     return options
-
-
-def select_config(args: argparse.Namespace) -> SelectConfig:
-    return SelectConfig(
-        min_words=args.min_words, min_characters=args.min_characters, min_side=args.min_side,
-        min_ratio=args.min_ratio, max_ratio=args.max_ratio, language_detector=args.language_detector,
-        val_share=args.val_share, cc12m_person=args.cc12m_person, licences=tuple(args.licence), sharma=args.sharma,
-        undo_cc3m_spacing=not args.keep_cc3m_spacing)
-
-
-def picture_config(args: argparse.Namespace) -> PictureConfig:
-    return PictureConfig(args.min_ratio, args.max_ratio, args.min_side, args.max_pixels)
-
-
-def fetch_config(args: argparse.Namespace) -> FetchConfig:
-    """Raises UserError for an --allow-address that is no network."""
-    for network in args.allow_address:
-        try:
-            ipaddress.ip_network(network)
-        except ValueError as error:
-            raise UserError(f"--allow-address {network}: {error}; give a network such as 127.0.0.0/8") from None
-    ignored = OPT_OUTS if "all" in args.ignore_opt_out else args.ignore_opt_out
-    user_agent = f"{args.user_agent} ({args.contact})" if args.contact else args.user_agent
-    return FetchConfig(
-        timeout_s=args.timeout, retries=args.retries, max_bytes=args.max_bytes, connections=args.connections,
-        per_host_connections=args.per_host_connections, per_host_rate=args.per_host_rate, user_agent=user_agent,
-        obey=tuple(name for name in OPT_OUTS if name not in ignored), allow_addresses=tuple(args.allow_address),
-        shared_folder=shared_folder())
-
-
-def store_config(args: argparse.Namespace) -> StoreConfig:
-    return StoreConfig(args.resize, args.image_format, args.quality)
-
-
-def encode_config(args: argparse.Namespace, options: PipelineOptions) -> EncodeConfig:
-    text = str(BUNDLED_TEXT_TOKENIZER) if args.text_tokenizer == "bundled" else args.text_tokenizer
-    given = options.get_all_options()
-    local = given.get("runner") == LOCAL_RUNNER
-    threads = max(1, os.cpu_count() // given["direct_num_workers"]) if local else 1
-    computing = Computing(args.precision, args.device, args.compile)
-    return EncodeConfig(args.image_tokenizer, text, args.draws, computing, args.centre_first, args.batch_size, threads,
-                        near_config(args).on)
-
-
-def near_config(args: argparse.Namespace) -> NearConfig:
-    return NearConfig(args.near_duplicates, args.exclude)
-
-
-def source_settings(args: argparse.Namespace) -> SourceSettings:
-    return SourceSettings(
-        YfccSettings(args.yfcc_caption, args.yfcc_subset or "", tuple(args.yfcc_refuse_machine_tag)),
-        DumpSettings(args.wikipedia_width), Cc12mSettings(args.cc12m_hashes or ""),
-        WitSettings(tuple(args.wit_pixels)))
-
-
-def source_pieces(patterns: list[str]) -> list[Piece]:
-    """--source NAME=PATTERN ... -> what there is to read. Raises UserError for an unknown name and for no files."""
-    found = []
-    for text in patterns:
-        name, equals, pattern = text.partition("=")
-        if not equals or not pattern or name not in SOURCES:
-            raise UserError(f"--source {text}: give NAME=PATTERN with one of the names {', '.join(SOURCES)}")
-        found.extend(pieces(name, pattern))
-    return found
-
-
-# --- settings, as they go into the manifest: what decides the result, not how it is computed ------------------------
-
-
-def select_settings(args: argparse.Namespace, pieces: list[Piece]) -> dict[str, Any]:
-    own = dataclasses.asdict(source_settings(args))
-    lists = [args.cc12m_hashes] if args.cc12m_hashes else []
-    files = provenance(dict.fromkeys([*(piece.path for piece in pieces), *lists]))
-    return {"sources": args.source, "files": files} | dataclasses.asdict(select_config(args)) | own
-
-
-def fetch_settings(args: argparse.Namespace) -> dict[str, Any]:
-    fetch, pictures = dataclasses.asdict(fetch_config(args)), dataclasses.asdict(picture_config(args))
-    names = ("timeout_s", "retries", "max_bytes", "user_agent", "obey", "allow_addresses")
-    store = dataclasses.asdict(store_config(args)) if getattr(args, "resize", 0) else {"resize": 0}
-    return {name: fetch[name] for name in names} | pictures | store
-
-
-def encode_settings(args: argparse.Namespace) -> dict[str, Any]:
-    return {"draws": args.draws, "pairs_per_shard": args.pairs_per_shard, "crop_recipe": CROP_RECIPE,
-            "precision": args.precision, "device": args.device, "compiled": args.compile,
-            "centre_first": args.centre_first, "near_duplicates": args.near_duplicates,
-            "exclude": args.exclude}
-
-
-def dataset_parts(encode: EncodeConfig, settings: dict[str, Any], sources: set[str]) -> DatasetParts:
-    """Loads both tokenizers once, here, so that a wrong one is told before the job starts. Raises UserError."""
-    images = load_image_tokenizer(encode.image_tokenizer, encode.computing)
-    text = TextTokenizer.load(encode.text_tokenizer)
-    names = ("torch", "tokenizers", "opencv-python-headless", "pillow", "ftfy")
-    versions = {"pairmill": VERSION} | {name: importlib.metadata.version(name) for name in names}
-    return DatasetParts(images.info, text.info, text.text, encode.draws, settings, versions, tuple(sorted(sources)))
-
-
-def check_addition(old: list[Existing], parts: DatasetParts) -> None:
-    """Raises UserError unless new pairs would be encoded as those of the dataset that they are to join."""
-    for each in old:
-        for what, mine in (("image tokenizer", parts.image_tokenizer), ("text tokenizer", parts.text_tokenizer)):
-            theirs = getattr(each.manifest, what.replace(" ", "_"))
-            if theirs.fingerprint != mine.fingerprint:
-                raise UserError(f"--add-to {each.directory}: it was made by another {what} ({theirs.fingerprint[:12]}, "
-                                f"not {mine.fingerprint[:12]}); give that one")
-        if each.manifest.draws != parts.draws:
-            raise UserError(f"--add-to {each.directory}: it has {each.manifest.draws} draws a picture; "
-                            f"give --draws {each.manifest.draws}")
-
-
-def identity(parts: DatasetParts) -> dict[str, Any]:
-    """What two runs must agree on for one to resume the other."""
-    return parts.settings | {"image_tokenizer": parts.image_tokenizer.fingerprint,
-                             "text_tokenizer": parts.text_tokenizer.fingerprint, "versions": parts.versions}
-
-
-# --- the state of an output ------------------------------------------------------------------------------------------
-
-
-LOCK = f"{WORK_FOLDER}/lock"
-_locks: dict[str, IO[bytes]] = {}  # output -> the file by whose lock this process holds it
-
-
-def prepare_output(output: str, job: str, settings: dict[str, Any], finished_by: str, overwrite: bool) -> None:
-    """Leaves the output ready for this job: new, or unfinished by the same settings; a local one is this process's own
-    until it ends. Raises UserError for one that is finished, made by other settings, in work, or not ours at all.
-    """
-    mine = {"job": job, "settings": json.loads(json.dumps(settings))}
-    marker = storage.join(output, WORK_FOLDER, "settings.json")
-    files = [name for name in storage.list_files(output) if name != LOCK]
-    foreign = [name for name in files if not OUR_FILES.fullmatch(name)]
-    if foreign:
-        raise UserError(f"--output {output}: holds {foreign[0]}, which pairmill did not write; choose an empty folder")
-    if not overwrite and not storage.exists(marker):
-        if finished_by in files:
-            raise UserError(f"--output {output}: holds a finished {job} already; --overwrite replaces it")
-        if files:
-            raise UserError(f"--output {output}: is not empty; choose another folder, or --overwrite")
-    _lock_output(output)
-    if overwrite:
-        storage.delete(output, files)
-    elif storage.exists(marker):
-        if (made := json.loads(storage.read(marker))) != mine:
-            changes = ", ".join(_differences(made, mine))
-            raise UserError(f"--output {output}: was begun with other settings ({changes}); "
-                            "give the same to resume, or --overwrite")
-        print(f"{job}: resuming {output}", flush=True)
-        # One that is finished, too, was interrupted while it cleaned up.
-        storage.delete(output, [name for name in files
-                                if name.endswith(storage.TEMPORARY_SUFFIX) or name == finished_by])
-    storage.write_whole(marker, to_json(mine))
-
-
-def _lock_output(output: str) -> None:
-    """Raises UserError if another process writes there. The kernel drops the lock with the process, however it ends."""
-    if not storage.is_local(output) or (name := os.path.realpath(output)) in _locks:
-        return
-    storage.make_folder(storage.join(output, WORK_FOLDER))
-    file = open(storage.join(output, *LOCK.split("/")), "ab")  # noqa: SIM115 (kept open until the job's end)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        raise UserError(f"--output {output}: another pairmill is writing there; wait for its end, or choose another "
-                        "folder") from None
-    _locks[name] = file
-
-
-def is_finished(output: str, finished_by: str) -> bool:
-    return storage.exists(storage.join(output, finished_by))
-
-
-def reopen_output(output: str, job: str, settings: dict[str, Any], finished_by: str) -> None:
-    """Makes a finished output an unfinished one of the same settings, so that what can be mended in it is done."""
-    made = read_settings(output)
-    if made != json.loads(json.dumps(settings)):
-        changes = ", ".join(_differences(made, settings))
-        raise UserError(f"--output {output}: was made with other settings ({changes}); --overwrite replaces it")
-    marker = storage.join(output, WORK_FOLDER, "settings.json")
-    storage.write_whole(marker, to_json({"job": job, "settings": settings}))
-    storage.delete(output, [finished_by])
-
-
-def _differences(made: dict, mine: dict, path: str = "") -> Iterator[str]:
-    for name in sorted({*made, *mine}):
-        one, other = made.get(name), mine.get(name)
-        if isinstance(one, dict) and isinstance(other, dict):
-            yield from _differences(one, other, f"{path}{name}.")
-        elif one != other:
-            yield f"{path}{name}: {one} -> {other}"
-
-
-def finish_output(output: str) -> None:
-    """Drops the marks of unfinished work, last of all the one that says so; the last act of a job."""
-    marker = f"{WORK_FOLDER}/settings.json"
-    work = [name for name in storage.list_files(output) if name.startswith(WORK_FOLDER + "/")]
-    storage.delete(output, [name for name in work if name not in (marker, LOCK)])
-    storage.delete(output, [name for name in (LOCK, marker) if name in work])
-    if lock := _locks.pop(os.path.realpath(output), None):
-        lock.close()
-
-
-# --- running ---------------------------------------------------------------------------------------------------------
-
-
-def run(options: PipelineOptions, output: str, job: str, build: Callable[[beam.Pipeline], None]) -> int:
-    """Builds the pipeline, runs it to its end with progress, and prints the account of rows; the exit status.
-
-    Raises UserError for what the user can mend.
-    """
-    for name in ("apache_beam", "root"):
-        logging.getLogger(name).setLevel(logging.ERROR)  # Beam's warnings speak of its insides
-    pipeline = beam.Pipeline(options=options)
-    build(pipeline)
-    try:
-        with ShowProgress(output, job), one_line_on_interrupt(job):
-            pipeline.run().wait_until_finish()
-    except Exception as error:
-        # A worker's exception arrives as text inside the runner's.
-        if said := re.search(r"models\.errors\.UserError: (.+?)(?: \[while running|\\n|\n|$)", str(error)):
-            raise UserError(said[1]) from error
-        raise
-    if options.view_as(TestOptions).dry_run:
-        print(f"{job}: the graph was built and checked; nothing ran")
-    else:
-        finish_output(output)
-        print(ledger_tables(read_ledger(output)))
-    return 0
-
-
-def command(main: Callable[[], int]) -> int:
-    """Runs a job as `python -m beam_jobs.NAME`: a user's error is one line and status 2."""
-    return cli.report_errors(main)
