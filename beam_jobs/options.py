@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import os
+from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_jobs.outputs import is_finished, prepare_output, reopen_output
 from beam_jobs.running import LOCAL_RUNNER, command, run
 from beam_jobs.settings import (
-    check_addition,
-    dataset_parts,
-    encode_config,
-    encode_settings,
     fetch_config,
     fetch_settings,
-    identity,
-    near_config,
     picture_config,
     select_config,
     select_settings,
@@ -27,26 +23,33 @@ from beam_jobs.settings import (
     store_config,
 )
 from models.errors import UserError
-from models.image_tokenizers import DEVICES, PRECISIONS, Computing
-from models.text_tokenizer import BUNDLED as BUNDLED_TEXT_TOKENIZER
 from pipeline.fetch import FetchConfig
 from pipeline.filters import SelectConfig
 from pipeline.language import DETECTORS
 from pipeline.manners import OPT_OUTS
 from pipeline.parquet import ROWS_PER_FILE
 from pipeline.pictures import PictureConfig
-from pipeline.shards import PAIRS_PER_SHARD
 from pipeline.sources import SOURCES, wikipedia_dump, yfcc100m
 from pipeline.sources.wikipedia_dump import DumpSettings
-from pipeline.tokenize_stage import EncodeConfig
 
 __all__ = [
-    "LOCAL_RUNNER", "add_encode_options", "add_fetch_options", "add_picture_options", "add_rows_per_file",
-    "add_select_options", "beam_options", "check_addition", "command", "dataset_parts", "encode_config",
-    "encode_settings", "fetch_config", "fetch_settings", "identity", "is_finished", "job_parser", "near_config",
-    "parse", "picture_config", "prepare_output", "reopen_output", "run", "select_config", "select_settings",
-    "source_pieces", "source_settings", "store_config",
+    "LOCAL_RUNNER", "add_fetch_options", "add_picture_options", "add_rows_per_file", "add_select_options",
+    "beam_options", "command", "fetch_config", "fetch_settings", "is_finished", "job_parser", "parse",
+    "picture_config", "prepare_output", "reopen_output", "run", "select_config", "select_settings", "source_pieces",
+    "source_settings", "store_config",
 ]  # fmt: skip
+_ENCODING = {
+    "add_encode_options", "check_addition", "dataset_parts", "encode_config", "encode_settings", "identity",
+    "near_config",
+}  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """What is in `encoding.py`, imported only when it is asked for: it needs torch, which selecting and fetching can do
+    without."""
+    if name in _ENCODING:
+        return getattr(importlib.import_module("beam_jobs.encoding"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -126,31 +129,6 @@ def add_fetch_options(parser: argparse.ArgumentParser) -> None:
                        help="a network that is refused otherwise, such as 127.0.0.0/8")
     group.add_argument("--pairs-per-unit", type=int, default=1000, metavar="N",
                        help="pairs fetched, and remembered after a kill, together")
-
-
-def add_encode_options(parser: argparse.ArgumentParser, required: bool) -> None:
-    group = parser.add_argument_group("encode")
-    group.add_argument("--image-tokenizer", required=required, default=None if required else "bundled", metavar="SPEC",
-                       help="bundled, dvae:FILE, openai-dvae:FILE, taming:CONFIG,FILE, diffusers:FOLDER, "
-                            "dalle-pytorch:FILE")
-    group.add_argument("--precision", choices=PRECISIONS, default=Computing.precision,
-                       help="of the image tokenizer; bfloat16 is faster and changes a few codes in a hundred")
-    group.add_argument("--device", choices=DEVICES, default=Computing.device, help="that computes the codes")
-    group.add_argument("--compile", action="store_true",
-                       help="the image tokenizer, by torch.compile: half a minute at the start of every worker, then "
-                            "up to a fifth faster; needs a C++ compiler")
-    group.add_argument("--batch-size", type=int, default=EncodeConfig.batch_size, metavar="N",
-                       help="pictures that an accelerator computes at once (a processor takes one after the other, "
-                            "which is faster there); no influence on the codes")
-    group.add_argument("--text-tokenizer", required=required, metavar="FILE",
-                       default=None if required else str(BUNDLED_TEXT_TOKENIZER), help="a tokenizer.json, or bundled")
-    group.add_argument("--draws", type=int, default=EncodeConfig.draws, metavar="K", help="crops stored for a picture")
-    group.add_argument("--centre-first", action="store_true", help="the first draw is the centre square")
-    group.add_argument("--near-duplicates", action="store_true",
-                       help="of pictures that look alike (resized, recompressed, cropped, re-toned) keep the first")
-    group.add_argument("--exclude", default="", metavar="FILE",
-                       help="keep out what looks like a picture of this list, which `pairmill hash` wrote")
-    group.add_argument("--pairs-per-shard", type=int, default=PAIRS_PER_SHARD, metavar="N")
 
 
 def add_rows_per_file(parser: argparse.ArgumentParser) -> None:

@@ -4,34 +4,21 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib.metadata
 import ipaddress
-import os
 from typing import Any
 
-from apache_beam.options.pipeline_options import PipelineOptions
-
-from beam_jobs.running import LOCAL_RUNNER
 from models.errors import UserError
-from models.image_tokenizers import Computing, load_image_tokenizer
-from models.text_tokenizer import BUNDLED as BUNDLED_TEXT_TOKENIZER
-from models.text_tokenizer import TextTokenizer
-from pipeline.existing import Existing
 from pipeline.fetch import FetchConfig
 from pipeline.filters import SelectConfig
 from pipeline.image_shards import StoreConfig
 from pipeline.manners import OPT_OUTS, shared_folder
-from pipeline.near_duplicates import NearConfig
 from pipeline.pictures import PictureConfig
 from pipeline.provenance import provenance
-from pipeline.shards import DatasetParts
 from pipeline.sources import SOURCES, Piece, SourceSettings, pieces
 from pipeline.sources.cc12m import Cc12mSettings
 from pipeline.sources.wikipedia_dump import DumpSettings
 from pipeline.sources.wit import WitSettings
 from pipeline.sources.yfcc100m import YfccSettings
-from pipeline.tokenize_stage import CROP_RECIPE, EncodeConfig
-from pipeline.version import VERSION
 
 
 def select_config(args: argparse.Namespace) -> SelectConfig:
@@ -64,20 +51,6 @@ def fetch_config(args: argparse.Namespace) -> FetchConfig:
 
 def store_config(args: argparse.Namespace) -> StoreConfig:
     return StoreConfig(args.resize, args.image_format, args.quality)
-
-
-def encode_config(args: argparse.Namespace, options: PipelineOptions) -> EncodeConfig:
-    text = str(BUNDLED_TEXT_TOKENIZER) if args.text_tokenizer == "bundled" else args.text_tokenizer
-    given = options.get_all_options()
-    local = given.get("runner") == LOCAL_RUNNER
-    threads = max(1, os.cpu_count() // given["direct_num_workers"]) if local else 1
-    computing = Computing(args.precision, args.device, args.compile)
-    return EncodeConfig(args.image_tokenizer, text, args.draws, computing, args.centre_first, args.batch_size, threads,
-                        near_config(args).on)
-
-
-def near_config(args: argparse.Namespace) -> NearConfig:
-    return NearConfig(args.near_duplicates, args.exclude)
 
 
 def source_settings(args: argparse.Namespace) -> SourceSettings:
@@ -113,38 +86,3 @@ def fetch_settings(args: argparse.Namespace) -> dict[str, Any]:
     names = ("timeout_s", "retries", "max_bytes", "user_agent", "obey", "allow_addresses")
     store = dataclasses.asdict(store_config(args)) if getattr(args, "resize", 0) else {"resize": 0}
     return {name: fetch[name] for name in names} | pictures | store
-
-
-def encode_settings(args: argparse.Namespace) -> dict[str, Any]:
-    return {"draws": args.draws, "pairs_per_shard": args.pairs_per_shard, "crop_recipe": CROP_RECIPE,
-            "precision": args.precision, "device": args.device, "compiled": args.compile,
-            "centre_first": args.centre_first, "near_duplicates": args.near_duplicates,
-            "exclude": args.exclude}
-
-
-def dataset_parts(encode: EncodeConfig, settings: dict[str, Any], sources: set[str]) -> DatasetParts:
-    """Loads both tokenizers once, here, so that a wrong one is told before the job starts. Raises UserError."""
-    images = load_image_tokenizer(encode.image_tokenizer, encode.computing)
-    text = TextTokenizer.load(encode.text_tokenizer)
-    names = ("torch", "tokenizers", "opencv-python-headless", "pillow", "ftfy")
-    versions = {"pairmill": VERSION} | {name: importlib.metadata.version(name) for name in names}
-    return DatasetParts(images.info, text.info, text.text, encode.draws, settings, versions, tuple(sorted(sources)))
-
-
-def check_addition(old: list[Existing], parts: DatasetParts) -> None:
-    """Raises UserError unless new pairs would be encoded as those of the dataset that they are to join."""
-    for each in old:
-        for what, mine in (("image tokenizer", parts.image_tokenizer), ("text tokenizer", parts.text_tokenizer)):
-            theirs = getattr(each.manifest, what.replace(" ", "_"))
-            if theirs.fingerprint != mine.fingerprint:
-                raise UserError(f"--add-to {each.directory}: it was made by another {what} ({theirs.fingerprint[:12]}, "
-                                f"not {mine.fingerprint[:12]}); give that one")
-        if each.manifest.draws != parts.draws:
-            raise UserError(f"--add-to {each.directory}: it has {each.manifest.draws} draws a picture; "
-                            f"give --draws {each.manifest.draws}")
-
-
-def identity(parts: DatasetParts) -> dict[str, Any]:
-    """What two runs must agree on for one to resume the other."""
-    return parts.settings | {"image_tokenizer": parts.image_tokenizer.fingerprint,
-                             "text_tokenizer": parts.text_tokenizer.fingerprint, "versions": parts.versions}

@@ -29,7 +29,7 @@ def test_nothing_imports_upwards(path):
     assert not imported & FORBIDDEN[path.parts[0]]
 
 
-def test_fetching_needs_no_torch():
+def test_selecting_and_fetching_need_no_torch():
     """It would take 200 MB of every worker."""
-    check = "import sys, pipeline.fetch_stage; sys.exit('torch' in sys.modules)"
+    check = "import sys, beam_jobs.select_pairs, beam_jobs.fetch_images; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], cwd=ROOT, check=False).returncode == 0
