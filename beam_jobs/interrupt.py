@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-LOOK_EVERY_S = 0.5
+LOOK_EVERY_S = 0.05
 
 
 @contextlib.contextmanager

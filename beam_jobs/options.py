@@ -168,7 +168,10 @@ def beam_options(rest: list[str]) -> PipelineOptions:
     options = PipelineOptions(rest)
     given = options.get_all_options(drop_default=True)
     if "runner" not in given:
-        workers = given.get("direct_num_workers") or os.cpu_count()
+        # Beam's 0 means all cores, its default 1: `given` does not tell whether that was asked for.
+        asked = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        asked.add_argument("--direct_num_workers", type=int, default=0)
+        workers = asked.parse_known_args(rest)[0].direct_num_workers or os.cpu_count()
         extra = [f"--runner={LOCAL_RUNNER}", f"--direct_num_workers={workers}"]
         if "direct_running_mode" not in given and workers > 1:
             extra.append("--direct_running_mode=multi_processing")

@@ -12,6 +12,7 @@ import time
 import pytest
 
 from beam_jobs import build_dataset
+from beam_jobs.options import beam_options
 from models.dataset import read_manifest
 from tests.conftest import ROOT
 
@@ -26,6 +27,16 @@ def test_the_graph_builds_for_dataflow(tmp_path, capsys):
         "--temp_location=gs://some-bucket/tmp", "--staging_location=gs://some-bucket/stg"]) == 0
     assert "the graph was built and checked" in capsys.readouterr().out
     assert not (tmp_path / "out" / "ledger.json").exists()
+
+
+@pytest.mark.parametrize("asked, workers, mode", [
+    ([], os.cpu_count(), "multi_processing"), (["--direct_num_workers=0"], os.cpu_count(), "multi_processing"),
+    (["--direct_num_workers=1"], 1, "in_memory"), (["--direct_num_workers", "3"], 3, "multi_processing"),
+    (["--direct_num_workers=3", "--direct_running_mode=multi_threading"], 3, "multi_threading"),
+])
+def test_workers_of_the_local_runner(asked, workers, mode):
+    given = beam_options(asked).get_all_options()
+    assert (given["direct_num_workers"], given["direct_running_mode"]) == (workers, mode)
 
 
 def test_runs_through_the_portable_job_service(tmp_path, server, fetch_options, tiny_dvae):
