@@ -21,7 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     options.add_fetch_options(parser)
     options.add_picture_options(parser)
     options.add_encode_options(parser, required=False)
-    options.add_rows_per_file(parser)
+    options.add_size_options(parser)
     args, beam_options = options.parse(parser, arguments)
     pieces, select = options.source_pieces(args.source), options.select_config(args)
     sources = options.source_settings(args)
@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
                    .with_outputs(FetchAndEncode.REJECTED, main="records"))
         rejected = (selected[SelectedRows.REJECTED], encoded[FetchAndEncode.REJECTED]) | "Rejected" >> beam.Flatten()
         written = (encoded.records, rejected) | "Dataset" >> WriteDataset(
-            args.output, args.draws, args.pairs_per_shard, args.rows_per_file, options.near_config(args))
+            args.output, args.draws, options.shard_size(args), args.rows_per_file, options.near_config(args))
         counts = (accounts | "Count read" >> beam.Map(read_count), written.counts) | "Counts" >> beam.Flatten()
         _ = pipeline | "Finish" >> Finish(
             partial(finish_dataset, args.output, parts), written.shards, written.rejects, counts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import apache_beam as beam
+from apache_beam.io.filesystems import FileSystems
 
 from beam_jobs import options
 from pipeline import image_shards, parquet
@@ -26,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
                         help="take its pairs as they are, encode only what it lacks, and write both to --output")
     options.add_picture_options(parser)
     options.add_encode_options(parser, required=True)
-    options.add_rows_per_file(parser)
+    options.add_size_options(parser)
     args, beam_options = options.parse(parser, arguments)
     pictures, encode = options.picture_config(args), options.encode_config(args, beam_options)
     paths = image_shards.find(args.images)
@@ -39,8 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
     options.check_addition(old, parts)
     if old:
         settings["added_to"] = old[0].manifest.settings
-    options.prepare_output(args.output, "encode", options.identity(parts), "manifest.json", args.overwrite)
-
+    inputs = {FileSystems.split(path)[0] for path in paths} | {each.directory for each in old}
+    options.prepare_output(args.output, "encode", options.identity(parts), "manifest.json", args.overwrite, inputs)
     write_plan(args.output, {"units": len(paths)})
 
     def build(pipeline: beam.Pipeline) -> None:
@@ -65,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
             rejected = (now, dropped) | "All rejected" >> beam.Flatten()
             read = (read, pipeline | "Old counts" >> beam.Create(counts_read(old))) | "All read" >> beam.Flatten()
         written = (records, rejected) | "Dataset" >> WriteDataset(
-            args.output, args.draws, args.pairs_per_shard, args.rows_per_file, options.near_config(args))
+            args.output, args.draws, options.shard_size(args), args.rows_per_file, options.near_config(args))
         counts = (read, written.counts) | "Counts" >> beam.Flatten()
         _ = pipeline | "Finish" >> Finish(
             partial(finish_dataset, args.output, parts), written.shards, written.rejects, counts)

@@ -9,14 +9,16 @@ from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from beam_jobs.options import add_rows_per_file
 from beam_jobs.running import LOCAL_RUNNER
 from models.errors import UserError
 from models.image_tokenizers import DEVICES, PRECISIONS, Computing, load_image_tokenizer
 from models.text_tokenizer import BUNDLED as BUNDLED_TEXT_TOKENIZER
 from models.text_tokenizer import TextTokenizer
+from pipeline.cuts import PAIRS_PER_SHARD, ShardSize
 from pipeline.existing import Existing
 from pipeline.near_duplicates import NearConfig
-from pipeline.shards import PAIRS_PER_SHARD, DatasetParts
+from pipeline.shards import DatasetParts
 from pipeline.tokenize_stage import CROP_RECIPE, EncodeConfig
 from pipeline.version import VERSION
 
@@ -43,7 +45,14 @@ def add_encode_options(parser: argparse.ArgumentParser, required: bool) -> None:
                        help="of pictures that look alike (resized, recompressed, cropped, re-toned) keep the first")
     group.add_argument("--exclude", default="", metavar="FILE",
                        help="keep out what looks like a picture of this list, which `pairmill hash` wrote")
-    group.add_argument("--pairs-per-shard", type=int, default=PAIRS_PER_SHARD, metavar="N")
+
+
+def add_size_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("files")
+    group.add_argument("--pairs-per-shard", type=int, metavar="N",
+                       help=f"at most; the shards of a split have equally many (default: {PAIRS_PER_SHARD})")
+    group.add_argument("--bytes-per-shard", type=int, metavar="N", help="instead: about so many bytes, equally many")
+    add_rows_per_file(group)
 
 
 def encode_config(args: argparse.Namespace, options: PipelineOptions) -> EncodeConfig:
@@ -56,15 +65,27 @@ def encode_config(args: argparse.Namespace, options: PipelineOptions) -> EncodeC
                         near_config(args).on)
 
 
+def shard_size(args: argparse.Namespace) -> ShardSize:
+    """Raises UserError for both kinds at once."""
+    if args.pairs_per_shard and args.bytes_per_shard:
+        raise UserError("--pairs-per-shard and --bytes-per-shard: give one of them")
+    return ShardSize(args.pairs_per_shard or PAIRS_PER_SHARD, args.bytes_per_shard or 0)
+
+
 def near_config(args: argparse.Namespace) -> NearConfig:
     return NearConfig(args.near_duplicates, args.exclude)
 
 
 def encode_settings(args: argparse.Namespace) -> dict[str, Any]:
-    return {"draws": args.draws, "pairs_per_shard": args.pairs_per_shard, "crop_recipe": CROP_RECIPE,
+    return {"draws": args.draws, "shards": shard_settings(args), "crop_recipe": CROP_RECIPE,
             "precision": args.precision, "device": args.device, "compiled": args.compile,
             "centre_first": args.centre_first, "near_duplicates": args.near_duplicates,
             "exclude": args.exclude}
+
+
+def shard_settings(args: argparse.Namespace) -> dict[str, int]:
+    size = shard_size(args)
+    return {"bytes": size.bytes} if size.bytes else {"pairs": size.pairs}
 
 
 def dataset_parts(encode: EncodeConfig, settings: dict[str, Any], sources: set[str]) -> DatasetParts:

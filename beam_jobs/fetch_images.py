@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         options.reopen_output(args.output, "fetch", settings, "ledger.json")
         write_attempt(args.output, attempt + 1)
-    options.prepare_output(args.output, "fetch", settings, "ledger.json", args.overwrite)
+    options.prepare_output(args.output, "fetch", settings, "ledger.json", args.overwrite, [args.pairs])
     attempt = read_attempt(args.output)
 
     def build(pipeline: beam.Pipeline) -> None:

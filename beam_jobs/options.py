@@ -39,8 +39,8 @@ __all__ = [
     "source_settings", "store_config",
 ]  # fmt: skip
 _ENCODING = {
-    "add_encode_options", "check_addition", "dataset_parts", "encode_config", "encode_settings", "identity",
-    "near_config",
+    "add_encode_options", "add_size_options", "check_addition", "dataset_parts", "encode_config", "encode_settings",
+    "identity", "near_config", "shard_settings", "shard_size",
 }  # fmt: skip
 
 
@@ -140,9 +140,9 @@ def parse(parser: argparse.ArgumentParser, arguments: list[str] | None) -> tuple
     args, rest = parser.parse_known_args(arguments)
     for name, least in (("min_words", 0), ("min_characters", 0), ("min_side", 1), ("max_pixels", 1), ("retries", 0),
                         ("max_bytes", 1), ("connections", 1), ("per_host_connections", 1), ("pairs_per_unit", 1),
-                        ("draws", 1), ("batch_size", 1), ("attempts", 1), ("pairs_per_shard", 1), ("rows_per_file", 1),
-                        ("resize", 0)):
-        if hasattr(args, name) and getattr(args, name) < least:
+                        ("draws", 1), ("batch_size", 1), ("attempts", 1), ("pairs_per_shard", 1),
+                        ("bytes_per_shard", 1), ("rows_per_file", 1), ("resize", 0)):
+        if getattr(args, name, None) is not None and getattr(args, name) < least:
             raise UserError(f"--{name.replace('_', '-')} {getattr(args, name)}: give {least} or more")
     for name in ("timeout", "per_host_rate", "min_ratio", "max_ratio"):
         if hasattr(args, name) and not getattr(args, name) > 0:

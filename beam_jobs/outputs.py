@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
 from models.errors import UserError
@@ -23,10 +23,15 @@ LOCK = f"{WORK_FOLDER}/lock"
 _locks: dict[str, IO[bytes]] = {}  # output -> the file by whose lock this process holds it
 
 
-def prepare_output(output: str, job: str, settings: dict[str, Any], finished_by: str, overwrite: bool) -> None:
+def prepare_output(output: str, job: str, settings: dict[str, Any], finished_by: str, overwrite: bool,
+                   inputs: Iterable[str] = ()) -> None:
     """Leaves the output ready for this job: new, or unfinished by the same settings; a local one is this process's own
-    until it ends. Raises UserError for one that is finished, made by other settings, in work, or not ours at all.
+    until it ends. Raises UserError for one that is finished, made by other settings, in work, not ours at all, or among
+    the folders that the job reads.
     """
+    for read in inputs:
+        if _place(read) == _place(output):
+            raise UserError(f"--output {output}: is read by this {job}, too; choose another folder")
     mine = {"job": job, "settings": json.loads(json.dumps(settings))}
     marker = storage.join(output, WORK_FOLDER, "settings.json")
     files = [name for name in storage.list_files(output) if name != LOCK]
@@ -35,7 +40,8 @@ def prepare_output(output: str, job: str, settings: dict[str, Any], finished_by:
         raise UserError(f"--output {output}: holds {foreign[0]}, which pairmill did not write; choose an empty folder")
     if not overwrite and not storage.exists(marker):
         if finished_by in files:
-            raise UserError(f"--output {output}: holds a finished {job} already; --overwrite replaces it")
+            more = "; to add to it, name it as --add-to and choose another --output" if job == "encode" else ""
+            raise UserError(f"--output {output}: holds a finished {job} already; --overwrite replaces it{more}")
         if files:
             raise UserError(f"--output {output}: is not empty; choose another folder, or --overwrite")
     _lock_output(output)
@@ -51,6 +57,10 @@ def prepare_output(output: str, job: str, settings: dict[str, Any], finished_by:
         storage.delete(output, [name for name in files
                                 if name.endswith(storage.TEMPORARY_SUFFIX) or name == finished_by])
     storage.write_whole(marker, to_json(mine))
+
+
+def _place(folder: str) -> str:
+    return os.path.realpath(folder) if storage.is_local(folder) else folder.rstrip("/")
 
 
 def _lock_output(output: str) -> None:

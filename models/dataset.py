@@ -172,6 +172,11 @@ def tar_bytes(samples: Iterable[tuple[str, ...]]) -> bytes:
     return buffer.getvalue()
 
 
+def tar_member_bytes(data: bytes) -> int:
+    """The room that a sample takes in a tar file: its header, and its bytes in whole blocks."""
+    return (1 + -(-len(data) // tarfile.BLOCKSIZE)) * tarfile.BLOCKSIZE
+
+
 def read_shard(path: str | Path) -> Iterator[Sample]:
     """The samples of one tar file, in order. Raises ValueError for a damaged one."""
     try:

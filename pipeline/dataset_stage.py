@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import apache_beam as beam
 
-from models.dataset import SPLITS
 from pipeline import parquet
+from pipeline.cuts import ShardSize
 from pipeline.dedup import first_of
 from pipeline.ledger import KEPT, CountRows
 from pipeline.near_duplicates import DropNearDuplicates, NearConfig
@@ -29,10 +29,10 @@ class Written(NamedTuple):
 class WriteDataset(beam.PTransform):
     """(records, rejects) -> shards, index and reject files, without pairs that are in it twice."""
 
-    def __init__(self, output: str, draws: int, pairs_per_shard: int, rows_per_file: int,
+    def __init__(self, output: str, draws: int, size: ShardSize, rows_per_file: int,
                  near: NearConfig = NearConfig()):  # noqa: B008 (immutable)
         self._output, self._draws, self._near = output, draws, near
-        self._pairs_per_shard, self._rows_per_file = pairs_per_shard, rows_per_file
+        self._size, self._rows_per_file = size, rows_per_file
 
     def expand(self, inputs) -> Written:
         records, rejected = inputs
@@ -46,12 +46,8 @@ class WriteDataset(beam.PTransform):
             unlike = kept | "Look-alikes" >> DropNearDuplicates(self._near)
             kept, gone = unlike.records, [*gone, unlike[DropNearDuplicates.REJECTED]]
         rejected = gone | "All rejects" >> beam.Flatten()
-        by_split = kept | "Split" >> beam.Partition(
-            lambda record, n: SPLITS.index(record.split), len(SPLITS))
-        shards = [part | f"Write {split}" >> WriteShards(self._output, split, self._draws, self._pairs_per_shard)
-                  for split, part in zip(SPLITS, by_split, strict=True)] | "Shards" >> beam.Flatten()
         return Written(
-            shards=shards,
+            shards=kept | "Shards" >> WriteShards(self._output, self._draws, self._size),
             rejects=rejected | "Write rejects" >> parquet.WriteParquet(
                 self._output, "rejects", parquet.REJECTS, self._rows_per_file),
             counts=(kept | "Count kept" >> CountRows(KEPT),

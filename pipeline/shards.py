@@ -1,4 +1,4 @@
-"""Records to token shards: group by hash, sort, tar, rename; the manifest comes last."""
+"""Records to token shards: cut by key, sort, tar, rename; the manifest comes last."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from apache_beam.coders import RowCoder, registry
 from models import dataset
 from models.dataset import File, ImageTokenizerInfo, Manifest, Shard, TextTokenizerInfo
 from pipeline import cards, ledger, storage
+from pipeline.cuts import FindCuts, ShardSize, shard_of
 from pipeline.finish import remove_others
-from pipeline.parquet import INDEX, WrittenFile, grouped_by_hash, index_path, key_hash, table_bytes, write_file
+from pipeline.parquet import INDEX, WrittenFile, index_path, table_bytes, write_file
 from pipeline.records import Record
 from pipeline.units import WORK_FOLDER
 
 FOLDERS = (*dataset.SPLITS, "index", "rejects")
-PAIRS_PER_SHARD = 10_000  # about 30 MB: quick to fetch, few enough to list
 
 
 class WrittenShard(NamedTuple):
@@ -41,26 +41,29 @@ registry.register_coder(WrittenShard, RowCoder)
 
 
 class WriteShards(beam.PTransform):
-    """Records of one split -> SPLIT/NNNNN-of-MMMMM.tar and index/SPLIT-NNNNN-of-MMMMM.parquet.
+    """Records -> SPLIT/NNNNN-of-MMMMM.tar and index/SPLIT-NNNNN-of-MMMMM.parquet; a split without records has none.
 
-    Which pairs share a shard follows from their keys and their number alone: neither workers nor order matter.
+    Which pairs share a shard follows from all the keys together: neither workers nor order matter.
     """
 
-    def __init__(self, output: str, split: str, draws: int, pairs_per_shard: int = PAIRS_PER_SHARD):
-        self._output, self._split, self._draws, self._pairs_per_shard = output, split, draws, pairs_per_shard
+    def __init__(self, output: str, draws: int, size: ShardSize):
+        self._output, self._draws, self._size = output, draws, size
 
     def expand(self, records):
-        output, split, draws, per_shard = self._output, self._split, self._draws, self._pairs_per_shard
-        number = (records | "Count" >> beam.combiners.Count.Globally()
-                  | "Shards" >> beam.Map(lambda count: -(-count // per_shard)))  # no pairs, no shard
-        return (grouped_by_hash(records, number, key_hash)
-                | "Write" >> beam.Map(lambda group, of: write_shard(output, split, draws, group, of),
-                                      beam.pvalue.AsSingleton(number)).with_output_types(WrittenShard))
+        output, draws = self._output, self._draws
+        cuts = records | "Cuts" >> FindCuts(self._size, draws)
+        return (records | "Shard" >> beam.Map(lambda record, cuts: (shard_of(record, cuts), record),
+                                              beam.pvalue.AsSingleton(cuts))
+                .with_output_types(tuple[tuple[str, int, int], Record])
+                | "Gather" >> beam.GroupByKey()
+                | "Write" >> beam.MapTuple(lambda place, members: write_shard(output, draws, place, members))
+                .with_output_types(WrittenShard))
 
 
-def write_shard(output: str, split: str, draws: int, group: tuple[int, Iterable[Record]], of: int) -> WrittenShard:
-    """Writes one shard and its index. Raises RuntimeError for a key that comes twice: samples would be lost."""
-    number, records = group[0], sorted(group[1], key=lambda record: record.key)
+def write_shard(output: str, draws: int, place: tuple[str, int, int], members: Iterable[Record]) -> WrittenShard:
+    """Writes one shard and its index; `place` is its split, its number and how many shards the split has.
+    Raises RuntimeError for a key that comes twice: samples would be lost."""
+    (split, number, of), records = place, sorted(members, key=lambda record: record.key)
     for one, other in itertools.pairwise(records):
         if one.key == other.key:
             raise RuntimeError(f"key {one.key} comes twice ({one.source} {one.row} and {other.source} {other.row})")

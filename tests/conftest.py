@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hostile_server import HostileServer
 from made_pictures import gzip_bomb, text_bomb
+from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # the sample is no installed package
@@ -66,6 +71,28 @@ def tiny_checkpoint(tiny_dvae, tmp_path_factory) -> Path:
         patch.setitem(SIZES, "tiny", (3, 2, 32))
         train(base / "dataset", "tiny", TrainingConfig(2, 4, 1e-2), base / "run")
     return base / "run"
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory) -> Path:
+    """A folder in img2dataset's layout: 30 small pictures in 6 tar files, one of them broken."""
+    folder = tmp_path_factory.mktemp("images")
+    for number in range(6):
+        with tarfile.open(folder / f"{number:05d}.tar", "w") as tar:
+            for i in range(5):
+                name, place = f"{number:05d}{i:04d}", number * 5 + i
+                noise = np.random.RandomState(place).randint(0, 255, (70, 80, 3)).astype(np.uint8)
+                buffer = io.BytesIO()
+                Image.fromarray(noise).save(buffer, "PNG")
+                data = buffer.getvalue() if place != 7 else b"no picture"
+                described = json.dumps({"key": name, "url": f"https://example.org/{place}.png", "status": "success",
+                                        "caption": f"A red cat in the snow, number {place}"}).encode()
+                for suffix, content in (("png", data), ("txt", f"A red cat in the snow, number {place}".encode()),
+                                        ("json", described)):
+                    info = tarfile.TarInfo(f"{name}.{suffix}")
+                    info.size = len(content)
+                    tar.addfile(info, io.BytesIO(content))
+    return folder
 
 
 @pytest.fixture(scope="session")

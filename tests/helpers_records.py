@@ -40,7 +40,7 @@ def write_records(output: Path, pairs: int = 60, shards: int = 5, draws: int = 1
         for record in records:
             if record.split == split:
                 groups[int(record.key[:16], 16) * of >> 64].append(record)
-        written += [write_shard(str(output), split, draws, group, of) for group in groups.items()]
+        written += [write_shard(str(output), draws, (split, i, of), group) for i, group in groups.items()]
     rejects = [[Rejected(f"{i:032x}", "wit", "wit.tsv", 1000 + i, "http://x/", "select", "not_english", "")]
                for i in range(2)]
     files = [write_file(str(output), f"rejects/0000{i}-of-00002.parquet", table_bytes(rows, REJECTS))

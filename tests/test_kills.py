@@ -4,30 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import io
-import json
 import os
 import random
 import shutil
 import signal
 import subprocess
 import sys
-import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from beam_jobs import encode_shards
 from models.dataset import read_manifest
 from models.errors import UserError
 from pipeline.verify import verify
 from tests.conftest import ROOT, files_of
-
-TARS, PICTURES = 6, 5
 
 # Imports everything once and forks a child for each run: a kill then costs no second start of the interpreter.
 LAUNCHER = """
@@ -48,28 +41,6 @@ for line in sys.stdin:
     print(pid, flush=True)
     print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 """
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory) -> Path:
-    """A folder in img2dataset's layout: 30 small pictures in 6 tar files, one of them broken."""
-    folder = tmp_path_factory.mktemp("images")
-    for number in range(TARS):
-        with tarfile.open(folder / f"{number:05d}.tar", "w") as tar:
-            for i in range(PICTURES):
-                name, place = f"{number:05d}{i:04d}", number * PICTURES + i
-                noise = np.random.RandomState(place).randint(0, 255, (70, 80, 3)).astype(np.uint8)
-                buffer = io.BytesIO()
-                Image.fromarray(noise).save(buffer, "PNG")
-                data = buffer.getvalue() if place != 7 else b"no picture"
-                described = json.dumps({"key": name, "url": f"https://example.org/{place}.png", "status": "success",
-                                        "caption": f"A red cat in the snow, number {place}"}).encode()
-                for suffix, content in (("png", data), ("txt", f"A red cat in the snow, number {place}".encode()),
-                                        ("json", described)):
-                    info = tarfile.TarInfo(f"{name}.{suffix}")
-                    info.size = len(content)
-                    tar.addfile(info, io.BytesIO(content))
-    return folder
 
 
 @contextlib.contextmanager

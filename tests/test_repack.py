@@ -11,10 +11,10 @@ import pytest
 from beam_jobs import encode_shards, repack_dataset
 from models.dataset import read_manifest
 from models.errors import UserError
+from pipeline.tokenize_stage import Encoder
 from pipeline.verify import verify
 from tests.conftest import files_of
 from tests.helpers_records import write_records
-from tests.test_kills import images  # noqa: F401 (a fixture)
 
 ONE_WORKER = "--direct_num_workers=1"
 
@@ -47,6 +47,17 @@ def test_other_shards_and_back(datasets, tmp_path):
     many = repack(tmp_path / "many", "--dataset", datasets[0], "--pairs-per-shard", 11)
     assert len(shards(whole)) == 2 and len(shards(many)) == 6 and keys(many) == keys(datasets[0])
     assert shards(repack(tmp_path / "back", "--dataset", many)) == shards(whole)
+    sizes = sorted(shard.pairs for shard in read_manifest(many).shards)
+    assert sizes == [6, 10, 11, 11, 11, 11]  # val is one, and train as even as can be
+
+
+def test_shards_of_so_many_bytes(datasets, tmp_path):
+    """20 kB are 20 pairs here: a member takes two blocks."""
+    output = repack(tmp_path / "out", "--dataset", datasets[0], "--bytes-per-shard", 20_000)
+    assert [shard.pairs for shard in read_manifest(output).shards] == [18, 18, 18, 6]
+    assert read_manifest(output).settings["shards"] == {"bytes": 20_000}
+    with pytest.raises(UserError, match="--pairs-per-shard and --bytes-per-shard: give one of them"):
+        repack_dataset.main([f"--dataset={output}", "--pairs-per-shard=9", "--bytes-per-shard=9", f"--output={output}"])
 
 
 def test_merged_and_thinned_out(datasets, tmp_path, capsys):
@@ -71,6 +82,7 @@ def test_what_does_not_fit_together_is_refused(datasets, tmp_path):
     for arguments, said in (
             (["--dataset", datasets[0], "--dataset", tmp_path / "other"], "has 1 draws a picture"),
             (["--dataset", datasets[0], "--share", "0"], "--share 0: give a number above 0"),
+            (["--dataset", datasets[0], "--share", "2"], r"--share 2: .* a dataset holds a pair once: .* weights="),
             (["--dataset", datasets[0], "--share", "1", "--share", "1"], "2 for 1 datasets"),
             (["--dataset", datasets[0], "--only-source", "laion"], "--only-source laion: the datasets have cc12m"),
             (["--dataset", tmp_path], "not a finished dataset")):
@@ -78,19 +90,31 @@ def test_what_does_not_fit_together_is_refused(datasets, tmp_path):
             repack_dataset.main([*map(str, arguments), f"--output={tmp_path / 'out'}"])
 
 
-def test_encode_adds_what_is_new_and_nothing_else(images, tiny_dvae, tmp_path):  # noqa: F811
-    """A picture that was encoded again would count as read again."""
+def test_encode_adds_what_is_new_and_nothing_else(images, tiny_dvae, tmp_path, monkeypatch):
+    """The result is what encoding all at once gives."""
     options = [f"--image-tokenizer={tiny_dvae}", "--text-tokenizer=bundled", "--pairs-per-shard=7", ONE_WORKER]
     old, both, whole = tmp_path / "old", tmp_path / "both", tmp_path / "whole"
     assert encode_shards.main([f"--images={images}/0000[0-3].tar", *options, f"--output={old}"]) == 0
     assert encode_shards.main([f"--images={images}/*.tar", *options, f"--output={whole}"]) == 0
     before = files_of(old)
+    encoded, prepare = [], Encoder.prepare
+    monkeypatch.setattr(Encoder, "prepare", lambda self, picture: (encoded.append(picture.pair.key),
+                                                                   prepare(self, picture))[1])
     assert encode_shards.main([f"--images={images}/*.tar", *options, f"--add-to={old}", f"--output={both}"]) == 0
-    assert len(keys(whole) - keys(old)) == 10
-    assert shards(both) == shards(whole) and files_of(old) == before
-    assert (both / "ledger.json").read_bytes() == (whole / "ledger.json").read_bytes()
+    assert sorted(encoded) == sorted(keys(whole) - keys(old)) and len(encoded) == 10
+    assert files_of(old) == before
+    # All bytes but those that say how it was made.
+    made, at_once = ({name: data for name, data in files_of(output).items()
+                      if name not in ("manifest.json", "README.md", "croissant.json")} for output in (both, whole))
+    assert made == at_once
     assert verify(str(both), 1) == []
     with pytest.raises(UserError, match="it has 1 draws a picture; give --draws 1"):
         encode_shards.main([f"--images={images}/*.tar", *options, "--draws=2", f"--add-to={old}",
                             f"--output={tmp_path / 'no'}"])
+    add = [f"--images={images}/*.tar", *options, f"--add-to={old}", "--overwrite"]
+    with pytest.raises(UserError, match="is read by this encode, too; choose another folder"):
+        encode_shards.main([*add, f"--output={old}/"])
+    with pytest.raises(UserError, match=r"holds a finished encode already; .* to add to it, name it as --add-to"):
+        encode_shards.main([f"--images={images}/*.tar", *options, f"--output={old}"])
+    assert files_of(old) == before
     assert read_manifest(both).settings["added_to"] == read_manifest(old).settings

@@ -109,7 +109,7 @@ def write(output: Path, records: list[Record], encoder: Encoder) -> None:
     rejects = [Rejected(f"{i:032x}", "wit", "wit.tsv", i, f"http://10.0.0.{i}/<b>\x1b[31m", stage, reason, "why")
                for i, (stage, reason) in enumerate(kinds)]
     files = [write_file(str(output), "rejects/00000-of-00001.parquet", table_bytes(rejects, REJECTS))]
-    shards = [write_shard(str(output), split, 2, (0, [r for r in records if r.split == split]), 1)
+    shards = [write_shard(str(output), 2, (split, 0, 1), [r for r in records if r.split == split])
               for split in ("train", "val")]
     counts = [(("wit", READ, ""), 13), (("wit", KEPT, ""), 8), (("wit", "fetch", "refused_address"), 3),
               (("wit", "select", "not_english"), 2), (("cc3m", READ, ""), 8), (("cc3m", KEPT, ""), 8)]

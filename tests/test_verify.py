@@ -179,7 +179,7 @@ def test_a_key_in_two_shards(own):
 def test_duplicate_keys_are_never_written(tmp_path, dataset):
     record = make_record(1, tokenizer(dataset), 1)
     with pytest.raises(RuntimeError, match=f"key {record.key} comes twice"):
-        write_shard(str(tmp_path), "train", 1, (0, [record, record._replace(row=7)]), 1)
+        write_shard(str(tmp_path), 1, ("train", 0, 1), [record, record._replace(row=7)])
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(tmp_path):
