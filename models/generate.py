@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from safetensors import SafetensorError
@@ -88,31 +89,35 @@ def draw(model: Transformer, orders: Sequence[Order]) -> torch.Tensor:
 @torch.inference_mode()
 def draw_steps(model: Transformer, orders: Sequence[Order]) -> Iterator[torch.Tensor]:
     """The codes so far, int64 [B, 1], [B, 2], ... [B, N], one code at a time. At most GROUP orders, all with guidance
-    or all without: the group always has its full size, since a product's last bits may depend on the rows' number."""
+    or all without. Products always have a group's rows, since their last bits may depend on the rows' number."""
     guided = orders[0].sampling.guidance != 1
     if len(orders) > GROUP or any((order.sampling.guidance != 1) != guided for order in orders):
         raise ValueError(f"a group is at most {GROUP} pictures, all with guidance or all without")
     count, config, device = len(orders), model.config, model.start.weight.device
-    orders = [*orders, *[orders[-1]] * (GROUP - count)]
+    drawn = 2 * count if guided else count  # rows that are looked at; products have those of a whole group
+    size = 2 * GROUP if guided else GROUP
     text_BT = torch.stack([_text(order.tokens, config.text_length) for order in orders])
+    if guided:
+        text_BT = torch.cat([text_BT, torch.full_like(text_BT, NO_TOKEN)])
+    text_BT = F.pad(text_BT, (0, 0, 0, size - drawn), value=NO_TOKEN)
     chances_BN = torch.stack([torch.rand(config.codes, generator=torch.Generator().manual_seed(order.seed))
                               for order in orders]).to(device)
     given_BN = torch.stack([_padded(order.given, config.codes, NO_TOKEN) for order in orders]).to(device)
     knobs = Knobs.of([order.sampling for order in orders], config.image_vocabulary, device)
-    if guided:
-        text_BT = torch.cat([text_BT, torch.full_like(text_BT, NO_TOKEN)])
-    caches, logits_BV = model.start_drawing(text_BT.to(device))
+    caches, logits_BV = model.start_drawing(text_BT.to(device), drawn)
     codes_BN = torch.empty_like(given_BN)
     for place in range(config.codes):
         if place:
             codes_B = codes_BN[:, place - 1]
-            logits_BV = model.draw_next(codes_B.repeat(2) if guided else codes_B, place - 1, caches)
+            codes_B = F.pad(codes_B.repeat(2) if guided else codes_B, (0, size - drawn))
+            logits_BV = model.draw_next(codes_B, place - 1, caches)
+        wanted_BV = logits_BV[:count]
         if guided:
-            with_caption_BV, without_BV = logits_BV.chunk(2)
-            logits_BV = without_BV + knobs.guidance_B1 * (with_caption_BV - without_BV)
-        chosen_B = choose(logits_BV, chances_BN[:, place], knobs)
+            without_BV = logits_BV[count:drawn]
+            wanted_BV = without_BV + knobs.guidance_B1 * (wanted_BV - without_BV)
+        chosen_B = choose(wanted_BV, chances_BN[:, place], knobs)
         codes_BN[:, place] = torch.where(given_BN[:, place] >= 0, given_BN[:, place], chosen_B)
-        yield codes_BN[:count, : place + 1]
+        yield codes_BN[:, : place + 1]
 
 
 def _text(tokens: Sequence[int], length: int) -> torch.Tensor:
