@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 
 import apache_beam as beam
@@ -14,6 +15,10 @@ from pipeline.finish import Finish, finish_fetch, read_settings
 from pipeline.ledger import KEPT, CountRows, earlier_counts, read_ledger
 from pipeline.records import Pair, Rejected
 from pipeline.units import ToUnits
+
+# One process keeps two cores busy: most of its time goes into pixels and hashes, which need no interpreter lock. The
+# start of each further process costs as much as some hundred pictures.
+CORES_OF_THREADS = 2
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -28,8 +33,9 @@ def main(arguments: list[str] | None = None) -> int:
     options.add_fetch_options(parser)
     options.add_picture_options(parser)
     options.add_rows_per_file(parser)
-    args, beam_options = options.parse(parser, arguments)
-    fetch, pictures, store = options.fetch_config(args), options.picture_config(args), options.store_config(args)
+    args, beam_options = options.parse(parser, arguments, CORES_OF_THREADS)
+    fetch = dataclasses.replace(options.fetch_config(args), one_process=options.is_one_process(beam_options))
+    pictures, store = options.picture_config(args), options.store_config(args)
     if not storage.exists(storage.join(args.pairs, "ledger.json")):
         raise UserError(f"--pairs {args.pairs}: no ledger.json there; run `pairmill select` to its end first")
     if not (pair_files := parquet.files_in(args.pairs, "pairs")):

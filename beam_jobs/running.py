@@ -21,6 +21,12 @@ from pipeline.stats import ledger_tables
 LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 
 
+def is_one_process(options: PipelineOptions) -> bool:
+    """Whether all of a job's work is done in the process that starts it."""
+    given = options.get_all_options()
+    return given.get("runner") == LOCAL_RUNNER and given["direct_running_mode"] != "multi_processing"
+
+
 def run(options: PipelineOptions, output: str, job: str, build: Callable[[beam.Pipeline], None]) -> int:
     """Builds the pipeline, runs it to its end with progress, and prints the account of rows; the exit status.
 

@@ -26,6 +26,7 @@ from pipeline.manners import (
     misses_contact,
     opt_out,
     retry_after_s,
+    shared_host,
     warn_once,
 )
 from pipeline.pictures import PictureConfig, check_beginning
@@ -34,7 +35,7 @@ from pipeline.version import VERSION
 
 MAX_REDIRECTS = 5
 BEGINNINGS = (1_024, 8_192, 65_536)  # bytes after which the header is looked at: EXIF data before it may be long
-SPOOLED_BYTES = 1 << 20  # of one body in memory; a longer one waits on disk until there is room to decode it
+SPOOLED_BYTES = 1 << 18  # of one body in memory; a longer one waits on disk until there is room to decode it
 REASONS = {403: Reason.HTTP_403, 404: Reason.HTTP_404, 408: Reason.TIMEOUT, 410: Reason.HTTP_410, 429: Reason.HTTP_429}
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # Where hosts redirect to when a picture is gone: Flickr, as met in YFCC100M, and imgur.
@@ -60,8 +61,9 @@ class FetchConfig:
     user_agent: str = f"pairmill/{VERSION} (image-caption dataset builder)"
     obey: tuple[str, ...] = OPT_OUTS  # directives of X-Robots-Tag, and TDM-Reservation
     allow_addresses: tuple[str, ...] = ()  # networks in CIDR form that are refused otherwise
-    memory_bytes: int = 400_000_000  # of pictures being decoded or waiting, in one worker process
-    shared_folder: str = ""  # by which the processes of one machine keep a host's limits together; else each alone
+    memory_bytes: int = 400_000_000  # of pictures being decoded or waiting, in one process
+    shared_folder: str = ""  # by which the workers of one machine keep a host's limits together; else each alone
+    one_process: bool = False  # those workers are threads of one process, which needs no files for that
 
 
 class Body(NamedTuple):
@@ -130,7 +132,8 @@ class Downloads:
                 warn_once(f"{host} blocks clients that name no contact: give --contact, a URL or an e-mail address",
                           self._config.shared_folder)
             limits = HostLimits(self._config.per_host_connections, self._config.per_host_rate)
-            self._gates[host] = HostGate(host, limits_for(host, limits), self._config.shared_folder)
+            shared = shared_host(host, self._config.shared_folder, self._config.one_process)
+            self._gates[host] = HostGate(host, limits_for(host, limits), shared)
         return self._gates[host]
 
     async def _hop(self, target: URL, gate: HostGate, ends_at: float) -> Body | URL:

@@ -24,6 +24,7 @@ import numpy as np
 
 from pipeline.download import Body, Downloads, FetchConfig, Size
 from pipeline.manners import MAX_BACK_OFF_S, FetchFailed, back_off_s
+from pipeline.memory import MemoryShare, memory_share
 from pipeline.pictures import Decoded, PictureConfig, PictureRejected, decode_for, usable_size
 from pipeline.records import PASSING_REASONS, Pair, Reason, Rejected, Stage, reject
 from pipeline.sources.yfcc100m import live_url
@@ -133,6 +134,7 @@ class _Engine(threading.Thread):
         super().__init__(name="fetch", daemon=True)
         self._pairs, self._config, self._pictures, self._side = pairs, config, pictures, side
         self._host_s = host_s
+        self._memory = memory_share(config.memory_bytes)
         self._begun = threading.Event()
         self._cancel: Callable[[], object] | None = None
         self.outcomes: queue.SimpleQueue[Fetched | Rejected | BaseException | None] = queue.SimpleQueue()
@@ -151,7 +153,7 @@ class _Engine(threading.Thread):
         self._begun.set()
         with concurrent.futures.ThreadPoolExecutor(DECODING_THREADS, "decode") as decoders:
             async with Downloads(self._config, self._pictures, self._host_s) as downloads:
-                self._fetcher = _Fetcher(downloads, decoders, self._config, self._pictures, self._side)
+                self._fetcher = _Fetcher(downloads, decoders, self._memory, self._config, self._pictures, self._side)
 
                 async def fetch(pair: Pair) -> None:
                     self.outcomes.put(await self._fetcher.fetch(pair))
@@ -172,6 +174,7 @@ class _Engine(threading.Thread):
             with contextlib.suppress(RuntimeError):  # the loop has ended by itself
                 self._loop.call_soon_threadsafe(self._cancel)
         self.join()
+        self._memory.give(self._memory.held)  # for outcomes that nobody has taken
 
 
 # No other place is asked after these: a mirror is no way around an opt-out, and it holds the very same picture.
@@ -181,11 +184,11 @@ FINAL_REASONS = frozenset({Reason.OPTED_OUT, Reason.ASPECT_RATIO, Reason.TOO_SMA
 class _Fetcher:
     """Pair -> picture, or the reason why not. A picture's place in the room is kept until it is released."""
 
-    def __init__(self, downloads: Downloads, decoders: concurrent.futures.Executor, config: FetchConfig,
-                 pictures: PictureConfig, side: int | None):
+    def __init__(self, downloads: Downloads, decoders: concurrent.futures.Executor, memory: MemoryShare,
+                 config: FetchConfig, pictures: PictureConfig, side: int | None):
         self._downloads, self._decoders, self._config, self._pictures = downloads, decoders, config, pictures
         self._side = side
-        self._memory = _Memory(config.memory_bytes)
+        self._memory = memory
 
     async def fetch(self, pair: Pair) -> Fetched | Rejected:
         """Tries the URL, then the fallbacks. Told is the failure that may pass, since a later run tries all of them
@@ -222,7 +225,7 @@ class _Fetcher:
             taken = await self._memory.take(body.length + size[0] * size[1] * DECODING_BYTES)
             data, picture, sha256 = await loop.run_in_executor(self._decoders, _decode, body.file, pair, self._pictures,
                                                                self._side)
-            kept = self._memory.parts(len(data) + picture.rgb_HWC.nbytes)
+            kept = self._memory.at_most(len(data) + picture.rgb_HWC.nbytes)
             return Fetched(pair, data, picture.rgb_HWC, sha256, (picture.width, picture.height))
         finally:
             body.file.close()
@@ -231,7 +234,7 @@ class _Fetcher:
                 self._downloads.room.release()
 
     def release(self, picture: Fetched) -> None:
-        self._memory.give(self._memory.parts(len(picture.data) + picture.rgb_HWC.nbytes))
+        self._memory.give(self._memory.at_most(len(picture.data) + picture.rgb_HWC.nbytes))
         self._downloads.room.release()
 
     async def all_released(self) -> None:
@@ -246,27 +249,3 @@ def _decode(file: BinaryIO, pair: Pair, pictures: PictureConfig, side: int | Non
     if pair.expected_sha256 and sha256 != pair.expected_sha256.lower():
         raise PictureRejected(Reason.HASH_MISMATCH, f"sha256 {sha256}")
     return data, decode_for(data, pictures, side), sha256
-
-
-class _Memory:
-    """Memory in parts of a MiB. A picture that wants more than all of it gets all of it."""
-
-    def __init__(self, length: int):
-        self._all = max(1, length >> 20)
-        self._free = asyncio.Semaphore(self._all)
-        self._turn = asyncio.Lock()
-
-    def parts(self, length: int) -> int:
-        return min(self._all, 1 + (length >> 20))
-
-    async def take(self, length: int) -> int:
-        """Returns how many parts were taken, which are to be given back."""
-        parts = self.parts(length)
-        async with self._turn:  # one at a time: two that have half each would wait for each other
-            for _ in range(parts):
-                await self._free.acquire()
-        return parts
-
-    def give(self, parts: int) -> None:
-        for _ in range(parts):
-            self._free.release()

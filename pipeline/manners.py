@@ -15,6 +15,7 @@ import shutil
 import struct
 import sys
 import tempfile
+import threading
 import time
 import zlib
 from collections.abc import AsyncIterator, Callable, Collection
@@ -122,16 +123,16 @@ def back_off_s(attempt: int) -> float:
 
 
 class HostGate:
-    """A host's limits, kept in this process and, given a shared folder, by all processes that share it.
+    """A host's limits, kept by one event loop and, given what it shares with others, by all of those together.
 
     Closed once the host does not answer any more or asks for a long rest: what is left to fetch from it then fails at
     once, and a later run tries it again.
     """
 
-    def __init__(self, host: str, limits: HostLimits, shared_folder: str):
+    def __init__(self, host: str, limits: HostLimits, shared: _SharedHost | None = None):
         self._host, self._limits = host, limits
         self._slots = asyncio.Semaphore(limits.connections)
-        self._shared = _SharedHost(shared_folder, host) if shared_folder else None
+        self._shared = shared
         self._clock = self._shared or _Clock()
         self._failures = 0  # in a row
         self._closed: tuple[Reason, str] | None = None
@@ -203,7 +204,31 @@ class _Clock:
         return before
 
 
-class _SharedHost:
+class _ThreadsHost:
+    """Slots and clock of one host for the event loops of one process."""
+
+    def __init__(self) -> None:
+        self._clock, self._lock, self._taken = _Clock(), threading.Lock(), 0
+
+    def take_slot(self, slots: int, held: contextlib.ExitStack) -> bool:
+        """Takes one of the host's slots until `held` is closed; False if there is none left."""
+        with self._lock:
+            if self._taken >= slots:
+                return False
+            self._taken += 1
+        held.callback(self._leave_slot)
+        return True
+
+    def _leave_slot(self) -> None:
+        with self._lock:
+            self._taken -= 1
+
+    def move(self, change: Callable[[float], float]) -> float:
+        with self._lock:
+            return self._clock.move(change)
+
+
+class _FilesHost:
     """Slots and clock of one host as locked files: the kernel frees what a killed process held."""
 
     def __init__(self, folder: str, host: str):
@@ -212,7 +237,6 @@ class _SharedHost:
         self._mine: set[int] = set()
 
     def take_slot(self, slots: int, held: contextlib.ExitStack) -> bool:
-        """Takes one of the host's slots until `held` is closed; False if there is none left."""
         for number in range(slots):
             if number in self._mine:
                 continue
@@ -241,6 +265,17 @@ class _SharedHost:
 
     def _open(self, name: str) -> int:
         return os.open(f"{self._path}.{name}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+_SharedHost = _ThreadsHost | _FilesHost
+_threads_hosts: dict[tuple[str, str], _ThreadsHost] = {}
+
+
+def shared_host(host: str, folder: str, one_process: bool) -> _SharedHost | None:
+    """What the workers that name the same folder share of a host; None without a folder."""
+    if not folder:
+        return None
+    return _threads_hosts.setdefault((folder, host), _ThreadsHost()) if one_process else _FilesHost(folder, host)
 
 
 @functools.cache
