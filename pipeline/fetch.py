@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from pipeline.download import Body, Downloads, FetchConfig, Size
+from pipeline.download import Body, Downloads, FetchConfig, Size, is_placeholder_file
 from pipeline.manners import MAX_BACK_OFF_S, FetchFailed, back_off_s
 from pipeline.memory import MemoryShare, memory_share
 from pipeline.pictures import Decoded, PictureConfig, PictureRejected, decode_for, usable_size
@@ -245,6 +245,8 @@ class _Fetcher:
 def _decode(file: BinaryIO, pair: Pair, pictures: PictureConfig, side: int | None) -> tuple[bytes, Decoded, str]:
     file.seek(0)
     data = file.read()
+    if is_placeholder_file(data):
+        raise PictureRejected(Reason.PLACEHOLDER, "known by its hash")
     sha256 = hashlib.sha256(data).hexdigest()
     if pair.expected_sha256 and sha256 != pair.expected_sha256.lower():
         raise PictureRejected(Reason.HASH_MISMATCH, f"sha256 {sha256}")

@@ -11,7 +11,17 @@ import zlib
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from made_pictures import JPEG_START, animated_gif, gzip_bomb, jpeg, large_jpeg, png_of, rotated_jpeg, text_bomb
+from made_pictures import (
+    JPEG_START,
+    animated_gif,
+    gone_jpeg,
+    gzip_bomb,
+    jpeg,
+    large_jpeg,
+    png_of,
+    rotated_jpeg,
+    text_bomb,
+)
 
 if TYPE_CHECKING:
     from hostile_server import HostileServer
@@ -347,6 +357,12 @@ async def no_http(answer: Answer) -> None:
 @handler
 async def placeholder(answer: Answer) -> None:
     await answer.whole(b"", "302 Found", Location="/photo_unavailable_l.png")
+
+
+@handler
+async def same_placeholder(answer: Answer) -> None:
+    """The picture that stands for all that are gone, under their own names."""
+    await answer.whole(gone_jpeg())
 
 
 @handler

@@ -36,6 +36,11 @@ def large_jpeg(width: int, height: int) -> bytes:
     return encoded(Image.new("RGB", (width, height), "teal"), "JPEG")
 
 
+def gone_jpeg() -> bytes:
+    """A small file with which a host may answer for every picture that it does not have any more."""
+    return encoded(Image.new("RGB", (160, 100), "grey"), "JPEG")
+
+
 def rotated_jpeg() -> bytes:
     """Stored at 200 x 150 px; to be turned a quarter."""
     exif = Image.Exif()
