@@ -18,7 +18,7 @@ import torch
 from benchmarks.train import CONFIGS, VOCABULARIES, make_peer
 from models.generate import GROUP, Order, default_device, draw
 from models.transformer import SIZES, Transformer, TransformerConfig
-from pipeline.stats import table
+from pipeline.table import table
 
 PROMPT = [1, 2, 3]
 
@@ -68,6 +68,7 @@ def main() -> None:
             torch.set_num_threads(threads)
             alone_s = min(alone_s, ours(config, 1, device))
             group_s = min(group_s, ours(config, GROUP, device))
+        print(f"{name}: {alone_s:.2f} s alone, {group_s / GROUP:.2f} s of {GROUP} together", flush=True)
         peer_s = None
         torch.set_num_threads(args.threads)
         try:

@@ -41,7 +41,7 @@ from models.dataset import ImageTokenizerInfo, Manifest, Shard, pack_sample, rea
 from models.stream import Stream
 from models.text_tokenizer import BUNDLED, TextTokenizer
 from models.transformer import NO_TOKEN
-from pipeline.stats import table
+from pipeline.table import table
 
 BATCH, TOKENS, CODES = 256, 256, 1024
 WORDS, SHARD_PAIRS, MANY_SHARDS = 11, 5_000, 10_000

@@ -19,7 +19,7 @@ import torch
 from models.generate import GROUP, Order, draw
 from models.train import autocast, default_precision, make_optimiser
 from models.transformer import NO_TOKEN, SIZES, Transformer, TransformerConfig
-from pipeline.stats import table
+from pipeline.table import table
 
 VOCABULARIES = (16384, 8192)  # the paper's
 CAPTION_TOKENS = 16

@@ -13,7 +13,8 @@ import pyarrow as pa
 
 from models.dataset import Manifest, read_manifest
 from models.errors import UserError
-from pipeline.stats import read_index, samples, table
+from pipeline.stats import read_index, samples
+from pipeline.table import table
 
 EXAMPLES = 5  # keys shown of each kind
 FIELDS = ("caption", "source", "url", "licence", "split", "width", "height", "sha256")

@@ -6,7 +6,7 @@ import argparse
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ from models import dataset
 from models.dataset import Manifest, Shard, read_manifest
 from models.errors import UserError
 from pipeline.parquet import INDEX
+from pipeline.table import table
 
 TOLD = ["split", "source", "licence", "sha256", "phash", "caption"]  # columns of the index
 QUANTILES = {"min": 0, "p5": 5, "median": 50, "p95": 95, "max": 100}
@@ -179,17 +180,6 @@ def rejects_by_reason(ledger: dict[str, Any]) -> dict[str, dict[str, int]]:
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------
-
-
-def table(header: list[str], rows: Iterable[Iterable[Any]]) -> str:
-    """Columns under a header; numbers stand to the right."""
-    rows = [list(row) for row in rows]
-    cells = [header, *([f"{cell:,}" if isinstance(cell, int | float) else str(cell) for cell in row] for row in rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
-    right = [bool(rows) and all(isinstance(row[i], int | float) for row in rows) for i in range(len(header))]
-    lines = ["  ".join(cell.rjust(width) if is_right else cell.ljust(width)
-                       for cell, width, is_right in zip(row, widths, right, strict=True)).rstrip() for row in cells]
-    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
 
 
 def ledger_tables(ledger: dict[str, Any]) -> str:

@@ -1,0 +1,17 @@
+"""Tables for the screen. Imports nothing, so that a benchmark in a peer's environment can print one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+
+def table(header: list[str], rows: Iterable[Iterable[Any]]) -> str:
+    """Columns under a header; numbers stand to the right."""
+    rows = [list(row) for row in rows]
+    cells = [header, *([f"{cell:,}" if isinstance(cell, int | float) else str(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    right = [bool(rows) and all(isinstance(row[i], int | float) for row in rows) for i in range(len(header))]
+    lines = ["  ".join(cell.rjust(width) if is_right else cell.ljust(width)
+                       for cell, width, is_right in zip(row, widths, right, strict=True)).rstrip() for row in cells]
+    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
