@@ -7,9 +7,8 @@ from collections.abc import Iterable
 from urllib.parse import quote, urlsplit
 
 import numpy as np
-import pyarrow as pa
 
-from pipeline.records import Pair, Reason, Record
+from pipeline.records import Pair, Record
 from pipeline.sources import RANK
 
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
@@ -47,30 +46,15 @@ def first_of(pairs: Iterable[Pair | Record]) -> Pair | Record:
     return min(pairs, key=lambda pair: (RANK[pair.source], pair.file, pair.row, pair.key))
 
 
-def keep_first_of_url(rows: pa.Table) -> pa.Table:
-    """Of the pairs (rows of `spill.ROWS`) with one URL, the first as `first_of` has it stays; the others get a reason
-    and the key of the one that stays. In the order of source, file and row."""
-    source, file = (rows[name].to_pylist() for name in ("source", "file"))
-    file_rank = {name: rank for rank, name in enumerate(sorted(set(file)))}
-    source_rank = {name: rank for rank, name in enumerate(sorted(set(source)))}
-    key = np.array(rows["key"].to_pylist(), dtype="S32")
-    row, files = rows["row"].to_numpy(), np.array([file_rank[name] for name in file], np.int64)
-    by_rank = np.array([RANK[name] for name in source], np.int64)
-    high, low = rows["high"].to_numpy(), rows["low"].to_numpy()
-
-    pairs = np.flatnonzero(np.array([not reason for reason in rows["reason"].to_pylist()], bool))
-    order = pairs[np.lexsort([column[pairs] for column in (key, row, files, by_rank, low, high)])]
-    repeated = np.zeros(len(order), bool)
-    repeated[1:] = (high[order][1:] == high[order][:-1]) & (low[order][1:] == low[order][:-1])
-    kept = order[np.maximum.accumulate(np.where(repeated, 0, np.arange(len(order))))] if len(order) else order
-
-    reasons, details = rows["reason"].to_pylist(), rows["detail"].to_pylist()
-    for place, first in zip(order[repeated].tolist(), kept[repeated].tolist(), strict=True):
-        reasons[place], details[place] = Reason.DUPLICATE_URL.value, f"kept {key[first].decode()}"
-    rows = rows.set_column(rows.schema.get_field_index("reason"), "reason", pa.array(reasons, pa.string()))
-    rows = rows.set_column(rows.schema.get_field_index("detail"), "detail", pa.array(details, pa.string()))
-    by_name = np.array([source_rank[name] for name in source], np.int64)
-    return rows.take(np.lexsort((key, row, files, by_name)))
+def first_of_url(pairs: np.ndarray, high: np.ndarray, low: np.ndarray, ranks: tuple[np.ndarray, ...]) -> np.ndarray:
+    """For each row the one that stays of its URL: the first by `ranks` (what `first_of` goes by, as arrays) of the
+    `pairs` (numbers of rows) with the same 128 bits; a row that is no pair has itself."""
+    stays = np.arange(len(high))
+    order = pairs[np.lexsort([column[pairs] for column in (*reversed(ranks), low, high)])]
+    new = np.ones(len(order), bool)
+    new[1:] = (high[order][1:] != high[order][:-1]) | (low[order][1:] != low[order][:-1])
+    stays[order] = order[np.maximum.accumulate(np.where(new, np.arange(len(order)), 0))]
+    return stays
 
 
 def _normalised_escapes(text: str) -> str:

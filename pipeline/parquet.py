@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import apache_beam as beam
 import pyarrow as pa
@@ -14,7 +14,8 @@ from apache_beam.coders import RowCoder, registry
 
 from pipeline import storage
 
-ROWS_PER_FILE = 500_000  # about 100 MB of pairs; a group of a shuffle must fit into a worker's memory
+ROWS_PER_FILE = 500_000  # about 50 MB of pairs; a group of a shuffle must fit into a worker's memory
+GROUP_ROWS = 1 << 16  # of a row group: what a writer holds in memory
 
 _size = ("width", pa.int32()), ("height", pa.int32())
 _origin = ("source", pa.string()), ("file", pa.string()), ("row", pa.int64()), ("url", pa.string())
@@ -46,6 +47,51 @@ class WrittenFile(NamedTuple):
 registry.register_coder(WrittenFile, RowCoder)
 
 
+class FileWriter:
+    """Writes a Parquet file table by table; the same bytes as `file_bytes` of all of them, however they are cut."""
+
+    def __init__(self, file: BinaryIO, schema: pa.Schema):
+        self._sink = _Digest(file)
+        self._writer = pq.ParquetWriter(self._sink, schema, compression="zstd")
+        self._waiting, self._groups = schema.empty_table(), 0
+
+    def write(self, table: pa.Table) -> None:
+        self._waiting = pa.concat_tables([self._waiting, table])
+        while len(self._waiting) >= GROUP_ROWS:
+            self._write_group(self._waiting.slice(0, GROUP_ROWS))
+            self._waiting = self._waiting.slice(GROUP_ROWS)
+
+    def close(self, name: str) -> WrittenFile:
+        """Ends the file, which the output knows by this name."""
+        if len(self._waiting) or not self._groups:
+            self._write_group(self._waiting)
+        self._writer.close()
+        return WrittenFile(name, self._sink.bytes, self._sink.sha256.hexdigest())
+
+    def _write_group(self, table: pa.Table) -> None:
+        self._writer.write_table(table.combine_chunks())  # pages end where chunks end
+        self._groups += 1
+
+
+class _Digest(io.RawIOBase):
+    """Passes on what is written, and knows its length and its hash."""
+
+    def __init__(self, file: BinaryIO):
+        self._file, self.bytes, self.sha256 = file, 0, hashlib.sha256()
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self.bytes
+
+    def write(self, data: bytes) -> int:
+        self._file.write(data)
+        self.sha256.update(data)
+        self.bytes += len(data)
+        return len(data)
+
+
 def write_file(output: str, name: str, data: bytes) -> WrittenFile:
     storage.write_whole(storage.join(output, *name.split("/")), data)
     return WrittenFile(name, len(data), hashlib.sha256(data).hexdigest())
@@ -65,7 +111,7 @@ def table_bytes(rows: Iterable[NamedTuple | dict], schema: pa.Schema) -> bytes:
 def file_bytes(table: pa.Table) -> bytes:
     """A Parquet file of a table; the same bytes however the table came together."""
     buffer = io.BytesIO()
-    pq.write_table(table.combine_chunks(), buffer, compression="zstd")
+    pq.write_table(table.combine_chunks(), buffer, compression="zstd", row_group_size=GROUP_ROWS)
     return buffer.getvalue()
 
 

@@ -4,11 +4,11 @@
 
 from __future__ import annotations
 
-import collections
+import contextlib
 import dataclasses
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import apache_beam as beam
@@ -17,13 +17,13 @@ import pyarrow as pa
 from apache_beam.coders import RowCoder, registry
 
 from pipeline import parquet, storage
-from pipeline.dedup import keep_first_of_url
 from pipeline.filters import SelectConfig, judge
 from pipeline.ledger import KEPT, READ, Count
+from pipeline.outcomes import Outcomes, outcomes_of
 from pipeline.parquet import WrittenFile
 from pipeline.records import Pair, Rejected, Stage
 from pipeline.sources import LineCount, Piece, SourceSettings, cc12m, count_lines, lines_before, rows_of, wit
-from pipeline.spill import BINS, Spill, read_range, write_spills
+from pipeline.spill import BINS, Spill, write_spills
 from pipeline.units import WORK_FOLDER
 
 FOLDER = f"{WORK_FOLDER}/rows"
@@ -125,11 +125,10 @@ def plan_parts(rows: int, rows_per_file: int) -> list[Part]:
     return [Part(number, of) for number in range(of)]
 
 
-def outcome_of(part: Part, accounts: Iterable[Account], output: str) -> pa.Table:
-    """The rows of a part, of each URL only the first without a reason; in the order of source, file and row."""
+def outcomes_of_part(part: Part, accounts: Iterable[Account], output: str) -> Outcomes:
+    """What becomes of the rows of a part."""
     bins = [BINS * number // part.of for number in (part.number, part.number + 1)]
-    spills = [spill for account in accounts for spill in account.spills]
-    return keep_first_of_url(read_range(output, spills, *bins))
+    return outcomes_of(output, [spill for account in accounts for spill in account.spills], *bins)
 
 
 class WriteSelected(beam.PTransform):
@@ -151,28 +150,32 @@ class _WritePart(beam.DoFn):
         self._output, self._dry_run = output, dry_run
 
     def process(self, part: Part, accounts: list[Account]):
-        table = outcome_of(part, accounts, self._output)
-        for count in counts_of(table):
+        outcomes = outcomes_of_part(part, accounts, self._output)
+        for count in counts_of(outcomes):
             yield beam.pvalue.TaggedOutput(WriteSelected.COUNTS, count)
         if not self._dry_run:
-            yield from write_part(part, table, self._output)
+            yield from write_part(part, outcomes, self._output)
 
 
-def write_part(part: Part, table: pa.Table, output: str) -> Iterator[WrittenFile]:
-    is_pair = pa.compute.equal(table["reason"], "")
-    for folder, schema, rows in (("pairs", parquet.PAIRS, table.filter(is_pair)),
-                                 ("rejects", parquet.REJECTS, table.filter(pa.compute.invert(is_pair)))):
-        if folder == "rejects":
-            rows = rows.append_column("stage", pa.array([Stage.SELECT.value] * len(rows), pa.string()))
-        name = f"{folder}/{part.number:05d}-of-{part.of:05d}.parquet"
-        yield parquet.write_file(output, name, parquet.file_bytes(rows.select(schema.names).cast(schema)))
+def write_part(part: Part, outcomes: Outcomes, output: str) -> list[WrittenFile]:
+    names = [f"{folder}/{part.number:05d}-of-{part.of:05d}.parquet" for folder in ("pairs", "rejects")]
+    with contextlib.ExitStack() as stack:
+        pairs, rejects = (parquet.FileWriter(stack.enter_context(
+            storage.whole_file(storage.join(output, *name.split("/")))), schema)
+            for name, schema in zip(names, (parquet.PAIRS, parquet.REJECTS), strict=True))
+        for table in outcomes.tables(output):
+            is_pair = pa.compute.equal(table["reason"], "")
+            pairs.write(table.filter(is_pair).select(parquet.PAIRS.names))
+            gone = table.filter(pa.compute.invert(is_pair))
+            stage = pa.array([Stage.SELECT.value] * len(gone), pa.string())
+            rejects.write(gone.append_column("stage", stage).select(parquet.REJECTS.names))
+        return [writer.close(name) for writer, name in zip((pairs, rejects), names, strict=True)]
 
 
-def counts_of(table: pa.Table) -> list[Count]:
+def counts_of(outcomes: Outcomes) -> list[Count]:
     """The ledger's counts of kept and rejected rows."""
-    counts = collections.Counter(zip(table["source"].to_pylist(), table["reason"].to_pylist(), strict=True))
     return [((source, Stage.SELECT.value, reason) if reason else (source, KEPT, ""), number)
-            for (source, reason), number in sorted(counts.items())]
+            for (source, reason), number in sorted(outcomes.counts.items())]
 
 
 def read_count(account: Account) -> Count:
@@ -198,13 +201,13 @@ class _RowsOfPart(beam.DoFn):
         self._output = output
 
     def process(self, part: Part, accounts: list[Account]):
-        for batch in outcome_of(part, accounts, self._output).to_batches(max_chunksize=10_000):
-            for row in batch.to_pylist():
-                if row["reason"]:
-                    yield beam.pvalue.TaggedOutput(SelectedRows.REJECTED, Rejected(
-                        stage=Stage.SELECT.value, **{name: row[name] for name in _REJECT_FIELDS}))
-                else:
-                    yield Pair(**{name: row[name] for name in Pair._fields})
+        tables = outcomes_of_part(part, accounts, self._output).tables(self._output)
+        for row in (row for table in tables for batch in table.to_batches(10_000) for row in batch.to_pylist()):
+            if row["reason"]:
+                yield beam.pvalue.TaggedOutput(SelectedRows.REJECTED, Rejected(
+                    stage=Stage.SELECT.value, **{name: row[name] for name in _REJECT_FIELDS}))
+            else:
+                yield Pair(**{name: row[name] for name in Pair._fields})
 
 
 _REJECT_FIELDS = [name for name in Rejected._fields if name != "stage"]

@@ -1,14 +1,15 @@
 """Judged rows on disk, between the two halves of select.
 
-The first half reads pieces of the sources and leaves their rows in files sorted by a hash of the URL. The second takes
-one range of hashes out of all of them: every row of one URL is there, so that duplicates are found without a shuffle,
-and no process holds more than its own range. What Beam moves are the names of files."""
+The first half reads pieces of the sources and leaves their rows in files sorted by a hash of the URL. The second
+(`outcomes.py`) takes one range of hashes out of all of them: every row of one URL is there, so that duplicates are
+found without a shuffle. What Beam moves are the names of files."""
 
 from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable, Iterator
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -25,8 +26,8 @@ from pipeline.units import WORK_FOLDER
 BINS = 1024
 """Ranges of hashes that can be told apart: so many files are the most that the second half writes."""
 BATCH_ROWS = 2048
-SPILL_ROWS = 50_000
-"""Rows that the first half holds in memory: about 100 MB with what Python adds."""
+SPILL_BATCHES = 64
+"""Batches that the first half holds in memory, about 50 MB; more than `RANGE_BYTES` of most lists."""
 
 ROWS = pa.schema([
     *PAIRS, ("reason", pa.string()), ("detail", pa.string()), ("high", pa.uint64()), ("low", pa.uint64()),
@@ -42,7 +43,17 @@ class Spill(NamedTuple):
 
     @property
     def rows(self) -> int:
-        return int(np.frombuffer(self.cuts, "<u4")[-1])
+        return self.rows_of(0, BINS)
+
+    def rows_of(self, first_bin: int, stop_bin: int) -> int:
+        """How many rows a range of bins has here."""
+        first, stop = self.range_of(first_bin, stop_bin)
+        return stop - first
+
+    def range_of(self, first_bin: int, stop_bin: int) -> tuple[int, int]:
+        """The rows of a range of bins, as numbers from 0."""
+        cuts = np.frombuffer(self.cuts, "<u4")
+        return int(cuts[first_bin]), int(cuts[stop_bin])
 
 
 registry.register_coder(Spill, RowCoder)
@@ -50,32 +61,26 @@ registry.register_coder(Spill, RowCoder)
 
 def write_spills(output: str, name: str, outcomes: Iterable[Pair | Rejected]) -> Iterator[Spill]:
     """The rows of one piece, in as many files as memory asks for."""
-    rows: list[tuple] = []
-    number = 0
-    for outcome in outcomes:
-        rows.append(_row(outcome))
-        if len(rows) == SPILL_ROWS:
-            yield _write_spill(output, f"{name}-{number:05d}", rows)
-            rows, number = [], number + 1
-    if rows:
-        yield _write_spill(output, f"{name}-{number:05d}", rows)
+    rows = map(_row, outcomes)
+    batches = (_batch(some) for some in iter(lambda: list(itertools.islice(rows, BATCH_ROWS)), []))
+    for number in itertools.count():
+        if not (some := list(itertools.islice(batches, SPILL_BATCHES))):
+            return
+        yield _write_spill(output, f"{name}-{number:05d}", pa.Table.from_batches(some))
 
 
-def read_range(output: str, spills: Iterable[Spill], first_bin: int, stop_bin: int) -> pa.Table:
-    """The rows of a range of bins, from all of the files."""
-    tables = [ROWS.empty_table()]
-    for spill in spills:
-        cuts = np.frombuffer(spill.cuts, "<u4")
-        first, stop = int(cuts[first_bin]), int(cuts[stop_bin])
-        if first == stop:
-            continue
-        with storage.open_read(storage.join(output, *spill.path.split("/"))) as file:
-            reader = pa.ipc.open_file(file)
-            begin = first // BATCH_ROWS
-            batches = [reader.get_batch(number) for number in range(begin, (stop - 1) // BATCH_ROWS + 1)]
-        table = pa.Table.from_batches(batches, ROWS)
-        tables.append(table.slice(first - begin * BATCH_ROWS, stop - first))
-    return pa.concat_tables(tables)
+def read_spill(
+    output: str, spill: Spill, first_bin: int, stop_bin: int, columns: Sequence[str] = ROWS.names
+) -> pa.Table:
+    """The rows of a range of bins."""
+    first, stop = spill.range_of(first_bin, stop_bin)
+    fields = sorted(ROWS.get_field_index(name) for name in columns)
+    with storage.open_read(storage.join(output, *spill.path.split("/"))) as file:
+        reader = pa.ipc.open_file(file, options=pa.ipc.IpcReadOptions(included_fields=fields))
+        begin = first // BATCH_ROWS
+        batches = [reader.get_batch(number) for number in range(begin, -(-stop // BATCH_ROWS))]
+    table = pa.Table.from_batches(batches, pa.schema([ROWS.field(number) for number in fields]))
+    return table.slice(first - begin * BATCH_ROWS, stop - first)
 
 
 def _row(outcome: Pair | Rejected) -> tuple:
@@ -92,16 +97,20 @@ def _digest(text: str) -> tuple[int, int]:
     return int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:], "big")
 
 
-def _write_spill(output: str, name: str, rows: list[tuple]) -> Spill:
-    columns = [pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), ROWS, strict=True)]
-    table = pa.table(columns, schema=ROWS)
+def _batch(rows: list[tuple]) -> pa.RecordBatch:
+    columns = zip(zip(*rows, strict=True), ROWS, strict=True)
+    return pa.record_batch([pa.array(column, field.type) for column, field in columns], ROWS)
+
+
+def _write_spill(output: str, name: str, table: pa.Table) -> Spill:
     high = table["high"].to_numpy()
     order = np.argsort(high, kind="stable")
     edges = np.arange(BINS, dtype=np.uint64) * np.uint64(2**64 // BINS)
-    cuts = np.append(np.searchsorted(high[order], edges), len(rows)).astype("<u4")
+    cuts = np.append(np.searchsorted(high[order], edges), len(table)).astype("<u4")
     buffer = io.BytesIO()
     with pa.ipc.new_file(buffer, ROWS, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
-        writer.write_table(table.take(order).combine_chunks(), BATCH_ROWS)
+        for begin in range(0, len(table), BATCH_ROWS):
+            writer.write_table(table.take(order[begin : begin + BATCH_ROWS]).combine_chunks())
     path = f"{WORK_FOLDER}/rows/{name}.arrow"
-    storage.write_whole(storage.join(output, *path.split("/")), buffer.getvalue())
+    storage.write_whole(storage.join(output, *path.split("/")), buffer.getbuffer())
     return Spill(path, cuts.tobytes())

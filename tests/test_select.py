@@ -7,6 +7,7 @@ import collections
 import json
 import random
 import re
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -16,7 +17,7 @@ from models.errors import UserError
 from pipeline import dedup, report, spill
 from pipeline.filters import SelectConfig
 from pipeline.records import Pair, Rejected
-from pipeline.select_stage import Account, Part, outcome_of, plan_parts, read_piece
+from pipeline.select_stage import Account, Part, outcomes_of_part, plan_parts, read_piece
 from pipeline.sources import DEFAULTS, Piece, yfcc100m
 from tests.conftest import ROOT, files_of
 
@@ -107,8 +108,16 @@ def account_again(tmp_path) -> Account:
     return read_piece((0, Piece("cc3m", f"{tmp_path}/cc3m-0.tsv")), [], SelectConfig(), DEFAULTS, str(tmp_path))
 
 
+def rows_of_part(part: Part, accounts: list[Account], output: Path) -> list[dict]:
+    outcomes = outcomes_of_part(part, accounts, str(output))
+    rows = [row for table in outcomes.tables(str(output)) for row in table.to_pylist()]
+    assert collections.Counter((row["source"], row["reason"]) for row in rows) == outcomes.counts
+    return rows
+
+
 def test_the_parts_hold_every_row_once_whatever_their_number(tmp_path, monkeypatch):
-    monkeypatch.setattr(spill, "SPILL_ROWS", 300)
+    monkeypatch.setattr(spill, "BATCH_ROWS", 100)
+    monkeypatch.setattr(spill, "SPILL_BATCHES", 3)
     draw = random.Random(0)
     accounts = [account(tmp_path, b"".join(
         b"a brown dog on the beach number %d\thttp%s://a.example/%d.jpg\n" % (n, draw.choice([b"", b"s"]),
@@ -118,7 +127,7 @@ def test_the_parts_hold_every_row_once_whatever_their_number(tmp_path, monkeypat
 
     def rows(parts):
         return sorted(tuple(row.values()) for part in parts
-                      for row in outcome_of(part, accounts, str(tmp_path)).to_pylist())
+                      for row in rows_of_part(part, accounts, tmp_path))
 
     whole = rows([Part(0, 1)])
     kept = [row for row in whole if not row[-4]]
@@ -130,7 +139,7 @@ def test_the_parts_hold_every_row_once_whatever_their_number(tmp_path, monkeypat
 def test_duplicates_are_the_ones_that_first_of_leaves(tmp_path):
     made = account(tmp_path, b"".join(b"a brown dog on the beach %d\thttp://a.example/%d.jpg\n" % (n, n % 7)
                                       for n in range(50)))
-    table = outcome_of(Part(0, 1), [made], str(tmp_path)).to_pylist()
+    table = rows_of_part(Part(0, 1), [made], tmp_path)
     pairs = [Pair(**{name: row[name] for name in Pair._fields}) for row in table]
     first = {dedup.first_of([pair for pair in pairs if pair.url == url]).key for url in {pair.url for pair in pairs}}
     assert {row["key"] for row in table if not row["reason"]} == first

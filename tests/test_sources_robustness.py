@@ -18,7 +18,7 @@ import pytest
 from beam_jobs import select_pairs
 from pipeline.filters import SelectConfig, judge
 from pipeline.records import Candidate, Pair, Reason, Rejected
-from pipeline.select_stage import Part, outcome_of, read_piece
+from pipeline.select_stage import Part, outcomes_of_part, read_piece
 from pipeline.sources import DEFAULTS, SOURCES, Piece, pieces, rows_of, wit
 from pipeline.sources.tables import MAX_ROW_BYTES
 
@@ -258,8 +258,9 @@ def test_every_mutated_row_is_kept_or_rejected_with_a_reason(tmp_path, source, e
             assert found.url in intact or not isinstance(judge(found, config), Pair)
 
     account = read_piece((0, piece), [], config, DEFAULTS, str(tmp_path / "out"))
-    table = outcome_of(Part(0, 1), [account], str(tmp_path / "out"))
-    counts = collections.Counter(table["reason"].to_pylist())
+    counts = collections.Counter()
+    for (_, reason), rows in outcomes_of_part(Part(0, 1), [account], str(tmp_path / "out")).counts.items():
+        counts[reason] += rows
     assert account.rows == len(read) == sum(counts.values()) and counts.keys() <= REASONS | {""}
     assert counts[""] + counts["duplicate_url"] == sum(isinstance(row, Pair) for row in read)
 
