@@ -3,6 +3,7 @@ licence, what camera software writes by itself. `covered_words` says how much of
 
 from __future__ import annotations
 
+import functools
 import re
 
 _MONTH = (
@@ -193,14 +194,25 @@ MAX_CHARACTERS = 2000
 """Of a longer caption only the beginning is judged."""
 
 
+def is_possible(caption: str) -> bool:
+    """False for most captions: none of their words can lie in boilerplate."""
+    return bool(_hinted(caption[:MAX_CHARACTERS]))
+
+
 def covered_words(caption: str) -> tuple[int, int]:
     """How many of a caption's words lie in boilerplate, and how many there are."""
     caption = caption[:MAX_CHARACTERS]
-    folded = caption.lower().translate(_DIGITS)
     covered = caption
-    for number in sorted({number for hint, number in _HINTS if hint in folded}):
+    for number in _hinted(caption):
         covered = _PATTERNS[number][1].sub(lambda match: _COVER * len(match[0]), covered)
     if covered == caption:
         return 0, len(_WORD.findall(caption))
     words = [match.span() for match in _WORD.finditer(caption)]
     return sum(1 for start, end in words if covered.count(_COVER, start, end) * 2 > end - start), len(words)
+
+
+@functools.lru_cache(maxsize=1)  # asked for the same caption twice in a row
+def _hinted(caption: str) -> list[int]:
+    """The numbers of the patterns that a caption may hold."""
+    folded = caption.lower().translate(_DIGITS)
+    return sorted({number for hint, number in _HINTS if hint in folded})

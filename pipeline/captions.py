@@ -99,6 +99,8 @@ def has_url(text: str) -> bool:
 
 def undo_tokenised_spacing(text: str) -> str:
     """The usual spacing of a caption whose tokens were set apart: `it does n't rain .` -> `it doesn't rain.`"""
+    if _ONLY_STOPS.fullmatch(text):
+        return text.replace(" ,", ",").replace(" .", ".")
     return _until_settled(_join_once, text)
 
 
@@ -120,6 +122,8 @@ def _until_settled(step: Callable[[str], str], text: str) -> str:
     return text
 
 
+# Words, commas and a full stop at the end: most captions, and nothing but these two are apart
+_ONLY_STOPS = re.compile(r"[A-Za-z0-9]+(?: ,)?(?: [A-Za-z0-9]+(?: ,)?)*(?: \.)?")
 _SET_APART = re.compile(r"\s(?:[^\w\s]|[nN]'[tT])|[(\[{$£€#]\s|``|''")
 # Each with what a text must hold for it to apply.
 _UNDO = [

@@ -11,6 +11,8 @@ import numpy as np
 from pipeline.records import Pair, Record
 from pipeline.sources import RANK
 
+# As it stands already the name: most URLs
+_PLAIN_URL = re.compile(r"https?://([a-z0-9.-]*[a-z0-9-])(/[A-Za-z0-9._~/+=,-]*)")
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _FLICKR_FARM = re.compile(r"(?:farm\d+|live|static)\.(?:staticflickr|static\.flickr|flickr)\.com")
@@ -22,6 +24,8 @@ def normalised_url(url: str) -> str:
     """One name for the spellings of a URL: host in lower case; without scheme, default port and fragment; escapes only
     where they are needed (RFC 3986, 6.2.2). The query stays, because it may choose the picture. Flickr's hosts
     (`farm8.`, `live.`, `c2.`) are one: they serve the same path; a thumbnail of Wikimedia's is its original."""
+    if (plain := _PLAIN_URL.fullmatch(url)) and "flickr" not in url and plain[1] != "upload.wikimedia.org":
+        return plain[1] + plain[2]
     try:
         parts = urlsplit(url.strip())
         host, port = (parts.hostname or "").rstrip("."), parts.port

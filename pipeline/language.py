@@ -91,6 +91,8 @@ def normalised(caption: str) -> str:
     """The caption as running text: a file name's words apart, TITLES AND Capitals In Lower Case."""
     if " " not in caption:
         caption = _CAMEL.sub(" ", _IMAGE_ENDING.sub("", caption)).replace("_", " ").replace("-", " ").replace("+", " ")
+    if caption.islower():
+        return caption
     words = _LONG_WORD.findall(caption)
     if sum(word[0].isupper() for word in words) > MAX_CAPITALISED * len(words):
         return caption.lower()
@@ -112,7 +114,7 @@ class Words(NamedTuple):
 
 def english_words(text: str) -> Words:
     words = _WORD.findall(text.lower())
-    return Words(words, sum(word in SURE for word in words), sum(word in SHARED for word in words))
+    return Words(words, sum(map(SURE.__contains__, words)), sum(map(SHARED.__contains__, words)))
 
 
 def plainly_english(words: Words) -> bool:
