@@ -8,9 +8,12 @@ import os
 import subprocess
 import sys
 import tarfile
+import threading
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from hostile_server import HostileServer
@@ -22,7 +25,9 @@ sys.path.insert(0, str(ROOT))  # the sample is no installed package
 
 from helpers_dataset import one_thread, write_dataset  # noqa: E402
 
+from models import drawing_queue  # noqa: E402
 from models.dvae import DVAE, DVAEConfig, save_dvae  # noqa: E402
+from models.generate import load_artist  # noqa: E402
 from models.image_tokenizers import load_image_tokenizer  # noqa: E402
 from models.train import TrainingConfig, train  # noqa: E402
 from models.transformer import SIZES  # noqa: E402
@@ -74,10 +79,43 @@ def tiny_checkpoint(tiny_dvae, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def artist(tiny_checkpoint):
+    """What draws with that."""
+    return load_artist(tiny_checkpoint)
+
+
+@pytest.fixture(scope="module")
+def client(artist):
+    """An httpx.Client of a server that draws with it."""
+    from tests.helpers_server import serving  # only servers' tests need what it imports
+
+    with serving(artist) as client:
+        yield client
+
+
+@pytest.fixture
+def gate(monkeypatch):
+    """Drawing stops after the first row of codes until this is set."""
+    opened, draw_steps = threading.Event(), drawing_queue.draw_steps
+
+    def gated(*arguments):
+        for codes_BN in draw_steps(*arguments):
+            if codes_BN.shape[1] > 8:
+                while not opened.wait(0.01):
+                    yield codes_BN[:, :8]
+            yield codes_BN
+
+    monkeypatch.setattr(drawing_queue, "draw_steps", gated)
+    yield opened
+    opened.set()
+
+
+@pytest.fixture(scope="session")
 def images(tmp_path_factory) -> Path:
     """A folder in img2dataset's layout: 30 small pictures in 6 tar files, one of them broken."""
     folder = tmp_path_factory.mktemp("images")
     for number in range(6):
+        rows = []
         with tarfile.open(folder / f"{number:05d}.tar", "w") as tar:
             for i in range(5):
                 name, place = f"{number:05d}{i:04d}", number * 5 + i
@@ -85,13 +123,14 @@ def images(tmp_path_factory) -> Path:
                 buffer = io.BytesIO()
                 Image.fromarray(noise).save(buffer, "PNG")
                 data = buffer.getvalue() if place != 7 else b"no picture"
-                described = json.dumps({"key": name, "url": f"https://example.org/{place}.png", "status": "success",
-                                        "caption": f"A red cat in the snow, number {place}"}).encode()
-                for suffix, content in (("png", data), ("txt", f"A red cat in the snow, number {place}".encode()),
-                                        ("json", described)):
+                rows.append({"key": name, "url": f"https://example.org/{place}.png", "status": "success",
+                             "caption": f"A red cat in the snow, number {place}"})
+                for suffix, content in (("png", data), ("txt", rows[-1]["caption"].encode()),
+                                        ("json", json.dumps(rows[-1]).encode())):
                     info = tarfile.TarInfo(f"{name}.{suffix}")
                     info.size = len(content)
                     tar.addfile(info, io.BytesIO(content))
+        pq.write_table(pa.Table.from_pylist(rows), folder / f"{number:05d}.parquet")
     return folder
 
 

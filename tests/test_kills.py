@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from beam_jobs import encode_shards
+from beam_jobs import build_dataset
 from models.dataset import read_manifest
 from models.errors import UserError
 from pipeline.verify import verify
@@ -26,14 +26,14 @@ from tests.conftest import ROOT, files_of
 LAUNCHER = """
 import os, sys, traceback
 sys.path.insert(0, sys.argv[1])
-from beam_jobs import encode_shards
+from beam_jobs import build_dataset
 for line in sys.stdin:
     pid = os.fork()
     if not pid:
         os.setsid()
         os.dup2(os.open(os.devnull, os.O_RDWR), 1)
         try:
-            status = encode_shards.main(line.rstrip("\\n").split("\\t"))
+            status = build_dataset.main(line.rstrip("\\n").split("\\t"))
         except BaseException:
             traceback.print_exc()
             status = 3
@@ -64,22 +64,23 @@ def run(process: subprocess.Popen, arguments: list[str], kill_after_s: float | N
 
 def test_two_writers_at_once(images, tiny_dvae, tmp_path):
     """The second is refused in one line and the first goes on."""
-    options = [f"--images={images}/*.tar", f"--image-tokenizer={tiny_dvae}", "--text-tokenizer=bundled",
-               "--direct_num_workers=1", f"--output={tmp_path / 'out'}"]
+    options = [f"--source=img2dataset={images}/*.tar", f"--image-tokenizer={tiny_dvae}", "--direct_num_workers=1",
+               f"--output={tmp_path / 'out'}"]
     work = tmp_path / "out" / "_work"
     work.mkdir(parents=True)
     with open(work / "lock", "ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(UserError, match="another pairmill is writing there; wait for its end"):
-            encode_shards.main(options)
-    assert encode_shards.main(options) == 0
+            build_dataset.main(options)
+    assert build_dataset.main(options) == 0
     assert verify(str(tmp_path / "out"), 1) == []
 
 
 def test_killed_at_random_and_run_again(images, tiny_dvae, tmp_path, exhaustive):
     chance = random.Random(11)
-    options = [f"--images={images}/*.tar", f"--image-tokenizer={tiny_dvae}", "--text-tokenizer=bundled", "--draws=2",
-               "--pairs-per-shard=6", "--rows-per-file=1", "--direct_num_workers=1"]
+    # The source holds its pictures: select, read them, encode, in one job.
+    options = [f"--source=img2dataset={images}/*.tar", f"--image-tokenizer={tiny_dvae}", "--draws=2",
+               "--pairs-per-unit=6", "--pairs-per-shard=6", "--rows-per-file=1", "--direct_num_workers=1"]
     kills = 50 if exhaustive else 1
     with launcher(tmp_path) as process:
         assert run(process, [*options, f"--output={tmp_path / 'warm'}"]) == 0  # the model's file is in memory now

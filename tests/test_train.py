@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import numpy as np
@@ -367,6 +368,20 @@ def test_draws_from_prompts_at_every_validation(tiny_dvae, tmp_path):
     assert [event.step for event in board.Images("pictures")] == [3, 4]
 
 
+def test_logs_to_weights_and_biases(dataset, tmp_path, monkeypatch):
+    """By a stand-in of its module, which takes what the real one takes."""
+    logged, began, ended = {}, [], []
+    project = types.SimpleNamespace(finish=lambda: ended.append(True),
+                                    log=lambda values, step: logged.setdefault(step, {}).update(values))
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(
+        init=lambda **settings: began.append(settings) or project))
+    run(dataset, tmp_path / "a run", "--wandb", "cats", steps=3)
+    assert began == [{"project": "cats", "dir": tmp_path / "a run", "id": "a run", "resume": "allow"}] and ended
+    steps = {entry["step"]: entry["total"] for entry in entries(tmp_path / "a run") if "total" in entry}
+    assert {step: values["train/total"] for step, values in logged.items() if step} == steps
+    assert "validation/image" in logged[3] and "validation/wit/total" in logged[0]
+
+
 @pytest.mark.parametrize("option", [("--recompute",), ("--rotary",), ("--bpe-dropout", 0.5), ("--workers", 1)])
 def test_options_that_train(dataset, undisturbed, tmp_path, option):
     assert run(dataset, tmp_path, *option) == 0
@@ -457,8 +472,10 @@ def test_a_full_disk_leaves_the_previous_checkpoint(dataset, tmp_path, monkeypat
     (("--blank-captions", 1), "from 0 to below 1"),
     (("--prompts", "/nowhere"), "--prompts /nowhere cannot be read"),
     (("--prompts", os.devnull), "has 0 prompts"),
+    (("--wandb", "cats"), "--wandb needs its package: pip install wandb"),
 ])
-def test_wrong_numbers(dataset, tmp_path, arguments, said):
+def test_wrong_numbers(dataset, tmp_path, monkeypatch, arguments, said):
+    monkeypatch.setitem(sys.modules, "wandb", None)  # not installed
     with pytest.raises(UserError, match=said):
         run(dataset, tmp_path, *arguments)
 
