@@ -1,8 +1,9 @@
 """Trains the dVAE on tar files of pictures: `pairmill train-dvae --images 'shards/*.tar' --steps 5000 --output DIR`.
 
-Loss and schedules are those of the paper (section 2.1, appendix A.2), scaled down with the number of steps. Every
-step's pictures, crops and noise follow from the seed and the step's number, so a run that was stopped and resumed
-ends with the weights of one that was not. On several GPUs or machines:
+Loss and schedules are those of the paper (section 2.1, appendix A.2), scaled down with the number of steps; with
+`--method quantised` they are those of models/quantised.py, for runs that are too short for the paper's. Every step's
+pictures, crops and noise follow from the seed and the step's number, so a run that was stopped and resumed ends with
+the weights of one that was not. On several GPUs or machines:
 `torchrun --nproc-per-node=8 --no-python pairmill train-dvae ...`.
 
 DIR receives `dvae.safetensors` (averaged weights), `checkpoint.pt` (to resume), `log.jsonl` and `pictures.png`
@@ -33,11 +34,13 @@ from models.distributed import World, average_gradients, joined
 from models.dvae import DVAE, DVAEConfig, kl_to_uniform, load_dvae, logit_laplace_nll, save_dvae
 from models.dvae_pictures import batches, centre_view, list_pictures
 from models.errors import UserError, write_whole
-from models.first_codes import ContinuousLatent, begin_codes
+from models.quantised import LOOK_EVERY, SETTLED, Quantised
 
 TEMPERATURE = (1.0, 1 / 16)
 LEARNING_RATE_RATIO = 1.25e-6 / 1e-4
-CODES_WARM_UP = 200  # updates
+METHODS = ("relaxed", "quantised")
+WARM_UP = 50  # updates, of the learning rate of quantised training
+WITHOUT_CODES = 0.2  # of the updates of quantised training
 CODES_BATCHES = 24  # whose latents become the first codes
 
 
@@ -53,25 +56,34 @@ class TrainingConfig:
     average: float = 0.999
     seed: int = 0
     warm: bool = False  # begun from trained weights: temperature and KL weight are where their schedules end
-    continuous_steps: int = 0  # updates before there are codes (models/first_codes.py); the paper has none
+    method: str = "relaxed"  # as the paper; or "quantised"
+
+    @property
+    def codes_from(self) -> int:
+        """The first update with codes."""
+        return int(WITHOUT_CODES * self.steps) if self.method == "quantised" else 0
 
     def temperature(self, step: int) -> float:
         """1 to 1/16 by a cosine over 150,000 updates; over the first quarter of a shorter run."""
-        if self.warm or self.continuous_steps:
+        if self.warm:
             return TEMPERATURE[1]
         return cosine(*TEMPERATURE, step, min(150_000, max(1, self.steps // 4)))
 
     def kl_weight_at(self, step: int) -> float:
         """0 to the full weight by a cosine over 5,000 updates; over the first quarter of a shorter run."""
-        begin = self.kl_weight if self.warm or self.continuous_steps else 0.0
+        begin = self.kl_weight if self.warm else 0.0
         return cosine(begin, self.kl_weight, step, min(5_000, max(1, self.steps // 4)))
 
     def learning_rate_at(self, step: int) -> float:
-        """Down to 1/80 by a cosine over 1,200,000 updates, or the whole of a shorter run. Codes that were begun from
-        latents are approached slowly, or the first large steps would leave most of them dead."""
+        """Down to 1/80 by a cosine over 1,200,000 updates, or the whole of a shorter run."""
         rate = cosine(self.learning_rate, self.learning_rate * LEARNING_RATE_RATIO, step, min(1_200_000, self.steps))
-        since = step - self.continuous_steps
-        return rate * min(1.0, (since + 1) / CODES_WARM_UP) if self.continuous_steps and since >= 0 else rate
+        return rate * min(1.0, (step + 1) / WARM_UP) if self.method == "quantised" else rate
+
+    def revival(self, step: int) -> torch.Generator | None:
+        """What chooses latents for unused codes after this update, if it is one to look for those."""
+        if step % LOOK_EVERY or step >= SETTLED * self.steps:
+            return None
+        return torch.Generator().manual_seed((self.seed << 32) + step)
 
 
 def cosine(start: float, end: float, step: int, steps: int) -> float:
@@ -149,11 +161,13 @@ def train(images: str, model: DVAE, config: TrainingConfig, output: Path, resume
 
     state = State.begin(model.train().to(world.device, memory_format=torch.channels_last), config)
     first_step = _restore(output, state, config, resume)
+    learner = state.learner
     started = time.monotonic()
 
     for step, x_BCHW in enumerate(batches(members, config, first_step, world.rank, world.size), first_step):
-        if state.continuous and step == config.continuous_steps:
-            kept = state.begin_codes(config, [x.to(world.device) for x in first_of(batches(members, config, step))])
+        if isinstance(learner, Quantised) and step == config.codes_from:
+            pictures = [x.to(world.device) for x in first_of(batches(members, config, step))]
+            kept = learner.begin_codes(pictures, config.seed)
             if world.first:
                 print(f"train-dvae: codes begin; they keep {kept:.1%} of the latents' variance", flush=True)
         x_BCHW = x_BCHW.to(world.device)
@@ -162,25 +176,31 @@ def train(images: str, model: DVAE, config: TrainingConfig, output: Path, resume
         # Noise of its own for each step and process.
         generator = torch.Generator(world.device).manual_seed(((config.seed << 32) + step) * world.size + world.rank)
         with torch.autocast(world.device.type, dtype=torch.bfloat16):
-            if state.continuous:
-                nll, kl = state.continuous.loss(state.model, x_BCHW), torch.zeros((), device=world.device)
+            if isinstance(learner, Quantised):
+                terms, latents_NL, codes_N = learner.losses(x_BCHW)
+                loss = torch.stack(list(terms.values())).sum()
             else:
-                nll, kl = losses(state.model, x_BCHW, config.temperature(step), generator)
-        loss = nll + config.kl_weight_at(step) * kl
+                nll, kl = losses(learner, x_BCHW, config.temperature(step), generator)
+                terms = {"nll": nll, "kl": kl}
+                loss = nll + config.kl_weight_at(step) * kl
         state.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        average_gradients(state.trained(), world)
+        average_gradients(learner.parameters(), world)
         state.optimiser.step()
-        state.average(step if state.continuous else step - config.continuous_steps, config.average)
+        if isinstance(learner, Quantised) and codes_N is not None:
+            learner.follow(latents_NL, codes_N, config.revival(step), world)
+        state.average(step - config.codes_from if step >= config.codes_from else step, config.average)
 
         done = step + 1
         report = done % report_every == 0 or done == config.steps
         if report and world.first:
-            entry = {"step": done, "loss": round(loss.item(), 4), "nll": round(nll.item(), 4),
-                     "kl": round(kl.item(), 5), "temperature": round(config.temperature(step), 4),
-                     "learning_rate": config.learning_rate_at(step)}
-            if val_BCHW is not None and not state.continuous:
-                entry |= measure(state.averaged, val_BCHW)
+            entry = {"step": done, "loss": round(loss.item(), 4)}
+            entry |= {name: round(term.item(), 5) for name, term in terms.items()}
+            entry |= {"temperature": round(config.temperature(step), 4)} if config.method == "relaxed" else {}
+            entry["learning_rate"] = config.learning_rate_at(step)
+            dvae = state.dvae()
+            if val_BCHW is not None and dvae is not None:
+                entry |= measure(dvae, val_BCHW)
             seconds = (time.monotonic() - started) / (done - first_step)
             print(f"step {done:,}/{config.steps:,}",
                   *(f"{name} {value:.4g}" for name, value in entry.items() if name != "step"),
@@ -189,8 +209,10 @@ def train(images: str, model: DVAE, config: TrainingConfig, output: Path, resume
             with open(output / "log.jsonl", "a", encoding="utf-8") as log:
                 log.write(json.dumps(entry) + "\n")
             _save(output, state, config, done)
-            if val_BCHW is not None and not state.continuous:
-                write_whole(output / "pictures.png", picture_grid(state.averaged, val_BCHW[:8]))
+            if dvae is not None:
+                save_dvae(dvae, output / "dvae.safetensors")
+            if val_BCHW is not None and dvae is not None:
+                write_whole(output / "pictures.png", picture_grid(dvae, val_BCHW[:8]))
     if world.first:
         print(f"train-dvae: wrote {output / 'dvae.safetensors'}", flush=True)
 
@@ -199,59 +221,41 @@ def train(images: str, model: DVAE, config: TrainingConfig, output: Path, resume
 class State:
     """What an update changes."""
 
-    model: DVAE
-    averaged: DVAE
-    continuous: ContinuousLatent | None  # as long as there are no codes
+    learner: DVAE | Quantised
+    averaged: DVAE | Quantised
     optimiser: torch.optim.Optimizer
 
     @classmethod
     def begin(cls, model: DVAE, config: TrainingConfig) -> State:
-        averaged = copy.deepcopy(model).eval().requires_grad_(False)
-        device = next(model.parameters()).device
-        continuous = ContinuousLatent(model).to(device) if config.continuous_steps else None
-        return cls(model, averaged, continuous, _optimiser(model, continuous, config))
+        learner = Quantised(model) if config.method == "quantised" else model
+        optimiser = torch.optim.AdamW(learner.parameters(), lr=config.learning_rate, betas=(0.9, 0.999), eps=1e-8,
+                                      weight_decay=1e-4)
+        return cls(learner, copy.deepcopy(learner).eval().requires_grad_(False), optimiser)
 
-    def trained(self) -> list[torch.nn.Parameter]:
-        return _trained(self.model, self.continuous)
-
-    def begin_codes(self, config: TrainingConfig, pictures: list[torch.Tensor]) -> float:
-        """From here on the model has codes, and its average and optimiser begin again."""
-        kept = begin_codes(self.model, self.continuous, pictures, config.seed)
-        self.averaged.load_state_dict(self.model.state_dict())
-        self.continuous = None
-        self.optimiser = _optimiser(self.model, None, config)
-        return kept
+    def dvae(self) -> DVAE | None:
+        """The dVAE of averaged weights; None as long as there are no codes."""
+        if isinstance(self.averaged, Quantised):
+            return self.averaged.folded() if self.averaged.has_codes else None
+        return self.averaged
 
     @torch.no_grad()
     def average(self, updates: int, weight: float) -> None:
-        """Towards the weights as they are now. A short run would keep its random start in a long average: the window
-        grows to the configured one."""
+        """Towards the weights as they are now; codes that follow latents are averages already. A short run would keep
+        its random start in a long average: the window grows to the configured one."""
         weight = min(weight, (1 + updates) / (10 + updates))
-        torch._foreach_lerp_(list(self.averaged.parameters()), list(self.model.parameters()), 1 - weight)
+        torch._foreach_lerp_(list(self.averaged.parameters()), list(self.learner.parameters()), 1 - weight)
+        for mine, theirs in zip(self.averaged.buffers(), self.learner.buffers(), strict=True):
+            mine.copy_(theirs)
+
+    def _parts(self) -> dict:
+        return {"learner": self.learner, "averaged": self.averaged, "optimiser": self.optimiser}
 
     def state_dict(self) -> dict:
-        parts = {"model": self.model, "averaged": self.averaged, "optimiser": self.optimiser}
-        if self.continuous:
-            parts["continuous"] = self.continuous
-        return {name: part.state_dict() for name, part in parts.items()}
+        return {name: part.state_dict() for name, part in self._parts().items()}
 
-    def load_state_dict(self, saved: dict, config: TrainingConfig) -> None:
-        if self.continuous and "continuous" not in saved:
-            self.continuous = None
-            self.optimiser = _optimiser(self.model, None, config)
-        for name, part in (("model", self.model), ("averaged", self.averaged), ("optimiser", self.optimiser),
-                           ("continuous", self.continuous)):
-            if part is not None:
-                part.load_state_dict(saved[name])
-
-
-def _trained(model: DVAE, continuous: ContinuousLatent | None) -> list[torch.nn.Parameter]:
-    return [*model.parameters(), *(continuous.parameters() if continuous else ())]
-
-
-def _optimiser(model: DVAE, continuous: ContinuousLatent | None, config: TrainingConfig) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(_trained(model, continuous), lr=config.learning_rate, betas=(0.9, 0.999), eps=1e-8,
-                             weight_decay=1e-4)
+    def load_state_dict(self, saved: dict) -> None:
+        for name, part in self._parts().items():
+            part.load_state_dict(saved[name])
 
 
 def first_of(found: Iterator[torch.Tensor]) -> list[torch.Tensor]:
@@ -262,12 +266,11 @@ def first_of(found: Iterator[torch.Tensor]) -> list[torch.Tensor]:
 
 
 def _save(output: Path, state: State, config: TrainingConfig, step: int) -> None:
-    saved = state.state_dict() | {"step": step, "model_config": dataclasses.asdict(state.model.config),
+    saved = state.state_dict() | {"step": step, "model_config": dataclasses.asdict(state.learner.config),
                                   "config": dataclasses.asdict(config)}
     buffer = io.BytesIO()
     torch.save(saved, buffer)
     write_whole(output / "checkpoint.pt", buffer.getvalue())
-    save_dvae(state.averaged, output / "dvae.safetensors")
 
 
 def _restore(output: Path, state: State, config: TrainingConfig, resume: bool) -> int:
@@ -280,13 +283,13 @@ def _restore(output: Path, state: State, config: TrainingConfig, resume: bool) -
     if not path.exists():
         return 0
     saved = torch.load(path, map_location="cpu", weights_only=True)
-    for name, mine in (("model_config", state.model.config), ("config", config)):
+    for name, mine in (("model_config", state.learner.config), ("config", config)):
         theirs, mine = saved[name], dataclasses.asdict(mine)
         differing = sorted(key for key in mine if theirs.get(key) != mine[key])
         if differing:
             changes = ", ".join(f"{key} {theirs.get(key)} -> {mine[key]}" for key in differing)
             raise UserError(f"--resume: {path} was made with other settings ({changes}); give the same ones")
-    state.load_state_dict(saved, config)
+    state.load_state_dict(saved)
     return saved["step"]
 
 
@@ -306,9 +309,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--kl-weight", type=float, default=TrainingConfig.kl_weight)
     parser.add_argument("--start-from", type=Path, metavar="FILE",
                         help="go on from a trained dVAE, whose width and vocabulary hold; its temperature stays low")
-    parser.add_argument("--continuous-steps", type=int, default=0, metavar="N",
-                        help="updates without codes, from whose latents the codes then begin: worth a fifth of a run "
-                             "that is short (the paper's millions of updates need none)")
+    parser.add_argument("--method", choices=METHODS, default=METHODS[0],
+                        help="relaxed: the paper's, for long runs; quantised: by vector quantisation, far better after "
+                             "some thousand updates (with a learning rate of 3e-3)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="processor threads")
     args = parser.parse_args(arguments)
@@ -316,11 +319,11 @@ def main(arguments: list[str] | None = None) -> int:
         raise UserError(f"--window {args.window}: give a multiple of 8 from 8 to 256")
     if min(args.steps, args.batch_size, args.hidden // 4, args.vocabulary, args.threads) < 1:
         raise UserError("--steps, --batch-size, --vocabulary and --threads start at 1, --hidden at 4")
-    if not 0 <= args.continuous_steps < args.steps or (args.continuous_steps and args.start_from):
-        raise UserError(f"--continuous-steps {args.continuous_steps}: give less than --steps, and 0 with --start-from")
+    if args.method == "quantised" and args.start_from:
+        raise UserError("--start-from: quantised training begins from nothing; leave it out, or use --method relaxed")
     torch.set_num_threads(args.threads)
     config = TrainingConfig(args.steps, args.batch_size, args.window, args.learning_rate, args.kl_weight,
-                            seed=args.seed, warm=args.start_from is not None, continuous_steps=args.continuous_steps)
+                            seed=args.seed, warm=args.start_from is not None, method=args.method)
     with joined() as world:
         train(args.images, first_weights(args), config, args.output, args.resume, world=world)
     return 0

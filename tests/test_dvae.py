@@ -16,11 +16,12 @@ import torch
 from PIL import Image
 
 from models import pixels
+from models.distributed import World
 from models.dvae import DVAE, DVAEConfig, kl_to_uniform, load_dvae, logit_laplace_nll, save_dvae
 from models.dvae_pictures import batches, list_pictures
 from models.errors import UserError
-from models.first_codes import ContinuousLatent, begin_codes, k_means
 from models.image_tokenizers import load_image_tokenizer
+from models.quantised import Quantised, k_means
 from models.train_dvae import TrainingConfig, cosine, train
 
 SMALL = DVAEConfig(hidden=8, vocabulary=32, decoder_input=16, image_size=64)
@@ -161,16 +162,17 @@ def fresh() -> DVAE:
     return DVAE(SMALL)
 
 
-@pytest.mark.parametrize("continuous_steps", [0, 3, 5])  # no codes yet, or already, where it was killed
-def test_training_resumed_gives_the_same_weights(pictures, tmp_path, monkeypatch, continuous_steps):
-    config = TrainingConfig(steps=6, batch_size=4, window=32, continuous_steps=continuous_steps)
+@pytest.mark.parametrize("method, killed_at", [("relaxed", 5), ("quantised", 3), ("quantised", 7)])
+def test_training_resumed_gives_the_same_weights(pictures, tmp_path, monkeypatch, method, killed_at):
+    config = TrainingConfig(steps=10, batch_size=4, window=32, method=method)
+    assert config.codes_from in (0, 2)  # resumed as the codes begin, and after
     train(pictures, fresh(), config, tmp_path / "whole", resume=False, report_every=2)
 
     import models.train_dvae as trainer
     real, steps = trainer.average_gradients, iter(range(100))
 
     def killed(*arguments):
-        if next(steps) == 5:
+        if next(steps) == killed_at:
             raise KeyboardInterrupt
         return real(*arguments)
 
@@ -197,21 +199,60 @@ def test_held_out_pictures_stay_the_same(pictures):
     assert len(training) + len(held_out) == 40 and not {m.name for m in training} & {m.name for m in held_out}
 
 
-def test_codes_begin_at_the_centres_of_the_latents(model):
-    continuous = ContinuousLatent(model)
-    pictures = [torch.rand(4, 3, 64, 64) for _ in range(3)]
-    kept = begin_codes(model, continuous, pictures, seed=0)
-    assert 0.2 < kept < 1
-    latents_NL = continuous.latents(model, pictures[0]).permute(0, 2, 3, 1).flatten(0, 2)
-    codes = model.encode(pictures[0]).flatten()
+@pytest.fixture
+def quantised():
+    torch.manual_seed(0)
+    learner = Quantised(DVAE(SMALL))
+    learner.begin_codes([torch.rand(4, 3, 64, 64) for _ in range(3)], seed=0)
+    return learner
+
+
+def test_codes_begin_at_the_centres_of_the_latents():
+    learner = Quantised(fresh())
+    assert not learner.has_codes
+    kept = learner.begin_codes([torch.rand(4, 3, 64, 64) for _ in range(3)], seed=0)
+    assert 0.2 < kept < 1 and learner.has_codes
+
+
+def test_folded_is_the_model_that_was_trained(quantised):
+    """Its codes are the nearest centres, its pictures those of the decoder at full gain."""
+    x_BCHW = torch.rand(2, 3, 64, 64)
+    model = quantised.folded()
     with torch.no_grad():
-        # What the decoder's first layer makes of a code is what it would make of the code's centre.
-        first = model.decoder.blocks.input
-        widened = first.weight[:, :, 0, 0].t() + first.bias
-        widen_DL, shift_D = continuous.widen.weight[:, :, 0, 0], continuous.widen.bias
-        centres_VL = torch.linalg.lstsq(widen_DL, (widened - shift_D).t()).solution.t()
-        assert (torch.cdist(latents_NL, centres_VL).argmin(1) == codes).float().mean() > 0.99
-    assert len(codes.unique()) > 8
+        latents_BLhw = quantised.latents(x_BCHW)
+        nearest = quantised.nearest(latents_BLhw.permute(0, 2, 3, 1).flatten(0, 2)).reshape(2, 8, 8)
+        assert len(nearest.unique()) > 8
+        assert (model.encode(x_BCHW) == nearest).float().mean() > 0.99
+        centres_BLhw = quantised.centres_VL[nearest].permute(0, 3, 1, 2)
+        trained = quantised.trunk.decoder.blocks[1:](quantised.widen(centres_BLhw))
+        assert torch.allclose(model.decoder.from_codes(nearest), trained, atol=1e-4)
+
+
+def test_codes_follow_their_latents_and_unused_ones_begin_again(quantised):
+    latents_NL = torch.randn(64, quantised.centres_VL.shape[1])
+    codes_N = torch.zeros(64, dtype=torch.int64)
+    before_L = quantised.centres_VL[0].clone()
+    counts_V = quantised.counts_V.clone()
+    quantised.follow(latents_NL, codes_N, None, World())
+    sums_L = 0.97 * before_L * counts_V[0] + 0.03 * latents_NL.sum(0)
+    assert torch.allclose(quantised.centres_VL[0], sums_L / (0.97 * counts_V[0] + 0.03 * 64), atol=1e-5)
+    for _ in range(300):
+        quantised.follow(latents_NL, codes_N, None, World())
+    assert (quantised.counts_V[1:] < 0.03).all()
+    quantised.follow(latents_NL, codes_N, torch.Generator().manual_seed(0), World())
+    distance = torch.cdist(quantised.centres_VL[1:], latents_NL).min(1).values
+    assert (quantised.counts_V >= 0.03).all() and distance.max() < 1e-2  # cdist rounds
+
+
+def test_only_the_density_trains_the_scale(quantised):
+    terms, _, _ = quantised.losses(torch.rand(2, 3, 32, 32))
+    output = quantised.trunk.decoder.blocks.output.conv.weight
+    of_error, = torch.autograd.grad(terms["squared_error"], output, retain_graph=True)
+    of_density, = torch.autograd.grad(terms["nll"], output, retain_graph=True)
+    assert of_error[:3].abs().max() > 0 and not of_error[3:].any()
+    assert of_density[3:].abs().max() > 0 and not of_density[:3].any()
+    narrow, = torch.autograd.grad(terms["nll"], quantised.narrow.weight, allow_unused=True)
+    assert narrow is None or not narrow.any()
 
 
 def test_k_means_finds_clusters():
@@ -236,12 +277,12 @@ def test_ranks_share_a_batch(pictures):
 def test_two_processes_train_together(pictures, tmp_path):
     pairmill = os.path.join(os.path.dirname(sys.executable), "pairmill")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--no-python",
-               pairmill, "train-dvae", "--images", pictures, "--steps=3", "--continuous-steps=1", "--batch-size=4",
+               pairmill, "train-dvae", "--images", pictures, "--steps=5", "--method=quantised", "--batch-size=4",
                "--window=16", "--hidden=8", "--vocabulary=16", "--threads=1",
                "--output", str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("wrote") == 1 and json.loads((tmp_path / "out" / "log.jsonl").read_text())["step"] == 3
+    assert done.stdout.count("wrote") == 1 and json.loads((tmp_path / "out" / "log.jsonl").read_text())["step"] == 5
     command[command.index("--batch-size=4")] = "--batch-size=3"
     refused = subprocess.run([*command[:-1], str(tmp_path / "other")], capture_output=True, text=True, timeout=300)
     assert refused.returncode and "2 processes can't share it evenly" in refused.stderr
