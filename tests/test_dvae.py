@@ -162,11 +162,11 @@ def fresh() -> DVAE:
     return DVAE(SMALL)
 
 
-@pytest.mark.parametrize("method, killed_at", [("relaxed", 5), ("quantised", 3), ("quantised", 7)])
+@pytest.mark.parametrize("method, killed_at", [("relaxed", 3), ("quantised", 1), ("quantised", 3)])
 def test_training_resumed_gives_the_same_weights(pictures, tmp_path, monkeypatch, method, killed_at):
-    config = TrainingConfig(steps=10, batch_size=4, window=32, method=method)
-    assert config.codes_from in (0, 2)  # resumed as the codes begin, and after
-    train(pictures, fresh(), config, tmp_path / "whole", resume=False, report_every=2)
+    config = TrainingConfig(steps=5, batch_size=4, window=32, method=method)
+    assert config.codes_from in (0, 1)  # resumed as the codes begin, and after
+    train(pictures, fresh(), config, tmp_path / "whole", resume=False, report_every=1)
 
     import models.train_dvae as trainer
     real, steps = trainer.average_gradients, iter(range(100))
@@ -178,9 +178,9 @@ def test_training_resumed_gives_the_same_weights(pictures, tmp_path, monkeypatch
 
     monkeypatch.setattr(trainer, "average_gradients", killed)
     with pytest.raises(KeyboardInterrupt):
-        train(pictures, fresh(), config, tmp_path / "halves", resume=False, report_every=2)
+        train(pictures, fresh(), config, tmp_path / "halves", resume=False, report_every=1)
     monkeypatch.setattr(trainer, "average_gradients", real)
-    train(pictures, fresh(), config, tmp_path / "halves", resume=True, report_every=2)
+    train(pictures, fresh(), config, tmp_path / "halves", resume=True, report_every=1)
     whole, halves = ((tmp_path / name / "dvae.safetensors").read_bytes() for name in ("whole", "halves"))
     assert whole == halves
 
