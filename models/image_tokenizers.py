@@ -24,6 +24,7 @@ from typing import Protocol
 import numpy as np
 import torch
 import yaml  # taming-transformers describes its models in it
+from torch import nn
 
 from models import pixels
 from models.dataset import ImageTokenizerInfo
@@ -32,6 +33,7 @@ from models.dvae import DVAE, DVAEConfig, load_dvae
 from models.errors import UserError
 from models.foreign_weights import Inert, fill, read_checkpoint, tensors_of
 from models.vqgan import VQGAN, from_diffusers, from_taming, weights_from_diffusers
+from models.winograd import quicken
 
 BUNDLED = Path(__file__).parent / "bundled" / "dvae.safetensors"
 MAX_VOCABULARY = 1 << 16  # codes are stored in 16 bits
@@ -43,6 +45,7 @@ class CodeModel(Protocol):
     """What a picture model has to be able to do. Pictures are floats in 0..1, [B, 3, H, W]; codes int64 [B, h, w]."""
 
     config: object  # with vocabulary, grid and image_size
+    encoder: nn.Module  # all of `logits` that takes time
 
     def logits(self, x_BCHW: torch.Tensor) -> torch.Tensor: ...
 
@@ -74,6 +77,8 @@ class ImageTokenizer:
         self._device = torch.device(computing.device)
         self._model = model.to(self._device, memory_format=torch.channels_last).eval()
         self._bfloat16 = computing.precision == "bfloat16"
+        if not self.on_accelerator and not self._bfloat16:
+            quicken(model.encoder)
         self._logits = model.logits
         if computing.compiled:
             self._logits = torch.compile(model.logits, dynamic=False, options={"freezing": True})

@@ -1,0 +1,30 @@
+"""Convolutions with fewer multiplications, against PyTorch's."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from models.winograd import WinogradConv2d, quicken
+
+
+@pytest.mark.parametrize("batch, height, width", [(1, 32, 32), (3, 8, 14), (1, 2, 2), (1, 7, 8), (1, 66, 64)])
+def test_equals_the_direct_form(batch, height, width):
+    torch.manual_seed(0)
+    direct = nn.Conv2d(256, 24, 3, padding=1)
+    x_BCHW = torch.randn(batch, 256, height, width).contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        expected, found = direct(x_BCHW), WinogradConv2d(direct)(x_BCHW)
+    assert found.shape == expected.shape
+    assert torch.allclose(found, expected, atol=2e-5)
+
+
+def test_only_what_gains_is_replaced():
+    kept = [nn.Conv2d(128, 256, 3, padding=1), nn.Conv2d(256, 8, 3, stride=2, padding=1), nn.Conv2d(256, 8, 1),
+            nn.Conv2d(256, 256, 3, padding=1, groups=2), nn.Conv2d(256, 8, 3),
+            nn.Conv2d(256, 8, 3, padding=1, bias=False)]
+    model = nn.Sequential(nn.Sequential(nn.Conv2d(256, 8, 3, padding=1)), *kept)
+    quicken(model)
+    assert isinstance(model[0][0], WinogradConv2d)
+    assert all(layer is before for layer, before in zip(model[1:], kept, strict=True))
