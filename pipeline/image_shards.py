@@ -18,7 +18,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO, NamedTuple
 
-import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -33,6 +32,7 @@ from pipeline.filters import split_of
 from pipeline.parquet import table_bytes
 from pipeline.pictures import PICTURE_SUFFIXES, PictureConfig, PictureRejected, decode, suffix
 from pipeline.records import Pair, Reason, Rejected, Stage, reject, row_key
+from pipeline.shrink import shrink
 from pipeline.units import WORK_FOLDER
 
 # Of pictures that arrived and are of no use; img2dataset calls those "failed_to_resize".
@@ -78,7 +78,7 @@ def to_stored(picture: Fetched, config: StoreConfig) -> Stored:
     rgb_HWC, scale = picture.rgb_HWC, config.resize / min(width, height)
     if scale < 1:
         width, height = max(1, round(width * scale)), max(1, round(height * scale))
-        rgb_HWC = cv2.resize(rgb_HWC, (width, height), interpolation=cv2.INTER_AREA)
+        rgb_HWC = shrink(rgb_HWC, width, height)
     return Stored(_encoded(rgb_HWC, config), config.image_format, width, height)
 
 
