@@ -30,7 +30,7 @@ from pipeline import storage
 from pipeline.fetch import Fetched
 from pipeline.filters import split_of
 from pipeline.parquet import table_bytes
-from pipeline.pictures import PICTURE_SUFFIXES, PictureConfig, PictureRejected, decode, suffix
+from pipeline.pictures import PICTURE_SUFFIXES, PictureConfig, PictureRejected, decode, exif_text, suffix
 from pipeline.records import Pair, Reason, Rejected, Stage, reject, row_key
 from pipeline.shrink import shrink
 from pipeline.units import WORK_FOLDER
@@ -49,7 +49,8 @@ _PAIR_FIELDS = [
 METADATA = pa.schema([
     ("key", pa.string()), ("url", pa.string()), ("caption", pa.string()), ("status", pa.string()),
     ("error_message", pa.string()), ("width", pa.int32()), ("height", pa.int32()), ("original_width", pa.int32()),
-    ("original_height", pa.int32()), ("sha256", pa.string()), *_PAIR_FIELDS, ("reason", pa.string()),
+    ("original_height", pa.int32()), ("exif", pa.string()), ("sha256", pa.string()), *_PAIR_FIELDS,
+    ("reason", pa.string()),
 ])  # fmt: skip
 
 
@@ -125,7 +126,8 @@ class ShardWriter:
         width, height = outcome.size
         self._rows[key] = {
             "status": "success", "width": stored.width, "height": stored.height, "original_width": width,
-            "original_height": height, "sha256": outcome.sha256, "suffix": stored.suffix,
+            "original_height": height, "exif": exif_text(outcome.data), "sha256": outcome.sha256,
+            "suffix": stored.suffix,
         }  # fmt: skip
 
     def add_stored(self, row: dict, data: bytes, file_suffix: str) -> None:

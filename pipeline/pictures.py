@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
+import sys
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import simplejpeg  # libjpeg-turbo: the pixels that Pillow makes, sooner, and at reduced scales
-from PIL import Image
+from PIL import ExifTags, Image
 
 from models import pixels
 from pipeline.records import Reason
 
 PICTURE_SUFFIXES = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif"})
+EXIF_CHARACTERS = 1_000  # of one value
 SCALES = (1, 2, 4, 8)  # of JPEG decoding: the others that libjpeg has are slower, and lose more
 
 
@@ -139,3 +142,14 @@ def _as_rejects() -> Iterator[None]:
 def suffix(data: bytes) -> str:
     """The usual file ending of a picture's format, without the dot."""
     return pixels.picture_format(data)[0]
+
+
+def exif_text(data: bytes) -> str:
+    """JSON of a picture's EXIF data, values as text by the tags' names; "{}" if there are none, or none that parse."""
+    try:
+        said = pixels.open_picture(data, sys.maxsize).getexif()
+        named = {ExifTags.TAGS[tag]: str(value).strip()[:EXIF_CHARACTERS] for tag, value in said.items()
+                 if tag in ExifTags.TAGS and not isinstance(value, bytes)}
+    except Exception:  # hostile metadata fail in every way, and a picture is none the worse for them
+        return "{}"
+    return json.dumps(named, ensure_ascii=False, sort_keys=True)

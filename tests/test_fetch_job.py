@@ -48,32 +48,35 @@ def ledger(output: Path) -> dict:
     return json.loads((output / "ledger.json").read_bytes())["sources"]["test"]
 
 
-def test_a_second_run_asks_only_for_what_failed_in_passing(web, tmp_path, capsys):
-    paths = [f"{'unavailable_once' if n % 10 < 3 else 'plain'}/{n}" for n in range(2000)]
+def test_a_second_run_asks_only_for_what_failed_in_passing(web, tmp_path, capsys, exhaustive):
+    rows, units = (2000, 7) if exhaustive else (200, 4)
+    passing, per_unit = rows * 3 // 10, f"--pairs-per-unit={-(-rows // units)}"
+    paths = [f"{'unavailable_once' if n % 10 < 3 else 'plain'}/{n}" for n in range(rows)]
     pairs = [pair(web.url(path)) for path in paths]
     write_pairs(tmp_path / "pairs", pairs)
-    fetch(tmp_path / "pairs", tmp_path / "images", "--pairs-per-unit=300")
-    assert ledger(tmp_path / "images") == {"read": 2000, "kept": 1400, "rejected": {"fetch": {"http_5xx": 600}}}
-    assert len(web.log) == 2000
+    fetch(tmp_path / "pairs", tmp_path / "images", per_unit)
+    assert ledger(tmp_path / "images") == {
+        "read": rows, "kept": rows - passing, "rejected": {"fetch": {"http_5xx": passing}}}
+    assert len(web.log) == rows
     first = files_of(tmp_path / "images")
 
     fetch(tmp_path / "pairs", tmp_path / "images", "--attempts=1")
-    assert "600 rows failed for a passing reason, after 1 runs: nothing to do" in capsys.readouterr().out
-    assert len(web.log) == 2000
-    fetch(tmp_path / "pairs", tmp_path / "images", "--pairs-per-unit=300")
-    asked = [request.path for request in web.log[2000:]]
+    assert f"{passing} rows failed for a passing reason, after 1 runs: nothing to do" in capsys.readouterr().out
+    assert len(web.log) == rows
+    fetch(tmp_path / "pairs", tmp_path / "images", per_unit)
+    asked = [request.path for request in web.log[rows:]]
     assert sorted(asked) == sorted(path for path in paths if path.startswith("unavailable_once"))
-    assert ledger(tmp_path / "images") == {"read": 2000, "kept": 2000, "rejected": {}}
+    assert ledger(tmp_path / "images") == {"read": rows, "kept": rows, "rejected": {}}
     second = files_of(tmp_path / "images")
-    assert sorted(name for name in second if name.endswith(".tar")) == [f"{n:05d}.tar" for n in range(14)]
+    assert sorted(name for name in second if name.endswith(".tar")) == [f"{n:05d}.tar" for n in range(2 * units)]
     shards = {name: data for name, data in first.items() if name[:5].isdigit()}
-    assert len(shards) == 21
+    assert len(shards) == 3 * units
     assert shards.items() <= second.items()  # what was finished is left alone
     assert keys_in_tars(tmp_path / "images") == dict.fromkeys((one.key for one in pairs), 1)
 
-    fetch(tmp_path / "pairs", tmp_path / "images", "--pairs-per-unit=300")
+    fetch(tmp_path / "pairs", tmp_path / "images", per_unit)
     assert "nothing to do" in capsys.readouterr().out
-    assert len(web.log) == 2600
+    assert len(web.log) == rows + passing
 
 
 # --- killed ----------------------------------------------------------------------------------------------------------
@@ -123,16 +126,15 @@ def test_killed_at_random_moments(web, tmp_path, exhaustive):
 # --- hosts -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_limit_holds_for_all_worker_processes(web, tmp_path):
+@pytest.mark.parametrize("mode", ["multi_processing", "multi_threading"])
+def test_a_limit_holds_for_all_workers(web, tmp_path, mode):
     """Two connections and five requests a second, measured at the server."""
-    write_pairs(tmp_path / "pairs", [pair(web.url(f"slow/{n}")) for n in range(25)])
-    process = start(tmp_path / "pairs", tmp_path / "images", "--pairs-per-unit=5", "--direct_num_workers=2",
-                    "--per-host-connections=2", "--per-host-rate=5")
-    said, _ = process.communicate()
-    assert process.returncode == 0, said.decode()
-    assert ledger(tmp_path / "images")["kept"] == 25
+    write_pairs(tmp_path / "pairs", [pair(web.url(f"slow/{n}")) for n in range(15)])
+    fetch(tmp_path / "pairs", tmp_path / "images", "--pairs-per-unit=3", "--direct_num_workers=2",
+          f"--direct_running_mode={mode}", "--per-host-connections=2", "--per-host-rate=5")
+    assert ledger(tmp_path / "images")["kept"] == 15
     assert web.most_at_once[1] <= 2
     times = sorted(request.time for request in web.log)
-    assert times[-1] - times[0] > 24 / 5 - 0.2
+    assert times[-1] - times[0] > 14 / 5 - 0.2
     for begun in times:  # never more than five begin within a second, give or take the way to the server
         assert sum(begun <= at < begun + 0.9 for at in times) <= 5

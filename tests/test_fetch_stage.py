@@ -27,9 +27,9 @@ from pipeline.units import Unit
 
 IMAGES = Path(__file__).parent.parent / "sample" / "images"
 NAMES = ["bison.jpg", "arcdetriomphe.webp", "lemon.png", "hedgehog.jpg"]
-# What img2dataset writes into every .json with --compute_hash sha256, and the type of each where there is a picture.
+# What img2dataset writes into every .json, and the type of each where there is a picture.
 IMG2DATASET_FIELDS = {"caption": str, "url": str, "key": str, "status": str, "error_message": type(None), "width": int,
-                      "height": int, "original_width": int, "original_height": int, "sha256": str}
+                      "height": int, "original_width": int, "original_height": int, "exif": str, "sha256": str}
 
 
 def unit_of(*urls: str, number: int = 3) -> Unit:
