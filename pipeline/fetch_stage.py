@@ -15,6 +15,7 @@ from pipeline import storage
 from pipeline.fetch import FetchConfig, Tally, fetch_pictures
 from pipeline.image_shards import ShardWriter, StoreConfig, read_fetched, read_metadata
 from pipeline.ledger import read_ledger, to_json
+from pipeline.memory import give_large_blocks_back
 from pipeline.pictures import PictureConfig
 from pipeline.records import PASSING_REASONS, Pair, Rejected, Stage
 from pipeline.units import FETCHED_FOLDER, WORK_FOLDER, Unit
@@ -43,6 +44,7 @@ class FetchUnit(beam.DoFn):
     def setup(self) -> None:
         cv2.setNumThreads(1)  # the cores are busy with other pictures: its threads would wait for each other
         gc.freeze()  # what was imported stays: looking through it again and again takes a tenth of the time
+        give_large_blocks_back()
         # Each connection may have a file on disk, and some systems give a process 1,024 to begin with.
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -98,6 +100,7 @@ def _fetch_shard(number: int, pairs: list[Pair], rows: dict[str, dict], output: 
         tally, began = Tally(), time.monotonic()
         for outcome in fetch_pictures(missing.values(), fetch, pictures, store.resize or 1, tally):
             writer.add(outcome)
+            del outcome  # else it would be held until the next one has come, and its memory given to others
         if _is_finished(output, number):  # by other pairs
             storage.delete(output, [f"{number:05d}_stats.json"])
         writer.write()

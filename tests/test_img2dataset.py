@@ -70,8 +70,8 @@ def test_select_reads_it(theirs, urls, tmp_path):
 def test_ours_has_its_keys(theirs, urls, tmp_path):
     write_pairs(tmp_path / "pairs", [pair(url) for url in urls])
     assert fetch_images.main([f"--pairs={tmp_path / 'pairs'}", f"--output={tmp_path / 'out'}", "--resize=256",
-                              "--direct_num_workers=1", "--allow-address=127.0.0.0/8", "--per-host-rate=500", "--min-side=1",
-                              "--min-ratio=0.01", "--max-ratio=100"]) == 0
+                              "--direct_num_workers=1", "--allow-address=127.0.0.0/8", "--per-host-rate=500",
+                              "--min-side=1", "--min-ratio=0.01", "--max-ratio=100"]) == 0
     found = []
     for folder in (theirs, tmp_path / "out"):
         schema = pq.read_schema(folder / "00000.parquet")
