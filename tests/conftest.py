@@ -79,6 +79,25 @@ def tiny_checkpoint(tiny_dvae, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def training_dataset(tmp_path_factory) -> Path:
+    directory = tmp_path_factory.mktemp("train") / "dataset"
+    write_dataset(directory, train=(5, 6), val=(3,))
+    return directory
+
+
+@pytest.fixture(scope="session")
+def undisturbed(training_dataset, tmp_path_factory) -> Path:
+    """A run on it from its begin to its end."""
+    from tests.helpers_training import run  # only the trainer's tests need what it imports
+
+    output = tmp_path_factory.mktemp("undisturbed") / "run"
+    with one_thread(), pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SIZES, "tiny", (3, 2, 32))
+        assert run(training_dataset, output) == 0
+    return output
+
+
+@pytest.fixture(scope="session")
 def artist(tiny_checkpoint):
     """What draws with that."""
     return load_artist(tiny_checkpoint)

@@ -1,19 +1,14 @@
-"""The trainer: it learns, resumes exactly, and refuses what it cannot continue."""
+"""The trainer: it learns, by the paper's recipe and with each of its options."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import math
 import os
-import random
 import re
 import shutil
-import socket
-import subprocess
 import sys
-import time
 import types
 from pathlib import Path
 
@@ -23,7 +18,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from models import averaging, checkpoints
+from models import averaging
 from models import train as trainer
 from models.averaging import Average
 from models.dataset import read_manifest, read_shard
@@ -32,12 +27,10 @@ from models.generate import Order, draw
 from models.image_tokenizers import load_image_tokenizer
 from models.schedule import Plateau
 from models.stream import Stream
-from models.train import TrainingConfig, default_learning_rate, main, make_optimiser
+from models.train import TrainingConfig, default_learning_rate, make_optimiser
 from models.transformer import SIZES, Transformer, TransformerConfig
-from tests.conftest import ROOT
-from tests.helpers_dataset import DISTINCT_CAPTIONS, one_thread, write_dataset, write_manifest
-
-STEPS = 9
+from tests.helpers_dataset import DISTINCT_CAPTIONS, one_thread, write_dataset
+from tests.helpers_training import STEPS, entries, run
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -48,46 +41,8 @@ def tiny_size():
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory) -> Path:
-    directory = tmp_path_factory.mktemp("train") / "dataset"
-    write_dataset(directory, train=(5, 6), val=(3,))
-    return directory
-
-
-def run(dataset: Path, output: Path, *others: object, steps: int = STEPS) -> int:
-    return main([str(argument) for argument in (
-        "--dataset", dataset, "--size", "tiny", "--steps", steps, "--batch-size", 4, "--output", output,
-        "--validate-every", 3, "--threads", 1, *others)])
-
-
-@pytest.fixture(scope="module")
-def undisturbed(dataset, tmp_path_factory) -> Path:
-    output = tmp_path_factory.mktemp("undisturbed") / "run"
-    assert run(dataset, output) == 0
-    return output
-
-
-def entries(output: Path) -> list[dict]:
-    return [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
-
-
-@contextlib.contextmanager
-def interrupted_at(step: int):
-    with pytest.MonkeyPatch.context() as patch:
-        interrupt_at(patch, step)
-        yield
-
-
-def interrupt_at(monkeypatch, step: int) -> None:
-    """The power goes at this step, after its line in the log."""
-    log = trainer.Log.step
-
-    def stop(self, done, *values):
-        log(self, done, *values)
-        if done == step:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(trainer.Log, "step", stop)
+def dataset(training_dataset) -> Path:
+    return training_dataset
 
 
 @pytest.fixture(scope="module")
@@ -142,49 +97,6 @@ def test_leaves_what_drawing_needs(dataset, undisturbed):
     assert [entry["step"] for entry in log if "validation" not in entry] == list(range(1, STEPS + 1))
 
 
-@pytest.mark.parametrize("step", [1, 4, 8])
-def test_a_killed_run_resumes_exactly(dataset, undisturbed, tmp_path, monkeypatch, step):
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        interrupt_at(patch, step)
-        run(dataset, tmp_path)
-    assert run(dataset, tmp_path, "--resume") == 0
-    assert (tmp_path / "log.jsonl").read_text() == (undisturbed / "log.jsonl").read_text()
-    for name in ("model.safetensors", "config.json"):
-        assert (tmp_path / name).read_bytes() == (undisturbed / name).read_bytes()
-
-
-def test_resumes_exactly_in_bfloat16(dataset, tmp_path, monkeypatch):
-    assert run(dataset, tmp_path / "a", "--precision", "bfloat16", steps=4) == 0
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        interrupt_at(patch, 4)
-        run(dataset, tmp_path / "b", "--precision", "bfloat16", steps=4)
-    assert run(dataset, tmp_path / "b", "--precision", "bfloat16", "--resume", steps=4) == 0
-    assert entries(tmp_path / "a") == entries(tmp_path / "b")
-
-
-def test_a_finished_run_can_be_made_longer(dataset, tmp_path):
-    assert run(dataset, tmp_path, steps=3) == 0
-    assert run(dataset, tmp_path, "--resume", steps=5) == 0
-    assert [entry["step"] for entry in entries(tmp_path) if "validation" in entry] == [0, 3, 5]
-
-
-def test_a_finished_run_says_so(dataset, undisturbed, capsys):
-    before = (undisturbed / "log.jsonl").read_bytes()
-    assert run(dataset, undisturbed, "--resume") == 0
-    assert f"has {STEPS} steps already" in capsys.readouterr().out
-    assert (undisturbed / "log.jsonl").read_bytes() == before
-
-
-def test_a_torn_line_in_the_log_is_dropped(dataset, undisturbed, tmp_path, monkeypatch):
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        interrupt_at(patch, 4)
-        run(dataset, tmp_path)
-    with open(tmp_path / "log.jsonl", "a") as file:
-        file.write('{"step": 5, "to')
-    run(dataset, tmp_path, "--resume")
-    assert entries(tmp_path) == entries(undisturbed)
-
-
 def test_prints_losses_beside_the_uniform_guess(dataset, tmp_path, capsys):
     run(dataset, tmp_path, steps=3)
     printed = capsys.readouterr().out
@@ -197,108 +109,6 @@ def test_a_dataset_without_validation_pairs_trains(tmp_path, capsys):
     write_dataset(tmp_path / "dataset", train=(4,), val=())
     assert run(tmp_path / "dataset", tmp_path / "run", steps=1) == 0
     assert "no validation" in capsys.readouterr().out
-
-
-# --- many processes, killed processes --------------------------------------------------------------------------------
-
-OPTIONS = ("--size", "tiny", "--steps", STEPS, "--batch-size", 4, "--validate-every", 3, "--threads", 1)
-
-
-def command(*options: object, processes: int = 0) -> list[str]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--master-port", str(port)]
-    return [sys.executable, *(launcher if processes else []), str(ROOT / "tests" / "tiny_training.py"),
-            *map(str, options)]
-
-
-def assert_same_but_for_rounding(one: Path, other: Path) -> None:
-    for a, b in zip(entries(one), entries(other), strict=True):
-        assert a["step"] == b["step"]
-        for values, others in ((a, b), (a.get("validation", {}), b.get("validation", {}))):
-            for name in ("total", "text", "image", "gradient_norm"):
-                if name in values:
-                    assert values[name] == pytest.approx(others[name], rel=1e-4)
-    for name in ("model", "averaged"):
-        weights, others = (load_file(run / f"{name}.safetensors") for run in (one, other))
-        assert weights.keys() == others.keys()
-        for key, value in weights.items():
-            torch.testing.assert_close(value, others[key], rtol=1e-2, atol=1e-3)  # Adam makes much of rounding
-
-
-def test_two_processes_equal_one(dataset, tmp_path):
-    """Of the same global batch: whole models (DDP), and shared-out ones (FSDP2) in two parts, begun by one process."""
-    one, ddp, fsdp = (tmp_path / name for name in ("one", "ddp", "fsdp"))
-    same = ("--dataset", dataset, *OPTIONS, "--precision", "float32", "--schedule", "plateau", "--blank-captions", 0.3)
-    with interrupted_at(5), pytest.raises(KeyboardInterrupt):
-        main([str(option) for option in (*same, "--output", fsdp)])
-    assert main([str(option) for option in (*same, "--output", one)]) == 0
-    for options in ((*same, "--output", ddp),
-                    (*same, "--output", fsdp, "--resume", "--sharding", "fsdp", "--accumulate", 2)):
-        done = subprocess.run(command(*options, processes=2), capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr
-        assert "2 processes" in done.stdout
-    assert_same_but_for_rounding(one, ddp)
-    assert_same_but_for_rounding(one, fsdp)
-
-
-def test_parts_of_a_batch_equal_the_whole(dataset, tmp_path):
-    run(dataset, tmp_path / "whole", "--precision", "float32")
-    run(dataset, tmp_path / "parts", "--precision", "float32", "--accumulate", 4)
-    assert_same_but_for_rounding(tmp_path / "whole", tmp_path / "parts")
-
-
-def test_killed_at_a_random_moment_and_resumed(dataset, tmp_path, exhaustive):
-    """By the system, at any place: in a step, while it logs, while it writes a checkpoint."""
-    same = ("--dataset", dataset, *OPTIONS[:2], "--steps", 60, *OPTIONS[4:], "--precision", "float32")
-    subprocess.run(command(*same, "--output", tmp_path / "whole"), check=True, capture_output=True)
-    dice = random.Random(0)
-    for attempt in range(20 if exhaustive else 1):
-        output = tmp_path / f"{attempt}"
-        for kills in range(100):
-            process = subprocess.Popen(command(*same, "--output", output, "--resume"), stdout=subprocess.DEVNULL,
-                                       stderr=subprocess.PIPE)
-            if kills < (3 if exhaustive else 1):
-                at = dice.randint(1, 59)
-                while process.poll() is None and logged(output) < at:
-                    time.sleep(0.001)
-                process.kill()
-            _, said = process.communicate()
-            if process.returncode == 0:
-                break
-            assert process.returncode == -9, said.decode()
-        assert (output / "log.jsonl").read_bytes() == (tmp_path / "whole" / "log.jsonl").read_bytes()
-        for name in ("model.safetensors", "averaged.safetensors"):
-            assert (output / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-
-
-def logged(output: Path) -> int:
-    path = output / "log.jsonl"
-    return path.read_bytes().count(b"learning_rate") if path.exists() else 0
-
-
-def test_a_full_disk(dataset, tmp_path):
-    """A real one, of 8 MB: the run ends with a sentence, and goes on from the checkpoint when there is room."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", disk], capture_output=True).returncode:
-        pytest.skip("may not mount a file system here")
-    try:
-        output = disk / "run"
-        run(dataset, output, steps=3)
-        before = {name: (output / name).read_bytes() for name in ("checkpoint.pt", "model.safetensors", "config.json")}
-        filler = disk / "filler"
-        with pytest.raises(OSError), open(filler, "wb", buffering=0) as file:
-            while True:
-                file.write(b"x" * 4096)
-        with pytest.raises(UserError, match="No space left on device"):
-            run(dataset, output, "--resume", steps=STEPS)
-        assert {name: (output / name).read_bytes() for name in before} == before
-        filler.unlink()
-        assert run(dataset, output, "--resume", steps=STEPS) == 0
-        assert entries(output)[-1]["step"] == STEPS
-    finally:
-        subprocess.run(["umount", disk], check=True)
 
 
 # --- options ---------------------------------------------------------------------------------------------------------
@@ -401,62 +211,6 @@ def test_the_share_of_the_peak_is_told(dataset, tmp_path, capsys):
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------
-
-
-def test_an_existing_checkpoint_without_resume(dataset, undisturbed):
-    before = (undisturbed / "log.jsonl").read_bytes()
-    with pytest.raises(UserError, match=r"checkpoint\.pt exists; continue it with --resume"):
-        run(dataset, undisturbed)
-    assert (undisturbed / "log.jsonl").read_bytes() == before
-
-
-@pytest.mark.parametrize("field, said", [("image_tokenizer", "another image tokenizer"),
-                                         ("text_tokenizer", "is not the tokenizer that made the tokens")])
-def test_a_dataset_of_another_tokenizer(dataset, undisturbed, tmp_path, field, said):
-    manifest = write_dataset(tmp_path / "other", train=(5, 6), val=(3,))
-    info = dataclasses.replace(getattr(manifest, field), fingerprint="f" * 64)
-    write_manifest(tmp_path / "other", dataclasses.replace(manifest, **{field: info}))
-    with pytest.raises(UserError, match=said) as error:
-        run(tmp_path / "other", undisturbed, "--resume")
-    assert "\n" not in str(error.value)
-
-
-def test_other_settings(dataset, undisturbed):
-    with pytest.raises(UserError, match=r"other settings \(seed 0 -> 1\)"):
-        run(dataset, undisturbed, "--resume", "--seed", 1)
-
-
-def test_other_shards(undisturbed, tmp_path):
-    write_dataset(tmp_path / "other", train=(6, 5), val=(3,))
-    with pytest.raises(UserError, match="its shards are others"):
-        run(tmp_path / "other", undisturbed, "--resume", steps=STEPS + 1)
-
-
-def test_a_damaged_checkpoint(dataset, tmp_path):
-    (tmp_path / "checkpoint.pt").write_bytes(b"PK not a checkpoint")
-    with pytest.raises(UserError, match=r"checkpoint\.pt is not readable"):
-        run(dataset, tmp_path, "--resume")
-
-
-def test_a_checkpoint_is_plain_data(undisturbed):
-    state = torch.load(undisturbed / "checkpoint.pt", weights_only=True)
-    assert state["step"] == STEPS and state["stream"]["version"] == 2
-
-
-def test_a_full_disk_leaves_the_previous_checkpoint(dataset, tmp_path, monkeypatch):
-    run(dataset, tmp_path, steps=3)
-    before = {name: (tmp_path / name).read_bytes() for name in ("checkpoint.pt", "model.safetensors", "config.json")}
-    write_whole = checkpoints.write_whole
-
-    def full(path, data):
-        if path.name == "checkpoint.pt":
-            raise OSError(28, "No space left on device")
-        write_whole(path, data)
-
-    monkeypatch.setattr(checkpoints, "write_whole", full)
-    with pytest.raises(UserError, match="No space left on device; the previous one is whole"):
-        run(dataset, tmp_path, "--resume", steps=5)
-    assert {name: (tmp_path / name).read_bytes() for name in before} == before
 
 
 @pytest.mark.parametrize("arguments, said", [
