@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import bz2
 import collections
+import io
 import json
 import random
 import re
+import tarfile
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -19,7 +22,11 @@ from pipeline.filters import SelectConfig
 from pipeline.records import Pair, Rejected
 from pipeline.select_stage import Account, Part, outcomes_of_part, plan_parts, read_piece
 from pipeline.sources import DEFAULTS, Piece, yfcc100m
+from pipeline.sources import SOURCES as ALL_SOURCES
 from tests.conftest import ROOT, files_of
+from tests.test_sources_robustness import caption, row
+from tests.test_wikipedia_dump import article as german_article
+from tests.test_wikipedia_dump import write_dump
 
 ONE_WORKER = ["--direct_num_workers=1"]
 SOURCES = ROOT / "sample" / "sources"
@@ -27,9 +34,57 @@ FILES = (("cc3m", "cc3m.tsv"), ("cc12m", "cc12m.tsv"), ("yfcc100m", "yfcc100m_da
          ("wit", "wit_v1.sample.tsv.gz"))
 
 
+MADE_ROWS = {"wit-base": 30, "wikipedia-dump": 82, "img2dataset": 20}
+SHARED_URL = "http://shared.example/boat.jpg"
+
+
 @pytest.fixture(scope="module")
-def sources() -> list[str]:
-    return [f"--source={name}={SOURCES / pattern}" for name, pattern in FILES]
+def sources(tmp_path_factory) -> list[str]:
+    """All of them: the sample's four lists, and of the others files as they are published."""
+    folder = tmp_path_factory.mktemp("lists")
+    made = {"wit-base": write_wit_base(folder / "train-00000-of-00330.parquet"), "img2dataset": write_images(folder),
+            "wikipedia-dump": folder / "*multistream*.bz2"}
+    pages = [row("wikipedia-dump", number).decode() for number in range(40)]
+    write_dump(folder, ["".join(pages[:20]), "".join(pages[20:]), german_article(99)])
+    lists = [*((name, SOURCES / pattern) for name, pattern in FILES), *made.items()]
+    assert {name for name, _ in lists} == set(ALL_SOURCES)
+    return [f"--source={name}={pattern}" for name, pattern in lists]
+
+
+def write_wit_base(path: Path) -> Path:
+    """One picture is another source's too, one caption is German, one row has no URL."""
+    number = range(MADE_ROWS["wit-base"])
+    pages = [{"language": "en", "page_url": f"https://en.wikipedia.org/wiki/Boat_{n}", "page_title": f"Boat {n}",
+              "caption_reference_description": caption(n), "caption_alt_text_description": None} for n in number]
+    pages[3] |= {"language": "de", "caption_reference_description": "Ein altes Boot liegt am Ufer des Sees"}
+    urls = [f"https://upload.wikimedia.org/wikipedia/commons/a/ab/Boat_{n}.jpg" for n in number]
+    urls[1], urls[2] = SHARED_URL, None
+    pq.write_table(pa.table({
+        "image": [{"bytes": b"\xff\xd8", "path": "a.jpg"}] * len(urls), "image_url": urls,
+        "original_height": [300] * len(urls), "original_width": [400] * len(urls),
+        "mime_type": ["image/jpeg"] * len(urls),
+        "caption_attribution_description": [None] * len(urls), "wit_features": [[page] for page in pages]}), path)
+    return path
+
+
+def write_images(folder: Path) -> Path:
+    """img2dataset's tar, and its table of all rows, of which one was not downloaded."""
+    number = range(MADE_ROWS["img2dataset"])
+    rows = [{"key": f"{n:09d}", "url": f"http://a.example/{n}.jpg", "caption": f"{caption(n)} again",
+             "status": "success", "width": 256, "height": 256, "original_width": 640, "original_height": 480}
+            for n in number]
+    rows[4]["url"] = SHARED_URL
+    rows[5] |= {"status": "failed_to_download", "width": None, "height": None, "original_width": None,
+                "original_height": None}
+    pq.write_table(pa.Table.from_pylist(rows), folder / "00000.parquet")
+    with tarfile.open(folder / "00000.tar", "w") as tar:
+        for each in (each for each in rows if each["status"] == "success"):
+            for ending, data in ((".jpg", b"\xff\xd8"), (".txt", each["caption"].encode()),
+                                 (".json", json.dumps(each).encode())):
+                member = tarfile.TarInfo(each["key"] + ending)
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    return folder / "00000.tar"
 
 
 @pytest.fixture(scope="module")
@@ -42,14 +97,19 @@ def selected(sources, tmp_path_factory):
 def test_the_account_is_exact(selected):
     pairs, rejects = (pq.read_table(selected / name).to_pylist() for name in ("pairs", "rejects"))
     ledger = json.loads((selected / "ledger.json").read_text())["sources"]
-    assert sum(account["read"] for account in ledger.values()) == len(pairs) + len(rejects) == 506
+    assert sum(account["read"] for account in ledger.values()) == len(pairs) + len(rejects)
+    assert sum(ledger[name]["read"] for name, _ in FILES) == 506
+    assert {name: ledger[name]["read"] for name in MADE_ROWS} == MADE_ROWS
+    assert all(account["kept"] > 10 for account in ledger.values())
+    assert {row["source"]: row["reason"] for row in rejects if row["url"] == SHARED_URL} == {
+        "img2dataset": "duplicate_url"}
     for name, account in ledger.items():
         assert account["kept"] == sum(row["source"] == name for row in pairs)
         for reason, number in account["rejected"]["select"].items():
             assert number == sum((row["source"], row["reason"]) == (name, reason) for row in rejects)
     assert {row["stage"] for row in rejects} == {"select"}
     assert len({row["key"] for row in pairs}) == len(pairs)
-    assert len(list((selected / "pairs").iterdir())) == len(list((selected / "rejects").iterdir())) == 6
+    assert len(list((selected / "pairs").iterdir())) == len(list((selected / "rejects").iterdir())) == 7
 
 
 @pytest.mark.parametrize("workers", [["--direct_num_workers=2"], [*ONE_WORKER, "--direct_runner_bundle_repeat=2"]])
