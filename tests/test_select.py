@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import collections
+import hashlib
 import io
 import json
 import random
@@ -17,7 +18,7 @@ import pytest
 
 from beam_jobs import select_pairs
 from models.errors import UserError
-from pipeline import dedup, report, spill
+from pipeline import dedup, outcomes, parquet, report, spill
 from pipeline.filters import SelectConfig
 from pipeline.records import Pair, Rejected
 from pipeline.select_stage import Account, Part, outcomes_of_part, plan_parts, read_piece
@@ -169,9 +170,9 @@ def account_again(tmp_path) -> Account:
 
 
 def rows_of_part(part: Part, accounts: list[Account], output: Path) -> list[dict]:
-    outcomes = outcomes_of_part(part, accounts, str(output))
-    rows = [row for table in outcomes.tables(str(output)) for row in table.to_pylist()]
-    assert collections.Counter((row["source"], row["reason"]) for row in rows) == outcomes.counts
+    found = outcomes_of_part(part, accounts, str(output))
+    rows = [row for table in found.tables(str(output)) for row in table.to_pylist()]
+    assert collections.Counter((row["source"], row["reason"]) for row in rows) == found.counts
     return rows
 
 
@@ -194,6 +195,39 @@ def test_the_parts_hold_every_row_once_whatever_their_number(tmp_path, monkeypat
     assert len(whole) == 2000 and len(kept) == len({dedup.normalised_url(row[4]) for row in whole})
     assert {row[2] for row in whole if row[-4] == "duplicate_url"} == {"cc3m-0.tsv", "cc3m-1.tsv"}
     assert rows(plan_parts(2000, 300)) == rows(plan_parts(10**9, 1)) == whole
+
+
+def test_files_of_one_name_and_a_file_given_twice(tmp_path, monkeypatch):
+    """Their rows lie among each other; the order in which a runner hands them over is nothing to go by."""
+    monkeypatch.setattr(spill, "BATCH_ROWS", 8)
+    monkeypatch.setattr(spill, "SPILL_BATCHES", 2)
+    monkeypatch.setattr(outcomes, "TABLE_ROWS", 10)
+    accounts = []
+    for number, folder in enumerate(("a", "b", "b")):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "list.tsv").write_text("".join(
+            f"a brown dog on the beach\thttp://{folder}.example/{n % 60}.jpg\n" for n in range(70)))
+        piece = Piece("cc3m", f"{tmp_path}/{folder}/list.tsv")
+        accounts.append(read_piece((number, piece), [], SelectConfig(), DEFAULTS, str(tmp_path)))
+    table = rows_of_part(Part(0, 1), accounts, tmp_path)
+    assert [row["row"] for row in table] == [n for n in range(70) for _ in range(3)]
+    kept = [(row["row"], row["url"][7]) for row in table if not row["reason"]]
+    assert sorted(kept) == [(n, folder) for n in range(60) for folder in "ab"]
+    assert rows_of_part(Part(0, 1), accounts[::-1], tmp_path) == table
+
+
+def test_a_file_written_in_parts_has_the_bytes_of_one_written_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet, "GROUP_ROWS", 100)
+    rows = pa.table({"a": range(1050), "b": [f"text {n % 7}" for n in range(1050)]})
+    for table in (rows, rows.slice(0, 300), rows.slice(0, 0)):
+        for step in (1, 70, 100, 350, 2000):
+            file = io.BytesIO()
+            writer = parquet.FileWriter(file, table.schema)
+            for begin in range(0, len(table), step):
+                writer.write(table.slice(begin, step))
+            written = writer.close("x.parquet")
+            assert file.getvalue() == parquet.file_bytes(table)
+            assert written == (written.path, len(file.getvalue()), hashlib.sha256(file.getvalue()).hexdigest())
 
 
 def test_duplicates_are_the_ones_that_first_of_leaves(tmp_path):
