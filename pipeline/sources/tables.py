@@ -8,6 +8,7 @@ from __future__ import annotations
 import bz2
 import codecs
 import contextlib
+import functools
 import glob
 import gzip
 import io
@@ -315,18 +316,50 @@ def _decompressed(raw: io.BufferedReader) -> contextlib.AbstractContextManager[B
 
 
 def open_raw(path: str) -> io.BufferedReader:
-    """The bytes as they lie there."""
     """The file's bytes as they are."""
     try:
         if not _scheme(path):
             return open(path, "rb")  # the caller's `with` closes it
         if not _is_http(path) and _beam_knows(path):
             return io.BufferedReader(FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED))
+        if _is_http(path) and not _sends_parts(path):
+            return io.BufferedReader(_AsItComes(fsspec.open(path, "rb", block_size=0).open()), CHUNK_BYTES)
         return io.BufferedReader(fsspec.open(path, "rb").open(), CHUNK_BYTES)
     except (FileNotFoundError, IsADirectoryError, BeamIOError) as error:
         raise UserError(f"can't open {path}: check that the file exists and may be read") from error
     except (ImportError, ValueError) as error:  # a file system that is not installed or not known
         raise UserError(f"can't open {path}: {error}") from error
+
+
+@functools.lru_cache
+def _sends_parts(url: str) -> bool:
+    """Whether a server sends parts of a file. Not all say so: its last byte is asked for."""
+    with fsspec.open(url, "rb").open() as file:
+        try:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
+            file.read(1)
+        except ValueError:  # fsspec's, for a length that is not told, and for the whole file in answer to a part
+            return False
+    return True
+
+
+class _AsItComes(io.RawIOBase):
+    """fsspec's file of a server that sends no parts; that one says that it can seek, and raises."""
+
+    def __init__(self, file: BinaryIO):
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:
+        data = self._file.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 def _expand_remote(pattern: str) -> list[str]:
