@@ -17,6 +17,7 @@ import sys
 import tempfile
 import threading
 import time
+import weakref
 import zlib
 from collections.abc import AsyncIterator, Callable, Collection
 from email.utils import parsedate_to_datetime
@@ -268,14 +269,19 @@ class _FilesHost:
 
 
 _SharedHost = _ThreadsHost | _FilesHost
-_threads_hosts: dict[tuple[str, str], _ThreadsHost] = {}
+# As long as one of the event loops deals with a host: a list may name a million of them.
+_threads_hosts: weakref.WeakValueDictionary[tuple[str, str], _ThreadsHost] = weakref.WeakValueDictionary()
+_threads_hosts_lock = threading.Lock()
 
 
 def shared_host(host: str, folder: str, one_process: bool) -> _SharedHost | None:
     """What the workers that name the same folder share of a host; None without a folder."""
     if not folder:
         return None
-    return _threads_hosts.setdefault((folder, host), _ThreadsHost()) if one_process else _FilesHost(folder, host)
+    if not one_process:
+        return _FilesHost(folder, host)
+    with _threads_hosts_lock:
+        return _threads_hosts.setdefault((folder, host), _ThreadsHost())
 
 
 @functools.cache

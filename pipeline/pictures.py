@@ -28,7 +28,7 @@ class PictureConfig:
     min_ratio: float = 0.5  # width / height, both ends allowed (section 2.3)
     max_ratio: float = 2.0
     min_side: int = 64  # px, before enlarging to the tokenizer's size
-    max_pixels: int = 80_000_000  # a PNG of so many takes a worker to 880 MB, a progressive JPEG to 500
+    max_pixels: int = 80_000_000  # a PNG of so many takes a worker to 970 MB
 
 
 class Decoded(NamedTuple):
