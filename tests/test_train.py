@@ -199,6 +199,16 @@ def test_options_that_train(dataset, undisturbed, tmp_path, option):
     assert same == (option[0] in ("--recompute", "--workers"))
 
 
+def test_a_compiled_model_trains_alike(dataset, tmp_path, exhaustive):
+    if not exhaustive or not shutil.which("g++"):
+        pytest.skip("takes a minute of a processor and a C++ compiler: with --exhaustive")
+    for name, options in (("plain", ()), ("compiled", ("--compile",))):
+        run(dataset, tmp_path / name, "--precision", "float32", *options, steps=4)
+    plain, compiled = ([entry["total"] for entry in entries(tmp_path / name) if "total" in entry]
+                       for name in ("plain", "compiled"))
+    assert compiled == pytest.approx(plain, rel=1e-5)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_trains_like_the_processor(dataset, tmp_path):
     assert run(dataset, tmp_path, "--precision", "bfloat16", "--compile") == 0
