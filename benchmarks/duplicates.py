@@ -30,7 +30,7 @@ from pipeline import looks
 from pipeline.hash_pictures import files_of
 from pipeline.near_duplicates import Node, Seen, candidates_of, keyed
 from pipeline.pictures import PictureConfig, PictureRejected, decode
-from pipeline.sources.tables import expand
+from pipeline.sources.places import expand
 from pipeline.stats import table
 
 Change = Callable[[np.ndarray, random.Random], np.ndarray]
@@ -156,7 +156,7 @@ def main() -> None:
                 [(name, number, round(share, 5), round(part, 2)) for name, number, share, part in rows]))
     print(f"\n{signature_ms:.2f} ms a signature, {len(candidates) / total:.1f} candidates a picture, "
           f"{compare_ms:.2f} ms a comparison, one core")
-    for one, other in joined[:: max(1, len(joined) // 12)]:
+    for one, other in joined:
         print(f"  joined: {one} = {other}")
 
 

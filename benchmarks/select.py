@@ -1,6 +1,9 @@
 """How fast rows are selected, how much memory that takes, and whether a row costs the same in a long list.
 
-    python -m benchmarks.select [--rows N ...] [--workers N] [--naive-rows N]
+    python -m benchmarks.select [--rows N ...] [--workers N] [--naive-rows N] [--source-rows N]
+
+0 of the last two leaves out the peer and the table by source: `--rows 3318333 --naive-rows 0 --source-rows 0` is one
+job alone.
 
 Lists are made by `made_lists.py` in the published formats. The table by source is of one core and one thread; those of
 whole jobs count all processes: seconds on the clock and of processors, and the highest sum of their memory (PSS, which
@@ -13,6 +16,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -157,7 +161,7 @@ def whole_jobs(folder: Path, lengths: list[int], workers: int, naive_rows: int) 
                       round(1e6 * cost.processor_s / rows, 1), round(rows / cost.seconds), round(cost.memory_gb, 2)))
 
     options = [f"--direct_num_workers={workers}", "--direct_running_mode=multi_processing"]
-    for rows in [*lengths, naive_rows]:
+    for rows in filter(None, [*lengths, naive_rows]):
         path = write_list(folder / f"cc3m-{rows}.tsv", lists.cc3m, rows)
         add("pairmill select, cc3m", rows, cost_of([
             sys.executable, "-m", "beam_jobs.select_pairs", f"--source=cc3m={path}", f"--output={folder / str(rows)}",
@@ -167,6 +171,8 @@ def whole_jobs(folder: Path, lengths: list[int], workers: int, naive_rows: int) 
             script.write_text(NAIVE)
             add("Beam and langdetect, plainly", rows, cost_of([
                 sys.executable, str(script), str(path), str(folder / "naive"), "--runner=FnApiRunner", *options]))
+        print(f"{rows:,} rows are done", file=sys.stderr, flush=True)
+        shutil.rmtree(folder / str(rows))
         path.unlink()
     print(table([f"{workers} workers", "rows", "seconds", "processor s", "us a row", "rows/s", "memory, GB"], found))
 
@@ -179,7 +185,8 @@ def main() -> None:
     parser.add_argument("--source-rows", type=int, default=20_000, metavar="N")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        by_source(Path(folder), args.source_rows)
+        if args.source_rows:
+            by_source(Path(folder), args.source_rows)
         whole_jobs(Path(folder), args.rows, args.workers, args.naive_rows)
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pipeline import looks, storage
 from pipeline.near_duplicates import hash_line
 from pipeline.pictures import PictureConfig, PictureRejected, decode
-from pipeline.sources.tables import expand
+from pipeline.sources.places import expand
 
 ANY_PICTURE = PictureConfig(min_ratio=0, max_ratio=math.inf, min_side=1)
 

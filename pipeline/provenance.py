@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Iterable
 from typing import Any
 
-from pipeline.sources.tables import base_name, open_raw
+from pipeline.sources.places import base_name, open_raw
 
 BLOCK = 1 << 20
 FILES_AT_ONCE = 8  # hashing leaves Python's lock, reading waits

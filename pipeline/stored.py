@@ -20,7 +20,8 @@ from models.errors import UserError
 from pipeline.manners import FetchFailed
 from pipeline.pictures import PICTURE_SUFFIXES
 from pipeline.records import Pair, Reason
-from pipeline.sources.tables import base_name, lines, open_raw, open_seekable, open_source
+from pipeline.sources.places import base_name, open_raw
+from pipeline.sources.tables import lines, open_seekable, open_source
 
 COLUMNS = ("image", "jpg", "png", "webp")  # of a Parquet file's pictures: wit_base's first, then img2dataset's
 BLOCK_PLACES = 100  # neighbours that go into one unit

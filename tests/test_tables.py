@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from models.errors import UserError
 from pipeline.records import Reason, Rejected
 from pipeline.sources import Piece, cc3m, count_lines, lines_before, pieces, rows_of, tables
-from pipeline.sources.tables import base_name, expand, lines, open_source
+from pipeline.sources.places import base_name, expand
+from pipeline.sources.tables import lines, open_source
 
 
 def rows(module, data: bytes, **settings):

@@ -14,7 +14,8 @@ from apache_beam.coders import RowCoder, registry
 from models.errors import UserError
 from pipeline.sources import cc3m, cc12m, img2dataset, tables, wikipedia_dump, wit, wit_base, yfcc100m
 from pipeline.sources.cc12m import Cc12mSettings
-from pipeline.sources.tables import Begin, Row, base_name, expand, open_range, open_seekable, open_source
+from pipeline.sources.places import base_name, expand
+from pipeline.sources.tables import Begin, Row, open_range, open_seekable, open_source
 from pipeline.sources.wikipedia_dump import DumpSettings
 from pipeline.sources.wit import WitSettings
 from pipeline.sources.yfcc100m import YfccSettings

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
 from pipeline.records import Candidate, unreadable
-from pipeline.sources.tables import Row, absolute, exists, parquet_columns, parquet_records, pixels
+from pipeline.sources.places import absolute, exists
+from pipeline.sources.tables import Row, parquet_columns, parquet_records, pixels
 
 NAME = "img2dataset"
 URL_COLUMNS = ("url", "image_url")

@@ -1,4 +1,4 @@
-"""Shared readers: which files a pattern names, their bytes without the compression, their lines.
+"""Shared readers: files' bytes without the compression, their lines, their tables.
 
 A file's first bytes tell its compression (gzip, bzip2, zstd or none), its ending does not: browsers unpack a .gz and
 keep its name. Text is cut at the byte 0x0A alone, because captions hold U+2028, U+0085 and lone carriage returns."""
@@ -8,33 +8,25 @@ from __future__ import annotations
 import bz2
 import codecs
 import contextlib
-import functools
-import glob
 import gzip
 import io
 import itertools
 import os
-import re
 import shutil
 import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO, NamedTuple
-from urllib.parse import urlsplit
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
-from apache_beam.io.filesystem import BeamIOError, CompressionTypes
-from apache_beam.io.filesystems import FileSystems
 
-from models.errors import UserError
 from pipeline.records import Candidate, Rejected, unreadable
+from pipeline.sources.places import CHUNK_BYTES, open_raw
 from pipeline.sources.ranges import RangeLines, bzip2_chunks, count_line_ends, plain_chunks
 
 MAX_ROW_BYTES = 8 << 20
 """A longer row is rejected and not held in memory; the longest published ones, WIT's page texts, are far below."""
-CHUNK_BYTES = 1 << 18
 PARQUET_BATCH_ROWS = 1024
 BZIP2_RATIO = 4  # about how much smaller a text is
 SQLITE_MAGIC = b"SQLite format 3\0"
@@ -56,23 +48,6 @@ class Begin(NamedTuple):
 
 
 WHOLE_FILE = Begin()
-
-
-def expand(pattern: str) -> list[str]:
-    """The files that a path, a glob or a URL names, sorted. An http(s) URL names one file: '?' is its query."""
-    if _is_http(pattern):
-        found = [pattern] if fsspec.filesystem("http").exists(pattern) else []
-    elif _scheme(pattern):
-        found = _expand_remote(pattern)
-    elif os.path.isdir(pattern):
-        raise UserError(f"{pattern} is a folder: name its files, for example '{pattern.rstrip('/')}/*.tsv'")
-    elif os.path.exists(pattern):  # a file whose own name holds '[' or '*'
-        found = [pattern]
-    else:
-        found = [path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path)]
-    if not found:
-        raise UserError(f"no file matches {pattern}: check the path and its spelling (quote a glob for the shell)")
-    return sorted(found)
 
 
 @contextlib.contextmanager
@@ -128,19 +103,6 @@ def count_range(path: str, first: int, stop: int) -> int:
 def first_line(path: str) -> str:
     with open_source(path) as stream:
         return next((line.text for line in lines(stream)), "")
-
-
-def exists(path: str) -> bool:
-    if _is_http(path):
-        return fsspec.filesystem("http").exists(path)
-    if not _scheme(path):
-        return os.path.isfile(path)
-    return FileSystems.exists(path) if _beam_knows(path) else fsspec.core.url_to_fs(path)[0].exists(path)
-
-
-def base_name(path: str) -> str:
-    """The file's name as published, without folder, host or query."""
-    return (urlsplit(path).path if _is_http(path) else path).rstrip("/").rsplit("/", 1)[-1]
 
 
 def lines(stream: BinaryIO) -> Iterator[Line]:
@@ -219,11 +181,6 @@ def parquet_columns(stream: BinaryIO) -> list[str]:
         return []
     finally:
         stream.seek(0)
-
-
-def absolute(path: str) -> str:
-    """The path as another process, in another folder, finds it."""
-    return path if _scheme(path) else os.path.abspath(path)
 
 
 def has_http_scheme(text: str) -> bool:
@@ -313,77 +270,3 @@ def _decompressed(raw: io.BufferedReader) -> contextlib.AbstractContextManager[B
         # pyarrow's reader, because zstandard's takes a frame that is cut off for the end of the file
         return pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "zstd")
     return raw
-
-
-def open_raw(path: str) -> io.BufferedReader:
-    """The file's bytes as they are."""
-    try:
-        if not _scheme(path):
-            return open(path, "rb")  # the caller's `with` closes it
-        if not _is_http(path) and _beam_knows(path):
-            return io.BufferedReader(FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED))
-        if _is_http(path) and not _sends_parts(path):
-            return io.BufferedReader(_AsItComes(fsspec.open(path, "rb", block_size=0).open()), CHUNK_BYTES)
-        return io.BufferedReader(fsspec.open(path, "rb").open(), CHUNK_BYTES)
-    except (FileNotFoundError, IsADirectoryError, BeamIOError) as error:
-        raise UserError(f"can't open {path}: check that the file exists and may be read") from error
-    except (ImportError, ValueError) as error:  # a file system that is not installed or not known
-        raise UserError(f"can't open {path}: {error}") from error
-
-
-@functools.lru_cache
-def _sends_parts(url: str) -> bool:
-    """Whether a server sends parts of a file. Not all say so: its last byte is asked for."""
-    with fsspec.open(url, "rb").open() as file:
-        try:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
-            file.read(1)
-        except ValueError:  # fsspec's, for a length that is not told, and for the whole file in answer to a part
-            return False
-    return True
-
-
-class _AsItComes(io.RawIOBase):
-    """fsspec's file of a server that sends no parts; that one says that it can seek, and raises."""
-
-    def __init__(self, file: BinaryIO):
-        self._file = file
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:
-        data = self._file.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
-
-
-def _expand_remote(pattern: str) -> list[str]:
-    try:
-        if _beam_knows(pattern):
-            return [file.path for match in FileSystems.match([pattern]) for file in match.metadata_list]
-        filesystem, path = fsspec.core.url_to_fs(pattern)
-        return [filesystem.unstrip_protocol(found) for found in filesystem.glob(path)]
-    except (ImportError, ValueError, BeamIOError) as error:
-        raise UserError(f"can't look up {pattern}: {error}") from error
-
-
-def _beam_knows(path: str) -> bool:
-    try:
-        FileSystems.get_filesystem(path)
-    except ValueError:  # no such scheme in Beam, or its extra is not installed
-        return False
-    return True
-
-
-def _scheme(path: str) -> str:
-    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]+)://", path)
-    return match[1].lower() if match else ""
-
-
-def _is_http(path: str) -> bool:
-    return _scheme(path) in ("http", "https")

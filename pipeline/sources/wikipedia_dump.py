@@ -27,7 +27,8 @@ from xml.etree import ElementTree
 import mwparserfromhell
 
 from pipeline.records import Candidate, Reason, Stage, reject, unreadable
-from pipeline.sources.tables import MAX_ROW_BYTES, Row, exists, lines, open_raw, open_source
+from pipeline.sources.places import exists, open_raw
+from pipeline.sources.tables import MAX_ROW_BYTES, Row, lines, open_source
 
 NAME = "wikipedia-dump"
 WIDTHS = (20, 40, 60, 120, 250, 330, 500, 960, 1280, 1920, 3840)

@@ -1,0 +1,128 @@
+"""Where files lie: paths, globs and URLs to the bytes, on any file system that Beam or fsspec knows."""
+
+from __future__ import annotations
+
+import functools
+import glob
+import io
+import os
+import re
+from typing import BinaryIO
+from urllib.parse import urlsplit
+
+import fsspec
+from apache_beam.io.filesystem import BeamIOError, CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+
+from models.errors import UserError
+
+CHUNK_BYTES = 1 << 18
+
+
+def expand(pattern: str) -> list[str]:
+    """The files that a path, a glob or a URL names, sorted. An http(s) URL names one file: '?' is its query."""
+    if _is_http(pattern):
+        found = [pattern] if fsspec.filesystem("http").exists(pattern) else []
+    elif _scheme(pattern):
+        found = _expand_remote(pattern)
+    elif os.path.isdir(pattern):
+        raise UserError(f"{pattern} is a folder: name its files, for example '{pattern.rstrip('/')}/*.tsv'")
+    elif os.path.exists(pattern):  # a file whose own name holds '[' or '*'
+        found = [pattern]
+    else:
+        found = [path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path)]
+    if not found:
+        raise UserError(f"no file matches {pattern}: check the path and its spelling (quote a glob for the shell)")
+    return sorted(found)
+
+
+def exists(path: str) -> bool:
+    if _is_http(path):
+        return fsspec.filesystem("http").exists(path)
+    if not _scheme(path):
+        return os.path.isfile(path)
+    return FileSystems.exists(path) if _beam_knows(path) else fsspec.core.url_to_fs(path)[0].exists(path)
+
+
+def base_name(path: str) -> str:
+    """The file's name as published, without folder, host or query."""
+    return (urlsplit(path).path if _is_http(path) else path).rstrip("/").rsplit("/", 1)[-1]
+
+
+def absolute(path: str) -> str:
+    """The path as another process, in another folder, finds it."""
+    return path if _scheme(path) else os.path.abspath(path)
+
+
+def open_raw(path: str) -> io.BufferedReader:
+    """The file's bytes as they are."""
+    try:
+        if not _scheme(path):
+            return open(path, "rb")  # the caller's `with` closes it
+        if not _is_http(path) and _beam_knows(path):
+            return io.BufferedReader(FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED))
+        if _is_http(path) and not _sends_parts(path):
+            return io.BufferedReader(_AsItComes(fsspec.open(path, "rb", block_size=0).open()), CHUNK_BYTES)
+        return io.BufferedReader(fsspec.open(path, "rb").open(), CHUNK_BYTES)
+    except (FileNotFoundError, IsADirectoryError, BeamIOError) as error:
+        raise UserError(f"can't open {path}: check that the file exists and may be read") from error
+    except (ImportError, ValueError) as error:  # a file system that is not installed or not known
+        raise UserError(f"can't open {path}: {error}") from error
+
+
+@functools.lru_cache
+def _sends_parts(url: str) -> bool:
+    """Whether a server sends parts of a file. Not all say so: its last byte is asked for."""
+    with fsspec.open(url, "rb").open() as file:
+        try:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
+            file.read(1)
+        except ValueError:  # fsspec's, for a length that is not told, and for the whole file in answer to a part
+            return False
+    return True
+
+
+class _AsItComes(io.RawIOBase):
+    """fsspec's file of a server that sends no parts; that one says that it can seek, and raises."""
+
+    def __init__(self, file: BinaryIO):
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:
+        data = self._file.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def _expand_remote(pattern: str) -> list[str]:
+    try:
+        if _beam_knows(pattern):
+            return [file.path for match in FileSystems.match([pattern]) for file in match.metadata_list]
+        filesystem, path = fsspec.core.url_to_fs(pattern)
+        return [filesystem.unstrip_protocol(found) for found in filesystem.glob(path)]
+    except (ImportError, ValueError, BeamIOError) as error:
+        raise UserError(f"can't look up {pattern}: {error}") from error
+
+
+def _beam_knows(path: str) -> bool:
+    try:
+        FileSystems.get_filesystem(path)
+    except ValueError:  # no such scheme in Beam, or its extra is not installed
+        return False
+    return True
+
+
+def _scheme(path: str) -> str:
+    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]+)://", path)
+    return match[1].lower() if match else ""
+
+
+def _is_http(path: str) -> bool:
+    return _scheme(path) in ("http", "https")
