@@ -112,6 +112,8 @@ def _expand_remote(pattern: str) -> list[str]:
 
 
 def _beam_knows(path: str) -> bool:
+    if _scheme(path) == "s3":  # Beam's opens nothing before a pipeline has its options; fsspec's needs none
+        return False
     try:
         FileSystems.get_filesystem(path)
     except ValueError:  # no such scheme in Beam, or its extra is not installed
