@@ -32,15 +32,16 @@ $(DEV_STAMP): $(STAMP)
 	$(PIP) --no-deps DALL-E==0.1
 	@touch $@
 
-# The peers whose image tokenizers are read here, for parity tests and benchmarks: without what only training needs.
-peers: $(DEV_STAMP) ## the peers' own classes; without them the tests of parity skip themselves, but OpenAI's
+# The peers, for parity tests and benchmarks; those whose image tokenizers are read here without what only training needs.
+peers: $(DEV_STAMP) ## the peers' own code; without it the tests beside it skip themselves, but OpenAI's
 	$(PIP) --no-deps taming-transformers-rom1504 diffusers dalle-pytorch einops
+	$(PIP) img2dataset
 
 demo: $(STAMP) ## the whole way on the sample: lists, shards, statistics, a trained model, pictures; in demo/
 	$(BIN)/python sample/demo.py --output '$(DEMO)'
 
-test: $(DEV_STAMP) ## the tests
-	$(BIN)/python -m pytest
+test: $(DEV_STAMP) ## the tests, as many at once as there are cores
+	$(BIN)/python -m pytest -n logical --dist loadfile
 
 test-exhaustive: $(DEV_STAMP) ## the tests, with everything random repeated many times; takes an hour or so
 	$(BIN)/python -m pytest --exhaustive

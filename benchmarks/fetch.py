@@ -6,7 +6,7 @@ Photographs of about 100 KB are made from those in `sample/` and served on the l
 (Debian: apt-get install nginx-light), else by benchmarks/web_server.py. Both programs write JPEGs of 256 px on the
 shorter side into tar files, with captions and hashes; they take turns, and of each the best round counts. Then both
 fetch from 200 hosts that answer after 50 to 2,000 ms, one URL in ten failing; there pairmill keeps its default limits.
-img2dataset: pip install img2dataset==1.47.0, here or in an environment of its own, named by --img2dataset.
+img2dataset: `make peers` installs it; one of another environment is named by --img2dataset.
 """
 
 from __future__ import annotations
@@ -249,7 +249,7 @@ def compare(title: str, rounds: int, work: Path, img2dataset: str | None, option
 def find_img2dataset(given: str | None) -> str | None:
     program = given or shutil.which("img2dataset", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     if program is None:
-        print("img2dataset is not installed: pip install img2dataset==1.47.0, or --img2dataset PROGRAM; measured alone")
+        print("img2dataset is not installed: make peers, or --img2dataset PROGRAM; measured alone")
     return program
 
 

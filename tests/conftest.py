@@ -14,6 +14,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+# Tiny models' products are too small to be shared: on a busy machine two threads take many times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 import torch
 from hostile_server import HostileServer
@@ -23,7 +27,7 @@ from PIL import Image
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # the sample is no installed package
 
-from helpers_dataset import one_thread, write_dataset  # noqa: E402
+from helpers_dataset import write_dataset  # noqa: E402
 
 from models import drawing_queue  # noqa: E402
 from models.dvae import DVAE, DVAEConfig, save_dvae  # noqa: E402
@@ -72,7 +76,7 @@ def tiny_checkpoint(tiny_dvae, tmp_path_factory) -> Path:
     """A transformer trained for two steps, on pictures of 8 x 8 codes."""
     base = tmp_path_factory.mktemp("checkpoint")
     write_dataset(base / "dataset", train=(4,), val=(), image=load_image_tokenizer(tiny_dvae).info)
-    with one_thread(), pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setitem(SIZES, "tiny", (3, 2, 32))
         train(base / "dataset", "tiny", TrainingConfig(2, 4, 1e-2), base / "run")
     return base / "run"
@@ -91,7 +95,7 @@ def undisturbed(training_dataset, tmp_path_factory) -> Path:
     from tests.helpers_training import run  # only the trainer's tests need what it imports
 
     output = tmp_path_factory.mktemp("undisturbed") / "run"
-    with one_thread(), pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setitem(SIZES, "tiny", (3, 2, 32))
         assert run(training_dataset, output) == 0
     return output

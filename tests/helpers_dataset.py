@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import collections
-import contextlib
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from models.dataset import ImageTokenizerInfo, Manifest, Shard, TextTokenizerInfo, pack_sample, tar_bytes
 from models.text_tokenizer import TextTokenizer, train_bpe
@@ -20,15 +18,6 @@ SOURCES = ("cc3m", "cc12m", "wit")  # of the pairs of a shard, in turn
 
 DISTINCT_CAPTIONS = tuple(f"A {size} {subject} in the {place}" for size in ("large", "little")
                           for subject in SUBJECTS for place in ("snow", "rain", "sun", "dark"))
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """A tiny model's products are too small to be shared: on a busy machine two threads take many times as long."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def tiny_text_tokenizer() -> TextTokenizer:

@@ -13,14 +13,7 @@ import pytest
 from PIL import Image
 
 from models import drawing_queue, generate
-from tests.helpers_dataset import one_thread
 from tests.helpers_server import ASK, events_of, finished, serving
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick():
-    with one_thread():
-        yield
 
 
 def test_a_job_gives_what_the_command_draws(client, tiny_checkpoint, tmp_path):

@@ -15,13 +15,6 @@ from models.dvae import DVAE, DVAEConfig, save_dvae
 from models.errors import UserError
 from models.generate import Artist, Knobs, Order, Sampling, Task, choose, draw, load_artist, picture_grid, picture_seed
 from models.ranking import Ranking
-from tests.helpers_dataset import one_thread
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick():
-    with one_thread():
-        yield
 
 
 @pytest.fixture(scope="module")

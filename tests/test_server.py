@@ -19,16 +19,9 @@ from PIL import Image
 from models import server
 from models.errors import UserError
 from models.server_guard import MAX_BODY
-from tests.helpers_dataset import one_thread
 from tests.helpers_server import ASK
 
 JSON = {"Content-Type": "application/json"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick():
-    with one_thread():
-        yield
 
 
 # --- as DALLE-server answers -----------------------------------------------------------------------------------------

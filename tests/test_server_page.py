@@ -10,14 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.helpers_dataset import one_thread
 from tests.helpers_server import serving
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick():
-    with one_thread():
-        yield
 
 
 @contextlib.contextmanager

@@ -29,13 +29,13 @@ from models.schedule import Plateau
 from models.stream import Stream
 from models.train import TrainingConfig, default_learning_rate, make_optimiser
 from models.transformer import SIZES, Transformer, TransformerConfig
-from tests.helpers_dataset import DISTINCT_CAPTIONS, one_thread, write_dataset
+from tests.helpers_dataset import DISTINCT_CAPTIONS, write_dataset
 from tests.helpers_training import STEPS, entries, run
 
 
 @pytest.fixture(scope="module", autouse=True)
 def tiny_size():
-    with one_thread(), pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setitem(SIZES, "tiny", (3, 2, 32))
         yield
 

@@ -17,13 +17,12 @@ from models.errors import UserError
 from models.train import main
 from models.transformer import SIZES
 from tests.conftest import ROOT
-from tests.helpers_dataset import one_thread
 from tests.helpers_training import STEPS, entries, interrupted_at, run
 
 
 @pytest.fixture(scope="module", autouse=True)
 def tiny_size():
-    with one_thread(), pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setitem(SIZES, "tiny", (3, 2, 32))
         yield
 

@@ -11,13 +11,13 @@ import torch
 from models import checkpoints
 from models.errors import UserError
 from models.transformer import SIZES
-from tests.helpers_dataset import one_thread, write_dataset, write_manifest
+from tests.helpers_dataset import write_dataset, write_manifest
 from tests.helpers_training import STEPS, entries, interrupt_at, run
 
 
 @pytest.fixture(scope="module", autouse=True)
 def tiny_size():
-    with one_thread(), pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setitem(SIZES, "tiny", (3, 2, 32))
         yield
 

@@ -18,15 +18,8 @@ from models.transformer import (
     training_flops,
     turn,
 )
-from tests.helpers_dataset import one_thread
 
 CONFIG = TransformerConfig(layers=3, heads=2, width=16, text_vocabulary=11, image_vocabulary=7, text_length=6, grid=12)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick():
-    with one_thread():
-        yield
 
 
 def make_model(config: TransformerConfig = CONFIG, std: float = 0.3) -> Transformer:
