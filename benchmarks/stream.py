@@ -22,10 +22,13 @@ One that is not installed is left out.
 from __future__ import annotations
 
 import argparse
+import cProfile
 import hashlib
 import importlib.util
+import itertools
 import json
 import os
+import pstats
 import subprocess
 import sys
 import tempfile
@@ -225,6 +228,21 @@ def measure_start(folder: Path) -> tuple[float, float]:
     return opened_s, time.perf_counter() - begun
 
 
+def print_profile(folder: Path, pairs: int) -> None:
+    """Where a later epoch's time goes: functions by the time in themselves (cProfile slows Python's own code)."""
+    batches = iter(Stream(folder / "ours", "train", BATCH))
+    next(itertools.islice(batches, pairs // BATCH, None))  # the first epoch
+    profile = cProfile.Profile()
+    profile.enable()
+    next(itertools.islice(batches, pairs // BATCH - 1, None))
+    profile.disable()
+    found = pstats.Stats(profile)
+    largest = sorted(found.stats.items(), key=lambda item: -item[1][2])[:8]
+    print(table(["pairmill, a later epoch", "share of the time"],
+                [(f"{Path(file).name}:{line} {name}", f"{own_s / found.total_tt:.0%}")
+                 for (file, line, name), (_, _, own_s, _, _) in largest]))
+
+
 def in_own_process(*arguments: object) -> dict:
     done = subprocess.run([sys.executable, "-m", "benchmarks.stream", *map(str, arguments)], capture_output=True,
                           text=True, check=False)
@@ -275,6 +293,7 @@ def report(folder: Path, pairs: int, repeat: int) -> None:
         f"{in_own_process('--memory', workers, '--folder', folder)['mb']:,.0f} MB with {workers} workers"
         for workers in (0, 1, 2)) + " (the imports alone: "
         f"{_imports_mb():,.0f} MB)")
+    print_profile(folder, pairs)
 
 
 def _imports_mb() -> float:
