@@ -1,7 +1,8 @@
 """What a run leaves in its folder, written whole or not at all, and the check that a resumed run is the same run.
 
     checkpoint.pt              everything to go on, of the last validation; checkpoint-STEP.pt: the ones before
-    model.safetensors          the weights; averaged.safetensors: their running average
+    model.safetensors          what drawing needs of the weights, in 16 bits
+    averaged.safetensors       the same of their running average
     config.json                sizes, settings and the tokenizers' fingerprints
 """
 
@@ -31,7 +32,7 @@ from models.distributed import World
 from models.errors import UserError, write_whole
 from models.schedule import Plateau
 from models.stream import Batch, Stream
-from models.transformer import TransformerConfig
+from models.transformer import TransformerConfig, drawing_weights
 
 FORMAT, VERSION = "pairmill-transformer", 2
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -95,8 +96,7 @@ class Checkpoint:
     def _write(self, state: bytes, weights: dict, averaged: dict, described: dict) -> None:
         write_whole(self.path, state)
         for name, values in (("model", weights), ("averaged", averaged)):
-            write_whole(self.output / f"{name}.safetensors",
-                        save({key: value.contiguous() for key, value in values.items()}))
+            write_whole(self.output / f"{name}.safetensors", save(drawing_weights(values)))
         write_whole(self.output / "config.json", json.dumps(described, indent=1, sort_keys=True) + "\n")
         if self.keep > 1:
             self._keep_as(self.output / f"checkpoint-{described['step']:08d}.pt", state)

@@ -35,8 +35,9 @@ from models.image_tokenizers import ImageTokenizer, load_image_tokenizer
 from models.pixels import CropBox, PictureError, apply_crop, decode_rgb
 from models.ranking import Ranking, load_ranker
 from models.text_tokenizer import TextTokenizer
-from models.transformer import NO_TOKEN, Transformer, TransformerConfig, block_parameters
+from models.transformer import NO_TOKEN, Transformer, TransformerConfig, block_parameters, drawing_weights
 
+BUNDLED = Path(__file__).parent / "bundled" / "transformer"
 GROUP = 4  # pictures drawn together, always: a product's last bits may depend on the number of its rows
 MAX_COUNT = 1024  # the paper draws 512
 SMALL = 10_000_000  # parameters: below, a product is done before a second thread has woken up
@@ -179,15 +180,20 @@ def _least_kept(probabilities_BV: torch.Tensor, knobs: Knobs) -> torch.Tensor:
 
 
 def load_model(directory: Path, averaged: bool = False) -> tuple[Transformer, str]:
-    """The model of a checkpoint and the SHA-256 of its weights. Raises UserError for a folder that is none."""
+    """The model of a checkpoint, without its head for text, and the SHA-256 of the weights' file. Raises UserError for
+    a folder that is none."""
     described = read_config(directory)
     try:
         data = (directory / ("averaged.safetensors" if averaged else "model.safetensors")).read_bytes()
         model = Transformer(TransformerConfig(**described["model"]))
-        model.load_state_dict(load(data))
+        model.text_head = None
+        model.load_state_dict(drawing_weights(load(data)))
     except FileNotFoundError as error:
         raise _missing(error) from None
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+    except RuntimeError:  # torch's words for it are a page
+        raise UserError(f"{directory} is not a checkpoint that can be read: its weights are not of the sizes in "
+                        "config.json; copy all of the folder again") from None
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise _unreadable(directory, error) from None
     return model.eval(), hashlib.sha256(data).hexdigest()
 
@@ -326,21 +332,34 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--image-tokenizer", metavar="SPEC", help="where it is now (default: where it was in training)")
-    parser.add_argument("--averaged", action="store_true", help="draw with the averaged weights, for long trainings")
-    parser.add_argument("--device", default=default_device(), help="cpu, cuda, cuda:1, ... (here: %(default)s)")
-    parser.add_argument("--threads", type=int, help="processor threads (default: all; 1 for a small model)")
+    model = parser.add_argument_group("the model")
+    model.add_argument("--checkpoint", default="bundled", metavar="DIR",
+                       help="made by `pairmill train` (default: `bundled`, the small one in the package)")
+    model.add_argument("--image-tokenizer", metavar="SPEC", help="where it is now (default: where it was in training)")
+    model.add_argument("--averaged", action="store_true", help="draw with the averaged weights, for long trainings")
+    model.add_argument("--device", default=default_device(), help="cpu, cuda, cuda:1, ... (here: %(default)s)")
+    model.add_argument("--threads", type=int, help="processor threads (default: all; 1 for a small model)")
 
 
 def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def find_checkpoint(name: str) -> Path:
+    """The folder of a --checkpoint. Raises UserError for `bundled` in a package without one."""
+    if name != "bundled":
+        return Path(name)
+    if not BUNDLED.is_dir():
+        raise UserError("--checkpoint DIR is missing: give a folder made by `pairmill train` (`make demo` leaves a "
+                        "small one in demo/model); none is in this package")
+    return BUNDLED
+
+
 def load_for(args: argparse.Namespace) -> Artist:
-    """The artist of a command's --checkpoint and add_model_arguments()."""
+    """The artist of a command's add_model_arguments()."""
     if args.threads is not None and args.threads < 1:
         raise UserError(f"--threads {args.threads}: give 1 or more")
-    artist = load_artist(args.checkpoint, args.image_tokenizer, args.averaged)
+    artist = load_artist(find_checkpoint(args.checkpoint), args.image_tokenizer, args.averaged)
     try:
         artist.model.to(args.device)
     except (RuntimeError, AssertionError) as error:  # torch's way to say that it was built without this device
@@ -351,7 +370,6 @@ def load_for(args: argparse.Namespace) -> Artist:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="pairmill generate", description=__doc__.split("\n")[0])
-    parser.add_argument("--checkpoint", required=True, type=Path, metavar="DIR", help="made by `pairmill train`")
     parser.add_argument("--prompt", required=True, metavar="TEXT")
     parser.add_argument("--count", type=int, default=4, metavar="N", help=f"1 to {MAX_COUNT} (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="(default %(default)s)")

@@ -29,7 +29,6 @@ from models.generate import Artist, add_model_arguments, load_for
 from models.server_guard import Guard, Metrics, answer_error, refuse
 from models.server_routes import Studio, routes
 
-BUNDLED = Path(__file__).parent / "bundled" / "transformer"
 WEB = Path(__file__).parent / "web"
 PAGE = {"/": ("index.html", "text/html"), "/page.css": ("page.css", "text/css"),
         "/page.js": ("page.js", "text/javascript"), "/icon.svg": ("icon.svg", "image/svg+xml")}
@@ -71,7 +70,6 @@ def _constant(content: bytes, kind: str) -> Callable[[], Awaitable[Response]]:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="pairmill serve", description=__doc__.split("\n")[0])
-    parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="made by `pairmill train`")
     parser.add_argument("--port", type=int, default=8000, metavar="P", help="0 takes any (default %(default)s)")
     parser.add_argument("--host", default="127.0.0.1", help="the address to answer at (default: this machine only)")
     parser.add_argument("--max-images", type=int, default=10, metavar="N", help="a request (default %(default)s)")
@@ -83,11 +81,6 @@ def main(arguments: list[str] | None = None) -> int:
         raise UserError(f"--port {args.port}: give 0 to 65535")
     if not 1 <= args.max_images <= args.max_waiting:
         raise UserError("--max-images is 1 or more, --max-waiting as many or more")
-    if args.checkpoint is None:
-        if not BUNDLED.is_dir():
-            raise UserError("--checkpoint DIR is missing: give a folder made by `pairmill train` (`make demo` leaves "
-                            "a small one in demo/model)")
-        args.checkpoint = BUNDLED
     artist = load_for(args)
     with _listen(args.host, args.port) as listening:
         host, port = listening.getsockname()[:2]

@@ -290,6 +290,12 @@ def block_parameters(model: Transformer) -> int:
     return sum(parameter.numel() for parameter in model.blocks.parameters())
 
 
+def drawing_weights(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Of a state_dict() what drawing looks at, in 16 bits: all but the head that predicts text."""
+    return {name: weight.to(torch.float16).contiguous() for name, weight in weights.items()
+            if not name.startswith("text_head.")}
+
+
 def training_flops(model: Transformer) -> float:
     """Floating-point operations to train on one pair: two for each product, forward once and backward twice. Counts
     the products of the weights and those of attention as the masks have them, not what a kernel wastes on top."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -218,6 +219,26 @@ def test_a_missing_file_is_named(checkpoint, tmp_path, name):
     (copied / name).unlink()
     with pytest.raises(UserError, match=name):
         load_artist(copied)
+
+
+def test_weights_of_another_size(checkpoint, tmp_path):
+    copied = shutil.copytree(checkpoint, tmp_path / "run")
+    described = json.loads((copied / "config.json").read_text())
+    described["model"]["width"] = 64
+    (copied / "config.json").write_text(json.dumps(described))
+    with pytest.raises(UserError, match=r"its weights are not of the sizes in config\.json"):
+        load_artist(copied)
+
+
+def test_draws_with_the_bundled_model_unless_told_otherwise(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(drawing, "BUNDLED", checkpoint)
+    run(checkpoint, tmp_path / "a", count=1)
+    run("bundled", tmp_path / "b", count=1)
+    drawing.main(["--prompt", "a red cat", "--count", "1", "--seed", "7", "--output", str(tmp_path / "c")])
+    assert len({(tmp_path / name / "0000.png").read_bytes() for name in "abc"}) == 1
+    monkeypatch.setattr(drawing, "BUNDLED", tmp_path / "none")
+    with pytest.raises(UserError, match="--checkpoint DIR is missing: give a folder made by `pairmill train`"):
+        run("bundled", tmp_path / "d")
 
 
 @pytest.mark.parametrize("name, data", [("config.json", b"{"), ("config.json", b"[]"),

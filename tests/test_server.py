@@ -16,7 +16,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from models import server
+from models import generate, server
 from models.errors import UserError
 from models.server_guard import MAX_BODY
 from tests.helpers_server import ASK
@@ -184,7 +184,8 @@ def test_serves_this_machine_until_interrupted(tiny_checkpoint):
     (("--max-images", 0), "--max-images is 1 or more"),
     (("--max-images", 9, "--max-waiting", 8), "--max-images is 1 or more"),
 ])
-def test_wrong_arguments(arguments, said):
+def test_wrong_arguments(monkeypatch, arguments, said):
+    monkeypatch.setattr(generate, "BUNDLED", Path("/nowhere"))
     with pytest.raises(UserError, match=said):
         server.main([str(argument) for argument in arguments])
 

@@ -23,7 +23,7 @@ from models import train as trainer
 from models.averaging import Average
 from models.dataset import read_manifest, read_shard
 from models.errors import UserError
-from models.generate import Order, draw
+from models.generate import Order, draw, load_model
 from models.image_tokenizers import load_image_tokenizer
 from models.schedule import Plateau
 from models.stream import Stream
@@ -67,9 +67,7 @@ def test_overfits_64_pairs(overfitted):
 
 
 def test_draws_those_64_pictures_from_their_captions(overfitted):
-    described = json.loads((overfitted / "run" / "config.json").read_text())
-    model = Transformer(TransformerConfig(**described["model"])).eval()
-    model.load_state_dict(load_file(overfitted / "run" / "model.safetensors"))
+    model, _ = load_model(overfitted / "run")
     pairs = pairs_of(overfitted / "dataset")
     assert len({pair.codes.tobytes() for pair in pairs}) == 64
     drawn = draw(model, [Order(pair.tokens.tolist(), seed) for seed, pair in enumerate(pairs)])
@@ -91,7 +89,10 @@ def test_leaves_what_drawing_needs(dataset, undisturbed):
     assert described["text_tokenizer"] == dataclasses.asdict(manifest.text_tokenizer)
     assert described["step"] == STEPS
     assert (undisturbed / "text_tokenizer.json").read_bytes() == (dataset / "text_tokenizer.json").read_bytes()
-    Transformer(TransformerConfig(**described["model"])).load_state_dict(load_file(undisturbed / "model.safetensors"))
+    weights = torch.load(undisturbed / "checkpoint.pt", weights_only=True)["weights"]
+    of_drawing = load_file(undisturbed / "model.safetensors")
+    assert weights.keys() - of_drawing.keys() == {"text_head.weight", "text_head.bias"}
+    assert all(torch.equal(value, weights[name].half()) for name, value in of_drawing.items())
     log = entries(undisturbed)
     assert [entry["step"] for entry in log if "validation" in entry] == [0, 3, 6, 9]
     assert [entry["step"] for entry in log if "validation" not in entry] == list(range(1, STEPS + 1))
