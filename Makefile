@@ -33,8 +33,10 @@ $(DEV_STAMP): $(STAMP)
 	@touch $@
 
 # The peers, for parity tests and benchmarks; those whose image tokenizers are read here without what only training needs.
+# Of torchvision, open_clip takes what is plain Python; 0.15.2 is the last that imports beside any other torch.
 peers: $(DEV_STAMP) ## the peers' own code; without it the tests beside it skip themselves, but OpenAI's
 	$(PIP) --no-deps taming-transformers-rom1504 diffusers dalle-pytorch einops
+	$(PIP) --no-deps open_clip_torch timm torchvision
 	$(PIP) img2dataset
 
 demo: $(STAMP) ## the whole way on the sample: lists, shards, statistics, a trained model, pictures; in demo/

@@ -47,11 +47,12 @@ def load_ranker(directory: Path) -> Ranker:
     try:
         import open_clip  # only for this: it brings torchvision and timm
     except ImportError as error:
-        raise UserError(f"--rank needs open_clip ({error}): pip install open_clip_torch") from None
+        raise UserError(f"--rank needs open_clip ({error}): pip install 'open_clip_torch>=3'") from None
     name = f"local-dir:{directory.resolve()}"
     try:
-        model, _, preprocess = open_clip.create_model_and_transforms(name)
+        model, preprocess = open_clip.create_model_from_pretrained(name)  # others take random weights where none are
         tokenize = open_clip.get_tokenizer(name)
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
-        raise UserError(f"--rank-model {directory}: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # the library's own, torch's, safetensors', pickle's, those of missing packages
+        reason = " ".join(line.strip() for line in str(error).splitlines()[:2]).partition(". ")[0]
+        raise UserError(f"--rank-model {directory} cannot be read: {reason or type(error).__name__}") from None
     return Ranker(model.eval(), tokenize, preprocess)
