@@ -29,7 +29,7 @@ from pipeline.language import DETECTORS
 from pipeline.manners import OPT_OUTS
 from pipeline.parquet import ROWS_PER_FILE
 from pipeline.pictures import PictureConfig
-from pipeline.sources import SOURCES, wikipedia_dump, yfcc100m
+from pipeline.sources import SOURCES, wikimedia, yfcc100m
 from pipeline.sources.wikipedia_dump import DumpSettings
 
 __all__ = [
@@ -73,6 +73,8 @@ def add_select_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--source", action="append", required=True, metavar="NAME=PATTERN",
                        help=f"repeatable; NAME is one of {', '.join(SOURCES)}; PATTERN a path, a glob or a URL")
     group.add_argument("--language-detector", default=SelectConfig.language_detector, choices=sorted(DETECTORS))
+    group.add_argument("--language-threshold", type=float, metavar="P",
+                       help="of the detector's score, from 0 to 1: English from here up (by default 0.5)")
     group.add_argument("--min-words", type=int, default=SelectConfig.min_words, help="of a caption")
     group.add_argument("--min-characters", type=int, default=SelectConfig.min_characters, help="of a caption")
     group.add_argument("--licence", action="append", default=[], metavar="TEXT",
@@ -88,7 +90,7 @@ def add_select_options(parser: argparse.ArgumentParser) -> None:
                             "wit's pictures is not fetched")
     group.add_argument("--keep-cc3m-spacing", action="store_true", help="leave CC3M's tokens apart, as published")
     group.add_argument("--wikipedia-width", type=int, default=DumpSettings.width, metavar="W",
-                       choices=(0, *wikipedia_dump.WIDTHS),
+                       choices=(0, *wikimedia.WIDTHS),
                        help="px of a dump's thumbnails, one of the widths that are served; 0: originals")
     group.add_argument("--yfcc-caption", default=yfcc100m.CAPTIONS[0], choices=yfcc100m.CAPTIONS,
                        help="what of a YFCC100M row is its caption")
@@ -151,6 +153,8 @@ def parse(parser: argparse.ArgumentParser, arguments: list[str] | None,
     for name in ("timeout", "per_host_rate", "min_ratio", "max_ratio"):
         if hasattr(args, name) and not getattr(args, name) > 0:
             raise UserError(f"--{name.replace('_', '-')} {getattr(args, name)}: give a number over 0")
+    if getattr(args, "language_threshold", None) is not None and not 0 <= args.language_threshold <= 1:
+        raise UserError(f"--language-threshold {args.language_threshold}: give a number from 0 to 1")
     if hasattr(args, "val_share") and not 0 <= args.val_share < 1:
         raise UserError(f"--val-share {args.val_share}: give a share from 0 to below 1")
     return args, beam_options(rest, cores_of_threads)

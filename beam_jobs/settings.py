@@ -25,8 +25,8 @@ def select_config(args: argparse.Namespace) -> SelectConfig:
     return SelectConfig(
         min_words=args.min_words, min_characters=args.min_characters, min_side=args.min_side,
         min_ratio=args.min_ratio, max_ratio=args.max_ratio, language_detector=args.language_detector,
-        val_share=args.val_share, cc12m_person=args.cc12m_person, licences=tuple(args.licence), sharma=args.sharma,
-        undo_cc3m_spacing=not args.keep_cc3m_spacing)
+        language_threshold=args.language_threshold, val_share=args.val_share, cc12m_person=args.cc12m_person,
+        licences=tuple(args.licence), sharma=args.sharma, undo_cc3m_spacing=not args.keep_cc3m_spacing)
 
 
 def picture_config(args: argparse.Namespace) -> PictureConfig:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import tarfile
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -90,6 +92,48 @@ def test_img2dataset(tmp_path):
             stored_at=f"{tmp_path}/00000.tar#000000000",
         )
         assert (second.stored_at, second.row, second.url, second.raw_caption, second.width) == ("", 1, "", "", None)
+
+
+def sample_tar(path, samples: dict[str, dict[str, bytes]]):
+    with tarfile.open(path, "w") as tar:
+        for key, members in samples.items():
+            for ending, data in members.items():
+                info = tarfile.TarInfo(f"{key}.{ending}")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+
+
+def test_img2dataset_tars_and_folders_alone(tmp_path):
+    said = {"url": "http://a.example/1.jpg", "caption": "A barn", "original_width": 640, "original_height": 480}
+    sample_tar(tmp_path / "00000.tar", {
+        "000000000": {"jpg": b"\xff\xd8", "json": json.dumps(said).encode(), "txt": b"A barn"},
+        "000000001": {"png": b"\x89PNG", "json": json.dumps(said | {"caption": None}).encode()},
+        "000000002": {"jpg": b"\xff\xd8", "json": b"[1]"},
+        "000000003": {"jpg": b"\xff\xd8", "txt": b"A \xff"},
+        "000000004": {"json": b"{}"},  # no picture
+    })  # fmt: skip
+    for pattern in (tmp_path, tmp_path / "*.tar"):
+        [piece] = pieces("img2dataset", str(pattern))
+        found = list(rows_of(piece))
+        assert found[0] == Candidate(
+            "img2dataset", "00000.tar", 0, "http://a.example/1.jpg", (), "A barn", 640, 480, "", "", "",
+            stored_at=f"{tmp_path}/00000.tar#000000000",
+        )
+        assert (found[1].raw_caption, found[1].stored_at) == ("", f"{tmp_path}/00000.tar#000000001")
+        assert reasons(found) == ["", "", "malformed_row", "malformed_row"]
+        assert [row.row for row in found] == [0, 1, 2, 3]
+    whole = (tmp_path / "00000.tar").read_bytes()
+    for cut in (100, 700, 1024 * 3):
+        (tmp_path / "00000.tar").write_bytes(whole[:cut])
+        assert "not readable as a tar" in list(rows_of(piece))[-1].detail
+    pq.write_table(pa.table({"key": ["000000000"], "url": ["http://a.example/1.jpg"], "caption": ["A barn"],
+                             "status": ["success"]}), tmp_path / "00001.parquet")
+    (tmp_path / "00001").mkdir()
+    assert [piece.path for piece in pieces("img2dataset", f"{tmp_path}/00001/")] == [f"{tmp_path}/00001.parquet"]
+    assert [piece.path[-9:] for piece in pieces("img2dataset", str(tmp_path))] == ["00000.tar", "1.parquet"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="holds no Parquet file and no tar"):
+        pieces("img2dataset", f"{tmp_path}/empty")
 
 
 def test_img2dataset_other_parquet(tmp_path):

@@ -63,8 +63,8 @@ def test_wit_header_may_name_the_columns_in_any_order():
 def test_wit_row_with_an_open_quote_takes_no_other_row():
     rows_before = wit_file(wit_row(caption_reference_description="one"))
     data = rows_before + b'en\thttps://en.wikipedia.org/wiki/B\t"never closed\nmore\n' + wit_file(
-        wit_row(caption_reference_description="two"), wit_row(caption_reference_description="three"), header=False
-    )
+        wit_row(language="zh-TW", caption_reference_description="two"),
+        wit_row(caption_reference_description="three"), header=False)
     found = rows(wit, data)
     assert reasons(found) == ["", "malformed_row", "", ""]
     assert [row.row for row in found] == [0, 1, 2, 3]

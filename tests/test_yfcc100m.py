@@ -69,10 +69,11 @@ def test_yfcc_layouts_say_the_same():
 
 
 def test_yfcc_rows_that_are_no_photo():
-    bad_id, bad_marker = yfcc_row(photo="x"), yfcc_row(marker="jpg")
-    found = yfcc(PHOTO, VIDEO, PHOTO[:22], [*PHOTO, "", ""], bad_id, bad_marker, [*PHOTO_25, "x"], ["17", "1", "ab"])
-    assert reasons(found) == ["", "video", *["malformed_row"] * 6]
-    assert [row.row for row in found] == list(range(8))
+    bad_id, bad_marker, latin = yfcc_row(photo="x"), yfcc_row(marker="jpg"), yfcc_row(title="caf%E9")
+    found = yfcc(PHOTO, VIDEO, PHOTO[:22], [*PHOTO, "", ""], bad_id, bad_marker, latin, [*PHOTO_25, "x"],
+                 ["17", "1", "ab"])
+    assert reasons(found) == ["", "video", *["malformed_row"] * 7]
+    assert [row.row for row in found] == list(range(9)) and "UTF-8" in found[6].detail
     assert found[1].url == PHOTO_URL
 
 
@@ -108,10 +109,10 @@ def database(tmp_path):
         "secretoriginal, ext, marker"
     )
     with sqlite3.connect(path) as connection:
-        connection.execute(f"CREATE TABLE yfcc100m_dataset ({names})")
-        marks = ", ".join("?" * 23)
+        connection.execute(f"CREATE TABLE yfcc100m_dataset (note, {names})")  # a column of the user's own
+        marks = ", ".join("?" * 24)
         for number in range(10):
-            values = [int(PHOTO[0]) + number, *PHOTO[1:12], "", *PHOTO[13:22], number % 2]
+            values = ["", int(PHOTO[0]) + number, *PHOTO[1:12], "", *PHOTO[13:22], number % 2]
             connection.execute(f"INSERT INTO yfcc100m_dataset VALUES ({marks})", values)
     connection.close()
     return path

@@ -77,7 +77,7 @@ def pieces(name: str, pattern: str) -> list[Piece]:
     if name not in SOURCES:
         raise UserError(f"no source is called {name}: choose one of {', '.join(SOURCES)}")
     found = []
-    for path in expand(img2dataset.metadata_pattern(pattern) if name == img2dataset.NAME else pattern):
+    for path in img2dataset.files(pattern) if name == img2dataset.NAME else expand(pattern):
         if name == yfcc100m.NAME and "://" not in path and yfcc100m.is_sqlite(path):
             found += [Piece(name, path, "sqlite", *ids) for ids in yfcc100m.sqlite_ranges(path, SQLITE_ROWS)]
         elif name == wikipedia_dump.NAME and wikipedia_dump.is_index(path):

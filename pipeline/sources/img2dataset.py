@@ -3,33 +3,53 @@ given, failures included, beside the tar, folder or Parquet of pictures; and any
 one of captions, which is what img2dataset reads.
 
 Its pictures are not fetched again: they are read from the tar, the folder or the Parquet file. Rows that failed there
-are fetched: a picture that did not answer then may answer now."""
+are fetched: a picture that did not answer then may answer now. A tar whose Parquet file is gone has a row for each of
+its samples (KEY.jpg, KEY.txt, KEY.json)."""
 
 from __future__ import annotations
 
+import json
 import os
+import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
+from models.errors import UserError
 from pipeline.records import Candidate, unreadable
-from pipeline.sources.places import absolute, exists
-from pipeline.sources.tables import Row, parquet_columns, parquet_records, pixels
+from pipeline.sources.places import absolute, exists, expand
+from pipeline.sources.tables import MAX_ROW_BYTES, Row, parquet_columns, parquet_records, pixels
 
 NAME = "img2dataset"
 URL_COLUMNS = ("url", "image_url")
 PICTURE_COLUMNS = ("jpg", "png", "webp")
+TEXT_SUFFIXES = {"json", "txt"}  # of a sample's members in a tar; any other is its picture
 CAPTION_COLUMNS = ("caption", "text", "alt", "alt_text")
 
 
-def metadata_pattern(pattern: str) -> str:
-    """The Parquet files of an output that is named by its folder or by its tars."""
-    if os.path.isdir(pattern):
-        return os.path.join(pattern, "*.parquet")
-    return f"{pattern.removesuffix('.tar')}.parquet" if pattern.endswith(".tar") else pattern
+def files(pattern: str) -> list[str]:
+    """The Parquet files of an output that is named by its folder, by its tars, by one of its folders of pictures or by
+    themselves; a tar that has none stands for itself."""
+    if not os.path.isdir(pattern):
+        return sorted({_table(path) for path in expand(pattern)})
+    folder = pattern.rstrip(os.sep)
+    if os.path.isfile(f"{folder}.parquet"):
+        return [f"{folder}.parquet"]
+    found = [os.path.join(folder, name) for name in os.listdir(folder) if name.endswith((".parquet", ".tar"))]
+    if not found:
+        raise UserError(f"{pattern} holds no Parquet file and no tar: name the folder that img2dataset wrote")
+    return sorted(set(map(_table, found)))
+
+
+def _table(path: str) -> str:
+    table = f"{path.removesuffix('.tar')}.parquet"
+    return table if path.endswith(".tar") and exists(table) else path
 
 
 def read(stream: BinaryIO, file: str, path: str = "") -> Iterator[Row]:
     """The rows; `stream` must be able to seek. `path`: where a later stage finds the file."""
+    if file.endswith(".tar"):
+        yield from _of_tar(stream, file, absolute(path) if path else "")
+        return
     wanted = (*URL_COLUMNS, *CAPTION_COLUMNS, "original_width", "original_height", "key", "status")
     store = _store(absolute(path), parquet_columns(stream)) if path else ""
     for row, (record, fault) in enumerate(parquet_records(stream, wanted, (URL_COLUMNS, CAPTION_COLUMNS))):
@@ -56,6 +76,50 @@ def _candidate(record: Mapping[str, Any], file: str, row: int, store: str) -> Ro
     place = row if store.endswith(".parquet") else record.get("key")
     stored_at = f"{store}#{place}" if store and record.get("status") == "success" else ""
     return Candidate(NAME, file, row, url.strip(), (), caption, width, height, "", "", "", stored_at=stored_at)
+
+
+def _of_tar(stream: BinaryIO, file: str, store: str) -> Iterator[Row]:
+    row = 0
+    try:
+        with tarfile.open(fileobj=stream, mode="r:") as tar:
+            for key, members in _samples(tar):
+                if members.keys() - TEXT_SUFFIXES:
+                    yield _sample(tar, key, members, file, row, store)
+                    row += 1
+        stream.seek(-tarfile.BLOCKSIZE, os.SEEK_END)
+        fault = "" if stream.read() == bytes(tarfile.BLOCKSIZE) else "it has no end"
+    except (tarfile.TarError, EOFError) as error:
+        fault = str(error)
+    if fault:
+        yield unreadable(NAME, file, row, "", f"not readable as a tar file from here on: {fault}")
+
+
+def _samples(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
+    """Members of one key, which stand together, by their endings."""
+    key, members = "", {}
+    for info in filter(tarfile.TarInfo.isfile, tar):
+        stem, _, ending = info.name.rpartition(".")
+        if stem != key:
+            yield key, members
+            key, members = stem, {}
+        members[ending.lower()] = info
+    yield key, members
+
+
+def _sample(
+    tar: tarfile.TarFile, key: str, members: Mapping[str, tarfile.TarInfo], file: str, row: int, store: str
+) -> Row:
+    texts = {ending: info for ending, info in members.items() if ending in TEXT_SUFFIXES}
+    if any(info.size > MAX_ROW_BYTES for info in texts.values()):
+        return unreadable(NAME, file, row, key, f"{key}: a text of more than {MAX_ROW_BYTES} bytes")
+    data = {ending: tar.extractfile(info).read() for ending, info in texts.items()}
+    try:
+        said = dict(json.loads(data.get("json", b"{}")))
+        caption = data["txt"].decode() if "txt" in data else said.get("caption")
+    except (ValueError, TypeError, RecursionError) as error:
+        return unreadable(NAME, file, row, key, f"{key}: not readable as img2dataset's .json and .txt: {error}")
+    record = said | {"url": said.get("url"), "caption": caption, "key": key, "status": "success"}
+    return _candidate(record, file, row, store)
 
 
 def _first(record: Mapping[str, Any], columns: Sequence[str]) -> Any:

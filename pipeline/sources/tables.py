@@ -36,7 +36,7 @@ Row = Candidate | Rejected
 
 
 class Line(NamedTuple):
-    text: str  # without its line end; undecodable bytes are U+FFFD
+    text: str  # without its line end; bytes that are not UTF-8 are U+FFFD
     fault: str  # "", or why this can't be a row
 
 
@@ -63,7 +63,11 @@ def open_seekable(path: str) -> Iterator[BinaryIO]:
     with open_source(path) as stream, contextlib.ExitStack() as stack:
         if not stream.seekable() or isinstance(stream, gzip.GzipFile | bz2.BZ2File):
             copy = stack.enter_context(tempfile.TemporaryFile())
-            shutil.copyfileobj(stream, copy, CHUNK_BYTES)
+            try:
+                shutil.copyfileobj(stream, copy, CHUNK_BYTES)
+            except (EOFError, zlib.error, OSError) as error:  # its reader finds that it has no end
+                if not _is_damage(error):
+                    raise
             copy.seek(0)
             stream = copy
         yield stream
@@ -120,12 +124,20 @@ def lines(stream: BinaryIO) -> Iterator[Line]:
         for _ in range(empty):
             yield Line("", "")
         empty = 0
+        try:
+            text = raw.decode()
+        except UnicodeDecodeError as error:
+            text, fault = raw.decode("utf-8", "replace"), fault or f"the row is not UTF-8: {_said(error)}"
         if not fault and b"\0" in raw:
             fault = "the row holds a NUL byte"
-        yield Line(raw.decode("utf-8", "replace"), fault)
+        yield Line(text, fault)
     if empty and isinstance(stream, RangeLines) and stream.follows():
         for _ in range(empty):
             yield Line("", "")
+
+
+def _said(error: UnicodeDecodeError) -> str:
+    return f"byte 0x{error.object[error.start]:02x} at place {error.start}"
 
 
 def caption_and_url(

@@ -35,7 +35,7 @@ USED = {
     "caption_alt_text_description", "mime_type", "original_height", "original_width",
 }  # fmt: skip
 
-_ROW_START = re.compile(r"[a-z]{2,3}[a-z-]*\thttps?://[a-z-]+\.wikipedia\.org/")
+_ROW_START = re.compile(r"[a-z]{2,3}[A-Za-z-]*\thttps?://[a-z-]+\.wikipedia\.org/")
 _LABEL = (
     "English|Deutsch|Français|Español|Italiano|Nederlands|Português|Português do Brasil|Русский|Українська|Беларуская|"
     "Български|Македонски|Српски / srpski|Српски|Srpski|Hrvatski|Slovenščina|Slovenčina|Čeština|Polski|Magyar|Română|"

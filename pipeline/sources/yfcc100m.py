@@ -30,9 +30,13 @@ CAPTIONS = ("title_and_description", "title", "description")
 most rows, and OpenAI kept rows by their titles and descriptions alike."""
 
 TABLE = "yfcc100m_dataset"
-# the columns of the 23-field layout that are used
+COLUMNS = (
+    "photoid", "uid", "unickname", "datetaken", "dateuploaded", "capturedevice", "title", "description", "usertags",
+    "machinetags", "longitude", "latitude", "accuracy", "pageurl", "downloadurl", "licensename", "licenseurl",
+    "serverid", "farmid", "secret", "secretoriginal", "ext", "marker",
+)  # fmt: skip
+# those that are used
 PHOTO_ID, TITLE, DESCRIPTION, MACHINE_TAGS, PAGE_URL, URL, LICENCE, MARKER = 0, 6, 7, 9, 13, 14, 15, 22
-FIELDS = 23
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ def read_sqlite(
 ) -> Iterator[Row]:
     """The rows whose ids are in [first, stop). A row's number is its id less one: the same however the ranges lie."""
     row = max(first - 1, 0)
-    query = f"SELECT rowid, * FROM {TABLE} WHERE rowid >= ? AND rowid < ? ORDER BY rowid"
+    query = f"SELECT rowid, {', '.join(COLUMNS)} FROM {TABLE} WHERE rowid >= ? AND rowid < ? ORDER BY rowid"
     try:
         with contextlib.closing(_connect(path)) as database:
             for rowid, *values in database.execute(query, (first, stop)):
@@ -177,10 +181,10 @@ _FARM_URL = re.compile(r"https?://(?:farm\d+\.static\.?flickr\.com|static\.flick
 
 def _parse(fields: Sequence[str], text: str, file: str, row: int, settings: YfccSettings) -> Row:
     stored_hash = ""
-    if len(fields) == FIELDS + 2:
+    if len(fields) == len(COLUMNS) + 2:
         stored_hash = fields[2]
         fields = [fields[1], *fields[3:]]
-    if len(fields) != FIELDS:
+    if len(fields) != len(COLUMNS):
         return unreadable(NAME, file, row, text, field_count_fault(len(fields), "23 or 25"))
     if not fields[PHOTO_ID].isdecimal() or len(fields[PHOTO_ID]) > 19 or fields[MARKER] not in ("0", "1"):
         return unreadable(NAME, file, row, text, "the photo id or the marker of a photo or video is not a number")
@@ -189,6 +193,8 @@ def _parse(fields: Sequence[str], text: str, file: str, row: int, settings: Yfcc
     url = fields[URL]
     photo = stored_hash if re.fullmatch("[0-9a-f]{16,32}", stored_hash) else photo_hash(url)
     caption = caption_from(unquote_plus(fields[TITLE]), unquote_plus(fields[DESCRIPTION]), settings.caption)
+    if "\ufffd" in caption:
+        return unreadable(NAME, file, row, text, "the title or the description is not UTF-8")
     # A list whose URLs lead elsewhere is somebody's copy: the bucket knows only Flickr's own.
     fallback_urls = (bucket_url(photo),) if _FLICKR_URL.match(url) else ()
     candidate = Candidate(

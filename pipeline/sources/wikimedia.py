@@ -1,0 +1,63 @@
+"""Addresses of Wikimedia's pictures, from the names that pages give them.
+
+The folders are the first digits of the name's MD5. The name does not say whether a file lies on Commons or on the wiki
+itself, so that the second is a fallback. Thumbnails exist only in the widths of `WIDTHS`, and none wider than the
+original; what is no JPEG, PNG or WebP has nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import re
+from urllib.parse import quote, unquote
+
+WIDTHS = (20, 40, 60, 120, 250, 330, 500, 960, 1280, 1920, 3840)
+"""px; any other is answered with status 400."""
+RENDERED_WIDTH = 960
+"""px, of what has no original that could be fetched, where originals are wanted."""
+PICTURES = {"jpg": "image/jpeg", "jpeg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
+RENDERED = {  # ending -> (before the width, after the name) of a thumbnail
+    "svg": ("", ".png"), "gif": ("", ""), "tif": ("lossy-page1-", ".jpg"), "tiff": ("lossy-page1-", ".jpg"),
+    "pdf": ("page1-", ".jpg"), "djvu": ("page1-", ".jpg"), "xcf": ("", ".png"),
+}
+VIDEOS = frozenset({"webm", "ogv", "mpg", "mpeg"})
+
+
+def file_name(text: str) -> str:
+    """The name that MediaWiki gives to a file as written in a link: underscores, the first letter upper-case."""
+    name = re.sub(r"[\s_]+", "_", unquote(html.unescape(text)).strip().strip("_ \u200e\u200f"))
+    first = name[:1].upper()
+    return first + name[1:] if len(first) == 1 else name  # MediaWiki leaves a letter whose capital would be two
+
+
+def file_url(name: str, project: str) -> str:
+    folder = hashlib.md5(name.encode(), usedforsecurity=False).hexdigest()
+    return f"https://upload.wikimedia.org/wikipedia/{project}/{folder[0]}/{folder[:2]}/{_quoted(name)}"
+
+
+def thumbnail_url(name: str, project: str, width: int) -> str:
+    folder = hashlib.md5(name.encode(), usedforsecurity=False).hexdigest()
+    before, after = RENDERED.get(name.rpartition(".")[2].lower(), ("", ""))
+    # A longer name would not fit into the file system together with its width.
+    short = "thumbnail." + name.rpartition(".")[2] if len(name.encode()) > 160 else name
+    return (f"https://upload.wikimedia.org/wikipedia/{project}/thumb/{folder[0]}/{folder[:2]}/{_quoted(name)}/"
+            f"{before}{width}px-{_quoted(short)}{after}")
+
+
+def picture_urls(name: str, host: str, width: int) -> list[str]:
+    """Where a picture of the wiki at `host` may be, the likeliest first; [] for what no picture can be made of. `width`
+    is that of a thumbnail, one of WIDTHS; 0: the original where there is one."""
+    ending = name.rpartition(".")[2].lower()
+    if ending not in PICTURES and ending not in RENDERED:
+        return []
+    urls = []
+    for project in ("commons", host.partition(".")[0]):
+        if width or ending in RENDERED:
+            urls.append(thumbnail_url(name, project, width or RENDERED_WIDTH))
+        if ending in PICTURES:  # also where a picture is narrower than the thumbnail
+            urls.append(file_url(name, project))
+    return urls
+
+
+def _quoted(name: str) -> str:
+    return quote(name, safe="!$()*,;:@~'")
