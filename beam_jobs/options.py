@@ -8,6 +8,7 @@ import importlib
 import os
 from typing import Any
 
+from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_jobs.outputs import is_finished, prepare_output, reopen_output
@@ -157,7 +158,9 @@ def parse(parser: argparse.ArgumentParser, arguments: list[str] | None,
         raise UserError(f"--language-threshold {args.language_threshold}: give a number from 0 to 1")
     if hasattr(args, "val_share") and not 0 <= args.val_share < 1:
         raise UserError(f"--val-share {args.val_share}: give a share from 0 to below 1")
-    return args, beam_options(rest, cores_of_threads)
+    options = beam_options(rest, cores_of_threads)
+    FileSystems.set_options(options)  # a pipeline would, but the output is looked at before there is one
+    return args, options
 
 
 def beam_options(rest: list[str], cores_of_threads: int = 0) -> PipelineOptions:

@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
+from apache_beam.io.filesystem import BeamIOError
+
 from models.errors import UserError
 from pipeline import storage
 from pipeline.finish import read_settings
@@ -27,7 +29,7 @@ def prepare_output(output: str, job: str, settings: dict[str, Any], finished_by:
                    inputs: Iterable[str] = ()) -> None:
     """Leaves the output ready for this job: new, or unfinished by the same settings; a local one is this process's own
     until it ends. Raises UserError for one that is finished, made by other settings, in work, not ours at all, or among
-    the folders that the job reads.
+    the folders that the job reads, or where no file can be looked for.
     """
     for read in inputs:
         if _place(read) == _place(output):
@@ -38,7 +40,11 @@ def prepare_output(output: str, job: str, settings: dict[str, Any], finished_by:
     foreign = [name for name in files if not OUR_FILES.fullmatch(name)]
     if foreign:
         raise UserError(f"--output {output}: holds {foreign[0]}, which pairmill did not write; choose an empty folder")
-    if not overwrite and not storage.exists(marker):
+    try:
+        begun = storage.exists(marker)
+    except BeamIOError as error:  # a package, credentials or the network are missing
+        raise UserError(f"--output {output}: can't be reached: {' '.join(str(error).split())}") from error
+    if not overwrite and not begun:
         if finished_by in files:
             more = "; to add to it, name it as --add-to and choose another --output" if job == "encode" else ""
             raise UserError(f"--output {output}: holds a finished {job} already; --overwrite replaces it{more}")

@@ -64,10 +64,12 @@ def open_raw(path: str) -> io.BufferedReader:
         if _is_http(path) and not _sends_parts(path):
             return io.BufferedReader(_AsItComes(fsspec.open(path, "rb", block_size=0).open()), CHUNK_BYTES)
         return io.BufferedReader(fsspec.open(path, "rb").open(), CHUNK_BYTES)
-    except (FileNotFoundError, IsADirectoryError, BeamIOError) as error:
+    except (FileNotFoundError, IsADirectoryError, PermissionError, BeamIOError) as error:
         raise UserError(f"can't open {path}: check that the file exists and may be read") from error
-    except (ImportError, ValueError) as error:  # a file system that is not installed or not known
-        raise UserError(f"can't open {path}: {error}") from error
+    except Exception as error:
+        if not _scheme(path):
+            raise
+        raise UserError(f"can't open {path}: {_one_line(error)}") from error
 
 
 @functools.lru_cache
@@ -106,9 +108,14 @@ def _expand_remote(pattern: str) -> list[str]:
         if _beam_knows(pattern):
             return [file.path for match in FileSystems.match([pattern]) for file in match.metadata_list]
         filesystem, path = fsspec.core.url_to_fs(pattern)
-        return [filesystem.unstrip_protocol(found) for found in filesystem.glob(path)]
-    except (ImportError, ValueError, BeamIOError) as error:
-        raise UserError(f"can't look up {pattern}: {error}") from error
+        found = filesystem.glob(path, detail=True)
+        return [filesystem.unstrip_protocol(path) for path, about in found.items() if about["type"] == "file"]
+    except Exception as error:  # not installed, no credentials, no network: each file system has errors of its own
+        raise UserError(f"can't look up {pattern}: {_one_line(error)}") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _beam_knows(path: str) -> bool:

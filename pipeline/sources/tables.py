@@ -124,20 +124,17 @@ def lines(stream: BinaryIO) -> Iterator[Line]:
         for _ in range(empty):
             yield Line("", "")
         empty = 0
+        if not fault and b"\0" in raw:
+            fault = "the row holds a NUL byte"
         try:
             text = raw.decode()
         except UnicodeDecodeError as error:
-            text, fault = raw.decode("utf-8", "replace"), fault or f"the row is not UTF-8: {_said(error)}"
-        if not fault and b"\0" in raw:
-            fault = "the row holds a NUL byte"
+            text = raw.decode("utf-8", "replace")
+            fault = fault or f"the row is not UTF-8: byte 0x{raw[error.start]:02x} at place {error.start}"
         yield Line(text, fault)
     if empty and isinstance(stream, RangeLines) and stream.follows():
         for _ in range(empty):
             yield Line("", "")
-
-
-def _said(error: UnicodeDecodeError) -> str:
-    return f"byte 0x{error.object[error.start]:02x} at place {error.start}"
 
 
 def caption_and_url(
