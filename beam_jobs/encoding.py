@@ -27,7 +27,7 @@ def add_encode_options(parser: argparse.ArgumentParser, required: bool) -> None:
     group = parser.add_argument_group("encode")
     group.add_argument("--image-tokenizer", required=required, default=None if required else "bundled", metavar="SPEC",
                        help="bundled, dvae:FILE, openai-dvae:FILE, taming:CONFIG,FILE, diffusers:FOLDER, "
-                            "dalle-pytorch:FILE")
+                            "dalle-pytorch:FILE; SPEC@128: for pictures of 128 px a side")
     group.add_argument("--precision", choices=PRECISIONS, default=Computing.precision,
                        help="of the image tokenizer; bfloat16 is faster and changes a few codes in a hundred")
     group.add_argument("--device", choices=DEVICES, default=Computing.device, help="that computes the codes")

@@ -8,6 +8,9 @@
 | `taming:CONFIG.yaml,FILE.ckpt` | a VQModel or GumbelVQ of taming-transformers |
 | `diffusers:FOLDER` | a VQModel folder of diffusers |
 | `dalle-pytorch:FILE.pt` | a DiscreteVAE that DALLE-pytorch's train_vae.py wrote |
+
+`SPEC@128` is the same tokenizer for pictures of 128 px a side instead of its own number: all are convolutional, so the
+grid shrinks with the picture.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -37,6 +41,7 @@ from models.winograd import quicken
 
 BUNDLED = Path(__file__).parent / "bundled" / "dvae.safetensors"
 MAX_VOCABULARY = 1 << 16  # codes are stored in 16 bits
+MAX_SIZE = 2048  # px a side, of SPEC@PX
 PRECISIONS = ("float32", "bfloat16")
 DEVICES = ("cpu", "cuda")
 
@@ -115,7 +120,9 @@ class ImageTokenizer:
 
 def load_image_tokenizer(spec: str, computing: Computing | None = None) -> ImageTokenizer:
     """Raises UserError for an unknown SPEC, a file that is missing, damaged or of another model, an absent device."""
-    kind, _, rest = ("dvae", ":", str(BUNDLED)) if spec == "bundled" else spec.partition(":")
+    sized = re.fullmatch(r"(.+)@(\d+)", spec)
+    plain = sized[1] if sized else spec
+    kind, _, rest = ("dvae", ":", str(BUNDLED)) if plain == "bundled" else plain.partition(":")
     if kind not in _LOADERS or not rest:
         raise UserError(f"image tokenizer {spec!r}: give `bundled`, or one of {', '.join(map(_usage, _LOADERS))}")
     if computing and computing.device != "cpu" and not torch.cuda.is_available():
@@ -133,7 +140,14 @@ def load_image_tokenizer(spec: str, computing: Computing | None = None) -> Image
         raise UserError("--compile needs a C++ compiler (on Debian: apt-get install g++); leave it out or install one")
     if model.config.vocabulary > MAX_VOCABULARY:
         raise UserError(f"image tokenizer {spec!r}: {model.config.vocabulary} codes; at most {MAX_VOCABULARY} fit")
-    return ImageTokenizer(model, spec, fingerprint_of(files), computing)
+    fingerprint = fingerprint_of(files)
+    if sized:
+        size, pixels_a_code = int(sized[2]), model.config.image_size // model.config.grid
+        if size % pixels_a_code or not 0 < size <= MAX_SIZE:
+            raise UserError(f"image tokenizer {spec!r}: give a multiple of {pixels_a_code} px, up to {MAX_SIZE}")
+        model.config = dataclasses.replace(model.config, image_size=size)
+        fingerprint = hashlib.sha256(f"{fingerprint}@{size}".encode()).hexdigest()
+    return ImageTokenizer(model, spec, fingerprint, computing)
 
 
 def _cpp_compiler() -> bool:

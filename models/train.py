@@ -53,6 +53,7 @@ class TrainingConfig:
     blank_captions: float = 0.0  # share of the pairs whose caption is hidden, so that drawing can be guided
     rotary: bool = False
     bpe_dropout: float = 0.0  # the paper: 0.1
+    text_length: int | None = None  # tokens of a caption, cut there; by default the dataset's, the paper's 256
 
     def learning_rate_at(self, step: int, halvings: int = 0) -> float:
         return learning_rate(step, self.steps, self.learning_rate, self.schedule, halvings)
@@ -104,12 +105,12 @@ def _train(dataset: Path, size: str, config: TrainingConfig, output: Path, resum
     if config.batch_size % (world.size * running.accumulate):
         raise UserError(f"--batch-size {config.batch_size}: give a multiple of {world.size * running.accumulate}, the "
                         "number of processes times --accumulate")
-    stream = Stream(dataset, "train", config.batch_size, config.seed, rank=world.rank, ranks=world.size,
-                    bpe_dropout=config.bpe_dropout)
+    stream = Stream(dataset, "train", config.batch_size, config.seed, config.text_length, rank=world.rank,
+                    ranks=world.size, bpe_dropout=config.bpe_dropout)
     manifest = stream.manifest
-    model_config = model_config_for(manifest, size, config.rotary)
+    model_config = model_config_for(manifest, size, config.rotary, config.text_length)
     tokenizer_json = _read_text_tokenizer(dataset, manifest)
-    validation = Validation.read(dataset, config.batch_size, world)
+    validation = Validation.read(dataset, config.batch_size, world, config.text_length)
     show = load_show(running.prompts, manifest, tokenizer_json) if running.prompts and world.first else None
 
     torch.manual_seed(config.seed)
@@ -197,10 +198,11 @@ def hide_captions(batch: Batch, config: TrainingConfig, step: int) -> Batch:
     return batch._replace(text_BT=batch.text_BT.masked_fill(hidden_B[:, None], NO_TOKEN))
 
 
-def model_config_for(manifest: Manifest, size: str, rotary: bool = False) -> TransformerConfig:
+def model_config_for(manifest: Manifest, size: str, rotary: bool = False,
+                     text_length: int | None = None) -> TransformerConfig:
     text, image = manifest.text_tokenizer, manifest.image_tokenizer
     return TransformerConfig.named(size, text.vocabulary, image.vocabulary,
-                                   text_length=text.max_tokens, grid=image.grid, rotary=rotary)
+                                   text_length=text_length or text.max_tokens, grid=image.grid, rotary=rotary)
 
 
 def make_optimiser(model: Transformer, learning_rate: float) -> torch.optim.AdamW:
@@ -264,6 +266,8 @@ def main(arguments: list[str] | None = None) -> int:
     weights.add_argument("--blank-captions", type=float, default=0.0, metavar="SHARE",
                          help="of pairs that are trained without caption, for `generate --guidance` (default 0)")
     weights.add_argument("--bpe-dropout", type=float, default=0.0, metavar="P", help="(default 0; the paper: 0.1)")
+    weights.add_argument("--text-length", type=int, metavar="T",
+                         help="tokens of a caption, cut there; short ones train faster (default: the dataset's, 256)")
     weights.add_argument("--rotary", action="store_true", help="rotary positions beside the learned ones")
     weights.add_argument("--seed", type=int, default=0)
     how = parser.add_argument_group("how it runs")
@@ -288,13 +292,15 @@ def main(arguments: list[str] | None = None) -> int:
     if min(counts) < 1 or args.workers < 0:
         raise UserError("--steps, --batch-size, --threads, --validate-every, --keep and --accumulate start at 1, "
                         "--workers at 0")
+    if args.text_length is not None and args.text_length < 1:
+        raise UserError("--text-length starts at 1")
     if not 0 < rate < math.inf or not 0 <= args.seed < 1 << 63:
         raise UserError("--learning-rate is above 0, --seed 0 or more and below 2^63")
     if not (0 <= args.blank_captions < 1 and 0 <= args.bpe_dropout < 1):
         raise UserError("--blank-captions and --bpe-dropout are shares: from 0 to below 1")
     torch.set_num_threads(args.threads)
     config = TrainingConfig(args.steps, args.batch_size, rate, args.seed, args.precision, args.schedule,
-                            args.blank_captions, args.rotary, args.bpe_dropout)
+                            args.blank_captions, args.rotary, args.bpe_dropout, args.text_length)
     running = Running(validate_every, args.keep, args.accumulate, args.sharding, args.recompute, args.compile,
                       args.workers, args.prompts, args.tensorboard, args.wandb)
     try:

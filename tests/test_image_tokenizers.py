@@ -222,6 +222,21 @@ def test_fingerprint_follows_every_file(discrete_vae_file):
     assert load_image_tokenizer(spec).info.fingerprint != before.fingerprint
 
 
+def test_pictures_of_another_size(tiny_dvae):
+    """`SPEC@PX`: the same weights on a smaller grid, and not to be taken for codes of the usual one."""
+    usual, small = load_image_tokenizer("bundled").info, load_image_tokenizer("bundled@128")
+    assert (small.info.grid, small.info.image_size, small.info.spec) == (16, 128, "bundled@128")
+    assert small.info.vocabulary == usual.vocabulary and small.info.fingerprint != usual.fingerprint
+    assert small.info == load_image_tokenizer(small.info.spec).info
+    view_HWC = views(256)[0][::2, ::2]
+    back_HWC = small.decode(small.encode(view_HWC))
+    assert back_HWC.shape == (128, 128, 3)
+    assert np.abs(back_HWC.astype(int) - view_HWC).mean() < 20
+    for wrong in (100, 0, 4096):
+        with pytest.raises(UserError, match="give a multiple of 8 px, up to 2048"):
+            load_image_tokenizer(f"{tiny_dvae}@{wrong}")
+
+
 def test_bfloat16_changes_few_codes(tiny_dvae):
     exact, quick = load_image_tokenizer("bundled"), load_image_tokenizer("bundled", Computing("bfloat16"))
     changed = np.mean([(exact.encode(view) != quick.encode(view)).mean() for view in views(256)])

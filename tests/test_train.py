@@ -193,6 +193,14 @@ def test_logs_to_weights_and_biases(dataset, tmp_path, monkeypatch):
     assert "validation/image" in logged[3] and "validation/wit/total" in logged[0]
 
 
+def test_shorter_text(dataset, tmp_path):
+    """Captions are cut, in validation too, and the model has no positions for what is beyond."""
+    run(dataset, tmp_path, "--text-length", 2)
+    assert load_file(tmp_path / "model.safetensors")["text_position.weight"].shape[0] == 2
+    assert json.loads((tmp_path / "config.json").read_text())["model"]["text_length"] == 2
+    assert entries(tmp_path)[-1]["step"] == STEPS
+
+
 @pytest.mark.parametrize("option", [("--recompute",), ("--rotary",), ("--bpe-dropout", 0.5), ("--workers", 1)])
 def test_options_that_train(dataset, undisturbed, tmp_path, option):
     assert run(dataset, tmp_path, *option) == 0
