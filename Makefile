@@ -36,7 +36,7 @@ $(DEV_STAMP): $(STAMP)
 # Of torchvision, open_clip takes what is plain Python; 0.15.2 is the last that imports beside any other torch.
 peers: $(DEV_STAMP) ## the peers' own code, servers of S3's and Google's interfaces; without it the tests beside it skip themselves, but OpenAI's
 	$(PIP) --no-deps taming-transformers-rom1504 diffusers dalle-pytorch einops
-	$(PIP) --no-deps open_clip_torch timm torchvision
+	$(PIP) --no-deps open_clip_torch timm torchvision regex
 	$(PIP) img2dataset
 	$(PIP) -e '.[gcp,s3]' 'moto[s3]' flask flask-cors gcp-storage-emulator  # servers that stand in for the clouds'
 

@@ -87,29 +87,30 @@ class Checkpoint:
                 "plateau": dataclasses.asdict(run.plateau), "stream": stream.state_dict(after),
                 "random": torch.get_rng_state()}, buffer)
             try:
-                self._write(buffer.getvalue(), weights, average["parameters"], described)
+                write_whole(self.path, buffer.getvalue())
+                self._follow(weights, average["parameters"], described)
             except OSError as error:
                 raise UserError(f"cannot write a checkpoint into {self.output}: {error.strerror}; the previous one is "
                                 "whole: make room and go on with --resume") from None
         self.world.wait()
 
-    def _write(self, state: bytes, weights: dict, averaged: dict, described: dict) -> None:
-        write_whole(self.path, state)
+    def _follow(self, weights: dict, averaged: dict, described: dict) -> None:
+        """What is made of checkpoint.pt; config.json comes last but for the copies and says that the rest is there."""
         for name, values in (("model", weights), ("averaged", averaged)):
             write_whole(self.output / f"{name}.safetensors", save(drawing_weights(values)))
         write_whole(self.output / "config.json", json.dumps(described, indent=1, sort_keys=True) + "\n")
         if self.keep > 1:
-            self._keep_as(self.output / f"checkpoint-{described['step']:08d}.pt", state)
+            self._keep_as(self.output / f"checkpoint-{described['step']:08d}.pt")
             for old in sorted(self.output.glob("checkpoint-*.pt"))[: -self.keep]:
                 old.unlink()
 
-    def _keep_as(self, path: Path, state: bytes) -> None:
+    def _keep_as(self, path: Path) -> None:
         """checkpoint.pt under a second name, which takes no room until that is the next one."""
         path.unlink(missing_ok=True)
         try:
             os.link(self.path, path)
         except OSError:  # a file system without hard links
-            write_whole(path, state)
+            write_whole(path, self.path.read_bytes())
 
     def refuse_existing(self) -> int:
         if self.path.exists():
@@ -138,7 +139,17 @@ class Checkpoint:
         run.plateau.__dict__.update(state["plateau"])
         stream.load_state_dict(state["stream"])
         torch.set_rng_state(state["random"])
+        if self.world.first and self._followed() != state["step"]:  # stopped right after it was written
+            described = {name: state[name] for name in (*self._described(), "step")}
+            self._follow(state["weights"], state["average"]["parameters"], described)
         return state["step"]
+
+    def _followed(self) -> int | None:
+        """The step of the files to draw from; None where they are not all there."""
+        try:
+            return json.loads((self.output / "config.json").read_bytes())["step"]
+        except (OSError, ValueError, LookupError, TypeError):
+            return None
 
     def _refuse_other_run(self, state: dict) -> None:
         mine = self._described()

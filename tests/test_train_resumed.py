@@ -11,6 +11,7 @@ import torch
 from models import checkpoints
 from models.errors import UserError
 from models.transformer import SIZES
+from tests.conftest import files_of
 from tests.helpers_dataset import write_dataset, write_manifest
 from tests.helpers_training import STEPS, entries, interrupt_at, run
 
@@ -36,6 +37,22 @@ def test_a_killed_run_resumes_exactly(dataset, undisturbed, tmp_path, monkeypatc
     assert (tmp_path / "log.jsonl").read_text() == (undisturbed / "log.jsonl").read_text()
     for name in ("model.safetensors", "config.json"):
         assert (tmp_path / name).read_bytes() == (undisturbed / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "averaged.safetensors", "config.json"])
+def test_killed_between_the_checkpoint_and_the_files_to_draw_from(dataset, undisturbed, tmp_path, monkeypatch, name):
+    write_whole = checkpoints.write_whole
+
+    def stop(path, data):
+        if path.name == name and (tmp_path / "checkpoint-00000006.pt").exists():
+            raise KeyboardInterrupt
+        write_whole(path, data)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(checkpoints, "write_whole", stop)
+        run(dataset, tmp_path)
+    assert run(dataset, tmp_path, "--resume") == 0
+    assert files_of(tmp_path) == files_of(undisturbed)
 
 
 def test_resumes_exactly_in_bfloat16(dataset, tmp_path, monkeypatch):
