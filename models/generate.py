@@ -71,6 +71,7 @@ class Artist(NamedTuple):
     text_tokenizer: TextTokenizer
     image_tokenizer: ImageTokenizer
     fingerprint: str  # SHA-256 of the weights
+    knows_blank: bool = False  # was it trained with blank captions, so that guidance means something?
 
 
 # --- drawing ---------------------------------------------------------------------------------------------------------
@@ -193,7 +194,7 @@ def load_model(directory: Path, averaged: bool = False) -> tuple[Transformer, st
     except RuntimeError:  # torch's words for it are a page
         raise UserError(f"{directory} is not a checkpoint that can be read: its weights are not of the sizes in "
                         "config.json; copy all of the folder again") from None
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, ArithmeticError, SafetensorError) as error:
         raise _unreadable(directory, error) from None
     return model.eval(), hashlib.sha256(data).hexdigest()
 
@@ -202,7 +203,8 @@ def read_config(directory: Path) -> dict:
     """`config.json` of a checkpoint. Raises UserError."""
     try:
         described = json.loads((directory / "config.json").read_bytes())
-        described["model"], described["image_tokenizer"], described["text_tokenizer"]
+        described["model"], described["training"]["blank_captions"], described["text_tokenizer"]["fingerprint"]
+        described["image_tokenizer"]["spec"], described["image_tokenizer"]["fingerprint"]
     except FileNotFoundError as error:
         raise _missing(error) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -230,7 +232,8 @@ def load_artist(directory: Path, image_tokenizer_spec: str | None = None, averag
         if given != trained:
             raise UserError(f"{directory} was trained on another {what} ({trained[:12]}, not {given[:12]}); "
                             "its codes mean nothing here: give the one it was trained with")
-    return Artist(model, text_tokenizer, image_tokenizer, fingerprint)
+    knows_blank = described["training"]["blank_captions"] > 0
+    return Artist(model, text_tokenizer, image_tokenizer, fingerprint, knows_blank)
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
@@ -392,6 +395,8 @@ def main(arguments: list[str] | None = None) -> int:
     if args.rows is not None and not args.complete:
         raise UserError("--rows goes with --complete FILE")
     artist = load_for(args)
+    if args.guidance != 1 and not artist.knows_blank:
+        print(f"generate: {args.checkpoint} was trained without --blank-captions: --guidance says little", flush=True)
     ranking = Ranking(load_ranker(args.rank_model), args.rank) if args.rank else None
     rows = artist.image_tokenizer.info.grid // 2 if args.rows is None else args.rows
     given = first_rows(artist, args.complete, rows) if args.complete else ()

@@ -63,6 +63,7 @@ class ModelAnswer(BaseModel):
     image_size: int = Field(description="px")
     max_images: int
     max_text: int
+    guidance: bool = Field(description="was it trained with blank captions, so that guidance means something?")
 
 
 class Wrong(BaseModel):

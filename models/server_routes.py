@@ -146,7 +146,8 @@ async def picture(job: Found, number: Annotated[int, InPath(ge=0, le=1 << 16)]) 
 async def model(studio: InStudio) -> ModelAnswer:
     artist = studio.queue.artist
     return ModelAnswer(parameters=block_parameters(artist.model), fingerprint=artist.fingerprint, max_text=MAX_TEXT,
-                       image_size=artist.image_tokenizer.info.image_size, max_images=studio.max_images)
+                       image_size=artist.image_tokenizer.info.image_size, max_images=studio.max_images,
+                       guidance=artist.knows_blank)
 
 
 @routes.get("/healthz", response_class=PlainTextResponse)

@@ -144,6 +144,20 @@ def test_guidance_mixes_the_logits_with_and_without_a_caption(artist):
     assert torch.equal(draw(artist.model, orders_of([5, 6], [2], Sampling(guidance=5.0)))[0], at_5[1])
 
 
+def test_guidance_without_blank_captions_in_training_says_so(checkpoint, tmp_path, capsys):
+    said = f"{checkpoint} was trained without --blank-captions"
+    run(checkpoint, tmp_path / "a", count=1)
+    assert said not in capsys.readouterr().out
+    run(checkpoint, tmp_path / "b", "--guidance", 3, count=1)
+    assert said in capsys.readouterr().out
+    copied = shutil.copytree(checkpoint, tmp_path / "run")
+    described = json.loads((copied / "config.json").read_text())
+    described["training"]["blank_captions"] = 0.1
+    (copied / "config.json").write_text(json.dumps(described))
+    run(copied, tmp_path / "c", "--guidance", 3, count=1)
+    assert "--blank-captions" not in capsys.readouterr().out
+
+
 def test_guided_and_unguided_pictures_are_no_group(artist):
     with pytest.raises(ValueError, match="all with guidance or all without"):
         draw(artist.model, [Order([5], 1), Order([5], 1, Sampling(guidance=2.0))])
@@ -241,8 +255,15 @@ def test_draws_with_the_bundled_model_unless_told_otherwise(checkpoint, tmp_path
         run("bundled", tmp_path / "d")
 
 
-@pytest.mark.parametrize("name, data", [("config.json", b"{"), ("config.json", b"[]"),
-                                        ("config.json", b'{"model": {}}'), ("model.safetensors", b"x" * 100)])
+WITHOUT_HEADS = json.dumps({
+    "model": {"layers": 1, "heads": 0, "width": 8, "text_vocabulary": 9, "image_vocabulary": 9, "rotary": True},
+    "training": {"blank_captions": 0.0}, "text_tokenizer": {"fingerprint": ""},
+    "image_tokenizer": {"spec": "", "fingerprint": ""}}).encode()
+
+
+@pytest.mark.parametrize("name, data", [
+    ("config.json", b"{"), ("config.json", b"[]"), ("config.json", b'{"model": {}}'), ("config.json", WITHOUT_HEADS),
+    ("model.safetensors", b"x" * 100)])
 def test_a_damaged_file(checkpoint, tmp_path, name, data):
     copied = shutil.copytree(checkpoint, tmp_path / "run")
     (copied / name).write_bytes(data)

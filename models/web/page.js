@@ -250,6 +250,7 @@ fetch("/v1/model").then((answer) => answer.json()).then((model) => {
   $("count").max = model.max_images;
   $("count-shown").value = $("count").value;
   $("text").maxLength = model.max_text;
+  for (const part of document.querySelectorAll(".guidance")) part.hidden = !model.guidance;
   const millions = (model.parameters / 1e6).toPrecision(3);
   $("model").textContent = `Drawn here by a model of ${millions} million parameters, ${model.image_size} px, ` +
     `fingerprint ${model.fingerprint.slice(0, 12)}.`;
