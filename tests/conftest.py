@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -28,6 +29,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # the sample is no installed package
 
 from helpers_dataset import write_dataset  # noqa: E402
+from helpers_stream import SHARDS  # noqa: E402
 
 from models import drawing_queue  # noqa: E402
 from models.dvae import DVAE, DVAEConfig, save_dvae  # noqa: E402
@@ -71,15 +73,43 @@ def tiny_dvae(tmp_path_factory) -> str:
     return f"dvae:{path}"
 
 
+@contextlib.contextmanager
+def with_tiny_size():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SIZES, "tiny", (3, 2, 32))
+        yield
+
+
+@pytest.fixture(scope="module")
+def tiny_size():
+    """A size of transformer that only tests have: `--size tiny`."""
+    with with_tiny_size():
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tiny_dvae, tmp_path_factory) -> Path:
     """A transformer trained for two steps, on pictures of 8 x 8 codes."""
     base = tmp_path_factory.mktemp("checkpoint")
     write_dataset(base / "dataset", train=(4,), val=(), image=load_image_tokenizer(tiny_dvae).info)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(SIZES, "tiny", (3, 2, 32))
+    with with_tiny_size():
         train(base / "dataset", "tiny", TrainingConfig(2, 4, 1e-2), base / "run")
     return base / "run"
+
+
+@pytest.fixture(scope="session")
+def stream_dataset(tmp_path_factory) -> Path:
+    """Shards of several sizes, for what reads them."""
+    directory = tmp_path_factory.mktemp("stream") / "dataset"
+    write_dataset(directory, train=SHARDS, val=(3, 2), draws=2)
+    return directory
+
+
+@pytest.fixture
+def own_dataset(tmp_path) -> Path:
+    """One to damage."""
+    write_dataset(tmp_path / "dataset", train=(3, 2))
+    return tmp_path / "dataset"
 
 
 @pytest.fixture(scope="session")
@@ -95,8 +125,7 @@ def undisturbed(training_dataset, tmp_path_factory) -> Path:
     from tests.helpers_training import run  # only the trainer's tests need what it imports
 
     output = tmp_path_factory.mktemp("undisturbed") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(SIZES, "tiny", (3, 2, 32))
+    with with_tiny_size():
         assert run(training_dataset, output) == 0
     return output
 

@@ -32,17 +32,7 @@ from models.transformer import SIZES, Transformer, TransformerConfig
 from tests.helpers_dataset import DISTINCT_CAPTIONS, write_dataset
 from tests.helpers_training import STEPS, entries, run
 
-
-@pytest.fixture(scope="module", autouse=True)
-def tiny_size():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(SIZES, "tiny", (3, 2, 32))
-        yield
-
-
-@pytest.fixture(scope="module")
-def dataset(training_dataset) -> Path:
-    return training_dataset
+pytestmark = pytest.mark.usefixtures("tiny_size")
 
 
 @pytest.fixture(scope="module")
@@ -80,15 +70,15 @@ def pairs_of(dataset: Path) -> list:
     return [pair for shard in read_manifest(dataset).shards for pair in read_shard(dataset / shard.path)]
 
 
-def test_leaves_what_drawing_needs(dataset, undisturbed):
+def test_leaves_what_drawing_needs(training_dataset, undisturbed):
     assert sorted(os.listdir(undisturbed)) == [
         "averaged.safetensors", "checkpoint-00000006.pt", "checkpoint-00000009.pt", "checkpoint.pt", "config.json",
         "log.jsonl", "model.safetensors", "text_tokenizer.json"]
-    described, manifest = json.loads((undisturbed / "config.json").read_text()), read_manifest(dataset)
+    described, manifest = json.loads((undisturbed / "config.json").read_text()), read_manifest(training_dataset)
     assert described["image_tokenizer"] == dataclasses.asdict(manifest.image_tokenizer)
     assert described["text_tokenizer"] == dataclasses.asdict(manifest.text_tokenizer)
     assert described["step"] == STEPS
-    assert (undisturbed / "text_tokenizer.json").read_bytes() == (dataset / "text_tokenizer.json").read_bytes()
+    assert (undisturbed / "text_tokenizer.json").read_bytes() == (training_dataset / "text_tokenizer.json").read_bytes()
     weights = torch.load(undisturbed / "checkpoint.pt", weights_only=True)["weights"]
     of_drawing = load_file(undisturbed / "model.safetensors")
     assert weights.keys() - of_drawing.keys() == {"text_head.weight", "text_head.bias"}
@@ -98,8 +88,8 @@ def test_leaves_what_drawing_needs(dataset, undisturbed):
     assert [entry["step"] for entry in log if "validation" not in entry] == list(range(1, STEPS + 1))
 
 
-def test_prints_losses_beside_the_uniform_guess(dataset, tmp_path, capsys):
-    run(dataset, tmp_path, steps=3)
+def test_prints_losses_beside_the_uniform_guess(training_dataset, tmp_path, capsys):
+    run(training_dataset, tmp_path, steps=3)
     printed = capsys.readouterr().out
     assert f"image {math.log(32):.4f}" in next(line for line in printed.splitlines() if "uniform guess" in line)
     assert "step 0  validation loss" in printed and "step 3  validation loss" in printed
@@ -115,17 +105,17 @@ def test_a_dataset_without_validation_pairs_trains(tmp_path, capsys):
 # --- options ---------------------------------------------------------------------------------------------------------
 
 
-def test_keeps_the_last_checkpoints(dataset, tmp_path):
-    run(dataset, tmp_path, "--keep", 3, "--validate-every", 1, steps=6)
+def test_keeps_the_last_checkpoints(training_dataset, tmp_path):
+    run(training_dataset, tmp_path, "--keep", 3, "--validate-every", 1, steps=6)
     names = [f"checkpoint-{step:08d}.pt" for step in (4, 5, 6)]
     assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == names
     shutil.copy(tmp_path / names[0], tmp_path / "checkpoint.pt")
     losses = entries(tmp_path)
-    run(dataset, tmp_path, "--keep", 3, "--validate-every", 1, "--resume", steps=6)
+    run(training_dataset, tmp_path, "--keep", 3, "--validate-every", 1, "--resume", steps=6)
     assert entries(tmp_path) == losses
 
 
-def test_validates_by_source(dataset, undisturbed):
+def test_validates_by_source(training_dataset, undisturbed):
     """The mean over sources, weighed by their tokens, is the whole."""
     last = [entry for entry in entries(undisturbed) if "validation" in entry][-1]
     sources = last["by_source"]
@@ -150,8 +140,8 @@ def test_averaged_weights_are_the_running_mean(monkeypatch):
     assert seen[-1] - expected == pytest.approx(2 * 99, rel=0.05)  # 0.99 looks back about a hundred averages
 
 
-def test_blank_captions_are_those_of_the_share(dataset, undisturbed, tmp_path):
-    stream = Stream(dataset, "train", 8)
+def test_blank_captions_are_those_of_the_share(training_dataset, undisturbed, tmp_path):
+    stream = Stream(training_dataset, "train", 8)
     config = TrainingConfig(1, 8, 1e-3, blank_captions=0.25)
     batch, blank = next(iter(stream)), 0
     for step in range(200):
@@ -160,7 +150,7 @@ def test_blank_captions_are_those_of_the_share(dataset, undisturbed, tmp_path):
         assert ((hidden == -1).all(dim=1) | kept).all()
         blank += (~kept).sum().item()
     assert blank / 1600 == pytest.approx(0.25, abs=0.04)
-    run(dataset, tmp_path, "--blank-captions", 0.5)
+    run(training_dataset, tmp_path, "--blank-captions", 0.5)
     assert entries(tmp_path)[-1] != entries(undisturbed)[-1]
 
 
@@ -179,53 +169,53 @@ def test_draws_from_prompts_at_every_validation(tiny_dvae, tmp_path):
     assert [event.step for event in board.Images("pictures")] == [3, 4]
 
 
-def test_logs_to_weights_and_biases(dataset, tmp_path, monkeypatch):
+def test_logs_to_weights_and_biases(training_dataset, tmp_path, monkeypatch):
     """By a stand-in of its module, which takes what the real one takes."""
     logged, began, ended = {}, [], []
     project = types.SimpleNamespace(finish=lambda: ended.append(True),
                                     log=lambda values, step: logged.setdefault(step, {}).update(values))
     monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(
         init=lambda **settings: began.append(settings) or project))
-    run(dataset, tmp_path / "a run", "--wandb", "cats", steps=3)
+    run(training_dataset, tmp_path / "a run", "--wandb", "cats", steps=3)
     assert began == [{"project": "cats", "dir": tmp_path / "a run", "id": "a run", "resume": "allow"}] and ended
     steps = {entry["step"]: entry["total"] for entry in entries(tmp_path / "a run") if "total" in entry}
     assert {step: values["train/total"] for step, values in logged.items() if step} == steps
     assert "validation/image" in logged[3] and "validation/wit/total" in logged[0]
 
 
-def test_shorter_text(dataset, tmp_path):
+def test_shorter_text(training_dataset, tmp_path):
     """Captions are cut, in validation too, and the model has no positions for what is beyond."""
-    run(dataset, tmp_path, "--text-length", 2)
+    run(training_dataset, tmp_path, "--text-length", 2)
     assert load_file(tmp_path / "model.safetensors")["text_position.weight"].shape[0] == 2
     assert json.loads((tmp_path / "config.json").read_text())["model"]["text_length"] == 2
     assert entries(tmp_path)[-1]["step"] == STEPS
 
 
 @pytest.mark.parametrize("option", [("--recompute",), ("--rotary",), ("--bpe-dropout", 0.5), ("--workers", 1)])
-def test_options_that_train(dataset, undisturbed, tmp_path, option):
-    assert run(dataset, tmp_path, *option) == 0
+def test_options_that_train(training_dataset, undisturbed, tmp_path, option):
+    assert run(training_dataset, tmp_path, *option) == 0
     same = entries(tmp_path) == entries(undisturbed)
     assert same == (option[0] in ("--recompute", "--workers"))
 
 
-def test_a_compiled_model_trains_alike(dataset, tmp_path, exhaustive):
+def test_a_compiled_model_trains_alike(training_dataset, tmp_path, exhaustive):
     if not exhaustive or not shutil.which("g++"):
         pytest.skip("takes a minute of a processor and a C++ compiler: with --exhaustive")
     for name, options in (("plain", ()), ("compiled", ("--compile",))):
-        run(dataset, tmp_path / name, "--precision", "float32", *options, steps=4)
+        run(training_dataset, tmp_path / name, "--precision", "float32", *options, steps=4)
     plain, compiled = ([entry["total"] for entry in entries(tmp_path / name) if "total" in entry]
                        for name in ("plain", "compiled"))
     assert compiled == pytest.approx(plain, rel=1e-5)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_gpu_trains_like_the_processor(dataset, tmp_path):
-    assert run(dataset, tmp_path, "--precision", "bfloat16", "--compile") == 0
+def test_a_gpu_trains_like_the_processor(training_dataset, tmp_path):
+    assert run(training_dataset, tmp_path, "--precision", "bfloat16", "--compile") == 0
     assert entries(tmp_path)[-1]["validation"]["image"] < entries(tmp_path)[0]["validation"]["image"]
 
 
-def test_the_share_of_the_peak_is_told(dataset, tmp_path, capsys):
-    run(dataset, tmp_path, steps=2)
+def test_the_share_of_the_peak_is_told(training_dataset, tmp_path, capsys):
+    run(training_dataset, tmp_path, steps=2)
     assert re.search(r"tokens/s  \d+% of peak", capsys.readouterr().out)
 
 
@@ -247,21 +237,21 @@ def test_the_share_of_the_peak_is_told(dataset, tmp_path, capsys):
     (("--prompts", os.devnull), "has 0 prompts"),
     (("--wandb", "cats"), "--wandb needs its package: pip install wandb"),
 ])
-def test_wrong_numbers(dataset, tmp_path, monkeypatch, arguments, said):
+def test_wrong_numbers(training_dataset, tmp_path, monkeypatch, arguments, said):
     monkeypatch.setitem(sys.modules, "wandb", None)  # not installed
     with pytest.raises(UserError, match=said):
-        run(dataset, tmp_path, *arguments)
+        run(training_dataset, tmp_path, *arguments)
 
 
-def test_an_output_that_is_a_file(dataset, tmp_path):
+def test_an_output_that_is_a_file(training_dataset, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"--output .*: File exists"):
-        run(dataset, tmp_path / "file")
+        run(training_dataset, tmp_path / "file")
 
 
-def test_a_loss_that_is_no_number_ends_the_run(dataset, tmp_path):
+def test_a_loss_that_is_no_number_ends_the_run(training_dataset, tmp_path):
     with pytest.raises(UserError, match=r"the loss is (nan|inf) at step \d+: start again with a --learning-rate below"):
-        run(dataset, tmp_path, "--learning-rate", 1e30)
+        run(training_dataset, tmp_path, "--learning-rate", 1e30)
 
 
 # --- the recipe ------------------------------------------------------------------------------------------------------

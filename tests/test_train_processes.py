@@ -15,23 +15,10 @@ from safetensors.torch import load_file
 
 from models.errors import UserError
 from models.train import main
-from models.transformer import SIZES
 from tests.conftest import ROOT
 from tests.helpers_training import STEPS, entries, interrupted_at, run
 
-
-@pytest.fixture(scope="module", autouse=True)
-def tiny_size():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(SIZES, "tiny", (3, 2, 32))
-        yield
-
-
-@pytest.fixture(scope="module")
-def dataset(training_dataset) -> Path:
-    return training_dataset
-
-
+pytestmark = pytest.mark.usefixtures("tiny_size")
 OPTIONS = ("--size", "tiny", "--steps", STEPS, "--batch-size", 4, "--validate-every", 3, "--threads", 1)
 
 
@@ -57,10 +44,11 @@ def assert_same_but_for_rounding(one: Path, other: Path) -> None:
             torch.testing.assert_close(value, others[key], rtol=1e-2, atol=1e-3)  # Adam makes much of rounding
 
 
-def test_two_processes_equal_one(dataset, tmp_path):
+def test_two_processes_equal_one(training_dataset, tmp_path):
     """Of the same global batch: whole models (DDP), and shared-out ones (FSDP2) in two parts, begun by one process."""
     one, ddp, fsdp = (tmp_path / name for name in ("one", "ddp", "fsdp"))
-    same = ("--dataset", dataset, *OPTIONS, "--precision", "float32", "--schedule", "plateau", "--blank-captions", 0.3)
+    same = ("--dataset", training_dataset, *OPTIONS, "--precision", "float32", "--schedule", "plateau",
+            "--blank-captions", 0.3)
     with interrupted_at(5), pytest.raises(KeyboardInterrupt):
         main([str(option) for option in (*same, "--output", fsdp)])
     assert main([str(option) for option in (*same, "--output", one)]) == 0
@@ -73,15 +61,15 @@ def test_two_processes_equal_one(dataset, tmp_path):
     assert_same_but_for_rounding(one, fsdp)
 
 
-def test_parts_of_a_batch_equal_the_whole(dataset, tmp_path):
-    run(dataset, tmp_path / "whole", "--precision", "float32")
-    run(dataset, tmp_path / "parts", "--precision", "float32", "--accumulate", 4)
+def test_parts_of_a_batch_equal_the_whole(training_dataset, tmp_path):
+    run(training_dataset, tmp_path / "whole", "--precision", "float32")
+    run(training_dataset, tmp_path / "parts", "--precision", "float32", "--accumulate", 4)
     assert_same_but_for_rounding(tmp_path / "whole", tmp_path / "parts")
 
 
-def test_killed_at_a_random_moment_and_resumed(dataset, tmp_path, exhaustive):
+def test_killed_at_a_random_moment_and_resumed(training_dataset, tmp_path, exhaustive):
     """By the system, at any place: in a step, while it logs, while it writes a checkpoint."""
-    same = ("--dataset", dataset, *OPTIONS[:2], "--steps", 60, *OPTIONS[4:], "--precision", "float32")
+    same = ("--dataset", training_dataset, *OPTIONS[:2], "--steps", 60, *OPTIONS[4:], "--precision", "float32")
     subprocess.run(command(*same, "--output", tmp_path / "whole"), check=True, capture_output=True)
     dice = random.Random(0)
     for attempt in range(20 if exhaustive else 1):
@@ -108,7 +96,7 @@ def logged(output: Path) -> int:
     return path.read_bytes().count(b"learning_rate") if path.exists() else 0
 
 
-def test_a_full_disk(dataset, tmp_path):
+def test_a_full_disk(training_dataset, tmp_path):
     """A real one, of 8 MB: the run ends with a sentence, and goes on from the checkpoint when there is room."""
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -116,17 +104,17 @@ def test_a_full_disk(dataset, tmp_path):
         pytest.skip("may not mount a file system here")
     try:
         output = disk / "run"
-        run(dataset, output, steps=3)
+        run(training_dataset, output, steps=3)
         before = {name: (output / name).read_bytes() for name in ("checkpoint.pt", "model.safetensors", "config.json")}
         filler = disk / "filler"
         with pytest.raises(OSError), open(filler, "wb", buffering=0) as file:
             while True:
                 file.write(b"x" * 4096)
         with pytest.raises(UserError, match="No space left on device"):
-            run(dataset, output, "--resume", steps=STEPS)
+            run(training_dataset, output, "--resume", steps=STEPS)
         assert {name: (output / name).read_bytes() for name in before} == before
         filler.unlink()
-        assert run(dataset, output, "--resume", steps=STEPS) == 0
+        assert run(training_dataset, output, "--resume", steps=STEPS) == 0
         assert entries(output)[-1]["step"] == STEPS
     finally:
         subprocess.run(["umount", disk], check=True)

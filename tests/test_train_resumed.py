@@ -3,44 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import pytest
 import torch
 
 from models import checkpoints
 from models.errors import UserError
-from models.transformer import SIZES
 from tests.conftest import files_of
 from tests.helpers_dataset import write_dataset, write_manifest
 from tests.helpers_training import STEPS, entries, interrupt_at, run
 
-
-@pytest.fixture(scope="module", autouse=True)
-def tiny_size():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(SIZES, "tiny", (3, 2, 32))
-        yield
-
-
-@pytest.fixture(scope="module")
-def dataset(training_dataset) -> Path:
-    return training_dataset
+pytestmark = pytest.mark.usefixtures("tiny_size")
 
 
 @pytest.mark.parametrize("step", [1, 4, 8])
-def test_a_killed_run_resumes_exactly(dataset, undisturbed, tmp_path, monkeypatch, step):
+def test_a_killed_run_resumes_exactly(training_dataset, undisturbed, tmp_path, monkeypatch, step):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         interrupt_at(patch, step)
-        run(dataset, tmp_path)
-    assert run(dataset, tmp_path, "--resume") == 0
+        run(training_dataset, tmp_path)
+    assert run(training_dataset, tmp_path, "--resume") == 0
     assert (tmp_path / "log.jsonl").read_text() == (undisturbed / "log.jsonl").read_text()
     for name in ("model.safetensors", "config.json"):
         assert (tmp_path / name).read_bytes() == (undisturbed / name).read_bytes()
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "averaged.safetensors", "config.json"])
-def test_killed_between_the_checkpoint_and_the_files_to_draw_from(dataset, undisturbed, tmp_path, monkeypatch, name):
+def test_killed_between_the_checkpoint_and_the_files_to_draw_from(training_dataset, undisturbed, tmp_path, monkeypatch,
+                                                                  name):
     write_whole = checkpoints.write_whole
 
     def stop(path, data):
@@ -50,53 +39,53 @@ def test_killed_between_the_checkpoint_and_the_files_to_draw_from(dataset, undis
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(checkpoints, "write_whole", stop)
-        run(dataset, tmp_path)
-    assert run(dataset, tmp_path, "--resume") == 0
+        run(training_dataset, tmp_path)
+    assert run(training_dataset, tmp_path, "--resume") == 0
     assert files_of(tmp_path) == files_of(undisturbed)
 
 
-def test_resumes_exactly_in_bfloat16(dataset, tmp_path, monkeypatch):
-    assert run(dataset, tmp_path / "a", "--precision", "bfloat16", steps=4) == 0
+def test_resumes_exactly_in_bfloat16(training_dataset, tmp_path, monkeypatch):
+    assert run(training_dataset, tmp_path / "a", "--precision", "bfloat16", steps=4) == 0
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         interrupt_at(patch, 4)
-        run(dataset, tmp_path / "b", "--precision", "bfloat16", steps=4)
-    assert run(dataset, tmp_path / "b", "--precision", "bfloat16", "--resume", steps=4) == 0
+        run(training_dataset, tmp_path / "b", "--precision", "bfloat16", steps=4)
+    assert run(training_dataset, tmp_path / "b", "--precision", "bfloat16", "--resume", steps=4) == 0
     assert entries(tmp_path / "a") == entries(tmp_path / "b")
 
 
-def test_a_finished_run_can_be_made_longer(dataset, tmp_path):
-    assert run(dataset, tmp_path, steps=3) == 0
-    assert run(dataset, tmp_path, "--resume", steps=5) == 0
+def test_a_finished_run_can_be_made_longer(training_dataset, tmp_path):
+    assert run(training_dataset, tmp_path, steps=3) == 0
+    assert run(training_dataset, tmp_path, "--resume", steps=5) == 0
     assert [entry["step"] for entry in entries(tmp_path) if "validation" in entry] == [0, 3, 5]
 
 
-def test_a_finished_run_says_so(dataset, undisturbed, capsys):
+def test_a_finished_run_says_so(training_dataset, undisturbed, capsys):
     before = (undisturbed / "log.jsonl").read_bytes()
-    assert run(dataset, undisturbed, "--resume") == 0
+    assert run(training_dataset, undisturbed, "--resume") == 0
     assert f"has {STEPS} steps already" in capsys.readouterr().out
     assert (undisturbed / "log.jsonl").read_bytes() == before
 
 
-def test_a_torn_line_in_the_log_is_dropped(dataset, undisturbed, tmp_path, monkeypatch):
+def test_a_torn_line_in_the_log_is_dropped(training_dataset, undisturbed, tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         interrupt_at(patch, 4)
-        run(dataset, tmp_path)
+        run(training_dataset, tmp_path)
     with open(tmp_path / "log.jsonl", "a") as file:
         file.write('{"step": 5, "to')
-    run(dataset, tmp_path, "--resume")
+    run(training_dataset, tmp_path, "--resume")
     assert entries(tmp_path) == entries(undisturbed)
 
 
-def test_an_existing_checkpoint_without_resume(dataset, undisturbed):
+def test_an_existing_checkpoint_without_resume(training_dataset, undisturbed):
     before = (undisturbed / "log.jsonl").read_bytes()
     with pytest.raises(UserError, match=r"checkpoint\.pt exists; continue it with --resume"):
-        run(dataset, undisturbed)
+        run(training_dataset, undisturbed)
     assert (undisturbed / "log.jsonl").read_bytes() == before
 
 
 @pytest.mark.parametrize("field, said", [("image_tokenizer", "another image tokenizer"),
                                          ("text_tokenizer", "is not the tokenizer that made the tokens")])
-def test_a_dataset_of_another_tokenizer(dataset, undisturbed, tmp_path, field, said):
+def test_a_dataset_of_another_tokenizer(training_dataset, undisturbed, tmp_path, field, said):
     manifest = write_dataset(tmp_path / "other", train=(5, 6), val=(3,))
     info = dataclasses.replace(getattr(manifest, field), fingerprint="f" * 64)
     write_manifest(tmp_path / "other", dataclasses.replace(manifest, **{field: info}))
@@ -105,9 +94,9 @@ def test_a_dataset_of_another_tokenizer(dataset, undisturbed, tmp_path, field, s
     assert "\n" not in str(error.value)
 
 
-def test_other_settings(dataset, undisturbed):
+def test_other_settings(training_dataset, undisturbed):
     with pytest.raises(UserError, match=r"other settings \(seed 0 -> 1\)"):
-        run(dataset, undisturbed, "--resume", "--seed", 1)
+        run(training_dataset, undisturbed, "--resume", "--seed", 1)
 
 
 def test_other_shards(undisturbed, tmp_path):
@@ -116,10 +105,10 @@ def test_other_shards(undisturbed, tmp_path):
         run(tmp_path / "other", undisturbed, "--resume", steps=STEPS + 1)
 
 
-def test_a_damaged_checkpoint(dataset, tmp_path):
+def test_a_damaged_checkpoint(training_dataset, tmp_path):
     (tmp_path / "checkpoint.pt").write_bytes(b"PK not a checkpoint")
     with pytest.raises(UserError, match=r"checkpoint\.pt is not readable"):
-        run(dataset, tmp_path, "--resume")
+        run(training_dataset, tmp_path, "--resume")
 
 
 def test_a_checkpoint_is_plain_data(undisturbed):
@@ -127,8 +116,8 @@ def test_a_checkpoint_is_plain_data(undisturbed):
     assert state["step"] == STEPS and state["stream"]["version"] == 2
 
 
-def test_a_full_disk_leaves_the_previous_checkpoint(dataset, tmp_path, monkeypatch):
-    run(dataset, tmp_path, steps=3)
+def test_a_full_disk_leaves_the_previous_checkpoint(training_dataset, tmp_path, monkeypatch):
+    run(training_dataset, tmp_path, steps=3)
     before = {name: (tmp_path / name).read_bytes() for name in ("checkpoint.pt", "model.safetensors", "config.json")}
     write_whole = checkpoints.write_whole
 
@@ -139,5 +128,5 @@ def test_a_full_disk_leaves_the_previous_checkpoint(dataset, tmp_path, monkeypat
 
     monkeypatch.setattr(checkpoints, "write_whole", full)
     with pytest.raises(UserError, match="No space left on device; the previous one is whole"):
-        run(dataset, tmp_path, "--resume", steps=5)
+        run(training_dataset, tmp_path, "--resume", steps=5)
     assert {name: (tmp_path / name).read_bytes() for name in before} == before
