@@ -82,6 +82,24 @@ def test_another_mouth_or_colour_is_another_picture():
     assert not looks.same_picture(drawn(), drawn(colour=(120, 220, 250)))
 
 
+def cluster(seed: int) -> looks.Look:
+    """A glow with a few hundred stars around it."""
+    draw = np.random.RandomState(seed)
+    y, x = np.mgrid[-1:1:128j, -1:1:128j]
+    sky = 200 * np.exp(-8 * (x**2 + y**2))
+    for _ in range(300):
+        place = draw.normal(64, 25, 2)
+        sky += draw.uniform(20, 90) * np.exp(-((y * 64 + 64 - place[0]) ** 2 + (x * 64 + 64 - place[1]) ** 2) / 3)
+    return looks.look(looks.signature(np.repeat(np.clip(sky, 0, 255).astype(np.uint8)[:, :, None], 3, 2)))
+
+
+def test_two_star_clusters_differ_by_their_stars_alone():
+    one, other = cluster(1), cluster(2)
+    assert looks.same_picture(one, one) and not looks.same_picture(one, other)
+    found = looks.fit(one, other)
+    assert found.detail < looks.MIN_DETAIL < looks.fit(one, one).detail
+
+
 def test_plain_pictures_are_nothing_to_go_by():
     plain = [looks.look(looks.signature(np.full((70, 90, 3), value, np.uint8))) for value in (0, 128, 255)]
     assert not any(looks.same_picture(*pair) for pair in itertools.product(plain, [*plain, drawn()]))
