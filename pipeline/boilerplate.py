@@ -60,14 +60,15 @@ _CREDITS = (
     ),
     (("credit", "photographer", "source", "author"), rf"(?i:credits?|photographer|source|author)\s*:\s*{_NAME}"),
     (("©", "(c)", "copyright"), rf"(?:©|\([cC]\)|[Cc]opyright)\s*(?:{_YEAR}\s*)?(?:[Bb]y\s+)?{_CAPITALISED}"),
-    (("0 by ",), rf"(?<=\d\s)by\s+{_CAPITALISED}$"),
+    (("0 by ",), rf"(?<=\d\s)by\s+(?:(?i:me|the\s+(?:author|photographer|uploader))|{_CAPITALISED})$"),
 )
 _PHRASES = (
     # when it was taken
     (
         ("0", "<date>"),
         rf"(?:(?:this|the|my)\s+)?(?:{_PICTURE}\s+)?(?:(?:was|were|is|originally|first)\s+)*(?:{_TAKEN})"
-        rf"(?:\s+(?:by\s+me|with\s+\w+))?\s*(?:on|in|at|during|back\s+in|circa|:)?\s*(?:the\s+)?{_DATE}",
+        rf"(?:\s+(?:by\s+me|with\s+(?:(?:an?|my|the)\s+)?\w+))?\s*(?:on|in|at|during|back\s+in|circa|:)?\s*"
+        rf"(?:(?:the|a)\s+)?{_DATE}",
     ),
     (("0",), rf"(?:{_PICTURE}|date)(?:\s+(?:date|from|of|on))?\s*[:\s]\s*{_FULL_DATE}"),
     (("0",), rf"(?:(?:on|dated|from)\s+)?{_FULL_DATE}"),
@@ -149,7 +150,8 @@ _PHRASES = (
     ),
     (_LICENCE_HINTS, _LICENCE),
     (
-        ("reserved", "restrictions", "without"),
+        ("reserved", "restrictions", "without", "subject to"),
+        r"(?:(?:image|photo)s?\s+)?may\s+be\s+subject\s+to\s+copyright|"
         r"(?:all|some)\s+rights?\s+reserved|no\s+known\s+copyright\s+restrictions|(?:please\s+)?(?:do\s+not|don't|no)\s+"
         r"(?:use|copy|copying|reproduce|reproduction|post)[^.]{0,60}\swithout\s+[^.]{0,50}",
     ),
@@ -165,6 +167,7 @@ _PHRASES = (
     # what cameras and their software write
     (
         ("camera", "dsc", "exif", "technologies"),
+        r"according\s+to\s+exif(?:\s+data)?|"
         r"(?:(?:olympus|minolta|samsung)\s+)?digital\s+(?:still\s+)?camera|kodak\s+digital\s+still\s+camera|sony\s+dsc|"
         r"samsung\s+camera\s+pictures|exif[\s_]jpeg[\s_](?:picture|t\d+)|lead\s+technologies(?:\s+inc\.?)?(?:\s+v[\d.]+)?",
     ),

@@ -120,7 +120,7 @@ def test_undoing_twice_is_undoing_once(tokens):
         "20160716_113957.JPG", "2009-05-12 11.23.45", "Screenshot 2019-04-05 at 10.11.12 AM",
         "WhatsApp Image 2020-01-02 at 11.12.13", "IMG-20150101-WA0001", "Picture 012", "6985418911_df7747990d_o",
         "4e2f7a26a1dfbf165a7e30bdabf7e72a",
-        "two_dogs_running.jpeg", "File:Weir.svg", "GOPR0123.MP4", "12345678",
+        "two_dogs_running.jpeg", "File:Weir.svg", "GOPR0123.MP4", "WP_20140612_12_34_56_Pro", "12345678",
     ],
 )  # fmt: skip
 def test_file_names(name):

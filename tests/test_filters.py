@@ -118,7 +118,9 @@ All rights reserved|© 2012 Jo Doe|Copyright 2014 Jo Doe, all rights reserved|Pl
 Photo by Jane Doe|Image credit: NASA|Photo courtesy of the Miller family|Photographer: Jo Doe
 Originally uploaded by bobby|Uploaded with Flickr Uploadr|Uploaded via iPhone|Best viewed large on black
 Canon EOS 5D f/2.8 1/60 ISO 400|no image available|No photo description available|Picture 3 of 12
-Own work by the uploader|featured image|Image may contain
+Own work by the uploader|featured image|Image may contain|Photographed on a Sunday, 12 May 2009
+2009-05-12 (according to Exif data)|Taken with my iPhone on 3 May 2011|Image taken on 9 March 2014 by the author
+Image may be subject to copyright
 """
 CONTENT = """
 photo of a dog taken on 3 May 2010|Two dogs playing, photographed on 12 May 2009

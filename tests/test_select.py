@@ -248,14 +248,17 @@ def test_yfcc_options_reach_the_parser(tmp_path):
     (tmp_path / "subset.tsv.bz2").write_bytes(bz2.compress("".join(
         f"{n}\t{fields[1]}\t{fields[2]}\n" for n, fields in enumerate(chosen)).encode()))
     options = [f"--source=yfcc100m={SOURCES}/yfcc100m_dataset-1.bz2", f"--yfcc-subset={tmp_path}/subset.tsv.bz2",
-               "--yfcc-refuse-machine-tag=sample:part", "--yfcc-caption=title"]
+               "--yfcc-refuse-machine-tag=sample:part", "--yfcc-caption=title", "--language-threshold=0.25"]
     assert select_pairs.main([*options, f"--output={tmp_path / 'out'}", *ONE_WORKER]) == 0
     rejected = json.loads((tmp_path / "out" / "ledger.json").read_text())["sources"]["yfcc100m"]["rejected"]["select"]
     outside = sum(fields[1] not in {each[1] for each in chosen} for fields in photos)
     tagged = sum("sample%3Apart" in fields[11] for fields in photos if fields[1] in {each[1] for each in chosen})
     assert rejected["not_in_subset"] >= outside > 10 and rejected["machine_tag"] == tagged > 0
-    settings = json.loads((tmp_path / "out" / "settings.json").read_text())["select"]["yfcc100m"]
-    assert settings["caption"] == "title" and settings["refused_machine_tags"] == ["sample:part"]
+    settings = json.loads((tmp_path / "out" / "settings.json").read_text())["select"]
+    assert settings["yfcc100m"]["caption"] == "title" and settings["language_threshold"] == 0.25
+    assert settings["yfcc100m"]["refused_machine_tags"] == ["sample:part"]
+    with pytest.raises(UserError, match=r"--language-threshold 2\.0: give a number from 0 to 1"):
+        select_pairs.main([*options, "--language-threshold=2", f"--output={tmp_path / 'other'}"])
 
 
 def test_a_subset_that_is_none(tmp_path):
