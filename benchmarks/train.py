@@ -1,24 +1,32 @@
-"""Training tokens/s and seconds a picture, beside dalle-pytorch's DALLE of the same size if it is installed.
+"""Training: tokens/s, memory and the share of the hardware's peak, beside dalle-pytorch's DALLE of the same size if it
+is installed.
 
-    python -m benchmarks.train [--batch-size B] [--steps N] [--threads N] [--peer-steps N]
+    python -m benchmarks.train [--batch-size B] [--steps N] [--peer-steps N] [--rounds N] [--threads N]
+    python -m benchmarks.train --size 300m --size 1b --batch-size 16 --compile      (on a GPU: ours alone)
 
-The same sequences (256 text positions, 1,024 codes), widths, depths, heads, vocabularies and kinds of attention; the
-best of N updates each, so that other work on the machine counts as little as it can. A token is a text position or a
-code, 1,280 a pair.
+The same sequences (256 text positions, 1,024 codes), widths, depths, heads, vocabularies and kinds of attention. Ours
+and the peer take turns, each time in a process of its own, whose largest size is its memory (on a GPU, what torch took
+of the GPU's); the best of N updates counts, so that other work on the machine does as little as it can. A token is a
+text position or a code, 1,280 a pair. The share of the peak counts the operations that the masks ask for.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
+import resource
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from typing import NamedTuple
 
 import torch
 
-from models.generate import GROUP, Order, draw
+from models.generate import default_device
+from models.peak import peak_flops
 from models.train import autocast, default_precision, make_optimiser
-from models.transformer import NO_TOKEN, SIZES, Transformer, TransformerConfig
+from models.transformer import NO_TOKEN, SIZES, Transformer, TransformerConfig, training_flops
 from pipeline.table import table
 
 VOCABULARIES = (16384, 8192)  # the paper's
@@ -30,6 +38,30 @@ CONFIGS = {
 PEER_KINDS = {"row": "axial_row", "column": "axial_col", "convolution": "conv_like"}
 
 
+class Setting(NamedTuple):
+    config: TransformerConfig
+    precision: str
+    batch_size: int
+    threads: int
+    compiled: bool = False
+    recompute: bool = False
+
+    @property
+    def tokens(self) -> int:
+        return self.batch_size * (self.config.text_length + self.config.codes)
+
+
+class Measured(NamedTuple):
+    tokens_s: float
+    gigabytes: float
+    flops: float = 0.0  # operations a second
+    peak: float = 0.0  # and those that the hardware could do
+
+    def better(self, other: Measured) -> Measured:
+        return Measured(max(self.tokens_s, other.tokens_s), min(self.gigabytes, other.gigabytes),
+                        max(self.flops, other.flops), max(self.peak, other.peak))
+
+
 def make_batch(config: TransformerConfig, batch_size: int) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     text_BT = torch.full((batch_size, config.text_length), NO_TOKEN)
@@ -38,27 +70,44 @@ def make_batch(config: TransformerConfig, batch_size: int) -> tuple[torch.Tensor
     return text_BT, torch.randint(0, config.image_vocabulary, (batch_size, config.codes), generator=generator)
 
 
-def tokens_per_second(model: torch.nn.Module, optimiser: torch.optim.Optimizer, loss: Callable[[], torch.Tensor],
-                      precision: str, tokens: int, steps: int) -> float:
-    times_s = []
+def fastest_update_s(model: torch.nn.Module, optimiser: torch.optim.Optimizer, loss: Callable[[], torch.Tensor],
+                     precision: str, steps: int) -> float:
+    times_s, device = [], default_device()
     for _ in range(steps + 1):  # the first one warms up
         started = time.perf_counter()
-        with autocast(precision):
+        with autocast(precision, device):
             value = loss()
         optimiser.zero_grad(set_to_none=True)
         value.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 4.0)
         optimiser.step()
+        if device == "cuda":
+            torch.cuda.synchronize()
         times_s.append(time.perf_counter() - started)
-    return tokens / min(times_s[1:])
+    return min(times_s[1:])
 
 
-def measure_ours(config: TransformerConfig, batch_size: int, steps: int, precision: str) -> float:
-    model = Transformer(config)
-    text_BT, codes_BN = make_batch(config, batch_size)
-    tokens = batch_size * (config.text_length + config.codes)
-    return tokens_per_second(model, make_optimiser(model, 1e-3), lambda: model.loss(text_BT, codes_BN).total,
-                             precision, tokens, steps)
+def gigabytes() -> float:
+    """The most that this process has taken."""
+    if default_device() == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def measure_ours(setting: Setting, steps: int) -> Measured:
+    torch.set_num_threads(setting.threads)
+    device = torch.device(default_device())
+    model = Transformer(setting.config).to(device)
+    model.recompute = setting.recompute
+    flops = training_flops(model) * setting.batch_size
+    optimiser = make_optimiser(model, 1e-3)
+    if setting.compiled:
+        model.compile()
+    text_BT, codes_BN = (tensor.to(device) for tensor in make_batch(setting.config, setting.batch_size))
+    update_s = fastest_update_s(model, optimiser, lambda: model(text_BT, codes_BN).losses().total, setting.precision,
+                                steps)
+    taken = gigabytes()
+    return Measured(setting.tokens / update_s, taken, flops / update_s, peak_flops(device, setting.precision))
 
 
 def make_peer(config: TransformerConfig) -> torch.nn.Module:
@@ -71,24 +120,21 @@ def make_peer(config: TransformerConfig) -> torch.nn.Module:
                  attn_types=[PEER_KINDS[kind] for kind in config.kinds])
 
 
-def measure_peer(config: TransformerConfig, batch_size: int, steps: int, precision: str) -> float:
-    model = make_peer(config)
-    text_BT, codes_BN = make_batch(config, batch_size)
+def measure_peer(setting: Setting, steps: int) -> Measured:
+    torch.set_num_threads(setting.threads)
+    model = make_peer(setting.config)
+    text_BT, codes_BN = make_batch(setting.config, setting.batch_size)
     text_BT = text_BT.clamp(min=0)  # its padding is 0
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return tokens_per_second(model, torch.optim.AdamW(parameters), lambda: model(text_BT, codes_BN, return_loss=True),
-                             precision, batch_size * (config.text_length + config.codes), steps)
+    update_s = fastest_update_s(model, torch.optim.AdamW(parameters),
+                                lambda: model(text_BT, codes_BN, return_loss=True), setting.precision, steps)
+    return Measured(setting.tokens / update_s, gigabytes())
 
 
-def seconds_per_picture(config: TransformerConfig) -> float:
-    """A full group of pictures, one thread."""
-    model = Transformer(config).eval()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    started = time.perf_counter()
-    draw(model, [Order([1, 2, 3], seed) for seed in range(GROUP)])
-    torch.set_num_threads(threads)
-    return (time.perf_counter() - started) / GROUP
+def apart(measure: Callable[[Setting, int], Measured], setting: Setting, steps: int) -> Measured:
+    """In a process of its own."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(measure, setting, steps).result()
 
 
 def main() -> None:
@@ -96,21 +142,33 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--peer-steps", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--size", action="append", choices=SIZES, help="instead of the small ones (repeatable)")
+    parser.add_argument("--compile", action="store_true", help="ours, by torch.compile")
+    parser.add_argument("--recompute", action="store_true", help="ours, without keeping activations")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    precisions = sorted({"float32", default_precision()}, reverse=True)
-    rows = [("pairmill", name, precision, round(measure_ours(config, args.batch_size, args.steps, precision)),
-             round(seconds_per_picture(config), 2) if precision == "float32" else "")
-            for name, config in CONFIGS.items() for precision in precisions]
-    try:
-        rows += [("dalle-pytorch", name, precision,
-                  round(measure_peer(config, args.batch_size, args.peer_steps, precision)), "")
-                 for name, config in CONFIGS.items() for precision in precisions]
-        missing = ""
-    except ImportError as error:
-        missing = f"dalle-pytorch is not installed ({error}); beside it, run: pip install dalle-pytorch"
-    print(table(["model", "size", "precision", "tokens/s", "s/picture"], rows))
+    configs = {name: TransformerConfig.named(name, *VOCABULARIES) for name in args.size} if args.size else CONFIGS
+    rows, missing, with_peer = [], "", default_device() == "cpu"
+    for name, config in configs.items():
+        for precision in sorted({"float32", default_precision()}, reverse=True):
+            setting = Setting(config, precision, args.batch_size, args.threads, args.compile, args.recompute)
+            ours = theirs = None
+            for _ in range(args.rounds):
+                now = apart(measure_ours, setting, args.steps)
+                ours = now.better(ours) if ours else now
+                try:
+                    now = apart(measure_peer, setting, args.peer_steps) if with_peer else None
+                    theirs = now.better(theirs) if now and theirs else now
+                except ImportError as error:
+                    with_peer = False
+                    missing = f"dalle-pytorch is not installed ({error}); beside it, run: pip install dalle-pytorch"
+            beside = [round(theirs.tokens_s), f"{theirs.gigabytes:.2f}", f"{ours.tokens_s / theirs.tokens_s:.1f} x"
+                      ] if theirs else ["", "", ""]
+            share, taken = f"{ours.flops / ours.peak:.0%}", f"{ours.gigabytes:.2f}"
+            rows.append((name, precision, round(ours.tokens_s), share, taken, *beside))
+            print(*rows[-1], flush=True)
+    print(table(["size", "precision", "tokens/s", "of peak", "GB", "dalle-pytorch, tokens/s", "GB", "ratio"], rows))
     if missing:
         print(missing)
 
