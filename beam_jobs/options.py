@@ -12,7 +12,7 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_jobs.outputs import is_finished, prepare_output, reopen_output
-from beam_jobs.running import LOCAL_RUNNER, command, is_one_process, run
+from beam_jobs.running import LOCAL_RUNNER, command, forked_workers, run
 from beam_jobs.settings import (
     fetch_config,
     fetch_settings,
@@ -35,7 +35,7 @@ from pipeline.sources.wikipedia_dump import DumpSettings
 
 __all__ = [
     "LOCAL_RUNNER", "add_fetch_options", "add_picture_options", "add_rows_per_file", "add_select_options",
-    "beam_options", "command", "fetch_config", "fetch_settings", "is_finished", "is_one_process", "job_parser", "parse",
+    "beam_options", "command", "fetch_config", "fetch_settings", "forked_workers", "is_finished", "job_parser", "parse",
     "picture_config", "prepare_output", "reopen_output", "run", "select_config", "select_settings", "source_pieces",
     "source_settings", "store_config",
 ]  # fmt: skip

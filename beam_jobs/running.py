@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, TestOptions
@@ -16,15 +19,24 @@ from pipeline import cli
 from pipeline.ledger import read_ledger
 from pipeline.progress import ShowProgress
 from pipeline.stats import ledger_tables
+from pipeline.workers import worker_processes
 
 # The name is spelled out: "DirectRunner" would first try to download and start a Go program.
 LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 
 
-def is_one_process(options: PipelineOptions) -> bool:
-    """Whether all of a job's work is done in the process that starts it."""
+@contextlib.contextmanager
+def forked_workers(options: PipelineOptions) -> Iterator[None]:
+    """Processes for `in_worker`, one for each core, if the pipeline's workers are threads of this one."""
     given = options.get_all_options()
-    return given.get("runner") == LOCAL_RUNNER and given["direct_running_mode"] != "multi_processing"
+    workers = given["direct_num_workers"]
+    in_threads = given.get("runner") == LOCAL_RUNNER and given["direct_running_mode"] == "multi_threading"
+    if not in_threads or workers < 2 or sys.platform != "linux":  # elsewhere what a fork inherits may not work
+        yield
+        return
+    processes = min(workers, os.cpu_count())
+    with worker_processes(processes, -(-workers // processes)):
+        yield
 
 
 def run(options: PipelineOptions, output: str, job: str, build: Callable[[beam.Pipeline], None]) -> int:

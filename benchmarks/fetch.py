@@ -91,8 +91,8 @@ def write_lists(folder: Path, urls: list[str]) -> None:
 
 
 @contextlib.contextmanager
-def nginx(program: str, folder: Path, work: Path) -> Iterator[int]:
-    """The port of an nginx with one worker that serves a folder."""
+def nginx(program: str, folder: Path, work: Path, listen: str = "backlog=4096", more: str = "") -> Iterator[int]:
+    """The port of an nginx with one worker that serves a folder; `more` goes into its block of the server."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
@@ -103,7 +103,7 @@ def nginx(program: str, folder: Path, work: Path) -> Iterator[int]:
         worker_processes 1; daemon off; pid {work}/nginx.pid; error_log {work}/nginx.log;
         events {{ worker_connections 4096; }}
         http {{ access_log off; sendfile on; keepalive_requests 100000; types {{ image/jpeg jpg; }} {places}
-               server {{ listen 127.0.0.1:{port} backlog=4096; root {folder}; }} }}""")
+               server {{ listen 127.0.0.1:{port} {listen}; root {folder}; {more} }} }}""")
     running = subprocess.Popen([program, "-p", str(work), "-c", str(settings), "-e", str(work / "nginx.log")])
     try:
         for _ in range(50):

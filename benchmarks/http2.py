@@ -11,8 +11,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import os
 import shutil
-import socket
 import ssl
 import subprocess
 import tempfile
@@ -25,7 +25,7 @@ import h2  # noqa: F401 (httpx's HTTP/2, which it imports late)
 import httpcore  # noqa: F401 (likewise)
 import httpx
 
-from benchmarks.fetch import PHOTOGRAPHS, make_photographs
+from benchmarks.fetch import PHOTOGRAPHS, make_photographs, nginx
 from pipeline.stats import table
 
 CONNECTIONS = 4
@@ -38,29 +38,10 @@ def tls_nginx(folder: Path, work: Path) -> Iterator[int]:
     subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
                     "-days", "2", "-subj", "/CN=127.0.0.1", "-keyout", work / "key", "-out", work / "certificate"],
                    check=True, capture_output=True)
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        port = unused.getsockname()[1]
-    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    places = "".join(f"{kind}_temp_path {work}/nginx; " for kind in kinds)
-    settings = work / "nginx.conf"
-    settings.write_text(f"""
-        worker_processes 1; daemon off; pid {work}/nginx.pid; error_log {work}/nginx.log;
-        events {{ worker_connections 256; }}
-        http {{ access_log off; keepalive_requests 100000; {places}
-               server {{ listen 127.0.0.1:{port} ssl http2; root {folder};
-                        ssl_certificate {work}/certificate; ssl_certificate_key {work}/key; }} }}""")
-    program = shutil.which("nginx", path="/usr/sbin") or shutil.which("nginx")
-    running = subprocess.Popen([program, "-p", str(work), "-c", str(settings), "-e", str(work / "nginx.log")])
-    try:
-        for _ in range(50):
-            with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
-                break
-            time.sleep(0.1)
+    program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+    certified = f"ssl_certificate {work}/certificate; ssl_certificate_key {work}/key;"
+    with nginx(program, folder, work, "ssl http2", certified) as port:
         yield port
-    finally:
-        running.terminate()
-        running.wait()
 
 
 async def all_of(get: Callable[[str], Awaitable[int]], urls: list[str], at_once: int) -> int:

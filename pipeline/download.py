@@ -72,7 +72,6 @@ class FetchConfig:
     allow_addresses: tuple[str, ...] = ()  # networks in CIDR form that are refused otherwise
     memory_bytes: int = 400_000_000  # of pictures being decoded or waiting, in one process
     shared_folder: str = ""  # by which the workers of one machine keep a host's limits together; else each alone
-    one_process: bool = False  # those workers are threads of one process, which needs no files for that
 
 
 class Body(NamedTuple):
@@ -141,7 +140,7 @@ class Downloads:
                 warn_once(f"{host} blocks clients that name no contact: give --contact, a URL or an e-mail address",
                           self._config.shared_folder)
             limits = HostLimits(self._config.per_host_connections, self._config.per_host_rate)
-            shared = shared_host(host, self._config.shared_folder, self._config.one_process)
+            shared = shared_host(host, self._config.shared_folder)
             self._gates[host] = HostGate(host, limits_for(host, limits), shared)
         return self._gates[host]
 

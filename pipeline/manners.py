@@ -15,9 +15,7 @@ import shutil
 import struct
 import sys
 import tempfile
-import threading
 import time
-import weakref
 import zlib
 from collections.abc import AsyncIterator, Callable, Collection
 from email.utils import parsedate_to_datetime
@@ -130,7 +128,7 @@ class HostGate:
     once, and a later run tries it again.
     """
 
-    def __init__(self, host: str, limits: HostLimits, shared: _SharedHost | None = None):
+    def __init__(self, host: str, limits: HostLimits, shared: SharedHost | None = None):
         self._host, self._limits = host, limits
         self._slots = asyncio.Semaphore(limits.connections)
         self._shared = shared
@@ -205,31 +203,7 @@ class _Clock:
         return before
 
 
-class _ThreadsHost:
-    """Slots and clock of one host for the event loops of one process."""
-
-    def __init__(self) -> None:
-        self._clock, self._lock, self._taken = _Clock(), threading.Lock(), 0
-
-    def take_slot(self, slots: int, held: contextlib.ExitStack) -> bool:
-        """Takes one of the host's slots until `held` is closed; False if there is none left."""
-        with self._lock:
-            if self._taken >= slots:
-                return False
-            self._taken += 1
-        held.callback(self._leave_slot)
-        return True
-
-    def _leave_slot(self) -> None:
-        with self._lock:
-            self._taken -= 1
-
-    def move(self, change: Callable[[float], float]) -> float:
-        with self._lock:
-            return self._clock.move(change)
-
-
-class _FilesHost:
+class SharedHost:
     """Slots and clock of one host as locked files: the kernel frees what a killed process held."""
 
     def __init__(self, folder: str, host: str):
@@ -238,7 +212,8 @@ class _FilesHost:
         self._mine: set[int] = set()
 
     def take_slot(self, slots: int, held: contextlib.ExitStack) -> bool:
-        for number in range(slots):
+        first = random.randrange(slots)  # others would look at the same ones, one after the other
+        for number in (*range(first, slots), *range(first)):
             if number in self._mine:
                 continue
             file = self._open(str(number))
@@ -268,20 +243,9 @@ class _FilesHost:
         return os.open(f"{self._path}.{name}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
-_SharedHost = _ThreadsHost | _FilesHost
-# As long as one of the event loops deals with a host: a list may name a million of them.
-_threads_hosts: weakref.WeakValueDictionary[tuple[str, str], _ThreadsHost] = weakref.WeakValueDictionary()
-_threads_hosts_lock = threading.Lock()
-
-
-def shared_host(host: str, folder: str, one_process: bool) -> _SharedHost | None:
+def shared_host(host: str, folder: str) -> SharedHost | None:
     """What the workers that name the same folder share of a host; None without a folder."""
-    if not folder:
-        return None
-    if not one_process:
-        return _FilesHost(folder, host)
-    with _threads_hosts_lock:
-        return _threads_hosts.setdefault((folder, host), _ThreadsHost())
+    return SharedHost(folder, host) if folder else None
 
 
 @functools.cache
