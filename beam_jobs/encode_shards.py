@@ -10,7 +10,7 @@ from apache_beam.io.filesystems import FileSystems
 from beam_jobs import options
 from pipeline import image_shards, parquet
 from pipeline.dataset_stage import WriteDataset
-from pipeline.existing import ReadRecords, Wanted, counts_read, new_rejects, open_existing
+from pipeline.existing import ReadRecords, StillRejected, Wanted, counts_read, new_rejects, open_existing
 from pipeline.existing import reject_files as reject_files_of
 from pipeline.finish import Finish, read_settings
 from pipeline.ledger import READ, CountRows, earlier_counts, read_ledger
@@ -61,10 +61,16 @@ def main(arguments: list[str] | None = None) -> int:
                     now | "Count rejects" >> CountRows(READ)) | "Count read" >> beam.Flatten()
         if old:
             kept = pipeline | "Old records" >> ReadRecords(old, [Wanted()])
-            dropped = pipeline | "Old rejects" >> parquet.ReadParquet(reject_files_of(old), Rejected)
+            old_rejects = pipeline | "Old rejects" >> parquet.ReadParquet(reject_files_of(old), Rejected)
+            new_keys = ((encoded.records, encoded[EncodeImageShard.REJECTED]) | "Pictures" >> beam.Flatten()
+                        | "Their keys" >> beam.Map(lambda row: row.key).with_output_types(str))
+            dropped = (old_rejects, new_keys) | "Still rejected" >> StillRejected()
+            twice = (dropped[StillRejected.REPLACED] | "Count replaced" >> CountRows(READ)
+                     | "Not twice" >> beam.MapTuple(lambda entry, number: (entry, -number)))
             records = (records, kept.records) | "Old and new" >> beam.Flatten()
-            rejected = (now, dropped) | "All rejected" >> beam.Flatten()
-            read = (read, pipeline | "Old counts" >> beam.Create(counts_read(old))) | "All read" >> beam.Flatten()
+            rejected = (now, dropped.rejects) | "All rejected" >> beam.Flatten()
+            before_that = pipeline | "Old counts" >> beam.Create(counts_read(old))
+            read = (read, twice, before_that) | "All read" >> beam.Flatten()
         written = (records, rejected) | "Dataset" >> WriteDataset(
             args.output, args.draws, options.shard_size(args), args.rows_per_file, options.near_config(args))
         counts = (read, written.counts) | "Counts" >> beam.Flatten()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 import apache_beam as beam
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from models.dataset import Manifest, Shard, pack_codes, read_manifest, read_shard
@@ -121,27 +123,51 @@ def read_records(directory: str, shard: Shard) -> Iterator[Record]:
 
 
 class KnownKeys:
-    """The keys of a dataset, kept or rejected, 16 bytes each."""
+    """The keys of a dataset, kept or rejected, 16 bytes each; of what could not be fetched only if `unfetched`."""
 
-    def __init__(self, dataset: Existing):
-        paths = [storage.join(dataset.directory, *file.path.split("/")) for file in dataset.manifest.files
-                 if file.path.startswith(("index/", "rejects/"))]
-        parts = [pq.read_table(path, columns=["key"], partitioning=None).column(0).to_pylist() for path in paths]
-        self._keys = np.sort(np.array([_as_bytes(key) for part in parts for key in part], "S16"))
+    def __init__(self, dataset: Existing, unfetched: bool):
+        settled = None if unfetched else pc.field("stage") != Stage.FETCH.value
+        keys = itertools.chain(self._read(dataset, "index/"), self._read(dataset, "rejects/", settled))
+        self._keys = np.sort(np.array([bytes.fromhex(key) for key in keys], "S16"))
+
+    @staticmethod
+    def _read(dataset: Existing, folder: str, wanted: Optional[pc.Expression] = None) -> Iterator[str]:
+        for file in dataset.manifest.files:
+            if file.path.startswith(folder):
+                path = storage.join(dataset.directory, *file.path.split("/"))
+                yield from pq.read_table(path, columns=["key"], filters=wanted, partitioning=None)["key"].to_pylist()
 
     def __contains__(self, key: str) -> bool:
-        wanted = np.bytes_(_as_bytes(key))
+        wanted = np.bytes_(bytes.fromhex(key))
         place = int(np.searchsorted(self._keys, wanted))
         return place < len(self._keys) and self._keys[place] == wanted
 
 
-def _as_bytes(key: str) -> bytes:
-    return bytes.fromhex(key)
-
-
 def new_rejects(path: str, datasets: list[Existing]) -> Iterator[Rejected]:
     """The rows of a file of rejects that no dataset knows yet."""
-    known = [KnownKeys(each) for each in datasets]
+    known = [KnownKeys(each, unfetched=True) for each in datasets]
     for row in parquet.read_rows(path, Rejected):
         if not any(row.key in keys for keys in known):
             yield row
+
+
+class StillRejected(beam.PTransform):
+    """(rejects of a dataset, keys of pictures that are new to it) -> the rejects; those that could not be fetched then
+    and are there now come as REPLACED."""
+
+    REPLACED = "replaced"
+
+    def expand(self, rows_and_keys):
+        rejects, keys = rows_and_keys
+        return ((rejects | "Key of reject" >> beam.Map(lambda row: (row.key, row)),
+                 keys | "Key of picture" >> beam.Map(lambda key: (key, None)))
+                | "Same key" >> beam.CoGroupByKey()
+                | "Which" >> beam.FlatMap(_still_rejected).with_outputs(self.REPLACED, main="rejects"))
+
+
+def _still_rejected(group: tuple[str, tuple[Iterable[Rejected], Iterable[None]]]) -> Iterator[Any]:
+    rejects, pictures = group[1]
+    there = bool(list(pictures))
+    for row in rejects:
+        replaced = there and row.stage == Stage.FETCH
+        yield beam.pvalue.TaggedOutput(StillRejected.REPLACED, row) if replaced else row

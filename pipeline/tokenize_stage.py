@@ -201,7 +201,7 @@ class EncodeImageShard(_EncodingDoFn):
 
     def setup(self) -> None:
         super().setup()
-        self._known = [KnownKeys(each) for each in self._existing]
+        self._known = [KnownKeys(each, unfetched=False) for each in self._existing]
 
     def process(self, path: str):
         def is_new(pair: Pair | Rejected) -> bool:

@@ -18,7 +18,8 @@ import pytest
 from fetching import pair, write_pairs
 from hostile_server import HostileServer
 
-from beam_jobs import fetch_images
+from beam_jobs import encode_shards, fetch_images
+from pipeline import dedup
 from tests.conftest import ROOT, files_of
 
 OPTIONS = ["--allow-address=127.0.0.0/8", "--per-host-connections=64", "--per-host-rate=10000", "--retries=0"]
@@ -77,6 +78,26 @@ def test_a_second_run_asks_only_for_what_failed_in_passing(web, tmp_path, capsys
     fetch(tmp_path / "pairs", tmp_path / "images", per_unit)
     assert "nothing to do" in capsys.readouterr().out
     assert len(web.log) == rows + passing
+
+
+def test_a_dataset_grows_with_a_second_run(web, tiny_dvae, tmp_path, monkeypatch):
+    """What `encode --add-to` makes of the additional shards is what encoding all at once gives."""
+    monkeypatch.setitem(dedup.RANK, "test", 0)
+    paths = [f"{'unavailable_once' if n % 3 == 0 else 'plain'}/{n}" for n in range(12)]
+    pairs = [pair(web.url(path))._replace(caption=f"a cat, number {n}") for n, path in enumerate(paths)]
+    write_pairs(tmp_path / "pairs", pairs)
+    images, old, both, whole = (tmp_path / name for name in ("images", "old", "both", "whole"))
+    options = [f"--images={images}/*.tar", f"--image-tokenizer={tiny_dvae}", "--text-tokenizer=bundled",
+               "--direct_num_workers=1"]
+    fetch(tmp_path / "pairs", images)
+    assert encode_shards.main([*options, f"--output={old}"]) == 0
+    fetch(tmp_path / "pairs", images)
+    assert encode_shards.main([*options, f"--add-to={old}", f"--output={both}"]) == 0
+    assert encode_shards.main([*options, f"--output={whole}"]) == 0
+    assert [ledger(output)["kept"] for output in (images, old, both, whole)] == [12, 8, 12, 12]
+    made, at_once = ({name: data for name, data in files_of(output).items()
+                      if name not in ("manifest.json", "README.md", "croissant.json")} for output in (both, whole))
+    assert made == at_once
 
 
 # --- killed ----------------------------------------------------------------------------------------------------------
