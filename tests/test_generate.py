@@ -244,6 +244,18 @@ def test_weights_of_another_size(checkpoint, tmp_path):
         load_artist(copied)
 
 
+def test_the_bundled_model_has_learned_colours(tmp_path):
+    redness = {}
+    for colour in ("red", "blue"):
+        arguments = ["--prompt", f"{colour} heart, emoji: love", "--count", "4", "--guidance", "3", "--top-p", "0.95",
+                     "--output", str(tmp_path / colour)]
+        assert drawing.main(arguments) == 0
+        pictures = [np.asarray(Image.open(path), np.float64) for path in sorted((tmp_path / colour).glob("[0-9]*.png"))]
+        assert {picture.shape for picture in pictures} == {(128, 128, 3)}
+        redness[colour] = np.mean([picture[..., 0] - picture[..., 2] for picture in pictures])
+    assert redness["red"] > redness["blue"] + 20
+
+
 def test_draws_with_the_bundled_model_unless_told_otherwise(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr(drawing, "BUNDLED", checkpoint)
     run(checkpoint, tmp_path / "a", count=1)
