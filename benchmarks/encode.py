@@ -156,6 +156,8 @@ def workers(make: Callable[[], Rival], precision: str, cores: int) -> Iterator[P
     with spawn.Pool(cores, _start, (make, precision, compiled)) as pool:
         compiled.wait()
         yield pool
+        pool.close()
+        pool.join()
 
 
 def _start(make: Callable[[], Rival], precision: str, compiled: Barrier) -> None:

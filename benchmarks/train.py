@@ -132,7 +132,8 @@ def measure_peer(setting: Setting, steps: int) -> Measured:
 
 
 def apart(measure: Callable[[Setting, int], Measured], setting: Setting, steps: int) -> Measured:
-    """In a process of its own."""
+    """In a process of its own; the peer's without the huge pages for which importing our models asks."""
+    os.environ["THP_MEM_ALLOC_ENABLE"] = "0" if measure is measure_peer else "1"
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(measure, setting, steps).result()
 
