@@ -86,7 +86,7 @@ def _serve(connections: list[Connection]) -> None:
 
 
 def _answer(connection: Connection) -> None:
-    with contextlib.suppress(EOFError):
+    with connection, contextlib.suppress(EOFError):  # closed whatever happens, so that nobody waits for an answer
         while True:
             function, arguments = connection.recv()
             try:

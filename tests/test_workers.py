@@ -26,6 +26,10 @@ def fail(error: Exception) -> None:
     raise error
 
 
+def unsendable() -> object:
+    return lambda: None
+
+
 def end() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -51,9 +55,14 @@ def test_errors_come_back():
 
 def test_a_process_that_is_killed_is_told():
     with worker_processes(1, 2):
-        for call in (end, end, end):
+        for call in (end, end, end):  # the other call's, too
             with pytest.raises(RuntimeError, match="a worker process ended"):
                 in_worker(call)
+
+
+def test_an_answer_that_can_not_be_sent_is_told():
+    with worker_processes(1, 2), pytest.raises(RuntimeError, match="a worker process ended"):
+        in_worker(unsendable)
 
 
 def test_the_processes_end_with_the_first_one():
