@@ -38,7 +38,7 @@ peers: $(DEV_STAMP) ## the peers' own code, servers of S3's and Google's interfa
 	$(PIP) --no-deps taming-transformers-rom1504 diffusers dalle-pytorch einops
 	$(PIP) --no-deps open_clip_torch timm torchvision regex
 	$(PIP) img2dataset
-	$(PIP) -e '.[gcp,s3]' 'moto[s3]' flask flask-cors gcp-storage-emulator  # servers that stand in for the clouds'
+	$(PIP) -e '.[gcp,s3]' 'moto[s3]' flask flask-cors gcp-storage-emulator  # servers that stand in for the clouds
 
 demo: $(STAMP) ## the whole way on the sample: lists, shards, statistics, a trained model, pictures; in demo/
 	$(BIN)/python sample/demo.py --output '$(DEMO)'
