@@ -9,15 +9,11 @@ import apache_beam as beam
 from beam_jobs import options
 from models.errors import UserError
 from pipeline import parquet, storage
-from pipeline.fetch_stage import FetchUnit, failed_in_passing, prepare_process, read_attempt, write_attempt
+from pipeline.fetch_stage import FetchUnit, failed_in_passing, read_attempt, write_attempt
 from pipeline.finish import Finish, finish_fetch, read_settings
 from pipeline.ledger import KEPT, CountRows, earlier_counts, read_ledger
 from pipeline.records import Pair, Rejected
 from pipeline.units import ToUnits
-
-# Up to so many, the units go from the threads of one Beam worker to a process for each core, forked from it: Beam's own
-# processes import everything again. With more cores, handing out the rows would keep one interpreter busy.
-CORES_OF_THREADS = 2
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -32,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     options.add_fetch_options(parser)
     options.add_picture_options(parser)
     options.add_rows_per_file(parser)
-    args, beam_options = options.parse(parser, arguments, CORES_OF_THREADS)
+    args, beam_options = options.parse(parser, arguments)
     fetch, pictures, store = options.fetch_config(args), options.picture_config(args), options.store_config(args)
     if not storage.exists(storage.join(args.pairs, "ledger.json")):
         raise UserError(f"--pairs {args.pairs}: no ledger.json there; run `pairmill select` to its end first")
@@ -66,9 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
                   fetched[FetchUnit.REJECTED] | "Count rejected" >> CountRows()) | "Counts" >> beam.Flatten()
         _ = pipeline | "Finish" >> Finish(partial(finish_fetch, args.output, settings), counts, written)
 
-    prepare_process()
-    with options.forked_workers(beam_options):
-        return options.run(beam_options, args.output, "fetch", build)
+    return options.run(beam_options, args.output, "fetch", build)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_jobs.outputs import is_finished, prepare_output, reopen_output
-from beam_jobs.running import LOCAL_RUNNER, command, forked_workers, run
+from beam_jobs.running import LOCAL_RUNNER, command, run
 from beam_jobs.settings import (
     fetch_config,
     fetch_settings,
@@ -35,7 +35,7 @@ from pipeline.sources.wikipedia_dump import DumpSettings
 
 __all__ = [
     "LOCAL_RUNNER", "add_fetch_options", "add_picture_options", "add_rows_per_file", "add_select_options",
-    "beam_options", "command", "fetch_config", "fetch_settings", "forked_workers", "is_finished", "job_parser", "parse",
+    "beam_options", "command", "fetch_config", "fetch_settings", "is_finished", "job_parser", "parse",
     "picture_config", "prepare_output", "reopen_output", "run", "select_config", "select_settings", "source_pieces",
     "source_settings", "store_config",
 ]  # fmt: skip
@@ -138,12 +138,8 @@ def add_rows_per_file(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rows-per-file", type=int, default=ROWS_PER_FILE, metavar="N", help="of the Parquet files")
 
 
-def parse(parser: argparse.ArgumentParser, arguments: list[str] | None,
-          cores_of_threads: int = 0) -> tuple[argparse.Namespace, PipelineOptions]:
-    """Ours, and Beam's. Raises UserError for a number out of range and for an option that neither knows.
-
-    On a machine of at most `cores_of_threads` cores the workers are threads of this process, two for each core.
-    """
+def parse(parser: argparse.ArgumentParser, arguments: list[str] | None) -> tuple[argparse.Namespace, PipelineOptions]:
+    """Ours, and Beam's. Raises UserError for a number out of range and for an option that neither knows."""
     args, rest = parser.parse_known_args(arguments)
     for name, least in (("min_words", 0), ("min_characters", 0), ("min_side", 1), ("max_pixels", 1), ("retries", 0),
                         ("max_bytes", 1), ("connections", 1), ("per_host_connections", 1), ("pairs_per_unit", 1),
@@ -158,12 +154,12 @@ def parse(parser: argparse.ArgumentParser, arguments: list[str] | None,
         raise UserError(f"--language-threshold {args.language_threshold}: give a number from 0 to 1")
     if hasattr(args, "val_share") and not 0 <= args.val_share < 1:
         raise UserError(f"--val-share {args.val_share}: give a share from 0 to below 1")
-    options = beam_options(rest, cores_of_threads)
+    options = beam_options(rest)
     FileSystems.set_options(options)  # a pipeline would, but the output is looked at before there is one
     return args, options
 
 
-def beam_options(rest: list[str], cores_of_threads: int = 0) -> PipelineOptions:
+def beam_options(rest: list[str]) -> PipelineOptions:
     """Beam takes unknown options without a word; a mistyped one of ours must not pass as one of its."""
     known = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for options in PipelineOptions.__subclasses__():
@@ -178,15 +174,19 @@ def beam_options(rest: list[str], cores_of_threads: int = 0) -> PipelineOptions:
         raise UserError(f"{' '.join(unknown)}: not an option of pairmill, nor of Beam as given; see --help")
     options = PipelineOptions(rest)
     given = options.get_all_options(drop_default=True)
+    if given.get("direct_running_mode") == "multi_threading":
+        raise UserError("--direct_running_mode multi_threading: Beam loses and mixes up data in this mode; leave the "
+                        "option out for a process for each core")
+    if any(experiment.startswith("data_buffer_time_limit_ms") for experiment in given.get("experiments") or ()):
+        raise UserError("--experiments data_buffer_time_limit_ms: Beam cuts and loses data with it; leave it out")
     if "runner" not in given:
         # Beam's 0 means all cores, its default 1: `given` does not tell whether that was asked for.
         asked = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
         asked.add_argument("--direct_num_workers", type=int, default=0)
         workers = asked.parse_known_args(rest)[0].direct_num_workers
-        in_threads = os.cpu_count() <= cores_of_threads
-        workers = workers or (2 * os.cpu_count() if in_threads else os.cpu_count())
+        workers = workers or os.cpu_count()
         extra = [f"--runner={LOCAL_RUNNER}", f"--direct_num_workers={workers}"]
         if "direct_running_mode" not in given and workers > 1:
-            extra.append(f"--direct_running_mode={'multi_threading' if in_threads else 'multi_processing'}")
+            extra.append("--direct_running_mode=multi_processing")
         options = PipelineOptions([*rest, *extra])
     return options

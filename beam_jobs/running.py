@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 import re
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, TestOptions
+from apache_beam.runners.portability.fn_api_runner import worker_handlers
 
 from beam_jobs.interrupt import one_line_on_interrupt
 from beam_jobs.outputs import finish_output
@@ -19,24 +17,15 @@ from pipeline import cli
 from pipeline.ledger import read_ledger
 from pipeline.progress import ShowProgress
 from pipeline.stats import ledger_tables
-from pipeline.workers import worker_processes
 
 # The name is spelled out: "DirectRunner" would first try to download and start a Go program.
 LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 
 
-@contextlib.contextmanager
-def forked_workers(options: PipelineOptions) -> Iterator[None]:
-    """Processes for `in_worker`, one for each core, if the pipeline's workers are threads of this one."""
-    given = options.get_all_options()
-    workers = given["direct_num_workers"]
-    in_threads = given.get("runner") == LOCAL_RUNNER and given["direct_running_mode"] == "multi_threading"
-    if not in_threads or workers < 2 or sys.platform != "linux":  # elsewhere what a fork inherits may not work
-        yield
-        return
-    processes = min(workers, os.cpu_count())
-    with worker_processes(processes, -(-workers // processes)):
-        yield
+# Beam's local runner empties the buffers of its streams every second, from a thread of its own: in the middle of an
+# element, and what is written while it does so is lost (TimeBasedBufferingClosableOutputStream; so in 2.45, 2.60 and 2.77).
+# With 0 they are emptied by size, between elements, as everywhere else in Beam.
+worker_handlers.DATA_BUFFER_TIME_LIMIT_MS = 0
 
 
 def run(options: PipelineOptions, output: str, job: str, build: Callable[[beam.Pipeline], None]) -> int:

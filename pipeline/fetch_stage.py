@@ -19,7 +19,6 @@ from pipeline.memory import give_large_blocks_back
 from pipeline.pictures import PictureConfig
 from pipeline.records import PASSING_REASONS, Pair, Rejected, Stage
 from pipeline.units import FETCHED_FOLDER, WORK_FOLDER, Unit
-from pipeline.workers import in_worker
 
 ATTEMPTS_FILE = "attempts.json"
 SLOWEST_HOSTS = 20  # of a unit, that are told to those who watch
@@ -46,14 +45,14 @@ class FetchUnit(beam.DoFn):
         prepare_process()
 
     def process(self, unit: Unit):
-        account = in_worker(fetch_unit, unit, self._output, self._attempt, self._fetch, self._pictures, self._store)
+        account = fetch_unit(unit, self._output, self._attempt, self._fetch, self._pictures, self._store)
         yield from account.kept
         for row in account.rejected:
             yield beam.pvalue.TaggedOutput(self.REJECTED, row)
 
 
 def prepare_process() -> None:
-    """Settings of a process that fetches, and of those that it forks."""
+    """Settings of a process that fetches."""
     cv2.setNumThreads(1)  # the cores are busy with other pictures: its threads would wait for each other
     gc.freeze()  # what was imported stays: looking through it again and again takes a tenth of the time
     give_large_blocks_back()

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.dedup import first_of_url
 from pipeline.records import Reason
@@ -125,5 +126,5 @@ class _Codes:
 
 def _bytes_of(column: pa.ChunkedArray) -> np.ndarray:
     """Texts of KEY_BYTES characters as an array."""
-    fixed = pa.compute.cast(pa.compute.cast(column.combine_chunks(), pa.binary()), pa.binary(KEY_BYTES))
+    fixed = pc.cast(pc.cast(column.combine_chunks(), pa.binary()), pa.binary(KEY_BYTES))
     return np.frombuffer(fixed.buffers()[1], f"S{KEY_BYTES}", len(fixed), fixed.offset * KEY_BYTES)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import apache_beam as beam
 import msgpack
 import pyarrow as pa
+import pyarrow.compute as pc
 from apache_beam.coders import RowCoder, registry
 
 from pipeline import parquet, storage
@@ -164,9 +165,9 @@ def write_part(part: Part, outcomes: Outcomes, output: str) -> list[WrittenFile]
             storage.whole_file(storage.join(output, *name.split("/")))), schema)
             for name, schema in zip(names, (parquet.PAIRS, parquet.REJECTS), strict=True))
         for table in outcomes.tables(output):
-            is_pair = pa.compute.equal(table["reason"], "")
+            is_pair = pc.equal(table["reason"], "")
             pairs.write(table.filter(is_pair).select(parquet.PAIRS.names))
-            gone = table.filter(pa.compute.invert(is_pair))
+            gone = table.filter(pc.invert(is_pair))
             stage = pa.array([Stage.SELECT.value] * len(gone), pa.string())
             rejects.write(gone.append_column("stage", stage).select(parquet.REJECTS.names))
         return [writer.close(name) for writer, name in zip((pairs, rejects), names, strict=True)]

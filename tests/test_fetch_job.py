@@ -147,12 +147,11 @@ def test_killed_at_random_moments(web, tmp_path, exhaustive):
 # --- hosts -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mode", ["multi_processing", "multi_threading"])
-def test_a_limit_holds_for_all_workers(web, tmp_path, mode):
+def test_a_limit_holds_for_all_workers(web, tmp_path):
     """Two connections and five requests a second, measured at the server."""
     write_pairs(tmp_path / "pairs", [pair(web.url(f"slow/{n}")) for n in range(15)])
     fetch(tmp_path / "pairs", tmp_path / "images", "--pairs-per-unit=3", "--direct_num_workers=2",
-          f"--direct_running_mode={mode}", "--per-host-connections=2", "--per-host-rate=5")
+          "--per-host-connections=2", "--per-host-rate=5")
     assert ledger(tmp_path / "images")["kept"] == 15
     assert web.most_at_once[1] <= 2
     times = sorted(request.time for request in web.log)

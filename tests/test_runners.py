@@ -32,7 +32,6 @@ def test_the_graph_builds_for_dataflow(tmp_path, capsys):
 @pytest.mark.parametrize("asked, workers, mode", [
     ([], os.cpu_count(), "multi_processing"), (["--direct_num_workers=0"], os.cpu_count(), "multi_processing"),
     (["--direct_num_workers=1"], 1, "in_memory"), (["--direct_num_workers", "3"], 3, "multi_processing"),
-    (["--direct_num_workers=3", "--direct_running_mode=multi_threading"], 3, "multi_threading"),
 ])
 def test_workers_of_the_local_runner(asked, workers, mode):
     given = beam_options(asked).get_all_options()
