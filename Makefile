@@ -49,8 +49,9 @@ test: $(DEV_STAMP) ## the tests, as many at once as there are cores
 test-exhaustive: $(DEV_STAMP) ## the tests, with everything random repeated many times; takes an hour or so
 	$(BIN)/python -m pytest --exhaustive
 
-lint: $(DEV_STAMP) ## style
+lint: $(DEV_STAMP) ## style and format
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 
 # Each script says in its head which peers it runs beside, and how to install those that need an environment of their own.
 bench: $(DEV_STAMP) ## the numbers of the README; CAPTIONS=FILE adds languages, PICTURES='*.tar' look-alikes, dVAE

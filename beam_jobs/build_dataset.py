@@ -27,8 +27,11 @@ def main(arguments: list[str] | None = None) -> int:
     sources = options.source_settings(args)
     fetch, pictures = options.fetch_config(args), options.picture_config(args)
     encode = options.encode_config(args, beam_options)
-    settings = {"select": options.select_settings(args, pieces), "fetch": options.fetch_settings(args),
-                "encode": options.encode_settings(args)}
+    settings = {
+        "select": options.select_settings(args, pieces),
+        "fetch": options.fetch_settings(args),
+        "encode": options.encode_settings(args),
+    }
     parts = options.dataset_parts(encode, settings, {piece.source for piece in pieces})
     options.prepare_output(args.output, "build", options.identity(parts), "manifest.json", args.overwrite)
     sources = with_indexes(sources, args.output)
@@ -36,15 +39,22 @@ def main(arguments: list[str] | None = None) -> int:
     def build(pipeline: beam.Pipeline) -> None:
         accounts = pipeline | "Read" >> ReadAndJudge(pieces, select, sources, args.output)
         selected = accounts | "Select" >> SelectedRows(args.output, args.rows_per_file)
-        encoded = (selected.pairs | "Units" >> ToUnits(args.pairs_per_unit, args.output)
-                   | "Fetch and encode" >> beam.ParDo(FetchAndEncode(args.output, fetch, pictures, encode))
-                   .with_outputs(FetchAndEncode.REJECTED, main="records"))
+        encoded = (
+            selected.pairs
+            | "Units" >> ToUnits(args.pairs_per_unit, args.output)
+            | "Fetch and encode"
+            >> beam.ParDo(FetchAndEncode(args.output, fetch, pictures, encode)).with_outputs(
+                FetchAndEncode.REJECTED, main="records"
+            )
+        )
         rejected = (selected[SelectedRows.REJECTED], encoded[FetchAndEncode.REJECTED]) | "Rejected" >> beam.Flatten()
         written = (encoded.records, rejected) | "Dataset" >> WriteDataset(
-            args.output, args.draws, options.shard_size(args), args.rows_per_file, options.near_config(args))
+            args.output, args.draws, options.shard_size(args), args.rows_per_file, options.near_config(args)
+        )
         counts = (accounts | "Count read" >> beam.Map(read_count), written.counts) | "Counts" >> beam.Flatten()
         _ = pipeline | "Finish" >> Finish(
-            partial(finish_dataset, args.output, parts), written.shards, written.rejects, counts)
+            partial(finish_dataset, args.output, parts), written.shards, written.rejects, counts
+        )
 
     return options.run(beam_options, args.output, "build", build)
 

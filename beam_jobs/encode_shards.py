@@ -23,8 +23,11 @@ from pipeline.units import write_plan
 def main(arguments: list[str] | None = None) -> int:
     parser = options.job_parser("encode", __doc__.split("\n")[0])
     parser.add_argument("--images", required=True, metavar="PATTERN", help="tar files of `pairmill fetch`, img2dataset")
-    parser.add_argument("--add-to", metavar="DATASET",
-                        help="take its pairs as they are, encode only what it lacks, and write both to --output")
+    parser.add_argument(
+        "--add-to",
+        metavar="DATASET",
+        help="take its pairs as they are, encode only what it lacks, and write both to --output",
+    )
     options.add_picture_options(parser)
     options.add_encode_options(parser, required=True)
     options.add_size_options(parser)
@@ -33,7 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
     paths = image_shards.find(args.images)
     before = image_shards.made_by_fetch(paths)  # the folder of a finished `pairmill fetch`, or None
     settings = (read_settings(before) if before else {"images": args.images}) | {
-        "encode": options.encode_settings(args)}
+        "encode": options.encode_settings(args)
+    }
     old = open_existing([args.add_to]) if args.add_to else []
     ledger = read_ledger(before) if before else {"sources": {image_shards.SOURCE: {"read": 0, "rejected": {}}}}
     parts = options.dataset_parts(encode, settings, set(ledger["sources"]))
@@ -45,37 +49,57 @@ def main(arguments: list[str] | None = None) -> int:
     write_plan(args.output, {"units": len(paths)})
 
     def build(pipeline: beam.Pipeline) -> None:
-        encoded = (pipeline | "Image shards" >> beam.Create(paths) | "Spread" >> beam.Reshuffle()
-                   | "Encode" >> beam.ParDo(EncodeImageShard(args.output, pictures, encode, old))
-                   .with_outputs(EncodeImageShard.REJECTED, main="records"))
+        encoded = (
+            pipeline
+            | "Image shards" >> beam.Create(paths)
+            | "Spread" >> beam.Reshuffle()
+            | "Encode"
+            >> beam.ParDo(EncodeImageShard(args.output, pictures, encode, old)).with_outputs(
+                EncodeImageShard.REJECTED, main="records"
+            )
+        )
         reject_files = parquet.files_in(before, "rejects") if before else []
-        earlier = (pipeline | "Reject files" >> beam.Create(reject_files).with_output_types(str)
-                   | "Read rejects" >> beam.FlatMap(new_rejects, old).with_output_types(Rejected))
+        earlier = (
+            pipeline
+            | "Reject files" >> beam.Create(reject_files).with_output_types(str)
+            | "Read rejects" >> beam.FlatMap(new_rejects, old).with_output_types(Rejected)
+        )
         now = (encoded[EncodeImageShard.REJECTED], earlier) | "Rejected" >> beam.Flatten()
         records, rejected = encoded.records, now
         if before and not old:
             read = pipeline | "Counts before" >> beam.Create(
-                [count for count in earlier_counts(ledger) if count[0][1] == READ])
+                [count for count in earlier_counts(ledger) if count[0][1] == READ]
+            )
         else:
-            read = (records | "Count records" >> CountRows(READ),
-                    now | "Count rejects" >> CountRows(READ)) | "Count read" >> beam.Flatten()
+            read = (
+                records | "Count records" >> CountRows(READ),
+                now | "Count rejects" >> CountRows(READ),
+            ) | "Count read" >> beam.Flatten()
         if old:
             kept = pipeline | "Old records" >> ReadRecords(old, [Wanted()])
             old_rejects = pipeline | "Old rejects" >> parquet.ReadParquet(reject_files_of(old), Rejected)
-            new_keys = ((encoded.records, encoded[EncodeImageShard.REJECTED]) | "Pictures" >> beam.Flatten()
-                        | "Their keys" >> beam.Map(lambda row: row.key).with_output_types(str))
+            new_keys = (
+                (encoded.records, encoded[EncodeImageShard.REJECTED])
+                | "Pictures" >> beam.Flatten()
+                | "Their keys" >> beam.Map(lambda row: row.key).with_output_types(str)
+            )
             dropped = (old_rejects, new_keys) | "Still rejected" >> StillRejected()
-            twice = (dropped[StillRejected.REPLACED] | "Count replaced" >> CountRows(READ)
-                     | "Not twice" >> beam.MapTuple(lambda entry, number: (entry, -number)))
+            twice = (
+                dropped[StillRejected.REPLACED]
+                | "Count replaced" >> CountRows(READ)
+                | "Not twice" >> beam.MapTuple(lambda entry, number: (entry, -number))
+            )
             records = (records, kept.records) | "Old and new" >> beam.Flatten()
             rejected = (now, dropped.rejects) | "All rejected" >> beam.Flatten()
             before_that = pipeline | "Old counts" >> beam.Create(counts_read(old))
             read = (read, twice, before_that) | "All read" >> beam.Flatten()
         written = (records, rejected) | "Dataset" >> WriteDataset(
-            args.output, args.draws, options.shard_size(args), args.rows_per_file, options.near_config(args))
+            args.output, args.draws, options.shard_size(args), args.rows_per_file, options.near_config(args)
+        )
         counts = (read, written.counts) | "Counts" >> beam.Flatten()
         _ = pipeline | "Finish" >> Finish(
-            partial(finish_dataset, args.output, parts), written.shards, written.rejects, counts)
+            partial(finish_dataset, args.output, parts), written.shards, written.rejects, counts
+        )
 
     return options.run(beam_options, args.output, "encode", build)
 

@@ -25,32 +25,65 @@ from pipeline.version import VERSION
 
 def add_encode_options(parser: argparse.ArgumentParser, required: bool) -> None:
     group = parser.add_argument_group("encode")
-    group.add_argument("--image-tokenizer", required=required, default=None if required else "bundled", metavar="SPEC",
-                       help="bundled, dvae:FILE, openai-dvae:FILE, taming:CONFIG,FILE, diffusers:FOLDER, "
-                            "dalle-pytorch:FILE; SPEC@128: for pictures of 128 px a side")
-    group.add_argument("--precision", choices=PRECISIONS, default=Computing.precision,
-                       help="of the image tokenizer; bfloat16 is faster and changes a few codes in a hundred")
+    group.add_argument(
+        "--image-tokenizer",
+        required=required,
+        default=None if required else "bundled",
+        metavar="SPEC",
+        help="bundled, dvae:FILE, openai-dvae:FILE, taming:CONFIG,FILE, diffusers:FOLDER, "
+        "dalle-pytorch:FILE; SPEC@128: for pictures of 128 px a side",
+    )
+    group.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default=Computing.precision,
+        help="of the image tokenizer; bfloat16 is faster and changes a few codes in a hundred",
+    )
     group.add_argument("--device", choices=DEVICES, default=Computing.device, help="that computes the codes")
-    group.add_argument("--compile", action="store_true",
-                       help="the image tokenizer, by torch.compile: half a minute at the start of every worker, then "
-                            "up to a fifth faster; needs a C++ compiler")
-    group.add_argument("--batch-size", type=int, default=EncodeConfig.batch_size, metavar="N",
-                       help="pictures that an accelerator computes at once (a processor takes one after the other, "
-                            "which is faster there); no influence on the codes")
-    group.add_argument("--text-tokenizer", required=required, metavar="FILE",
-                       default=None if required else str(BUNDLED_TEXT_TOKENIZER), help="a tokenizer.json, or bundled")
+    group.add_argument(
+        "--compile",
+        action="store_true",
+        help="the image tokenizer, by torch.compile: half a minute at the start of every worker, then "
+        "up to a fifth faster; needs a C++ compiler",
+    )
+    group.add_argument(
+        "--batch-size",
+        type=int,
+        default=EncodeConfig.batch_size,
+        metavar="N",
+        help="pictures that an accelerator computes at once (a processor takes one after the other, "
+        "which is faster there); no influence on the codes",
+    )
+    group.add_argument(
+        "--text-tokenizer",
+        required=required,
+        metavar="FILE",
+        default=None if required else str(BUNDLED_TEXT_TOKENIZER),
+        help="a tokenizer.json, or bundled",
+    )
     group.add_argument("--draws", type=int, default=EncodeConfig.draws, metavar="K", help="crops stored for a picture")
     group.add_argument("--centre-first", action="store_true", help="the first draw is the centre square")
-    group.add_argument("--near-duplicates", action="store_true",
-                       help="of pictures that look alike (resized, recompressed, cropped, re-toned) keep the first")
-    group.add_argument("--exclude", default="", metavar="FILE",
-                       help="keep out what looks like a picture of this list, which `pairmill hash` wrote")
+    group.add_argument(
+        "--near-duplicates",
+        action="store_true",
+        help="of pictures that look alike (resized, recompressed, cropped, re-toned) keep the first",
+    )
+    group.add_argument(
+        "--exclude",
+        default="",
+        metavar="FILE",
+        help="keep out what looks like a picture of this list, which `pairmill hash` wrote",
+    )
 
 
 def add_size_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("files")
-    group.add_argument("--pairs-per-shard", type=int, metavar="N",
-                       help=f"at most; the shards of a split have equally many (default: {PAIRS_PER_SHARD})")
+    group.add_argument(
+        "--pairs-per-shard",
+        type=int,
+        metavar="N",
+        help=f"at most; the shards of a split have equally many (default: {PAIRS_PER_SHARD})",
+    )
     group.add_argument("--bytes-per-shard", type=int, metavar="N", help="instead: about so many bytes, equally many")
     add_rows_per_file(group)
 
@@ -61,8 +94,16 @@ def encode_config(args: argparse.Namespace, options: PipelineOptions) -> EncodeC
     local = given.get("runner") == LOCAL_RUNNER
     threads = max(1, os.cpu_count() // given["direct_num_workers"]) if local else 1
     computing = Computing(args.precision, args.device, args.compile)
-    return EncodeConfig(args.image_tokenizer, text, args.draws, computing, args.centre_first, args.batch_size, threads,
-                        near_config(args).on)
+    return EncodeConfig(
+        args.image_tokenizer,
+        text,
+        args.draws,
+        computing,
+        args.centre_first,
+        args.batch_size,
+        threads,
+        near_config(args).on,
+    )
 
 
 def shard_size(args: argparse.Namespace) -> ShardSize:
@@ -77,10 +118,17 @@ def near_config(args: argparse.Namespace) -> NearConfig:
 
 
 def encode_settings(args: argparse.Namespace) -> dict[str, Any]:
-    return {"draws": args.draws, "shards": shard_settings(args), "crop_recipe": CROP_RECIPE,
-            "precision": args.precision, "device": args.device, "compiled": args.compile,
-            "centre_first": args.centre_first, "near_duplicates": args.near_duplicates,
-            "exclude": args.exclude}
+    return {
+        "draws": args.draws,
+        "shards": shard_settings(args),
+        "crop_recipe": CROP_RECIPE,
+        "precision": args.precision,
+        "device": args.device,
+        "compiled": args.compile,
+        "centre_first": args.centre_first,
+        "near_duplicates": args.near_duplicates,
+        "exclude": args.exclude,
+    }
 
 
 def shard_settings(args: argparse.Namespace) -> dict[str, int]:
@@ -103,14 +151,21 @@ def check_addition(old: list[Existing], parts: DatasetParts) -> None:
         for what, mine in (("image tokenizer", parts.image_tokenizer), ("text tokenizer", parts.text_tokenizer)):
             theirs = getattr(each.manifest, what.replace(" ", "_"))
             if theirs.fingerprint != mine.fingerprint:
-                raise UserError(f"--add-to {each.directory}: it was made by another {what} ({theirs.fingerprint[:12]}, "
-                                f"not {mine.fingerprint[:12]}); give that one")
+                raise UserError(
+                    f"--add-to {each.directory}: it was made by another {what} ({theirs.fingerprint[:12]}, "
+                    f"not {mine.fingerprint[:12]}); give that one"
+                )
         if each.manifest.draws != parts.draws:
-            raise UserError(f"--add-to {each.directory}: it has {each.manifest.draws} draws a picture; "
-                            f"give --draws {each.manifest.draws}")
+            raise UserError(
+                f"--add-to {each.directory}: it has {each.manifest.draws} draws a picture; "
+                f"give --draws {each.manifest.draws}"
+            )
 
 
 def identity(parts: DatasetParts) -> dict[str, Any]:
     """What two runs must agree on for one to resume the other."""
-    return parts.settings | {"image_tokenizer": parts.image_tokenizer.fingerprint,
-                             "text_tokenizer": parts.text_tokenizer.fingerprint, "versions": parts.versions}
+    return parts.settings | {
+        "image_tokenizer": parts.image_tokenizer.fingerprint,
+        "text_tokenizer": parts.text_tokenizer.fingerprint,
+        "versions": parts.versions,
+    }

@@ -19,12 +19,22 @@ from pipeline.units import ToUnits
 def main(arguments: list[str] | None = None) -> int:
     parser = options.job_parser("fetch", __doc__.split("\n")[0])
     parser.add_argument("--pairs", required=True, metavar="DIR", help="the output of `pairmill select`")
-    parser.add_argument("--resize", type=int, default=0, metavar="N",
-                        help="px of the shorter side, never enlarged; 0 keeps the bytes as fetched")
+    parser.add_argument(
+        "--resize",
+        type=int,
+        default=0,
+        metavar="N",
+        help="px of the shorter side, never enlarged; 0 keeps the bytes as fetched",
+    )
     parser.add_argument("--image-format", choices=("jpg", "webp", "png"), default="jpg", help="of resized pictures")
     parser.add_argument("--quality", type=int, default=95, metavar="Q", help="of resized JPEG and WebP")
-    parser.add_argument("--attempts", type=int, default=5, metavar="N",
-                        help="runs in which a row that fails for a passing reason is tried")
+    parser.add_argument(
+        "--attempts",
+        type=int,
+        default=5,
+        metavar="N",
+        help="runs in which a row that fails for a passing reason is tried",
+    )
     options.add_fetch_options(parser)
     options.add_picture_options(parser)
     options.add_rows_per_file(parser)
@@ -41,8 +51,10 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"fetch: {args.output} is complete, and no row in it failed for a passing reason: nothing to do")
             return 0
         if (attempt := read_attempt(args.output)) >= args.attempts:
-            print(f"fetch: {args.output} is complete; {failed} rows failed for a passing reason, after {attempt} runs: "
-                  f"nothing to do; --attempts {attempt + 1} tries them once more")
+            print(
+                f"fetch: {args.output} is complete; {failed} rows failed for a passing reason, after {attempt} runs: "
+                f"nothing to do; --attempts {attempt + 1} tries them once more"
+            )
             return 0
         options.reopen_output(args.output, "fetch", settings, "ledger.json")
         write_attempt(args.output, attempt + 1)
@@ -51,15 +63,25 @@ def main(arguments: list[str] | None = None) -> int:
 
     def build(pipeline: beam.Pipeline) -> None:
         pairs = pipeline | "Read pairs" >> parquet.ReadParquet(pair_files, Pair)
-        fetched = (pairs | "Units" >> ToUnits(args.pairs_per_unit, args.output)
-                   | "Fetch" >> beam.ParDo(FetchUnit(args.output, attempt, fetch, pictures, store)).with_outputs(
-                       FetchUnit.REJECTED, main="pairs"))
+        fetched = (
+            pairs
+            | "Units" >> ToUnits(args.pairs_per_unit, args.output)
+            | "Fetch"
+            >> beam.ParDo(FetchUnit(args.output, attempt, fetch, pictures, store)).with_outputs(
+                FetchUnit.REJECTED, main="pairs"
+            )
+        )
         earlier = pipeline | "Read rejects" >> parquet.ReadParquet(parquet.files_in(args.pairs, "rejects"), Rejected)
-        written = (fetched[FetchUnit.REJECTED], earlier) | "Rejects" >> beam.Flatten() | (
-            "Write rejects" >> parquet.WriteParquet(args.output, "rejects", parquet.REJECTS, args.rows_per_file))
-        counts = (pipeline | "Counts before" >> beam.Create(counts_before),
-                  fetched.pairs | "Count kept" >> CountRows(KEPT),
-                  fetched[FetchUnit.REJECTED] | "Count rejected" >> CountRows()) | "Counts" >> beam.Flatten()
+        written = (
+            (fetched[FetchUnit.REJECTED], earlier)
+            | "Rejects" >> beam.Flatten()
+            | ("Write rejects" >> parquet.WriteParquet(args.output, "rejects", parquet.REJECTS, args.rows_per_file))
+        )
+        counts = (
+            pipeline | "Counts before" >> beam.Create(counts_before),
+            fetched.pairs | "Count kept" >> CountRows(KEPT),
+            fetched[FetchUnit.REJECTED] | "Count rejected" >> CountRows(),
+        ) | "Counts" >> beam.Flatten()
         _ = pipeline | "Finish" >> Finish(partial(finish_fetch, args.output, settings), counts, written)
 
     return options.run(beam_options, args.output, "fetch", build)

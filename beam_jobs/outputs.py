@@ -19,14 +19,16 @@ from pipeline.units import WORK_FOLDER
 
 OUR_FILES = re.compile(
     r"(manifest|ledger|settings|attempts|text_tokenizer|croissant)\.json|README\.md"
-    r"|(train|val|index|rejects|pairs|_work)/.*|\d{5,}(\.tar|\.parquet|_stats\.json)|(.*/)?\.[^/]*\.tmp")
+    r"|(train|val|index|rejects|pairs|_work)/.*|\d{5,}(\.tar|\.parquet|_stats\.json)|(.*/)?\.[^/]*\.tmp"
+)
 
 LOCK = f"{WORK_FOLDER}/lock"
 _locks: dict[str, IO[bytes]] = {}  # output -> the file by whose lock this process holds it
 
 
-def prepare_output(output: str, job: str, settings: dict[str, Any], finished_by: str, overwrite: bool,
-                   inputs: Iterable[str] = ()) -> None:
+def prepare_output(
+    output: str, job: str, settings: dict[str, Any], finished_by: str, overwrite: bool, inputs: Iterable[str] = ()
+) -> None:
     """Leaves the output ready for this job: new, or unfinished by the same settings; a local one is this process's own
     until it ends. Raises UserError for one that is finished, made by other settings, in work, not ours at all, or among
     the folders that the job reads, or where no file can be looked for.
@@ -56,12 +58,14 @@ def prepare_output(output: str, job: str, settings: dict[str, Any], finished_by:
     elif storage.exists(marker):
         if (made := json.loads(storage.read(marker))) != mine:
             changes = ", ".join(_differences(made, mine))
-            raise UserError(f"--output {output}: was begun with other settings ({changes}); "
-                            "give the same to resume, or --overwrite")
+            raise UserError(
+                f"--output {output}: was begun with other settings ({changes}); give the same to resume, or --overwrite"
+            )
         print(f"{job}: resuming {output}", flush=True)
         # One that is finished, too, was interrupted while it cleaned up.
-        storage.delete(output, [name for name in files
-                                if name.endswith(storage.TEMPORARY_SUFFIX) or name == finished_by])
+        storage.delete(
+            output, [name for name in files if name.endswith(storage.TEMPORARY_SUFFIX) or name == finished_by]
+        )
     storage.write_whole(marker, to_json(mine))
 
 
@@ -79,8 +83,9 @@ def _lock_output(output: str) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         file.close()
-        raise UserError(f"--output {output}: another pairmill is writing there; wait for its end, or choose another "
-                        "folder") from None
+        raise UserError(
+            f"--output {output}: another pairmill is writing there; wait for its end, or choose another folder"
+        ) from None
     _locks[name] = file
 
 

@@ -20,11 +20,22 @@ from pipeline.shards import DatasetParts, finish_dataset
 
 def main(arguments: list[str] | None = None) -> int:
     parser = options.job_parser("repack", __doc__.split("\n")[0])
-    parser.add_argument("--dataset", action="append", required=True, metavar="DIR",
-                        help="repeatable; of pairs that several have, the first one's stay")
-    parser.add_argument("--share", action="append", type=float, default=[], metavar="W",
-                        help="of the pairs of the dataset in the same place, from above 0 to 1 (default: all); the "
-                             "same pairs each time, and those of a smaller share are among those of a larger one")
+    parser.add_argument(
+        "--dataset",
+        action="append",
+        required=True,
+        metavar="DIR",
+        help="repeatable; of pairs that several have, the first one's stay",
+    )
+    parser.add_argument(
+        "--share",
+        action="append",
+        type=float,
+        default=[],
+        metavar="W",
+        help="of the pairs of the dataset in the same place, from above 0 to 1 (default: all); the "
+        "same pairs each time, and those of a smaller share are among those of a larger one",
+    )
     parser.add_argument("--only-source", action="append", default=[], metavar="NAME", help="repeatable")
     options.add_size_options(parser)
     args, beam_options = options.parse(parser, arguments)
@@ -32,27 +43,34 @@ def main(arguments: list[str] | None = None) -> int:
         raise UserError(f"--share: {len(args.share)} for {len(args.dataset)} datasets; give one for each, or none")
     for share in args.share:
         if not 0 < share <= 1:
-            raise UserError(f"--share {share:g}: give a number above 0, at most 1; a dataset holds a pair once: how "
-                            "often training meets it is said there, by Stream(..., weights={SOURCE: 2})")
+            raise UserError(
+                f"--share {share:g}: give a number above 0, at most 1; a dataset holds a pair once: how "
+                "often training meets it is said there, by Stream(..., weights={SOURCE: 2})"
+            )
     datasets = open_existing(args.dataset)
     sources = {source for each in datasets for source in read_ledger(each.directory)["sources"]}
     if unknown := set(args.only_source) - sources:
         raise UserError(f"--only-source {min(unknown)}: the datasets have {', '.join(sorted(sources))}")
     wanted = [Wanted(share, tuple(args.only_source)) for share in args.share or [1.0] * len(datasets)]
     parts = parts_of(datasets, wanted, options.shard_settings(args), sources)
-    options.prepare_output(args.output, "repack", options.identity(parts), "manifest.json", args.overwrite,
-                           args.dataset)
+    options.prepare_output(
+        args.output, "repack", options.identity(parts), "manifest.json", args.overwrite, args.dataset
+    )
 
     def build(pipeline: beam.Pipeline) -> None:
         read = pipeline | "Datasets" >> ReadRecords(datasets, wanted)
         earlier = pipeline | "Read rejects" >> parquet.ReadParquet(reject_files(datasets), Rejected)
         rejected = (read[REJECTED], earlier) | "Rejected" >> beam.Flatten()
         written = (read.records, rejected) | "Dataset" >> WriteDataset(
-            args.output, parts.draws, options.shard_size(args), args.rows_per_file)
-        counts = (pipeline | "Counts read" >> beam.Create(counts_read(datasets)),
-                  written.counts) | "Counts" >> beam.Flatten()
+            args.output, parts.draws, options.shard_size(args), args.rows_per_file
+        )
+        counts = (
+            pipeline | "Counts read" >> beam.Create(counts_read(datasets)),
+            written.counts,
+        ) | "Counts" >> beam.Flatten()
         _ = pipeline | "Finish" >> Finish(
-            partial(finish_dataset, args.output, parts), written.shards, written.rejects, counts)
+            partial(finish_dataset, args.output, parts), written.shards, written.rejects, counts
+        )
 
     return options.run(beam_options, args.output, "repack", build)
 
@@ -60,13 +78,28 @@ def main(arguments: list[str] | None = None) -> int:
 def parts_of(datasets: list[Existing], wanted: list[Wanted], shards: dict[str, int], sources: set[str]) -> DatasetParts:
     """What the new manifest says: the tokenizers of the old ones, and what they said of themselves."""
     first = datasets[0].manifest
-    settings = {"shards": shards, "made_from": [
-        {"manifest_sha256": hashlib.sha256(each.manifest.to_json().encode()).hexdigest(), "share": which.share,
-         "only_sources": list(which.sources), "settings": each.manifest.settings}
-        for each, which in zip(datasets, wanted, strict=True)]}  # fmt: skip
+    settings = {
+        "shards": shards,
+        "made_from": [
+            {
+                "manifest_sha256": hashlib.sha256(each.manifest.to_json().encode()).hexdigest(),
+                "share": which.share,
+                "only_sources": list(which.sources),
+                "settings": each.manifest.settings,
+            }
+            for each, which in zip(datasets, wanted, strict=True)
+        ],
+    }
     words = storage.read(storage.join(datasets[0].directory, "text_tokenizer.json")).decode()
-    return DatasetParts(first.image_tokenizer, first.text_tokenizer, words, first.draws, settings, first.versions,
-                        tuple(sorted(sources)))
+    return DatasetParts(
+        first.image_tokenizer,
+        first.text_tokenizer,
+        words,
+        first.draws,
+        settings,
+        first.versions,
+        tuple(sorted(sources)),
+    )
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 
 
 # Beam's local runner empties the buffers of its streams every second, from a thread of its own: in the middle of an
-# element, and what is written while it does so is lost (TimeBasedBufferingClosableOutputStream; so in 2.45, 2.60 and 2.77).
+# element, and what is written while it does so is lost (TimeBasedBufferingClosableOutputStream; so in 2.45 to 2.77).
 # With 0 they are emptied by size, between elements, as everywhere else in Beam.
 worker_handlers.DATA_BUFFER_TIME_LIMIT_MS = 0
 

@@ -27,11 +27,14 @@ def main(arguments: list[str] | None = None) -> int:
     def build(pipeline: beam.Pipeline) -> None:
         accounts = pipeline | "Read" >> ReadAndJudge(pieces, config, sources, args.output)
         selected = accounts | "Write" >> WriteSelected(args.output, args.rows_per_file, args.dry_run)
-        counts = (accounts | "Count read" >> beam.Map(read_count),
-                  selected[WriteSelected.COUNTS]) | "Counts" >> beam.Flatten()
+        counts = (
+            accounts | "Count read" >> beam.Map(read_count),
+            selected[WriteSelected.COUNTS],
+        ) | "Counts" >> beam.Flatten()
         names = sorted({piece.source for piece in pieces})
         _ = pipeline | "Finish" >> Finish(
-            partial(finish_select, args.output, names, settings), counts, selected.written)
+            partial(finish_select, args.output, names, settings), counts, selected.written
+        )
 
     return options.run(beam_options, args.output, "select", build)
 

@@ -23,10 +23,19 @@ from pipeline.sources.yfcc100m import YfccSettings
 
 def select_config(args: argparse.Namespace) -> SelectConfig:
     return SelectConfig(
-        min_words=args.min_words, min_characters=args.min_characters, min_side=args.min_side,
-        min_ratio=args.min_ratio, max_ratio=args.max_ratio, language_detector=args.language_detector,
-        language_threshold=args.language_threshold, val_share=args.val_share, cc12m_person=args.cc12m_person,
-        licences=tuple(args.licence), sharma=args.sharma, undo_cc3m_spacing=not args.keep_cc3m_spacing)
+        min_words=args.min_words,
+        min_characters=args.min_characters,
+        min_side=args.min_side,
+        min_ratio=args.min_ratio,
+        max_ratio=args.max_ratio,
+        language_detector=args.language_detector,
+        language_threshold=args.language_threshold,
+        val_share=args.val_share,
+        cc12m_person=args.cc12m_person,
+        licences=tuple(args.licence),
+        sharma=args.sharma,
+        undo_cc3m_spacing=not args.keep_cc3m_spacing,
+    )
 
 
 def picture_config(args: argparse.Namespace) -> PictureConfig:
@@ -43,10 +52,17 @@ def fetch_config(args: argparse.Namespace) -> FetchConfig:
     ignored = OPT_OUTS if "all" in args.ignore_opt_out else args.ignore_opt_out
     user_agent = f"{args.user_agent} ({args.contact})" if args.contact else args.user_agent
     return FetchConfig(
-        timeout_s=args.timeout, retries=args.retries, max_bytes=args.max_bytes, connections=args.connections,
-        per_host_connections=args.per_host_connections, per_host_rate=args.per_host_rate, user_agent=user_agent,
-        obey=tuple(name for name in OPT_OUTS if name not in ignored), allow_addresses=tuple(args.allow_address),
-        shared_folder=shared_folder())
+        timeout_s=args.timeout,
+        retries=args.retries,
+        max_bytes=args.max_bytes,
+        connections=args.connections,
+        per_host_connections=args.per_host_connections,
+        per_host_rate=args.per_host_rate,
+        user_agent=user_agent,
+        obey=tuple(name for name in OPT_OUTS if name not in ignored),
+        allow_addresses=tuple(args.allow_address),
+        shared_folder=shared_folder(),
+    )
 
 
 def store_config(args: argparse.Namespace) -> StoreConfig:
@@ -56,8 +72,10 @@ def store_config(args: argparse.Namespace) -> StoreConfig:
 def source_settings(args: argparse.Namespace) -> SourceSettings:
     return SourceSettings(
         YfccSettings(args.yfcc_caption, args.yfcc_subset or "", tuple(args.yfcc_refuse_machine_tag)),
-        DumpSettings(args.wikipedia_width), Cc12mSettings(args.cc12m_hashes or ""),
-        WitSettings(tuple(args.wit_pixels)))
+        DumpSettings(args.wikipedia_width),
+        Cc12mSettings(args.cc12m_hashes or ""),
+        WitSettings(tuple(args.wit_pixels)),
+    )
 
 
 def source_pieces(patterns: list[str]) -> list[Piece]:

@@ -64,7 +64,10 @@ def retone(rgb: np.ndarray, draw: random.Random) -> np.ndarray:
 
 
 CHANGES: dict[str, tuple[Change, ...]] = {
-    "resized": (resize,), "recompressed": (recompress,), "cropped": (crop,), "re-toned": (retone,),
+    "resized": (resize,),
+    "recompressed": (recompress,),
+    "cropped": (crop,),
+    "re-toned": (retone,),
     "all four": (crop, retone, resize, recompress),
 }
 
@@ -145,17 +148,35 @@ def main() -> None:
     apart = matrix.sum(1)[:, None] + matrix.sum(1)[None] - 2 * matrix @ matrix.T
     np.fill_diagonal(apart, math.inf)
     pairs, total = math.comb(len(pictures), 2), len(pictures)
-    rows = [("pairmill", len(joined), 100 * len(joined) / pairs,
-             100 * len({name for pair in joined for name in pair}) / total)]
+    rows = [
+        (
+            "pairmill",
+            len(joined),
+            100 * len(joined) / pairs,
+            100 * len({name for pair in joined for name in pair}) / total,
+        )
+    ]
     for distance in distances:
         close = apart <= distance
-        rows.append((f"phash <= {distance}", int(close.sum()) // 2, 100 * close.sum() / 2 / pairs,
-                     100 * close.any(1).sum() / total))
+        rows.append(
+            (
+                f"phash <= {distance}",
+                int(close.sum()) // 2,
+                100 * close.sum() / 2 / pairs,
+                100 * close.any(1).sum() / total,
+            )
+        )
     print()
-    print(table(["different pictures", "pairs joined", "of all pairs %", "of the pictures %"],
-                [(name, number, round(share, 5), round(part, 2)) for name, number, share, part in rows]))
-    print(f"\n{signature_ms:.2f} ms a signature, {len(candidates) / total:.1f} candidates a picture, "
-          f"{compare_ms:.2f} ms a comparison, one core")
+    print(
+        table(
+            ["different pictures", "pairs joined", "of all pairs %", "of the pictures %"],
+            [(name, number, round(share, 5), round(part, 2)) for name, number, share, part in rows],
+        )
+    )
+    print(
+        f"\n{signature_ms:.2f} ms a signature, {len(candidates) / total:.1f} candidates a picture, "
+        f"{compare_ms:.2f} ms a comparison, one core"
+    )
     for one, other in joined:
         print(f"  joined: {one} = {other}")
 

@@ -83,12 +83,22 @@ def stage(count: int) -> None:
         stage_s = min(stage_s, took_s)
     decode_s, _ = seconds(lambda: [pixels.decode_rgb(picture.data) for picture in pictures])
     equal = all(record.codes == row.astype("<u2").tobytes() for record, row in zip(records, codes, strict=True))
-    rows = [("bare model", len(views) / bare_s, 1.0, "the floor"),
-            ("stage: crop, hash, codes, tokens", len(views) / stage_s, bare_s / stage_s,
-             "the same codes" if equal else "OTHER CODES"),
-            ("decoding alone", len(views) / decode_s, bare_s / decode_s, "")]
-    print(table(["bundled, one core", "images/s", "of the floor", ""],
-                [(name, round(rate, 2), round(ratio, 3), note) for name, rate, ratio, note in rows]))
+    rows = [
+        ("bare model", len(views) / bare_s, 1.0, "the floor"),
+        (
+            "stage: crop, hash, codes, tokens",
+            len(views) / stage_s,
+            bare_s / stage_s,
+            "the same codes" if equal else "OTHER CODES",
+        ),
+        ("decoding alone", len(views) / decode_s, bare_s / decode_s, ""),
+    ]
+    print(
+        table(
+            ["bundled, one core", "images/s", "of the floor", ""],
+            [(name, round(rate, 2), round(ratio, 3), note) for name, rate, ratio, note in rows],
+        )
+    )
 
 
 # --- beside peers ----------------------------------------------------------------------------------------------------
@@ -106,17 +116,35 @@ def openai_rival(hidden: int, vocabulary: int) -> Rival:
 
 def taming_rival(width: int) -> Rival:
     """GumbelVQ f8 with the published shape (width 128, 8,192 codes), at any width."""
-    network = {"double_z": False, "z_channels": 2 * width, "resolution": 256, "in_channels": 3, "out_ch": 3,
-               "ch": width, "ch_mult": [1, 1, 2, 4], "num_res_blocks": 2, "attn_resolutions": [32], "dropout": 0.0}
+    network = {
+        "double_z": False,
+        "z_channels": 2 * width,
+        "resolution": 256,
+        "in_channels": 3,
+        "out_ch": 3,
+        "ch": width,
+        "ch_mult": [1, 1, 2, 4],
+        "num_res_blocks": 2,
+        "attn_resolutions": [32],
+        "dropout": 0.0,
+    }
     nothing = {"target": "torch.nn.Identity"}
-    params = {"embed_dim": 2 * width, "n_embed": 8192, "ddconfig": network, "lossconfig": nothing,
-              "temperature_scheduler_config": nothing}
+    params = {
+        "embed_dim": 2 * width,
+        "n_embed": 8192,
+        "ddconfig": network,
+        "lossconfig": nothing,
+        "temperature_scheduler_config": nothing,
+    }
     torch.manual_seed(0)
     theirs = peers.taming().GumbelVQ(**params).eval()
     ours = VQGAN(from_taming({"target": "GumbelVQ", "params": params}))
     ours.load_state_dict({name: value for name, value in theirs.state_dict().items() if name in ours.state_dict()})
-    return Rival(f"VQGAN f8 Gumbel, width {width}, 8,192 codes", ours.eval(),
-                 lambda x: theirs.quantize.proj(theirs.encode_to_prequant(2 * x - 1)))
+    return Rival(
+        f"VQGAN f8 Gumbel, width {width}, 8,192 codes",
+        ours.eval(),
+        lambda x: theirs.quantize.proj(theirs.encode_to_prequant(2 * x - 1)),
+    )
 
 
 def beside_peers(rivals: list[Callable[[], Rival]], count: int, cores: int) -> None:
@@ -134,18 +162,41 @@ def beside_peers(rivals: list[Callable[[], Rival]], count: int, cores: int) -> N
             best = dict.fromkeys(("theirs", "exact", "quick"), float("inf"))
             codes = {}
             for _ in range(2):
-                for name, run in (("theirs", partial(in_peers_way, rival, views, cores)),
-                                  ("exact", partial(in_our_way, exact, views)),
-                                  ("quick", partial(in_our_way, quick, views))):
+                for name, run in (
+                    ("theirs", partial(in_peers_way, rival, views, cores)),
+                    ("exact", partial(in_our_way, exact, views)),
+                    ("quick", partial(in_our_way, quick, views)),
+                ):
                     took_s, codes[name] = seconds(run)
                     best[name] = min(best[name], took_s)
         rate = {name: count / took_s for name, took_s in best.items()}
-        rows.append((rival.name, round(rate["theirs"], 2), round(rate["exact"], 2),
-                     round(rate["exact"] / rate["theirs"], 2), f"{(codes['exact'] == codes['theirs']).mean():.4%}",
-                     round(rate["quick"], 2), round(rate["quick"] / rate["theirs"], 2),
-                     f"{(codes['quick'] != codes['exact']).mean():.2%}"))
-    print(table([f"images/s, {cores} cores", "peer", "ours", "ratio", "codes equal", "ours, bfloat16", "ratio",
-                 "codes changed"], rows))
+        rows.append(
+            (
+                rival.name,
+                round(rate["theirs"], 2),
+                round(rate["exact"], 2),
+                round(rate["exact"] / rate["theirs"], 2),
+                f"{(codes['exact'] == codes['theirs']).mean():.4%}",
+                round(rate["quick"], 2),
+                round(rate["quick"] / rate["theirs"], 2),
+                f"{(codes['quick'] != codes['exact']).mean():.2%}",
+            )
+        )
+    print(
+        table(
+            [
+                f"images/s, {cores} cores",
+                "peer",
+                "ours",
+                "ratio",
+                "codes equal",
+                "ours, bfloat16",
+                "ratio",
+                "codes changed",
+            ],
+            rows,
+        )
+    )
 
 
 @contextlib.contextmanager
@@ -203,8 +254,12 @@ def on_accelerator(batch_size: int) -> None:
     rate = 10 * batch_size / took_s
     peak = next((value for name, value in PEAK_FLOPS.items() if name in card), None)
     share = f"{rate * flops / peak:.1%}" if peak else "unknown"
-    print(table([card, "images/s", "TFLOP an image", "of the peak"],
-                [(f"dVAE as published, bfloat16, batch {batch_size}", round(rate, 1), round(flops / 1e12, 3), share)]))
+    print(
+        table(
+            [card, "images/s", "TFLOP an image", "of the peak"],
+            [(f"dVAE as published, bfloat16, batch {batch_size}", round(rate, 1), round(flops / 1e12, 3), share)],
+        )
+    )
 
 
 def encoder_flops(config: DVAEConfig) -> float:
@@ -236,8 +291,9 @@ def main() -> None:
         on_accelerator(args.batch_size)
         return
     stage(args.pictures)
-    beside_peers([partial(openai_rival, 32, 1024), partial(taming_rival, 32)], max(args.cores, args.pictures // 5),
-                 args.cores)
+    beside_peers(
+        [partial(openai_rival, 32, 1024), partial(taming_rival, 32)], max(args.cores, args.pictures // 5), args.cores
+    )
     if args.full:
         beside_peers([partial(openai_rival, 256, 8192), partial(taming_rival, 128)], 2 * args.cores, args.cores)
 

@@ -81,9 +81,24 @@ def make_photographs(folder: Path) -> float:
 def write_lists(folder: Path, urls: list[str]) -> None:
     """The same list for both: pairs of `pairmill select`, and a Parquet file for img2dataset."""
     captions = [f"photograph number {number} of a list" for number in range(len(urls))]
-    pairs = [Pair(key=f"{number * 0x9E3779B97F4A7C15 % 2**64:016x}{0:016x}", source="cc3m", file="list.tsv", row=number,
-                  url=url, fallback_urls=[], caption=caption, raw_caption=caption, width=None, height=None, licence="",
-                  page_url="", split="train") for number, (url, caption) in enumerate(zip(urls, captions, strict=True))]
+    pairs = [
+        Pair(
+            key=f"{number * 0x9E3779B97F4A7C15 % 2**64:016x}{0:016x}",
+            source="cc3m",
+            file="list.tsv",
+            row=number,
+            url=url,
+            fallback_urls=[],
+            caption=caption,
+            raw_caption=caption,
+            width=None,
+            height=None,
+            licence="",
+            page_url="",
+            split="train",
+        )
+        for number, (url, caption) in enumerate(zip(urls, captions, strict=True))
+    ]
     write_file(str(folder / "pairs"), "pairs/00000-of-00001.parquet", table_bytes(pairs, PAIRS))
     counts = [(("cc3m", what, ""), len(urls)) for what in ("read", "kept")]
     write_ledger(str(folder / "pairs"), build_ledger(counts, ["cc3m"]))
@@ -119,8 +134,11 @@ def nginx(program: str, folder: Path, work: Path, listen: str = "backlog=4096", 
 @contextlib.contextmanager
 def own_server(folder: Path, *options: str) -> Iterator[int]:
     """The port of benchmarks/web_server.py."""
-    running = subprocess.Popen([sys.executable, "-m", "benchmarks.web_server", str(folder), *options],
-                               stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    running = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.web_server", str(folder), *options],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
     try:
         yield int(running.stdout.readline())
     finally:
@@ -135,8 +153,13 @@ def measured(command: list[str], log: Path) -> tuple[float, float, float, float]
     """Seconds, processor seconds, MB at the worst moment, MB of the largest process. Raises if the command fails."""
     before, started = os.times(), time.perf_counter()
     with open(log, "wb") as file:
-        running = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
-                                   env=os.environ | {"NO_ALBUMENTATIONS_UPDATE": "1"})
+        running = subprocess.Popen(
+            command,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env=os.environ | {"NO_ALBUMENTATIONS_UPDATE": "1"},
+        )
         peak = _Memory(running.pid)
         status = running.wait()
     seconds = time.perf_counter() - started
@@ -188,19 +211,38 @@ def _size_mb(process: int) -> float:
 
 def run_pairmill(work: Path, options: list[str]) -> Run:
     output = work / "pairmill"
-    command = [sys.executable, "-m", "beam_jobs.fetch_images", f"--pairs={work / 'pairs'}", f"--output={output}",
-               f"--resize={SIDE}", "--allow-address=127.0.0.0/8", *options]
+    command = [
+        sys.executable,
+        "-m",
+        "beam_jobs.fetch_images",
+        f"--pairs={work / 'pairs'}",
+        f"--output={output}",
+        f"--resize={SIDE}",
+        "--allow-address=127.0.0.0/8",
+        *options,
+    ]
     took = measured(command, work / "pairmill.log")
     return Run(_successes(output), *took)
 
 
 def run_img2dataset(program: str, work: Path) -> Run:
     output = work / "img2dataset"
-    command = [program, f"--url_list={work / 'list.parquet'}", "--input_format=parquet", "--url_col=url",
-               "--caption_col=caption", f"--output_folder={output}", "--output_format=webdataset",
-               f"--image_size={SIDE}", "--resize_mode=keep_ratio", "--resize_only_if_bigger=True",
-               f"--processes_count={os.cpu_count()}",
-               "--thread_count=64", "--number_sample_per_shard=1000", "--enable_wandb=False"]
+    command = [
+        program,
+        f"--url_list={work / 'list.parquet'}",
+        "--input_format=parquet",
+        "--url_col=url",
+        "--caption_col=caption",
+        f"--output_folder={output}",
+        "--output_format=webdataset",
+        f"--image_size={SIDE}",
+        "--resize_mode=keep_ratio",
+        "--resize_only_if_bigger=True",
+        f"--processes_count={os.cpu_count()}",
+        "--thread_count=64",
+        "--number_sample_per_shard=1000",
+        "--enable_wandb=False",
+    ]
     took = measured(command, work / "img2dataset.log")
     return Run(_successes(output), *took)
 
@@ -235,15 +277,28 @@ def compare(title: str, rounds: int, work: Path, img2dataset: str | None, option
         runs[name].append(program())
         print(f"  {name}: {runs[name][-1]}", flush=True)
     best = {name: min(found, key=lambda run: run.seconds / run.pictures) for name, found in runs.items()}
-    rows = [(name, run.pictures, round(run.seconds, 1), round(run.pictures / run.seconds, 1),
-             round(run.cpu_s / run.pictures * 1000, 2), round(run.memory_mb), round(run.process_mb))
-            for name, run in best.items()]
-    print(f"\n{title}\n" + table(["", "pictures", "s", "pictures/s", "CPU ms a picture", "MB in all",
-                                  "MB of the largest process"], rows))
+    rows = [
+        (
+            name,
+            run.pictures,
+            round(run.seconds, 1),
+            round(run.pictures / run.seconds, 1),
+            round(run.cpu_s / run.pictures * 1000, 2),
+            round(run.memory_mb),
+            round(run.process_mb),
+        )
+        for name, run in best.items()
+    ]
+    print(
+        f"\n{title}\n"
+        + table(["", "pictures", "s", "pictures/s", "CPU ms a picture", "MB in all", "MB of the largest process"], rows)
+    )
     if len(best) == 2:
         ours, peer = best.values()
-        print(f"pictures/s: {ours.pictures / ours.seconds / (peer.pictures / peer.seconds):.2f} times the peer's; "
-              f"CPU a picture: {ours.cpu_s / ours.pictures / (peer.cpu_s / peer.pictures):.2f} of the peer's\n")
+        print(
+            f"pictures/s: {ours.pictures / ours.seconds / (peer.pictures / peer.seconds):.2f} times the peer's; "
+            f"CPU a picture: {ours.cpu_s / ours.pictures / (peer.cpu_s / peer.pictures):.2f} of the peer's\n"
+        )
 
 
 def find_img2dataset(given: str | None) -> str | None:
@@ -269,20 +324,37 @@ def main() -> None:
         for path in (work, folder):
             path.chmod(0o755)  # nginx's worker is another user if root started it
         mean = make_photographs(folder)
-        print(f"{PHOTOGRAPHS} photographs, {mean / 1000:.0f} KB on average; the floor (decode at a reduced scale, "
-              f"resize, encode): {floor_ms(folder):.2f} CPU ms a picture")
+        print(
+            f"{PHOTOGRAPHS} photographs, {mean / 1000:.0f} KB on average; the floor (decode at a reduced scale, "
+            f"resize, encode): {floor_ms(folder):.2f} CPU ms a picture"
+        )
         if args.pairs:
             program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
             with nginx(program, folder, work) if program else own_server(folder) as port:
                 write_lists(work, [f"http://127.0.0.1:{port}/{n % PHOTOGRAPHS}.jpg?{n}" for n in range(args.pairs)])
-                compare(f"One host, no latency, served by {'nginx' if program else 'benchmarks/web_server.py'}",
-                        args.rounds, work, peer, ["--per-host-connections=64", "--per-host-rate=100000"])
+                compare(
+                    f"One host, no latency, served by {'nginx' if program else 'benchmarks/web_server.py'}",
+                    args.rounds,
+                    work,
+                    peer,
+                    ["--per-host-connections=64", "--per-host-rate=100000"],
+                )
         if args.latency_pairs:
             with own_server(folder, "--latency", "0.05", "2", "--failures", "0.1") as port:
-                write_lists(work, [f"http://127.0.0.{1 + n % HOSTS}:{port}/{n % PHOTOGRAPHS}.jpg?{n}"
-                                   for n in range(args.latency_pairs)])
-                compare(f"{HOSTS} hosts, 50 to 2,000 ms, one URL in ten failing; polite defaults",
-                        args.rounds, work, peer, [])
+                write_lists(
+                    work,
+                    [
+                        f"http://127.0.0.{1 + n % HOSTS}:{port}/{n % PHOTOGRAPHS}.jpg?{n}"
+                        for n in range(args.latency_pairs)
+                    ],
+                )
+                compare(
+                    f"{HOSTS} hosts, 50 to 2,000 ms, one URL in ten failing; polite defaults",
+                    args.rounds,
+                    work,
+                    peer,
+                    [],
+                )
 
 
 if __name__ == "__main__":

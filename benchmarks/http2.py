@@ -35,9 +35,28 @@ STREAMS = 16  # at once, over HTTP/2
 @contextlib.contextmanager
 def tls_nginx(folder: Path, work: Path) -> Iterator[int]:
     """The port of an nginx that speaks HTTP/1.1 and 2."""
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
-                    "-days", "2", "-subj", "/CN=127.0.0.1", "-keyout", work / "key", "-out", work / "certificate"],
-                   check=True, capture_output=True)
+    subprocess.run(
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=127.0.0.1",
+            "-keyout",
+            work / "key",
+            "-out",
+            work / "certificate",
+        ],
+        check=True,
+        capture_output=True,
+    )
     program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
     certified = f"ssl_certificate {work}/certificate; ssl_certificate_key {work}/key;"
     with nginx(program, folder, work, "ssl http2", certified) as port:
@@ -93,9 +112,11 @@ def main() -> None:
         rows = []
         with tls_nginx(folder, work) as port:
             urls = [f"https://127.0.0.1:{port}/{n % PHOTOGRAPHS}.jpg?{n}" for n in range(args.pictures)]
-            for name, run in (("aiohttp, HTTP/1.1", lambda: with_aiohttp(urls, context)),
-                              ("httpx, HTTP/1.1", lambda: with_httpx(urls, context, False)),
-                              ("httpx, HTTP/2", lambda: with_httpx(urls, context, True))):
+            for name, run in (
+                ("aiohttp, HTTP/1.1", lambda: with_aiohttp(urls, context)),
+                ("httpx, HTTP/1.1", lambda: with_httpx(urls, context, False)),
+                ("httpx, HTTP/2", lambda: with_httpx(urls, context, True)),
+            ):
                 started = time.process_time()
                 length = asyncio.run(run())
                 cpu_ms = (time.process_time() - started) * 1000 / len(urls)

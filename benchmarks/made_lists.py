@@ -29,8 +29,16 @@ OTHER_LANGUAGES = {
     "ar": "منظر للمدينة القديمة من فوق التل عند الغروب",
     "tr": "Limanda gün batımında balıkçı tekneleri ve martılar",
 }
-_HOSTS = ("ak9.picdn.net", "media.gettyimages.com", "i.pinimg.com", "thumbs.dreamstime.com", "l450v.alamy.com",
-          "www.example.org", "cdn.newsapi.example.com", "image.shutterstock.com")
+_HOSTS = (
+    "ak9.picdn.net",
+    "media.gettyimages.com",
+    "i.pinimg.com",
+    "thumbs.dreamstime.com",
+    "l450v.alamy.com",
+    "www.example.org",
+    "cdn.newsapi.example.com",
+    "image.shutterstock.com",
+)
 
 
 def captions() -> tuple[list[str], list[str]]:
@@ -57,15 +65,25 @@ class Lists:
         if draw.random() < self._repeats:
             number = draw.randrange(number + 1)
         place = random.Random(number)
-        return (f"http://{place.choice(_HOSTS)}/{place.choice(('photos', 'images', 'wp-content/uploads/2017/03'))}/"
-                f"{place.getrandbits(80):020x}-picture-{number}.jpg")
+        return (
+            f"http://{place.choice(_HOSTS)}/{place.choice(('photos', 'images', 'wp-content/uploads/2017/03'))}/"
+            f"{place.getrandbits(80):020x}-picture-{number}.jpg"
+        )
 
     def _odd(self, draw: random.Random, caption: str) -> str:
         """What a filter drops, or cleaning changes, in one row of twenty."""
         if draw.random() < 0.95:
             return caption
-        return draw.choice([caption.split()[0], "click to enlarge", "IMG_0520.JPG", f"{caption} http://t.co/abc #dog",
-                            f"<b>{caption}</b> &amp; more", draw.choice(list(OTHER_LANGUAGES.values()))])
+        return draw.choice(
+            [
+                caption.split()[0],
+                "click to enlarge",
+                "IMG_0520.JPG",
+                f"{caption} http://t.co/abc #dog",
+                f"<b>{caption}</b> &amp; more",
+                draw.choice(list(OTHER_LANGUAGES.values())),
+            ]
+        )
 
     def cc3m(self, number: int) -> str:
         draw = self._draw("cc3m", number)
@@ -86,12 +104,31 @@ class Lists:
         server, photo, secret = draw.randrange(1, 8000), 2_000_000_000 + number, f"{draw.getrandbits(40):010x}"
         user = f"{10_000_000 + draw.randrange(10**7)}@N0{draw.randrange(9)}"
         tags = ",".join(quote_plus(word) for word in self._caption(draw).split()[:6])
-        values = (photo, user, quote_plus("a user"), "2012-03-15 10:11:12.0", 1331800000 + number, "Canon+EOS+5D",
-                  quote_plus(title), quote_plus(description), tags, "", "-1.5", "50.1", "16",
-                  f"http://www.flickr.com/photos/{user}/{photo}/",
-                  f"http://farm{server % 9 + 1}.staticflickr.com/{server}/{photo}_{secret}.jpg", "Attribution License",
-                  "http://creativecommons.org/licenses/by/2.0/", server, server % 9 + 1, secret, secret, "jpg",
-                  int(number % 125 == 0))
+        values = (
+            photo,
+            user,
+            quote_plus("a user"),
+            "2012-03-15 10:11:12.0",
+            1331800000 + number,
+            "Canon+EOS+5D",
+            quote_plus(title),
+            quote_plus(description),
+            tags,
+            "",
+            "-1.5",
+            "50.1",
+            "16",
+            f"http://www.flickr.com/photos/{user}/{photo}/",
+            f"http://farm{server % 9 + 1}.staticflickr.com/{server}/{photo}_{secret}.jpg",
+            "Attribution License",
+            "http://creativecommons.org/licenses/by/2.0/",
+            server,
+            server % 9 + 1,
+            secret,
+            secret,
+            "jpg",
+            int(number % 125 == 0),
+        )
         return "\t".join(map(str, values)) + "\n"
 
     def wit(self, number: int) -> str:
@@ -103,10 +140,27 @@ class Lists:
         url = f"https://upload.wikimedia.org/wikipedia/commons/{draw.getrandbits(8):02x}/{number}_{text[:20]}.jpg"
         attribution = f"English: {self._caption(draw)}" if draw.random() < 0.5 else ""
         width = draw.choice([640, 1024, 3000])
-        return formats.wit_text([
-            language, page, url.replace(" ", "_"), f"Page {number}", "History", f"Page {number} / History",
-            text if draw.random() < 0.6 else "", attribution, "", "image/jpeg", str(draw.choice([480, 768, 2000])),
-            str(width), "true", "true", "false", f'{text}, "so called".\n\n' * 8, text * 3])
+        return formats.wit_text(
+            [
+                language,
+                page,
+                url.replace(" ", "_"),
+                f"Page {number}",
+                "History",
+                f"Page {number} / History",
+                text if draw.random() < 0.6 else "",
+                attribution,
+                "",
+                "image/jpeg",
+                str(draw.choice([480, 768, 2000])),
+                str(width),
+                "true",
+                "true",
+                "false",
+                f'{text}, "so called".\n\n' * 8,
+                text * 3,
+            ]
+        )
 
 
 def write_list(path: Path, row: Callable[[int], str], rows: int) -> Path:
@@ -121,7 +175,9 @@ def write_sqlite(path: Path, lines: Iterator[str]) -> Path:
     database = sqlite3.connect(path)
     with database:
         database.execute(f"CREATE TABLE yfcc100m_dataset ({columns})")
-        database.executemany(f"INSERT INTO yfcc100m_dataset VALUES ({', '.join('?' * 23)})",
-                             (line.rstrip("\n").split("\t") for line in lines))
+        database.executemany(
+            f"INSERT INTO yfcc100m_dataset VALUES ({', '.join('?' * 23)})",
+            (line.rstrip("\n").split("\t") for line in lines),
+        )
     database.close()
     return path

@@ -59,9 +59,11 @@ def discrete_vae():
         raise ImportError("dalle_pytorch is not installed")
     package = module("dalle_pytorch", __path__=list(spec.submodule_search_locations))
     package.distributed_utils = module("dalle_pytorch.distributed_utils", is_distributed=False)
-    others = {"dalle_pytorch__vae": module("dalle_pytorch.vae", OpenAIDiscreteVAE=None, VQGanVAE=None),
-              "dalle_pytorch__transformer": module("dalle_pytorch.transformer", Transformer=None, DivideMax=None),
-              "axial_positional_embedding": module("axial_positional_embedding", AxialPositionalEmbedding=None)}
+    others = {
+        "dalle_pytorch__vae": module("dalle_pytorch.vae", OpenAIDiscreteVAE=None, VQGanVAE=None),
+        "dalle_pytorch__transformer": module("dalle_pytorch.transformer", Transformer=None, DivideMax=None),
+        "axial_positional_embedding": module("axial_positional_embedding", AxialPositionalEmbedding=None),
+    }
     with standing_in(dalle_pytorch=package, dalle_pytorch__distributed_utils=package.distributed_utils, **others):
         try:
             return importlib.import_module("dalle_pytorch.dalle_pytorch").DiscreteVAE

@@ -35,8 +35,12 @@ from pipeline.stats import table
 def quality(model: nn.Module, x_BCHW: torch.Tensor) -> tuple[float, float, float]:
     """(PSNR in dB, share of the vocabulary used, perplexity of the codes), through hard codes."""
     codes = torch.cat([model.logits(x).argmax(1) for x in x_BCHW.split(4)])
-    errors = torch.cat([(model.decode(code).clamp(0, 1) - x).square().mean(dim=(1, 2, 3))
-                        for code, x in zip(codes.split(4), x_BCHW.split(4), strict=True)])
+    errors = torch.cat(
+        [
+            (model.decode(code).clamp(0, 1) - x).square().mean(dim=(1, 2, 3))
+            for code, x in zip(codes.split(4), x_BCHW.split(4), strict=True)
+        ]
+    )
     frequency = torch.bincount(codes.flatten(), minlength=model.config.vocabulary).double()
     frequency /= frequency.sum()
     entropy = -(frequency * frequency.clamp_min(1e-12).log()).sum().item()
@@ -50,16 +54,19 @@ def weights_of(model: nn.Module) -> int:
 
 def rival_config(weights: int, vocabulary: int) -> DiscreteVAEConfig:
     """The shape of train_vae.py (three halvings, two residual blocks), as wide as so many weights allow."""
+
     def config(width: int) -> DiscreteVAEConfig:
-        return DiscreteVAEConfig(256, vocabulary, codebook_dim=2 * width, num_layers=3, num_resnet_blocks=2,
-                                 hidden_dim=width)
+        return DiscreteVAEConfig(
+            256, vocabulary, codebook_dim=2 * width, num_layers=3, num_resnet_blocks=2, hidden_dim=width
+        )
 
     with torch.device("meta"):
         return min(map(config, range(8, 512, 4)), key=lambda each: abs(weights_of(DiscreteVAE(each)) - weights))
 
 
-def train_rival(members: list[Member], config: DiscreteVAEConfig, minutes: float,
-                training: TrainingConfig) -> nn.Module:
+def train_rival(
+    members: list[Member], config: DiscreteVAEConfig, minutes: float, training: TrainingConfig
+) -> nn.Module:
     """Loss, learning rate and temperature as in DALLE-pytorch's train_vae.py. Returns our class with its weights."""
     torch.manual_seed(0)
     fields = {name: getattr(config, name) for name in DiscreteVAEConfig.__dataclass_fields__}
@@ -103,7 +110,8 @@ def main() -> None:
     if args.rival_minutes:
         settings = TrainingConfig(steps=10**6, batch_size=8, window=96)
         models["DALLE-pytorch's DiscreteVAE"] = train_rival(
-            training, rival_config(weights_of(ours), ours.config.vocabulary), args.rival_minutes, settings)
+            training, rival_config(weights_of(ours), ours.config.vocabulary), args.rival_minutes, settings
+        )
     rows = []
     for name, model in models.items():
         psnr, used, perplexity = quality(model, x_BCHW)

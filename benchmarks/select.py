@@ -34,7 +34,7 @@ from pipeline.sources import pieces, rows_of
 from pipeline.spill import write_spills
 from pipeline.stats import table
 
-NAIVE = textwrap.dedent('''
+NAIVE = textwrap.dedent("""
     import sys
 
     import apache_beam as beam
@@ -59,7 +59,7 @@ NAIVE = textwrap.dedent('''
     with beam.Pipeline(options=PipelineOptions(sys.argv[3:])) as pipeline:
         (pipeline | beam.io.ReadFromText(sys.argv[1]) | beam.Map(by_url) | beam.Filter(wanted) | beam.GroupByKey()
          | beam.MapTuple(lambda url, captions: f"{url}\\t{list(captions)[0]}") | beam.io.WriteToText(sys.argv[2]))
-''')
+""")
 
 
 class Cost(NamedTuple):
@@ -70,10 +70,12 @@ class Cost(NamedTuple):
 
 def by_source(folder: Path, rows: int) -> None:
     lists, found = Lists(), []
-    paths = {"cc3m": write_list(folder / "cc3m.tsv", lists.cc3m, rows),
-             "cc12m": write_list(folder / "cc12m.tsv", lists.cc12m, rows),
-             "yfcc100m": write_list(folder / "yfcc100m_dataset-0", lists.yfcc100m, rows),
-             "wit": write_wit(folder / "wit.tsv.gz", lists, rows)}
+    paths = {
+        "cc3m": write_list(folder / "cc3m.tsv", lists.cc3m, rows),
+        "cc12m": write_list(folder / "cc12m.tsv", lists.cc12m, rows),
+        "yfcc100m": write_list(folder / "yfcc100m_dataset-0", lists.yfcc100m, rows),
+        "wit": write_wit(folder / "wit.tsv.gz", lists, rows),
+    }
     for name, path in paths.items():
         costs = [1e6 * seconds / rows for seconds in steps(name, path, folder)]
         found.append((name, round(1e6 / sum(costs)), *(round(cost, 1) for cost in costs)))
@@ -157,20 +159,45 @@ def whole_jobs(folder: Path, lengths: list[int], workers: int, naive_rows: int) 
     lists, found = Lists(), []
 
     def add(name: str, rows: int, cost: Cost) -> None:
-        found.append((name, f"{rows:,}", round(cost.seconds, 1), round(cost.processor_s, 1),
-                      round(1e6 * cost.processor_s / rows, 1), round(rows / cost.seconds), round(cost.memory_gb, 2)))
+        found.append(
+            (
+                name,
+                f"{rows:,}",
+                round(cost.seconds, 1),
+                round(cost.processor_s, 1),
+                round(1e6 * cost.processor_s / rows, 1),
+                round(rows / cost.seconds),
+                round(cost.memory_gb, 2),
+            )
+        )
 
     options = [f"--direct_num_workers={workers}", "--direct_running_mode=multi_processing"]
     for rows in filter(None, [*lengths, naive_rows]):
         path = write_list(folder / f"cc3m-{rows}.tsv", lists.cc3m, rows)
-        add("pairmill select, cc3m", rows, cost_of([
-            sys.executable, "-m", "beam_jobs.select_pairs", f"--source=cc3m={path}", f"--output={folder / str(rows)}",
-            *options]))
+        add(
+            "pairmill select, cc3m",
+            rows,
+            cost_of(
+                [
+                    sys.executable,
+                    "-m",
+                    "beam_jobs.select_pairs",
+                    f"--source=cc3m={path}",
+                    f"--output={folder / str(rows)}",
+                    *options,
+                ]
+            ),
+        )
         if rows == naive_rows:
             script = folder / "naive.py"
             script.write_text(NAIVE)
-            add("Beam and langdetect, plainly", rows, cost_of([
-                sys.executable, str(script), str(path), str(folder / "naive"), "--runner=FnApiRunner", *options]))
+            add(
+                "Beam and langdetect, plainly",
+                rows,
+                cost_of(
+                    [sys.executable, str(script), str(path), str(folder / "naive"), "--runner=FnApiRunner", *options]
+                ),
+            )
         print(f"{rows:,} rows are done", file=sys.stderr, flush=True)
         shutil.rmtree(folder / str(rows))
         path.unlink()

@@ -61,9 +61,12 @@ def make_pairs(number: int) -> Iterator[dict]:
     random = np.random.RandomState(0)
     for i in range(number):
         caption = " ".join(words[j] for j in random.randint(0, len(words), WORDS))
-        yield {"key": hashlib.sha256(f"{i}".encode()).hexdigest()[:32], "caption": caption,
-               "tokens": np.array(text.encode(caption), "<u2").tobytes(),
-               "codes": random.randint(0, 8192, CODES).astype("<u2").tobytes()}
+        yield {
+            "key": hashlib.sha256(f"{i}".encode()).hexdigest()[:32],
+            "caption": caption,
+            "tokens": np.array(text.encode(caption), "<u2").tobytes(),
+            "codes": random.randint(0, 8192, CODES).astype("<u2").tobytes(),
+        }
 
 
 def write_ours(folder: Path, pairs: int) -> None:
@@ -173,9 +176,12 @@ def read_floor(folder: Path) -> Iterator[int]:
 
 
 READERS: dict[str, tuple[str, Callable[[Path], Iterator[int]]]] = {
-    "pairmill": ("ours", read_ours), "webdataset": ("ours", read_webdataset),
-    "MosaicML Streaming": ("mosaic", read_mosaic), "litdata": ("litdata", read_litdata), "floor": ("ours", read_floor),
-}  # fmt: skip
+    "pairmill": ("ours", read_ours),
+    "webdataset": ("ours", read_webdataset),
+    "MosaicML Streaming": ("mosaic", read_mosaic),
+    "litdata": ("litdata", read_litdata),
+    "floor": ("ours", read_floor),
+}
 WRITERS = {"ours": write_ours, "mosaic": write_mosaic, "litdata": write_litdata}
 
 
@@ -214,8 +220,17 @@ def measure_start(folder: Path) -> tuple[float, float]:
     many = folder / "many"
     (many / "train").mkdir(parents=True, exist_ok=True)
     body = read_manifest(folder / "ours")
-    shards = [Shard(f"train/{i:05d}-of-{MANY_SHARDS:05d}.tar", "train", 10_000, 35_000_000,
-                    hashlib.sha256(b"%d" % i).hexdigest(), {"cc12m": 10_000}) for i in range(MANY_SHARDS)]
+    shards = [
+        Shard(
+            f"train/{i:05d}-of-{MANY_SHARDS:05d}.tar",
+            "train",
+            10_000,
+            35_000_000,
+            hashlib.sha256(b"%d" % i).hexdigest(),
+            {"cc12m": 10_000},
+        )
+        for i in range(MANY_SHARDS)
+    ]
     for shard in shards:
         (many / shard.path).touch()
     manifest = Manifest(tuple(shards), body.image_tokenizer, body.text_tokenizer, 1, settings={}, versions={})
@@ -238,14 +253,21 @@ def print_profile(folder: Path, pairs: int) -> None:
     profile.disable()
     found = pstats.Stats(profile)
     largest = sorted(found.stats.items(), key=lambda item: -item[1][2])[:8]
-    print(table(["pairmill, a later epoch", "share of the time"],
-                [(f"{Path(file).name}:{line} {name}", f"{own_s / found.total_tt:.0%}")
-                 for (file, line, name), (_, _, own_s, _, _) in largest]))
+    print(
+        table(
+            ["pairmill, a later epoch", "share of the time"],
+            [
+                (f"{Path(file).name}:{line} {name}", f"{own_s / found.total_tt:.0%}")
+                for (file, line, name), (_, _, own_s, _, _) in largest
+            ],
+        )
+    )
 
 
 def in_own_process(*arguments: object) -> dict:
-    done = subprocess.run([sys.executable, "-m", "benchmarks.stream", *map(str, arguments)], capture_output=True,
-                          text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.stream", *map(str, arguments)], capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise SystemExit(f"{' '.join(map(str, arguments))}: {done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
@@ -274,31 +296,58 @@ def report(folder: Path, pairs: int, repeat: int) -> None:
     for form in dict.fromkeys(READERS[name][0] for name in names):
         if not (folder / form).exists():
             WRITERS[form](folder / form, pairs)
-    runs = [{name: in_own_process("--measure", name, "--folder", folder, "--pairs", pairs) for name in names}
-            for _ in range(repeat)]
-    best = {name: {which: pairs / min(run[name][which] for run in runs) for which in ("first", "later")}
-            for name in names}
-    sizes = {form: sum(path.stat().st_size for path in (folder / form).rglob("*") if path.is_file()) / pairs
-             for form in WRITERS if (folder / form).exists()}
-    print(table(["reader", "pairs/s", "in later epochs", "pairmill is x times", "later", "bytes a pair"], [
-        (name, round(best[name]["first"]), round(best[name]["later"]),
-         round(best["pairmill"]["first"] / best[name]["first"], 2),
-         round(best["pairmill"]["later"] / best[name]["later"], 2), round(sizes[READERS[name][0]])) for name in names]))
+    runs = [
+        {name: in_own_process("--measure", name, "--folder", folder, "--pairs", pairs) for name in names}
+        for _ in range(repeat)
+    ]
+    best = {
+        name: {which: pairs / min(run[name][which] for run in runs) for which in ("first", "later")} for name in names
+    }
+    sizes = {
+        form: sum(path.stat().st_size for path in (folder / form).rglob("*") if path.is_file()) / pairs
+        for form in WRITERS
+        if (folder / form).exists()
+    }
+    print(
+        table(
+            ["reader", "pairs/s", "in later epochs", "pairmill is x times", "later", "bytes a pair"],
+            [
+                (
+                    name,
+                    round(best[name]["first"]),
+                    round(best[name]["later"]),
+                    round(best["pairmill"]["first"] / best[name]["first"], 2),
+                    round(best["pairmill"]["later"] / best[name]["later"], 2),
+                    round(sizes[READERS[name][0]]),
+                )
+                for name in names
+            ],
+        )
+    )
     if missing := [name for name in READERS if name not in names]:
         print(f"not installed: {', '.join(missing)}; the head of this script says how")
     opened_s, first_s = measure_start(folder)
-    print(f"to open a manifest of {MANY_SHARDS:,} shards: {opened_s:.2f} s; to the first batch of this dataset: "
-          f"{first_s:.2f} s")
-    print("memory: " + ", ".join(
-        f"{in_own_process('--memory', workers, '--folder', folder)['mb']:,.0f} MB with {workers} workers"
-        for workers in (0, 1, 2)) + " (the imports alone: "
-        f"{_imports_mb():,.0f} MB)")
+    print(
+        f"to open a manifest of {MANY_SHARDS:,} shards: {opened_s:.2f} s; to the first batch of this dataset: "
+        f"{first_s:.2f} s"
+    )
+    print(
+        "memory: "
+        + ", ".join(
+            f"{in_own_process('--memory', workers, '--folder', folder)['mb']:,.0f} MB with {workers} workers"
+            for workers in (0, 1, 2)
+        )
+        + " (the imports alone: "
+        f"{_imports_mb():,.0f} MB)"
+    )
     print_profile(folder, pairs)
 
 
 def _imports_mb() -> float:
-    code = ("import models.stream; print([int(line.split()[1]) / 1000 for line in open('/proc/self/smaps_rollup') "
-            "if line.startswith('Pss:')][0])")
+    code = (
+        "import models.stream; print([int(line.split()[1]) / 1000 for line in open('/proc/self/smaps_rollup') "
+        "if line.startswith('Pss:')][0])"
+    )
     return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
 
 

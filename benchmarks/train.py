@@ -58,20 +58,30 @@ class Measured(NamedTuple):
     peak: float = 0.0  # and those that the hardware could do
 
     def better(self, other: Measured) -> Measured:
-        return Measured(max(self.tokens_s, other.tokens_s), min(self.gigabytes, other.gigabytes),
-                        max(self.flops, other.flops), max(self.peak, other.peak))
+        return Measured(
+            max(self.tokens_s, other.tokens_s),
+            min(self.gigabytes, other.gigabytes),
+            max(self.flops, other.flops),
+            max(self.peak, other.peak),
+        )
 
 
 def make_batch(config: TransformerConfig, batch_size: int) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     text_BT = torch.full((batch_size, config.text_length), NO_TOKEN)
-    text_BT[:, :CAPTION_TOKENS] = torch.randint(1, config.text_vocabulary, (batch_size, CAPTION_TOKENS),
-                                                generator=generator)
+    text_BT[:, :CAPTION_TOKENS] = torch.randint(
+        1, config.text_vocabulary, (batch_size, CAPTION_TOKENS), generator=generator
+    )
     return text_BT, torch.randint(0, config.image_vocabulary, (batch_size, config.codes), generator=generator)
 
 
-def fastest_update_s(model: torch.nn.Module, optimiser: torch.optim.Optimizer, loss: Callable[[], torch.Tensor],
-                     precision: str, steps: int) -> float:
+def fastest_update_s(
+    model: torch.nn.Module,
+    optimiser: torch.optim.Optimizer,
+    loss: Callable[[], torch.Tensor],
+    precision: str,
+    steps: int,
+) -> float:
     times_s, device = [], default_device()
     for _ in range(steps + 1):  # the first one warms up
         started = time.perf_counter()
@@ -104,8 +114,9 @@ def measure_ours(setting: Setting, steps: int) -> Measured:
     if setting.compiled:
         model.compile()
     text_BT, codes_BN = (tensor.to(device) for tensor in make_batch(setting.config, setting.batch_size))
-    update_s = fastest_update_s(model, optimiser, lambda: model(text_BT, codes_BN).losses().total, setting.precision,
-                                steps)
+    update_s = fastest_update_s(
+        model, optimiser, lambda: model(text_BT, codes_BN).losses().total, setting.precision, steps
+    )
     taken = gigabytes()
     return Measured(setting.tokens / update_s, taken, flops / update_s, peak_flops(device, setting.precision))
 
@@ -115,9 +126,16 @@ def make_peer(config: TransformerConfig) -> torch.nn.Module:
     from dalle_pytorch import DALLE, DiscreteVAE
 
     vae = DiscreteVAE(image_size=8 * config.grid, num_layers=3, num_tokens=config.image_vocabulary, hidden_dim=8)
-    return DALLE(dim=config.width, vae=vae, num_text_tokens=config.text_vocabulary, text_seq_len=config.text_length,
-                 depth=config.layers, heads=config.heads, dim_head=config.width // config.heads,
-                 attn_types=[PEER_KINDS[kind] for kind in config.kinds])
+    return DALLE(
+        dim=config.width,
+        vae=vae,
+        num_text_tokens=config.text_vocabulary,
+        text_seq_len=config.text_length,
+        depth=config.layers,
+        heads=config.heads,
+        dim_head=config.width // config.heads,
+        attn_types=[PEER_KINDS[kind] for kind in config.kinds],
+    )
 
 
 def measure_peer(setting: Setting, steps: int) -> Measured:
@@ -126,8 +144,13 @@ def measure_peer(setting: Setting, steps: int) -> Measured:
     text_BT, codes_BN = make_batch(setting.config, setting.batch_size)
     text_BT = text_BT.clamp(min=0)  # its padding is 0
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    update_s = fastest_update_s(model, torch.optim.AdamW(parameters),
-                                lambda: model(text_BT, codes_BN, return_loss=True), setting.precision, steps)
+    update_s = fastest_update_s(
+        model,
+        torch.optim.AdamW(parameters),
+        lambda: model(text_BT, codes_BN, return_loss=True),
+        setting.precision,
+        steps,
+    )
     return Measured(setting.tokens / update_s, gigabytes())
 
 
@@ -164,8 +187,11 @@ def main() -> None:
                 except ImportError as error:
                     with_peer = False
                     missing = f"dalle-pytorch is not installed ({error}); beside it, run: pip install dalle-pytorch"
-            beside = [round(theirs.tokens_s), f"{theirs.gigabytes:.2f}", f"{ours.tokens_s / theirs.tokens_s:.1f} x"
-                      ] if theirs else ["", "", ""]
+            beside = (
+                [round(theirs.tokens_s), f"{theirs.gigabytes:.2f}", f"{ours.tokens_s / theirs.tokens_s:.1f} x"]
+                if theirs
+                else ["", "", ""]
+            )
             share, taken = f"{ours.flops / ours.peak:.0%}", f"{ours.gigabytes:.2f}"
             rows.append((name, precision, round(ours.tokens_s), share, taken, *beside))
             print(*rows[-1], flush=True)

@@ -80,15 +80,15 @@ def lines(kind: str, grid: int) -> Lines:
     return Lines(by_column, neighbours.clamp(min=0), ~window.transpose(1, 2).flatten(2))
 
 
-def attend(q_BHLD: torch.Tensor, k_BHLD: torch.Tensor, v_BHLD: torch.Tensor, kind: str, grid: int,
-           pattern: Lines | None = None) -> torch.Tensor:
+def attend(
+    q_BHLD: torch.Tensor, k_BHLD: torch.Tensor, v_BHLD: torch.Tensor, kind: str, grid: int, pattern: Lines | None = None
+) -> torch.Tensor:
     """Masked attention [B, H, L, D] of a whole sequence, one softmax over prefix and codes together. `pattern` is
     lines(kind, grid) on the device, for those who have it there."""
     if kind == "full":
         return F.scaled_dot_product_attention(q_BHLD, k_BHLD, v_BHLD, is_causal=True)
     prefix = q_BHLD.shape[2] - grid * grid
-    (q_text, q), (k_text, k), (v_text, v) = (
-        x.split([prefix, grid * grid], dim=2) for x in (q_BHLD, k_BHLD, v_BHLD))
+    (q_text, q), (k_text, k), (v_text, v) = (x.split([prefix, grid * grid], dim=2) for x in (q_BHLD, k_BHLD, v_BHLD))
     text_BHPD = F.scaled_dot_product_attention(q_text, k_text, v_text, is_causal=True)
     return torch.cat([text_BHPD, _attend_codes(q, k, v, k_text, v_text, pattern or lines(kind, grid))], dim=2)
 
@@ -133,8 +133,9 @@ def visible_codes(kind: str, grid: int, device: torch.device | str = "cpu") -> t
     return tuple(torch.nonzero(row)[:, 0].to(device) for row in code_mask(kind, grid))
 
 
-def attend_one(q_BHD: torch.Tensor, k_BHLD: torch.Tensor, v_BHLD: torch.Tensor, prefix: int,
-               codes: torch.Tensor) -> torch.Tensor:
+def attend_one(
+    q_BHD: torch.Tensor, k_BHLD: torch.Tensor, v_BHLD: torch.Tensor, prefix: int, codes: torch.Tensor
+) -> torch.Tensor:
     """Attention [B, H, D] of one code over the cached prefix and the cached `codes`, which alone are copied."""
     q_BH1D = (q_BHD * q_BHD.shape[-1] ** -0.5)[:, :, None]
     k_text, v_text = k_BHLD[:, :, :prefix], v_BHLD[:, :, :prefix]

@@ -35,8 +35,10 @@ class Average:
 
     def state_dict(self) -> dict:
         """Whole tensors on the processor, in each process."""
-        return {"count": self._count,
-                "parameters": {name: whole(value).cpu() for name, value in self._parameters.items()}}
+        return {
+            "count": self._count,
+            "parameters": {name: whole(value).cpu() for name, value in self._parameters.items()},
+        }
 
     @torch.no_grad()
     def load_state_dict(self, state: dict) -> None:

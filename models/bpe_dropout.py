@@ -43,8 +43,11 @@ class BPEDropout:
 
     def _merge(self, pieces: list[str], draw) -> list[str]:
         while len(pieces) > 1:
-            possible = [(self._ranks[pair], i) for i, pair in enumerate(itertools.pairwise(pieces))
-                        if pair in self._ranks and draw() >= self._probability]
+            possible = [
+                (self._ranks[pair], i)
+                for i, pair in enumerate(itertools.pairwise(pieces))
+                if pair in self._ranks and draw() >= self._probability
+            ]
             if not possible:
                 break
             _, i = min(possible)

@@ -1,9 +1,9 @@
 """What a run leaves in its folder, written whole or not at all, and the check that a resumed run is the same run.
 
-    checkpoint.pt              everything to go on, of the last validation; checkpoint-STEP.pt: the ones before
-    model.safetensors          what drawing needs of the weights, in 16 bits
-    averaged.safetensors       the same of their running average
-    config.json                sizes, settings and the tokenizers' fingerprints
+checkpoint.pt              everything to go on, of the last validation; checkpoint-STEP.pt: the ones before
+model.safetensors          what drawing needs of the weights, in 16 bits
+averaged.safetensors       the same of their running average
+config.json                sizes, settings and the tokenizers' fingerprints
 """
 
 from __future__ import annotations
@@ -82,16 +82,26 @@ class Checkpoint:
         if self.world.first:
             described = self._described() | {"step": step}
             buffer = io.BytesIO()
-            torch.save(described | {
-                "weights": weights, "optimiser": optimiser, "average": average,
-                "plateau": dataclasses.asdict(run.plateau), "stream": stream.state_dict(after),
-                "random": torch.get_rng_state()}, buffer)
+            torch.save(
+                described
+                | {
+                    "weights": weights,
+                    "optimiser": optimiser,
+                    "average": average,
+                    "plateau": dataclasses.asdict(run.plateau),
+                    "stream": stream.state_dict(after),
+                    "random": torch.get_rng_state(),
+                },
+                buffer,
+            )
             try:
                 write_whole(self.path, buffer.getvalue())
                 self._follow(weights, average["parameters"], described)
             except OSError as error:
-                raise UserError(f"cannot write a checkpoint into {self.output}: {error.strerror}; the previous one is "
-                                "whole: make room and go on with --resume") from None
+                raise UserError(
+                    f"cannot write a checkpoint into {self.output}: {error.strerror}; the previous one is "
+                    "whole: make room and go on with --resume"
+                ) from None
         self.world.wait()
 
     def _follow(self, weights: dict, averaged: dict, described: dict) -> None:
@@ -159,11 +169,17 @@ class Checkpoint:
         for name, what in (("image_tokenizer", "image tokenizer"), ("text_tokenizer", "text tokenizer")):
             theirs = state[name]["fingerprint"]
             if theirs != mine[name]["fingerprint"]:
-                raise UserError(f"--resume: {self.path} was trained on tokens of another {what} ({theirs[:12]}, the "
-                                f"dataset has {mine[name]['fingerprint'][:12]}); give the dataset it was trained on")
+                raise UserError(
+                    f"--resume: {self.path} was trained on tokens of another {what} ({theirs[:12]}, the "
+                    f"dataset has {mine[name]['fingerprint'][:12]}); give the dataset it was trained on"
+                )
         for name in ("model", "training"):
-            changes = [f"{key} {state[name].get(key)} -> {value}" for key, value in mine[name].items()
-                       if state[name].get(key) != value and key != "steps"]  # a run may be made longer
+            changes = [
+                f"{key} {state[name].get(key)} -> {value}"
+                for key, value in mine[name].items()
+                if state[name].get(key) != value and key != "steps"
+            ]  # a run may be made longer
             if changes:
-                raise UserError(f"--resume: {self.path} was made with other settings ({', '.join(changes)}); "
-                                "give the same ones")
+                raise UserError(
+                    f"--resume: {self.path} was made with other settings ({', '.join(changes)}); give the same ones"
+                )

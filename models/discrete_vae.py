@@ -35,8 +35,9 @@ class DiscreteVAEConfig:
 class ResBlock(nn.Module):
     def __init__(self, n: int):
         super().__init__()
-        self.net = nn.Sequential(nn.Conv2d(n, n, 3, padding=1), nn.ReLU(), nn.Conv2d(n, n, 3, padding=1), nn.ReLU(),
-                                 nn.Conv2d(n, n, 1))
+        self.net = nn.Sequential(
+            nn.Conv2d(n, n, 3, padding=1), nn.ReLU(), nn.Conv2d(n, n, 3, padding=1), nn.ReLU(), nn.Conv2d(n, n, 1)
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.net(x) + x
@@ -49,11 +50,15 @@ class DiscreteVAE(nn.Module):
         super().__init__()
         self.config = config
         n, blocks = config.hidden_dim, config.num_resnet_blocks
-        down = [nn.Sequential(nn.Conv2d(3 if i == 0 else n, n, 4, stride=2, padding=1), nn.ReLU())
-                for i in range(config.num_layers)]
+        down = [
+            nn.Sequential(nn.Conv2d(3 if i == 0 else n, n, 4, stride=2, padding=1), nn.ReLU())
+            for i in range(config.num_layers)
+        ]
         first = n if blocks else config.codebook_dim  # with residual blocks a 1x1 convolution comes before them
-        up = [nn.Sequential(nn.ConvTranspose2d(first if i == 0 else n, n, 4, stride=2, padding=1), nn.ReLU())
-              for i in range(config.num_layers)]
+        up = [
+            nn.Sequential(nn.ConvTranspose2d(first if i == 0 else n, n, 4, stride=2, padding=1), nn.ReLU())
+            for i in range(config.num_layers)
+        ]
         self.codebook = nn.Embedding(config.num_tokens, config.codebook_dim)
         self.encoder = nn.Sequential(*down, *(ResBlock(n) for _ in range(blocks)), nn.Conv2d(n, config.num_tokens, 1))
         widen = [nn.Conv2d(config.codebook_dim, n, 1)] if blocks else []

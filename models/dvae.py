@@ -88,8 +88,10 @@ class Block(nn.Module):
 
 
 def _group(n_in: int, n_out: int, config: DVAEConfig, kernels: tuple, last: tuple[str, nn.Module] | None):
-    blocks = [(f"block_{i + 1}", Block(n_in if i == 0 else n_out, n_out, config.layers, kernels))
-              for i in range(config.blocks_per_group)]
+    blocks = [
+        (f"block_{i + 1}", Block(n_in if i == 0 else n_out, n_out, config.layers, kernels))
+        for i in range(config.blocks_per_group)
+    ]
     return nn.Sequential(OrderedDict(blocks + ([last] if last else [])))
 
 
@@ -99,14 +101,18 @@ class Encoder(nn.Module):
     def __init__(self, config: DVAEConfig):
         super().__init__()
         n, kernels, pool = config.hidden, (3, 3, 3, 1), ("pool", nn.MaxPool2d(2))
-        self.blocks = nn.Sequential(OrderedDict([
-            ("input", Conv(3, n, 7)),
-            ("group_1", _group(n, n, config, kernels, pool)),
-            ("group_2", _group(n, 2 * n, config, kernels, pool)),
-            ("group_3", _group(2 * n, 4 * n, config, kernels, pool)),
-            ("group_4", _group(4 * n, 8 * n, config, kernels, None)),
-            ("output", nn.Sequential(OrderedDict(relu=nn.ReLU(), conv=Conv(8 * n, config.vocabulary, 1)))),
-        ]))
+        self.blocks = nn.Sequential(
+            OrderedDict(
+                [
+                    ("input", Conv(3, n, 7)),
+                    ("group_1", _group(n, n, config, kernels, pool)),
+                    ("group_2", _group(n, 2 * n, config, kernels, pool)),
+                    ("group_3", _group(2 * n, 4 * n, config, kernels, pool)),
+                    ("group_4", _group(4 * n, 8 * n, config, kernels, None)),
+                    ("output", nn.Sequential(OrderedDict(relu=nn.ReLU(), conv=Conv(8 * n, config.vocabulary, 1)))),
+                ]
+            )
+        )
 
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
         return self.blocks(x_BCHW)
@@ -118,14 +124,18 @@ class Decoder(nn.Module):
     def __init__(self, config: DVAEConfig):
         super().__init__()
         n, kernels, double = config.hidden, (1, 3, 3, 3), ("upsample", nn.Upsample(scale_factor=2, mode="nearest"))
-        self.blocks = nn.Sequential(OrderedDict([
-            ("input", Conv(config.vocabulary, config.decoder_input, 1)),
-            ("group_1", _group(config.decoder_input, 8 * n, config, kernels, double)),
-            ("group_2", _group(8 * n, 4 * n, config, kernels, double)),
-            ("group_3", _group(4 * n, 2 * n, config, kernels, double)),
-            ("group_4", _group(2 * n, n, config, kernels, None)),
-            ("output", nn.Sequential(OrderedDict(relu=nn.ReLU(), conv=Conv(n, 6, 1)))),
-        ]))
+        self.blocks = nn.Sequential(
+            OrderedDict(
+                [
+                    ("input", Conv(config.vocabulary, config.decoder_input, 1)),
+                    ("group_1", _group(config.decoder_input, 8 * n, config, kernels, double)),
+                    ("group_2", _group(8 * n, 4 * n, config, kernels, double)),
+                    ("group_3", _group(4 * n, 2 * n, config, kernels, double)),
+                    ("group_4", _group(2 * n, n, config, kernels, None)),
+                    ("output", nn.Sequential(OrderedDict(relu=nn.ReLU(), conv=Conv(n, 6, 1)))),
+                ]
+            )
+        )
 
     def forward(self, z_BVhw: torch.Tensor) -> torch.Tensor:
         return self.blocks(z_BVhw)

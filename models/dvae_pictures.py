@@ -81,8 +81,9 @@ def centre_view(member: Member) -> np.ndarray | None:
     return pixels.apply_crop(rgb_HWC, pixels.centre_crop(rgb_HWC.shape[1], rgb_HWC.shape[0], 256), 256)
 
 
-def batches(members: list[Member], config: TrainingConfig, first_step: int, rank: int = 0,
-            ranks: int = 1) -> Iterator[torch.Tensor]:
+def batches(
+    members: list[Member], config: TrainingConfig, first_step: int, rank: int = 0, ranks: int = 1
+) -> Iterator[torch.Tensor]:
     """One rank's part of the batches, [B / ranks, 3, window, window], for steps first_step, first_step + 1, ...;
     decoded in threads, a few steps ahead.
 

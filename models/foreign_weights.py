@@ -20,11 +20,17 @@ from safetensors.torch import load_file
 from torch import nn
 
 _TENSOR_BUILDERS = {
-    ("torch._utils", "_rebuild_tensor"), ("torch._utils", "_rebuild_tensor_v2"), ("torch._utils", "_rebuild_parameter"),
-    ("torch", "Size"), ("torch", "device"), ("collections", "OrderedDict"),
-    *(("torch", name) for name in ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8",
-                                   "uint8", "bool")),
-}  # fmt: skip
+    ("torch._utils", "_rebuild_tensor"),
+    ("torch._utils", "_rebuild_tensor_v2"),
+    ("torch._utils", "_rebuild_parameter"),
+    ("torch", "Size"),
+    ("torch", "device"),
+    ("collections", "OrderedDict"),
+    *(
+        ("torch", name)
+        for name in ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
+    ),
+}
 
 
 class Inert:
@@ -103,8 +109,11 @@ def _module_tensors(module: Inert, prefix: str):
                 if isinstance(value, torch.Tensor):
                     yield f"{prefix}{name}", value
         if depth < 50:  # a hostile file may hold a module that holds itself
-            stack.extend((child, f"{prefix}{name}.", depth + 1)
-                         for name, child in _mapping(module.state.get("_modules")).items() if isinstance(child, Inert))
+            stack.extend(
+                (child, f"{prefix}{name}.", depth + 1)
+                for name, child in _mapping(module.state.get("_modules")).items()
+                if isinstance(child, Inert)
+            )
 
 
 def _mapping(value: object) -> Mapping:

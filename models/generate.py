@@ -102,8 +102,9 @@ def draw_steps(model: Transformer, orders: Sequence[Order]) -> Iterator[torch.Te
     if guided:
         text_BT = torch.cat([text_BT, torch.full_like(text_BT, NO_TOKEN)])
     text_BT = F.pad(text_BT, (0, 0, 0, size - drawn), value=NO_TOKEN)
-    chances_BN = torch.stack([torch.rand(config.codes, generator=torch.Generator().manual_seed(order.seed))
-                              for order in orders]).to(device)
+    chances_BN = torch.stack(
+        [torch.rand(config.codes, generator=torch.Generator().manual_seed(order.seed)) for order in orders]
+    ).to(device)
     given_BN = torch.stack([_padded(order.given, config.codes, NO_TOKEN) for order in orders]).to(device)
     knobs = Knobs.of([order.sampling for order in orders], config.image_vocabulary, device)
     caches, logits_BV = model.start_drawing(text_BT.to(device), drawn)
@@ -143,8 +144,10 @@ class Knobs(NamedTuple):
 
     @classmethod
     def of(cls, samplings: Sequence[Sampling], vocabulary: int, device: torch.device | str = "cpu") -> Knobs:
-        temperature, top_p = (torch.tensor([[getattr(sampling, name)] for sampling in samplings], dtype=torch.float64)
-                              for name in ("temperature", "top_p"))
+        temperature, top_p = (
+            torch.tensor([[getattr(sampling, name)] for sampling in samplings], dtype=torch.float64)
+            for name in ("temperature", "top_p")
+        )
         top_k = torch.tensor([[min(sampling.top_k, vocabulary) or vocabulary] for sampling in samplings])
         guidance = torch.tensor([[sampling.guidance] for sampling in samplings], dtype=torch.float32)
         limited = any(sampling.top_k or sampling.top_p < 1 for sampling in samplings)
@@ -192,8 +195,10 @@ def load_model(directory: Path, averaged: bool = False) -> tuple[Transformer, st
     except FileNotFoundError as error:
         raise _missing(error) from None
     except RuntimeError:  # torch's words for it are a page
-        raise UserError(f"{directory} is not a checkpoint that can be read: its weights are not of the sizes in "
-                        "config.json; copy all of the folder again") from None
+        raise UserError(
+            f"{directory} is not a checkpoint that can be read: its weights are not of the sizes in "
+            "config.json; copy all of the folder again"
+        ) from None
     except (OSError, ValueError, KeyError, TypeError, ArithmeticError, SafetensorError) as error:
         raise _unreadable(directory, error) from None
     return model.eval(), hashlib.sha256(data).hexdigest()
@@ -227,11 +232,15 @@ def load_artist(directory: Path, image_tokenizer_spec: str | None = None, averag
     image, text = described["image_tokenizer"], described["text_tokenizer"]
     text_tokenizer = TextTokenizer.load(directory / "text_tokenizer.json")
     image_tokenizer = load_image_tokenizer(image_tokenizer_spec or image["spec"])
-    for what, given, trained in (("text tokenizer", text_tokenizer.info.fingerprint, text["fingerprint"]),
-                                 ("image tokenizer", image_tokenizer.info.fingerprint, image["fingerprint"])):
+    for what, given, trained in (
+        ("text tokenizer", text_tokenizer.info.fingerprint, text["fingerprint"]),
+        ("image tokenizer", image_tokenizer.info.fingerprint, image["fingerprint"]),
+    ):
         if given != trained:
-            raise UserError(f"{directory} was trained on another {what} ({trained[:12]}, not {given[:12]}); "
-                            "its codes mean nothing here: give the one it was trained with")
+            raise UserError(
+                f"{directory} was trained on another {what} ({trained[:12]}, not {given[:12]}); "
+                "its codes mean nothing here: give the one it was trained with"
+            )
     knows_blank = described["training"]["blank_captions"] > 0
     return Artist(model, text_tokenizer, image_tokenizer, fingerprint, knows_blank)
 
@@ -279,10 +288,16 @@ def orders(artist: Artist, task: Task) -> list[Order]:
 
 def picture_texts(artist: Artist, task: Task) -> dict[str, str]:
     """What a picture's file says of its making; with its `index` that is enough to draw it again."""
-    return {"prompt": task.prompt, "seed": str(task.seed), "sampling": json.dumps(task.sampling._asdict()),
-            "given_codes": str(len(task.given)), "model": artist.fingerprint,
-            "image_tokenizer": artist.image_tokenizer.info.fingerprint,
-            "text_tokenizer": artist.text_tokenizer.info.fingerprint, "software": "pairmill"}
+    return {
+        "prompt": task.prompt,
+        "seed": str(task.seed),
+        "sampling": json.dumps(task.sampling._asdict()),
+        "given_codes": str(len(task.given)),
+        "model": artist.fingerprint,
+        "image_tokenizer": artist.image_tokenizer.info.fingerprint,
+        "text_tokenizer": artist.text_tokenizer.info.fingerprint,
+        "software": "pairmill",
+    }
 
 
 def generate(artist: Artist, task: Task, output: Path, ranking: Ranking | None = None) -> None:
@@ -327,17 +342,31 @@ def first_rows(artist: Artist, path: Path, rows: int) -> list[int]:
 def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--temperature", type=float, default=1.0, help="lower is safer, higher bolder (default 1)")
     parser.add_argument("--top-k", type=int, default=0, metavar="K", help="draw among the K likeliest codes; 0: all")
-    parser.add_argument("--top-p", type=float, default=1.0, metavar="P",
-                        help="draw among the likeliest codes that have this share of the probability (default 1)")
-    parser.add_argument("--guidance", type=float, default=1.0, metavar="G",
-                        help="above 1: follow the caption more closely, at twice the time; for a model that was "
-                             "trained with --blank-captions (default 1)")
+    parser.add_argument(
+        "--top-p",
+        type=float,
+        default=1.0,
+        metavar="P",
+        help="draw among the likeliest codes that have this share of the probability (default 1)",
+    )
+    parser.add_argument(
+        "--guidance",
+        type=float,
+        default=1.0,
+        metavar="G",
+        help="above 1: follow the caption more closely, at twice the time; for a model that was "
+        "trained with --blank-captions (default 1)",
+    )
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     model = parser.add_argument_group("the model")
-    model.add_argument("--checkpoint", default="bundled", metavar="DIR",
-                       help="made by `pairmill train` (default: `bundled`, the small one in the package)")
+    model.add_argument(
+        "--checkpoint",
+        default="bundled",
+        metavar="DIR",
+        help="made by `pairmill train` (default: `bundled`, the small one in the package)",
+    )
     model.add_argument("--image-tokenizer", metavar="SPEC", help="where it is now (default: where it was in training)")
     model.add_argument("--averaged", action="store_true", help="draw with the averaged weights, for long trainings")
     model.add_argument("--device", default=default_device(), help="cpu, cuda, cuda:1, ... (here: %(default)s)")
@@ -353,8 +382,10 @@ def find_checkpoint(name: str) -> Path:
     if name != "bundled":
         return Path(name)
     if not BUNDLED.is_dir():
-        raise UserError("--checkpoint DIR is missing: give a folder made by `pairmill train` (`make demo` leaves a "
-                        "small one in demo/model); none is in this package")
+        raise UserError(
+            "--checkpoint DIR is missing: give a folder made by `pairmill train` (`make demo` leaves a "
+            "small one in demo/model); none is in this package"
+        )
     return BUNDLED
 
 
@@ -386,10 +417,12 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     if not 1 <= args.count <= MAX_COUNT:
         raise UserError(f"--count {args.count}: give 1 to {MAX_COUNT}")
-    if not (0 < args.temperature < math.inf and args.top_k >= 0 and 0 < args.top_p <= 1
-            and 0 <= args.guidance < math.inf):
-        raise UserError("--temperature is above 0, --top-k 0 or more, --top-p above 0 and at most 1, --guidance 0 or "
-                        "more")
+    if not (
+        0 < args.temperature < math.inf and args.top_k >= 0 and 0 < args.top_p <= 1 and 0 <= args.guidance < math.inf
+    ):
+        raise UserError(
+            "--temperature is above 0, --top-k 0 or more, --top-p above 0 and at most 1, --guidance 0 or more"
+        )
     if (args.rank is None) != (args.rank_model is None) or (args.rank is not None and not 1 <= args.rank <= args.count):
         raise UserError("--rank N, from 1 to --count, goes with --rank-model DIR, a folder with an open_clip model")
     if args.rows is not None and not args.complete:

@@ -159,8 +159,11 @@ def fingerprint_of(files: Sequence[Path]) -> str:
     digests = []
     for file in files:
         with open(file, "rb") as opened:
-            digests.append(hashlib.file_digest(opened, "sha256").hexdigest() if hasattr(hashlib, "file_digest")
-                           else hashlib.sha256(opened.read()).hexdigest())
+            digests.append(
+                hashlib.file_digest(opened, "sha256").hexdigest()
+                if hasattr(hashlib, "file_digest")
+                else hashlib.sha256(opened.read()).hexdigest()
+            )
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 

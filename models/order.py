@@ -30,8 +30,9 @@ class Block(NamedTuple):
 class Order:
     """Where each place of an epoch lies: (shard, entry of the shard)."""
 
-    def __init__(self, pairs: Sequence[int], seed: int, lanes: int = LANES, buffer: int = BUFFER,
-                 shuffled: bool = True):
+    def __init__(
+        self, pairs: Sequence[int], seed: int, lanes: int = LANES, buffer: int = BUFFER, shuffled: bool = True
+    ):
         """`pairs` of each shard. Not shuffled: in the order on disk, by one lane."""
         self._pairs = np.asarray(pairs, np.int64)
         self._seed, self._shuffled, self.buffer = seed, shuffled, buffer
@@ -45,8 +46,11 @@ class Order:
         lane, within = place % self.lanes, place // self.lanes
         number, offset = np.divmod(within, self.buffer)
         ids = (epoch * (int(number.max(initial=0)) + 1) + number) * self.lanes + lane  # one for each block
-        return [(Block(int(epoch[rows[0]]), int(lane[rows[0]]), int(number[rows[0]])), rows, offset[rows])
-                for each in np.unique(ids) for rows in [np.flatnonzero(ids == each)]]
+        return [
+            (Block(int(epoch[rows[0]]), int(lane[rows[0]]), int(number[rows[0]])), rows, offset[rows])
+            for each in np.unique(ids)
+            for rows in [np.flatnonzero(ids == each)]
+        ]
 
     def entries(self, block: Block) -> tuple[np.ndarray, np.ndarray]:
         """(shards, entries of them) of a block, in its shuffled order. Empty for one beyond the lane's end."""

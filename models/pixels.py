@@ -72,15 +72,18 @@ def seeded_integers(seed: str) -> Integers:
 # --- bytes to pixels -------------------------------------------------------------------------------------------------
 
 # Ending, Pillow's name, first bytes. No other format is tried: Pillow knows dozens, one of which starts Ghostscript.
-_FORMATS = tuple((ending, name, re.compile(start, re.DOTALL)) for ending, name, start in (
-    ("jpg", "JPEG", rb"\xff\xd8\xff"),
-    ("png", "PNG", rb"\x89PNG\r\n\x1a\n"),
-    ("webp", "WEBP", rb"RIFF....WEBP"),
-    ("gif", "GIF", rb"GIF8[79]a"),
-    ("tif", "TIFF", rb"II[*+]\0|MM\0[*+]"),
-    ("avif", "AVIF", rb"....ftyp(?:avif|avis|mif1|msf1)"),
-    ("bmp", "BMP", rb"BM"),
-))  # fmt: skip
+_FORMATS = tuple(
+    (ending, name, re.compile(start, re.DOTALL))
+    for ending, name, start in (
+        ("jpg", "JPEG", rb"\xff\xd8\xff"),
+        ("png", "PNG", rb"\x89PNG\r\n\x1a\n"),
+        ("webp", "WEBP", rb"RIFF....WEBP"),
+        ("gif", "GIF", rb"GIF8[79]a"),
+        ("tif", "TIFF", rb"II[*+]\0|MM\0[*+]"),
+        ("avif", "AVIF", rb"....ftyp(?:avif|avis|mif1|msf1)"),
+        ("bmp", "BMP", rb"BM"),
+    )
+)
 _STRIP_PIXELS = 1 << 20  # converted at once: whole copies of large pictures would take several times their size
 _ORIENTATION = 0x0112  # EXIF tag
 

@@ -109,8 +109,9 @@ class Quantised(nn.Module):
         return (latents_NL - self.centres_VL[codes_N]).square().sum(1).mean()
 
     @torch.no_grad()
-    def follow(self, latents_NL: torch.Tensor, codes_N: torch.Tensor, generator: torch.Generator | None,
-               world: World) -> None:
+    def follow(
+        self, latents_NL: torch.Tensor, codes_N: torch.Tensor, generator: torch.Generator | None, world: World
+    ) -> None:
         """Moves the codes towards the latents that chose them; with a generator, unused ones begin again at latents
         of the first process."""
         counts_V = torch.bincount(codes_N, minlength=len(self.counts_V)).float()

@@ -97,8 +97,10 @@ class ShardCache:
                 os.utime(path)  # the last one used is the last to go
                 return str(path)
             if size > self._max_bytes:
-                raise UserError(f"cache {self._folder}: a shard has {size:,} bytes, the cache may hold "
-                                f"{self._max_bytes:,}; give more")
+                raise UserError(
+                    f"cache {self._folder}: a shard has {size:,} bytes, the cache may hold "
+                    f"{self._max_bytes:,}; give more"
+                )
             temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
             try:
                 with self._locked(".room.lock"):

@@ -30,8 +30,12 @@ from models.server_guard import Guard, Metrics, answer_error, refuse
 from models.server_routes import Studio, routes
 
 WEB = Path(__file__).parent / "web"
-PAGE = {"/": ("index.html", "text/html"), "/page.css": ("page.css", "text/css"),
-        "/page.js": ("page.js", "text/javascript"), "/icon.svg": ("icon.svg", "image/svg+xml")}
+PAGE = {
+    "/": ("index.html", "text/html"),
+    "/page.css": ("page.css", "text/css"),
+    "/page.js": ("page.js", "text/javascript"),
+    "/icon.svg": ("icon.svg", "image/svg+xml"),
+}
 
 
 def make_app(artist: Artist, max_images: int = 10, max_waiting: int = 64) -> FastAPI:
@@ -45,8 +49,9 @@ def make_app(artist: Artist, max_images: int = 10, max_waiting: int = 64) -> Fas
         with queue:
             yield
 
-    app = FastAPI(title="pairmill", summary="Pictures from text", version="1", lifespan=lifespan,
-                  docs_url=None, redoc_url=None)  # those pages load scripts from elsewhere
+    app = FastAPI(
+        title="pairmill", summary="Pictures from text", version="1", lifespan=lifespan, docs_url=None, redoc_url=None
+    )  # those pages load scripts from elsewhere
     app.state.studio = Studio(queue, metrics, max_images)
     app.add_middleware(Guard, metrics=metrics)
     app.add_exception_handler(RequestValidationError, refuse)
@@ -73,8 +78,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=8000, metavar="P", help="0 takes any (default %(default)s)")
     parser.add_argument("--host", default="127.0.0.1", help="the address to answer at (default: this machine only)")
     parser.add_argument("--max-images", type=int, default=10, metavar="N", help="a request (default %(default)s)")
-    parser.add_argument("--max-waiting", type=int, default=64, metavar="N",
-                        help="pictures in the queue; above that the answer is 429 (default %(default)s)")
+    parser.add_argument(
+        "--max-waiting",
+        type=int,
+        default=64,
+        metavar="N",
+        help="pictures in the queue; above that the answer is 429 (default %(default)s)",
+    )
     add_model_arguments(parser)
     args = parser.parse_args(arguments)
     if not 0 <= args.port < 1 << 16:
@@ -99,8 +109,9 @@ def _listen(host: str, port: int) -> socket.socket:
         listening.bind(address)
         listening.listen()  # now: who reads the address and connects at once is not turned away
     except OSError as error:
-        raise UserError(f"cannot answer at {host} port {port}: {error.strerror}; choose another --port or --host"
-                        ) from None
+        raise UserError(
+            f"cannot answer at {host} port {port}: {error.strerror}; choose another --port or --host"
+        ) from None
     return listening
 
 

@@ -15,7 +15,7 @@ MAX_BODY = 64 * 1024  # bytes
 METHODS = ("GET", "HEAD", "POST", "DELETE", "OPTIONS")
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
-                               "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
@@ -25,11 +25,16 @@ HEADERS = {
 class Metrics:
     def __init__(self):
         self.registry = CollectorRegistry()
-        self.requests = Counter("pairmill_requests", "Requests answered", ["method", "path", "status"],
-                                registry=self.registry)
+        self.requests = Counter(
+            "pairmill_requests", "Requests answered", ["method", "path", "status"], registry=self.registry
+        )
         self.pictures = Counter("pairmill_pictures", "Pictures drawn", registry=self.registry)
-        self.group_s = Histogram("pairmill_group_seconds", "Time to draw a group of pictures", registry=self.registry,
-                                 buckets=(0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500))
+        self.group_s = Histogram(
+            "pairmill_group_seconds",
+            "Time to draw a group of pictures",
+            registry=self.registry,
+            buckets=(0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500),
+        )
         self.waiting = Gauge("pairmill_waiting_pictures", "Pictures in the queue", registry=self.registry)
 
     def drawn(self, pictures: int, seconds: float) -> None:
@@ -39,8 +44,10 @@ class Metrics:
 
 async def refuse(request: Request, error: RequestValidationError) -> JSONResponse:
     """422 without the input: what was sent may not be JSON that can be sent back."""
-    faults = [{"loc": [str(part) for part in fault["loc"]], "msg": fault["msg"], "type": fault["type"]}
-              for fault in error.errors()]
+    faults = [
+        {"loc": [str(part) for part in fault["loc"]], "msg": fault["msg"], "type": fault["type"]}
+        for fault in error.errors()
+    ]
     if request.url.path == "/generate":
         said = "; ".join(f"{'.'.join(fault['loc'][1:]) or 'body'}: {fault['msg']}" for fault in faults)
         return JSONResponse({"Error": f"Invalid request: {said}"}, 422)

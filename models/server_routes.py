@@ -39,18 +39,26 @@ class Studio(NamedTuple):
         try:
             return self.queue.submit(task)
         except QueueFull as error:
-            raise HTTPException(429, "Too Many Requests. Please try again later",
-                                {"Retry-After": str(error.retry_after_s)}) from None
+            raise HTTPException(
+                429, "Too Many Requests. Please try again later", {"Retry-After": str(error.retry_after_s)}
+            ) from None
         except UserError:
             raise HTTPException(422, "text holds nothing that the model can read") from None
 
     def answer(self, job: Job) -> JobAnswer:
         codes = self.queue.artist.model.config.codes
-        images = [ImageAnswer(progress=picture.codes / codes,
-                              url=f"/v1/images/{job.id}/{i}.png" if picture.png else None)
-                  for i, picture in enumerate(job.pictures)]
-        return JobAnswer(id=job.id, status=job.status, text=job.task.prompt, seed=job.task.seed,
-                         seconds=round(job.seconds, 2), images=images)
+        images = [
+            ImageAnswer(progress=picture.codes / codes, url=f"/v1/images/{job.id}/{i}.png" if picture.png else None)
+            for i, picture in enumerate(job.pictures)
+        ]
+        return JobAnswer(
+            id=job.id,
+            status=job.status,
+            text=job.task.prompt,
+            seed=job.task.seed,
+            seconds=round(job.seconds, 2),
+            images=images,
+        )
 
 
 routes = APIRouter()
@@ -132,22 +140,33 @@ async def events(job: Found, studio: InStudio) -> AsyncIterable[ServerSentEvent]
         job.watchers -= 1
 
 
-@routes.get("/v1/images/{job_id}/{number}.png", response_class=Response, responses={
-    200: {"content": {"image/png": {}}}, 404: {"description": "no such job, or not drawn yet"}})
+@routes.get(
+    "/v1/images/{job_id}/{number}.png",
+    response_class=Response,
+    responses={200: {"content": {"image/png": {}}}, 404: {"description": "no such job, or not drawn yet"}},
+)
 async def picture(job: Found, number: Annotated[int, InPath(ge=0, le=1 << 16)]) -> Response:
     """The PNG with prompt, seed and fingerprints in its text chunks."""
     if number >= len(job.pictures) or not job.pictures[number].png:
         raise HTTPException(404, "no such picture" if job.over else "not drawn yet")
-    return Response(job.pictures[number].png, media_type="image/png",
-                    headers={"Content-Disposition": f'inline; filename="{job.task.seed}-{number}.png"'})
+    return Response(
+        job.pictures[number].png,
+        media_type="image/png",
+        headers={"Content-Disposition": f'inline; filename="{job.task.seed}-{number}.png"'},
+    )
 
 
 @routes.get("/v1/model")
 async def model(studio: InStudio) -> ModelAnswer:
     artist = studio.queue.artist
-    return ModelAnswer(parameters=block_parameters(artist.model), fingerprint=artist.fingerprint, max_text=MAX_TEXT,
-                       image_size=artist.image_tokenizer.info.image_size, max_images=studio.max_images,
-                       guidance=artist.knows_blank)
+    return ModelAnswer(
+        parameters=block_parameters(artist.model),
+        fingerprint=artist.fingerprint,
+        max_text=MAX_TEXT,
+        image_size=artist.image_tokenizer.info.image_size,
+        max_images=studio.max_images,
+        guidance=artist.knows_blank,
+    )
 
 
 @routes.get("/healthz", response_class=PlainTextResponse)

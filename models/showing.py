@@ -26,8 +26,10 @@ class Show(NamedTuple):
         `pictures/STEP.png` and returns it, uint8 [H, W, 3]."""
         model, fingerprint = load_model(output)
         artist = Artist(model, self.text_tokenizer, self.image_tokenizer, fingerprint)
-        orders = [Order(artist.text_tokenizer.encode(prompt), picture_seed(0, index))
-                  for index, prompt in enumerate(self.prompts)]
+        orders = [
+            Order(artist.text_tokenizer.encode(prompt), picture_seed(0, index))
+            for index, prompt in enumerate(self.prompts)
+        ]
         pictures = [self.image_tokenizer.decode(codes_N) for codes_N in draw(model, orders).numpy()]
         grid_HWC = picture_grid(np.stack(pictures))
         (output / "pictures").mkdir(exist_ok=True)
@@ -47,6 +49,8 @@ def load_show(prompts: Path, manifest: Manifest, tokenizer_json: bytes) -> Show:
         raise UserError(f"--prompts {prompts} has {len(lines)} prompts: give 1 to {MOST_PROMPTS}, a line each")
     image_tokenizer = load_image_tokenizer(manifest.image_tokenizer.spec)
     if image_tokenizer.info.fingerprint != manifest.image_tokenizer.fingerprint:
-        raise UserError(f"--prompts: {manifest.image_tokenizer.spec} is not the image tokenizer that made the dataset; "
-                        "put that one back, or train without --prompts")
+        raise UserError(
+            f"--prompts: {manifest.image_tokenizer.spec} is not the image tokenizer that made the dataset; "
+            "put that one back, or train without --prompts"
+        )
     return Show(lines, TextTokenizer(tokenizer_json.decode()), image_tokenizer)

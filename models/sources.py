@@ -25,13 +25,17 @@ class SourceWeights:
                 raise UserError(f"weight {weight} of source {source}: give a number from 0")
         known = {source for shard in shards for source in shard.sources}
         if any(sum(shard.sources.values()) != shard.pairs for shard in shards):
-            raise UserError(f"{directory}: its manifest does not count the sources of each shard, so that they cannot "
-                            "be weighted; run `pairmill repack` on it")
+            raise UserError(
+                f"{directory}: its manifest does not count the sources of each shard, so that they cannot "
+                "be weighted; run `pairmill repack` on it"
+            )
         if unknown := [source for source in self.weights if source not in known]:
             raise UserError(f"{directory} has no source {unknown[0]!r}; it has {', '.join(sorted(known))}")
         self._seed = seed
-        self._counts = [{source: self._times(number, source, pairs) for source, pairs in sorted(shard.sources.items())}
-                        for number, shard in enumerate(shards)]
+        self._counts = [
+            {source: self._times(number, source, pairs) for source, pairs in sorted(shard.sources.items())}
+            for number, shard in enumerate(shards)
+        ]
         self.pairs = [sum(counts.values()) for counts in self._counts]
         if not sum(self.pairs):
             raise UserError(f"{directory}: with these weights no pair is left; give a source more")

@@ -61,10 +61,23 @@ class OpenBlock(NamedTuple):
 class Stream(IterableDataset):
     """Iterating yields batches; `state_dict()` then says what comes after the last one that was yielded."""
 
-    def __init__(self, directory: str | Path, split: str, batch_size: int, seed: int = 0,
-                 max_tokens: int | None = None, buffer: int = BUFFER, *, lanes: int = LANES, rank: int = 0,
-                 ranks: int = 1, weights: Mapping[str, float] | None = None, bpe_dropout: float = 0.0,
-                 cache: str | Path | None = None, cache_bytes: int = remote.DEFAULT_CACHE_BYTES):
+    def __init__(
+        self,
+        directory: str | Path,
+        split: str,
+        batch_size: int,
+        seed: int = 0,
+        max_tokens: int | None = None,
+        buffer: int = BUFFER,
+        *,
+        lanes: int = LANES,
+        rank: int = 0,
+        ranks: int = 1,
+        weights: Mapping[str, float] | None = None,
+        bpe_dropout: float = 0.0,
+        cache: str | Path | None = None,
+        cache_bytes: int = remote.DEFAULT_CACHE_BYTES,
+    ):
         """`batch_size` is that of all ranks together. Captions are cut to `max_tokens`, by default the length of the
         dataset's own. `weights`: how often an epoch has a pair of a source (default 1). A directory that is a URL needs
         a `cache`, a local folder. Reads the manifest only.
@@ -130,8 +143,14 @@ class Stream(IterableDataset):
         self._place = state["place"]
 
     def _identity(self) -> dict:
-        return {"split": self.split, "seed": self.seed, "lanes": self._order.lanes, "buffer": self._order.buffer,
-                "weights": self._weights.weights if self._weights else {}, "shards": _digest(self.shards)}
+        return {
+            "split": self.split,
+            "seed": self.seed,
+            "lanes": self._order.lanes,
+            "buffer": self._order.buffer,
+            "weights": self._weights.weights if self._weights else {},
+            "shards": _digest(self.shards),
+        }
 
     # --- what it reads from ------------------------------------------------------------------------------------------
 
@@ -149,8 +168,9 @@ class Stream(IterableDataset):
         there = {path for folder in folders if os.path.isdir(folder) for path in _files_in(folder)}
         for shard in self.shards:
             if os.path.join(self.directory, shard.path) not in there:
-                raise UserError(f"{os.path.join(self.directory, shard.path)} is missing, but the manifest names it; "
-                                f"{MEND}")
+                raise UserError(
+                    f"{os.path.join(self.directory, shard.path)} is missing, but the manifest names it; {MEND}"
+                )
         return None
 
     def _file(self, number: int) -> ShardFile:
@@ -195,7 +215,8 @@ class Stream(IterableDataset):
             files, file, offsets, sizes = self._open(block)[1:]
             reads = [each.read for each in files]
             for row, number, offset, size in zip(
-                    rows.tolist(), file[at].tolist(), offsets[at].tolist(), sizes[at].tolist(), strict=True):
+                rows.tolist(), file[at].tolist(), offsets[at].tolist(), sizes[at].tolist(), strict=True
+            ):
                 members[row] = reads[number](offset, size)
         try:
             keys = [member[:KEY].decode("ascii") for member in members]
@@ -207,8 +228,10 @@ class Stream(IterableDataset):
         epochs = places // self.pairs
         if self._dropout:
             seeds = (f"{self.seed}/{epoch}/{key}" for epoch, key in zip(epochs.tolist(), keys, strict=True))
-            tokens = [np.array(self._dropout.encode(body["caption"], seed), "<u2").tobytes()
-                      for body, seed in zip(bodies, seeds, strict=True)]
+            tokens = [
+                np.array(self._dropout.encode(body["caption"], seed), "<u2").tobytes()
+                for body, seed in zip(bodies, seeds, strict=True)
+            ]
         return Batch(keys, self._text(keys, tokens), self._codes(keys, codes, epochs % self.manifest.draws), end)
 
     def _text(self, keys: list[str], tokens: list[bytes]) -> torch.Tensor:
@@ -232,8 +255,10 @@ class Stream(IterableDataset):
         size = 2 * images.grid**2  # bytes of a draw
         for key, each in zip(keys, codes, strict=True):
             if len(each) != of * size:
-                raise UserError(f"{self.directory}: pair {key} has {len(each) // 2} codes, not {of} x "
-                                f"{images.grid**2}; build the dataset again")
+                raise UserError(
+                    f"{self.directory}: pair {key} has {len(each) // 2} codes, not {of} x "
+                    f"{images.grid**2}; build the dataset again"
+                )
         if of > 1:
             codes = [each[draw * size : (draw + 1) * size] for each, draw in zip(codes, draws.tolist(), strict=True)]
         ids_BN = np.frombuffer(b"".join(codes), "<u2").reshape(len(codes), images.grid**2)
@@ -244,13 +269,19 @@ class Stream(IterableDataset):
         if ids.size and ids.max() >= vocabulary:
             worst = int(ids.argmax())
             key = keys[worst // ids.shape[1] if rows is None else int(rows[worst])]
-            raise UserError(f"{self.directory}: pair {key} has {name} {ids.max()}, but the vocabulary has "
-                            f"{vocabulary}; build the dataset again")
+            raise UserError(
+                f"{self.directory}: pair {key} has {name} {ids.max()}, but the vocabulary has "
+                f"{vocabulary}; build the dataset again"
+            )
 
     def _damaged(self, places: np.ndarray, members: list[bytes]) -> UserError:
         """The pair that cannot be read, by shard and key."""
-        where = {row: files[number].path for block, rows, at in self._order.blocks(places)
-                 for files, file in [self._open(block)[1:3]] for row, number in zip(rows, file[at], strict=True)}
+        where = {
+            row: files[number].path
+            for block, rows, at in self._order.blocks(places)
+            for files, file in [self._open(block)[1:3]]
+            for row, number in zip(rows, file[at], strict=True)
+        }
         for row, member in enumerate(members):
             try:
                 unpack_sample(member[:KEY].decode("ascii", "replace"), member[HEADER:])

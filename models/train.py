@@ -93,20 +93,32 @@ def default_precision() -> str:
 # --- the run ---------------------------------------------------------------------------------------------------------
 
 
-def train(dataset: Path, size: str, config: TrainingConfig, output: Path, resume: bool = False,
-          running: Running = AS_USUAL) -> None:
+def train(
+    dataset: Path, size: str, config: TrainingConfig, output: Path, resume: bool = False, running: Running = AS_USUAL
+) -> None:
     """Runs to `config.steps`, writing into `output`. Raises UserError for unusable input."""
     with joined() as world:
         _train(dataset, size, config, output, resume, running, world)
 
 
-def _train(dataset: Path, size: str, config: TrainingConfig, output: Path, resume: bool, running: Running,
-           world: World) -> None:
+def _train(
+    dataset: Path, size: str, config: TrainingConfig, output: Path, resume: bool, running: Running, world: World
+) -> None:
     if config.batch_size % (world.size * running.accumulate):
-        raise UserError(f"--batch-size {config.batch_size}: give a multiple of {world.size * running.accumulate}, the "
-                        "number of processes times --accumulate")
-    stream = Stream(dataset, "train", config.batch_size, config.seed, config.text_length, rank=world.rank,
-                    ranks=world.size, bpe_dropout=config.bpe_dropout)
+        raise UserError(
+            f"--batch-size {config.batch_size}: give a multiple of {world.size * running.accumulate}, the "
+            "number of processes times --accumulate"
+        )
+    stream = Stream(
+        dataset,
+        "train",
+        config.batch_size,
+        config.seed,
+        config.text_length,
+        rank=world.rank,
+        ranks=world.size,
+        bpe_dropout=config.bpe_dropout,
+    )
     manifest = stream.manifest
     model_config = model_config_for(manifest, size, config.rotary, config.text_length)
     tokenizer_json = _read_text_tokenizer(dataset, manifest)
@@ -139,8 +151,9 @@ def _train(dataset: Path, size: str, config: TrainingConfig, output: Path, resum
         return
 
     peak = world.size * peak_flops(world.device, config.precision)
-    progress = Progress(first_step, config.steps, config.batch_size, model_config.text_length + model_config.codes,
-                        flops, peak)
+    progress = Progress(
+        first_step, config.steps, config.batch_size, model_config.text_length + model_config.codes, flops, peak
+    )
     batches = iter(stream.loader(running.workers))
     for step in range(first_step, config.steps):
         rate = config.learning_rate_at(step, run.plateau.halvings)
@@ -148,8 +161,10 @@ def _train(dataset: Path, size: str, config: TrainingConfig, output: Path, resum
         values, gradient_norm = update(run, hide_captions(batch, config, step), rate, config, running, world)
         done = step + 1
         if not math.isfinite(values["total"]):
-            raise UserError(f"the loss is {values['total']} at step {done}: start again with a --learning-rate below "
-                            f"{config.learning_rate:g}")
+            raise UserError(
+                f"the loss is {values['total']} at step {done}: start again with a --learning-rate below "
+                f"{config.learning_rate:g}"
+            )
         run.average.update(done)
         if log:
             log.step(done, values, rate, gradient_norm)
@@ -167,8 +182,9 @@ def _train(dataset: Path, size: str, config: TrainingConfig, output: Path, resum
         print(f"train: wrote {output / 'model.safetensors'}", flush=True)
 
 
-def update(run: Run, batch: Batch, rate: float, config: TrainingConfig, running: Running,
-           world: World) -> tuple[dict[str, float], float]:
+def update(
+    run: Run, batch: Batch, rate: float, config: TrainingConfig, running: Running, world: World
+) -> tuple[dict[str, float], float]:
     """One step of the optimiser: the losses over all processes, and the gradient's norm before clipping."""
     text_tokens = int(world.sum((batch.text_BT != NO_TOKEN).sum().to(world.device)))
     codes = config.batch_size * batch.codes_BN.shape[1]
@@ -198,11 +214,18 @@ def hide_captions(batch: Batch, config: TrainingConfig, step: int) -> Batch:
     return batch._replace(text_BT=batch.text_BT.masked_fill(hidden_B[:, None], NO_TOKEN))
 
 
-def model_config_for(manifest: Manifest, size: str, rotary: bool = False,
-                     text_length: int | None = None) -> TransformerConfig:
+def model_config_for(
+    manifest: Manifest, size: str, rotary: bool = False, text_length: int | None = None
+) -> TransformerConfig:
     text, image = manifest.text_tokenizer, manifest.image_tokenizer
-    return TransformerConfig.named(size, text.vocabulary, image.vocabulary,
-                                   text_length=text_length or text.max_tokens, grid=image.grid, rotary=rotary)
+    return TransformerConfig.named(
+        size,
+        text.vocabulary,
+        image.vocabulary,
+        text_length=text_length or text.max_tokens,
+        grid=image.grid,
+        rotary=rotary,
+    )
 
 
 def make_optimiser(model: Transformer, learning_rate: float) -> torch.optim.AdamW:
@@ -225,14 +248,26 @@ def _validate(run: Run, validation: Validation, step: int, config: TrainingConfi
     return losses
 
 
-def _introduce(stream: Stream, validation: Validation, model: TransformerConfig, parameters: int,
-               config: TrainingConfig, world: World) -> None:
+def _introduce(
+    stream: Stream,
+    validation: Validation,
+    model: TransformerConfig,
+    parameters: int,
+    config: TrainingConfig,
+    world: World,
+) -> None:
     guess = (math.log(model.text_vocabulary), math.log(model.image_vocabulary))
     shared = f", {world.size} processes" if world.size > 1 else ""
-    print(f"train: {stream.pairs:,} pairs, {validation.pairs:,} for validation; {parameters:,} parameters; "
-          f"{config.precision}, {world.device.type}, {torch.get_num_threads()} threads{shared}", flush=True)
-    print(f"uniform guess: loss {TEXT_WEIGHT * guess[0] + IMAGE_WEIGHT * guess[1]:.4f}  "
-          f"text {guess[0]:.4f}  image {guess[1]:.4f}", flush=True)
+    print(
+        f"train: {stream.pairs:,} pairs, {validation.pairs:,} for validation; {parameters:,} parameters; "
+        f"{config.precision}, {world.device.type}, {torch.get_num_threads()} threads{shared}",
+        flush=True,
+    )
+    print(
+        f"uniform guess: loss {TEXT_WEIGHT * guess[0] + IMAGE_WEIGHT * guess[1]:.4f}  "
+        f"text {guess[0]:.4f}  image {guess[1]:.4f}",
+        flush=True,
+    )
 
 
 def _read_text_tokenizer(dataset: Path, manifest: Manifest) -> bytes:
@@ -259,25 +294,55 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--resume", action="store_true", help="continue from DIR/checkpoint.pt if it is there")
     weights = parser.add_argument_group("what decides the weights")
     weights.add_argument("--learning-rate", type=float, help="at the peak (default: by width, from 1e-3 to 4.5e-4)")
-    weights.add_argument("--schedule", choices=SCHEDULES, default="plateau",
-                         help="after the warm-up: halved when validation stalls, or a cosine (default %(default)s)")
-    weights.add_argument("--precision", choices=("float32", "bfloat16"), default=default_precision(),
-                         help="of the products (here: %(default)s)")
-    weights.add_argument("--blank-captions", type=float, default=0.0, metavar="SHARE",
-                         help="of pairs that are trained without caption, for `generate --guidance` (default 0)")
+    weights.add_argument(
+        "--schedule",
+        choices=SCHEDULES,
+        default="plateau",
+        help="after the warm-up: halved when validation stalls, or a cosine (default %(default)s)",
+    )
+    weights.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16"),
+        default=default_precision(),
+        help="of the products (here: %(default)s)",
+    )
+    weights.add_argument(
+        "--blank-captions",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="of pairs that are trained without caption, for `generate --guidance` (default 0)",
+    )
     weights.add_argument("--bpe-dropout", type=float, default=0.0, metavar="P", help="(default 0; the paper: 0.1)")
-    weights.add_argument("--text-length", type=int, metavar="T",
-                         help="tokens of a caption, cut there; short ones train faster (default: the dataset's, 256)")
+    weights.add_argument(
+        "--text-length",
+        type=int,
+        metavar="T",
+        help="tokens of a caption, cut there; short ones train faster (default: the dataset's, 256)",
+    )
     weights.add_argument("--rotary", action="store_true", help="rotary positions beside the learned ones")
     weights.add_argument("--seed", type=int, default=0)
     how = parser.add_argument_group("how it runs")
-    how.add_argument("--validate-every", type=int, metavar="N",
-                     help="updates between validations and checkpoints (default: a tenth of the run, at most 1000)")
+    how.add_argument(
+        "--validate-every",
+        type=int,
+        metavar="N",
+        help="updates between validations and checkpoints (default: a tenth of the run, at most 1000)",
+    )
     how.add_argument("--keep", type=int, default=2, metavar="N", help="checkpoints (default %(default)s)")
-    how.add_argument("--accumulate", type=int, default=1, metavar="N",
-                     help="compute an update in N parts, for less memory (default 1)")
-    how.add_argument("--sharding", choices=SHARDINGS, default="ddp",
-                     help="under torchrun: the whole model in each process, or shared out (default %(default)s)")
+    how.add_argument(
+        "--accumulate",
+        type=int,
+        default=1,
+        metavar="N",
+        help="compute an update in N parts, for less memory (default 1)",
+    )
+    how.add_argument(
+        "--sharding",
+        choices=SHARDINGS,
+        default="ddp",
+        help="under torchrun: the whole model in each process, or shared out (default %(default)s)",
+    )
     how.add_argument("--recompute", action="store_true", help="keep no activations: less memory, a third more work")
     how.add_argument("--compile", action="store_true", help="torch.compile: some minutes first, then faster on a GPU")
     how.add_argument("--workers", type=int, default=0, metavar="N", help="processes that read (default: none)")
@@ -290,8 +355,9 @@ def main(arguments: list[str] | None = None) -> int:
     rate = default_learning_rate(SIZES[args.size][2]) if args.learning_rate is None else args.learning_rate
     counts = args.steps, args.batch_size, args.threads, validate_every, args.keep, args.accumulate
     if min(counts) < 1 or args.workers < 0:
-        raise UserError("--steps, --batch-size, --threads, --validate-every, --keep and --accumulate start at 1, "
-                        "--workers at 0")
+        raise UserError(
+            "--steps, --batch-size, --threads, --validate-every, --keep and --accumulate start at 1, --workers at 0"
+        )
     if args.text_length is not None and args.text_length < 1:
         raise UserError("--text-length starts at 1")
     if not 0 < rate < math.inf or not 0 <= args.seed < 1 << 63:
@@ -299,10 +365,30 @@ def main(arguments: list[str] | None = None) -> int:
     if not (0 <= args.blank_captions < 1 and 0 <= args.bpe_dropout < 1):
         raise UserError("--blank-captions and --bpe-dropout are shares: from 0 to below 1")
     torch.set_num_threads(args.threads)
-    config = TrainingConfig(args.steps, args.batch_size, rate, args.seed, args.precision, args.schedule,
-                            args.blank_captions, args.rotary, args.bpe_dropout, args.text_length)
-    running = Running(validate_every, args.keep, args.accumulate, args.sharding, args.recompute, args.compile,
-                      args.workers, args.prompts, args.tensorboard, args.wandb)
+    config = TrainingConfig(
+        args.steps,
+        args.batch_size,
+        rate,
+        args.seed,
+        args.precision,
+        args.schedule,
+        args.blank_captions,
+        args.rotary,
+        args.bpe_dropout,
+        args.text_length,
+    )
+    running = Running(
+        validate_every,
+        args.keep,
+        args.accumulate,
+        args.sharding,
+        args.recompute,
+        args.compile,
+        args.workers,
+        args.prompts,
+        args.tensorboard,
+        args.wandb,
+    )
     try:
         train(args.dataset, args.size, config, args.output, args.resume, running)
     except OSError as error:

@@ -118,8 +118,10 @@ def measure(model: DVAE, x_BCHW: torch.Tensor) -> dict[str, float]:
         maps = model.decoder.from_codes(hard).float()
         picture = pixels.phi_inverse(torch.sigmoid(maps[:, :3]))
         errors.append((picture - x).square().mean(dim=(1, 2, 3)))
-        bounds.append(logit_laplace_nll(pixels.phi(x), maps).mean(dim=(1, 2, 3))
-                      + kl_to_uniform(logits).sum(dim=(1, 2)) / x[0].numel())
+        bounds.append(
+            logit_laplace_nll(pixels.phi(x), maps).mean(dim=(1, 2, 3))
+            + kl_to_uniform(logits).sum(dim=(1, 2)) / x[0].numel()
+        )
         codes.append(hard.flatten())
     frequency = torch.bincount(torch.cat(codes), minlength=model.config.vocabulary).float()
     frequency /= frequency.sum()
@@ -146,8 +148,15 @@ def picture_grid(model: DVAE, x_BCHW: torch.Tensor) -> bytes:
 # --- the run ---------------------------------------------------------------------------------------------------------
 
 
-def train(images: str, model: DVAE, config: TrainingConfig, output: Path, resume: bool,
-          report_every: int = 200, world: World | None = None) -> None:
+def train(
+    images: str,
+    model: DVAE,
+    config: TrainingConfig,
+    output: Path,
+    resume: bool,
+    report_every: int = 200,
+    world: World | None = None,
+) -> None:
     """Runs to `config.steps`, writing into `output`. Raises UserError for unusable input."""
     output.mkdir(parents=True, exist_ok=True)
     world = world or World()
@@ -202,10 +211,14 @@ def train(images: str, model: DVAE, config: TrainingConfig, output: Path, resume
             if val_BCHW is not None and dvae is not None:
                 entry |= measure(dvae, val_BCHW)
             seconds = (time.monotonic() - started) / (done - first_step)
-            print(f"step {done:,}/{config.steps:,}",
-                  *(f"{name} {value:.4g}" for name, value in entry.items() if name != "step"),
-                  f"{config.batch_size / seconds:.1f} pictures/s",
-                  f"{(config.steps - done) * seconds / 60:.0f} min left", sep="  ", flush=True)
+            print(
+                f"step {done:,}/{config.steps:,}",
+                *(f"{name} {value:.4g}" for name, value in entry.items() if name != "step"),
+                f"{config.batch_size / seconds:.1f} pictures/s",
+                f"{(config.steps - done) * seconds / 60:.0f} min left",
+                sep="  ",
+                flush=True,
+            )
             with open(output / "log.jsonl", "a", encoding="utf-8") as log:
                 log.write(json.dumps(entry) + "\n")
             _save(output, state, config, done)
@@ -228,8 +241,9 @@ class State:
     @classmethod
     def begin(cls, model: DVAE, config: TrainingConfig) -> State:
         learner = Quantised(model) if config.method == "quantised" else model
-        optimiser = torch.optim.AdamW(learner.parameters(), lr=config.learning_rate, betas=(0.9, 0.999), eps=1e-8,
-                                      weight_decay=1e-4)
+        optimiser = torch.optim.AdamW(
+            learner.parameters(), lr=config.learning_rate, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-4
+        )
         return cls(learner, copy.deepcopy(learner).eval().requires_grad_(False), optimiser)
 
     def dvae(self) -> DVAE | None:
@@ -266,8 +280,11 @@ def first_of(found: Iterator[torch.Tensor]) -> list[torch.Tensor]:
 
 
 def _save(output: Path, state: State, config: TrainingConfig, step: int) -> None:
-    saved = state.state_dict() | {"step": step, "model_config": dataclasses.asdict(state.learner.config),
-                                  "config": dataclasses.asdict(config)}
+    saved = state.state_dict() | {
+        "step": step,
+        "model_config": dataclasses.asdict(state.learner.config),
+        "config": dataclasses.asdict(config),
+    }
     buffer = io.BytesIO()
     torch.save(saved, buffer)
     write_whole(output / "checkpoint.pt", buffer.getvalue())
@@ -294,24 +311,36 @@ def _restore(output: Path, state: State, config: TrainingConfig, resume: bool) -
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="pairmill train-dvae", description=__doc__.split("\n")[0],
-                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="pairmill train-dvae",
+        description=__doc__.split("\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
     parser.add_argument("--images", required=True, metavar="PATTERN", help="tar files with pictures (glob)")
     parser.add_argument("--steps", required=True, type=int, metavar="N", help="updates to make (the paper: 3,000,000)")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR")
     parser.add_argument("--resume", action="store_true", help="continue from DIR/checkpoint.pt if it is there")
     parser.add_argument("--batch-size", type=int, default=TrainingConfig.batch_size, help="pictures a step")
-    parser.add_argument("--window", type=int, default=TrainingConfig.window,
-                        help="px of each 256-px view to train on, a multiple of 8")
+    parser.add_argument(
+        "--window", type=int, default=TrainingConfig.window, help="px of each 256-px view to train on, a multiple of 8"
+    )
     parser.add_argument("--hidden", type=int, default=32, help="width of the first group; the paper has 256")
     parser.add_argument("--vocabulary", type=int, default=1024, help="codes; the paper has 8192")
     parser.add_argument("--learning-rate", type=float, default=TrainingConfig.learning_rate)
     parser.add_argument("--kl-weight", type=float, default=TrainingConfig.kl_weight)
-    parser.add_argument("--start-from", type=Path, metavar="FILE",
-                        help="go on from a trained dVAE, whose width and vocabulary hold; its temperature stays low")
-    parser.add_argument("--method", choices=METHODS, default=METHODS[0],
-                        help="relaxed: the paper's, for long runs; quantised: by vector quantisation, far better after "
-                             "some thousand updates (with a learning rate of 3e-3)")
+    parser.add_argument(
+        "--start-from",
+        type=Path,
+        metavar="FILE",
+        help="go on from a trained dVAE, whose width and vocabulary hold; its temperature stays low",
+    )
+    parser.add_argument(
+        "--method",
+        choices=METHODS,
+        default=METHODS[0],
+        help="relaxed: the paper's, for long runs; quantised: by vector quantisation, far better after "
+        "some thousand updates (with a learning rate of 3e-3)",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="processor threads")
     args = parser.parse_args(arguments)
@@ -322,8 +351,16 @@ def main(arguments: list[str] | None = None) -> int:
     if args.method == "quantised" and args.start_from:
         raise UserError("--start-from: quantised training begins from nothing; leave it out, or use --method relaxed")
     torch.set_num_threads(args.threads)
-    config = TrainingConfig(args.steps, args.batch_size, args.window, args.learning_rate, args.kl_weight,
-                            seed=args.seed, warm=args.start_from is not None, method=args.method)
+    config = TrainingConfig(
+        args.steps,
+        args.batch_size,
+        args.window,
+        args.learning_rate,
+        args.kl_weight,
+        seed=args.seed,
+        warm=args.start_from is not None,
+        method=args.method,
+    )
     with joined() as world:
         train(args.images, first_weights(args), config, args.output, args.resume, world=world)
     return 0

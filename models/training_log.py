@@ -37,11 +37,17 @@ class Log:
         if not losses:
             return
         self._append({"step": step, "validation": losses, "by_source": by_source})
-        print(f"step {step:,}  validation loss {losses['total']:.4f}  text {losses['text']:.4f}  "
-              f"image {losses['image']:.4f}", flush=True)
+        print(
+            f"step {step:,}  validation loss {losses['total']:.4f}  text {losses['text']:.4f}  "
+            f"image {losses['image']:.4f}",
+            flush=True,
+        )
         for source, values in by_source.items():
-            print(f"  {source:<15} {values['total']:.4f}  text {values['text']:.4f}  image {values['image']:.4f}  "
-                  f"({values['pairs']} pairs)", flush=True)
+            print(
+                f"  {source:<15} {values['total']:.4f}  text {values['text']:.4f}  image {values['image']:.4f}  "
+                f"({values['pairs']} pairs)",
+                flush=True,
+            )
         for name, values in {"validation": losses, **{f"validation/{s}": v for s, v in by_source.items()}}.items():
             self._scalars(step, name, values)
 
@@ -104,7 +110,10 @@ class Progress:
             return
         pairs_s = (step - self._last_step) * self._pairs / (now - self._last_time)
         left_s = (self._steps - step) * (now - self._started) / (step - self._first)
-        print(f"step {step:,}/{self._steps:,}  loss {losses['total']:.4f}  text {losses['text']:.4f}  "
-              f"image {losses['image']:.4f}  {pairs_s * self._tokens:,.0f} tokens/s  "
-              f"{pairs_s * self._flops_of_peak:.0%} of peak  {left_s / 60:.1f} min left", flush=True)
+        print(
+            f"step {step:,}/{self._steps:,}  loss {losses['total']:.4f}  text {losses['text']:.4f}  "
+            f"image {losses['image']:.4f}  {pairs_s * self._tokens:,.0f} tokens/s  "
+            f"{pairs_s * self._flops_of_peak:.0%} of peak  {left_s / 60:.1f} min left",
+            flush=True,
+        )
         self._last_time, self._last_step = now, step

@@ -262,8 +262,12 @@ class Transformer(nn.Module):
         rows have caches, the first ones; the others are there for the size of the products."""
         x_BLM, config = self._embed_text(text_BT), self.config
         shape = drawn or len(text_BT), config.heads, config.prefix + config.codes, config.width // config.heads
-        caches = [LayerCache(x_BLM.new_zeros(shape), x_BLM.new_zeros(shape),
-                             visible_codes(block.kind, config.grid, x_BLM.device)) for block in self.blocks]
+        caches = [
+            LayerCache(
+                x_BLM.new_zeros(shape), x_BLM.new_zeros(shape), visible_codes(block.kind, config.grid, x_BLM.device)
+            )
+            for block in self.blocks
+        ]
         turns = self._turns(slice(config.prefix))
         for block, cache in zip(self.blocks, caches, strict=True):
             x_BLM = block(x_BLM, turns, cache)
@@ -292,8 +296,11 @@ def block_parameters(model: Transformer) -> int:
 
 def drawing_weights(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Of a state_dict() what drawing looks at, in 16 bits: all but the head that predicts text."""
-    return {name: weight.to(torch.float16).contiguous() for name, weight in weights.items()
-            if not name.startswith("text_head.")}
+    return {
+        name: weight.to(torch.float16).contiguous()
+        for name, weight in weights.items()
+        if not name.startswith("text_head.")
+    }
 
 
 def training_flops(model: Transformer) -> float:

@@ -243,10 +243,18 @@ def from_taming(described: Mapping) -> VQGANConfig:
     widths = tuple(width * int(ratio) for ratio in network["ch_mult"])
     attention = tuple(size // 2**level in network["attn_resolutions"] for level in range(len(widths)))
     return VQGANConfig(
-        vocabulary=int(params["n_embed"]), code_width=int(params["embed_dim"]), latent=int(network["z_channels"]),
-        input_width=width, widths=widths, blocks=int(network["num_res_blocks"]), encoder_attention=attention,
-        decoder_attention=attention, double_latent=bool(network.get("double_z", True)), gumbel=name == "GumbelVQ",
-        image_size=size)
+        vocabulary=int(params["n_embed"]),
+        code_width=int(params["embed_dim"]),
+        latent=int(network["z_channels"]),
+        input_width=width,
+        widths=widths,
+        blocks=int(network["num_res_blocks"]),
+        encoder_attention=attention,
+        decoder_attention=attention,
+        double_latent=bool(network.get("double_z", True)),
+        gumbel=name == "GumbelVQ",
+        image_size=size,
+    )
 
 
 def from_diffusers(described: Mapping) -> VQGANConfig:
@@ -257,38 +265,50 @@ def from_diffusers(described: Mapping) -> VQGANConfig:
         raise ValueError("only VQModels with norm_type group and act_fn silu are supported")
     if (described["in_channels"], described["out_channels"]) != (3, 3):
         raise ValueError("only RGB networks are supported")
-    kinds = {"DownEncoderBlock2D": False, "AttnDownEncoderBlock2D": True,
-             "UpDecoderBlock2D": False, "AttnUpDecoderBlock2D": True}
+    kinds = {
+        "DownEncoderBlock2D": False,
+        "AttnDownEncoderBlock2D": True,
+        "UpDecoderBlock2D": False,
+        "AttnUpDecoderBlock2D": True,
+    }
     unknown = [kind for kind in (*described["down_block_types"], *described["up_block_types"]) if kind not in kinds]
     if unknown:
         raise ValueError(f"block type {unknown[0]!r} is not supported")
     widths = tuple(map(int, described["block_out_channels"]))
     latent = int(described["latent_channels"])
     return VQGANConfig(
-        vocabulary=int(described["num_vq_embeddings"]), code_width=int(described.get("vq_embed_dim") or latent),
-        latent=latent, input_width=widths[0], widths=widths, blocks=int(described["layers_per_block"]),
+        vocabulary=int(described["num_vq_embeddings"]),
+        code_width=int(described.get("vq_embed_dim") or latent),
+        latent=latent,
+        input_width=widths[0],
+        widths=widths,
+        blocks=int(described["layers_per_block"]),
         encoder_attention=tuple(kinds[kind] for kind in described["down_block_types"]),
         decoder_attention=tuple(kinds[kind] for kind in reversed(described["up_block_types"])),
         middle_attention=bool(described.get("mid_block_add_attention", True)),
-        groups=int(described.get("norm_num_groups", 32)))
+        groups=int(described.get("norm_num_groups", 32)),
+    )
 
 
-_DIFFUSERS_NAMES = tuple((re.compile(theirs), ours) for theirs, ours in (
-    (r"down_blocks\.(\d+)\.", r"down.\1."),
-    (r"resnets\.(\d+)\.", r"block.\1."),
-    (r"(down|up)samplers\.0\.", r"\1sample."),
-    (r"mid_block\.block\.0\.", "mid.block_1."),
-    (r"mid_block\.block\.1\.", "mid.block_2."),
-    (r"mid_block\.attentions\.0\.", "mid.attn_1."),
-    (r"attentions\.(\d+)\.", r"attn.\1."),
-    (r"conv_shortcut\.", "nin_shortcut."),
-    (r"conv_norm_out\.", "norm_out."),
-    (r"(attn[._]\d+)\.group_norm\.", r"\1.norm."),
-    (r"(attn[._]\d+)\.(?:to_q|query)\.", r"\1.q."),
-    (r"(attn[._]\d+)\.(?:to_k|key)\.", r"\1.k."),
-    (r"(attn[._]\d+)\.(?:to_v|value)\.", r"\1.v."),
-    (r"(attn[._]\d+)\.(?:to_out\.0|proj_attn)\.", r"\1.proj_out."),
-))  # fmt: skip
+_DIFFUSERS_NAMES = tuple(
+    (re.compile(theirs), ours)
+    for theirs, ours in (
+        (r"down_blocks\.(\d+)\.", r"down.\1."),
+        (r"resnets\.(\d+)\.", r"block.\1."),
+        (r"(down|up)samplers\.0\.", r"\1sample."),
+        (r"mid_block\.block\.0\.", "mid.block_1."),
+        (r"mid_block\.block\.1\.", "mid.block_2."),
+        (r"mid_block\.attentions\.0\.", "mid.attn_1."),
+        (r"attentions\.(\d+)\.", r"attn.\1."),
+        (r"conv_shortcut\.", "nin_shortcut."),
+        (r"conv_norm_out\.", "norm_out."),
+        (r"(attn[._]\d+)\.group_norm\.", r"\1.norm."),
+        (r"(attn[._]\d+)\.(?:to_q|query)\.", r"\1.q."),
+        (r"(attn[._]\d+)\.(?:to_k|key)\.", r"\1.k."),
+        (r"(attn[._]\d+)\.(?:to_v|value)\.", r"\1.v."),
+        (r"(attn[._]\d+)\.(?:to_out\.0|proj_attn)\.", r"\1.proj_out."),
+    )
+)
 
 
 def weights_from_diffusers(weights: Mapping[str, torch.Tensor], levels: int) -> dict[str, torch.Tensor]:

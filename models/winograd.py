@@ -20,8 +20,14 @@ PATCH = 4  # px of the result, from 6 px of the input
 TILE = 6
 MIN_CHANNELS = 64  # of input and result; with fewer, the transforms cost what the products save
 STRIP_BYTES = 2 << 20  # of tiles, at least: one core's second-level cache
-KERNEL_TRANSFORM = ((1 / 4, 0, 0), (-1 / 6, -1 / 6, -1 / 6), (-1 / 6, 1 / 6, -1 / 6),
-                    (1 / 24, 1 / 12, 1 / 6), (1 / 24, -1 / 12, 1 / 6), (0, 0, 1))
+KERNEL_TRANSFORM = (
+    (1 / 4, 0, 0),
+    (-1 / 6, -1 / 6, -1 / 6),
+    (-1 / 6, 1 / 6, -1 / 6),
+    (1 / 24, 1 / 12, 1 / 6),
+    (1 / 24, -1 / 12, 1 / 6),
+    (0, 0, 1),
+)
 
 
 class Scratch(threading.local):
@@ -83,18 +89,34 @@ class WinogradConv2d(nn.Module):
         padded[first - (top - 1) : last - (top - 1), 1:-1] = x_HWC[first:last]
         # Tiles of 6 x 6 pixels, 4 apart, one direction after the other.
         rows_6 = take("rows", TILE, R, W + 2, C)
-        _transform_input([padded[i : i + S - PATCH + 1 : PATCH] for i in range(TILE)], rows_6.unbind(0),
-                         take("a", R, W + 2, C), take("b", R, W + 2, C))
+        _transform_input(
+            [padded[i : i + S - PATCH + 1 : PATCH] for i in range(TILE)],
+            rows_6.unbind(0),
+            take("a", R, W + 2, C),
+            take("b", R, W + 2, C),
+        )
         tiles_66 = take("tiles", TILE, TILE, R, w, C)
-        _transform_input([rows_6[:, :, j : j + W - PATCH + 1 : PATCH] for j in range(TILE)], tiles_66.unbind(1),
-                         take("a", TILE, R, w, C), take("b", TILE, R, w, C))
+        _transform_input(
+            [rows_6[:, :, j : j + W - PATCH + 1 : PATCH] for j in range(TILE)],
+            tiles_66.unbind(1),
+            take("a", TILE, R, w, C),
+            take("b", TILE, R, w, C),
+        )
         products_36 = take("products", TILE * TILE, R * w, K)
         torch.bmm(tiles_66.view(TILE * TILE, R * w, C), self.weight_36CK, out=products_36)
         columns_6 = take("columns", TILE, R, w, PATCH, K)
-        _transform_output(products_36.view(TILE, TILE, R, w, K).unbind(1), columns_6.unbind(3),
-                          take("a", TILE, R, w, K), take("b", TILE, R, w, K))
-        _transform_output(columns_6.unbind(0), out_SWK.view(R, PATCH, w, PATCH, K).unbind(1),
-                          take("a", R, w, PATCH, K), take("b", R, w, PATCH, K))
+        _transform_output(
+            products_36.view(TILE, TILE, R, w, K).unbind(1),
+            columns_6.unbind(3),
+            take("a", TILE, R, w, K),
+            take("b", TILE, R, w, K),
+        )
+        _transform_output(
+            columns_6.unbind(0),
+            out_SWK.view(R, PATCH, w, PATCH, K).unbind(1),
+            take("a", R, w, PATCH, K),
+            take("b", R, w, PATCH, K),
+        )
         out_SWK += self.direct.bias
 
 

@@ -74,8 +74,14 @@ class PublicResolver(AbstractResolver):
         if found and not public:
             raise RefusedAddress(f"{host} is {found[0][4][0]}")
         return [
-            ResolveResult(hostname=host, host=sockaddr[0], port=sockaddr[1], family=kind, proto=socket.IPPROTO_TCP,
-                          flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV)
+            ResolveResult(
+                hostname=host,
+                host=sockaddr[0],
+                port=sockaddr[1],
+                family=kind,
+                proto=socket.IPPROTO_TCP,
+                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            )
             for kind, sockaddr in public
         ]
 

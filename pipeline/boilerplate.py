@@ -17,13 +17,15 @@ _TIME = (
     r"(?:(?:,|\s+at|\s+@|T)?\s*(?:[01]?\d|2[0-4])[:.][0-5]\d(?:[:.][0-5]\d(?:\.\d+)?)?\s*(?:[ap]\.?m\.?)?Z?"
     r"|(?:,|\s+at)\s*(?:1[0-2]|[1-9])\s*[ap]\.?m\.?)"
 )
-_CALENDAR = "|".join((
-    rf"{_YEAR}[-/.:]\d{{1,2}}[-/.:]\d{{1,2}}",  # 2009-05-12, EXIF's 2009:05:12
-    rf"\d{{1,2}}[-/.]\d{{1,2}}[-/.](?:{_YEAR}|\d\d)",  # 12/05/2009, 12.5.09
-    rf"{_DAY}[-\s]+(?:of\s+)?{_MONTH}[-,\s]+(?:{_YEAR}|'\d\d)",  # 12th of May, 2009; 12-May-2009
-    rf"{_MONTH}\s+{_DAY}(?:\s*,\s*|\s+)(?:{_YEAR}|'\d\d)",  # May 12th, 2009
-    rf"{_YEAR}\s+{_MONTH}\s+{_DAY}",
-))  # fmt: skip
+_CALENDAR = "|".join(
+    (
+        rf"{_YEAR}[-/.:]\d{{1,2}}[-/.:]\d{{1,2}}",  # 2009-05-12, EXIF's 2009:05:12
+        rf"\d{{1,2}}[-/.]\d{{1,2}}[-/.](?:{_YEAR}|\d\d)",  # 12/05/2009, 12.5.09
+        rf"{_DAY}[-\s]+(?:of\s+)?{_MONTH}[-,\s]+(?:{_YEAR}|'\d\d)",  # 12th of May, 2009; 12-May-2009
+        rf"{_MONTH}\s+{_DAY}(?:\s*,\s*|\s+)(?:{_YEAR}|'\d\d)",  # May 12th, 2009
+        rf"{_YEAR}\s+{_MONTH}\s+{_DAY}",
+    )
+)
 _FULL_DATE = rf"(?:{_WEEKDAY})?(?:{_CALENDAR})(?:{_TIME})?"
 _VAGUE_DATE = (
     rf"(?:{_MONTH},?\s+(?:of\s+)?{_YEAR}|{_DAY}\s+(?:of\s+)?{_MONTH}|{_MONTH}\s+{_DAY}|"
@@ -181,7 +183,7 @@ _PHRASES = (
         r"(?:(?:canon|nikon|sony|fuji(?:film)?|olympus|panasonic|pentax|leica|kodak|casio|samsung)\s+)?(?:eos\s+)?"
         rf"(?:[a-z]{{0,3}}\d{{1,4}}[a-z]{{0,3}}\s+)?{_EXPOSURE}(?:[\s,;|@]+{_EXPOSURE})+",
     ),
-)  # fmt: skip
+)
 
 _PATTERNS = tuple(
     (hints, re.compile(rf"(?<![\w-])(?:{phrase})(?![\w-])", flags))

@@ -64,7 +64,8 @@ _CAMERA = (
     "DJI|PANO|PXL|MVI|MVC|MOV|VID|CLIP|HPIM|HPNX|KIF|SAM|SDC|SSL|WP|UNTITLED|FILE|FB_IMG|YDXJ|RIMG"
 )
 _SUFFIX = (
-    r"(?:[\s_-]*(?:\(\d+\)|copy|edit(?:ed)?|v\d|crop(?:ped)?|hdr|bw|small|web|large|resized?|final|pano|pro)|[\s_-]+\d+)*"
+    r"(?:[\s_-]*(?:\(\d+\)|copy|edit(?:ed)?|v\d|crop(?:ped)?|hdr|bw|small|web|large|resized?|final|pano|pro)"
+    r"|[\s_-]+\d+)*"
 )
 _FILE_NAME = re.compile(
     rf"(?:_?(?:{_CAMERA})[\s_#-]*\d{{3,}}[\d\s_.-]*|"  # IMG_0520, DSC01234, Picture 012

@@ -69,15 +69,22 @@ def _load(module: str) -> Callable[[list[str]], int]:
         if error.name and error.name.split(".")[0] in ("models", "pipeline", "beam_jobs"):
             raise
         raise UserError(
-            f"the package {error.name} is not installed; `pip install 'pairmill[pipeline,serve]'` brings it") from None
+            f"the package {error.name} is not installed; `pip install 'pairmill[pipeline,serve]'` brings it"
+        ) from None
 
 
 def usage() -> str:
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items()]
-    return "\n".join([
-        "usage: pairmill COMMAND [options]     (pairmill COMMAND --help lists its options)", "",
-        "Image-caption lists from the web to training-ready tokens.", "", *lines])
+    return "\n".join(
+        [
+            "usage: pairmill COMMAND [options]     (pairmill COMMAND --help lists its options)",
+            "",
+            "Image-caption lists from the web to training-ready tokens.",
+            "",
+            *lines,
+        ]
+    )
 
 
 if __name__ == "__main__":

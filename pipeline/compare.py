@@ -32,31 +32,56 @@ def differences(one: str, other: str) -> tuple[list[str], bool]:
     tokens = [_digests(directory, manifest) for directory, manifest in zip((one, other), manifests, strict=True)]
     for key in both:
         mine, theirs = indices[0][key], indices[1][key]
-        for name in (*(name for name in FIELDS if mine[name] != theirs[name]),
-                     *(name for i, name in enumerate(("tokens", "codes")) if tokens[0][key][i] != tokens[1][key][i])):
+        for name in (
+            *(name for name in FIELDS if mine[name] != theirs[name]),
+            *(name for i, name in enumerate(("tokens", "codes")) if tokens[0][key][i] != tokens[1][key][i]),
+        ):
             changed[name] += 1
             examples.setdefault(name, []).append(key)
     sources = sorted({row["source"] for index in indices for row in index.values()})
-    lines.append(table(["source", "pairs in A", "pairs in B", "only in A", "only in B"], [
-        (source, *(sum(row["source"] == source for row in index.values()) for index in indices),
-         *(sum(indices[i][key]["source"] == source for key in only[i]) for i in (0, 1))) for source in sources]))
+    lines.append(
+        table(
+            ["source", "pairs in A", "pairs in B", "only in A", "only in B"],
+            [
+                (
+                    source,
+                    *(sum(row["source"] == source for row in index.values()) for index in indices),
+                    *(sum(indices[i][key]["source"] == source for key in only[i]) for i in (0, 1)),
+                )
+                for source in sources
+            ],
+        )
+    )
     if changed:
-        lines.append(table(["differs in both", "pairs", "for example"],
-                           [(name, number, examples[name][0]) for name, number in sorted(changed.items())]))
+        lines.append(
+            table(
+                ["differs in both", "pairs", "for example"],
+                [(name, number, examples[name][0]) for name, number in sorted(changed.items())],
+            )
+        )
     for name, keys in (("A", only[0]), ("B", only[1])):
         lines += [f"only in {name}: {key}" for key in keys[:EXAMPLES]]
         lines += [f"only in {name}: {len(keys) - EXAMPLES:,} more"] * (len(keys) > EXAMPLES)
     same = not changed and not only[0] and not only[1]
-    lines.append(f"{len(both):,} pairs in both, {len(only[0]):,} only in A, {len(only[1]):,} only in B; "
-                 f"{len({key for keys in examples.values() for key in keys}):,} of those in both differ")
+    lines.append(
+        f"{len(both):,} pairs in both, {len(only[0]):,} only in A, {len(only[1]):,} only in B; "
+        f"{len({key for keys in examples.values() for key in keys}):,} of those in both differ"
+    )
     return lines, same
 
 
 def _settings(one: Manifest, other: Manifest) -> Iterator[str]:
     """What made them, where that differs."""
-    named = [{**dict(_flat("settings", each.settings)), **dict(_flat("versions", each.versions)),
-              "draws": each.draws, "image tokenizer": each.image_tokenizer.fingerprint,
-              "text tokenizer": each.text_tokenizer.fingerprint} for each in (one, other)]
+    named = [
+        {
+            **dict(_flat("settings", each.settings)),
+            **dict(_flat("versions", each.versions)),
+            "draws": each.draws,
+            "image tokenizer": each.image_tokenizer.fingerprint,
+            "text tokenizer": each.text_tokenizer.fingerprint,
+        }
+        for each in (one, other)
+    ]
     for name in sorted({*named[0], *named[1]}):
         mine, theirs = (each.get(name, "not there") for each in named)
         if mine != theirs:
@@ -78,8 +103,11 @@ def _by_key(directory: str, manifest: Manifest) -> dict[str, dict[str, Any]]:
 
 def _digests(directory: str, manifest: Manifest) -> dict[str, tuple[bytes, bytes]]:
     """Key -> hashes of its tokens and codes. Raises UserError for a damaged shard."""
-    return {sample.key: (_digest(sample.tokens.tobytes()), _digest(sample.codes.tobytes()))
-            for shard in manifest.shards for sample in samples(directory, shard)}
+    return {
+        sample.key: (_digest(sample.tokens.tobytes()), _digest(sample.codes.tobytes()))
+        for shard in manifest.shards
+        for sample in samples(directory, shard)
+    }
 
 
 def _digest(data: bytes) -> bytes:

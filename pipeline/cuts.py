@@ -58,16 +58,22 @@ class FindCuts(beam.PTransform):
 
     def expand(self, records):
         weighed = records | "Weigh" >> beam.Map(weigh, self._size, self._draws)
-        weights = (weighed | "By bin" >> beam.Map(lambda pair: (pair.bin, pair.weight))
-                   .with_output_types(tuple[Bin, int])
-                   | "Sum" >> beam.CombinePerKey(sum) | "All bins" >> beam.combiners.ToDict())
+        weights = (
+            weighed
+            | "By bin" >> beam.Map(lambda pair: (pair.bin, pair.weight)).with_output_types(tuple[Bin, int])
+            | "Sum" >> beam.CombinePerKey(sum)
+            | "All bins" >> beam.combiners.ToDict()
+        )
         places = weights | "Place" >> beam.Map(place_cuts, self._size)
-        return (weighed | "In cut bins" >> beam.FlatMap(in_cut_bins, beam.pvalue.AsSingleton(places))
-                .with_output_types(tuple[Bin, tuple[str, int]])
-                | "Gather" >> beam.GroupByKey()
-                | "Cut" >> beam.FlatMap(cut, beam.pvalue.AsSingleton(places))
-                | "All cuts" >> beam.combiners.ToList()
-                | "By split" >> beam.Map(by_split))
+        return (
+            weighed
+            | "In cut bins"
+            >> beam.FlatMap(in_cut_bins, beam.pvalue.AsSingleton(places)).with_output_types(tuple[Bin, tuple[str, int]])
+            | "Gather" >> beam.GroupByKey()
+            | "Cut" >> beam.FlatMap(cut, beam.pvalue.AsSingleton(places))
+            | "All cuts" >> beam.combiners.ToList()
+            | "By split" >> beam.Map(by_split)
+        )
 
 
 def weigh(record: Record, size: ShardSize, draws: int) -> Weighed:

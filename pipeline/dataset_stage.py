@@ -29,17 +29,18 @@ class Written(NamedTuple):
 class WriteDataset(beam.PTransform):
     """(records, rejects) -> shards, index and reject files, without pairs that are in it twice."""
 
-    def __init__(self, output: str, draws: int, size: ShardSize, rows_per_file: int,
-                 near: NearConfig = NearConfig()):  # noqa: B008 (immutable)
+    def __init__(self, output: str, draws: int, size: ShardSize, rows_per_file: int, near: NearConfig = NearConfig()):  # noqa: B008 (immutable)
         self._output, self._draws, self._near = output, draws, near
         self._size, self._rows_per_file = size, rows_per_file
 
     def expand(self, inputs) -> Written:
         records, rejected = inputs
-        single = (records
-                  | "By picture and caption" >> beam.Map(by_pair).with_output_types(tuple[str, Record])
-                  | "Same pair" >> beam.GroupByKey()
-                  | "Keep first" >> beam.ParDo(KeepFirstPair()).with_outputs(REJECTED, main="records"))
+        single = (
+            records
+            | "By picture and caption" >> beam.Map(by_pair).with_output_types(tuple[str, Record])
+            | "Same pair" >> beam.GroupByKey()
+            | "Keep first" >> beam.ParDo(KeepFirstPair()).with_outputs(REJECTED, main="records")
+        )
         gone = [rejected, single[REJECTED]]
         kept = single.records
         if self._near.on:
@@ -48,10 +49,10 @@ class WriteDataset(beam.PTransform):
         rejected = gone | "All rejects" >> beam.Flatten()
         return Written(
             shards=kept | "Shards" >> WriteShards(self._output, self._draws, self._size),
-            rejects=rejected | "Write rejects" >> parquet.WriteParquet(
-                self._output, "rejects", parquet.REJECTS, self._rows_per_file),
-            counts=(kept | "Count kept" >> CountRows(KEPT),
-                    rejected | "Count rejected" >> CountRows()) | "Counts" >> beam.Flatten(),
+            rejects=rejected
+            | "Write rejects" >> parquet.WriteParquet(self._output, "rejects", parquet.REJECTS, self._rows_per_file),
+            counts=(kept | "Count kept" >> CountRows(KEPT), rejected | "Count rejected" >> CountRows())
+            | "Counts" >> beam.Flatten(),
         )
 
 
@@ -69,4 +70,5 @@ class KeepFirstPair(beam.DoFn):
         for record in records:
             if record is not first:
                 yield beam.pvalue.TaggedOutput(
-                    REJECTED, reject(record, Stage.ENCODE, Reason.DUPLICATE_PAIR, f"kept {first.key}"))
+                    REJECTED, reject(record, Stage.ENCODE, Reason.DUPLICATE_PAIR, f"kept {first.key}")
+                )

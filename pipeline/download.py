@@ -45,8 +45,9 @@ MAX_FRAMING_BYTES = 16 << 20  # beside the body; what waits in the kernel counts
 REASONS = {403: Reason.HTTP_403, 404: Reason.HTTP_404, 408: Reason.TIMEOUT, 410: Reason.HTTP_410, 429: Reason.HTTP_429}
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # Where hosts redirect to when a picture is gone: Flickr, as met in YFCC100M, and imgur.
-PLACEHOLDER = re.compile(r"/photo_(unavailable|deleted|not_found)[^/]*\.(png|gif|jpg)$|^i\.imgur\.com/removed\.png$",
-                         re.IGNORECASE)
+PLACEHOLDER = re.compile(
+    r"/photo_(unavailable|deleted|not_found)[^/]*\.(png|gif|jpg)$|^i\.imgur\.com/removed\.png$", re.IGNORECASE
+)
 FLICKR_JPEG = re.compile(r"static\.?flickr\.com/.*\.jpg$", re.IGNORECASE)
 # MD5 of files that hosts serve under a picture's own name when it is gone: imgur's (which is also its ETag there).
 PLACEHOLDER_MD5 = frozenset({"d835884373f4d6c8f24742ceabe74946"})
@@ -99,8 +100,9 @@ class Downloads:
     async def __aenter__(self) -> Downloads:
         config = self._config
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=config.connections, resolver=PublicResolver(self._allowed),
-                                           ttl_dns_cache=300),
+            connector=aiohttp.TCPConnector(
+                limit=config.connections, resolver=PublicResolver(self._allowed), ttl_dns_cache=300
+            ),
             headers={"User-Agent": config.user_agent, "Accept": "image/*,*/*;q=0.5", "Accept-Encoding": "identity"},
             cookie_jar=aiohttp.DummyCookieJar(),  # nothing is remembered, so nothing is sent
             timeout=aiohttp.ClientTimeout(total=None),  # the deadline is ours
@@ -137,8 +139,10 @@ class Downloads:
     def _gate(self, host: str) -> HostGate:
         if host not in self._gates:
             if misses_contact(host, self._config.user_agent):
-                warn_once(f"{host} blocks clients that name no contact: give --contact, a URL or an e-mail address",
-                          self._config.shared_folder)
+                warn_once(
+                    f"{host} blocks clients that name no contact: give --contact, a URL or an e-mail address",
+                    self._config.shared_folder,
+                )
             limits = HostLimits(self._config.per_host_connections, self._config.per_host_rate)
             shared = shared_host(host, self._config.shared_folder)
             self._gates[host] = HostGate(host, limits_for(host, limits), shared)

@@ -65,8 +65,15 @@ def draw(total: int, count: int, seed: str) -> list[int]:
 def choose_pairs(directory: str, manifest: Manifest | None, wanted: Wanted) -> list[dict[str, Any]]:
     """Rows of the index; without a manifest, of what select left. Raises UserError if there are none, or not each of
     the keys."""
-    columns = [name for name, given in (("key", wanted.keys), ("source", wanted.source is not None),
-                                        ("caption", wanted.search is not None)) if given]
+    columns = [
+        name
+        for name, given in (
+            ("key", wanted.keys),
+            ("source", wanted.source is not None),
+            ("caption", wanted.search is not None),
+        )
+        if given
+    ]
     paths = list(_parts(directory, manifest, "index" if manifest else "pairs"))
     found = [np.flatnonzero(_matches(_read(path, columns or ["row"]), wanted)) for path in paths]
     starts = np.cumsum([0, *map(len, found)])
@@ -150,8 +157,11 @@ def choose_rejects(
             groups.setdefault((row["stage"], row["reason"]), []).append(row)
     stages = [stage.value for stage in Stage]
     ordered = sorted(groups.items(), key=lambda group: (stages.index(group[0][0]), group[0][1]))
-    return [rows[i] for (stage, reason), rows in ordered
-            for i in sorted(draw(len(rows), REJECTS_EACH, f"rejects/{seed}/{stage}/{reason}"))]
+    return [
+        rows[i]
+        for (stage, reason), rows in ordered
+        for i in sorted(draw(len(rows), REJECTS_EACH, f"rejects/{seed}/{stage}/{reason}"))
+    ]
 
 
 def _few_of_each(table: pa.Table, seed: str) -> list[dict[str, Any]]:

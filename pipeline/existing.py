@@ -50,11 +50,15 @@ def open_existing(directories: Sequence[str]) -> list[Existing]:
         for what in ("image_tokenizer", "text_tokenizer"):
             mine, theirs = (getattr(each.manifest, what).fingerprint for each in (found[0], other))
             if mine != theirs:
-                raise UserError(f"{other.directory} has tokens of another {what.replace('_', ' ')} ({theirs[:12]}, not "
-                                f"{mine[:12]}) than {found[0].directory}; encode one of them again")
+                raise UserError(
+                    f"{other.directory} has tokens of another {what.replace('_', ' ')} ({theirs[:12]}, not "
+                    f"{mine[:12]}) than {found[0].directory}; encode one of them again"
+                )
         if other.manifest.draws != found[0].manifest.draws:
-            raise UserError(f"{other.directory} has {other.manifest.draws} draws a picture, {found[0].directory} "
-                            f"{found[0].manifest.draws}; encode one of them again")
+            raise UserError(
+                f"{other.directory} has {other.manifest.draws} draws a picture, {found[0].directory} "
+                f"{found[0].manifest.draws}; encode one of them again"
+            )
     return found
 
 
@@ -64,8 +68,12 @@ def counts_read(datasets: Iterable[Existing]) -> list[Count]:
 
 
 def reject_files(datasets: Iterable[Existing]) -> list[str]:
-    return [storage.join(each.directory, *file.path.split("/")) for each in datasets for file in each.manifest.files
-            if file.path.startswith("rejects/")]
+    return [
+        storage.join(each.directory, *file.path.split("/"))
+        for each in datasets
+        for file in each.manifest.files
+        if file.path.startswith("rejects/")
+    ]
 
 
 class ReadRecords(beam.PTransform):
@@ -75,12 +83,19 @@ class ReadRecords(beam.PTransform):
         self._datasets, self._wanted = datasets, wanted
 
     def expand(self, begin):
-        shards = [(number, each.directory, shard) for number, each in enumerate(self._datasets)
-                  for shard in each.manifest.shards]
-        return (begin | "Shards" >> beam.Create(shards) | "Spread" >> beam.Reshuffle()
-                | "Read" >> beam.FlatMap(_numbered).with_output_types(tuple[str, tuple[int, Record]])
-                | "Same key" >> beam.GroupByKey()
-                | "First" >> beam.ParDo(_KeepWanted(self._wanted)).with_outputs(REJECTED, main="records"))
+        shards = [
+            (number, each.directory, shard)
+            for number, each in enumerate(self._datasets)
+            for shard in each.manifest.shards
+        ]
+        return (
+            begin
+            | "Shards" >> beam.Create(shards)
+            | "Spread" >> beam.Reshuffle()
+            | "Read" >> beam.FlatMap(_numbered).with_output_types(tuple[str, tuple[int, Record]])
+            | "Same key" >> beam.GroupByKey()
+            | "First" >> beam.ParDo(_KeepWanted(self._wanted)).with_outputs(REJECTED, main="records")
+        )
 
 
 def _numbered(element: tuple[int, str, Shard]) -> Iterator[tuple[str, tuple[int, Record]]]:
@@ -159,10 +174,14 @@ class StillRejected(beam.PTransform):
 
     def expand(self, rows_and_keys):
         rejects, keys = rows_and_keys
-        return ((rejects | "Key of reject" >> beam.Map(lambda row: (row.key, row)),
-                 keys | "Key of picture" >> beam.Map(lambda key: (key, None)))
-                | "Same key" >> beam.CoGroupByKey()
-                | "Which" >> beam.FlatMap(_still_rejected).with_outputs(self.REPLACED, main="rejects"))
+        return (
+            (
+                rejects | "Key of reject" >> beam.Map(lambda row: (row.key, row)),
+                keys | "Key of picture" >> beam.Map(lambda key: (key, None)),
+            )
+            | "Same key" >> beam.CoGroupByKey()
+            | "Which" >> beam.FlatMap(_still_rejected).with_outputs(self.REPLACED, main="rejects")
+        )
 
 
 def _still_rejected(group: tuple[str, tuple[Iterable[Rejected], Iterable[None]]]) -> Iterator[Any]:

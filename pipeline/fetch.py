@@ -62,8 +62,13 @@ class Tally:
         self.bytes += len(outcome.data) if isinstance(outcome, Fetched) else 0
 
 
-def fetch_pictures(pairs: Iterable[Pair], config: FetchConfig, pictures: PictureConfig,
-                   side: int | None = None, tally: Tally | None = None) -> Iterator[Fetched | Rejected]:
+def fetch_pictures(
+    pairs: Iterable[Pair],
+    config: FetchConfig,
+    pictures: PictureConfig,
+    side: int | None = None,
+    tally: Tally | None = None,
+) -> Iterator[Fetched | Rejected]:
     """One outcome for each pair, in the order in which they are done. A caller that makes the shorter sides `side` px
     long may get reduced pictures, never below that.
 
@@ -90,8 +95,9 @@ def fetch_pictures(pairs: Iterable[Pair], config: FetchConfig, pictures: Picture
         engine.stop()
 
 
-def _stored(pair: Pair, found: bytes | FetchFailed, config: FetchConfig, pictures: PictureConfig,
-            side: int | None) -> Fetched | Rejected:
+def _stored(
+    pair: Pair, found: bytes | FetchFailed, config: FetchConfig, pictures: PictureConfig, side: int | None
+) -> Fetched | Rejected:
     """The outcome of a picture that is held already: the same checks as if it had just arrived."""
     try:
         if isinstance(found, FetchFailed):
@@ -129,8 +135,14 @@ def _host_of(url: str) -> str:
 class _Engine(threading.Thread):
     """The thread of the event loop, as the caller's thread sees it."""
 
-    def __init__(self, pairs: list[Pair], config: FetchConfig, pictures: PictureConfig, side: int | None,
-                 host_s: collections.Counter[str]):
+    def __init__(
+        self,
+        pairs: list[Pair],
+        config: FetchConfig,
+        pictures: PictureConfig,
+        side: int | None,
+        host_s: collections.Counter[str],
+    ):
         super().__init__(name="fetch", daemon=True)
         self._pairs, self._config, self._pictures, self._side = pairs, config, pictures, side
         self._host_s = host_s
@@ -184,8 +196,15 @@ FINAL_REASONS = frozenset({Reason.OPTED_OUT, Reason.ASPECT_RATIO, Reason.TOO_SMA
 class _Fetcher:
     """Pair -> picture, or the reason why not. A picture's place in the room is kept until it is released."""
 
-    def __init__(self, downloads: Downloads, decoders: concurrent.futures.Executor, memory: MemoryShare,
-                 config: FetchConfig, pictures: PictureConfig, side: int | None):
+    def __init__(
+        self,
+        downloads: Downloads,
+        decoders: concurrent.futures.Executor,
+        memory: MemoryShare,
+        config: FetchConfig,
+        pictures: PictureConfig,
+        side: int | None,
+    ):
         self._downloads, self._decoders, self._config, self._pictures = downloads, decoders, config, pictures
         self._side = side
         self._memory = memory
@@ -223,8 +242,9 @@ class _Fetcher:
         try:
             size = body.size or await loop.run_in_executor(self._decoders, usable_size, body.file, self._pictures)
             taken = await self._memory.take(body.length + size[0] * size[1] * DECODING_BYTES)
-            data, picture, sha256 = await loop.run_in_executor(self._decoders, _decode, body.file, pair, self._pictures,
-                                                               self._side)
+            data, picture, sha256 = await loop.run_in_executor(
+                self._decoders, _decode, body.file, pair, self._pictures, self._side
+            )
             kept = self._memory.at_most(len(data) + picture.rgb_HWC.nbytes)
             return Fetched(pair, data, picture.rgb_HWC, sha256, (picture.width, picture.height))
         finally:

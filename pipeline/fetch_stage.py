@@ -61,8 +61,9 @@ def prepare_process() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def fetch_unit(unit: Unit, output: str, attempt: int, fetch: FetchConfig, pictures: PictureConfig,
-               store: StoreConfig) -> UnitAccount:
+def fetch_unit(
+    unit: Unit, output: str, attempt: int, fetch: FetchConfig, pictures: PictureConfig, store: StoreConfig
+) -> UnitAccount:
     """Does what is missing of a unit at this attempt, the first being 1.
 
     The first attempt fetches all pairs into shard `unit.number`; each later one fetches those that failed for a
@@ -86,8 +87,15 @@ def _is_finished(output: str, number: int) -> bool:
     return storage.exists(storage.join(output, f"{number:05d}_stats.json"))
 
 
-def _fetch_shard(number: int, pairs: list[Pair], rows: dict[str, dict], output: str, fetch: FetchConfig,
-                 pictures: PictureConfig, store: StoreConfig) -> None:
+def _fetch_shard(
+    number: int,
+    pairs: list[Pair],
+    rows: dict[str, dict],
+    output: str,
+    fetch: FetchConfig,
+    pictures: PictureConfig,
+    store: StoreConfig,
+) -> None:
     """Writes one shard of these pairs. `rows` is what the metadata of an earlier, killed run says.
 
     Each of its three files is whole but may be older or newer than the next: what the tar holds is done, whatever the
@@ -109,8 +117,12 @@ def _fetch_shard(number: int, pairs: list[Pair], rows: dict[str, dict], output: 
         if _is_finished(output, number):  # by other pairs
             storage.delete(output, [f"{number:05d}_stats.json"])
         writer.write()
-    said = {"outcomes": tally.outcomes, "bytes": tally.bytes, "seconds": time.monotonic() - began,
-            "host_s": dict(tally.host_s.most_common(SLOWEST_HOSTS))}
+    said = {
+        "outcomes": tally.outcomes,
+        "bytes": tally.bytes,
+        "seconds": time.monotonic() - began,
+        "host_s": dict(tally.host_s.most_common(SLOWEST_HOSTS)),
+    }
     storage.write_whole(storage.join(output, WORK_FOLDER, FETCHED_FOLDER, f"{number:05d}.json"), to_json(said))
 
 
@@ -122,8 +134,9 @@ def _account(unit: Unit, rows: dict[str, dict]) -> UnitAccount:
 
 def _rejected(row: dict) -> Rejected:
     detail = (row["error_message"] or "").partition(": ")[2]
-    return Rejected(row["pair_key"], row["source"], row["file"], row["row"], row["url"], Stage.FETCH.value,
-                    row["reason"], detail)
+    return Rejected(
+        row["pair_key"], row["source"], row["file"], row["row"], row["url"], Stage.FETCH.value, row["reason"], detail
+    )
 
 
 def failed_in_passing(output: str) -> int:

@@ -44,8 +44,12 @@ class SelectConfig:
 
 def judge(candidate: Candidate, config: SelectConfig) -> Pair | Rejected:
     """The pair that a row becomes, or why it goes. Cheap tests come before dear ones: the language last."""
-    finding = (check_url(candidate) or check_type(candidate) or check_size(candidate, config)
-               or check_licence(candidate, config))
+    finding = (
+        check_url(candidate)
+        or check_type(candidate)
+        or check_size(candidate, config)
+        or check_licence(candidate, config)
+    )
     caption = "" if finding else clean(candidate, config)
     finding = finding or check_caption(candidate, caption, config)
     if finding:
@@ -53,10 +57,22 @@ def judge(candidate: Candidate, config: SelectConfig) -> Pair | Rejected:
         return reject(candidate, Stage.SELECT, reason, detail)
     key = row_key(candidate.source, candidate.url, candidate.raw_caption)
     return Pair(
-        key, candidate.source, candidate.file, candidate.row, candidate.url, candidate.fallback_urls, caption,
-        candidate.raw_caption, candidate.width, candidate.height, candidate.licence, candidate.page_url,
-        split_of(key, config.val_share), candidate.expected_sha256, candidate.stored_at,
-    )  # fmt: skip
+        key,
+        candidate.source,
+        candidate.file,
+        candidate.row,
+        candidate.url,
+        candidate.fallback_urls,
+        caption,
+        candidate.raw_caption,
+        candidate.width,
+        candidate.height,
+        candidate.licence,
+        candidate.page_url,
+        split_of(key, config.val_share),
+        candidate.expected_sha256,
+        candidate.stored_at,
+    )
 
 
 def clean(candidate: Candidate, config: SelectConfig) -> str:

@@ -23,8 +23,11 @@ class Finish(beam.PTransform):
         self._function, self._collections = function, collections
 
     def expand(self, begin):
-        return (begin | "Once" >> beam.Create([self._function])
-                | "Call" >> beam.Map(call, *map(beam.pvalue.AsList, self._collections)))
+        return (
+            begin
+            | "Once" >> beam.Create([self._function])
+            | "Call" >> beam.Map(call, *map(beam.pvalue.AsList, self._collections))
+        )
 
 
 def call(function: Callable[..., None], *lists: list) -> None:
@@ -38,8 +41,9 @@ def remove_others(output: str, folders: tuple[str, ...], ours: set[str]) -> None
         storage.delete(base, [name for name in storage.list_files(base) if f"{folder}/{name}" not in ours])
 
 
-def finish_select(output: str, sources: list[str], settings: dict[str, Any], counts: list[Count],
-                  files: list[WrittenFile]) -> None:
+def finish_select(
+    output: str, sources: list[str], settings: dict[str, Any], counts: list[Count], files: list[WrittenFile]
+) -> None:
     """Writes settings.json, then ledger.json, by which a selection counts as finished."""
     account = ledger.build_ledger(counts, sources)
     remove_others(output, ("pairs", "rejects"), {file.path for file in files})

@@ -36,22 +36,42 @@ from pipeline.shrink import shrink
 from pipeline.units import WORK_FOLDER
 
 # Of pictures that arrived and are of no use; img2dataset calls those "failed_to_resize".
-PICTURE_REASONS = frozenset({Reason.NOT_AN_IMAGE, Reason.CORRUPT_IMAGE, Reason.TOO_MANY_PIXELS, Reason.ASPECT_RATIO,
-                             Reason.TOO_SMALL})
+PICTURE_REASONS = frozenset(
+    {Reason.NOT_AN_IMAGE, Reason.CORRUPT_IMAGE, Reason.TOO_MANY_PIXELS, Reason.ASPECT_RATIO, Reason.TOO_SMALL}
+)
 SOURCE = "img2dataset"  # of pictures that another tool has fetched
 VAL_SHARE = 0.01  # of those, too
 
 _PAIR_FIELDS = [
-    ("pair_key", pa.string()), ("source", pa.string()), ("file", pa.string()), ("row", pa.int64()),
-    ("fallback_urls", pa.list_(pa.string())), ("raw_caption", pa.string()), ("licence", pa.string()),
-    ("page_url", pa.string()), ("split", pa.string()), ("source_width", pa.int32()), ("source_height", pa.int32()),
-]  # fmt: skip
-METADATA = pa.schema([
-    ("key", pa.string()), ("url", pa.string()), ("caption", pa.string()), ("status", pa.string()),
-    ("error_message", pa.string()), ("width", pa.int32()), ("height", pa.int32()), ("original_width", pa.int32()),
-    ("original_height", pa.int32()), ("exif", pa.string()), ("sha256", pa.string()), *_PAIR_FIELDS,
-    ("reason", pa.string()),
-])  # fmt: skip
+    ("pair_key", pa.string()),
+    ("source", pa.string()),
+    ("file", pa.string()),
+    ("row", pa.int64()),
+    ("fallback_urls", pa.list_(pa.string())),
+    ("raw_caption", pa.string()),
+    ("licence", pa.string()),
+    ("page_url", pa.string()),
+    ("split", pa.string()),
+    ("source_width", pa.int32()),
+    ("source_height", pa.int32()),
+]
+METADATA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("url", pa.string()),
+        ("caption", pa.string()),
+        ("status", pa.string()),
+        ("error_message", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("original_width", pa.int32()),
+        ("original_height", pa.int32()),
+        ("exif", pa.string()),
+        ("sha256", pa.string()),
+        *_PAIR_FIELDS,
+        ("reason", pa.string()),
+    ]
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,17 +138,23 @@ class ShardWriter:
         if isinstance(outcome, Rejected):
             self._rows[outcome.key] = {
                 "status": "failed_to_resize" if outcome.reason in PICTURE_REASONS else "failed_to_download",
-                "reason": outcome.reason, "error_message": f"{outcome.reason}: {outcome.detail}",
-            }  # fmt: skip
+                "reason": outcome.reason,
+                "error_message": f"{outcome.reason}: {outcome.detail}",
+            }
             return
         stored, key = to_stored(outcome, self._config), outcome.pair.key
         self._keep(key, stored.data)
         width, height = outcome.size
         self._rows[key] = {
-            "status": "success", "width": stored.width, "height": stored.height, "original_width": width,
-            "original_height": height, "exif": exif_text(outcome.data), "sha256": outcome.sha256,
+            "status": "success",
+            "width": stored.width,
+            "height": stored.height,
+            "original_width": width,
+            "original_height": height,
+            "exif": exif_text(outcome.data),
+            "sha256": outcome.sha256,
             "suffix": stored.suffix,
-        }  # fmt: skip
+        }
 
     def add_stored(self, row: dict, data: bytes, file_suffix: str) -> None:
         """A picture of an earlier run, with its metadata row."""
@@ -143,8 +169,10 @@ class ShardWriter:
         """The tar, the Parquet file, then the statistics, whose presence says that the unit is finished."""
         base = storage.join(self._folder, f"{self._number:05d}")
         rows = []
-        with (storage.whole_file(f"{base}.tar") as file,
-              tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar):
+        with (
+            storage.whole_file(f"{base}.tar") as file,
+            tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar,
+        ):
             for position, pair in enumerate(self._pairs):
                 row = self._row(pair, position)
                 rows.append(row)
@@ -156,12 +184,26 @@ class ShardWriter:
     def _row(self, pair: Pair, position: int) -> dict:
         blank = dict.fromkeys(METADATA.names)
         outcome = {name: value for name, value in self._rows[pair.key].items() if name in blank}
-        return blank | outcome | {
-            "key": f"{self._number:05d}{position:04d}", "url": pair.url, "caption": pair.caption, "pair_key": pair.key,
-            "source": pair.source, "file": pair.file, "row": pair.row, "fallback_urls": list(pair.fallback_urls),
-            "raw_caption": pair.raw_caption, "licence": pair.licence, "page_url": pair.page_url, "split": pair.split,
-            "source_width": pair.width, "source_height": pair.height,
-        }  # fmt: skip
+        return (
+            blank
+            | outcome
+            | {
+                "key": f"{self._number:05d}{position:04d}",
+                "url": pair.url,
+                "caption": pair.caption,
+                "pair_key": pair.key,
+                "source": pair.source,
+                "file": pair.file,
+                "row": pair.row,
+                "fallback_urls": list(pair.fallback_urls),
+                "raw_caption": pair.raw_caption,
+                "licence": pair.licence,
+                "page_url": pair.page_url,
+                "split": pair.split,
+                "source_width": pair.width,
+                "source_height": pair.height,
+            }
+        )
 
     def _add_members(self, tar: tarfile.TarFile, row: dict, file_suffix: str, place: tuple[int, int]) -> None:
         self._spool.seek(place[0])
@@ -177,9 +219,13 @@ def _statistics(rows: list[dict]) -> dict:
     """In img2dataset's names, without its times: same pictures, same bytes."""
     by_status = Counter(row["status"] for row in rows)
     by_reason = Counter(row["reason"] or "success" for row in rows)
-    return {"count": len(rows), "successes": by_status["success"],
-            "failed_to_download": by_status["failed_to_download"],
-            "failed_to_resize": by_status["failed_to_resize"], "status_dict": dict(sorted(by_reason.items()))}
+    return {
+        "count": len(rows),
+        "successes": by_status["success"],
+        "failed_to_download": by_status["failed_to_download"],
+        "failed_to_resize": by_status["failed_to_resize"],
+        "status_dict": dict(sorted(by_reason.items())),
+    }
 
 
 # --- finding -------------------------------------------------------------------------------------------------------
@@ -201,8 +247,12 @@ def made_by_fetch(paths: list[str]) -> str | None:
     Raises UserError for some of a folder's files only, or an unfinished fetch: rows would go missing in the account.
     """
     folders = sorted({FileSystems.split(path)[0] for path in paths})
-    ours = [folder for folder in folders if storage.exists(storage.join(folder, "settings.json"))
-            or storage.exists(storage.join(folder, WORK_FOLDER, "settings.json"))]
+    ours = [
+        folder
+        for folder in folders
+        if storage.exists(storage.join(folder, "settings.json"))
+        or storage.exists(storage.join(folder, WORK_FOLDER, "settings.json"))
+    ]
     if not ours:
         return None
     if len(folders) > 1:
@@ -276,15 +326,38 @@ def to_pair(picture: StoredPicture, file: str, row: int) -> Pair:
     said = picture.metadata
     if "pair_key" in said:
         return Pair(
-            said["pair_key"], said["source"], said["file"], said["row"], said["url"], said["fallback_urls"],
-            picture.caption, said["raw_caption"], said["source_width"], said["source_height"], said["licence"],
-            said["page_url"], said["split"],
-        )  # fmt: skip
+            said["pair_key"],
+            said["source"],
+            said["file"],
+            said["row"],
+            said["url"],
+            said["fallback_urls"],
+            picture.caption,
+            said["raw_caption"],
+            said["source_width"],
+            said["source_height"],
+            said["licence"],
+            said["page_url"],
+            said["split"],
+        )
     url = said.get("url") or ""
     # Other tools' sets may hold a URL twice, with other bytes: the bytes are part of what the set says.
     key = row_key(SOURCE, f"{url} {hashlib.sha256(picture.data).hexdigest()}", picture.caption)
-    return Pair(key, SOURCE, file, row, url, [], picture.caption, picture.caption, said.get("original_width"),
-                said.get("original_height"), "", "", split_of(key, VAL_SHARE))
+    return Pair(
+        key,
+        SOURCE,
+        file,
+        row,
+        url,
+        [],
+        picture.caption,
+        picture.caption,
+        said.get("original_width"),
+        said.get("original_height"),
+        "",
+        "",
+        split_of(key, VAL_SHARE),
+    )
 
 
 def list_pairs(path: str) -> Iterator[Pair]:

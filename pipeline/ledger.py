@@ -24,8 +24,11 @@ class CountRows(beam.PTransform):
     def expand(self, rows):
         what = self._what
         entry = (lambda row: (row.source, what, "")) if what else (lambda row: (row.source, row.stage, row.reason))
-        return (rows | "Entry" >> beam.Map(entry).with_output_types(tuple[str, str, str])
-                | "Count" >> beam.combiners.Count.PerElement())
+        return (
+            rows
+            | "Entry" >> beam.Map(entry).with_output_types(tuple[str, str, str])
+            | "Count" >> beam.combiners.Count.PerElement()
+        )
 
 
 def build_ledger(counts: Iterable[Count], sources: Iterable[str]) -> dict[str, Any]:

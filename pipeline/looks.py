@@ -75,15 +75,21 @@ class Fit(NamedTuple):
 
 def same_picture(one: Look, other: Look) -> bool:
     """Whether one is the other, or a crop of it: the same both ways."""
-    return any(found.explained > MIN_EXPLAINED and found.worst < MAX_WORST and found.colour < MAX_COLOUR
-               and found.detail > MIN_DETAIL for found in (fit(one, other), fit(other, one)))
+    return any(
+        found.explained > MIN_EXPLAINED
+        and found.worst < MAX_WORST
+        and found.colour < MAX_COLOUR
+        and found.detail > MIN_DETAIL
+        for found in (fit(one, other), fit(other, one))
+    )
 
 
 def keys(picture: Look) -> np.ndarray:
     """Bits of the picture as it is and of its crops, bool [17, 96], the first row as it is."""
     grey = cv2.resize(picture.grey, (KEY_SIDE, KEY_SIDE), interpolation=cv2.INTER_AREA)
-    crops = np.concatenate([grey[None], np.einsum("aij,jk,blk->abil", _CROPS, grey, _CROPS).reshape(
-        -1, KEY_SIDE, KEY_SIDE)])
+    crops = np.concatenate(
+        [grey[None], np.einsum("aij,jk,blk->abil", _CROPS, grey, _CROPS).reshape(-1, KEY_SIDE, KEY_SIDE)]
+    )
     found = (_COSINES @ crops @ _COSINES.T)[:, _FREQUENCIES[:, 0], _FREQUENCIES[:, 1]]
     # A little over zero: the frequencies that a symmetric picture lacks are zero up to rounding.
     return found > 0.1 * np.abs(found).mean(1, keepdims=True) + 1e-3
@@ -110,9 +116,12 @@ def _linear(x: np.ndarray) -> np.ndarray:
     return matrix
 
 
-_FREQUENCIES = np.array(sorted(
-    ((y, x) for y in range(16) for x in range(16) if y or x), key=lambda place: (place[0] ** 2 + place[1] ** 2, place)
-)[:BITS])  # fmt: skip
+_FREQUENCIES = np.array(
+    sorted(
+        ((y, x) for y in range(16) for x in range(16) if y or x),
+        key=lambda place: (place[0] ** 2 + place[1] ** 2, place),
+    )[:BITS]
+)
 _COSINES = np.cos(np.pi * np.outer(np.arange(KEY_SIDE), np.arange(KEY_SIDE) + 0.5) / KEY_SIDE).astype(np.float32)
 _CROPS = np.stack([_resampling(first, last) for first in KEY_CROPS for last in KEY_CROPS])
 
@@ -159,8 +168,10 @@ def _align(moved: np.ndarray, fixed: np.ndarray) -> np.ndarray:
             rows, columns, inside = _warp(frame, GREY_SIDE)
             warped = rows @ a @ columns.T
             y, x = np.gradient(warped * GREY_SIDE)
-            parts = [part[inside].ravel() for part in (
-                y, y * axis[:, None], x, x * axis[None, :], warped, np.ones_like(warped))]
+            parts = [
+                part[inside].ravel()
+                for part in (y, y * axis[:, None], x, x * axis[None, :], warped, np.ones_like(warped))
+            ]
             system = np.stack(parts, 1).astype(np.float64)
             normal = system.T @ system
             normal[np.diag_indices(4)] += 1e-3 * normal.diagonal()[:4].mean() + 1e-6

@@ -98,23 +98,40 @@ class DropNearDuplicates(beam.PTransform):
 
     def expand(self, records):
         listed = records.pipeline | "Excluded" >> beam.Create(self._hashes.seen).with_output_types(Seen)
-        seen = ((records | "Looks" >> beam.FlatMap(seen_in).with_output_types(Seen), listed)
-                | "All looks" >> beam.Flatten())
-        candidates = (seen | "Keys" >> beam.FlatMap(keyed).with_output_types(tuple[int, bytes])
-                      | "Same key" >> beam.GroupByKey()
-                      | "Candidates" >> beam.FlatMap(candidates_of, self._config.near_duplicates)
-                      .with_output_types(tuple[str, str])
-                      | "Each once" >> beam.Distinct())
+        seen = (
+            records | "Looks" >> beam.FlatMap(seen_in).with_output_types(Seen),
+            listed,
+        ) | "All looks" >> beam.Flatten()
+        candidates = (
+            seen
+            | "Keys" >> beam.FlatMap(keyed).with_output_types(tuple[int, bytes])
+            | "Same key" >> beam.GroupByKey()
+            | "Candidates"
+            >> beam.FlatMap(candidates_of, self._config.near_duplicates).with_output_types(tuple[str, str])
+            | "Each once" >> beam.Distinct()
+        )
         by_key = seen | "By name" >> beam.Map(lambda each: (each.node.key, each)).with_output_types(tuple[str, Seen])
-        half = ({"seen": by_key, "others": candidates} | "First look" >> beam.CoGroupByKey()
-                | "With first" >> beam.FlatMapTuple(with_look).with_output_types(tuple[str, Seen]))
-        joined = ({"seen": by_key, "others": half} | "Second look" >> beam.CoGroupByKey()
-                  | "Compare" >> beam.FlatMapTuple(compared).with_output_types(tuple[Node, Node]))
-        losers = (records.pipeline | "Sets once" >> beam.Create([None])
-                  | "Sets" >> beam.FlatMap(lambda _, edges: losers_of(edges), beam.pvalue.AsList(joined))
-                  .with_output_types(tuple[str, Node]))
+        half = (
+            {"seen": by_key, "others": candidates}
+            | "First look" >> beam.CoGroupByKey()
+            | "With first" >> beam.FlatMapTuple(with_look).with_output_types(tuple[str, Seen])
+        )
+        joined = (
+            {"seen": by_key, "others": half}
+            | "Second look" >> beam.CoGroupByKey()
+            | "Compare" >> beam.FlatMapTuple(compared).with_output_types(tuple[Node, Node])
+        )
+        losers = (
+            records.pipeline
+            | "Sets once" >> beam.Create([None])
+            | "Sets"
+            >> beam.FlatMap(lambda _, edges: losers_of(edges), beam.pvalue.AsList(joined)).with_output_types(
+                tuple[str, Node]
+            )
+        )
         return records | "Drop" >> beam.ParDo(_Drop(self._hashes.names), beam.pvalue.AsDict(losers)).with_outputs(
-            self.REJECTED, main="records")
+            self.REJECTED, main="records"
+        )
 
 
 def seen_of(record: Record) -> Seen:

@@ -40,8 +40,10 @@ class Outcomes(NamedTuple):
         rows lie among each other (of files with one name)."""
         place = np.empty(len(self.order), np.int64)
         place[self.order] = np.arange(len(self.order))
-        spans = sorted((int(place[begin:end].min()), int(place[begin:end].max()) + 1, number)
-                       for number, (begin, end) in enumerate(zip(self.begins, self.begins[1:], strict=False)))
+        spans = sorted(
+            (int(place[begin:end].min()), int(place[begin:end].max()) + 1, number)
+            for number, (begin, end) in enumerate(zip(self.begins, self.begins[1:], strict=False))
+        )
         while spans:
             first, stop, number = spans.pop(0)
             numbers = [number]
@@ -91,8 +93,9 @@ def outcomes_of(output: str, spills: Sequence[Spill], first_bin: int, stop_bin: 
     stays = first_of_url(np.flatnonzero(is_pair), high, low, (source.ranks(RANK), by_file, row, key))
     order = np.lexsort((key, row, by_file, source.ranks(sorted(source.names))))
     is_repeated = stays != np.arange(len(stays))
-    counts = collections.Counter(zip(source.codes[~is_repeated].tolist(), reason.codes[~is_repeated].tolist(),
-                                     strict=True))
+    counts = collections.Counter(
+        zip(source.codes[~is_repeated].tolist(), reason.codes[~is_repeated].tolist(), strict=True)
+    )
     counts = collections.Counter({(source.names[one], reason.names[two]): n for (one, two), n in counts.items()})
     for code, number in collections.Counter(source.codes[is_repeated].tolist()).items():
         counts[source.names[code], Reason.DUPLICATE_URL.value] += number

@@ -20,20 +20,46 @@ GROUP_ROWS = 1 << 16  # of a row group: what a writer holds in memory
 _size = ("width", pa.int32()), ("height", pa.int32())
 _origin = ("source", pa.string()), ("file", pa.string()), ("row", pa.int64()), ("url", pa.string())
 
-PAIRS = pa.schema([
-    ("key", pa.string()), *_origin, ("fallback_urls", pa.list_(pa.string())), ("caption", pa.string()),
-    ("raw_caption", pa.string()), *_size, ("licence", pa.string()), ("page_url", pa.string()), ("split", pa.string()),
-    ("expected_sha256", pa.string()), ("stored_at", pa.string()),
-])  # fmt: skip
-REJECTS = pa.schema([
-    ("key", pa.string()), *_origin, ("stage", pa.string()), ("reason", pa.string()), ("detail", pa.string()),
-])  # fmt: skip
-INDEX = pa.schema([
-    ("key", pa.string()), ("split", pa.string()), *_origin, ("caption", pa.string()), *_size,
-    ("licence", pa.string()), ("page_url", pa.string()), ("sha256", pa.string()), ("phash", pa.string()),
-    ("shard", pa.string()), ("position", pa.int32()),
-    ("crop_boxes", pa.list_(pa.list_(pa.int32(), 6))),  # draws x models.pixels.CropBox
-])  # fmt: skip
+PAIRS = pa.schema(
+    [
+        ("key", pa.string()),
+        *_origin,
+        ("fallback_urls", pa.list_(pa.string())),
+        ("caption", pa.string()),
+        ("raw_caption", pa.string()),
+        *_size,
+        ("licence", pa.string()),
+        ("page_url", pa.string()),
+        ("split", pa.string()),
+        ("expected_sha256", pa.string()),
+        ("stored_at", pa.string()),
+    ]
+)
+REJECTS = pa.schema(
+    [
+        ("key", pa.string()),
+        *_origin,
+        ("stage", pa.string()),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+    ]
+)
+INDEX = pa.schema(
+    [
+        ("key", pa.string()),
+        ("split", pa.string()),
+        *_origin,
+        ("caption", pa.string()),
+        *_size,
+        ("licence", pa.string()),
+        ("page_url", pa.string()),
+        ("sha256", pa.string()),
+        ("phash", pa.string()),
+        ("shard", pa.string()),
+        ("position", pa.int32()),
+        ("crop_boxes", pa.list_(pa.list_(pa.int32(), 6))),  # draws x models.pixels.CropBox
+    ]
+)
 
 
 class WrittenFile(NamedTuple):
@@ -139,9 +165,12 @@ class ReadParquet(beam.PTransform):
         self._paths, self._row_type = paths, row_type
 
     def expand(self, begin):
-        return (begin | "Paths" >> beam.Create(self._paths).with_output_types(str)
-                | "Spread" >> beam.Reshuffle()
-                | "Rows" >> beam.FlatMap(read_rows, self._row_type).with_output_types(self._row_type))
+        return (
+            begin
+            | "Paths" >> beam.Create(self._paths).with_output_types(str)
+            | "Spread" >> beam.Reshuffle()
+            | "Rows" >> beam.FlatMap(read_rows, self._row_type).with_output_types(self._row_type)
+        )
 
 
 class WriteParquet(beam.PTransform):
@@ -156,8 +185,11 @@ class WriteParquet(beam.PTransform):
 
     def expand(self, rows):
         output, folder, schema, rows_per_file = self._output, self._folder, self._schema, self._rows_per_file
-        files = (rows | "Count" >> beam.combiners.Count.Globally()
-                 | "Files" >> beam.Map(lambda count: max(1, -(-count // rows_per_file))))
+        files = (
+            rows
+            | "Count" >> beam.combiners.Count.Globally()
+            | "Files" >> beam.Map(lambda count: max(1, -(-count // rows_per_file)))
+        )
         grouped = grouped_by_hash(rows, files, row_hash)
 
         def write(group: tuple[int, Iterable[NamedTuple]], of: int) -> WrittenFile:
@@ -173,14 +205,22 @@ def grouped_by_hash(rows, number_of_groups, hash_of: Callable[[Any], int]):
     `hash_of` gives 64 bits; a group is a contiguous range of them, so groups in order are also rows in order of hash.
     """
     of = beam.pvalue.AsSingleton(number_of_groups)
-    placed = rows | "Group" >> beam.Map(
-        lambda row, of: (hash_of(row) * of >> 64, row), of=of).with_output_types(tuple[int, Any])
+    placed = rows | "Group" >> beam.Map(lambda row, of: (hash_of(row) * of >> 64, row), of=of).with_output_types(
+        tuple[int, Any]
+    )
     # A marker for each group makes the empty ones appear.
-    markers = (number_of_groups | "Every group" >> beam.FlatMap(lambda of: [(i, None) for i in range(of)])
-               .with_output_types(tuple[int, Any]))
-    return ((placed, markers) | "With empty" >> beam.Flatten() | "Gather" >> beam.GroupByKey()
-            | "Drop markers" >> beam.MapTuple(lambda i, members: (i, [row for row in members if row is not None]))
-            .with_output_types(tuple[int, list[Any]]))
+    markers = number_of_groups | "Every group" >> beam.FlatMap(
+        lambda of: [(i, None) for i in range(of)]
+    ).with_output_types(tuple[int, Any])
+    return (
+        (placed, markers)
+        | "With empty" >> beam.Flatten()
+        | "Gather" >> beam.GroupByKey()
+        | "Drop markers"
+        >> beam.MapTuple(lambda i, members: (i, [row for row in members if row is not None])).with_output_types(
+            tuple[int, list[Any]]
+        )
+    )
 
 
 def row_order(row: NamedTuple) -> tuple:

@@ -148,8 +148,11 @@ def exif_text(data: bytes) -> str:
     """JSON of a picture's EXIF data, values as text by the tags' names; "{}" if there are none, or none that parse."""
     try:
         said = pixels.open_picture(data, sys.maxsize).getexif()
-        named = {ExifTags.TAGS[tag]: str(value).strip()[:EXIF_CHARACTERS] for tag, value in said.items()
-                 if tag in ExifTags.TAGS and not isinstance(value, bytes)}
+        named = {
+            ExifTags.TAGS[tag]: str(value).strip()[:EXIF_CHARACTERS]
+            for tag, value in said.items()
+            if tag in ExifTags.TAGS and not isinstance(value, bytes)
+        }
     except Exception:  # hostile metadata fail in every way, and a picture is none the worse for them
         return "{}"
     return json.dumps(named, ensure_ascii=False, sort_keys=True)

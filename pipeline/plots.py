@@ -76,8 +76,9 @@ def log_histogram(values: np.ndarray, low: float, high: float, ticks: Sequence[T
     """A histogram on a logarithmic axis from `low` to `high`: sizes, ratios."""
     bins = log_bins(values, low, high)
     form = "{:.2f} to {:.2f}" if high < 100 else "{:,.0f} to {:,.0f}"
-    shown = [(math.log(tick.value / low) / math.log(high / low), tick.label) for tick in ticks
-             if low <= tick.value <= high]
+    shown = [
+        (math.log(tick.value / low) / math.log(high / low), tick.label) for tick in ticks if low <= tick.value <= high
+    ]
     return histogram(bins, lambda i, each: f"{form.format(each.low, each.high)} {unit}".strip(), shown)
 
 
@@ -90,8 +91,10 @@ def histogram(bins: list[Bin], name: Callable[[int, Bin], str], ticks: list[tupl
     for i, each in enumerate(bins):
         # A bar of a single pair among millions must still be seen.
         tall = max(1.5, each.count / most * (room - 4)) if each.count else 0
-        bars.append(f'<rect x="{i * step + gap / 2:.1f}" y="{room - tall:.1f}" width="{step - gap:.1f}" '
-                    f'height="{tall:.1f}" rx="1"><title>{escape(name(i, each))}: {each.count:,}</title></rect>')
+        bars.append(
+            f'<rect x="{i * step + gap / 2:.1f}" y="{room - tall:.1f}" width="{step - gap:.1f}" '
+            f'height="{tall:.1f}" rx="1"><title>{escape(name(i, each))}: {each.count:,}</title></rect>'
+        )
     return _svg(f'<g class="bars">{"".join(bars)}</g>{_axis(ticks)}')
 
 
@@ -112,8 +115,10 @@ def frequency_curve(counts: np.ndarray) -> str:
     path = f"M0,{room} L{' L'.join(points)} L{end:.1f},{height(float(ordered[used - 1])):.1f} L{end:.1f},{room} Z"
     even = height(float(ordered.sum()) / len(ordered))
     ticks = [(share, f"{max(1, round(share * len(ordered))):,}") for share in (0, 0.25, 0.5, 0.75, 1)]
-    return _svg(f'<path class="area" d="{path}"/>'
-                f'<line class="even" x1="0" x2="{WIDTH}" y1="{even:.1f}" y2="{even:.1f}"/>{_axis(ticks)}')
+    return _svg(
+        f'<path class="area" d="{path}"/>'
+        f'<line class="even" x1="0" x2="{WIDTH}" y1="{even:.1f}" y2="{even:.1f}"/>{_axis(ticks)}'
+    )
 
 
 # --- parts -----------------------------------------------------------------------------------------------------------

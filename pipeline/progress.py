@@ -66,8 +66,11 @@ def _line(plan: dict, done: int, seconds: float, done_since: int) -> str:
 def _downloads(output: str) -> str:
     """Of fetched units: the share of successes, what failed most, MB/s of one worker, and the slowest hosts."""
     folder = storage.join(output, WORK_FOLDER, FETCHED_FOLDER)
-    units = [json.loads(storage.read(storage.join(folder, name))) for name in storage.list_files(folder)
-             if not name.endswith(storage.TEMPORARY_SUFFIX)]
+    units = [
+        json.loads(storage.read(storage.join(folder, name)))
+        for name in storage.list_files(folder)
+        if not name.endswith(storage.TEMPORARY_SUFFIX)
+    ]
     outcomes, host_s = Counter(), Counter()
     for unit in units:
         outcomes.update(unit["outcomes"])
@@ -88,8 +91,11 @@ def _downloads(output: str) -> str:
 def _where_time_goes(output: str) -> str:
     """Of encoded units: pictures a second of one worker, and the shares of reading them, the model and writing."""
     folder = storage.join(output, WORK_FOLDER, "times")
-    units = [json.loads(storage.read(storage.join(folder, name))) for name in storage.list_files(folder)
-             if not name.endswith(storage.TEMPORARY_SUFFIX)]
+    units = [
+        json.loads(storage.read(storage.join(folder, name)))
+        for name in storage.list_files(folder)
+        if not name.endswith(storage.TEMPORARY_SUFFIX)
+    ]
     spent = {name: sum(unit[name] for unit in units) for name in ("pictures_s", "model_s", "write_s")}
     total_s = sum(spent.values())
     if not total_s:
@@ -105,5 +111,8 @@ def _plan(output: str) -> dict | None:
 
 def _units_done(output: str) -> int:
     names = storage.list_files(output)
-    return sum(name.startswith(f"{WORK_FOLDER}/units/") or name.endswith("_stats.json") for name in names
-               if not name.endswith(storage.TEMPORARY_SUFFIX))
+    return sum(
+        name.startswith(f"{WORK_FOLDER}/units/") or name.endswith("_stats.json")
+        for name in names
+        if not name.endswith(storage.TEMPORARY_SUFFIX)
+    )

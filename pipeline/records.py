@@ -62,9 +62,7 @@ class Reason(str, enum.Enum):
     DAMAGED_SHARD = "damaged_shard"  # the pair was in a shard that `pairmill verify --repair` dropped
 
 
-PASSING_REASONS = frozenset(
-    {Reason.HTTP_429, Reason.HTTP_5XX, Reason.DNS, Reason.CONNECTION, Reason.TIMEOUT}
-)
+PASSING_REASONS = frozenset({Reason.HTTP_429, Reason.HTTP_5XX, Reason.DNS, Reason.CONNECTION, Reason.TIMEOUT})
 """Failures that may be gone tomorrow: fetched again by a second run."""
 
 

@@ -32,16 +32,19 @@ def repair(directory: str, faults: Iterable[Fault]) -> Iterator[str]:
     at_fault = {fault.path for fault in faults}
     for path in sorted(at_fault):
         if path in NEVER_DAMAGED or (path.startswith("rejects/") and _is_listed(directory, path)):
-            raise UserError(f"{directory}/{path} is at fault, and nothing else holds what it held; build the dataset "
-                            "again")
+            raise UserError(
+                f"{directory}/{path} is at fault, and nothing else holds what it held; build the dataset again"
+            )
     manifest = read_manifest(directory)
     listed = {file.path for file in (*manifest.shards, *manifest.files)}
     others = sorted(path for path in at_fault - listed if path.split("/")[0] in FOLDERS or path.endswith(".tmp"))
     bad = [shard for shard in manifest.shards if shard.path in at_fault or index_path(shard.path) in at_fault]
     gone = {path for shard in bad for path in (shard.path, index_path(shard.path))}
     kept = dataclasses.replace(
-        manifest, shards=tuple(shard for shard in manifest.shards if shard not in bad),
-        files=tuple(file for file in manifest.files if file.path not in gone and file.path not in REWRITTEN))
+        manifest,
+        shards=tuple(shard for shard in manifest.shards if shard not in bad),
+        files=tuple(file for file in manifest.files if file.path not in gone and file.path not in REWRITTEN),
+    )
 
     lost = [row for shard in bad for row in _lost_rows(directory, shard, at_fault)]
     files = list(kept.files)
@@ -50,8 +53,10 @@ def repair(directory: str, faults: Iterable[Fault]) -> Iterator[str]:
         files.append(File(*write_file(directory, f"rejects/damaged-{number:05d}.parquet", table_bytes(lost, REJECTS))))
         kept.settings["damaged_shards"] = kept.settings.get("damaged_shards", []) + [shard.path for shard in bad]
     account = _account(directory, manifest, "ledger.json" in at_fault, bad, kept.files)
-    named = [write_file(directory, "ledger.json", to_json(account)),
-             *(WrittenFile(**vars(file)) for file in files if file.path == "text_tokenizer.json")]
+    named = [
+        write_file(directory, "ledger.json", to_json(account)),
+        *(WrittenFile(**vars(file)) for file in files if file.path == "text_tokenizer.json"),
+    ]
     kept = dataclasses.replace(kept, files=tuple(files))
     written = write_cards(directory, kept, account, _licences(directory, kept), named)
     files += [File(*named[0]), *(File(*file) for file in written)]
@@ -73,6 +78,7 @@ def _is_listed(directory: str, path: str) -> bool:
 
 def _lost_rows(directory: str, shard: Shard, at_fault: set[str]) -> list[Rejected]:
     """What is still known of a shard's pairs: all from its index, keys and sources from its tar file, else numbers."""
+
     def rejected(key: str = "", source: str = "", file: str = "", row: int = -1, url: str = "") -> Rejected:
         return Rejected(key, source, file, row, url, Stage.ENCODE.value, Reason.DAMAGED_SHARD.value, shard.path)
 
@@ -85,8 +91,9 @@ def _lost_rows(directory: str, shard: Shard, at_fault: set[str]) -> list[Rejecte
     return [rejected(source=source) for source, number in shard.sources.items() for _ in range(number)]
 
 
-def _account(directory: str, manifest: Manifest, is_lost: bool, bad: list[Shard],
-             files: tuple[File, ...]) -> dict[str, Any]:
+def _account(
+    directory: str, manifest: Manifest, is_lost: bool, bad: list[Shard], files: tuple[File, ...]
+) -> dict[str, Any]:
     """The ledger, in which the lost pairs are no longer kept but rejected."""
     before: Counter[str] = Counter()
     lost: Counter[str] = Counter()
@@ -118,7 +125,9 @@ def _counted_again(directory: str, files: tuple[File, ...]) -> Iterator[Count]:
 
 
 def _licences(directory: str, manifest: Manifest) -> Counter[str]:
-    parts = [pq.read_table(os.path.join(directory, index_path(shard.path)), columns=["licence"], partitioning=None)
-             for shard in manifest.shards]
+    parts = [
+        pq.read_table(os.path.join(directory, index_path(shard.path)), columns=["licence"], partitioning=None)
+        for shard in manifest.shards
+    ]
     column = pa.concat_tables(parts)["licence"] if parts else pa.chunked_array([], pa.string())
     return Counter({row["values"]: row["counts"] for row in pc.value_counts(column).to_pylist()})

@@ -61,8 +61,9 @@ def stage_listing(directory: str, wanted: Wanted, columns: int) -> Iterator[str]
 
 def selected_lines(row: dict[str, Any], columns: int) -> Iterator[str]:
     size = f"{row['width']:,} x {row['height']:,} px  " if row["width"] and row["height"] else ""
-    yield (f"{row['key']}  {printable(row['source'])}  {printable(row['file'])} row {row['row']:,}  {size}"
-           f"{row['split']}")
+    yield (
+        f"{row['key']}  {printable(row['source'])}  {printable(row['file'])} row {row['row']:,}  {size}{row['split']}"
+    )
     yield from wrapped(row["caption"], columns)
     if row["raw_caption"] != row["caption"]:
         yield from wrapped(f"was: {row['raw_caption']}", columns)
@@ -70,8 +71,10 @@ def selected_lines(row: dict[str, Any], columns: int) -> Iterator[str]:
 
 
 def pair_lines(row: dict[str, Any], sample: Sample, words: TextTokenizer, columns: int) -> Iterator[str]:
-    yield (f"{row['key']}  {printable(row['source'])}  {printable(row['file'])} row {row['row']:,}  "
-           f"{row['width']:,} x {row['height']:,} px  {row['split']}")
+    yield (
+        f"{row['key']}  {printable(row['source'])}  {printable(row['file'])} row {row['row']:,}  "
+        f"{row['width']:,} x {row['height']:,} px  {row['split']}"
+    )
     yield from wrapped(row["caption"], columns)
     yield from wrapped(f"{len(sample.tokens)} tokens: {tokens_as_words(sample.tokens.tolist(), words)}", columns)
     yield f"  {printable(row['url'])}"
@@ -101,8 +104,14 @@ def tokens_as_words(tokens: Iterable[int], words: TextTokenizer) -> str:
 
 
 def wrapped(text: str, columns: int) -> list[str]:
-    return textwrap.wrap(printable(text), columns, initial_indent="  ", subsequent_indent="  ",
-                         break_long_words=False, break_on_hyphens=False)
+    return textwrap.wrap(
+        printable(text),
+        columns,
+        initial_indent="  ",
+        subsequent_indent="  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def printable(text: str) -> str:
@@ -134,12 +143,21 @@ def page(directory: str, manifest: Manifest, wanted: Wanted, spec: str, original
     measures = measure(directory, manifest)
     cards = list(make_cards(directory, manifest, images, rows, originals))
     rejects = choose_rejects(directory, manifest, wanted.seed, wanted.source)
-    return Page(dataset_name(directory), manifest, summary(manifest, ledger, measures), measures, cards,
-                chosen(total_pairs(manifest), wanted, len(rows)), rejects, wanted.source)
+    return Page(
+        dataset_name(directory),
+        manifest,
+        summary(manifest, ledger, measures),
+        measures,
+        cards,
+        chosen(total_pairs(manifest), wanted, len(rows)),
+        rejects,
+        wanted.source,
+    )
 
 
-def make_cards(directory: str, manifest: Manifest, images: ImageTokenizer, rows: list[dict[str, Any]],
-               config: FetchConfig | None) -> Iterator[Card]:
+def make_cards(
+    directory: str, manifest: Manifest, images: ImageTokenizer, rows: list[dict[str, Any]], config: FetchConfig | None
+) -> Iterator[Card]:
     samples = read_samples(directory, manifest, rows)
     originals = fetch_originals(rows, images.info.image_size, config) if config else {}
     for row in rows:
@@ -158,17 +176,21 @@ def load_image_tokenizer_of(manifest: Manifest, spec: str) -> ImageTokenizer:
     """The tokenizer that made the codes. Raises UserError for any other: its pictures would be wrong."""
     images = load_image_tokenizer(spec)
     if images.info.fingerprint != manifest.image_tokenizer.fingerprint:
-        raise UserError(f"image tokenizer {spec!r} is not the one that made these codes (fingerprint "
-                        f"{images.info.fingerprint[:12]}, not {manifest.image_tokenizer.fingerprint[:12]}); name that "
-                        "one's file with --image-tokenizer, or build the dataset again")
+        raise UserError(
+            f"image tokenizer {spec!r} is not the one that made these codes (fingerprint "
+            f"{images.info.fingerprint[:12]}, not {manifest.image_tokenizer.fingerprint[:12]}); name that "
+            "one's file with --image-tokenizer, or build the dataset again"
+        )
     return images
 
 
 def load_text_tokenizer(directory: str, manifest: Manifest) -> TextTokenizer:
     words = TextTokenizer.load(os.path.join(directory, "text_tokenizer.json"))
     if words.info.fingerprint != manifest.text_tokenizer.fingerprint:
-        raise UserError(f"{directory}/text_tokenizer.json is not the one that made these tokens (its fingerprint is "
-                        "not the manifest's); build the dataset again")
+        raise UserError(
+            f"{directory}/text_tokenizer.json is not the one that made these tokens (its fingerprint is "
+            "not the manifest's); build the dataset again"
+        )
     return words
 
 
@@ -184,12 +206,23 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--key", action="append", default=[], metavar="KEY", help="this pair; repeatable")
     parser.add_argument("--source", metavar="NAME", help="only pairs of this source, such as cc12m")
     parser.add_argument("--search", metavar="TEXT", help="only pairs with this in the caption, in any case")
-    parser.add_argument("--fetch-originals", action="store_true",
-                        help="download the pictures again and show the crops beside their reconstructions")
-    parser.add_argument("--allow-address", action="append", default=[], metavar="CIDR",
-                        help="a network that is refused otherwise, such as 127.0.0.0/8")
-    parser.add_argument("--image-tokenizer", metavar="SPEC",
-                        help="where the dataset's image tokenizer is, if no longer where the manifest says")
+    parser.add_argument(
+        "--fetch-originals",
+        action="store_true",
+        help="download the pictures again and show the crops beside their reconstructions",
+    )
+    parser.add_argument(
+        "--allow-address",
+        action="append",
+        default=[],
+        metavar="CIDR",
+        help="a network that is refused otherwise, such as 127.0.0.0/8",
+    )
+    parser.add_argument(
+        "--image-tokenizer",
+        metavar="SPEC",
+        help="where the dataset's image tokenizer is, if no longer where the manifest says",
+    )
     return parser
 
 
@@ -239,7 +272,9 @@ def main(arguments: list[str] | None = None) -> int:
         raise UserError(f"--html {args.html}: {error.strerror}") from None
     missing = sum(isinstance(card.original, str) for card in content.cards)
     if missing:
-        print(f"show: {missing:,} of {len(content.cards):,} originals could not be had; the page says why",
-              file=sys.stderr)
+        print(
+            f"show: {missing:,} of {len(content.cards):,} originals could not be had; the page says why",
+            file=sys.stderr,
+        )
     print(f"show: {len(content.cards):,} pairs in {args.html}, {len(data) / 1e6:.1f} MB")
     return 0

@@ -72,20 +72,28 @@ class ReadAndJudge(beam.PTransform):
 
     def expand(self, begin):
         ranges = [piece for piece in self._pieces if piece.kind == "lines"]
-        counts = (begin | "Ranges" >> beam.Create(ranges).with_output_types(Piece)
-                  | "Spread ranges" >> beam.Reshuffle()
-                  | "Count lines" >> beam.Map(count_lines).with_output_types(LineCount))
+        counts = (
+            begin
+            | "Ranges" >> beam.Create(ranges).with_output_types(Piece)
+            | "Spread ranges" >> beam.Reshuffle()
+            | "Count lines" >> beam.Map(count_lines).with_output_types(LineCount)
+        )
         # A piece counts as often as the pattern names it, so that a file given twice is read twice.
         numbered = list(enumerate(self._pieces))
-        return (begin | "Pieces" >> beam.Create(numbered).with_output_types(tuple[int, Piece])
-                | "Spread pieces" >> beam.Reshuffle()
-                | "Read and judge" >> beam.Map(
-                    read_piece, beam.pvalue.AsList(counts), self._config, self._settings, self._output)
-                .with_output_types(Account))
+        return (
+            begin
+            | "Pieces" >> beam.Create(numbered).with_output_types(tuple[int, Piece])
+            | "Spread pieces" >> beam.Reshuffle()
+            | "Read and judge"
+            >> beam.Map(
+                read_piece, beam.pvalue.AsList(counts), self._config, self._settings, self._output
+            ).with_output_types(Account)
+        )
 
 
-def read_piece(numbered: tuple[int, Piece], counts: list[LineCount], config: SelectConfig, settings: SourceSettings,
-               output: str) -> Account:
+def read_piece(
+    numbered: tuple[int, Piece], counts: list[LineCount], config: SelectConfig, settings: SourceSettings, output: str
+) -> Account:
     """Reads and judges a piece, or takes what an interrupted run left of it."""
     number, piece = numbered
     name = f"{number:06d}-{_identity(piece)}"
@@ -94,8 +102,9 @@ def read_piece(numbered: tuple[int, Piece], counts: list[LineCount], config: Sel
         rows, spills = msgpack.unpackb(storage.read(marker))
         return Account(piece.source, rows, [Spill(*spill) for spill in spills])
     read = rows_of(piece, settings, lines_before(piece, counts))
-    spills = list(write_spills(output, name, (
-        row if isinstance(row, Rejected) else judge(row, config) for row in read)))
+    spills = list(
+        write_spills(output, name, (row if isinstance(row, Rejected) else judge(row, config) for row in read))
+    )
     rows = sum(spill.rows for spill in spills)
     storage.write_whole(marker, msgpack.packb([rows, spills]))
     return Account(piece.source, rows, spills)
@@ -115,10 +124,13 @@ class _Parts(beam.PTransform):
         self._rows_per_file = rows_per_file
 
     def expand(self, accounts):
-        return (accounts | "Rows" >> beam.Map(lambda account: account.rows).with_output_types(int)
-                | "All rows" >> beam.CombineGlobally(sum)
-                | "Parts" >> beam.FlatMap(plan_parts, self._rows_per_file).with_output_types(Part)
-                | "Spread parts" >> beam.Reshuffle())
+        return (
+            accounts
+            | "Rows" >> beam.Map(lambda account: account.rows).with_output_types(int)
+            | "All rows" >> beam.CombineGlobally(sum)
+            | "Parts" >> beam.FlatMap(plan_parts, self._rows_per_file).with_output_types(Part)
+            | "Spread parts" >> beam.Reshuffle()
+        )
 
 
 def plan_parts(rows: int, rows_per_file: int) -> list[Part]:
@@ -141,9 +153,14 @@ class WriteSelected(beam.PTransform):
         self._output, self._rows_per_file, self._dry_run = output, rows_per_file, dry_run
 
     def expand(self, accounts):
-        return (accounts | "Plan" >> _Parts(self._rows_per_file)
-                | "Write" >> beam.ParDo(_WritePart(self._output, self._dry_run), beam.pvalue.AsList(accounts))
-                .with_outputs(self.COUNTS, main="written"))
+        return (
+            accounts
+            | "Plan" >> _Parts(self._rows_per_file)
+            | "Write"
+            >> beam.ParDo(_WritePart(self._output, self._dry_run), beam.pvalue.AsList(accounts)).with_outputs(
+                self.COUNTS, main="written"
+            )
+        )
 
 
 class _WritePart(beam.DoFn):
@@ -161,9 +178,10 @@ class _WritePart(beam.DoFn):
 def write_part(part: Part, outcomes: Outcomes, output: str) -> list[WrittenFile]:
     names = [f"{folder}/{part.number:05d}-of-{part.of:05d}.parquet" for folder in ("pairs", "rejects")]
     with contextlib.ExitStack() as stack:
-        pairs, rejects = (parquet.FileWriter(stack.enter_context(
-            storage.whole_file(storage.join(output, *name.split("/")))), schema)
-            for name, schema in zip(names, (parquet.PAIRS, parquet.REJECTS), strict=True))
+        pairs, rejects = (
+            parquet.FileWriter(stack.enter_context(storage.whole_file(storage.join(output, *name.split("/")))), schema)
+            for name, schema in zip(names, (parquet.PAIRS, parquet.REJECTS), strict=True)
+        )
         for table in outcomes.tables(output):
             is_pair = pc.equal(table["reason"], "")
             pairs.write(table.filter(is_pair).select(parquet.PAIRS.names))
@@ -175,8 +193,10 @@ def write_part(part: Part, outcomes: Outcomes, output: str) -> list[WrittenFile]
 
 def counts_of(outcomes: Outcomes) -> list[Count]:
     """The ledger's counts of kept and rejected rows."""
-    return [((source, Stage.SELECT.value, reason) if reason else (source, KEPT, ""), number)
-            for (source, reason), number in sorted(outcomes.counts.items())]
+    return [
+        ((source, Stage.SELECT.value, reason) if reason else (source, KEPT, ""), number)
+        for (source, reason), number in sorted(outcomes.counts.items())
+    ]
 
 
 def read_count(account: Account) -> Count:
@@ -192,9 +212,14 @@ class SelectedRows(beam.PTransform):
         self._output, self._rows_per_file = output, rows_per_file
 
     def expand(self, accounts):
-        return (accounts | "Plan" >> _Parts(self._rows_per_file)
-                | "Rows of parts" >> beam.ParDo(_RowsOfPart(self._output), beam.pvalue.AsList(accounts))
-                .with_outputs(self.REJECTED, main="pairs"))
+        return (
+            accounts
+            | "Plan" >> _Parts(self._rows_per_file)
+            | "Rows of parts"
+            >> beam.ParDo(_RowsOfPart(self._output), beam.pvalue.AsList(accounts)).with_outputs(
+                self.REJECTED, main="pairs"
+            )
+        )
 
 
 class _RowsOfPart(beam.DoFn):
@@ -205,8 +230,10 @@ class _RowsOfPart(beam.DoFn):
         tables = outcomes_of_part(part, accounts, self._output).tables(self._output)
         for row in (row for table in tables for batch in table.to_batches(10_000) for row in batch.to_pylist()):
             if row["reason"]:
-                yield beam.pvalue.TaggedOutput(SelectedRows.REJECTED, Rejected(
-                    stage=Stage.SELECT.value, **{name: row[name] for name in _REJECT_FIELDS}))
+                yield beam.pvalue.TaggedOutput(
+                    SelectedRows.REJECTED,
+                    Rejected(stage=Stage.SELECT.value, **{name: row[name] for name in _REJECT_FIELDS}),
+                )
             else:
                 yield Pair(**{name: row[name] for name in Pair._fields})
 

@@ -52,12 +52,18 @@ class WriteShards(beam.PTransform):
     def expand(self, records):
         output, draws = self._output, self._draws
         cuts = records | "Cuts" >> FindCuts(self._size, draws)
-        return (records | "Shard" >> beam.Map(lambda record, cuts: (shard_of(record, cuts), record),
-                                              beam.pvalue.AsSingleton(cuts))
-                .with_output_types(tuple[tuple[str, int, int], Record])
-                | "Gather" >> beam.GroupByKey()
-                | "Write" >> beam.MapTuple(lambda place, members: write_shard(output, draws, place, members))
-                .with_output_types(WrittenShard))
+        return (
+            records
+            | "Shard"
+            >> beam.Map(
+                lambda record, cuts: (shard_of(record, cuts), record), beam.pvalue.AsSingleton(cuts)
+            ).with_output_types(tuple[tuple[str, int, int], Record])
+            | "Gather" >> beam.GroupByKey()
+            | "Write"
+            >> beam.MapTuple(lambda place, members: write_shard(output, draws, place, members)).with_output_types(
+                WrittenShard
+            )
+        )
 
 
 def write_shard(output: str, draws: int, place: tuple[str, int, int], members: Iterable[Record]) -> WrittenShard:
@@ -71,13 +77,21 @@ def write_shard(output: str, draws: int, place: tuple[str, int, int], members: I
     path = f"{split}/{name}.tar"
     data = dataset.tar_bytes(
         (record.key, dataset.pack_sample(record.caption, record.tokens, record.codes, draws), record.source)
-        for record in records)
+        for record in records
+    )
     shard = write_file(output, path, data)
     rows = [index_row(record, draws, path, position) for position, record in enumerate(records)]
     index = write_file(output, index_path(path), table_bytes(rows, INDEX))
-    return WrittenShard(path, split, len(records), shard.bytes, shard.sha256,
-                        dict(Counter(record.source for record in records)),
-                        dict(Counter(record.licence for record in records)), index)
+    return WrittenShard(
+        path,
+        split,
+        len(records),
+        shard.bytes,
+        shard.sha256,
+        dict(Counter(record.source for record in records)),
+        dict(Counter(record.licence for record in records)),
+        index,
+    )
 
 
 def index_row(record: Record, draws: int, shard: str, position: int) -> dict:
@@ -100,12 +114,15 @@ class DatasetParts:
     sources: tuple[str, ...]  # those asked for: a source whose files are empty has its account, too
 
 
-def finish_dataset(output: str, parts: DatasetParts, shards: list[WrittenShard], rejects: list[WrittenFile],
-                   counts: list[ledger.Count]) -> None:
+def finish_dataset(
+    output: str, parts: DatasetParts, shards: list[WrittenShard], rejects: list[WrittenFile], counts: list[ledger.Count]
+) -> None:
     """Removes what an earlier, interrupted run left under other names, then writes ledger, tokenizer and manifest."""
     account = ledger.build_ledger(counts, parts.sources)
-    named = [write_file(output, "ledger.json", ledger.to_json(account)),
-             write_file(output, "text_tokenizer.json", parts.text_tokenizer_json.encode())]
+    named = [
+        write_file(output, "ledger.json", ledger.to_json(account)),
+        write_file(output, "text_tokenizer.json", parts.text_tokenizer_json.encode()),
+    ]
     manifest = Manifest(
         shards=tuple(Shard(*shard[:6]) for shard in sorted(shards, key=lambda shard: shard.path)),
         image_tokenizer=parts.image_tokenizer,
@@ -115,17 +132,24 @@ def finish_dataset(output: str, parts: DatasetParts, shards: list[WrittenShard],
         versions=parts.versions,
     )
     licences = sum((Counter(shard.licences) for shard in shards), Counter())
-    files = [*rejects, *(shard.index for shard in shards), *named,
-             *write_cards(output, manifest, account, licences, named)]
+    files = [
+        *rejects,
+        *(shard.index for shard in shards),
+        *named,
+        *write_cards(output, manifest, account, licences, named),
+    ]
     manifest = dataclasses.replace(manifest, files=tuple(File(*file) for file in sorted(files)))
     ours = {shard.path for shard in shards} | {file.path for file in files}
     remove_others(output, (*FOLDERS, f"{WORK_FOLDER}/units"), ours)
     storage.write_whole(storage.join(output, "manifest.json"), manifest.to_json().encode())
 
 
-def write_cards(output: str, manifest: Manifest, account: dict[str, Any], licences: Mapping[str, int],
-                named: list[WrittenFile]) -> list[WrittenFile]:
+def write_cards(
+    output: str, manifest: Manifest, account: dict[str, Any], licences: Mapping[str, int], named: list[WrittenFile]
+) -> list[WrittenFile]:
     """README.md and croissant.json, which name some files with their hash."""
     description = cards.croissant(manifest, licences, [File(*file) for file in named])
-    return [write_file(output, cards.README, cards.data_card(manifest, account, licences)),
-            write_file(output, cards.CROISSANT, description)]
+    return [
+        write_file(output, cards.README, cards.data_card(manifest, account, licences)),
+        write_file(output, cards.CROISSANT, description),
+    ]

@@ -29,9 +29,15 @@ BATCH_ROWS = 2048
 SPILL_BATCHES = 64
 """Batches that the first half holds in memory, about 50 MB; more than `RANGE_BYTES` of most lists."""
 
-ROWS = pa.schema([
-    *PAIRS, ("reason", pa.string()), ("detail", pa.string()), ("high", pa.uint64()), ("low", pa.uint64()),
-])  # fmt: skip
+ROWS = pa.schema(
+    [
+        *PAIRS,
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+        ("high", pa.uint64()),
+        ("low", pa.uint64()),
+    ]
+)
 """A pair (its reason is empty) or a reject (what it has no value for is empty), and the 128-bit hash of its URL."""
 
 

@@ -60,15 +60,20 @@ def summary(manifest: Manifest, ledger: dict[str, Any], measures: Measures) -> d
         "sources": ledger["sources"],
         "rejects_by_reason": rejects_by_reason(ledger),
         "captions": {"words": quantiles(measures.words), "tokens": quantiles(measures.tokens)},
-        "pictures": {"shorter_side_px": quantiles(np.minimum(width, height)),
-                     "ratio": quantiles(width / np.maximum(height, 1))},
+        "pictures": {
+            "shorter_side_px": quantiles(np.minimum(width, height)),
+            "ratio": quantiles(width / np.maximum(height, 1)),
+        },
         "licences": _counts(index["licence"]),
         "codes": code_usage(measures.codes),
         "text": code_usage(measures.token_counts),
         "duplicates_left": duplicates_left(index),
         "medians_by_source": medians_by_source(measures),
-        "shards": {"number": len(manifest.shards), "bytes": sum(shard.bytes for shard in manifest.shards),
-                   "bytes_per_pair": round(sum(shard.bytes for shard in manifest.shards) / max(1, len(index)), 1)},
+        "shards": {
+            "number": len(manifest.shards),
+            "bytes": sum(shard.bytes for shard in manifest.shards),
+            "bytes_per_pair": round(sum(shard.bytes for shard in manifest.shards) / max(1, len(index)), 1),
+        },
         "draws": manifest.draws,
         "image_tokenizer": vars(manifest.image_tokenizer),
         "text_tokenizer": vars(manifest.text_tokenizer),
@@ -125,9 +130,14 @@ def code_usage(counts: np.ndarray) -> dict[str, Any]:
     """How much of the image vocabulary is used, and the entropy of the codes in bits."""
     share = counts[counts > 0] / max(1, counts.sum())
     entropy = float(-(share * np.log2(share)).sum()) if len(share) else 0.0
-    return {"vocabulary": len(counts), "used": int((counts > 0).sum()), "entropy_bits": round(entropy, 3),
-            "most_bits": round(math.log2(len(counts)), 3), "perplexity": round(2**entropy, 1),
-            "zipf_exponent": zipf_exponent(counts)}
+    return {
+        "vocabulary": len(counts),
+        "used": int((counts > 0).sum()),
+        "entropy_bits": round(entropy, 3),
+        "most_bits": round(math.log2(len(counts)), 3),
+        "perplexity": round(2**entropy, 1),
+        "zipf_exponent": zipf_exponent(counts),
+    }
 
 
 def zipf_exponent(counts: np.ndarray) -> float:
@@ -142,16 +152,26 @@ def zipf_exponent(counts: np.ndarray) -> float:
 def duplicates_left(index: pa.Table) -> dict[str, int]:
     """Pairs that share something with an earlier one: none is wrong by itself, many are."""
     captions = pc.utf8_lower(index["caption"])
-    return {name: len(index) - len(pc.unique(column)) for name, column in (
-        ("same_picture", index["sha256"]), ("same_perceptual_hash", index["phash"]), ("same_caption", captions))}
+    return {
+        name: len(index) - len(pc.unique(column))
+        for name, column in (
+            ("same_picture", index["sha256"]),
+            ("same_perceptual_hash", index["phash"]),
+            ("same_caption", captions),
+        )
+    }
 
 
 def medians_by_source(measures: Measures) -> dict[str, dict[str, float]]:
     sources = measures.index["source"].to_numpy(zero_copy_only=False)
     side = np.minimum(measures.width, measures.height)
-    return {str(source): {name: round(float(np.median(values[sources == source])), 1) for name, values in (
-        ("words", measures.words), ("tokens", measures.tokens), ("shorter_side_px", side))}
-        for source in np.unique(sources)}
+    return {
+        str(source): {
+            name: round(float(np.median(values[sources == source])), 1)
+            for name, values in (("words", measures.words), ("tokens", measures.tokens), ("shorter_side_px", side))
+        }
+        for source in np.unique(sources)
+    }
 
 
 def _crosstab(index) -> dict[str, dict[str, int]]:
@@ -175,8 +195,9 @@ def rejects_by_reason(ledger: dict[str, Any]) -> dict[str, dict[str, int]]:
             for reason, number in reasons.items():
                 stage_table = table.setdefault(stage, {})
                 stage_table[reason] = stage_table.get(reason, 0) + number
-    return {stage: dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0])))
-            for stage, reasons in table.items()}
+    return {
+        stage: dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))) for stage, reasons in table.items()
+    }
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------
@@ -184,38 +205,57 @@ def rejects_by_reason(ledger: dict[str, Any]) -> dict[str, dict[str, int]]:
 
 def ledger_tables(ledger: dict[str, Any]) -> str:
     """Rows by source, then rejects by stage and reason: what `select` and `fetch` have to tell."""
-    accounts = [(name, account["read"], account["kept"],
-                 sum(sum(reasons.values()) for reasons in account["rejected"].values()))
-                for name, account in sorted(ledger["sources"].items())]
+    accounts = [
+        (name, account["read"], account["kept"], sum(sum(reasons.values()) for reasons in account["rejected"].values()))
+        for name, account in sorted(ledger["sources"].items())
+    ]
     total = ("all", *(sum(account[i] for account in accounts) for i in (1, 2, 3)))
-    reasons = [(stage, reason, number) for stage, counts in rejects_by_reason(ledger).items()
-               for reason, number in counts.items()]
-    return "\n\n".join([table(["source", "read", "kept", "rejected"], [*accounts, total]),
-                        table(["stage", "reason", "rows"], reasons)])
+    reasons = [
+        (stage, reason, number)
+        for stage, counts in rejects_by_reason(ledger).items()
+        for reason, number in counts.items()
+    ]
+    return "\n\n".join(
+        [table(["source", "read", "kept", "rejected"], [*accounts, total]), table(["stage", "reason", "rows"], reasons)]
+    )
 
 
 def stats_tables(stats: dict[str, Any]) -> str:
     pairs = [(source, splits["train"], splits["val"]) for source, splits in stats["pairs_by_source"].items()]
-    spreads = [(name, *values.values()) for name, values in (
-        ("caption words", stats["captions"]["words"]), ("caption tokens", stats["captions"]["tokens"]),
-        ("shorter side, px", stats["pictures"]["shorter_side_px"]),
-        ("width / height", stats["pictures"]["ratio"])) if values]
+    spreads = [
+        (name, *values.values())
+        for name, values in (
+            ("caption words", stats["captions"]["words"]),
+            ("caption tokens", stats["captions"]["tokens"]),
+            ("shorter side, px", stats["pictures"]["shorter_side_px"]),
+            ("width / height", stats["pictures"]["ratio"]),
+        )
+        if values
+    ]
     shards = stats["shards"]
-    return "\n\n".join([
-        table(["pairs by source", *dataset.SPLITS], [*pairs, ("all", *stats["pairs"].values())]),
-        ledger_tables(stats),
-        table(["spread", *QUANTILES, "mean"], spreads),
-        table(["median by source", "words", "tokens", "shorter side, px"],
-              [(source, *values.values()) for source, values in stats["medians_by_source"].items()]),
-        table(["licence", "pairs"], stats["licences"].items()),
-        table(["duplicates left", "pairs"],
-              [(name.replace("_", " "), number) for name, number in stats["duplicates_left"].items()]),
-        *(f"{name}: {usage['used']:,} of {usage['vocabulary']:,} used, entropy {usage['entropy_bits']} of "
-          f"{usage['most_bits']} bits, perplexity {usage['perplexity']:,}, Zipf exponent {usage['zipf_exponent']}"
-          for name, usage in (("codes", stats["codes"]), ("tokens", stats["text"]))),
-        f"shards: {shards['number']:,}, {shards['bytes']:,} bytes, {shards['bytes_per_pair']:,} a pair, "
-        f"{stats['draws']} draw{'s' * (stats['draws'] != 1)}",
-    ])
+    return "\n\n".join(
+        [
+            table(["pairs by source", *dataset.SPLITS], [*pairs, ("all", *stats["pairs"].values())]),
+            ledger_tables(stats),
+            table(["spread", *QUANTILES, "mean"], spreads),
+            table(
+                ["median by source", "words", "tokens", "shorter side, px"],
+                [(source, *values.values()) for source, values in stats["medians_by_source"].items()],
+            ),
+            table(["licence", "pairs"], stats["licences"].items()),
+            table(
+                ["duplicates left", "pairs"],
+                [(name.replace("_", " "), number) for name, number in stats["duplicates_left"].items()],
+            ),
+            *(
+                f"{name}: {usage['used']:,} of {usage['vocabulary']:,} used, entropy {usage['entropy_bits']} of "
+                f"{usage['most_bits']} bits, perplexity {usage['perplexity']:,}, Zipf exponent {usage['zipf_exponent']}"
+                for name, usage in (("codes", stats["codes"]), ("tokens", stats["text"]))
+            ),
+            f"shards: {shards['number']:,}, {shards['bytes']:,} bytes, {shards['bytes_per_pair']:,} a pair, "
+            f"{stats['draws']} draw{'s' * (stats['draws'] != 1)}",
+        ]
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:

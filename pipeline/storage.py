@@ -38,8 +38,9 @@ def whole_file(path: str) -> Iterator[BinaryIO]:
     except BaseException as error:
         FileSystems.delete([temporary])
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(f"{path} cannot be written: {error.strerror}; make room, then run the same command again "
-                            "to go on") from None
+            raise UserError(
+                f"{path} cannot be written: {error.strerror}; make room, then run the same command again to go on"
+            ) from None
         raise
     FileSystems.rename([temporary], [path])
 

@@ -12,6 +12,11 @@ def table(header: list[str], rows: Iterable[Iterable[Any]]) -> str:
     cells = [header, *([f"{cell:,}" if isinstance(cell, int | float) else str(cell) for cell in row] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     right = [bool(rows) and all(isinstance(row[i], int | float) for row in rows) for i in range(len(header))]
-    lines = ["  ".join(cell.rjust(width) if is_right else cell.ljust(width)
-                       for cell, width, is_right in zip(row, widths, right, strict=True)).rstrip() for row in cells]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if is_right else cell.ljust(width)
+            for cell, width, is_right in zip(row, widths, right, strict=True)
+        ).rstrip()
+        for row in cells
+    ]
     return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])

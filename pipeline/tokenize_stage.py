@@ -45,8 +45,6 @@ class Prepared(NamedTuple):
     look: bytes  # signature of pipeline.looks, b"" unless look-alikes are searched
 
 
-
-
 @dataclasses.dataclass(frozen=True)
 class EncodeConfig:
     image_tokenizer: str  # SPEC
@@ -118,8 +116,10 @@ class Encoder:
         key, rgb_HWC = picture.pair.key, picture.rgb_HWC
         height, width = rgb_HWC.shape[:2]
         size = self.images.info.image_size
-        boxes = [pixels.transformer_crop(width, height, size, pixels.seeded_integers(f"{key}/{draw}"))
-                 for draw in range(self._config.draws)]
+        boxes = [
+            pixels.transformer_crop(width, height, size, pixels.seeded_integers(f"{key}/{draw}"))
+            for draw in range(self._config.draws)
+        ]
         if self._config.centre_first:
             boxes[0] = pixels.centre_crop(width, height, size)
         views = np.stack([pixels.apply_crop(rgb_HWC, box, size) for box in boxes])
@@ -148,13 +148,24 @@ class Encoder:
     def _record(self, picture: Prepared, codes: np.ndarray) -> Record:
         pair = picture.pair
         return Record(
-            key=pair.key, split=pair.split, source=pair.source, file=pair.file, row=pair.row, url=pair.url,
-            caption=pair.caption, width=picture.width, height=picture.height, licence=pair.licence,
-            page_url=pair.page_url, sha256=picture.sha256, phash=picture.phash,
+            key=pair.key,
+            split=pair.split,
+            source=pair.source,
+            file=pair.file,
+            row=pair.row,
+            url=pair.url,
+            caption=pair.caption,
+            width=picture.width,
+            height=picture.height,
+            licence=pair.licence,
+            page_url=pair.page_url,
+            sha256=picture.sha256,
+            phash=picture.phash,
             codes=codes.astype("<u2").tobytes(),
             tokens=np.asarray(self.text.encode(pair.caption), "<u2").tobytes(),
-            boxes=[number for box in picture.boxes for number in box], look=picture.look,
-        )  # fmt: skip
+            boxes=[number for box in picture.boxes for number in box],
+            look=picture.look,
+        )
 
 
 class _EncodingDoFn(beam.DoFn):
@@ -174,7 +185,8 @@ class _EncodingDoFn(beam.DoFn):
         """What became of a unit whose pictures `read` gives."""
         times = Times()
         records, rejects = finish_unit(
-            name, pairs, self._store, lambda pending: self._encoder.encode(read(pending), times))
+            name, pairs, self._store, lambda pending: self._encoder.encode(read(pending), times)
+        )
         self._store.save_times(name, times.all() | {"pictures": len(records)})
         yield from records
         for row in rejects:

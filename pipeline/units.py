@@ -38,10 +38,14 @@ class ToUnits(beam.PTransform):
         self._pairs_per_unit, self._output = pairs_per_unit, output
 
     def expand(self, pairs):
-        number = (pairs | "Count" >> beam.combiners.Count.Globally()
-                  | "Plan" >> beam.Map(plan_units, self._pairs_per_unit, self._output))
-        return (grouped_by_hash(pairs, number, unit_hash)
-                | "Sort" >> beam.Map(to_unit, beam.pvalue.AsSingleton(number)).with_output_types(Unit))
+        number = (
+            pairs
+            | "Count" >> beam.combiners.Count.Globally()
+            | "Plan" >> beam.Map(plan_units, self._pairs_per_unit, self._output)
+        )
+        return grouped_by_hash(pairs, number, unit_hash) | "Sort" >> beam.Map(
+            to_unit, beam.pvalue.AsSingleton(number)
+        ).with_output_types(Unit)
 
 
 def unit_hash(pair: Pair) -> int:

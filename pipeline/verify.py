@@ -125,8 +125,10 @@ def _check_shard(directory: str, manifest: Manifest, words: str | None, shard: S
         if not (changed and changed[0].what == "missing"):
             for sample in dataset.read_shard(os.path.join(directory, shard.path)):
                 keys.append(sample.key)
-                faults += [Fault(shard.path, f"sample {len(keys) - 1} ({sample.key}): {what}")
-                           for what in sample_faults(sample, manifest, tokenizer)]
+                faults += [
+                    Fault(shard.path, f"sample {len(keys) - 1} ({sample.key}): {what}")
+                    for what in sample_faults(sample, manifest, tokenizer)
+                ]
     except ValueError as error:
         faults.append(Fault(shard.path, f"sample {len(keys)}: {error}"))
     if keys != sorted(keys):
@@ -156,10 +158,14 @@ def _count_faults(directory: str, manifest: Manifest, reports: list[ShardReport]
         told = [(row["key"], row["shard"], row["position"], row["split"]) for row in rows.to_pylist()]
         wanted = [(key, shard.path, i, shard.split) for i, key in enumerate(report.keys)]
         if told != wanted:
-            odd = next((i for i, (one, other) in enumerate(zip(told, wanted, strict=False)) if one != other),
-                       min(len(told), len(wanted)))
-            yield Fault(index_path(shard.path), f"row {odd} is not sample {odd} of {shard.path} "
-                        f"({len(told):,} rows for {len(wanted):,} samples)")
+            odd = next(
+                (i for i, (one, other) in enumerate(zip(told, wanted, strict=False)) if one != other),
+                min(len(told), len(wanted)),
+            )
+            yield Fault(
+                index_path(shard.path),
+                f"row {odd} is not sample {odd} of {shard.path} ({len(told):,} rows for {len(wanted):,} samples)",
+            )
         here = Counter(rows["source"].to_pylist())
         if shard.sources and here != shard.sources:
             yield Fault(index_path(shard.path), f"its sources {dict(here)} are not the manifest's {shard.sources}")
@@ -173,18 +179,24 @@ def _count_faults(directory: str, manifest: Manifest, reports: list[ShardReport]
         if account["read"] != account["kept"] + rejected:
             yield Fault("ledger.json", f"{source}: {account['read']:,} read is not {account['kept']:,} + {rejected:,}")
         if account["kept"] != sources[source]:
-            yield Fault("ledger.json",
-                        f"{source}: {account['kept']:,} rows kept, the shards hold {sources[source]:,}")
+            yield Fault("ledger.json", f"{source}: {account['kept']:,} rows kept, the shards hold {sources[source]:,}")
     if missing := [source for source in sources if source not in ledger["sources"]]:
         yield Fault("ledger.json", f"source {missing[0]} is not in it")
-    reasons = Counter(reason for file in manifest.files if file.path.startswith("rejects/")
-                      for reason in _read(directory, file.path, ["reason"]).column(0).to_pylist())
+    reasons = Counter(
+        reason
+        for file in manifest.files
+        if file.path.startswith("rejects/")
+        for reason in _read(directory, file.path, ["reason"]).column(0).to_pylist()
+    )
     counted: Counter[str] = Counter()
     for stage in rejects_by_reason(ledger).values():
         counted.update(stage)
     if reasons != counted:
-        yield Fault("ledger.json", f"it counts {sum(counted.values()):,} rejected rows, the files in rejects/ hold "
-                    f"{sum(reasons.values()):,}: {dict((reasons - counted) + (counted - reasons))} differ")
+        yield Fault(
+            "ledger.json",
+            f"it counts {sum(counted.values()):,} rejected rows, the files in rejects/ hold "
+            f"{sum(reasons.values()):,}: {dict((reasons - counted) + (counted - reasons))} differ",
+        )
 
 
 def _read(directory: str, name: str, columns: list[str]) -> pa.Table:
@@ -195,8 +207,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="pairmill verify", description=__doc__.split("\n")[0])
     parser.add_argument("directory", metavar="DIR")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), metavar="N", help="processes (default: cores)")
-    parser.add_argument("--repair", action="store_true",
-                        help="drop the shards that are at fault, their pairs becoming rejected rows; say what was lost")
+    parser.add_argument(
+        "--repair",
+        action="store_true",
+        help="drop the shards that are at fault, their pairs becoming rejected rows; say what was lost",
+    )
     args = parser.parse_args(arguments)
     if args.workers < 1:
         raise UserError(f"--workers {args.workers}: give 1 or more")
@@ -212,8 +227,10 @@ def main(arguments: list[str] | None = None) -> int:
         for fault in faults:
             print(f"not repaired: {fault}")
     if faults:
-        print(f"verify: {args.directory}: {len(faults):,} fault{'s' * (len(faults) != 1)}; build it again"
-              + " or drop the shards at fault with --repair" * (not args.repair))
+        print(
+            f"verify: {args.directory}: {len(faults):,} fault{'s' * (len(faults) != 1)}; build it again"
+            + " or drop the shards at fault with --repair" * (not args.repair)
+        )
         return 1
     manifest = read_manifest(args.directory)
     pairs = sum(shard.pairs for shard in manifest.shards)

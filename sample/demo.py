@@ -22,9 +22,12 @@ from sample import serve
 
 PORT = 8093
 SOURCES = (
-    ("cc3m", "cc3m.tsv"), ("cc12m", "cc12m.tsv"), ("yfcc100m", "yfcc100m_dataset-0"),
-    ("yfcc100m", "yfcc100m_dataset-1.bz2"), ("wit", "wit_v1.sample.tsv.gz"),
-)  # fmt: skip
+    ("cc3m", "cc3m.tsv"),
+    ("cc12m", "cc12m.tsv"),
+    ("yfcc100m", "yfcc100m_dataset-0"),
+    ("yfcc100m", "yfcc100m_dataset-1.bz2"),
+    ("wit", "wit_v1.sample.tsv.gz"),
+)
 LOOPBACK = ["--allow-address", "127.0.0.0/8"]
 PROMPTS = ("a red flower in a green garden", "the flag of a country with stripes", "a boat on the blue sea")
 
@@ -53,22 +56,71 @@ def main() -> int:
         print(f"The sample's lists and pictures are served at {server.url}", flush=True)
         sources = [f"--source={name}={server.url}/sources/{file}" for name, file in SOURCES]
         # Small units and quick hosts: the sample's server is on this machine, and one URL never answers.
-        run("build", *sources, "--output", dataset, "--overwrite", *LOOPBACK, "--timeout", "3", "--retries", "1",
-            "--per-host-rate", "500", "--per-host-connections", "16", "--pairs-per-unit", "40",
-            "--pairs-per-shard", "100", "--val-share", "0.1", "--draws", "2")
+        run(
+            "build",
+            *sources,
+            "--output",
+            dataset,
+            "--overwrite",
+            *LOOPBACK,
+            "--timeout",
+            "3",
+            "--retries",
+            "1",
+            "--per-host-rate",
+            "500",
+            "--per-host-connections",
+            "16",
+            "--pairs-per-unit",
+            "40",
+            "--pairs-per-shard",
+            "100",
+            "--val-share",
+            "0.1",
+            "--draws",
+            "2",
+        )
         run("stats", dataset)
         run("verify", dataset)
         run("show", dataset, "--html", page, "--fetch-originals", *LOOPBACK)
     built = time.monotonic()
-    run("train", "--dataset", dataset, "--size", "3m", "--steps", str(args.steps), "--batch-size", "2",
-        "--schedule", "cosine", "--validate-every", "40", "--output", model)
+    run(
+        "train",
+        "--dataset",
+        dataset,
+        "--size",
+        "3m",
+        "--steps",
+        str(args.steps),
+        "--batch-size",
+        "2",
+        "--schedule",
+        "cosine",
+        "--validate-every",
+        "40",
+        "--output",
+        model,
+    )
     trained = time.monotonic()
     for number, prompt in enumerate(PROMPTS):
-        run("generate", "--checkpoint", model, "--prompt", prompt, "--count", "2", "--seed", str(number),
-            "--output", drawn / f"{number}")
+        run(
+            "generate",
+            "--checkpoint",
+            model,
+            "--prompt",
+            prompt,
+            "--count",
+            "2",
+            "--seed",
+            str(number),
+            "--output",
+            drawn / f"{number}",
+        )
     done = time.monotonic()
-    print(f"\nDone in {done - started:.0f} s: dataset {built - started:.0f} s, training {trained - built:.0f} s, "
-          f"drawing {done - trained:.0f} s.")
+    print(
+        f"\nDone in {done - started:.0f} s: dataset {built - started:.0f} s, training {trained - built:.0f} s, "
+        f"drawing {done - trained:.0f} s."
+    )
     for what, path in (("dataset", dataset), ("page to look at", page), ("model", model), ("pictures drawn", drawn)):
         print(f"  {what:<16} {path.resolve()}")
     return 0

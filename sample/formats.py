@@ -73,9 +73,29 @@ def cc12m_line(row: Row, base_url: str) -> str:
 # YFCC100M -----------------------------------------------------------------------------------------------------------
 
 YFCC_COLUMNS = (
-    "photoid", "uid", "unickname", "datetaken", "dateuploaded", "capturedevice", "title", "description", "usertags",
-    "machinetags", "longitude", "latitude", "accuracy", "pageurl", "downloadurl", "licensename", "licenseurl",
-    "serverid", "farmid", "secret", "secretoriginal", "ext", "marker",
+    "photoid",
+    "uid",
+    "unickname",
+    "datetaken",
+    "dateuploaded",
+    "capturedevice",
+    "title",
+    "description",
+    "usertags",
+    "machinetags",
+    "longitude",
+    "latitude",
+    "accuracy",
+    "pageurl",
+    "downloadurl",
+    "licensename",
+    "licenseurl",
+    "serverid",
+    "farmid",
+    "secret",
+    "secretoriginal",
+    "ext",
+    "marker",
 )
 _FORM_ENCODED = ("unickname", "capturedevice", "title", "description")
 _DEVICES = ("", "Pocket Camera 100", "Reflex+ D40", "Phone/2")
@@ -86,8 +106,11 @@ _COMMONS_LICENCES = {
 FLICKR_LICENCES = tuple(
     (f"{name} License", f"http://creativecommons.org/licenses/{code}/2.0/")
     for name, code in (
-        ("Attribution", "by"), ("Attribution-NonCommercial", "by-nc"), ("Attribution-NoDerivs", "by-nd"),
-        ("Attribution-NonCommercial-NoDerivs", "by-nc-nd"), ("Attribution-ShareAlike", "by-sa"),
+        ("Attribution", "by"),
+        ("Attribution-NonCommercial", "by-nc"),
+        ("Attribution-NoDerivs", "by-nd"),
+        ("Attribution-NonCommercial-NoDerivs", "by-nc-nd"),
+        ("Attribution-ShareAlike", "by-sa"),
         ("Attribution-NonCommercial-ShareAlike", "by-nc-sa"),
     )
 )
@@ -112,16 +135,29 @@ def yfcc_values(row: Row, base_url: str) -> dict[str, str]:
     taken = f"{year}-{month:02}-{day:02} {n[10] % 24:02}:{n[11] % 60:02}:{n[12] % 60:02}.0"
     licence = _COMMONS_LICENCES[row.picture.licence] if row.picture else FLICKR_LICENCES[n[13] % 6]
     values = {
-        "photoid": str(photo_id), "uid": user, "unickname": row.picture.author if row.picture else f"user {n[0]}",
-        "datetaken": "null" if n[14] < 32 else taken, "dateuploaded": str(1_400_000_000 + n[15] * 1000 + n[0]),
-        "capturedevice": _DEVICES[n[1] % 4], "title": row.caption, "description": "",
+        "photoid": str(photo_id),
+        "uid": user,
+        "unickname": row.picture.author if row.picture else f"user {n[0]}",
+        "datetaken": "null" if n[14] < 32 else taken,
+        "dateuploaded": str(1_400_000_000 + n[15] * 1000 + n[0]),
+        "capturedevice": _DEVICES[n[1] % 4],
+        "title": row.caption,
+        "description": "",
         "usertags": ",".join(quote_plus(word.lower()) for word in (row.picture.title.split() if row.picture else ())),
         "machinetags": "geo%3Asource%3Dmade+up,sample%3Apart%3Dyfcc" if n[2] < 64 else "",
-        "longitude": "", "latitude": "", "accuracy": "",
+        "longitude": "",
+        "latitude": "",
+        "accuracy": "",
         "pageurl": row.picture.source_url if row.picture else f"http://www.flickr.com/photos/{user}/{photo_id}/",
-        "downloadurl": address(row, base_url), "licensename": licence[0], "licenseurl": licence[1],
-        "serverid": str(1000 + n[3]), "farmid": str(1 + n[4] % 9), "secret": bytes(n[:5]).hex(),
-        "secretoriginal": bytes(n[5:10]).hex(), "ext": row.url.rpartition(".")[2], "marker": "0",
+        "downloadurl": address(row, base_url),
+        "licensename": licence[0],
+        "licenseurl": licence[1],
+        "serverid": str(1000 + n[3]),
+        "farmid": str(1 + n[4] % 9),
+        "secret": bytes(n[:5]).hex(),
+        "secretoriginal": bytes(n[5:10]).hex(),
+        "ext": row.url.rpartition(".")[2],
+        "marker": "0",
     }
     values |= row.fields
     return values | {name: quote_plus(values[name]) for name in _FORM_ENCODED}
@@ -143,10 +179,23 @@ def yfcc_numbered_line(row: Row, base_url: str, line: int) -> str:
 # WIT ----------------------------------------------------------------------------------------------------------------
 
 WIT_COLUMNS = (
-    "language", "page_url", "image_url", "page_title", "section_title", "hierarchical_section_title",
-    "caption_reference_description", "caption_attribution_description", "caption_alt_text_description", "mime_type",
-    "original_height", "original_width", "is_main_image", "attribution_passes_lang_id", "page_changed_recently",
-    "context_page_description", "context_section_description",
+    "language",
+    "page_url",
+    "image_url",
+    "page_title",
+    "section_title",
+    "hierarchical_section_title",
+    "caption_reference_description",
+    "caption_attribution_description",
+    "caption_alt_text_description",
+    "mime_type",
+    "original_height",
+    "original_width",
+    "is_main_image",
+    "attribution_passes_lang_id",
+    "page_changed_recently",
+    "context_page_description",
+    "context_section_description",
 )
 _MIME = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp", "gif": "image/gif"}
 
@@ -158,14 +207,21 @@ def wit_values(row: Row, base_url: str) -> dict[str, str]:
     main = "true" if _numbers(row.url)[0] % 2 else "false"
     page = f"https://{row.fields.get('language', 'en')}.wikipedia.org/wiki/{quote(title.replace(' ', '_'))}"
     values = {
-        "language": "en", "page_url": page,
-        "image_url": address(row, base_url), "page_title": title, "section_title": "Gallery",
-        "hierarchical_section_title": f"{title} / Gallery", "caption_reference_description": row.caption,
-        "caption_attribution_description": "", "caption_alt_text_description": "",
+        "language": "en",
+        "page_url": page,
+        "image_url": address(row, base_url),
+        "page_title": title,
+        "section_title": "Gallery",
+        "hierarchical_section_title": f"{title} / Gallery",
+        "caption_reference_description": row.caption,
+        "caption_attribution_description": "",
+        "caption_alt_text_description": "",
         "mime_type": _MIME.get(row.url.rpartition(".")[2], "image/jpeg"),
         "original_height": str(picture.height if picture else 480),
-        "original_width": str(picture.width if picture else 640), "is_main_image": main,
-        "attribution_passes_lang_id": "true", "page_changed_recently": "true",
+        "original_width": str(picture.width if picture else 640),
+        "is_main_image": main,
+        "attribution_passes_lang_id": "true",
+        "page_changed_recently": "true",
         "context_page_description": f'The page is about "{title}".\nIts second paragraph says no more.',
         "context_section_description": "",
     }

@@ -52,7 +52,7 @@ def rotated() -> bytes:
 def transparent() -> bytes:
     """An RGBA PNG that fades out towards its corners."""
     image = _picture("coffee.jpg", (240, 160))
-    y, x = np.mgrid[-1 : 1 : 160j, -1 : 1 : 240j]
+    y, x = np.mgrid[-1:1:160j, -1:1:240j]
     alpha = np.clip((1.2 - np.hypot(x, y)) * 4 * 255, 0, 255).astype(np.uint8)
     image.putalpha(Image.fromarray(alpha))
     return _encoded(image, "PNG", optimize=True)

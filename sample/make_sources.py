@@ -179,8 +179,15 @@ def _expectation(row: Row, file: str, number: int, base_url: str) -> dict:
     """What should become of a row."""
     picture = row.picture.file if row.picture else None
     url = "" if row.raw is not None else formats.address(row, base_url)
-    return {"source": row.source, "file": file, "row": number, "url": url, "picture": picture,
-            "expected": row.expected, "note": row.note}
+    return {
+        "source": row.source,
+        "file": file,
+        "row": number,
+        "url": url,
+        "picture": picture,
+        "expected": row.expected,
+        "note": row.note,
+    }
 
 
 # what people read -----------------------------------------------------------------------------------------------------

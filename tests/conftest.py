@@ -41,8 +41,11 @@ from sample import serve  # noqa: E402
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--exhaustive", action="store_true",
-                     help="repeat what is random (kills, flipped bits, mutations) as often as the README states")
+    parser.addoption(
+        "--exhaustive",
+        action="store_true",
+        help="repeat what is random (kills, flipped bits, mutations) as often as the README states",
+    )
 
 
 @pytest.fixture(scope="session")
@@ -175,10 +178,19 @@ def images(tmp_path_factory) -> Path:
                 buffer = io.BytesIO()
                 Image.fromarray(noise).save(buffer, "PNG")
                 data = buffer.getvalue() if place != 7 else b"no picture"
-                rows.append({"key": name, "url": f"https://example.org/{place}.png", "status": "success",
-                             "caption": f"A red cat in the snow, number {place}"})
-                for suffix, content in (("png", data), ("txt", rows[-1]["caption"].encode()),
-                                        ("json", json.dumps(rows[-1]).encode())):
+                rows.append(
+                    {
+                        "key": name,
+                        "url": f"https://example.org/{place}.png",
+                        "status": "success",
+                        "caption": f"A red cat in the snow, number {place}",
+                    }
+                )
+                for suffix, content in (
+                    ("png", data),
+                    ("txt", rows[-1]["caption"].encode()),
+                    ("json", json.dumps(rows[-1]).encode()),
+                ):
                     info = tarfile.TarInfo(f"{name}.{suffix}")
                     info.size = len(content)
                     tar.addfile(info, io.BytesIO(content))
@@ -189,15 +201,25 @@ def images(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def source_options(server) -> list[str]:
     """The four sources, as published, over HTTP."""
-    files = {"cc3m": ["cc3m.tsv"], "cc12m": ["cc12m.tsv"], "wit": ["wit_v1.sample.tsv.gz"],
-             "yfcc100m": ["yfcc100m_dataset-0", "yfcc100m_dataset-1.bz2"]}
+    files = {
+        "cc3m": ["cc3m.tsv"],
+        "cc12m": ["cc12m.tsv"],
+        "wit": ["wit_v1.sample.tsv.gz"],
+        "yfcc100m": ["yfcc100m_dataset-0", "yfcc100m_dataset-1.bz2"],
+    }
     return [f"--source={name}={server.url}/sources/{file}" for name, names in files.items() for file in names]
 
 
 @pytest.fixture(scope="session")
 def fetch_options() -> list[str]:
-    return ["--allow-address=127.0.0.0/8", "--timeout=1.5", "--retries=1", "--per-host-rate=500",
-            "--per-host-connections=16", "--pairs-per-unit=40"]
+    return [
+        "--allow-address=127.0.0.0/8",
+        "--timeout=1.5",
+        "--retries=1",
+        "--per-host-rate=500",
+        "--per-host-connections=16",
+        "--pairs-per-unit=40",
+    ]
 
 
 @pytest.fixture(scope="session")

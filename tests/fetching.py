@@ -16,8 +16,15 @@ from pipeline.records import Pair, Rejected
 TIMEOUT_S = 5.0  # what should not time out has to be done by then, on a busy machine too
 SLACK_S = 6.0  # for a busy machine
 MAX_BYTES = 2_000_000
-QUICK = FetchConfig(timeout_s=TIMEOUT_S, retries=0, max_bytes=MAX_BYTES, connections=128, per_host_connections=128,
-                    per_host_rate=10_000, allow_addresses=("127.0.0.0/8",))
+QUICK = FetchConfig(
+    timeout_s=TIMEOUT_S,
+    retries=0,
+    max_bytes=MAX_BYTES,
+    connections=128,
+    per_host_connections=128,
+    per_host_rate=10_000,
+    allow_addresses=("127.0.0.0/8",),
+)
 
 
 def pair(url: str, *fallback_urls: str, key: str | None = None) -> Pair:
@@ -31,8 +38,10 @@ def with_settings(**settings) -> FetchConfig:
 
 def outcomes(pairs: list[Pair], config: FetchConfig = QUICK) -> list[Fetched | Rejected]:
     """In the order of the pairs; every pair has one."""
-    found = {(outcome.pair.key if isinstance(outcome, Fetched) else outcome.key): outcome
-             for outcome in fetch_pictures(pairs, config, PictureConfig())}
+    found = {
+        (outcome.pair.key if isinstance(outcome, Fetched) else outcome.key): outcome
+        for outcome in fetch_pictures(pairs, config, PictureConfig())
+    }
     assert found.keys() == {pair.key for pair in pairs}
     return [found[pair.key] for pair in pairs]
 

@@ -16,17 +16,30 @@ SUBJECTS = ("red cat", "green house", "blue boat", "grey stone", "old tree", "sm
 CAPTIONS = tuple(f"A {subject} in the {place}" for subject in SUBJECTS for place in ("snow", "rain", "sun", "dark"))
 SOURCES = ("cc3m", "cc12m", "wit")  # of the pairs of a shard, in turn
 
-DISTINCT_CAPTIONS = tuple(f"A {size} {subject} in the {place}" for size in ("large", "little")
-                          for subject in SUBJECTS for place in ("snow", "rain", "sun", "dark"))
+DISTINCT_CAPTIONS = tuple(
+    f"A {size} {subject} in the {place}"
+    for size in ("large", "little")
+    for subject in SUBJECTS
+    for place in ("snow", "rain", "sun", "dark")
+)
 
 
 def tiny_text_tokenizer() -> TextTokenizer:
     return TextTokenizer(train_bpe(CAPTIONS, 300))
 
 
-def write_dataset(directory: Path, train: Sequence[int] = (12, 12), val: Sequence[int] = (4,), *, draws: int = 1,
-                  image: ImageTokenizerInfo | None = None, max_tokens: int = 16, seed: int = 0,
-                  captions: Sequence[str] = CAPTIONS, codes: Callable[[int], np.ndarray] | None = None) -> Manifest:
+def write_dataset(
+    directory: Path,
+    train: Sequence[int] = (12, 12),
+    val: Sequence[int] = (4,),
+    *,
+    draws: int = 1,
+    image: ImageTokenizerInfo | None = None,
+    max_tokens: int = 16,
+    seed: int = 0,
+    captions: Sequence[str] = CAPTIONS,
+    codes: Callable[[int], np.ndarray] | None = None,
+) -> Manifest:
     """Writes shards with the given numbers of pairs. A pair's codes follow from its caption, with a little noise: a
     model can learn them; `codes` gives others for the pair of a number. Captions repeat."""
     text = tiny_text_tokenizer()
@@ -38,10 +51,18 @@ def write_dataset(directory: Path, train: Sequence[int] = (12, 12), val: Sequenc
         for number, pairs in enumerate(counts):
             path = f"{split}/{number:05d}-of-{len(counts):05d}.tar"
             data = tar_bytes(
-                (*_sample(f"{split}/{number}/{i}", captions[i % len(captions)], text, max_tokens,
-                          codes(i) if codes else _ramps(i % len(captions), image, draws, noise)),
-                 SOURCES[i % len(SOURCES)])
-                for i in range(pairs))
+                (
+                    *_sample(
+                        f"{split}/{number}/{i}",
+                        captions[i % len(captions)],
+                        text,
+                        max_tokens,
+                        codes(i) if codes else _ramps(i % len(captions), image, draws, noise),
+                    ),
+                    SOURCES[i % len(SOURCES)],
+                )
+                for i in range(pairs)
+            )
             (directory / path).write_bytes(data)
             sources = collections.Counter(SOURCES[i % len(SOURCES)] for i in range(pairs))
             shards.append(Shard(path, split, pairs, len(data), hashlib.sha256(data).hexdigest(), dict(sources)))

@@ -23,11 +23,23 @@ def make_record(i: int, text: TextTokenizer, draws: int = 1, split: str = "train
     source, caption, url = SOURCES[i % 3], CAPTIONS[i % len(CAPTIONS)], f"https://example.org/{i}.jpg"
     codes = np.random.RandomState(i).randint(0, IMAGES.vocabulary, (draws, IMAGES.grid**2))
     return Record(
-        key=row_key(source, url, caption), split=split, source=source, file=f"{source}.tsv", row=i, url=url,
-        caption=caption, width=64, height=48, licence=LICENCES[i % len(LICENCES)], page_url="", sha256=f"{i:064x}",
-        phash=f"{i:016x}", codes=codes.astype("<u2").tobytes(),
-        tokens=np.array(text.encode(caption), "<u2").tobytes(), boxes=list(range(6 * draws)),
-    )  # fmt: skip
+        key=row_key(source, url, caption),
+        split=split,
+        source=source,
+        file=f"{source}.tsv",
+        row=i,
+        url=url,
+        caption=caption,
+        width=64,
+        height=48,
+        licence=LICENCES[i % len(LICENCES)],
+        page_url="",
+        sha256=f"{i:064x}",
+        phash=f"{i:016x}",
+        codes=codes.astype("<u2").tobytes(),
+        tokens=np.array(text.encode(caption), "<u2").tobytes(),
+        boxes=list(range(6 * draws)),
+    )
 
 
 def write_records(output: Path, pairs: int = 60, shards: int = 5, draws: int = 1, first: int = 0) -> list[Record]:
@@ -41,10 +53,13 @@ def write_records(output: Path, pairs: int = 60, shards: int = 5, draws: int = 1
             if record.split == split:
                 groups[int(record.key[:16], 16) * of >> 64].append(record)
         written += [write_shard(str(output), draws, (split, i, of), group) for i, group in groups.items()]
-    rejects = [[Rejected(f"{i:032x}", "wit", "wit.tsv", 1000 + i, "http://x/", "select", "not_english", "")]
-               for i in range(2)]
-    files = [write_file(str(output), f"rejects/0000{i}-of-00002.parquet", table_bytes(rows, REJECTS))
-             for i, rows in enumerate(rejects)]
+    rejects = [
+        [Rejected(f"{i:032x}", "wit", "wit.tsv", 1000 + i, "http://x/", "select", "not_english", "")] for i in range(2)
+    ]
+    files = [
+        write_file(str(output), f"rejects/0000{i}-of-00002.parquet", table_bytes(rows, REJECTS))
+        for i, rows in enumerate(rejects)
+    ]
     kept = Counter(record.source for record in records)
     counts = [((source, KEPT, ""), n) for source, n in kept.items()]
     counts += [((source, READ, ""), n + 2 * (source == "wit")) for source, n in kept.items()]

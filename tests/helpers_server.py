@@ -20,8 +20,9 @@ ASK = {"text": "a red cat", "num_images": 1}
 
 @contextlib.contextmanager
 def serving(artist: Artist, **limits: int) -> Iterator[httpx.Client]:
-    running = uvicorn.Server(uvicorn.Config(make_app(artist, **limits), port=0, log_level="warning",
-                                            timeout_graceful_shutdown=1))
+    running = uvicorn.Server(
+        uvicorn.Config(make_app(artist, **limits), port=0, log_level="warning", timeout_graceful_shutdown=1)
+    )
     thread = threading.Thread(target=running.run)
     thread.start()
     while not running.started:

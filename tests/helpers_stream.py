@@ -12,7 +12,6 @@ PAIRS = sum(SHARDS)
 BUFFER = 16  # smaller than the split: several buffers an epoch, one of them a single shard
 
 
-
 def make_stream(dataset: Path, batch_size: int = 4, seed: int = 0, split: str = "train") -> Stream:
     return Stream(dataset, split, batch_size, seed, max_tokens=16, buffer=BUFFER)
 

@@ -15,9 +15,28 @@ STEPS = 9
 
 
 def run(dataset: Path, output: Path, *others: object, steps: int = STEPS) -> int:
-    return main([str(argument) for argument in (
-        "--dataset", dataset, "--size", "tiny", "--steps", steps, "--batch-size", 4, "--output", output,
-        "--validate-every", 3, "--threads", 1, *others)])
+    return main(
+        [
+            str(argument)
+            for argument in (
+                "--dataset",
+                dataset,
+                "--size",
+                "tiny",
+                "--steps",
+                steps,
+                "--batch-size",
+                4,
+                "--output",
+                output,
+                "--validate-every",
+                3,
+                "--threads",
+                1,
+                *others,
+            )
+        ]
+    )
 
 
 def entries(output: Path) -> list[dict]:

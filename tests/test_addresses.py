@@ -31,8 +31,10 @@ def test_no_spelling_of_the_loopback_is_connected_to(hostile):
 def test_the_loopback_may_be_allowed_by_name(hostile):
     for host in ("127.0.0.1", "localhost"):
         assert result(outcome(pair(f"http://{host}:{hostile.port}/good"))) == "fetched"
-    assert result(outcome(pair(hostile.url("good", host=1)), with_settings(allow_addresses=("127.0.0.2/32",)))
-                  ) == "refused_address"
+    assert (
+        result(outcome(pair(hostile.url("good", host=1)), with_settings(allow_addresses=("127.0.0.2/32",))))
+        == "refused_address"
+    )
 
 
 def test_a_redirect_is_resolved_and_checked_too(hostile):
@@ -99,15 +101,38 @@ def test_refused_addresses(address):
     assert not is_refused(address, everything)
 
 
-@pytest.mark.parametrize("address", ["8.8.8.8", "172.15.255.255", "172.32.0.1", "100.63.0.1", "2606:4700::1111",
-                                     "::ffff:8.8.8.8", "64:ff9b::808:808", "2002:808:808::"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "8.8.8.8",
+        "172.15.255.255",
+        "172.32.0.1",
+        "100.63.0.1",
+        "2606:4700::1111",
+        "::ffff:8.8.8.8",
+        "64:ff9b::808:808",
+        "2002:808:808::",
+    ],
+)
 def test_public_addresses(address):
     assert not is_refused(address, [])
 
 
-@pytest.mark.parametrize(("host", "address"), [
-    ("8.8.8.8", "8.8.8.8"), ("134744072", "8.8.8.8"), ("0x8080808", "8.8.8.8"), ("010.8.8.8", "8.8.8.8"),
-    ("::1", "::1"), ("fe80::1%25eth0", "fe80::1"), ("example.org", None), ("cafe", None), ("1.2.3.4.example", None),
-    ("bücher.de", None), ("999.1.1.1", None)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("8.8.8.8", "8.8.8.8"),
+        ("134744072", "8.8.8.8"),
+        ("0x8080808", "8.8.8.8"),
+        ("010.8.8.8", "8.8.8.8"),
+        ("::1", "::1"),
+        ("fe80::1%25eth0", "fe80::1"),
+        ("example.org", None),
+        ("cafe", None),
+        ("1.2.3.4.example", None),
+        ("bücher.de", None),
+        ("999.1.1.1", None),
+    ],
+)
 def test_literal_address(host, address):
     assert literal_address(host) == address

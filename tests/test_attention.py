@@ -23,7 +23,8 @@ def sees(kind: str, grid: int, query: int, key: int) -> bool:
         return key_column == column
     if kind == "convolution":
         return (key_row, key_column) in {
-            wrapped(row + down, column + right, grid) for down in range(-5, 6) for right in range(-5, 6)}
+            wrapped(row + down, column + right, grid) for down in range(-5, 6) for right in range(-5, 6)
+        }
     return True
 
 
@@ -51,16 +52,19 @@ def test_codes_see_the_whole_prefix_and_the_prefix_is_causal(kind):
 
 
 # Figure 11 shows a 4 x 4 grid and, for the convolution, a 3 x 3 kernel: the last rows of its masks.
-@pytest.mark.parametrize("kind, query, seen", [
-    ("row", 0, "#..............."),
-    ("row", 3, "####............"),
-    ("row", 9, ".....#####......"),
-    ("row", 15, "...........#####"),
-    ("column", 9, ".#...#...#......"),
-    ("column", 15, "...#...#...#...#"),
-    ("convolution", 4, "##.##..........."),
-    ("convolution", 15, "..........###.##"),
-])
+@pytest.mark.parametrize(
+    "kind, query, seen",
+    [
+        ("row", 0, "#..............."),
+        ("row", 3, "####............"),
+        ("row", 9, ".....#####......"),
+        ("row", 15, "...........#####"),
+        ("column", 9, ".#...#...#......"),
+        ("column", 15, "...#...#...#...#"),
+        ("convolution", 4, "##.##..........."),
+        ("convolution", 15, "..........###.##"),
+    ],
+)
 def test_masks_equal_the_papers_figure(monkeypatch, kind, query, seen):
     monkeypatch.setattr(attention, "KERNEL", 3)
     assert "".join(".#"[visible] for visible in code_mask(kind, 4)[query].tolist()) == seen

@@ -49,10 +49,11 @@ def expected() -> list[dict]:
 
 def test_every_row_ends_as_expected(dataset, expected):
     """Each row of the four files is kept, or rejected for the reason that the sample's table gives."""
-    kept = {(row["source"], row["file"], row["row"]): "kept"
-            for row in pq.read_table(dataset / "index").to_pylist()}
-    rejected = {(row["source"], row["file"], row["row"]): row["reason"]
-                for row in pq.read_table(dataset / "rejects").to_pylist()}
+    kept = {(row["source"], row["file"], row["row"]): "kept" for row in pq.read_table(dataset / "index").to_pylist()}
+    rejected = {
+        (row["source"], row["file"], row["row"]): row["reason"]
+        for row in pq.read_table(dataset / "rejects").to_pylist()
+    }
     assert not kept.keys() & rejected.keys()
     outcome = kept | rejected
     wanted = {(row["source"], row["file"], row["row"]): row["expected"] for row in expected}
@@ -110,19 +111,40 @@ def test_repeated_bundles_give_the_same_bytes(dataset, options, tmp_path):
 def test_the_three_stages_give_the_same_dataset(dataset, source_options, fetch_options, tiny_dvae, tmp_path):
     pairs, images, shards = (str(tmp_path / name) for name in ("pairs", "images", "shards"))
     assert select_pairs.main([*source_options, *SELECT, "--rows-per-file=60", f"--output={pairs}", *ONE_WORKER]) == 0
-    assert fetch_images.main([f"--pairs={pairs}", *fetch_options, "--rows-per-file=60", f"--output={images}",
-                              *ONE_WORKER]) == 0
-    assert encode_shards.main([f"--images={images}/*.tar", f"--image-tokenizer={tiny_dvae}", "--text-tokenizer",
-                               str(BUNDLED), *ENCODE, f"--output={shards}", *ONE_WORKER]) == 0
+    assert (
+        fetch_images.main([f"--pairs={pairs}", *fetch_options, "--rows-per-file=60", f"--output={images}", *ONE_WORKER])
+        == 0
+    )
+    assert (
+        encode_shards.main(
+            [
+                f"--images={images}/*.tar",
+                f"--image-tokenizer={tiny_dvae}",
+                "--text-tokenizer",
+                str(BUNDLED),
+                *ENCODE,
+                f"--output={shards}",
+                *ONE_WORKER,
+            ]
+        )
+        == 0
+    )
     assert files_of(shards) == files_of(dataset)
 
 
 def test_killed_and_run_again_by_two_processes_gives_the_same_bytes(dataset, options, tmp_path, run_pairmill):
     output = tmp_path / "killed"
-    command = [sys.executable, "-m", "beam_jobs.build_dataset", *options, f"--output={output}",
-               "--direct_num_workers=2"]
-    with subprocess.Popen(command, cwd=tmp_path, start_new_session=True, stdout=subprocess.DEVNULL,
-                          stderr=subprocess.DEVNULL) as process:
+    command = [
+        sys.executable,
+        "-m",
+        "beam_jobs.build_dataset",
+        *options,
+        f"--output={output}",
+        "--direct_num_workers=2",
+    ]
+    with subprocess.Popen(
+        command, cwd=tmp_path, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
         units = output / "_work" / "units"
         deadline = time.monotonic() + 120
         while not (units.is_dir() and any(units.glob("*.msgpack"))):

@@ -48,11 +48,59 @@ def test_clean_caption(raw, clean):
     assert clean_caption(raw) == clean
 
 
-PIECES = st.sampled_from([
-    "&amp;", "&lt;", "b", "&gt;", "<b>", "</b>", "<br>", "<", ">", "#", "@", "http://", "www.", "a.com/", " ", "  ",
-    "-", "|", "(", ")", "[", "]", "\u200d", "\u200b", "é", "Ã©", "â€™", "漢", "ﬁ", "A", "…", ".", "\x1b[0m", "\ud800",
-    "&#0;", "&nbsp;", "<!--", "-->", "\n", "\u0301", "'", '"', "<PERSON>", ":", "：", "＠", "＃", "&#x26;", "x@y.org",
-])  # fmt: skip
+PIECES = st.sampled_from(
+    [
+        "&amp;",
+        "&lt;",
+        "b",
+        "&gt;",
+        "<b>",
+        "</b>",
+        "<br>",
+        "<",
+        ">",
+        "#",
+        "@",
+        "http://",
+        "www.",
+        "a.com/",
+        " ",
+        "  ",
+        "-",
+        "|",
+        "(",
+        ")",
+        "[",
+        "]",
+        "\u200d",
+        "\u200b",
+        "é",
+        "Ã©",
+        "â€™",
+        "漢",
+        "ﬁ",
+        "A",
+        "…",
+        ".",
+        "\x1b[0m",
+        "\ud800",
+        "&#0;",
+        "&nbsp;",
+        "<!--",
+        "-->",
+        "\n",
+        "\u0301",
+        "'",
+        '"',
+        "<PERSON>",
+        ":",
+        "：",
+        "＠",
+        "＃",
+        "&#x26;",
+        "x@y.org",
+    ]
+)
 
 
 @given(st.one_of(st.text(max_size=80), st.lists(PIECES, max_size=12).map("".join)))
@@ -115,14 +163,35 @@ def test_undoing_twice_is_undoing_once(tokens):
 @pytest.mark.parametrize(
     "name",
     [
-        "IMG_0520", "img 0520", "IMG_0520.JPG", "DSC01234", "DSC_0123-Edit", "DSCN0001 copy", "_MG_1234",
-        "IMG_0520 (2)", "P1010123", "PB120034", "R0012345", "100_1234", "100B1234", "20160716_113957",
-        "20160716_113957.JPG", "2009-05-12 11.23.45", "Screenshot 2019-04-05 at 10.11.12 AM",
-        "WhatsApp Image 2020-01-02 at 11.12.13", "IMG-20150101-WA0001", "Picture 012", "6985418911_df7747990d_o",
+        "IMG_0520",
+        "img 0520",
+        "IMG_0520.JPG",
+        "DSC01234",
+        "DSC_0123-Edit",
+        "DSCN0001 copy",
+        "_MG_1234",
+        "IMG_0520 (2)",
+        "P1010123",
+        "PB120034",
+        "R0012345",
+        "100_1234",
+        "100B1234",
+        "20160716_113957",
+        "20160716_113957.JPG",
+        "2009-05-12 11.23.45",
+        "Screenshot 2019-04-05 at 10.11.12 AM",
+        "WhatsApp Image 2020-01-02 at 11.12.13",
+        "IMG-20150101-WA0001",
+        "Picture 012",
+        "6985418911_df7747990d_o",
         "4e2f7a26a1dfbf165a7e30bdabf7e72a",
-        "two_dogs_running.jpeg", "File:Weir.svg", "GOPR0123.MP4", "WP_20140612_12_34_56_Pro", "12345678",
+        "two_dogs_running.jpeg",
+        "File:Weir.svg",
+        "GOPR0123.MP4",
+        "WP_20140612_12_34_56_Pro",
+        "12345678",
     ],
-)  # fmt: skip
+)
 def test_file_names(name):
     assert is_file_name(name)
 
@@ -130,10 +199,25 @@ def test_file_names(name):
 @pytest.mark.parametrize(
     "text",
     [
-        "", "A dog", "Route 66", "Boeing 747", "NGC 1234", "Apollo 11", "Ferrari F40", "1984", "img 12 dogs", "Photo 3",
-        "Space Shuttle STS-135", "DSC00123 a dog", "A380", "Kodak 5000", "facade", "Untitled", "Highway 101 at dusk",
+        "",
+        "A dog",
+        "Route 66",
+        "Boeing 747",
+        "NGC 1234",
+        "Apollo 11",
+        "Ferrari F40",
+        "1984",
+        "img 12 dogs",
+        "Photo 3",
+        "Space Shuttle STS-135",
+        "DSC00123 a dog",
+        "A380",
+        "Kodak 5000",
+        "facade",
+        "Untitled",
+        "Highway 101 at dusk",
         "a dog.jpg with a cat",
     ],
-)  # fmt: skip
+)
 def test_texts_that_are_no_file_names(text):
     assert not is_file_name(text)

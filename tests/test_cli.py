@@ -28,29 +28,51 @@ CASES = [
     (["build", "--source", f"cc3m={CC3M}", "--output", "OUT", "--timeout", "-1"], "--timeout"),
     (["build", "--source", f"cc3m={CC3M}", "--output", "OUT", "--allow-address", "home"], "--allow-address home"),
     (["build", "--source", f"cc3m={CC3M}", "--output", "OUT", "--image-tokenizer", "vqgan"], "dvae:FILE.safetensors"),
-    (["build", "--source", f"cc3m={CC3M}", "--output", "OUT", "--image-tokenizer", "dvae:/no.safetensors"],
-     "/no.safetensors does not exist"),
+    (
+        ["build", "--source", f"cc3m={CC3M}", "--output", "OUT", "--image-tokenizer", "dvae:/no.safetensors"],
+        "/no.safetensors does not exist",
+    ),
     (["build", "--source", f"cc3m={CC3M}", "--output", "OUT", "--image-tokenizer", f"dvae:{CC3M}"], "safetensors"),
     (["build", "--source", f"cc3m={CC3M}", "--output", "OUT", "--text-tokenizer", "/no.json"], "pairmill train-bpe"),
-    (["build", "--source", f"cc3m={CC3M}", "--output", "OUT", "--text-tokenizer", str(CC3M)],
-     "is not a tokenizer.json"),
+    (
+        ["build", "--source", f"cc3m={CC3M}", "--output", "OUT", "--text-tokenizer", str(CC3M)],
+        "is not a tokenizer.json",
+    ),
     (["select", "--source", f"cc3m={CC3M}", "--output", "OUT", "--language-detector", "oracle"], "oracle"),
     (["select", "--source", f"cc3m={CC3M}", "--output", "OUT", "--val-share", "1"], "--val-share"),
     (["fetch", "--pairs", "/nowhere", "--output", "OUT"], "run `pairmill select`"),
-    (["encode", "--images", "/nowhere/*.tar", "--output", "OUT", "--image-tokenizer", "bundled", "--text-tokenizer",
-      "bundled"], "no such file"),
+    (
+        [
+            "encode",
+            "--images",
+            "/nowhere/*.tar",
+            "--output",
+            "OUT",
+            "--image-tokenizer",
+            "bundled",
+            "--text-tokenizer",
+            "bundled",
+        ],
+        "no such file",
+    ),
     (["stats", "/nowhere"], "neither manifest.json nor ledger.json"),
     (["show", "/nowhere"], "not a finished dataset"),
     (["verify", "/nowhere"], "not a finished dataset"),
     (["train-bpe", "--captions", "/nowhere/*.txt", "--vocabulary", "300", "--output", "OUT"], "no such file"),
     (["train-bpe", "--captions", str(CC3M), "--vocabulary", "7", "--output", "OUT"], "--vocabulary 7"),
     (["train-dvae", "--images", "/nowhere/*.tar", "--steps", "1", "--output", "OUT"], "no such file"),
-    (["train", "--dataset", "/nowhere", "--size", "3m", "--steps", "1", "--batch-size", "1", "--output", "OUT"],
-     "not a finished dataset"),
-    (["train", "--dataset", "/nowhere", "--size", "huge", "--steps", "1", "--batch-size", "1", "--output", "OUT"],
-     "huge"),
-    (["generate", "--checkpoint", "/nowhere", "--prompt", "a cat", "--count", "1", "--seed", "0", "--output", "OUT"],
-     "/nowhere"),
+    (
+        ["train", "--dataset", "/nowhere", "--size", "3m", "--steps", "1", "--batch-size", "1", "--output", "OUT"],
+        "not a finished dataset",
+    ),
+    (
+        ["train", "--dataset", "/nowhere", "--size", "huge", "--steps", "1", "--batch-size", "1", "--output", "OUT"],
+        "huge",
+    ),
+    (
+        ["generate", "--checkpoint", "/nowhere", "--prompt", "a cat", "--count", "1", "--seed", "0", "--output", "OUT"],
+        "/nowhere",
+    ),
 ]
 
 
@@ -71,19 +93,23 @@ def test_wrong_usage(arguments, said, tmp_path, capsys):
 
 def test_an_empty_source_has_its_account(tmp_path, run_pairmill):
     (tmp_path / "empty.tsv").write_bytes(b"")
-    done = run_pairmill("build", f"--source=cc3m={tmp_path / 'empty.tsv'}", f"--output={tmp_path / 'out'}",
-                        "--direct_num_workers=1")
+    done = run_pairmill(
+        "build", f"--source=cc3m={tmp_path / 'empty.tsv'}", f"--output={tmp_path / 'out'}", "--direct_num_workers=1"
+    )
     assert done.returncode == 0, done.stderr
     ledger = json.loads((tmp_path / "out" / "ledger.json").read_text())
     assert ledger == {"sources": {"cc3m": {"read": 0, "kept": 0, "rejected": {}}}}
 
 
-@pytest.mark.parametrize(("text", "said"), [
-    ("{", "not readable"),
-    ("[]", "not the manifest"),
-    ('{"format": "pairmill-dataset", "version": 99}', "version 99"),
-    ('{"format": "pairmill-dataset", "version": 1, "shards": []}', "damaged or was edited"),
-])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "not readable"),
+        ("[]", "not the manifest"),
+        ('{"format": "pairmill-dataset", "version": 99}', "version 99"),
+        ('{"format": "pairmill-dataset", "version": 1, "shards": []}', "damaged or was edited"),
+    ],
+)
 def test_unreadable_manifest(text, said, tmp_path, capsys):
     (tmp_path / "manifest.json").write_text(text)
     assert cli.main(["stats", str(tmp_path)]) == 2
@@ -118,12 +144,17 @@ def test_interruption_is_one_line(capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
-
-
 def test_ctrl_c_ends_a_job_and_its_workers(tmp_path, server):
     """The terminal sends the signal to every process of the group. (Beam's workers print what they think of it.)"""
-    command = [sys.executable, "-m", "beam_jobs.build_dataset", f"--source=cc3m={server.url}/sources/cc3m.tsv",
-               f"--output={tmp_path / 'out'}", "--allow-address=127.0.0.0/8", "--direct_num_workers=2"]
+    command = [
+        sys.executable,
+        "-m",
+        "beam_jobs.build_dataset",
+        f"--source=cc3m={server.url}/sources/cc3m.tsv",
+        f"--output={tmp_path / 'out'}",
+        "--allow-address=127.0.0.0/8",
+        "--direct_num_workers=2",
+    ]
     with subprocess.Popen(command, cwd=tmp_path, start_new_session=True, stderr=subprocess.PIPE, text=True) as process:
         plan = tmp_path / "out" / "_work" / "plan.json"  # from here on all workers run
         deadline = time.monotonic() + 120

@@ -91,7 +91,7 @@ ENDINGS = {
     "animated": "fetched",
     "thin": "aspect_ratio",
     "sets_cookie": "fetched",
-}  # fmt: skip
+}
 
 
 GOOD = 30
@@ -112,10 +112,16 @@ def unit(hostile) -> Unit:
         closed.bind(("127.0.0.1", 0))
         refused = f"http://127.0.0.1:{closed.getsockname()[1]}/"
     urls = {name: hostile.url(name, host) for host, name in enumerate(ENDINGS, 2)}
-    urls |= {"refused port": refused, "slow to accept": hostile.silent_url, "TLS": hostile.tls_url("good"),
-             "not asked for TLS": hostile.tls_url("good").replace("https:", "http:"),
-             "dns": "http://no-such-host.invalid/cat.jpg",
-             "impossible name": f"http://{'a' * 64}.org/", "no URL": "http://[::1", "bad port": "http://a.org:99999/"}
+    urls |= {
+        "refused port": refused,
+        "slow to accept": hostile.silent_url,
+        "TLS": hostile.tls_url("good"),
+        "not asked for TLS": hostile.tls_url("good").replace("https:", "http:"),
+        "dns": "http://no-such-host.invalid/cat.jpg",
+        "impossible name": f"http://{'a' * 64}.org/",
+        "no URL": "http://[::1",
+        "bad port": "http://a.org:99999/",
+    }
     # What nobody accepts queues up in the kernel; only the first is sure to be connected at all.
     queued = [socket.create_connection(("127.0.0.1", int(hostile.silent_url.split(":")[2].rstrip("/"))))]
     among = [hostile.url(f"good/among{number}", host=2 + number) for number in range(GOOD)]
@@ -136,9 +142,15 @@ def unit(hostile) -> Unit:
 
 
 OTHER_ENDINGS = {
-    "refused port": "connection", "slow to accept": "timeout", "TLS": "connection", "not asked for TLS": "connection",
-    "dns": "dns", "impossible name": "bad_url", "no URL": "bad_url", "bad port": "bad_url",
-}  # fmt: skip
+    "refused port": "connection",
+    "slow to accept": "timeout",
+    "TLS": "connection",
+    "not asked for TLS": "connection",
+    "dns": "dns",
+    "impossible name": "bad_url",
+    "no URL": "bad_url",
+    "bad port": "bad_url",
+}
 
 
 @pytest.mark.parametrize(("name", "ending"), [*ENDINGS.items(), *OTHER_ENDINGS.items()])
@@ -198,19 +210,41 @@ def test_credentials_in_a_url_are_not_sent(hostile):
 # --- URLs ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("text", "sent"), [
-    ("http://a.org", "/"), ("HTTP://A.org/x", "/x"), ("http://a.org/x#part", "/x"),
-    ("http://a.org/%7Ea/%27b'?q=%2B+%41", "/%7Ea/%27b'?q=%2B+%41"),  # as listed: it may be signed
-    ("http://a.org/two words/ü?q=ä|b", "/two%20words/%C3%BC?q=%C3%A4%7Cb"), ("http://a.org/100%", "/100%25"),
-    ("http://a.org/a\r\nHost: b.org", "/aHost:%20b.org"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "sent"),
+    [
+        ("http://a.org", "/"),
+        ("HTTP://A.org/x", "/x"),
+        ("http://a.org/x#part", "/x"),
+        ("http://a.org/%7Ea/%27b'?q=%2B+%41", "/%7Ea/%27b'?q=%2B+%41"),  # as listed: it may be signed
+        ("http://a.org/two words/ü?q=ä|b", "/two%20words/%C3%BC?q=%C3%A4%7Cb"),
+        ("http://a.org/100%", "/100%25"),
+        ("http://a.org/a\r\nHost: b.org", "/aHost:%20b.org"),
+    ],
+)
 def test_what_is_asked_for(text, sent):
     assert parse_url(text).raw_path_qs == sent
 
 
-@pytest.mark.parametrize("text", ["", "cat.jpg", "//a.org/x", "ftp://a.org/x", "javascript:alert(1)", "file:///etc/passwd",
-                                  "data:image/png;base64,AA", "http://", "http:///x", "http://[::1", "http://a:b:c/",
-                                  "http://a.org:99999/", "http://a\\@b/", "http://user@/x"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "cat.jpg",
+        "//a.org/x",
+        "ftp://a.org/x",
+        "javascript:alert(1)",
+        "file:///etc/passwd",
+        "data:image/png;base64,AA",
+        "http://",
+        "http:///x",
+        "http://[::1",
+        "http://a:b:c/",
+        "http://a.org:99999/",
+        "http://a\\@b/",
+        "http://user@/x",
+    ],
+)
 def test_no_url(text):
     with pytest.raises(FetchFailed) as failure:
         parse_url(text)
@@ -230,16 +264,21 @@ def test_any_text_is_a_url_without_credentials_or_none(text):
         assert url.raw_user is url.raw_password is None
 
 
-@pytest.mark.parametrize(("url", "beginning", "expected"), [
-    ("https://s.yimg.com/pw/images/en-us/photo_unavailable.png", b"", True),
-    ("https://combo.staticflickr.com/pw/images/photo_unavailable_l.png", b"", True),
-    ("https://i.imgur.com/removed.png", b"", True), ("https://a.org/removed.png", b"", False),
-    ("http://farm8.staticflickr.com/7205/6985418911_df7747990d.jpg", b"\x89PNG\r\n\x1a\n", True),
-    ("http://farm8.static.flickr.com/7205/6985418911_df7747990d.jpg", b"GIF89a", True),
-    ("http://farm8.staticflickr.com/7205/6985418911_df7747990d.jpg", b"\xff\xd8\xff\xe0", False),
-    ("http://farm8.staticflickr.com/7205/6985418911_df7747990d_o.png", b"\x89PNG\r\n\x1a\n", False),
-    ("http://a.org/flickr.com/cat.jpg", b"GIF89a", False), ("http://a.org/my_photo_unavailable.txt", b"", False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("url", "beginning", "expected"),
+    [
+        ("https://s.yimg.com/pw/images/en-us/photo_unavailable.png", b"", True),
+        ("https://combo.staticflickr.com/pw/images/photo_unavailable_l.png", b"", True),
+        ("https://i.imgur.com/removed.png", b"", True),
+        ("https://a.org/removed.png", b"", False),
+        ("http://farm8.staticflickr.com/7205/6985418911_df7747990d.jpg", b"\x89PNG\r\n\x1a\n", True),
+        ("http://farm8.static.flickr.com/7205/6985418911_df7747990d.jpg", b"GIF89a", True),
+        ("http://farm8.staticflickr.com/7205/6985418911_df7747990d.jpg", b"\xff\xd8\xff\xe0", False),
+        ("http://farm8.staticflickr.com/7205/6985418911_df7747990d_o.png", b"\x89PNG\r\n\x1a\n", False),
+        ("http://a.org/flickr.com/cat.jpg", b"GIF89a", False),
+        ("http://a.org/my_photo_unavailable.txt", b"", False),
+    ],
+)
 def test_placeholders(url, beginning, expected):
     assert is_placeholder(URL(url), beginning) is expected
 

@@ -18,8 +18,24 @@ from tests.helpers_server import ASK, events_of, finished, serving
 
 def test_a_job_gives_what_the_command_draws(client, tiny_checkpoint, tmp_path):
     """The same bytes for the same seed, alone or in a batch."""
-    generate.main(["--checkpoint", str(tiny_checkpoint), "--prompt", "a red cat", "--count", "6", "--seed", "5",
-                   "--top-k", "9", "--threads", "1", "--output", str(tmp_path)])
+    generate.main(
+        [
+            "--checkpoint",
+            str(tiny_checkpoint),
+            "--prompt",
+            "a red cat",
+            "--count",
+            "6",
+            "--seed",
+            "5",
+            "--top-k",
+            "9",
+            "--threads",
+            "1",
+            "--output",
+            str(tmp_path),
+        ]
+    )
     asked = {"text": "a red cat", "seed": 5, "top_k": 9}
     answer = client.post("/v1/images", json={**asked, "num_images": 6})
     assert answer.status_code == 202 and answer.headers["location"] == f"/v1/images/{answer.json()['id']}"
@@ -84,14 +100,19 @@ def test_a_client_that_goes_cancels_its_job(artist, gate):
         other = client.post("/v1/images", json=ASK).json()
         gate.set()
         assert finished(client, other)["status"] == "done"
-        assert 'pairmill_pictures_total 1.0' in client.get("/metrics").text
+        assert "pairmill_pictures_total 1.0" in client.get("/metrics").text
 
 
 def test_requests_are_drawn_together(artist, monkeypatch, gate):
     groups = []
     on_group = drawing_queue.DrawingQueue._draw
-    monkeypatch.setattr(drawing_queue.DrawingQueue, "_draw", lambda self, group: groups.append(
-        [picture.order.sampling.guidance for _, picture in group]) or on_group(self, group))
+    monkeypatch.setattr(
+        drawing_queue.DrawingQueue,
+        "_draw",
+        lambda self, group: (
+            groups.append([picture.order.sampling.guidance for _, picture in group]) or on_group(self, group)
+        ),
+    )
     with serving(artist) as client:
         asks = [{**ASK, "num_images": 4}] + [{**ASK, "guidance": guidance} for guidance in (1, 3, 1, 1, 3)]
         jobs = [client.post("/v1/images", json=ask).json() for ask in asks]
@@ -116,8 +137,9 @@ def test_a_full_queue_says_when_to_come_again(artist, gate):
 
 def test_200_requests_at_once(artist):
     with serving(artist, max_images=4, max_waiting=16) as client, ThreadPoolExecutor(200) as pool:
-        answers = list(pool.map(lambda number: client.post("/generate", json={**ASK, "text": f"cat {number}"}),
-                                range(200)))
+        answers = list(
+            pool.map(lambda number: client.post("/generate", json={**ASK, "text": f"cat {number}"}), range(200))
+        )
         statuses = [answer.status_code for answer in answers]
         assert set(statuses) <= {200, 429} and statuses.count(200) >= 16
         assert all("retry-after" in answer.headers for answer in answers if answer.status_code == 429)

@@ -78,8 +78,10 @@ def test_parity_with_openais_classes(n_hid, vocabulary):
 
     torch.manual_seed(1)
     ours = DVAE(DVAEConfig(hidden=n_hid, vocabulary=vocabulary, decoder_input=16)).eval()
-    theirs = (Encoder(n_hid=n_hid, vocab_size=vocabulary, requires_grad=False, use_mixed_precision=False),
-              Decoder(n_hid=n_hid, n_init=16, vocab_size=vocabulary, requires_grad=False, use_mixed_precision=False))
+    theirs = (
+        Encoder(n_hid=n_hid, vocab_size=vocabulary, requires_grad=False, use_mixed_precision=False),
+        Decoder(n_hid=n_hid, n_init=16, vocab_size=vocabulary, requires_grad=False, use_mixed_precision=False),
+    )
     for mine, peer in zip((ours.encoder, ours.decoder), theirs, strict=True):
         state = {name.replace("weight", "w").replace("bias", "b"): value for name, value in mine.state_dict().items()}
         peer.load_state_dict(state)
@@ -169,6 +171,7 @@ def test_training_resumed_gives_the_same_weights(pictures, tmp_path, monkeypatch
     train(pictures, fresh(), config, tmp_path / "whole", resume=False, report_every=1)
 
     import models.train_dvae as trainer
+
     real, steps = trainer.average_gradients, iter(range(100))
 
     def killed(*arguments):
@@ -247,11 +250,11 @@ def test_codes_follow_their_latents_and_unused_ones_begin_again(quantised):
 def test_only_the_density_trains_the_scale(quantised):
     terms, _, _ = quantised.losses(torch.rand(2, 3, 32, 32))
     output = quantised.trunk.decoder.blocks.output.conv.weight
-    of_error, = torch.autograd.grad(terms["squared_error"], output, retain_graph=True)
-    of_density, = torch.autograd.grad(terms["nll"], output, retain_graph=True)
+    (of_error,) = torch.autograd.grad(terms["squared_error"], output, retain_graph=True)
+    (of_density,) = torch.autograd.grad(terms["nll"], output, retain_graph=True)
     assert of_error[:3].abs().max() > 0 and not of_error[3:].any()
     assert of_density[3:].abs().max() > 0 and not of_density[:3].any()
-    narrow, = torch.autograd.grad(terms["nll"], quantised.narrow.weight, allow_unused=True)
+    (narrow,) = torch.autograd.grad(terms["nll"], quantised.narrow.weight, allow_unused=True)
     assert narrow is None or not narrow.any()
 
 
@@ -276,10 +279,27 @@ def test_ranks_share_a_batch(pictures):
 
 def test_two_processes_train_together(pictures, tmp_path):
     pairmill = os.path.join(os.path.dirname(sys.executable), "pairmill")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--no-python",
-               pairmill, "train-dvae", "--images", pictures, "--steps=5", "--method=quantised", "--batch-size=4",
-               "--window=16", "--hidden=8", "--vocabulary=16", "--threads=1",
-               "--output", str(tmp_path / "out")]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        "--no-python",
+        pairmill,
+        "train-dvae",
+        "--images",
+        pictures,
+        "--steps=5",
+        "--method=quantised",
+        "--batch-size=4",
+        "--window=16",
+        "--hidden=8",
+        "--vocabulary=16",
+        "--threads=1",
+        "--output",
+        str(tmp_path / "out"),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("wrote") == 1 and json.loads((tmp_path / "out" / "log.jsonl").read_text())["step"] == 5

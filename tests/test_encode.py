@@ -20,8 +20,19 @@ from tests.conftest import files_of
 
 
 def encode(images: Path, output: Path, tokenizer: str, *options: str) -> Path:
-    assert encode_shards.main([f"--images={images}/*.tar", f"--output={output}", f"--image-tokenizer={tokenizer}",
-                               f"--text-tokenizer={BUNDLED}", "--draws=2", *options]) == 0
+    assert (
+        encode_shards.main(
+            [
+                f"--images={images}/*.tar",
+                f"--output={output}",
+                f"--image-tokenizer={tokenizer}",
+                f"--text-tokenizer={BUNDLED}",
+                "--draws=2",
+                *options,
+            ]
+        )
+        == 0
+    )
     assert verify.verify(str(output), workers=1) == []
     return output
 
@@ -43,10 +54,22 @@ def test_the_first_draw_can_be_the_centre(images, tiny_dvae, tmp_path):
 
 def test_another_grid_and_vocabulary_flow_through(images, tmp_path):
     """A VQGAN f16: 4 x 4 codes of a 64-px picture."""
-    network = {"double_z": False, "z_channels": 32, "resolution": 64, "in_channels": 3, "out_ch": 3, "ch": 32,
-               "ch_mult": [1, 1, 1, 1, 1], "num_res_blocks": 1, "attn_resolutions": [4], "dropout": 0.0}
-    described = {"target": "taming.models.vqgan.VQModel",
-                 "params": {"embed_dim": 8, "n_embed": 300, "ddconfig": network}}
+    network = {
+        "double_z": False,
+        "z_channels": 32,
+        "resolution": 64,
+        "in_channels": 3,
+        "out_ch": 3,
+        "ch": 32,
+        "ch_mult": [1, 1, 1, 1, 1],
+        "num_res_blocks": 1,
+        "attn_resolutions": [4],
+        "dropout": 0.0,
+    }
+    described = {
+        "target": "taming.models.vqgan.VQModel",
+        "params": {"embed_dim": 8, "n_embed": 300, "ddconfig": network},
+    }
     torch.manual_seed(0)
     torch.save({"state_dict": VQGAN(from_taming(described)).state_dict()}, tmp_path / "last.ckpt")
     (tmp_path / "model.yaml").write_text(yaml.safe_dump({"model": described}))
@@ -65,6 +88,8 @@ def test_progress_tells_where_the_time_goes(tmp_path):
     plan = progress._plan(output)
     assert progress._line(plan, progress._units_done(output), 10.0, 1) == "1/4 image shards, 30 s left"
     assert progress._where_time_goes(output) == " (5.0 images/s a worker: pictures 10%, model 80%, write 10%)"
-    storage.write_whole(storage.join(output, "_work", "times", "b.json"), b'{"pictures_s": 0, "model_s": 0, '
-                        b'"write_s": 0, "pictures": 0}')
+    storage.write_whole(
+        storage.join(output, "_work", "times", "b.json"),
+        b'{"pictures_s": 0, "model_s": 0, "write_s": 0, "pictures": 0}',
+    )
     assert progress._where_time_goes(output).startswith(" (5.0")

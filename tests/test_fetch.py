@@ -25,10 +25,16 @@ def test_a_fallback_is_used(hostile):
     assert found.pair == one
 
 
-@pytest.mark.parametrize(("paths", "reason"), [
-    (["status/404", "status/403"], "http_404"), (["status/404", "status/500"], "http_5xx"),
-    (["page", "status/404"], "not_an_image"), (["status/404", "says/X-Robots-Tag/noai", "good/mirror"], "http_404"),
-    (["says/X-Robots-Tag/noai", "good/mirror"], "opted_out")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("paths", "reason"),
+    [
+        (["status/404", "status/403"], "http_404"),
+        (["status/404", "status/500"], "http_5xx"),
+        (["page", "status/404"], "not_an_image"),
+        (["status/404", "says/X-Robots-Tag/noai", "good/mirror"], "http_404"),
+        (["says/X-Robots-Tag/noai", "good/mirror"], "opted_out"),
+    ],
+)
 def test_the_reason_when_all_fail(hostile, paths, reason):
     assert result(outcome(pair(*(hostile.url(path) for path in paths)))) == reason
     assert not hostile.requests("good/mirror")  # who opts out is not got round
@@ -40,9 +46,15 @@ def test_opting_out_can_be_ignored(hostile):
     assert result(outcome(one, with_settings(obey=("noai",)))) == "opted_out"
 
 
-@pytest.mark.parametrize(("expected", "reason"), [
-    (hashlib.sha256(jpeg()).hexdigest(), "fetched"), (hashlib.sha256(jpeg()).hexdigest().upper(), "fetched"),
-    ("0" * 64, "hash_mismatch"), ("", "fetched")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("expected", "reason"),
+    [
+        (hashlib.sha256(jpeg()).hexdigest(), "fetched"),
+        (hashlib.sha256(jpeg()).hexdigest().upper(), "fetched"),
+        ("0" * 64, "hash_mismatch"),
+        ("", "fetched"),
+    ],
+)
 def test_a_hash_that_the_source_knows_is_checked(hostile, expected, reason):
     assert result(outcome(pair(hostile.url("plain"))._replace(expected_sha256=expected))) == reason
 

@@ -57,7 +57,10 @@ def test_a_second_run_asks_only_for_what_failed_in_passing(web, tmp_path, capsys
     write_pairs(tmp_path / "pairs", pairs)
     fetch(tmp_path / "pairs", tmp_path / "images", per_unit)
     assert ledger(tmp_path / "images") == {
-        "read": rows, "kept": rows - passing, "rejected": {"fetch": {"http_5xx": passing}}}
+        "read": rows,
+        "kept": rows - passing,
+        "rejected": {"fetch": {"http_5xx": passing}},
+    }
     assert len(web.log) == rows
     first = files_of(tmp_path / "images")
 
@@ -87,16 +90,26 @@ def test_a_dataset_grows_with_a_second_run(web, tiny_dvae, tmp_path, monkeypatch
     pairs = [pair(web.url(path))._replace(caption=f"a cat, number {n}") for n, path in enumerate(paths)]
     write_pairs(tmp_path / "pairs", pairs)
     images, old, both, whole = (tmp_path / name for name in ("images", "old", "both", "whole"))
-    options = [f"--images={images}/*.tar", f"--image-tokenizer={tiny_dvae}", "--text-tokenizer=bundled",
-               "--direct_num_workers=1"]
+    options = [
+        f"--images={images}/*.tar",
+        f"--image-tokenizer={tiny_dvae}",
+        "--text-tokenizer=bundled",
+        "--direct_num_workers=1",
+    ]
     fetch(tmp_path / "pairs", images)
     assert encode_shards.main([*options, f"--output={old}"]) == 0
     fetch(tmp_path / "pairs", images)
     assert encode_shards.main([*options, f"--add-to={old}", f"--output={both}"]) == 0
     assert encode_shards.main([*options, f"--output={whole}"]) == 0
     assert [ledger(output)["kept"] for output in (images, old, both, whole)] == [12, 8, 12, 12]
-    made, at_once = ({name: data for name, data in files_of(output).items()
-                      if name not in ("manifest.json", "README.md", "croissant.json")} for output in (both, whole))
+    made, at_once = (
+        {
+            name: data
+            for name, data in files_of(output).items()
+            if name not in ("manifest.json", "README.md", "croissant.json")
+        }
+        for output in (both, whole)
+    )
     assert made == at_once
 
 
@@ -104,8 +117,15 @@ def test_a_dataset_grows_with_a_second_run(web, tiny_dvae, tmp_path, monkeypatch
 
 
 def start(pairs: Path, output: Path, *options: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "beam_jobs.fetch_images", f"--pairs={pairs}", f"--output={output}", *OPTIONS,
-               *options]
+    command = [
+        sys.executable,
+        "-m",
+        "beam_jobs.fetch_images",
+        f"--pairs={pairs}",
+        f"--output={output}",
+        *OPTIONS,
+        *options,
+    ]
     return subprocess.Popen(command, cwd=ROOT, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
@@ -139,9 +159,13 @@ def test_killed_at_random_moments(web, tmp_path, exhaustive):
     found = {name: data for name, data in found.items() if not name.startswith("_work/")}  # killed as it was finished
     assert found == files_of(tmp_path / "undisturbed")
     assert ledger(tmp_path / "killed") == {
-        "read": 240, "kept": 120, "rejected": {"fetch": {"http_5xx": 60, "not_an_image": 60}}}
+        "read": 240,
+        "kept": 120,
+        "rejected": {"fetch": {"http_5xx": 60, "not_an_image": 60}},
+    }
     assert keys_in_tars(tmp_path / "killed") == dict.fromkeys(
-        (one.key for one in pairs if "good" in one.url or "slow" in one.url), 1)
+        (one.key for one in pairs if "good" in one.url or "slow" in one.url), 1
+    )
 
 
 # --- hosts -----------------------------------------------------------------------------------------------------------
@@ -150,8 +174,14 @@ def test_killed_at_random_moments(web, tmp_path, exhaustive):
 def test_a_limit_holds_for_all_workers(web, tmp_path):
     """Two connections and five requests a second, measured at the server."""
     write_pairs(tmp_path / "pairs", [pair(web.url(f"slow/{n}")) for n in range(15)])
-    fetch(tmp_path / "pairs", tmp_path / "images", "--pairs-per-unit=3", "--direct_num_workers=2",
-          "--per-host-connections=2", "--per-host-rate=5")
+    fetch(
+        tmp_path / "pairs",
+        tmp_path / "images",
+        "--pairs-per-unit=3",
+        "--direct_num_workers=2",
+        "--per-host-connections=2",
+        "--per-host-rate=5",
+    )
     assert ledger(tmp_path / "images")["kept"] == 15
     assert web.most_at_once[1] <= 2
     times = sorted(request.time for request in web.log)

@@ -28,13 +28,26 @@ from pipeline.units import Unit
 IMAGES = Path(__file__).parent.parent / "sample" / "images"
 NAMES = ["bison.jpg", "arcdetriomphe.webp", "lemon.png", "hedgehog.jpg"]
 # What img2dataset writes into every .json, and the type of each where there is a picture.
-IMG2DATASET_FIELDS = {"caption": str, "url": str, "key": str, "status": str, "error_message": type(None), "width": int,
-                      "height": int, "original_width": int, "original_height": int, "exif": str, "sha256": str}
+IMG2DATASET_FIELDS = {
+    "caption": str,
+    "url": str,
+    "key": str,
+    "status": str,
+    "error_message": type(None),
+    "width": int,
+    "height": int,
+    "original_width": int,
+    "original_height": int,
+    "exif": str,
+    "sha256": str,
+}
 
 
 def unit_of(*urls: str, number: int = 3) -> Unit:
-    pairs = [pair(url)._replace(caption=f"Picture {n}, « naïf »", width=n, fallback_urls=[], licence="CC0 1.0")
-             for n, url in enumerate(urls)]
+    pairs = [
+        pair(url)._replace(caption=f"Picture {n}, « naïf »", width=n, fallback_urls=[], licence="CC0 1.0")
+        for n, url in enumerate(urls)
+    ]
     return Unit(number, 10, sorted(pairs, key=lambda pair: pair.key))
 
 
@@ -83,7 +96,11 @@ def test_the_account_of_a_unit(fetched, sample_unit):
     assert account.number == 3
     assert [row.key for row in account.kept] == [row.key for row in sample_unit.pairs if "/images/" in row.url]
     assert {row.url.rpartition("/")[2]: row.reason for row in account.rejected} == {
-        "truncated.jpg": "corrupt_image", "x.jpg": "http_404", "page.jpg": "not_an_image", "wide.jpg": "aspect_ratio"}
+        "truncated.jpg": "corrupt_image",
+        "x.jpg": "http_404",
+        "page.jpg": "not_an_image",
+        "wide.jpg": "aspect_ratio",
+    }
     assert {row.stage for row in account.rejected} == {"fetch"}
 
 
@@ -113,16 +130,23 @@ def test_the_rows_of_a_unit(fetched, sample_unit):
     assert [row["pair_key"] for row in found] == [pair.key for pair in sample_unit.pairs]
     statuses = {row["url"].rpartition("/")[2]: (row["status"], row["reason"]) for row in found}
     assert statuses == dict.fromkeys(NAMES, ("success", None)) | {
-        "truncated.jpg": ("failed_to_resize", "corrupt_image"), "page.jpg": ("failed_to_resize", "not_an_image"),
-        "wide.jpg": ("failed_to_resize", "aspect_ratio"), "x.jpg": ("failed_to_download", "http_404")}
+        "truncated.jpg": ("failed_to_resize", "corrupt_image"),
+        "page.jpg": ("failed_to_resize", "not_an_image"),
+        "wide.jpg": ("failed_to_resize", "aspect_ratio"),
+        "x.jpg": ("failed_to_download", "http_404"),
+    }
     for row in found:
         assert (row["error_message"] is None) == (row["status"] == "success")
 
 
 def test_the_statistics_of_a_unit(fetched):
     assert json.loads((fetched[0] / "00003_stats.json").read_bytes()) == {
-        "count": 8, "successes": 4, "failed_to_download": 1, "failed_to_resize": 3,
-        "status_dict": {"aspect_ratio": 1, "corrupt_image": 1, "http_404": 1, "not_an_image": 1, "success": 4}}
+        "count": 8,
+        "successes": 4,
+        "failed_to_download": 1,
+        "failed_to_resize": 3,
+        "status_dict": {"aspect_ratio": 1, "corrupt_image": 1, "http_404": 1, "not_an_image": 1, "success": 4},
+    }
 
 
 def test_progress_tells_what_the_downloads_came_to(fetched):
@@ -146,8 +170,11 @@ def test_the_same_unit_gives_the_same_bytes(fetched, sample_unit, tmp_path):
 
 
 def test_stock_webdataset_reads_it(fetched, sample_unit):
-    dataset = webdataset.WebDataset(str(fetched[0] / "00003.tar"), shardshuffle=False).decode("rgb8").to_tuple(
-        "__key__", "jpg;png;webp", "txt", "json")
+    dataset = (
+        webdataset.WebDataset(str(fetched[0] / "00003.tar"), shardshuffle=False)
+        .decode("rgb8")
+        .to_tuple("__key__", "jpg;png;webp", "txt", "json")
+    )
     found = list(dataset)
     kept = [row for row in sample_unit.pairs if "/images/" in row.url]
     assert [(text, said["pair_key"]) for _, _, text, said in found] == [(row.caption, row.key) for row in kept]
@@ -203,8 +230,7 @@ def test_a_second_attempt_asks_only_for_what_may_have_passed(flaky, tmp_path, ti
     assert sorted(row.reason for row in first.rejected) == ["http_404", *["http_5xx"] * 4, "not_an_image"]
     finished, before = files(tmp_path / "twice"), len(server.log)
     second = fetch(unit, tmp_path / "twice", store, attempt=2)
-    assert sorted(request.path for request in server.log[before:]) == [
-        f"unavailable_once/{n}" for n in (0, 3, 6, 9)]
+    assert sorted(request.path for request in server.log[before:]) == [f"unavailable_once/{n}" for n in (0, 3, 6, 9)]
     assert sorted(row.reason for row in second.rejected) == ["http_404", "not_an_image"]
     assert len(second.kept) == 12
     assert fetch(unit, tmp_path / "once", store) == second

@@ -23,8 +23,12 @@ def test_judge_builds_the_pair():
     assert outcome.caption == "A brown dog runs across the beach"
     assert outcome.raw_caption == "A brown dog runs&nbsp;across the <b>beach</b>"
     assert (outcome.source, outcome.file, outcome.row, outcome.width, outcome.licence) == (
-        "cc12m", "cc12m.tsv", 7, 640, "by"
-    )  # fmt: skip
+        "cc12m",
+        "cc12m.tsv",
+        7,
+        640,
+        "by",
+    )
     assert len(outcome.key) == 32 and outcome.split in ("train", "val")
 
 
@@ -93,11 +97,21 @@ def test_settings_change_the_judgement():
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", 0), ("a dog runs", 3), ("a - dog & co.", 3), ("<PERSON> in 2009", 3), ("...", 0), ("well-kept", 1),
-        ("собака бежит", 2), ("茶色の犬が走る", 4), ("หมาวิ่งบนชายหาด", 3), ("red 車 on 道路", 4), ("ខ្មែរ", 1), ("犬", 1),
+        ("", 0),
+        ("a dog runs", 3),
+        ("a - dog & co.", 3),
+        ("<PERSON> in 2009", 3),
+        ("...", 0),
+        ("well-kept", 1),
+        ("собака бежит", 2),
+        ("茶色の犬が走る", 4),
+        ("หมาวิ่งบนชายหาด", 3),
+        ("red 車 on 道路", 4),
+        ("ខ្មែរ", 1),
+        ("犬", 1),
         ("한국어 단어", 2),
     ],
-)  # fmt: skip
+)
 def test_count_words(text, words):
     assert count_words(text) == words
 
@@ -147,9 +161,23 @@ def test_content_beside_boilerplate_stays(caption):
 
 @pytest.mark.parametrize(
     "piece",
-    ["photo ", "click to ", "1 ", "12-", "was ", "licensed under ", "(c) ", "1.5 mm ", "x", "image taken by ", "by Jo ",
-     "view in large ", "5 May 2009 ", "available "],
-)  # fmt: skip
+    [
+        "photo ",
+        "click to ",
+        "1 ",
+        "12-",
+        "was ",
+        "licensed under ",
+        "(c) ",
+        "1.5 mm ",
+        "x",
+        "image taken by ",
+        "by Jo ",
+        "view in large ",
+        "5 May 2009 ",
+        "available ",
+    ],
+)
 def test_boilerplate_takes_no_time_to_speak_of(piece):
     begin = time.perf_counter()
     boilerplate.covered_words(piece * 5000)
@@ -165,16 +193,19 @@ def test_split_is_a_hash_of_the_key():
     assert split_of("0" * 32, 0.5) == split_of("0" * 32, 0.5)
 
 
-@pytest.mark.parametrize(("caption", "reason"), [
-    ("sale sale sale sale shoes sale", Reason.REPETITION),
-    ("a dog and a cat and a bird on a wall", None),
-    ("the cat the cat the cat the cat", Reason.REPETITION),
-    ("MEN IN BLACK SUITS", Reason.CAPITALISATION),
-    ("Classic Leather Shoes For Men 2019", Reason.CAPITALISATION),
-    ("Old Mill Bridge", None),
-    ("A dog on the Golden Gate Bridge", None),
-    ("清晨的湖面上有两只小船", None),
-])
+@pytest.mark.parametrize(
+    ("caption", "reason"),
+    [
+        ("sale sale sale sale shoes sale", Reason.REPETITION),
+        ("a dog and a cat and a bird on a wall", None),
+        ("the cat the cat the cat the cat", Reason.REPETITION),
+        ("MEN IN BLACK SUITS", Reason.CAPITALISATION),
+        ("Classic Leather Shoes For Men 2019", Reason.CAPITALISATION),
+        ("Old Mill Bridge", None),
+        ("A dog on the Golden Gate Bridge", None),
+        ("清晨的湖面上有两只小船", None),
+    ],
+)
 def test_filters_of_sharma(caption, reason):
     config = SelectConfig(sharma=True)
     found = filters.check_repetition(caption, config) or filters.check_capitalisation(caption, config)
@@ -183,20 +214,28 @@ def test_filters_of_sharma(caption, reason):
     assert not filters.check_capitalisation(caption, SelectConfig())
 
 
-@pytest.mark.parametrize(("licences", "stated", "passes"), [
-    ((), "", True),
-    (("attribution license",), "Attribution License", True),
-    (("Attribution License", "CC0"), "Attribution-NonCommercial License", False),
-    (("Attribution License",), "", False),
-])
+@pytest.mark.parametrize(
+    ("licences", "stated", "passes"),
+    [
+        ((), "", True),
+        (("attribution license",), "Attribution License", True),
+        (("Attribution License", "CC0"), "Attribution-NonCommercial License", False),
+        (("Attribution License",), "", False),
+    ],
+)
 def test_licence(licences, stated, passes):
     row = Candidate("yfcc100m", "f", 0, "http://a.example/1.jpg", (), "x", None, None, stated, "", "")
     assert (filters.check_licence(row, SelectConfig(licences=licences)) is None) == passes
 
 
-@pytest.mark.parametrize(("person", "caption"), [
-    ("<PERSON>", "<PERSON> at a fair"), ("a person", "a person at a fair"), ("", "at a fair"),
-])
+@pytest.mark.parametrize(
+    ("person", "caption"),
+    [
+        ("<PERSON>", "<PERSON> at a fair"),
+        ("a person", "a person at a fair"),
+        ("", "at a fair"),
+    ],
+)
 def test_cc12m_person(person, caption):
     row = Candidate("cc12m", "f", 0, "http://a.example/1.jpg", (), "<PERSON> at a fair", None, None, "", "", "")
     assert filters.clean(row, SelectConfig(cc12m_person=person)) == caption

@@ -33,8 +33,24 @@ def orders_of(tokens: list[int], seeds: list[int], *others) -> list[Order]:
 
 
 def run(checkpoint: Path, output: Path, *others: object, prompt: str = "a red cat", count: int = 3) -> int:
-    return drawing.main([str(argument) for argument in (
-        "--checkpoint", checkpoint, "--prompt", prompt, "--count", count, "--seed", 7, "--output", output, *others)])
+    return drawing.main(
+        [
+            str(argument)
+            for argument in (
+                "--checkpoint",
+                checkpoint,
+                "--prompt",
+                prompt,
+                "--count",
+                count,
+                "--seed",
+                7,
+                "--output",
+                output,
+                *others,
+            )
+        ]
+    )
 
 
 def test_writes_pictures_that_say_what_made_them(checkpoint, artist, tmp_path):
@@ -91,17 +107,20 @@ def test_any_text_draws(artist, tmp_path, prompt):
 LOGITS = torch.log(torch.tensor([[0.1, 0.4, 0.2, 0.3]]))
 
 
-@pytest.mark.parametrize("sampling, kept", [
-    (Sampling(), {0, 1, 2, 3}),
-    (Sampling(top_k=1), {1}),
-    (Sampling(top_k=2), {1, 3}),
-    (Sampling(top_k=9), {0, 1, 2, 3}),
-    (Sampling(top_p=0.3), {1}),
-    (Sampling(top_p=0.6), {1, 3}),
-    (Sampling(top_p=0.95), {0, 1, 2, 3}),
-    (Sampling(top_k=3, top_p=0.5), {1, 3}),  # of the three that top-k leaves, 0.4 / 0.9 is too little
-    (Sampling(temperature=1e-300), {1}),
-])
+@pytest.mark.parametrize(
+    "sampling, kept",
+    [
+        (Sampling(), {0, 1, 2, 3}),
+        (Sampling(top_k=1), {1}),
+        (Sampling(top_k=2), {1, 3}),
+        (Sampling(top_k=9), {0, 1, 2, 3}),
+        (Sampling(top_p=0.3), {1}),
+        (Sampling(top_p=0.6), {1, 3}),
+        (Sampling(top_p=0.95), {0, 1, 2, 3}),
+        (Sampling(top_k=3, top_p=0.5), {1, 3}),  # of the three that top-k leaves, 0.4 / 0.9 is too little
+        (Sampling(temperature=1e-300), {1}),
+    ],
+)
 def test_choose_keeps(sampling, kept):
     chances_B = torch.linspace(0, 1 - 2**-24, 1000)
     knobs = Knobs.of([sampling] * 1000, 4)
@@ -176,8 +195,9 @@ def test_completes_a_picture_from_a_file(checkpoint, artist, tmp_path):
     with Image.open(tmp_path / "a" / "0000.png") as a, Image.open(tmp_path / "b" / "0001.png") as b:
         given = artist.image_tokenizer.encode(np.array(a))[: 5 * 8]
         assert b.text["given_codes"] == "40"
-        drawn = draw(artist.model, [Order(artist.text_tokenizer.encode("a red cat"), picture_seed(7, 1),
-                                          given=given.tolist())])[0]
+        drawn = draw(
+            artist.model, [Order(artist.text_tokenizer.encode("a red cat"), picture_seed(7, 1), given=given.tolist())]
+        )[0]
         assert np.array_equal(np.asarray(b), artist.image_tokenizer.decode(drawn.numpy()))
 
 
@@ -247,8 +267,18 @@ def test_weights_of_another_size(checkpoint, tmp_path):
 def test_the_bundled_model_has_learned_colours(tmp_path):
     redness = {}
     for colour in ("red", "blue"):
-        arguments = ["--prompt", f"{colour} heart, emoji: love", "--count", "4", "--guidance", "3", "--top-p", "0.95",
-                     "--output", str(tmp_path / colour)]
+        arguments = [
+            "--prompt",
+            f"{colour} heart, emoji: love",
+            "--count",
+            "4",
+            "--guidance",
+            "3",
+            "--top-p",
+            "0.95",
+            "--output",
+            str(tmp_path / colour),
+        ]
         assert drawing.main(arguments) == 0
         pictures = [np.asarray(Image.open(path), np.float64) for path in sorted((tmp_path / colour).glob("[0-9]*.png"))]
         assert {picture.shape for picture in pictures} == {(128, 128, 3)}
@@ -267,15 +297,26 @@ def test_draws_with_the_bundled_model_unless_told_otherwise(checkpoint, tmp_path
         run("bundled", tmp_path / "d")
 
 
-WITHOUT_HEADS = json.dumps({
-    "model": {"layers": 1, "heads": 0, "width": 8, "text_vocabulary": 9, "image_vocabulary": 9, "rotary": True},
-    "training": {"blank_captions": 0.0}, "text_tokenizer": {"fingerprint": ""},
-    "image_tokenizer": {"spec": "", "fingerprint": ""}}).encode()
+WITHOUT_HEADS = json.dumps(
+    {
+        "model": {"layers": 1, "heads": 0, "width": 8, "text_vocabulary": 9, "image_vocabulary": 9, "rotary": True},
+        "training": {"blank_captions": 0.0},
+        "text_tokenizer": {"fingerprint": ""},
+        "image_tokenizer": {"spec": "", "fingerprint": ""},
+    }
+).encode()
 
 
-@pytest.mark.parametrize("name, data", [
-    ("config.json", b"{"), ("config.json", b"[]"), ("config.json", b'{"model": {}}'), ("config.json", WITHOUT_HEADS),
-    ("model.safetensors", b"x" * 100)])
+@pytest.mark.parametrize(
+    "name, data",
+    [
+        ("config.json", b"{"),
+        ("config.json", b"[]"),
+        ("config.json", b'{"model": {}}'),
+        ("config.json", WITHOUT_HEADS),
+        ("model.safetensors", b"x" * 100),
+    ],
+)
 def test_a_damaged_file(checkpoint, tmp_path, name, data):
     copied = shutil.copytree(checkpoint, tmp_path / "run")
     (copied / name).write_bytes(data)
@@ -289,24 +330,27 @@ def test_an_output_that_is_a_file(checkpoint, tmp_path):
         run(checkpoint, tmp_path / "file")
 
 
-@pytest.mark.parametrize("arguments, said", [
-    (("--count", 0), "--count 0: give 1 to 1024"),
-    (("--count", 10**9), "give 1 to 1024"),
-    (("--prompt", "  "), "--prompt is empty"),
-    (("--temperature", 0), "--temperature is above 0"),
-    (("--temperature", "nan"), "--temperature is above 0"),
-    (("--top-p", 1.5), "--top-p above 0"),
-    (("--top-k", -1), "--top-k 0 or more"),
-    (("--guidance", "inf"), "--guidance 0 or more"),
-    (("--rank", 2), "goes with --rank-model"),
-    (("--rank", 9, "--rank-model", "/"), "from 1 to --count"),
-    (("--rank", 1, "--rank-model", "/"), "holds no open_clip_config.json"),
-    (("--rows", 2), "--rows goes with --complete"),
-    (("--complete", "/nowhere.png"), "--complete /nowhere.png: No such file"),
-    (("--complete", __file__), "is no picture"),
-    (("--complete", __file__, "--rows", 8), "--rows 8: give 1 to 7"),
-    (("--device", "abacus"), "--device abacus: "),
-])
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (("--count", 0), "--count 0: give 1 to 1024"),
+        (("--count", 10**9), "give 1 to 1024"),
+        (("--prompt", "  "), "--prompt is empty"),
+        (("--temperature", 0), "--temperature is above 0"),
+        (("--temperature", "nan"), "--temperature is above 0"),
+        (("--top-p", 1.5), "--top-p above 0"),
+        (("--top-k", -1), "--top-k 0 or more"),
+        (("--guidance", "inf"), "--guidance 0 or more"),
+        (("--rank", 2), "goes with --rank-model"),
+        (("--rank", 9, "--rank-model", "/"), "from 1 to --count"),
+        (("--rank", 1, "--rank-model", "/"), "holds no open_clip_config.json"),
+        (("--rows", 2), "--rows goes with --complete"),
+        (("--complete", "/nowhere.png"), "--complete /nowhere.png: No such file"),
+        (("--complete", __file__), "is no picture"),
+        (("--complete", __file__, "--rows", 8), "--rows 8: give 1 to 7"),
+        (("--device", "abacus"), "--device abacus: "),
+    ],
+)
 def test_wrong_arguments(checkpoint, tmp_path, arguments, said):
     with pytest.raises(UserError, match=said):
         run(checkpoint, tmp_path, *arguments)

@@ -50,22 +50,37 @@ def img2dataset_tar(path: Path, samples: list[dict[str, object]]) -> str:
 
 
 def metadata(number: int, **others: object) -> bytes:
-    said = {"caption": f"caption {number}", "url": f"http://a.org/{number}.jpg", "key": f"{number:09d}",
-            "status": "success", "error_message": None, "width": 256, "height": 256, "original_width": 640,
-            "original_height": 480}
+    said = {
+        "caption": f"caption {number}",
+        "url": f"http://a.org/{number}.jpg",
+        "key": f"{number:09d}",
+        "status": "success",
+        "error_message": None,
+        "width": 256,
+        "height": 256,
+        "original_width": 640,
+        "original_height": 480,
+    }
     return json.dumps(said | others, indent=4).encode()
 
 
 def test_img2datasets_own_output_is_read(tmp_path):
-    path = img2dataset_tar(tmp_path / "00000.tar", [
-        {"jpg": jpeg(256, 256, seed=1), "txt": "a bison in the snow", "json": metadata(0, sha256="ab" * 32, exif="{}")},
-        {"webp": encoded(photo(256, 171), "WEBP"), "txt": "two boats", "json": metadata(1)},
-        {"jpg": jpeg(256, 256, seed=2), "json": metadata(2)},  # without --save_caption
-        {"png": encoded(photo(100, 90), "PNG"), "txt": "no json"},
-        {"jpg": jpeg()[:-900], "txt": "cut off", "json": metadata(4)},
-        {"jpg": jpeg(300, 100), "txt": "too wide", "json": metadata(5)},
-        {"txt": "no picture", "json": metadata(6)},
-    ])
+    path = img2dataset_tar(
+        tmp_path / "00000.tar",
+        [
+            {
+                "jpg": jpeg(256, 256, seed=1),
+                "txt": "a bison in the snow",
+                "json": metadata(0, sha256="ab" * 32, exif="{}"),
+            },
+            {"webp": encoded(photo(256, 171), "WEBP"), "txt": "two boats", "json": metadata(1)},
+            {"jpg": jpeg(256, 256, seed=2), "json": metadata(2)},  # without --save_caption
+            {"png": encoded(photo(100, 90), "PNG"), "txt": "no json"},
+            {"jpg": jpeg()[:-900], "txt": "cut off", "json": metadata(4)},
+            {"jpg": jpeg(300, 100), "txt": "too wide", "json": metadata(5)},
+            {"txt": "no picture", "json": metadata(6)},
+        ],
+    )
     found = list(read_pictures(path, PictureConfig()))
     assert [result(one) for one in found] == ["fetched"] * 4 + ["corrupt_image", "aspect_ratio"]
     pairs = [one.pair for one in found[:4]]

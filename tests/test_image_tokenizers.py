@@ -51,7 +51,7 @@ def agree(spec: str, their_logits: Callable, their_picture: Callable, sign: int 
         x_BCHW = pixels.to_tensor(views_BHWC).contiguous()
         logits_BVhw = sign * their_logits(x_BCHW)
         assert logits_BVhw.shape[1:] == (info.vocabulary, info.grid, info.grid)
-        differ = (logits_BVhw.argmax(1).flatten(1).numpy() != codes_BN)
+        differ = logits_BVhw.argmax(1).flatten(1).numpy() != codes_BN
         assert differ.mean() <= 1e-4, f"{differ.sum()} of {differ.size} codes differ"
         torch.testing.assert_close(tokenizer._model.logits(x_BCHW), logits_BVhw, rtol=1e-4, atol=1e-4)
         codes_Bhw = torch.from_numpy(codes_BN.astype(np.int64)).view(-1, info.grid, info.grid)
@@ -109,18 +109,24 @@ TAMING = {
     "f16": ("VQModel", {"resolution": 128, "ch_mult": [1, 1, 2, 2, 4], "attn_resolutions": [8]}),
     "f8": ("VQModel", {"resolution": 64, "ch_mult": [1, 2, 2, 4], "attn_resolutions": [16, 8], "double_z": True}),
     "f8-gumbel": ("GumbelVQ", {"resolution": 64, "ch_mult": [1, 1, 2, 4], "attn_resolutions": [8]}),
-}  # fmt: skip
+}
 
 
 def taming_files(folder: Path, name: str) -> tuple[Path, Path, nn.Module]:
     """A yaml and a ckpt as taming-transformers writes them, with a callback's state pickled beside the weights."""
     vqgan = installed(peers.taming)
     kind, network = TAMING[name]
-    network = {"double_z": False, "z_channels": 32, "in_channels": 3, "out_ch": 3, "ch": 32, "num_res_blocks": 1,
-               "dropout": 0.0} | network
+    network = {
+        "double_z": False,
+        "z_channels": 32,
+        "in_channels": 3,
+        "out_ch": 3,
+        "ch": 32,
+        "num_res_blocks": 1,
+        "dropout": 0.0,
+    } | network
     width = 64 if network["double_z"] else 32  # their quant_conv takes z_channels: with double_z it is never used so
-    params = {"embed_dim": 16, "n_embed": 96, "ddconfig": network,
-              "lossconfig": {"target": "torch.nn.Identity"}}
+    params = {"embed_dim": 16, "n_embed": 96, "ddconfig": network, "lossconfig": {"target": "torch.nn.Identity"}}
     if kind == "GumbelVQ":
         params |= {"embed_dim": 32, "kl_weight": 1e-8, "temperature_scheduler_config": {"target": "torch.nn.Identity"}}
     torch.manual_seed(2)
@@ -129,8 +135,11 @@ def taming_files(folder: Path, name: str) -> tuple[Path, Path, nn.Module]:
         model.quant_conv = nn.Conv2d(width, 16, 1)
     spread(model)
     config, checkpoint = folder / "model.yaml", folder / "last.ckpt"
-    config.write_text(yaml.safe_dump({"model": {"base_learning_rate": 4.5e-6,
-                                                "target": f"taming.models.vqgan.{kind}", "params": params}}))
+    config.write_text(
+        yaml.safe_dump(
+            {"model": {"base_learning_rate": 4.5e-6, "target": f"taming.models.vqgan.{kind}", "params": params}}
+        )
+    )
     torch.save({"state_dict": model.state_dict(), "epoch": 3, "callbacks": {Callback: Callback()}}, checkpoint)
     return config, checkpoint, model
 
@@ -168,9 +177,16 @@ def test_diffusers(attention, suffix, tmp_path):
     torch.manual_seed(3)
     down, up = (("Attn" if attention else "") + name for name in ("DownEncoderBlock2D", "UpDecoderBlock2D"))
     theirs = installed(peers.diffusers_vq_model)(
-        block_out_channels=(32, 32, 32, 64), down_block_types=("DownEncoderBlock2D",) * 3 + (down,),
-        up_block_types=(up,) + ("UpDecoderBlock2D",) * 3, layers_per_block=1, latent_channels=16, sample_size=256,
-        num_vq_embeddings=96, vq_embed_dim=8, mid_block_add_attention=attention)
+        block_out_channels=(32, 32, 32, 64),
+        down_block_types=("DownEncoderBlock2D",) * 3 + (down,),
+        up_block_types=(up,) + ("UpDecoderBlock2D",) * 3,
+        layers_per_block=1,
+        latent_channels=16,
+        sample_size=256,
+        num_vq_embeddings=96,
+        vq_embed_dim=8,
+        mid_block_add_attention=attention,
+    )
     spread(theirs).quant_conv.weight.data.div_(10)  # latents as wide as the vectors: distances of published size
     theirs.save_pretrained(tmp_path, safe_serialization=suffix == "safetensors")
     assert (tmp_path / f"diffusion_pytorch_model.{suffix}").is_file()
@@ -192,12 +208,21 @@ def test_diffusers(attention, suffix, tmp_path):
 @pytest.mark.parametrize("blocks", [0, 2])
 def test_dalle_pytorch(blocks, tmp_path):
     torch.manual_seed(4)
-    hparams = {"image_size": 64, "num_layers": 3, "num_tokens": 96, "codebook_dim": 24, "hidden_dim": 16,
-               "num_resnet_blocks": blocks}
+    hparams = {
+        "image_size": 64,
+        "num_layers": 3,
+        "num_tokens": 96,
+        "codebook_dim": 24,
+        "hidden_dim": 16,
+        "num_resnet_blocks": blocks,
+    }
     theirs = spread(installed(peers.discrete_vae)(**hparams))
     torch.save({"hparams": hparams, "weights": theirs.state_dict()}, tmp_path / "vae.pt")
-    agree(f"dalle-pytorch:{tmp_path / 'vae.pt'}", lambda x: theirs(x, return_logits=True),
-          lambda codes: (theirs.decode(codes.flatten(1)) + 1) / 2)
+    agree(
+        f"dalle-pytorch:{tmp_path / 'vae.pt'}",
+        lambda x: theirs(x, return_logits=True),
+        lambda codes: (theirs.decode(codes.flatten(1)) + 1) / 2,
+    )
 
 
 # --- without peers ---------------------------------------------------------------------------------------------------
@@ -260,8 +285,11 @@ def test_code_in_a_pickle_does_not_run(discrete_vae_file, tmp_path, zipped, what
     trap = tmp_path / "trap"
     saved = torch.load(discrete_vae_file)
     hostile = Hostile(trap)
-    saved = {"whole": hostile, "beside": saved | {"callbacks": hostile},
-             "inside": {"hparams": saved["hparams"], "weights": hostile}}[what]
+    saved = {
+        "whole": hostile,
+        "beside": saved | {"callbacks": hostile},
+        "inside": {"hparams": saved["hparams"], "weights": hostile},
+    }[what]
     torch.save(saved, discrete_vae_file, _use_new_zipfile_serialization=zipped)
     if what == "beside":
         load_image_tokenizer(f"dalle-pytorch:{discrete_vae_file}")
@@ -273,10 +301,19 @@ def test_code_in_a_pickle_does_not_run(discrete_vae_file, tmp_path, zipped, what
     assert trap.exists()
 
 
-@pytest.mark.parametrize("data", [
-    pickle.dumps(Hostile(Path("/nonexistent/trap"))), b"", b"\x80", b"PK\x03\x04", b"no weights at all", bytes(1000),
-    b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00true\x85R.", (1 << 62).to_bytes(8, "little") + b'{"a"',
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "data",
+    [
+        pickle.dumps(Hostile(Path("/nonexistent/trap"))),
+        b"",
+        b"\x80",
+        b"PK\x03\x04",
+        b"no weights at all",
+        bytes(1000),
+        b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00true\x85R.",
+        (1 << 62).to_bytes(8, "little") + b'{"a"',
+    ],
+)
 @pytest.mark.parametrize("kind", ["dvae:{}", "dalle-pytorch:{}", "openai-dvae:{}"])
 def test_a_file_of_nonsense_is_told_in_one_line(tmp_path, data, kind):
     path = tmp_path / "weights.pkl"
@@ -301,15 +338,21 @@ def changed(path: Path, change: Callable[[dict], None]) -> str:
     return f"dalle-pytorch:{path}"
 
 
-@pytest.mark.parametrize(("change", "told"), [
-    (lambda saved: saved["weights"].pop("codebook.weight"), "no weight codebook.weight"),
-    (lambda saved: saved["hparams"].update(num_tokens=33), r"is \[32, 8.*\], but its configuration says \[33, 8"),
-    (lambda saved: saved["weights"]["codebook.weight"].fill_(float("nan")), "codebook.weight holds values"),
-    (lambda saved: saved["hparams"].update(num_layers="many"), "does not describe a model that is known"),
-    (lambda saved: saved["hparams"].update(num_layers=-1, hidden_dim=-5), "does not describe a model that is known"),
-    (lambda saved: saved.pop("hparams"), "not what DALLE-pytorch's train_vae.py writes"),
-    (lambda saved: saved.update(weights=[1, 2]), "no weight "),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda saved: saved["weights"].pop("codebook.weight"), "no weight codebook.weight"),
+        (lambda saved: saved["hparams"].update(num_tokens=33), r"is \[32, 8.*\], but its configuration says \[33, 8"),
+        (lambda saved: saved["weights"]["codebook.weight"].fill_(float("nan")), "codebook.weight holds values"),
+        (lambda saved: saved["hparams"].update(num_layers="many"), "does not describe a model that is known"),
+        (
+            lambda saved: saved["hparams"].update(num_layers=-1, hidden_dim=-5),
+            "does not describe a model that is known",
+        ),
+        (lambda saved: saved.pop("hparams"), "not what DALLE-pytorch's train_vae.py writes"),
+        (lambda saved: saved.update(weights=[1, 2]), "no weight "),
+    ],
+)
 def test_a_checkpoint_that_is_wrong(discrete_vae_file, change, told):
     with pytest.raises(UserError, match=told):
         load_image_tokenizer(changed(discrete_vae_file, change))
@@ -323,11 +366,16 @@ def test_a_vocabulary_that_does_not_fit(tmp_path):
         load_image_tokenizer(f"dalle-pytorch:{tmp_path / 'vae.pt'}")
 
 
-@pytest.mark.parametrize(("text", "told"), [
-    ("model: [", "is not YAML"), ("", "does not describe"), ("model: {target: taming.models.cond.Net2Net}", "Net2Net"),
-    ("model: {target: x.VQModel}", "no 'params'"),
-    ("model: {target: x.VQModel, params: {remap: a.npy, n_embed: 1, embed_dim: 1, ddconfig: {}}}", "remap is not"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("model: [", "is not YAML"),
+        ("", "does not describe"),
+        ("model: {target: taming.models.cond.Net2Net}", "Net2Net"),
+        ("model: {target: x.VQModel}", "no 'params'"),
+        ("model: {target: x.VQModel, params: {remap: a.npy, n_embed: 1, embed_dim: 1, ddconfig: {}}}", "remap is not"),
+    ],
+)
 def test_a_taming_configuration_that_is_wrong(tmp_path, text, told):
     (tmp_path / "model.yaml").write_text(text)
     (tmp_path / "last.ckpt").write_bytes(b"")
@@ -335,11 +383,15 @@ def test_a_taming_configuration_that_is_wrong(tmp_path, text, told):
         load_image_tokenizer(f"taming:{tmp_path / 'model.yaml'},{tmp_path / 'last.ckpt'}")
 
 
-@pytest.mark.parametrize(("described", "told"), [
-    ({"_class_name": "AutoencoderKL"}, "AutoencoderKL"),
-    ({"_class_name": "VQModel", "norm_type": "spatial"}, "norm_type"),
-    ({"_class_name": "VQModel"}, "no 'in_channels'"), ([], "does not describe"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("described", "told"),
+    [
+        ({"_class_name": "AutoencoderKL"}, "AutoencoderKL"),
+        ({"_class_name": "VQModel", "norm_type": "spatial"}, "norm_type"),
+        ({"_class_name": "VQModel"}, "no 'in_channels'"),
+        ([], "does not describe"),
+    ],
+)
 def test_a_diffusers_configuration_that_is_wrong(tmp_path, described, told):
     (tmp_path / "config.json").write_text(json.dumps(described))
     (tmp_path / "diffusion_pytorch_model.safetensors").write_bytes(b"")
@@ -347,9 +399,22 @@ def test_a_diffusers_configuration_that_is_wrong(tmp_path, described, told):
         load_image_tokenizer(f"diffusers:{tmp_path}")
 
 
-@pytest.mark.parametrize("spec", ["", "bundle", "taming", "taming:", "dvae:", "vq:x", "dvae:/no/such/file",
-                                  "taming:/no/a.yaml,/no/b.ckpt", "taming:/no/a.yaml", "diffusers:/no",
-                                  "openai-dvae:/no"])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "",
+        "bundle",
+        "taming",
+        "taming:",
+        "dvae:",
+        "vq:x",
+        "dvae:/no/such/file",
+        "taming:/no/a.yaml,/no/b.ckpt",
+        "taming:/no/a.yaml",
+        "diffusers:/no",
+        "openai-dvae:/no",
+    ],
+)
 def test_a_wrong_spec(spec):
     with pytest.raises(UserError, match="image tokenizer"):
         load_image_tokenizer(spec)

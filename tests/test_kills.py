@@ -45,8 +45,14 @@ for line in sys.stdin:
 
 @contextlib.contextmanager
 def launcher(cwd: Path) -> Iterator[subprocess.Popen]:
-    with subprocess.Popen([sys.executable, "-c", LAUNCHER, str(ROOT)], cwd=cwd, text=True, stdin=subprocess.PIPE,
-                          stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", LAUNCHER, str(ROOT)],
+        cwd=cwd,
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as process:
         yield process
         process.stdin.close()
 
@@ -64,8 +70,12 @@ def run(process: subprocess.Popen, arguments: list[str], kill_after_s: float | N
 
 def test_two_writers_at_once(images, tiny_dvae, tmp_path):
     """The second is refused in one line and the first goes on."""
-    options = [f"--source=img2dataset={images}/*.tar", f"--image-tokenizer={tiny_dvae}", "--direct_num_workers=1",
-               f"--output={tmp_path / 'out'}"]
+    options = [
+        f"--source=img2dataset={images}/*.tar",
+        f"--image-tokenizer={tiny_dvae}",
+        "--direct_num_workers=1",
+        f"--output={tmp_path / 'out'}",
+    ]
     work = tmp_path / "out" / "_work"
     work.mkdir(parents=True)
     with open(work / "lock", "ab") as lock:
@@ -79,8 +89,15 @@ def test_two_writers_at_once(images, tiny_dvae, tmp_path):
 def test_killed_at_random_and_run_again(images, tiny_dvae, tmp_path, exhaustive):
     chance = random.Random(11)
     # The source holds its pictures: select, read them, encode, in one job.
-    options = [f"--source=img2dataset={images}/*.tar", f"--image-tokenizer={tiny_dvae}", "--draws=2",
-               "--pairs-per-unit=6", "--pairs-per-shard=6", "--rows-per-file=1", "--direct_num_workers=1"]
+    options = [
+        f"--source=img2dataset={images}/*.tar",
+        f"--image-tokenizer={tiny_dvae}",
+        "--draws=2",
+        "--pairs-per-unit=6",
+        "--pairs-per-shard=6",
+        "--rows-per-file=1",
+        "--direct_num_workers=1",
+    ]
     kills = 50 if exhaustive else 1
     with launcher(tmp_path) as process:
         assert run(process, [*options, f"--output={tmp_path / 'warm'}"]) == 0  # the model's file is in memory now

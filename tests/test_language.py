@@ -7,12 +7,22 @@ from pipeline import language
 from pipeline.language import DETECTORS, is_english
 
 ENGLISH = [
-    "A brown dog runs across the wet sand", "person walks along the pier at sunset", "street art in a narrow lane",
-    "vintage tractor in front of a barn", "Portrait of the Duke of Parma, about 1720", "Golden Gate Bridge at dawn",
-    "my sister's birthday cake", "bicycles parked beside the canal in Utrecht", "map of the province with its rivers",
-    "<PERSON> attends the opening of the exhibition", "football player celebrates after the match", "deer in the snow",
-    "the old mill at night", "a cup of coffee and two croissants", "Eiffel Tower, Paris, seen from the river",
-]  # fmt: skip
+    "A brown dog runs across the wet sand",
+    "person walks along the pier at sunset",
+    "street art in a narrow lane",
+    "vintage tractor in front of a barn",
+    "Portrait of the Duke of Parma, about 1720",
+    "Golden Gate Bridge at dawn",
+    "my sister's birthday cake",
+    "bicycles parked beside the canal in Utrecht",
+    "map of the province with its rivers",
+    "<PERSON> attends the opening of the exhibition",
+    "football player celebrates after the match",
+    "deer in the snow",
+    "the old mill at night",
+    "a cup of coffee and two croissants",
+    "Eiffel Tower, Paris, seen from the river",
+]
 OTHERS = {
     "de": ["Ein brauner Hund läuft über den nassen Sand", "Blick auf die Altstadt vom Turm aus"],
     "nl": ["Een bruine hond rent over het natte strand", "De kerk in het centrum van de stad"],

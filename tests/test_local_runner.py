@@ -37,11 +37,26 @@ def write_pairs(folder, number: int) -> list[str]:
     for first in range(0, number, ROWS_PER_FILE):
         rows = range(first, min(first + ROWS_PER_FILE, number))
         keys = [hashlib.sha256(b"%d" % row).hexdigest()[:32] for row in rows]
-        constant = {"source": "cc3m", "file": "cc3m.tsv", "caption": "a word and another " * 5, "raw_caption": "",
-                    "licence": "", "page_url": "", "split": "train", "expected_sha256": "", "stored_at": ""}
+        constant = {
+            "source": "cc3m",
+            "file": "cc3m.tsv",
+            "caption": "a word and another " * 5,
+            "raw_caption": "",
+            "licence": "",
+            "page_url": "",
+            "split": "train",
+            "expected_sha256": "",
+            "stored_at": "",
+        }
         columns = {name: [value] * len(keys) for name, value in constant.items()}
-        columns |= {"key": keys, "row": list(rows), "url": [f"http://127.0.0.1/{key}.jpg" for key in keys],
-                    "fallback_urls": [[]] * len(keys), "width": [None] * len(keys), "height": [None] * len(keys)}
+        columns |= {
+            "key": keys,
+            "row": list(rows),
+            "url": [f"http://127.0.0.1/{key}.jpg" for key in keys],
+            "fallback_urls": [[]] * len(keys),
+            "width": [None] * len(keys),
+            "height": [None] * len(keys),
+        }
         paths.append(str(folder / f"{first:09d}.parquet"))
         pq.write_table(pa.table(columns, schema=PAIRS), paths[-1])
     return paths
@@ -52,13 +67,19 @@ def run(paths: list[str], output, options: PipelineOptions) -> int:
     give to files. Returns how many rows are in the files."""
 
     def rejects(unit: Unit) -> list[Rejected]:  # in here, since workers can't import this module
-        return [Rejected(pair.key, pair.source, pair.file, pair.row, pair.url, "fetch", "http_404", unit.name)
-                for pair in unit.pairs]
+        return [
+            Rejected(pair.key, pair.source, pair.file, pair.row, pair.url, "fetch", "http_404", unit.name)
+            for pair in unit.pairs
+        ]
 
     with beam.Pipeline(options=options) as pipeline:
-        _ = (pipeline | ReadParquet(paths, Pair) | ToUnits(1000, str(output))
-             | "Reject" >> beam.FlatMap(rejects).with_output_types(Rejected)
-             | WriteParquet(str(output), "rejects", REJECTS, rows_per_file=20_000))
+        _ = (
+            pipeline
+            | ReadParquet(paths, Pair)
+            | ToUnits(1000, str(output))
+            | "Reject" >> beam.FlatMap(rejects).with_output_types(Rejected)
+            | WriteParquet(str(output), "rejects", REJECTS, rows_per_file=20_000)
+        )
     return sum(pq.read_metadata(path).num_rows for path in (output / "rejects").iterdir())
 
 
@@ -68,29 +89,35 @@ def test_streams_are_emptied_by_size_alone():
     assert type(stream) is SizeBasedBufferingClosableOutputStream
 
 
-@pytest.mark.parametrize("asked", [
-    ["--direct_running_mode=multi_threading"], ["--experiments=data_buffer_time_limit_ms=1000"],
-    ["--runner=DirectRunner", "--direct_running_mode", "multi_threading"],
-])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ["--direct_running_mode=multi_threading"],
+        ["--experiments=data_buffer_time_limit_ms=1000"],
+        ["--runner=DirectRunner", "--direct_running_mode", "multi_threading"],
+    ],
+)
 def test_what_corrupts_is_refused(asked):
     with pytest.raises(UserError, match="leave"):
         beam_options(asked)
 
 
 def run_as_beam_would(paths: list[str], output: Path) -> None:
-    """The old mode, with streams emptied every 5 ms, so that a few rows are enough. Ends with 1 if a row is lost, or with
-    what a decoder says of bytes that are none of its own; such bytes may ask it for any amount of memory."""
+    """The old mode, with streams emptied every 5 ms, so that a few rows are enough. Ends with 1 if a row is lost, or
+    with what a decoder says of bytes that are none of its own; such bytes may ask it for any amount of memory."""
     resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
     worker_handlers.DATA_BUFFER_TIME_LIMIT_MS = 5
-    options = PipelineOptions([f"--runner={running.LOCAL_RUNNER}", "--direct_running_mode=multi_threading",
-                               "--direct_num_workers=4"])
+    options = PipelineOptions(
+        [f"--runner={running.LOCAL_RUNNER}", "--direct_running_mode=multi_threading", "--direct_num_workers=4"]
+    )
     os._exit(run(paths, output, options) < 30_000)  # threads of a run that failed may go on for ever
 
 
 def test_beam_by_itself_corrupts(tmp_path):
     """What all this is for; if it fails one day, Beam has mended it."""
     process = multiprocessing.get_context("spawn").Process(
-        target=run_as_beam_would, args=(write_pairs(tmp_path, 30_000), tmp_path / "out"), daemon=True)
+        target=run_as_beam_would, args=(write_pairs(tmp_path, 30_000), tmp_path / "out"), daemon=True
+    )
     process.start()
     process.join(60)
     process.kill()

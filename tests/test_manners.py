@@ -16,18 +16,24 @@ from pipeline.manners import OPT_OUTS, HostLimits, limits_for, misses_contact, o
 from pipeline.pictures import PictureConfig
 
 
-@pytest.mark.parametrize(("headers", "said"), [
-    ([], None), ([("X-Robots-Tag", "nofollow, nosnippet")], None),
-    ([("X-Robots-Tag", "noai")], "X-Robots-Tag: noai"), ([("X-Robots-Tag", "NoImageAI")], "X-Robots-Tag: noimageai"),
-    ([("X-Robots-Tag", "nofollow, noindex")], "X-Robots-Tag: noindex"),
-    ([("X-Robots-Tag", "nofollow"), ("X-Robots-Tag", "noimageindex")], "X-Robots-Tag: noimageindex"),
-    ([("X-Robots-Tag", "googlebot: noindex, noai")], None),
-    ([("X-Robots-Tag", "googlebot: noindex, pairmill: noai")], "X-Robots-Tag: noai"),
-    ([("X-Robots-Tag", "*: noai")], "X-Robots-Tag: noai"),
-    ([("X-Robots-Tag", "max-image-preview: large, noai")], "X-Robots-Tag: noai"),
-    ([("X-Robots-Tag", "unavailable_after: 25 Jun 2030 15:00:00 PST, noai")], "X-Robots-Tag: noai"),
-    ([("TDM-Reservation", "1")], "TDM-Reservation: 1"), ([("tdm-reservation", "0")], None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("headers", "said"),
+    [
+        ([], None),
+        ([("X-Robots-Tag", "nofollow, nosnippet")], None),
+        ([("X-Robots-Tag", "noai")], "X-Robots-Tag: noai"),
+        ([("X-Robots-Tag", "NoImageAI")], "X-Robots-Tag: noimageai"),
+        ([("X-Robots-Tag", "nofollow, noindex")], "X-Robots-Tag: noindex"),
+        ([("X-Robots-Tag", "nofollow"), ("X-Robots-Tag", "noimageindex")], "X-Robots-Tag: noimageindex"),
+        ([("X-Robots-Tag", "googlebot: noindex, noai")], None),
+        ([("X-Robots-Tag", "googlebot: noindex, pairmill: noai")], "X-Robots-Tag: noai"),
+        ([("X-Robots-Tag", "*: noai")], "X-Robots-Tag: noai"),
+        ([("X-Robots-Tag", "max-image-preview: large, noai")], "X-Robots-Tag: noai"),
+        ([("X-Robots-Tag", "unavailable_after: 25 Jun 2030 15:00:00 PST, noai")], "X-Robots-Tag: noai"),
+        ([("TDM-Reservation", "1")], "TDM-Reservation: 1"),
+        ([("tdm-reservation", "0")], None),
+    ],
+)
 def test_opt_out(headers, said):
     assert opt_out(CIMultiDictProxy(CIMultiDict(headers))) == said
     if said:
@@ -36,9 +42,20 @@ def test_opt_out(headers, said):
         assert opt_out(CIMultiDictProxy(CIMultiDict(headers)), [directive]) == said
 
 
-@pytest.mark.parametrize(("value", "seconds"), [
-    (None, None), ("3", 3.0), (" 120 ", 120.0), ("soon", None), ("-1", None), ("²", None), ("", None),
-    ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0), ("Wed, 99 Oct 2015 07:28:00 GMT", None)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (None, None),
+        ("3", 3.0),
+        (" 120 ", 120.0),
+        ("soon", None),
+        ("-1", None),
+        ("²", None),
+        ("", None),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
+        ("Wed, 99 Oct 2015 07:28:00 GMT", None),
+    ],
+)
 def test_retry_after(value, seconds):
     assert retry_after_s(value) == seconds
 
@@ -55,11 +72,15 @@ def test_hosts_that_ask_for_less_get_less():
     assert limits_for("farm8.staticflickr.com", limits) == HostLimits(2, 5.0)
 
 
-@pytest.mark.parametrize(("host", "user_agent", "expected"), [
-    ("upload.wikimedia.org", "pairmill/1 (image-caption dataset builder)", True),
-    ("upload.wikimedia.org", "pairmill/1 (me@example.org)", False),
-    ("upload.wikimedia.org", "pairmill/1 (https://example.org/crawler)", False), ("a.org", "pairmill/1", False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("host", "user_agent", "expected"),
+    [
+        ("upload.wikimedia.org", "pairmill/1 (image-caption dataset builder)", True),
+        ("upload.wikimedia.org", "pairmill/1 (me@example.org)", False),
+        ("upload.wikimedia.org", "pairmill/1 (https://example.org/crawler)", False),
+        ("a.org", "pairmill/1", False),
+    ],
+)
 def test_who_wants_a_contact(host, user_agent, expected):
     assert misses_contact(host, user_agent) is expected
 

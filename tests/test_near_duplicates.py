@@ -40,8 +40,24 @@ def rgb(name: str) -> np.ndarray:
 
 
 def record(name: str, picture: np.ndarray, source: str = "cc3m", row: int = 0) -> Record:
-    return Record(f"{row:032x}", "train", source, "f", row, "", name, *picture.shape[1::-1], "", "", f"{row:064x}", "",
-                  b"", b"", (), looks.signature(np.ascontiguousarray(picture)))
+    return Record(
+        f"{row:032x}",
+        "train",
+        source,
+        "f",
+        row,
+        "",
+        name,
+        *picture.shape[1::-1],
+        "",
+        "",
+        f"{row:064x}",
+        "",
+        b"",
+        b"",
+        (),
+        looks.signature(np.ascontiguousarray(picture)),
+    )
 
 
 def changed(picture: np.ndarray, change: str, seed: int) -> np.ndarray:
@@ -130,20 +146,28 @@ def test_in_a_pipeline(tmp_path):
     records = [record(name, rgb(name), "cc12m", row) for row, name in enumerate(NAMES[:5])]
     records.append(record("copy", changed(rgb(NAMES[0]), "cropped", 3), "cc3m", 10))  # of the first source: it stays
     records.append(record("evaluation", changed(rgb(NAMES[1]), "re-toned", 4), "cc3m", 11))
-    (tmp_path / "hashes").write_text(
-        hash_line("ab" * 32, looks.signature(rgb(NAMES[1])), "coco 7") + f"{2:064x}\n")
+    (tmp_path / "hashes").write_text(hash_line("ab" * 32, looks.signature(rgb(NAMES[1])), "coco 7") + f"{2:064x}\n")
     config = NearConfig(True, str(tmp_path / "hashes"))
-    with beam.Pipeline(options=PipelineOptions([f"--runner={LOCAL_RUNNER}",
-                                                "--direct_runner_bundle_repeat=2"])) as pipeline:
+    with beam.Pipeline(
+        options=PipelineOptions([f"--runner={LOCAL_RUNNER}", "--direct_runner_bundle_repeat=2"])
+    ) as pipeline:
         done = pipeline | beam.Create(records) | DropNearDuplicates(config)
-        assert_that(done.records | beam.Map(lambda one: (one.row, one.look)), equal_to(
-            [(3, b""), (4, b""), (10, b"")]), "kept")
-        assert_that(done[DropNearDuplicates.REJECTED] | "Said" >> beam.Map(
-            lambda one: (one.row, one.stage, one.reason, one.detail)), equal_to([
-                (0, "encode", "duplicate_image", f"kept {10:032x}"),
-                (1, "encode", "excluded", "looks like coco 7"),
-                (2, "encode", "excluded", f"the same bytes as {2:064x}"),
-                (11, "encode", "excluded", "looks like coco 7")]), "rejected")
+        assert_that(
+            done.records | beam.Map(lambda one: (one.row, one.look)), equal_to([(3, b""), (4, b""), (10, b"")]), "kept"
+        )
+        assert_that(
+            done[DropNearDuplicates.REJECTED]
+            | "Said" >> beam.Map(lambda one: (one.row, one.stage, one.reason, one.detail)),
+            equal_to(
+                [
+                    (0, "encode", "duplicate_image", f"kept {10:032x}"),
+                    (1, "encode", "excluded", "looks like coco 7"),
+                    (2, "encode", "excluded", f"the same bytes as {2:064x}"),
+                    (11, "encode", "excluded", "looks like coco 7"),
+                ]
+            ),
+            "rejected",
+        )
 
 
 def test_the_hash_command(tmp_path, capsys):

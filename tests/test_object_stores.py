@@ -32,8 +32,12 @@ def s3(monkeypatch):
     running = server.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     running.start()
     host, port = running.get_host_and_port()
-    for name, value in (("ENDPOINT_URL", f"http://{host}:{port}"), ("ACCESS_KEY_ID", "a"), ("SECRET_ACCESS_KEY", "b"),
-                        ("DEFAULT_REGION", "us-east-1")):
+    for name, value in (
+        ("ENDPOINT_URL", f"http://{host}:{port}"),
+        ("ACCESS_KEY_ID", "a"),
+        ("SECRET_ACCESS_KEY", "b"),
+        ("DEFAULT_REGION", "us-east-1"),
+    ):
         monkeypatch.setenv(f"AWS_{name}", value)
     s3fs.S3FileSystem.clear_instance_cache()
     client = boto3.client("s3")
@@ -84,8 +88,17 @@ def test_select_from_a_bucket_into_one(store, tmp_path):
     for path in (ROOT / "sample" / "sources").glob("yfcc100m_dataset-*"):
         store.put(f"sources/{path.name}", path.read_bytes())
     for base, output in ((f"{ROOT}/sample", str(tmp_path)), (store.url, f"{store.url}/out")):
-        assert select_pairs.main([f"--source=yfcc100m={base}/sources/yfcc100m_dataset-*", f"--output={output}",
-                                  "--direct_num_workers=1", "--no_auth"]) == 0
+        assert (
+            select_pairs.main(
+                [
+                    f"--source=yfcc100m={base}/sources/yfcc100m_dataset-*",
+                    f"--output={output}",
+                    "--direct_num_workers=1",
+                    "--no_auth",
+                ]
+            )
+            == 0
+        )
     files = storage.list_files(str(tmp_path))
     assert storage.list_files(f"{store.url}/out") == files and "pairs/00000-of-00001.parquet" in files
     for name in set(files) - {"settings.json"}:

@@ -36,12 +36,28 @@ def reason(data: bytes, config: PictureConfig = DEFAULTS) -> str:
     return "good"
 
 
-@pytest.mark.parametrize(("width", "height", "expected"), [
-    (64, 64, None), (64, 128, None), (128, 64, None), (1000, 2000, None), (2000, 1000, None), (333, 666, None),
-    (64, 129, "aspect_ratio"), (129, 64, "aspect_ratio"), (1000, 2001, "aspect_ratio"), (2001, 1000, "aspect_ratio"),
-    (999, 2000, "aspect_ratio"), (1, 30_000, "aspect_ratio"), (63, 64, "too_small"), (64, 63, "too_small"),
-    (1, 1, "too_small"), (0, 10, "corrupt_image"), (10, 0, "corrupt_image"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("width", "height", "expected"),
+    [
+        (64, 64, None),
+        (64, 128, None),
+        (128, 64, None),
+        (1000, 2000, None),
+        (2000, 1000, None),
+        (333, 666, None),
+        (64, 129, "aspect_ratio"),
+        (129, 64, "aspect_ratio"),
+        (1000, 2001, "aspect_ratio"),
+        (2001, 1000, "aspect_ratio"),
+        (999, 2000, "aspect_ratio"),
+        (1, 30_000, "aspect_ratio"),
+        (63, 64, "too_small"),
+        (64, 63, "too_small"),
+        (1, 1, "too_small"),
+        (0, 10, "corrupt_image"),
+        (10, 0, "corrupt_image"),
+    ],
+)
 def test_size_fault(width, height, expected):
     fault = size_fault(width, height, DEFAULTS)
     assert (fault and fault[0].value) == expected
@@ -52,13 +68,25 @@ def test_the_ratio_is_exact(width, height):
     assert (size_fault(width, height, DEFAULTS) is None) == (width <= 2 * height and height <= 2 * width)
 
 
-@pytest.mark.parametrize(("data", "expected"), [
-    (jpeg(128, 64), "good"), (jpeg(64, 128), "good"), (jpeg(129, 64), "aspect_ratio"), (jpeg(64, 129), "aspect_ratio"),
-    (jpeg(63, 63), "too_small"), (rotated_jpeg(), "good"), (jpeg()[:-900], "corrupt_image"),
-    (jpeg()[:200], "corrupt_image"), (b"", "not_an_image"), (b"<html></html>", "not_an_image"),
-    (png_of(60_000, 60_000), "too_many_pixels"), (png_of(20_000, 10_000), "too_many_pixels"),
-    (png_of(1, 30_000), "aspect_ratio"), (png_of(200, 150), "corrupt_image"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (jpeg(128, 64), "good"),
+        (jpeg(64, 128), "good"),
+        (jpeg(129, 64), "aspect_ratio"),
+        (jpeg(64, 129), "aspect_ratio"),
+        (jpeg(63, 63), "too_small"),
+        (rotated_jpeg(), "good"),
+        (jpeg()[:-900], "corrupt_image"),
+        (jpeg()[:200], "corrupt_image"),
+        (b"", "not_an_image"),
+        (b"<html></html>", "not_an_image"),
+        (png_of(60_000, 60_000), "too_many_pixels"),
+        (png_of(20_000, 10_000), "too_many_pixels"),
+        (png_of(1, 30_000), "aspect_ratio"),
+        (png_of(200, 150), "corrupt_image"),
+    ],
+)
 def test_decode(data, expected):
     assert reason(data) == expected
 
@@ -98,10 +126,16 @@ def test_every_beginning_is_good_so_far(form):
         assert check_beginning(data[:length], DEFAULTS) in (None, (200, 150)), length
 
 
-@pytest.mark.parametrize(("data", "expected"), [
-    (jpeg(300, 100), "aspect_ratio"), (jpeg(40, 40), "too_small"), (png_of(60_000, 60_000), "too_many_pixels"),
-    (b"<!DOCTYPE html><html>" * 60, "not_an_image"), (encoded(photo(300, 100), "PNG"), "aspect_ratio"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (jpeg(300, 100), "aspect_ratio"),
+        (jpeg(40, 40), "too_small"),
+        (png_of(60_000, 60_000), "too_many_pixels"),
+        (b"<!DOCTYPE html><html>" * 60, "not_an_image"),
+        (encoded(photo(300, 100), "PNG"), "aspect_ratio"),
+    ],
+)
 def test_the_beginning_rejects(data, expected):
     with pytest.raises(PictureRejected) as fault:
         check_beginning(data[:1024], DEFAULTS)
@@ -127,9 +161,19 @@ def test_decoded_pictures_are_upright_rgb():
     assert rgb.dtype == np.uint8
 
 
-@pytest.mark.parametrize(("form", "ending"), [
-    ("JPEG", "jpg"), ("MPO", "jpg"), ("PNG", "png"), ("WEBP", "webp"), ("GIF", "gif"), ("BMP", "bmp"), ("TIFF", "tif"),
-    *[("AVIF", "avif")] * features.check("avif")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("form", "ending"),
+    [
+        ("JPEG", "jpg"),
+        ("MPO", "jpg"),
+        ("PNG", "png"),
+        ("WEBP", "webp"),
+        ("GIF", "gif"),
+        ("BMP", "bmp"),
+        ("TIFF", "tif"),
+        *[("AVIF", "avif")] * features.check("avif"),
+    ],
+)
 def test_suffix(form, ending):
     data = encoded(photo(64, 64), form)
     assert suffix(data) == ending
@@ -139,11 +183,18 @@ def test_suffix(form, ending):
 # --- at a reduced scale ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("size", "side", "expected"), [
-    ((400, 300), None, (400, 300)), ((400, 300), 301, (400, 300)), ((400, 300), 151, (400, 300)),
-    ((400, 300), 150, (200, 150)), ((401, 301), 150, (201, 151)), ((400, 300), 75, (100, 75)),
-    ((400, 300), 1, (50, 38)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("size", "side", "expected"),
+    [
+        ((400, 300), None, (400, 300)),
+        ((400, 300), 301, (400, 300)),
+        ((400, 300), 151, (400, 300)),
+        ((400, 300), 150, (200, 150)),
+        ((401, 301), 150, (201, 151)),
+        ((400, 300), 75, (100, 75)),
+        ((400, 300), 1, (50, 38)),
+    ],
+)
 def test_a_jpeg_is_decoded_at_the_scale_that_is_needed(size, side, expected):
     found = decode_for(jpeg(*size), DEFAULTS, side)
     assert (found.rgb_HWC.shape[1], found.rgb_HWC.shape[0]) == expected
@@ -173,8 +224,10 @@ def test_a_reduced_picture_is_upright(orientation):
     assert np.abs(small[::-1, ::-1] - reduced.rgb_HWC).mean() > 30
 
 
-@pytest.mark.parametrize(("form", "mode"), [("JPEG", "L"), ("JPEG", "RGB"), ("JPEG", "CMYK"), ("PNG", "L"),
-                                            ("PNG", "RGB"), ("WEBP", "L"), ("WEBP", "RGB")])
+@pytest.mark.parametrize(
+    ("form", "mode"),
+    [("JPEG", "L"), ("JPEG", "RGB"), ("JPEG", "CMYK"), ("PNG", "L"), ("PNG", "RGB"), ("WEBP", "L"), ("WEBP", "RGB")],
+)
 def test_whole_pictures_are_what_pillow_makes_of_them(form, mode):
     data = encoded(photo(201, 151).convert(mode), form)
     np.testing.assert_array_equal(decode(data, DEFAULTS), np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))

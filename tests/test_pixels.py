@@ -20,7 +20,8 @@ PHOTO = photo(120, 80)
 HAS_AVIF = features.check("avif")
 LOSSLESS = {"PNG": {}, "WEBP": {"lossless": True}, "BMP": {}, "TIFF": {}}
 LOSSY = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"quality": 95}, "GIF": {}} | (
-    {"AVIF": {"quality": 95}} if HAS_AVIF else {})
+    {"AVIF": {"quality": 95}} if HAS_AVIF else {}
+)
 
 
 def difference(a: np.ndarray, b: np.ndarray) -> float:
@@ -47,8 +48,9 @@ def test_lossy_formats(form):
 @pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG", "TIFF"])
 def test_the_first_frame_counts(form):
     frames = [photo(120, 80, seed) for seed in range(3)]
-    data = encoded(frames[0], form, save_all=True, append_images=frames[1:],
-                   **({"lossless": True} if form == "WEBP" else {}))
+    data = encoded(
+        frames[0], form, save_all=True, append_images=frames[1:], **({"lossless": True} if form == "WEBP" else {})
+    )
     assert difference(decode_rgb(data), np.asarray(frames[0])) < (12 if form == "GIF" else 1)
 
 
@@ -65,8 +67,10 @@ def test_exif_orientation(form, orientation):
     np.testing.assert_array_equal(rgb, expected)
 
 
-@pytest.mark.parametrize("exif", [b"", b"nonsense", b"II*\0", b"MM\0*\0\0\0\x08\xff\xff",
-                                  b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x02\0\0\0\x01A\0\0\0"])
+@pytest.mark.parametrize(
+    "exif",
+    [b"", b"nonsense", b"II*\0", b"MM\0*\0\0\0\x08\xff\xff", b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x02\0\0\0\x01A\0\0\0"],
+)
 def test_damaged_exif_turns_nothing(exif):
     assert decode_rgb(jpeg(120, 80, exif=b"Exif\0\0" + exif)).shape == (80, 120, 3)
 
@@ -129,10 +133,17 @@ def test_dark_pictures_of_sixteen_bits_stay_dark():
     assert decode_rgb(encoded(Image.fromarray(np.full((64, 64), 255, np.uint16)), "PNG")).max() == 1
 
 
-@pytest.mark.parametrize(("values", "expected"), [
-    (np.float32([0, 0.5, 1]), [0, 128, 255]), (np.float32([0, 127.6, 255]), [0, 128, 255]),
-    (np.float32([-3, np.nan, 1]), [0, 0, 255]), (np.float32([0, 65535 / 2, 65535]), [0, 128, 255]),
-    (np.int32([0, 1, 255]), [0, 1, 255]), (np.int32([-5, 257, 65535]), [0, 1, 255])])  # fmt: skip
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (np.float32([0, 0.5, 1]), [0, 128, 255]),
+        (np.float32([0, 127.6, 255]), [0, 128, 255]),
+        (np.float32([-3, np.nan, 1]), [0, 0, 255]),
+        (np.float32([0, 65535 / 2, 65535]), [0, 128, 255]),
+        (np.int32([0, 1, 255]), [0, 1, 255]),
+        (np.int32([-5, 257, 65535]), [0, 1, 255]),
+    ],
+)
 def test_wide_grey(values, expected):
     rgb = decode_rgb(encoded(Image.fromarray(np.tile(values, (64, 1))), "TIFF"))
     assert rgb[0, :, 0].tolist() == expected
@@ -159,9 +170,19 @@ def test_large_pictures_are_converted_in_strips(monkeypatch):
 # --- damaged files ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("data", [b"", b"\xff", b"<!DOCTYPE html>", b"<svg xmlns='http://www.w3.org/2000/svg'/>",
-                                  b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", b"%PDF-1.7 ......",
-                                  b"8BPS\0\x01......", b"RIFF....WAVEfmt "])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xff",
+        b"<!DOCTYPE html>",
+        b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+        b"%PDF-1.7 ......",
+        b"8BPS\0\x01......",
+        b"RIFF....WAVEfmt ",
+    ],
+)
 def test_what_is_no_picture(data):
     with pytest.raises(NotAPicture, match="begins with"):
         decode_rgb(data)

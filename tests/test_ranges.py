@@ -25,15 +25,18 @@ def read_in_ranges(data: bytes, chunks, size: int) -> list[list]:
     return [list(lines(RangeLines(chunks(io.BytesIO(data), *ends), ends[0] == 0))) for ends in ranges]
 
 
-@given(st.lists(st.sampled_from([b"a", b"bb", b"\n", b"\r\n", b"\xef\xbb\xbf", b"\xff"]), max_size=30),
-       st.integers(1, 12))
+@given(
+    st.lists(st.sampled_from([b"a", b"bb", b"\n", b"\r\n", b"\xef\xbb\xbf", b"\xff"]), max_size=30), st.integers(1, 12)
+)
 @settings(max_examples=300)
 def test_plain_text_in_ranges(parts, size):
     data = b"".join(parts)
     found = read_in_ranges(data, plain_chunks, size)
     assert [line for part in found for line in part] == list(lines(io.BytesIO(data)))
-    ends = [count_line_ends(plain_chunks(io.BytesIO(data), first, min(first + size, len(data))))
-            for first in range(0, len(data), size)]
+    ends = [
+        count_line_ends(plain_chunks(io.BytesIO(data), first, min(first + size, len(data))))
+        for first in range(0, len(data), size)
+    ]
     assert sum(ends) == data.count(b"\n")
 
 
@@ -60,7 +63,7 @@ def test_bzip2_in_ranges_cut_off(cut):
     good = [line for line in found if not line.fault]
     assert good == list(lines(io.BytesIO(TEXT)))[: len(good)]
     # two where a line goes on into the block that is cut off
-    assert [line.fault for line in found[len(good):]] == [found[-1].fault] * (len(found) - len(good)) != [""]
+    assert [line.fault for line in found[len(good) :]] == [found[-1].fault] * (len(found) - len(good)) != [""]
     assert len(found) - len(good) in (1, 2)
 
 
@@ -84,8 +87,9 @@ def test_rows_keep_their_numbers(tmp_path, monkeypatch, header, packed):
 
 def test_a_damaged_range_is_one_row_and_the_others_are_read(tmp_path, monkeypatch):
     monkeypatch.setattr("pipeline.sources.RANGE_BYTES", 1_000_000)
-    packed = bytearray(bz2.compress(b"".join(b"a picture\thttp://a.example/%s.jpg\n" % line.split()[-1]
-                                             for line in TEXT.splitlines())))
+    packed = bytearray(
+        bz2.compress(b"".join(b"a picture\thttp://a.example/%s.jpg\n" % line.split()[-1] for line in TEXT.splitlines()))
+    )
     packed[len(packed) // 2] ^= 1
     (tmp_path / "cc3m.bz2").write_bytes(packed)
     parts = pieces("cc3m", f"{tmp_path}/cc3m.bz2")

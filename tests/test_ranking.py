@@ -20,8 +20,11 @@ from models.ranking import CONFIG, load_ranker
 # What torchvision's compiled half says beside a torch that it was not built for; ranking needs none of it.
 pytestmark = pytest.mark.filterwarnings("ignore:Failed to load image Python extension")
 WEIGHTS = "open_clip_model.safetensors"
-MODEL = {"embed_dim": 16, "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16},
-         "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}}
+MODEL = {
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
+}
 
 
 @pytest.fixture(scope="module")
@@ -97,14 +100,17 @@ def unknown_setting(folder: Path) -> None:
     (folder / CONFIG).write_text(json.dumps(described))
 
 
-@pytest.mark.parametrize("damage, said", [
-    (without_weights, "could not be loaded"),
-    (damaged_weights, "incomplete metadata"),
-    (pickled_code, "Weights only load failed$"),
-    (no_model, "missing 'model_cfg'"),
-    (of_another_size, "size mismatch for"),
-    (unknown_setting, "'magic'"),
-])
+@pytest.mark.parametrize(
+    "damage, said",
+    [
+        (without_weights, "could not be loaded"),
+        (damaged_weights, "incomplete metadata"),
+        (pickled_code, "Weights only load failed$"),
+        (no_model, "missing 'model_cfg'"),
+        (of_another_size, "size mismatch for"),
+        (unknown_setting, "'magic'"),
+    ],
+)
 def test_a_folder_that_cannot_be_read(folder, tmp_path, damage, said):
     damage(Path(shutil.copytree(folder, tmp_path / "clip")))
     with pytest.raises(UserError, match=f"^--rank-model .*clip cannot be read: .*{said}") as error:

@@ -68,10 +68,12 @@ def test_merged_and_thinned_out(datasets, tmp_path, capsys):
     ledger = json.loads((merged / "ledger.json").read_text())["sources"]
     assert sum(account["read"] for account in ledger.values()) == 124
     assert sum(account["rejected"].get("encode", {}).get("duplicate_pair", 0) for account in ledger.values()) == 10
-    thin = repack(tmp_path / "thin", "--dataset", one, "--dataset", two, "--share", 1, "--share", 0.5,
-                  "--only-source", "wit")
-    wit = {row["key"] for path in (one, two) for row in pq.read_table(path / "index").to_pylist()
-           if row["source"] == "wit"}
+    thin = repack(
+        tmp_path / "thin", "--dataset", one, "--dataset", two, "--share", 1, "--share", 0.5, "--only-source", "wit"
+    )
+    wit = {
+        row["key"] for path in (one, two) for row in pq.read_table(path / "index").to_pylist() if row["source"] == "wit"
+    }
     assert keys(thin) < wit and keys(thin) >= wit & keys(one)
     reasons = json.loads((thin / "ledger.json").read_text())["sources"]["cc3m"]["rejected"]["encode"]
     assert reasons == {"sampled_out": 40}
@@ -80,12 +82,13 @@ def test_merged_and_thinned_out(datasets, tmp_path, capsys):
 def test_what_does_not_fit_together_is_refused(datasets, tmp_path):
     write_records(tmp_path / "other", 9, draws=1)
     for arguments, said in (
-            (["--dataset", datasets[0], "--dataset", tmp_path / "other"], "has 1 draws a picture"),
-            (["--dataset", datasets[0], "--share", "0"], "--share 0: give a number above 0"),
-            (["--dataset", datasets[0], "--share", "2"], r"--share 2: .* a dataset holds a pair once: .* weights="),
-            (["--dataset", datasets[0], "--share", "1", "--share", "1"], "2 for 1 datasets"),
-            (["--dataset", datasets[0], "--only-source", "laion"], "--only-source laion: the datasets have cc12m"),
-            (["--dataset", tmp_path], "not a finished dataset")):
+        (["--dataset", datasets[0], "--dataset", tmp_path / "other"], "has 1 draws a picture"),
+        (["--dataset", datasets[0], "--share", "0"], "--share 0: give a number above 0"),
+        (["--dataset", datasets[0], "--share", "2"], r"--share 2: .* a dataset holds a pair once: .* weights="),
+        (["--dataset", datasets[0], "--share", "1", "--share", "1"], "2 for 1 datasets"),
+        (["--dataset", datasets[0], "--only-source", "laion"], "--only-source laion: the datasets have cc12m"),
+        (["--dataset", tmp_path], "not a finished dataset"),
+    ):
         with pytest.raises(UserError, match=said):
             repack_dataset.main([*map(str, arguments), f"--output={tmp_path / 'out'}"])
 
@@ -98,19 +101,27 @@ def test_encode_adds_what_is_new_and_nothing_else(images, tiny_dvae, tmp_path, m
     assert encode_shards.main([f"--images={images}/*.tar", *options, f"--output={whole}"]) == 0
     before = files_of(old)
     encoded, prepare = [], Encoder.prepare
-    monkeypatch.setattr(Encoder, "prepare", lambda self, picture: (encoded.append(picture.pair.key),
-                                                                   prepare(self, picture))[1])
+    monkeypatch.setattr(
+        Encoder, "prepare", lambda self, picture: (encoded.append(picture.pair.key), prepare(self, picture))[1]
+    )
     assert encode_shards.main([f"--images={images}/*.tar", *options, f"--add-to={old}", f"--output={both}"]) == 0
     assert sorted(encoded) == sorted(keys(whole) - keys(old)) and len(encoded) == 10
     assert files_of(old) == before
     # All bytes but those that say how it was made.
-    made, at_once = ({name: data for name, data in files_of(output).items()
-                      if name not in ("manifest.json", "README.md", "croissant.json")} for output in (both, whole))
+    made, at_once = (
+        {
+            name: data
+            for name, data in files_of(output).items()
+            if name not in ("manifest.json", "README.md", "croissant.json")
+        }
+        for output in (both, whole)
+    )
     assert made == at_once
     assert verify(str(both), 1) == []
     with pytest.raises(UserError, match="it has 1 draws a picture; give --draws 1"):
-        encode_shards.main([f"--images={images}/*.tar", *options, "--draws=2", f"--add-to={old}",
-                            f"--output={tmp_path / 'no'}"])
+        encode_shards.main(
+            [f"--images={images}/*.tar", *options, "--draws=2", f"--add-to={old}", f"--output={tmp_path / 'no'}"]
+        )
     add = [f"--images={images}/*.tar", *options, f"--add-to={old}", "--overwrite"]
     with pytest.raises(UserError, match="is read by this encode, too; choose another folder"):
         encode_shards.main([*add, f"--output={old}/"])

@@ -53,8 +53,10 @@ def made(tmp_path_factory):
         (pictures / f"{i}.png").write_bytes(content)
     torch.manual_seed(0)
     spec = f"dvae:{base / 'tiny.safetensors'}"
-    save_dvae(DVAE(DVAEConfig(hidden=8, vocabulary=32, decoder_input=8, blocks_per_group=1, image_size=SIZE)),
-              base / "tiny.safetensors")
+    save_dvae(
+        DVAE(DVAEConfig(hidden=8, vocabulary=32, decoder_input=8, blocks_per_group=1, image_size=SIZE)),
+        base / "tiny.safetensors",
+    )
     (base / "words.json").write_text(tiny_text_tokenizer().text, encoding="utf-8")
     encoder = Encoder(EncodeConfig(spec, str(base / "words.json"), draws=2))
     with serving(pictures) as address:
@@ -95,24 +97,44 @@ def record(i: int, address: str, data: list[bytes], encoder: Encoder) -> Record:
     boxes = [pixels.transformer_crop(48, 40, SIZE, pixels.seeded_integers(f"{key}/{n}")) for n in range(2)]
     codes = np.stack([encoder.images.encode(pixels.apply_crop(rgb_HWC, box, SIZE).copy()) for box in boxes])
     return Record(
-        key=key, split="val" if i == 3 else "train", source=source, file=f"{source}.tsv", row=i, url=url,
-        caption=CAPTIONS[i], width=48, height=40, licence="CC0" * (i % 3 == 0),
-        page_url="javascript:alert(1)" if i == 2 else "https://example.org/?a=1&b=\"2\"",
-        sha256=hashlib.sha256(picture).hexdigest() if i != 1 else "0" * 64, phash="0" * 16,
-        codes=codes.astype("<u2").tobytes(), tokens=np.array(encoder.text.encode(CAPTIONS[i]), "<u2").tobytes(),
+        key=key,
+        split="val" if i == 3 else "train",
+        source=source,
+        file=f"{source}.tsv",
+        row=i,
+        url=url,
+        caption=CAPTIONS[i],
+        width=48,
+        height=40,
+        licence="CC0" * (i % 3 == 0),
+        page_url="javascript:alert(1)" if i == 2 else 'https://example.org/?a=1&b="2"',
+        sha256=hashlib.sha256(picture).hexdigest() if i != 1 else "0" * 64,
+        phash="0" * 16,
+        codes=codes.astype("<u2").tobytes(),
+        tokens=np.array(encoder.text.encode(CAPTIONS[i]), "<u2").tobytes(),
         boxes=[number for box in boxes for number in box],
-    )  # fmt: skip
+    )
 
 
 def write(output: Path, records: list[Record], encoder: Encoder) -> None:
     kinds = [("fetch", "refused_address")] * 3 + [("select", "not_english")] * 2
-    rejects = [Rejected(f"{i:032x}", "wit", "wit.tsv", i, f"http://10.0.0.{i}/<b>\x1b[31m", stage, reason, "why")
-               for i, (stage, reason) in enumerate(kinds)]
+    rejects = [
+        Rejected(f"{i:032x}", "wit", "wit.tsv", i, f"http://10.0.0.{i}/<b>\x1b[31m", stage, reason, "why")
+        for i, (stage, reason) in enumerate(kinds)
+    ]
     files = [write_file(str(output), "rejects/00000-of-00001.parquet", table_bytes(rejects, REJECTS))]
-    shards = [write_shard(str(output), 2, (split, 0, 1), [r for r in records if r.split == split])
-              for split in ("train", "val")]
-    counts = [(("wit", READ, ""), 13), (("wit", KEPT, ""), 8), (("wit", "fetch", "refused_address"), 3),
-              (("wit", "select", "not_english"), 2), (("cc3m", READ, ""), 8), (("cc3m", KEPT, ""), 8)]
+    shards = [
+        write_shard(str(output), 2, (split, 0, 1), [r for r in records if r.split == split])
+        for split in ("train", "val")
+    ]
+    counts = [
+        (("wit", READ, ""), 13),
+        (("wit", KEPT, ""), 8),
+        (("wit", "fetch", "refused_address"), 3),
+        (("wit", "select", "not_english"), 2),
+        (("cc3m", READ, ""), 8),
+        (("cc3m", KEPT, ""), 8),
+    ]
     parts = DatasetParts(encoder.images.info, encoder.text.info, encoder.text.text, 2, {"encode": {}}, {}, ())
     finish_dataset(str(output), parts, shards, files, counts)
 
@@ -167,8 +189,18 @@ def test_what_came_from_the_web_is_escaped(made):
 def test_the_page_says_what_is_in_the_dataset(made):
     text, tags = shown(made), Tags(shown(made))
     words = re.sub(r"<[^>]+>", " ", text)
-    for expected in ("16 of 16 pairs", "15 train", "1 val", "76.2 %", "refused_address", "not_english", "CC0",
-                     "licence not stated", made.encoder.images.info.fingerprint, made.encoder.text.info.fingerprint):
+    for expected in (
+        "16 of 16 pairs",
+        "15 train",
+        "1 val",
+        "76.2 %",
+        "refused_address",
+        "not_english",
+        "CC0",
+        "licence not stated",
+        made.encoder.images.info.fingerprint,
+        made.encoder.text.info.fingerprint,
+    ):
         assert expected in words, expected
     assert all(record.key in words for record in made.records)
     identifiers = [attributes["id"] for _, attributes in tags.found if "id" in attributes]
@@ -186,8 +218,9 @@ def test_same_seed_same_bytes(made):
 
 def test_the_picture_is_the_one_that_the_codes_stand_for(made, monkeypatch):
     monkeypatch.setattr(page, "_webp", lambda picture, quality, side: picture.tobytes())
-    content = report.page(made.directory, read_manifest(made.directory), Wanted(1, keys=(made.records[4].key,)),
-                          made.spec, None)
+    content = report.page(
+        made.directory, read_manifest(made.directory), Wanted(1, keys=(made.records[4].key,)), made.spec, None
+    )
     codes = np.frombuffer(made.records[4].codes, "<u2").reshape(2, -1)
     assert (content.cards[0].decoded == made.encoder.images.decode(codes[0])).all()
 
@@ -195,8 +228,22 @@ def test_the_picture_is_the_one_that_the_codes_stand_for(made, monkeypatch):
 def test_originals_are_fetched_again_and_cropped(made, capsys):
     keys = [option for i in range(3) for option in ("--key", made.records[i].key)]
     file = made.base / "originals.html"
-    assert report.main([made.directory, "--html", str(file), *keys, "--key", made.records[-1].key, "--fetch-originals",
-                        "--allow-address", "127.0.0.0/8"]) == 0
+    assert (
+        report.main(
+            [
+                made.directory,
+                "--html",
+                str(file),
+                *keys,
+                "--key",
+                made.records[-1].key,
+                "--fetch-originals",
+                "--allow-address",
+                "127.0.0.0/8",
+            ]
+        )
+        == 0
+    )
     text = file.read_text(encoding="utf-8")
     assert [image["alt"] for image in Tags(text).all("img")].count("Original crop") == 2
     assert "no longer the same file" in text and "http_404" in text
@@ -225,18 +272,24 @@ def test_pictures_keep_within_the_budget():
     everything = noise * (2 * page.MOST_CARDS // len(noise))
     assert sum(map(len, page.encode_pictures(noise))) > 4 * 20_000
     assert sum(len(page._webp(picture, *page.QUALITIES[-1])) for picture in noise) * len(everything) / 4 < (
-        page.PICTURE_BYTES)
+        page.PICTURE_BYTES
+    )
 
 
 def test_a_page_of_100_000_pairs_is_one_file_under_5_mb(made):
     """Plots are made of numbers, not of pairs; the pictures have their budget."""
     manifest, number = read_manifest(made.directory), 100_000
     random = np.random.RandomState(0)
-    index = pa.table({
-        "split": random.choice(["train", "val"], number), "source": random.choice(["wit", "cc3m"], number),
-        "licence": [f"licence {i % 3000} {'of a long name ' * 9}" for i in range(number)],
-        "sha256": [f"{i:x}" for i in range(number)], "phash": [f"{i % 90_000:x}" for i in range(number)],
-        "caption": [f"caption {i}" for i in range(number)]})
+    index = pa.table(
+        {
+            "split": random.choice(["train", "val"], number),
+            "source": random.choice(["wit", "cc3m"], number),
+            "licence": [f"licence {i % 3000} {'of a long name ' * 9}" for i in range(number)],
+            "sha256": [f"{i:x}" for i in range(number)],
+            "phash": [f"{i % 90_000:x}" for i in range(number)],
+            "caption": [f"caption {i}" for i in range(number)],
+        }
+    )
     words, width, height = (random.randint(3, most, number) for most in (90, 4000, 4000))
     measures = Measures(index, words, 2 * words, width, height, random.randint(0, 99, 8192), random.zipf(2, 16384))
     account = {"read": 150_000, "kept": number, "rejected": {"fetch": {"http_404": 50_000}}}

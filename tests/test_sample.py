@@ -125,9 +125,14 @@ def test_nearly_every_reason_is_to_be_seen():
         Reason.NOT_STORED.value,  # these four hold no pictures
         Reason.DUPLICATE_IMAGE.value,  # two captions of one picture are two pairs
         # what only an option rejects
-        Reason.LICENCE.value, Reason.MACHINE_TAG.value, Reason.NOT_IN_SUBSET.value, Reason.REPETITION.value,
-        Reason.CAPITALISATION.value, Reason.EXCLUDED.value,
-        Reason.SAMPLED_OUT.value, Reason.DAMAGED_SHARD.value,  # what `repack` and `verify --repair` leave out
+        Reason.LICENCE.value,
+        Reason.MACHINE_TAG.value,
+        Reason.NOT_IN_SUBSET.value,
+        Reason.REPETITION.value,
+        Reason.CAPITALISATION.value,
+        Reason.EXCLUDED.value,
+        Reason.SAMPLED_OUT.value,
+        Reason.DAMAGED_SHARD.value,  # what `repack` and `verify --repair` leave out
     }
 
 

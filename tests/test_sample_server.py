@@ -78,10 +78,21 @@ def test_ranges(server, asked, status, part):
 
 @pytest.mark.parametrize(
     "path",
-    ["/nothing", "/images/none.jpg", "/images/../README.md", "/images/%2e%2e/README.md", "/../../etc/passwd",
-     "/images//etc/passwd", "/odd-routes/mirror/x/..%2f..%2fREADME.md", "/odd-routes/nonsense", "/odd-routes/status/x",
-     "/odd-routes/status/999/y", "/odd-routes/redirect/200/images/cat.jpg", "/robots.txt"],
-)  # fmt: skip
+    [
+        "/nothing",
+        "/images/none.jpg",
+        "/images/../README.md",
+        "/images/%2e%2e/README.md",
+        "/../../etc/passwd",
+        "/images//etc/passwd",
+        "/odd-routes/mirror/x/..%2f..%2fREADME.md",
+        "/odd-routes/nonsense",
+        "/odd-routes/status/x",
+        "/odd-routes/status/999/y",
+        "/odd-routes/redirect/200/images/cat.jpg",
+        "/robots.txt",
+    ],
+)
 def test_404(server, path):
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
     connection.request("GET", path)  # urllib would tidy the path
@@ -191,8 +202,9 @@ def test_every_row_that_should_be_kept_leads_to_a_picture(server):
 
 
 def test_the_command():
-    process = subprocess.Popen([sys.executable, "sample/serve.py", "--port", "0"], cwd=ROOT, stdout=subprocess.PIPE,
-                               text=True)  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "sample/serve.py", "--port", "0"], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
     try:
         line = process.stdout.readline()
         assert re.fullmatch(r"serving http://127\.0\.0\.1:\d+\n", line)

@@ -31,8 +31,12 @@ from tests.test_wikipedia_dump import write_dump
 
 ONE_WORKER = ["--direct_num_workers=1"]
 SOURCES = ROOT / "sample" / "sources"
-FILES = (("cc3m", "cc3m.tsv"), ("cc12m", "cc12m.tsv"), ("yfcc100m", "yfcc100m_dataset-*"),
-         ("wit", "wit_v1.sample.tsv.gz"))
+FILES = (
+    ("cc3m", "cc3m.tsv"),
+    ("cc12m", "cc12m.tsv"),
+    ("yfcc100m", "yfcc100m_dataset-*"),
+    ("wit", "wit_v1.sample.tsv.gz"),
+)
 
 
 MADE_ROWS = {"wit-base": 30, "wikipedia-dump": 82, "img2dataset": 20}
@@ -43,8 +47,11 @@ SHARED_URL = "http://shared.example/boat.jpg"
 def sources(tmp_path_factory) -> list[str]:
     """All of them: the sample's four lists, and of the others files as they are published."""
     folder = tmp_path_factory.mktemp("lists")
-    made = {"wit-base": write_wit_base(folder / "train-00000-of-00330.parquet"), "img2dataset": write_images(folder),
-            "wikipedia-dump": folder / "*multistream*.bz2"}
+    made = {
+        "wit-base": write_wit_base(folder / "train-00000-of-00330.parquet"),
+        "img2dataset": write_images(folder),
+        "wikipedia-dump": folder / "*multistream*.bz2",
+    }
     pages = [row("wikipedia-dump", number).decode() for number in range(40)]
     write_dump(folder, ["".join(pages[:20]), "".join(pages[20:]), german_article(99)])
     lists = [*((name, SOURCES / pattern) for name, pattern in FILES), *made.items()]
@@ -55,33 +62,68 @@ def sources(tmp_path_factory) -> list[str]:
 def write_wit_base(path: Path) -> Path:
     """One picture is another source's too, one caption is German, one row has no URL."""
     number = range(MADE_ROWS["wit-base"])
-    pages = [{"language": "en", "page_url": f"https://en.wikipedia.org/wiki/Boat_{n}", "page_title": f"Boat {n}",
-              "caption_reference_description": caption(n), "caption_alt_text_description": None} for n in number]
+    pages = [
+        {
+            "language": "en",
+            "page_url": f"https://en.wikipedia.org/wiki/Boat_{n}",
+            "page_title": f"Boat {n}",
+            "caption_reference_description": caption(n),
+            "caption_alt_text_description": None,
+        }
+        for n in number
+    ]
     pages[3] |= {"language": "de", "caption_reference_description": "Ein altes Boot liegt am Ufer des Sees"}
     urls = [f"https://upload.wikimedia.org/wikipedia/commons/a/ab/Boat_{n}.jpg" for n in number]
     urls[1], urls[2] = SHARED_URL, None
-    pq.write_table(pa.table({
-        "image": [{"bytes": b"\xff\xd8", "path": "a.jpg"}] * len(urls), "image_url": urls,
-        "original_height": [300] * len(urls), "original_width": [400] * len(urls),
-        "mime_type": ["image/jpeg"] * len(urls),
-        "caption_attribution_description": [None] * len(urls), "wit_features": [[page] for page in pages]}), path)
+    pq.write_table(
+        pa.table(
+            {
+                "image": [{"bytes": b"\xff\xd8", "path": "a.jpg"}] * len(urls),
+                "image_url": urls,
+                "original_height": [300] * len(urls),
+                "original_width": [400] * len(urls),
+                "mime_type": ["image/jpeg"] * len(urls),
+                "caption_attribution_description": [None] * len(urls),
+                "wit_features": [[page] for page in pages],
+            }
+        ),
+        path,
+    )
     return path
 
 
 def write_images(folder: Path) -> Path:
     """img2dataset's tar, and its table of all rows, of which one was not downloaded."""
     number = range(MADE_ROWS["img2dataset"])
-    rows = [{"key": f"{n:09d}", "url": f"http://a.example/{n}.jpg", "caption": f"{caption(n)} again",
-             "status": "success", "width": 256, "height": 256, "original_width": 640, "original_height": 480}
-            for n in number]
+    rows = [
+        {
+            "key": f"{n:09d}",
+            "url": f"http://a.example/{n}.jpg",
+            "caption": f"{caption(n)} again",
+            "status": "success",
+            "width": 256,
+            "height": 256,
+            "original_width": 640,
+            "original_height": 480,
+        }
+        for n in number
+    ]
     rows[4]["url"] = SHARED_URL
-    rows[5] |= {"status": "failed_to_download", "width": None, "height": None, "original_width": None,
-                "original_height": None}
+    rows[5] |= {
+        "status": "failed_to_download",
+        "width": None,
+        "height": None,
+        "original_width": None,
+        "original_height": None,
+    }
     pq.write_table(pa.Table.from_pylist(rows), folder / "00000.parquet")
     with tarfile.open(folder / "00000.tar", "w") as tar:
         for each in (each for each in rows if each["status"] == "success"):
-            for ending, data in ((".jpg", b"\xff\xd8"), (".txt", each["caption"].encode()),
-                                 (".json", json.dumps(each).encode())):
+            for ending, data in (
+                (".jpg", b"\xff\xd8"),
+                (".txt", each["caption"].encode()),
+                (".json", json.dumps(each).encode()),
+            ):
                 member = tarfile.TarInfo(each["key"] + ending)
                 member.size = len(data)
                 tar.addfile(member, io.BytesIO(data))
@@ -103,7 +145,8 @@ def test_the_account_is_exact(selected):
     assert {name: ledger[name]["read"] for name in MADE_ROWS} == MADE_ROWS
     assert all(account["kept"] > 10 for account in ledger.values())
     assert {row["source"]: row["reason"] for row in rejects if row["url"] == SHARED_URL} == {
-        "img2dataset": "duplicate_url"}
+        "img2dataset": "duplicate_url"
+    }
     for name, account in ledger.items():
         assert account["kept"] == sum(row["source"] == name for row in pairs)
         for reason, number in account["rejected"]["select"].items():
@@ -180,15 +223,22 @@ def test_the_parts_hold_every_row_once_whatever_their_number(tmp_path, monkeypat
     monkeypatch.setattr(spill, "BATCH_ROWS", 100)
     monkeypatch.setattr(spill, "SPILL_BATCHES", 3)
     draw = random.Random(0)
-    accounts = [account(tmp_path, b"".join(
-        b"a brown dog on the beach number %d\thttp%s://a.example/%d.jpg\n" % (n, draw.choice([b"", b"s"]),
-                                                                             draw.randrange(800))
-        for n in range(1000)), number) for number in range(2)]
+    accounts = [
+        account(
+            tmp_path,
+            b"".join(
+                b"a brown dog on the beach number %d\thttp%s://a.example/%d.jpg\n"
+                % (n, draw.choice([b"", b"s"]), draw.randrange(800))
+                for n in range(1000)
+            ),
+            number,
+        )
+        for number in range(2)
+    ]
     assert len(accounts[0].spills) == 4
 
     def rows(parts):
-        return sorted(tuple(row.values()) for part in parts
-                      for row in rows_of_part(part, accounts, tmp_path))
+        return sorted(tuple(row.values()) for part in parts for row in rows_of_part(part, accounts, tmp_path))
 
     whole = rows([Part(0, 1)])
     kept = [row for row in whole if not row[-4]]
@@ -205,8 +255,9 @@ def test_files_of_one_name_and_a_file_given_twice(tmp_path, monkeypatch):
     accounts = []
     for number, folder in enumerate(("a", "b", "b")):
         (tmp_path / folder).mkdir(exist_ok=True)
-        (tmp_path / folder / "list.tsv").write_text("".join(
-            f"a brown dog on the beach\thttp://{folder}.example/{n % 60}.jpg\n" for n in range(70)))
+        (tmp_path / folder / "list.tsv").write_text(
+            "".join(f"a brown dog on the beach\thttp://{folder}.example/{n % 60}.jpg\n" for n in range(70))
+        )
         piece = Piece("cc3m", f"{tmp_path}/{folder}/list.tsv")
         accounts.append(read_piece((number, piece), [], SelectConfig(), DEFAULTS, str(tmp_path)))
     table = rows_of_part(Part(0, 1), accounts, tmp_path)
@@ -231,8 +282,9 @@ def test_a_file_written_in_parts_has_the_bytes_of_one_written_at_once(tmp_path, 
 
 
 def test_duplicates_are_the_ones_that_first_of_leaves(tmp_path):
-    made = account(tmp_path, b"".join(b"a brown dog on the beach %d\thttp://a.example/%d.jpg\n" % (n, n % 7)
-                                      for n in range(50)))
+    made = account(
+        tmp_path, b"".join(b"a brown dog on the beach %d\thttp://a.example/%d.jpg\n" % (n, n % 7) for n in range(50))
+    )
     table = rows_of_part(Part(0, 1), [made], tmp_path)
     pairs = [Pair(**{name: row[name] for name in Pair._fields}) for row in table]
     first = {dedup.first_of([pair for pair in pairs if pair.url == url]).key for url in {pair.url for pair in pairs}}
@@ -245,10 +297,16 @@ def test_yfcc_options_reach_the_parser(tmp_path):
     lines = bz2.decompress((SOURCES / "yfcc100m_dataset-1.bz2").read_bytes()).decode().splitlines()
     photos = [fields for line in lines if len(fields := line.split("\t")) == 25 and fields[-1] == "0"]
     chosen = photos[:20]
-    (tmp_path / "subset.tsv.bz2").write_bytes(bz2.compress("".join(
-        f"{n}\t{fields[1]}\t{fields[2]}\n" for n, fields in enumerate(chosen)).encode()))
-    options = [f"--source=yfcc100m={SOURCES}/yfcc100m_dataset-1.bz2", f"--yfcc-subset={tmp_path}/subset.tsv.bz2",
-               "--yfcc-refuse-machine-tag=sample:part", "--yfcc-caption=title", "--language-threshold=0.25"]
+    (tmp_path / "subset.tsv.bz2").write_bytes(
+        bz2.compress("".join(f"{n}\t{fields[1]}\t{fields[2]}\n" for n, fields in enumerate(chosen)).encode())
+    )
+    options = [
+        f"--source=yfcc100m={SOURCES}/yfcc100m_dataset-1.bz2",
+        f"--yfcc-subset={tmp_path}/subset.tsv.bz2",
+        "--yfcc-refuse-machine-tag=sample:part",
+        "--yfcc-caption=title",
+        "--language-threshold=0.25",
+    ]
     assert select_pairs.main([*options, f"--output={tmp_path / 'out'}", *ONE_WORKER]) == 0
     rejected = json.loads((tmp_path / "out" / "ledger.json").read_text())["sources"]["yfcc100m"]["rejected"]["select"]
     outside = sum(fields[1] not in {each[1] for each in chosen} for fields in photos)

@@ -49,8 +49,22 @@ def test_errors_and_health_have_dalle_servers_form(client):
 # --- what is wrong ---------------------------------------------------------------------------------------------------
 
 
-BAD_NUMBERS = ["0", "-1", "1000000000", "1" + "0" * 30, "1" + "0" * 5000, '"3"', "NaN", "Infinity", "1.5", "true",
-               "null", "[]", "{}", "11"]
+BAD_NUMBERS = [
+    "0",
+    "-1",
+    "1000000000",
+    "1" + "0" * 30,
+    "1" + "0" * 5000,
+    '"3"',
+    "NaN",
+    "Infinity",
+    "1.5",
+    "true",
+    "null",
+    "[]",
+    "{}",
+    "11",
+]
 
 
 @pytest.mark.parametrize("path", ["/generate", "/v1/images"])
@@ -62,28 +76,46 @@ def test_bad_numbers_of_pictures(client, path, number):
 
 
 @pytest.mark.parametrize("path", ["/generate", "/v1/images"])
-@pytest.mark.parametrize("text", ['""', '"   "', '"\\n\\t"', json.dumps("x" * 10_000), '"\\ud800"', "3", "null", "[]"],
-                         ids=lambda text: text[:12])
+@pytest.mark.parametrize(
+    "text",
+    ['""', '"   "', '"\\n\\t"', json.dumps("x" * 10_000), '"\\ud800"', "3", "null", "[]"],
+    ids=lambda text: text[:12],
+)
 def test_bad_texts(client, path, text):
     answer = client.post(path, content=f'{{"text": {text}, "num_images": 1}}', headers=JSON)
     assert answer.status_code in (400, 422)
 
 
-@pytest.mark.parametrize("text", ["😺😺😺", "x" * 1000, "' OR 1=1; --", "<script>alert(1)</script>", "\0",
-                                  "../../etc/passwd", "猫", "مرحبا"])
+@pytest.mark.parametrize(
+    "text", ["😺😺😺", "x" * 1000, "' OR 1=1; --", "<script>alert(1)</script>", "\0", "../../etc/passwd", "猫", "مرحبا"]
+)
 def test_any_other_text_draws(client, text):
     assert client.post("/generate", json={"text": text, "num_images": 1}).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/generate", "/v1/images"])
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'"text"', b"\xff\xfe\x00", b"[" * 20_000, b'{"text": "a"',
-                                  b'{"text": "a", "num_images": 1}{'])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b'"text"',
+        b"\xff\xfe\x00",
+        b"[" * 20_000,
+        b'{"text": "a"',
+        b'{"text": "a", "num_images": 1}{',
+    ],
+)
 def test_broken_json(client, path, body):
     assert client.post(path, content=body, headers=JSON).status_code in (400, 422)
 
 
-@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data",
-                                  "application/xml", "nonsense", ""])
+@pytest.mark.parametrize(
+    "kind",
+    ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "application/xml", "nonsense", ""],
+)
 def test_wrong_content_types(client, kind):
     answer = client.post("/generate", content=json.dumps(ASK), headers={"Content-Type": kind})
     assert answer.status_code in (400, 415, 422)
@@ -96,19 +128,42 @@ def test_a_long_body_is_refused(client, chunked):
     assert answer.status_code == 413
 
 
-@pytest.mark.parametrize("field, value", [
-    ("seed", -1), ("seed", 1 << 53), ("seed", "1"), ("temperature", 0), ("temperature", "hot"), ("top_k", -1),
-    ("top_p", 0), ("top_p", 1.1), ("guidance", -0.1), ("guidance", 1e9), ("checkpoint", "/etc/passwd")])
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("seed", -1),
+        ("seed", 1 << 53),
+        ("seed", "1"),
+        ("temperature", 0),
+        ("temperature", "hot"),
+        ("top_k", -1),
+        ("top_p", 0),
+        ("top_p", 1.1),
+        ("guidance", -0.1),
+        ("guidance", 1e9),
+        ("checkpoint", "/etc/passwd"),
+    ],
+)
 def test_bad_parameters(client, field, value):
     answer = client.post("/v1/images", json={**ASK, field: value})
     assert answer.status_code == 422 and answer.json()["detail"][0]["loc"][-1] == field
 
 
-@pytest.mark.parametrize("method, path, status", [
-    ("GET", "/generate", 405), ("GET", "/v1/images/none", 404), ("DELETE", "/v1/images/none", 404),
-    ("GET", "/v1/images/none/events", 404), ("GET", "/v1/images/none/0.png", 404), ("GET", "/nowhere", 404),
-    ("GET", "/../setup.cfg", 404), ("GET", "/%2e%2e/%2e%2e/etc/passwd", 404), ("GET", "/v1/images/" + "x" * 999, 422),
-    ("BREW", "/", 405)])
+@pytest.mark.parametrize(
+    "method, path, status",
+    [
+        ("GET", "/generate", 405),
+        ("GET", "/v1/images/none", 404),
+        ("DELETE", "/v1/images/none", 404),
+        ("GET", "/v1/images/none/events", 404),
+        ("GET", "/v1/images/none/0.png", 404),
+        ("GET", "/nowhere", 404),
+        ("GET", "/../setup.cfg", 404),
+        ("GET", "/%2e%2e/%2e%2e/etc/passwd", 404),
+        ("GET", "/v1/images/" + "x" * 999, 422),
+        ("BREW", "/", 405),
+    ],
+)
 def test_wrong_places(client, method, path, status):
     assert client.request(method, path).status_code == status
 
@@ -116,8 +171,9 @@ def test_wrong_places(client, method, path, status):
 def test_half_a_request_harms_nobody(client):
     """Closed in the head, in the body, and right after it."""
     body = json.dumps(ASK).encode()
-    head = (b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-            b"Content-Length: %d\r\n\r\n" % len(body))
+    head = b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(
+        body
+    )
     for sent in (head[:30], head + body[:5], head + body, b"\0\1\2 not http\r\n\r\n"):
         with socket.create_connection((client.base_url.host, client.base_url.port)) as connection:
             connection.sendall(sent)
@@ -147,14 +203,31 @@ def test_the_page_needs_nothing_from_elsewhere(client):
 
 def test_the_interface_is_described(client):
     described = client.get("/openapi.json").json()
-    assert {"/generate", "/v1/images", "/v1/images/{job_id}", "/v1/images/{job_id}/events",
-            "/v1/images/{job_id}/{number}.png", "/healthz", "/metrics"} <= set(described["paths"])
+    assert {
+        "/generate",
+        "/v1/images",
+        "/v1/images/{job_id}",
+        "/v1/images/{job_id}/events",
+        "/v1/images/{job_id}/{number}.png",
+        "/healthz",
+        "/metrics",
+    } <= set(described["paths"])
 
 
 def test_schemathesis_finds_no_server_error(client, exhaustive, tmp_path):
-    command = [Path(sys.executable).with_name("schemathesis"), "run", f"{client.base_url}/openapi.json",
-               "--checks", "not_a_server_error", "--max-examples", "200" if exhaustive else "3", "--seed", "1",
-               "--request-timeout", "30"]
+    command = [
+        Path(sys.executable).with_name("schemathesis"),
+        "run",
+        f"{client.base_url}/openapi.json",
+        "--checks",
+        "not_a_server_error",
+        "--max-examples",
+        "200" if exhaustive else "3",
+        "--seed",
+        "1",
+        "--request-timeout",
+        "30",
+    ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert client.get("/healthz").status_code == 200
@@ -177,13 +250,16 @@ def test_serves_this_machine_until_interrupted(tiny_checkpoint):
     assert process.returncode in (0, 130) and "Traceback" not in said
 
 
-@pytest.mark.parametrize("arguments, said", [
-    ((), "--checkpoint DIR is missing"),
-    (("--checkpoint", "/nowhere"), "--checkpoint names a folder made by `pairmill train`"),
-    (("--port", 99999), "--port 99999"),
-    (("--max-images", 0), "--max-images is 1 or more"),
-    (("--max-images", 9, "--max-waiting", 8), "--max-images is 1 or more"),
-])
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        ((), "--checkpoint DIR is missing"),
+        (("--checkpoint", "/nowhere"), "--checkpoint names a folder made by `pairmill train`"),
+        (("--port", 99999), "--port 99999"),
+        (("--max-images", 0), "--max-images is 1 or more"),
+        (("--max-images", 9, "--max-waiting", 8), "--max-images is 1 or more"),
+    ],
+)
 def test_wrong_arguments(monkeypatch, arguments, said):
     monkeypatch.setattr(generate, "BUNDLED", Path("/nowhere"))
     with pytest.raises(UserError, match=said):

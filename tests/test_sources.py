@@ -28,8 +28,9 @@ def reasons(found):
 
 
 def test_registry(tmp_path):
-    assert list(SOURCES) == list(RANK) == [
-        "cc3m", "cc12m", "yfcc100m", "wit", "wit-base", "wikipedia-dump", "img2dataset"]
+    assert (
+        list(SOURCES) == list(RANK) == ["cc3m", "cc12m", "yfcc100m", "wit", "wit-base", "wikipedia-dump", "img2dataset"]
+    )
     (tmp_path / "x").write_text("x")
     with pytest.raises(UserError, match="choose one of cc3m"):
         pieces("laion", f"{tmp_path}/x")
@@ -41,7 +42,12 @@ def test_registry(tmp_path):
 @pytest.mark.parametrize(
     ("module", "line", "caption", "url"),
     [
-        (cc3m, 'the sign says " stop " .\thttp://a.example/1.jpg', 'the sign says " stop " .', "http://a.example/1.jpg"),
+        (
+            cc3m,
+            'the sign says " stop " .\thttp://a.example/1.jpg',
+            'the sign says " stop " .',
+            "http://a.example/1.jpg",
+        ),
         (cc12m, "https://a.example/1.jpg\t<PERSON> at a fair", "<PERSON> at a fair", "https://a.example/1.jpg"),
         (cc12m, 'http://a.example/1,2.jpg\t"Half a quote, commas', '"Half a quote, commas', "http://a.example/1,2.jpg"),
         (cc12m, "http://a.example/1.jpg\twith a\ttab", "with a\ttab", "http://a.example/1.jpg"),
@@ -77,18 +83,34 @@ def test_malformed_rows_are_counted_and_numbered():
 
 
 def test_img2dataset(tmp_path):
-    table = pa.table({
-        "key": ["000000000", "000000001"], "url": ["http://a.example/1.jpg", None], "caption": ["A barn", None],
-        "status": ["success", "failed_to_download"], "width": [256, None], "original_width": [640, None],
-        "original_height": [480, None],
-    })  # fmt: skip
+    table = pa.table(
+        {
+            "key": ["000000000", "000000001"],
+            "url": ["http://a.example/1.jpg", None],
+            "caption": ["A barn", None],
+            "status": ["success", "failed_to_download"],
+            "width": [256, None],
+            "original_width": [640, None],
+            "original_height": [480, None],
+        }
+    )
     pq.write_table(table, tmp_path / "00000.parquet")
     (tmp_path / "00000.tar").write_bytes(b"")
     for pattern in (tmp_path, tmp_path / "*.parquet", tmp_path / "00000.tar", tmp_path / "*.tar"):
         [piece] = pieces("img2dataset", str(pattern))
         first, second = rows_of(piece)
         assert first == Candidate(
-            "img2dataset", "00000.parquet", 0, "http://a.example/1.jpg", (), "A barn", 640, 480, "", "", "",
+            "img2dataset",
+            "00000.parquet",
+            0,
+            "http://a.example/1.jpg",
+            (),
+            "A barn",
+            640,
+            480,
+            "",
+            "",
+            "",
             stored_at=f"{tmp_path}/00000.tar#000000000",
         )
         assert (second.stored_at, second.row, second.url, second.raw_caption, second.width) == ("", 1, "", "", None)
@@ -105,18 +127,31 @@ def sample_tar(path, samples: dict[str, dict[str, bytes]]):
 
 def test_img2dataset_tars_and_folders_alone(tmp_path):
     said = {"url": "http://a.example/1.jpg", "caption": "A barn", "original_width": 640, "original_height": 480}
-    sample_tar(tmp_path / "00000.tar", {
-        "000000000": {"jpg": b"\xff\xd8", "json": json.dumps(said).encode(), "txt": b"A barn"},
-        "000000001": {"png": b"\x89PNG", "json": json.dumps(said | {"caption": None}).encode()},
-        "000000002": {"jpg": b"\xff\xd8", "json": b"[1]"},
-        "000000003": {"jpg": b"\xff\xd8", "txt": b"A \xff"},
-        "000000004": {"json": b"{}"},  # no picture
-    })  # fmt: skip
+    sample_tar(
+        tmp_path / "00000.tar",
+        {
+            "000000000": {"jpg": b"\xff\xd8", "json": json.dumps(said).encode(), "txt": b"A barn"},
+            "000000001": {"png": b"\x89PNG", "json": json.dumps(said | {"caption": None}).encode()},
+            "000000002": {"jpg": b"\xff\xd8", "json": b"[1]"},
+            "000000003": {"jpg": b"\xff\xd8", "txt": b"A \xff"},
+            "000000004": {"json": b"{}"},  # no picture
+        },
+    )
     for pattern in (tmp_path, tmp_path / "*.tar"):
         [piece] = pieces("img2dataset", str(pattern))
         found = list(rows_of(piece))
         assert found[0] == Candidate(
-            "img2dataset", "00000.tar", 0, "http://a.example/1.jpg", (), "A barn", 640, 480, "", "", "",
+            "img2dataset",
+            "00000.tar",
+            0,
+            "http://a.example/1.jpg",
+            (),
+            "A barn",
+            640,
+            480,
+            "",
+            "",
+            "",
             stored_at=f"{tmp_path}/00000.tar#000000000",
         )
         assert (found[1].raw_caption, found[1].stored_at) == ("", f"{tmp_path}/00000.tar#000000001")
@@ -126,8 +161,12 @@ def test_img2dataset_tars_and_folders_alone(tmp_path):
     for cut in (100, 700, 1024 * 3):
         (tmp_path / "00000.tar").write_bytes(whole[:cut])
         assert "not readable as a tar" in list(rows_of(piece))[-1].detail
-    pq.write_table(pa.table({"key": ["000000000"], "url": ["http://a.example/1.jpg"], "caption": ["A barn"],
-                             "status": ["success"]}), tmp_path / "00001.parquet")
+    pq.write_table(
+        pa.table(
+            {"key": ["000000000"], "url": ["http://a.example/1.jpg"], "caption": ["A barn"], "status": ["success"]}
+        ),
+        tmp_path / "00001.parquet",
+    )
     (tmp_path / "00001").mkdir()
     assert [piece.path for piece in pieces("img2dataset", f"{tmp_path}/00001/")] == [f"{tmp_path}/00001.parquet"]
     assert [piece.path[-9:] for piece in pieces("img2dataset", str(tmp_path))] == ["00000.tar", "1.parquet"]
@@ -154,11 +193,26 @@ def test_img2dataset_other_parquet(tmp_path):
 
 @given(
     st.sampled_from([cc3m, cc12m, yfcc100m, wit, wit_base, img2dataset]),
-    st.lists(st.one_of(st.binary(max_size=60), st.sampled_from([
-        b"\n", b"\t", b'"', b"\r\n", b"\0", b"http://a.example/x.jpg", "\t".join(PHOTO).encode(), b"\xff\xfe",
-        wit_file(wit_row()), b"caption\turl\n",
-    ]))),
-)  # fmt: skip
+    st.lists(
+        st.one_of(
+            st.binary(max_size=60),
+            st.sampled_from(
+                [
+                    b"\n",
+                    b"\t",
+                    b'"',
+                    b"\r\n",
+                    b"\0",
+                    b"http://a.example/x.jpg",
+                    "\t".join(PHOTO).encode(),
+                    b"\xff\xfe",
+                    wit_file(wit_row()),
+                    b"caption\turl\n",
+                ]
+            ),
+        )
+    ),
+)
 @settings(max_examples=300, deadline=None)
 def test_readers_never_raise_and_number_every_row(module, parts):
     found = rows(module, b"".join(parts))

@@ -22,8 +22,26 @@ from pipeline.select_stage import Part, outcomes_of_part, read_piece
 from pipeline.sources import DEFAULTS, SOURCES, Piece, pieces, rows_of, wit
 from pipeline.sources.tables import MAX_ROW_BYTES
 
-WORDS = ("a", "brown", "dog", "runs", "along", "the", "beach", "near", "an", "old", "stone", "harbour", "at", "dawn",
-         "with", "two", "small", "boats")
+WORDS = (
+    "a",
+    "brown",
+    "dog",
+    "runs",
+    "along",
+    "the",
+    "beach",
+    "near",
+    "an",
+    "old",
+    "stone",
+    "harbour",
+    "at",
+    "dawn",
+    "with",
+    "two",
+    "small",
+    "boats",
+)
 REASONS = {reason.value for reason in Reason}
 LINES = ("cc3m", "cc12m", "yfcc100m")  # sources of which a line is a row
 TEXTS = (*LINES, "wit", "wikipedia-dump")
@@ -35,19 +53,45 @@ def caption(number: int) -> str:
 
 def yfcc_fields(number: int) -> list[str]:
     form = caption(number).replace(" ", "+")
-    return [str(6985418911 + number), "9876@N02", "Jane+Doe", "2012-03-15 12:31:07.0", "1331811067", "Canon+EOS", form,
-            f"%3Cb%3EBoats%3C%2Fb%3E%0A{form}%26amp%3B", "boats,sea%2Cside", "", "4.35", "50.8", "16",
-            f"http://www.flickr.com/photos/9876@N02/{number}/",
-            f"http://farm8.staticflickr.com/7205/{number}_df7747990d.jpg", "Attribution License",
-            "http://creativecommons.org/licenses/by/2.0/", "7205", "8", "df7747990d", "1a2b3c4d5e", "jpg", "0"]
+    return [
+        str(6985418911 + number),
+        "9876@N02",
+        "Jane+Doe",
+        "2012-03-15 12:31:07.0",
+        "1331811067",
+        "Canon+EOS",
+        form,
+        f"%3Cb%3EBoats%3C%2Fb%3E%0A{form}%26amp%3B",
+        "boats,sea%2Cside",
+        "",
+        "4.35",
+        "50.8",
+        "16",
+        f"http://www.flickr.com/photos/9876@N02/{number}/",
+        f"http://farm8.staticflickr.com/7205/{number}_df7747990d.jpg",
+        "Attribution License",
+        "http://creativecommons.org/licenses/by/2.0/",
+        "7205",
+        "8",
+        "df7747990d",
+        "1a2b3c4d5e",
+        "jpg",
+        "0",
+    ]
 
 
 def wit_fields(number: int) -> list[str]:
     row = dict.fromkeys(wit.COLUMNS[:17], "") | {
-        "language": "en", "page_url": f"https://en.wikipedia.org/wiki/Weir_{number}", "original_width": "400",
+        "language": "en",
+        "page_url": f"https://en.wikipedia.org/wiki/Weir_{number}",
+        "original_width": "400",
         "image_url": f"https://upload.wikimedia.org/wikipedia/commons/a/ab/Weir_{number}.jpg",
-        "caption_reference_description": caption(number), "mime_type": "image/jpeg", "original_height": "300",
-        "is_main_image": "true", "context_page_description": f'A weir, or "low dam".\n\nIt is number {number}.'}
+        "caption_reference_description": caption(number),
+        "mime_type": "image/jpeg",
+        "original_height": "300",
+        "is_main_image": "true",
+        "context_page_description": f'A weir, or "low dam".\n\nIt is number {number}.',
+    }
     return list(row.values())
 
 
@@ -65,14 +109,23 @@ def row(source: str, number: int) -> bytes:
         return f"https://b.example/wp-content/{number}.jpg\t<PERSON>: {caption(number)} – “here”\n".encode()
     if source == "yfcc100m":
         fields = yfcc_fields(number)
-        return "\t".join([str(number), fields[0], "4e2f7a26a1dfbf165a7e30bdabf7e72a", *fields[1:]] if number % 2 else
-                         fields).encode() + b"\n"
+        return (
+            "\t".join(
+                [str(number), fields[0], "4e2f7a26a1dfbf165a7e30bdabf7e72a", *fields[1:]] if number % 2 else fields
+            ).encode()
+            + b"\n"
+        )
     if source == "wit":
         return csv_row(wit_fields(number))
-    text = html.escape(f"Text [[File:Boat {number}.jpg|thumb|left|200px|{caption(number)} [[sea|at sea]]]] "
-                       f"{{{{nowrap|x}}}}<gallery>\nImage:Tower {number}.png|An ''old'' tower\n</gallery>", quote=False)
-    return (f"  <page>\n    <title>Page {number}</title>\n    <ns>0</ns>\n    <id>{number + 1}</id>\n    <revision>\n"
-            f"      <text xml:space=\"preserve\">{text}</text>\n    </revision>\n  </page>\n").encode()
+    text = html.escape(
+        f"Text [[File:Boat {number}.jpg|thumb|left|200px|{caption(number)} [[sea|at sea]]]] "
+        f"{{{{nowrap|x}}}}<gallery>\nImage:Tower {number}.png|An ''old'' tower\n</gallery>",
+        quote=False,
+    )
+    return (
+        f"  <page>\n    <title>Page {number}</title>\n    <ns>0</ns>\n    <id>{number + 1}</id>\n    <revision>\n"
+        f'      <text xml:space="preserve">{text}</text>\n    </revision>\n  </page>\n'
+    ).encode()
 
 
 def head(source: str) -> bytes:
@@ -80,7 +133,8 @@ def head(source: str) -> bytes:
     if source == "wit":
         return csv_row(list(wit.COLUMNS[:17]))
     return b"<mediawiki xml:lang='en'><siteinfo><base>https://en.wikipedia.org/wiki/A</base></siteinfo>\n" * (
-        source == "wikipedia-dump")
+        source == "wikipedia-dump"
+    )
 
 
 def name_of(source: str) -> str:
@@ -144,11 +198,15 @@ def test_another_encoding(tmp_path, source):
 
 
 @pytest.mark.parametrize("source", (*LINES, "wit"))
-@pytest.mark.parametrize(("damage", "detail"), [
-    (lambda line: line[:-2] + b"\0" + line[-2:], "NUL byte"),
-    (lambda line: line[:-1] + b"x" * 10_000_000 + b"\n", f"more than {MAX_ROW_BYTES}"),
-    (lambda line: line[:-1] + b"\tone\ttwo\tthree\tfour\n", "fields, expected"),
-    (lambda line: line[: line.index(b"\t")] + b"\n", "1 field, expected")])
+@pytest.mark.parametrize(
+    ("damage", "detail"),
+    [
+        (lambda line: line[:-2] + b"\0" + line[-2:], "NUL byte"),
+        (lambda line: line[:-1] + b"x" * 10_000_000 + b"\n", f"more than {MAX_ROW_BYTES}"),
+        (lambda line: line[:-1] + b"\tone\ttwo\tthree\tfour\n", "fields, expected"),
+        (lambda line: line[: line.index(b"\t")] + b"\n", "1 field, expected"),
+    ],
+)
 def test_one_bad_row_costs_no_other(tmp_path, source, damage: Callable[[bytes], bytes], detail):
     rows = [row(source, number) for number in range(9)]
     expected = read(tmp_path, source, head(source) + b"".join(rows))
@@ -163,8 +221,9 @@ def test_one_bad_row_costs_no_other(tmp_path, source, damage: Callable[[bytes], 
 
 def test_a_page_with_a_field_of_10_mb(tmp_path):
     long = row("wikipedia-dump", 1).replace(b"Text ", b"Text " + b"[[ {{ | " * 1_250_000)
-    found = read(tmp_path, "wikipedia-dump", head("wikipedia-dump") + row("wikipedia-dump", 0) + long
-                 + row("wikipedia-dump", 2))
+    found = read(
+        tmp_path, "wikipedia-dump", head("wikipedia-dump") + row("wikipedia-dump", 0) + long + row("wikipedia-dump", 2)
+    )
     assert {row.page_url[-1] for row in found if isinstance(row, Candidate)} >= {"0", "2"}
 
 
@@ -182,12 +241,23 @@ def test_a_job_over_files_that_are_none(tmp_path):
     with sqlite3.connect(tmp_path / "yfcc100m_dataset.sql") as database:
         database.execute("CREATE TABLE photos (photoid)")
     database.close()
-    files = {"a.tsv": gzip.compress(whole("cc3m"))[:200], "b.tsv": b"", "c.tsv": b"\x89PNG\r\n\x1a\n\0\0",
-             "d.parquet": b"PAR1PAR1"}
+    files = {
+        "a.tsv": gzip.compress(whole("cc3m"))[:200],
+        "b.tsv": b"",
+        "c.tsv": b"\x89PNG\r\n\x1a\n\0\0",
+        "d.parquet": b"PAR1PAR1",
+    }
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)
-    options = [f"--source={name}={tmp_path}/{pattern}" for name, pattern in (
-        ("cc3m", "[abc].tsv"), ("yfcc100m", "*.sql"), ("wit-base", "d.parquet"), ("img2dataset", "d.parquet"))]
+    options = [
+        f"--source={name}={tmp_path}/{pattern}"
+        for name, pattern in (
+            ("cc3m", "[abc].tsv"),
+            ("yfcc100m", "*.sql"),
+            ("wit-base", "d.parquet"),
+            ("img2dataset", "d.parquet"),
+        )
+    ]
     assert select_pairs.main([*options, f"--output={tmp_path / 'out'}", "--direct_num_workers=1"]) == 0
     accounts = json.loads((tmp_path / "out" / "ledger.json").read_text())["sources"]
     for name, number in (("yfcc100m", 1), ("wit-base", 1), ("img2dataset", 1)):
@@ -199,10 +269,48 @@ def test_a_job_over_files_that_are_none(tmp_path):
 
 # Damage of any kind
 
-SPLICES = (b"\0", b"\t", b"\n", b"\r", b'"', b'""', b"\xff", b"\xed\xa0\x80", b"%", b"%00", b"%ED%A0%80", b"&#xD800;",
-           b"&#0;", b"&#x110000;", b"<b", b"]]>", b"<ref>", b"{{", b"}}", b"[[File:", b"[[", b"]]", b"|", b"http://", b"://[::1",
-           b"9" * 40, b"-1", b"1e999", b"nan", b"null", "\u202e\u200b\u0085\u2028".encode(), b"\xf0\x9f", b"x" * 5000,
-           b"<page>", b"</page>", b"</text>", b"caption\turl", b"\xef\xbb\xbf", b"#" * 50, b"<PERSON>")
+SPLICES = (
+    b"\0",
+    b"\t",
+    b"\n",
+    b"\r",
+    b'"',
+    b'""',
+    b"\xff",
+    b"\xed\xa0\x80",
+    b"%",
+    b"%00",
+    b"%ED%A0%80",
+    b"&#xD800;",
+    b"&#0;",
+    b"&#x110000;",
+    b"<b",
+    b"]]>",
+    b"<ref>",
+    b"{{",
+    b"}}",
+    b"[[File:",
+    b"[[",
+    b"]]",
+    b"|",
+    b"http://",
+    b"://[::1",
+    b"9" * 40,
+    b"-1",
+    b"1e999",
+    b"nan",
+    b"null",
+    "\u202e\u200b\u0085\u2028".encode(),
+    b"\xf0\x9f",
+    b"x" * 5000,
+    b"<page>",
+    b"</page>",
+    b"</text>",
+    b"caption\turl",
+    b"\xef\xbb\xbf",
+    b"#" * 50,
+    b"<PERSON>",
+)
 
 
 def mutated(data: bytes, dice: random.Random) -> bytes:
@@ -263,4 +371,3 @@ def test_every_mutated_row_is_kept_or_rejected_with_a_reason(tmp_path, source, e
         counts[reason] += rows
     assert account.rows == len(read) == sum(counts.values()) and counts.keys() <= REASONS | {""}
     assert counts[""] + counts["duplicate_url"] == sum(isinstance(row, Pair) for row in read)
-

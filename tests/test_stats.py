@@ -27,8 +27,11 @@ def test_zipf_duplicates_and_medians(datasets, capsys):
     told = json.loads(capsys.readouterr().out)
     assert told["duplicates_left"] == {"same_picture": 0, "same_perceptual_hash": 0, "same_caption": 60 - 32}
     assert set(told["medians_by_source"]) == {"cc3m", "cc12m", "wit"}
-    assert told["medians_by_source"]["wit"] == {"words": 6.0, "tokens": told["medians_by_source"]["wit"]["tokens"],
-                                                "shorter_side_px": 48.0}
+    assert told["medians_by_source"]["wit"] == {
+        "words": 6.0,
+        "tokens": told["medians_by_source"]["wit"]["tokens"],
+        "shorter_side_px": 48.0,
+    }
     assert told["codes"]["zipf_exponent"] < 0.5 < told["text"]["zipf_exponent"]  # noise; words
     assert stats.main([str(datasets / "one")]) == 0
     text = capsys.readouterr().out
@@ -58,14 +61,21 @@ def test_diff_of_changed_pairs_and_settings(datasets, tmp_path, capsys, monkeypa
     from tests import helpers_records
 
     make = helpers_records.make_record
-    monkeypatch.setattr(helpers_records, "make_record", lambda i, *rest: make(i, *rest)._replace(
-        codes=bytes(32) if i == 7 else make(i, *rest).codes, licence="new" if i < 3 else make(i, *rest).licence))
+    monkeypatch.setattr(
+        helpers_records,
+        "make_record",
+        lambda i, *rest: make(i, *rest)._replace(
+            codes=bytes(32) if i == 7 else make(i, *rest).codes, licence="new" if i < 3 else make(i, *rest).licence
+        ),
+    )
     write_records(tmp_path / "changed", 60)
     assert compare.main([str(datasets / "one"), str(tmp_path / "changed")]) == 1
     said = capsys.readouterr().out
     assert "4 of those in both differ" in said
     assert [line.split()[:2] for line in said.splitlines() if line.startswith(("codes", "licence"))] == [
-        ["codes", "1"], ["licence", "3"]]
+        ["codes", "1"],
+        ["licence", "3"],
+    ]
 
 
 def test_diff_of_no_dataset(datasets, tmp_path):

@@ -122,9 +122,14 @@ def test_weights_by_source(stream_dataset):
     assert thrice[0] != thrice[1]  # others each epoch
 
 
-@pytest.mark.parametrize("weights, said", [
-    ({"wit": -1}, "weight -1.0 of source wit"), ({"laion": 1}, "no source 'laion'"),
-    (dict.fromkeys(("cc3m", "cc12m", "wit"), 0), "no pair is left")])
+@pytest.mark.parametrize(
+    "weights, said",
+    [
+        ({"wit": -1}, "weight -1.0 of source wit"),
+        ({"laion": 1}, "no source 'laion'"),
+        (dict.fromkeys(("cc3m", "cc12m", "wit"), 0), "no pair is left"),
+    ],
+)
 def test_weights_that_make_no_sense(stream_dataset, weights, said):
     with pytest.raises(UserError, match=said):
         Stream(stream_dataset, "train", 4, weights=weights)
@@ -141,8 +146,10 @@ def test_dropout_of_none_is_the_tokenizers_answer_and_dropout_of_all_is_bytes():
 
 
 def test_dropout_follows_from_the_epoch_and_the_key(stream_dataset):
-    plain, one, two = (list(itertools.islice(Stream(stream_dataset, "train", PAIRS, 1, bpe_dropout=dropout), 2))
-                       for dropout in (0, 0.2, 0.2))
+    plain, one, two = (
+        list(itertools.islice(Stream(stream_dataset, "train", PAIRS, 1, bpe_dropout=dropout), 2))
+        for dropout in (0, 0.2, 0.2)
+    )
     text = tiny_text_tokenizer()
     assert all(torch.equal(a.text_BT, b.text_BT) for a, b in zip(one, two, strict=True))
     assert not torch.equal(plain[0].text_BT, one[0].text_BT)

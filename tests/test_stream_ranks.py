@@ -56,8 +56,9 @@ def test_validation_by_ranks_and_workers(stream_dataset):
     """In the order on disk; every rank has as many batches, the last of them short or empty."""
     whole = [key for batch in make_stream(stream_dataset, split="val") for key in batch.keys]
     for ranks, workers in ((2, 2), (4, 0)):
-        parts = [list(Stream(stream_dataset, "val", 4, rank=rank, ranks=ranks).loader(workers))
-                 for rank in range(ranks)]
+        parts = [
+            list(Stream(stream_dataset, "val", 4, rank=rank, ranks=ranks).loader(workers)) for rank in range(ranks)
+        ]
         assert {len(part) for part in parts} == {2}
         keys = [[""] * 4, [""] * 4]
         for rank, part in enumerate(parts):
@@ -76,14 +77,21 @@ def test_a_fault_in_a_worker_ends_the_run(own_dataset):
 def test_a_rank_reads_its_own_lanes_only(stream_dataset):
     order = Order([40] * 16, seed=0, lanes=4, buffer=8)
     whole = np.arange(order.total)
-    shards = [{int(shard) for block, _, _ in order.blocks(whole[rank::4]) for shard in order.entries(block)[0]}
-              for rank in range(4)]
+    shards = [
+        {int(shard) for block, _, _ in order.blocks(whole[rank::4]) for shard in order.entries(block)[0]}
+        for rank in range(4)
+    ]
     assert sorted(itertools.chain(*shards)) == list(range(16))
 
 
 @settings(max_examples=25, deadline=None)
-@given(pairs=st.lists(st.integers(0, 12), min_size=1, max_size=8).filter(any), lanes=st.integers(1, 9),
-       buffer=st.integers(1, 40), seed=st.integers(0, 3), data=st.data())
+@given(
+    pairs=st.lists(st.integers(0, 12), min_size=1, max_size=8).filter(any),
+    lanes=st.integers(1, 9),
+    buffer=st.integers(1, 40),
+    seed=st.integers(0, 3),
+    data=st.data(),
+)
 def test_an_epoch_is_every_entry_once(pairs, lanes, buffer, seed, data):
     order = Order(pairs, seed, lanes, buffer)
     epoch = data.draw(st.integers(0, 5))

@@ -64,8 +64,9 @@ def test_a_shard_that_changes_while_it_is_read(own_dataset):
         list(itertools.islice(batches, 5))
 
 
-@pytest.mark.parametrize("change", [lambda data: data[:700] + b"?" + data[701:], lambda data: data[:-1024],
-                                    lambda data: b""])
+@pytest.mark.parametrize(
+    "change", [lambda data: data[:700] + b"?" + data[701:], lambda data: data[:-1024], lambda data: b""]
+)
 def test_a_changed_shard_is_named(own_dataset, change):
     path = own_dataset / "train/00000-of-00002.tar"
     path.write_bytes(change(path.read_bytes()))
@@ -83,14 +84,26 @@ def test_another_number_of_pairs_than_the_manifest_says(own_dataset):
 GOOD = pack_sample("a", b"\1\0", bytes(32), 1)
 
 
-@pytest.mark.parametrize("data, said", [
-    (tar_bytes([("0" * 32, b"no msgpack"), ("1" * 32, GOOD), ("2" * 32, GOOD)]), "damaged: 0{32}.mp is not a sample"),
-    (tar_bytes([("0" * 32, GOOD), ("1" * 32, GOOD)]).replace(b".mp", b".xx"), "unexpected member 0{32}.xx"),
-    (b"x" * 10240, "unexpected member x"),
-    (tar_bytes([("0" * 32, pack_sample("a", b"", bytes(30), 1))] * 3), "pair 0{32} has 15 codes, not 1 x 16"),
-    (tar_bytes([("0" * 32, pack_sample("a", b"", b"\xff\0" * 16, 1))] * 3), "has code 255, but the vocabulary has 32"),
-    (tar_bytes([("0" * 32, pack_sample("a", b"\xff\xff", bytes(32), 1))] * 3), "has token 65535, but the vocabulary"),
-])
+@pytest.mark.parametrize(
+    "data, said",
+    [
+        (
+            tar_bytes([("0" * 32, b"no msgpack"), ("1" * 32, GOOD), ("2" * 32, GOOD)]),
+            "damaged: 0{32}.mp is not a sample",
+        ),
+        (tar_bytes([("0" * 32, GOOD), ("1" * 32, GOOD)]).replace(b".mp", b".xx"), "unexpected member 0{32}.xx"),
+        (b"x" * 10240, "unexpected member x"),
+        (tar_bytes([("0" * 32, pack_sample("a", b"", bytes(30), 1))] * 3), "pair 0{32} has 15 codes, not 1 x 16"),
+        (
+            tar_bytes([("0" * 32, pack_sample("a", b"", b"\xff\0" * 16, 1))] * 3),
+            "has code 255, but the vocabulary has 32",
+        ),
+        (
+            tar_bytes([("0" * 32, pack_sample("a", b"\xff\xff", bytes(32), 1))] * 3),
+            "has token 65535, but the vocabulary",
+        ),
+    ],
+)
 def test_a_damaged_member_is_named(own_dataset, data, said):
     """The bytes are those that the manifest names: whoever wrote them is at fault."""
     replace_shard(own_dataset, 0, data)
@@ -100,9 +113,11 @@ def test_a_damaged_member_is_named(own_dataset, data, said):
 
 def test_a_state_of_another_order_is_refused(stream_dataset, own_dataset):
     state = make_stream(stream_dataset, seed=1).state_dict()
-    for stream, said in ((make_stream(stream_dataset, seed=2), "seed 1 is now 2"),
-                         (make_stream(own_dataset, seed=1), "its shards are others"),
-                         (make_stream(stream_dataset, seed=1, split="val"), "split train is now val")):
+    for stream, said in (
+        (make_stream(stream_dataset, seed=2), "seed 1 is now 2"),
+        (make_stream(own_dataset, seed=1), "its shards are others"),
+        (make_stream(stream_dataset, seed=1, split="val"), "split train is now val"),
+    ):
         with pytest.raises(UserError, match=said):
             stream.load_state_dict(state)
     with pytest.raises(UserError, match="version 0 is now 2"):

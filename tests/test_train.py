@@ -39,8 +39,13 @@ pytestmark = pytest.mark.usefixtures("tiny_size")
 def overfitted(tmp_path_factory) -> Path:
     """A run on 64 pairs whose captions all differ and whose codes follow no rule: only memory helps."""
     base = tmp_path_factory.mktemp("overfit")
-    write_dataset(base / "dataset", train=(64,), val=(), captions=DISTINCT_CAPTIONS,
-                  codes=lambda i: np.random.RandomState(i).randint(0, 32, (1, 16)))
+    write_dataset(
+        base / "dataset",
+        train=(64,),
+        val=(),
+        captions=DISTINCT_CAPTIONS,
+        codes=lambda i: np.random.RandomState(i).randint(0, 32, (1, 16)),
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(SIZES, "small", (3, 4, 64))
         trainer.train(base / "dataset", "small", TrainingConfig(220, 32, 8e-3, schedule="cosine"), base / "run")
@@ -61,8 +66,10 @@ def test_draws_those_64_pictures_from_their_captions(overfitted):
     pairs = pairs_of(overfitted / "dataset")
     assert len({pair.codes.tobytes() for pair in pairs}) == 64
     drawn = draw(model, [Order(pair.tokens.tolist(), seed) for seed, pair in enumerate(pairs)])
-    wrong = sum((codes_N != torch.from_numpy(pair.codes[0].astype("int64"))).any().item()
-                for codes_N, pair in zip(drawn, pairs, strict=True))
+    wrong = sum(
+        (codes_N != torch.from_numpy(pair.codes[0].astype("int64"))).any().item()
+        for codes_N, pair in zip(drawn, pairs, strict=True)
+    )
     assert wrong <= 2  # drawn at temperature 1: a code in some thousands may differ
 
 
@@ -72,8 +79,15 @@ def pairs_of(dataset: Path) -> list:
 
 def test_leaves_what_drawing_needs(training_dataset, undisturbed):
     assert sorted(os.listdir(undisturbed)) == [
-        "averaged.safetensors", "checkpoint-00000006.pt", "checkpoint-00000009.pt", "checkpoint.pt", "config.json",
-        "log.jsonl", "model.safetensors", "text_tokenizer.json"]
+        "averaged.safetensors",
+        "checkpoint-00000006.pt",
+        "checkpoint-00000009.pt",
+        "checkpoint.pt",
+        "config.json",
+        "log.jsonl",
+        "model.safetensors",
+        "text_tokenizer.json",
+    ]
     described, manifest = json.loads((undisturbed / "config.json").read_text()), read_manifest(training_dataset)
     assert described["image_tokenizer"] == dataclasses.asdict(manifest.image_tokenizer)
     assert described["text_tokenizer"] == dataclasses.asdict(manifest.text_tokenizer)
@@ -172,10 +186,12 @@ def test_draws_from_prompts_at_every_validation(tiny_dvae, tmp_path):
 def test_logs_to_weights_and_biases(training_dataset, tmp_path, monkeypatch):
     """By a stand-in of its module, which takes what the real one takes."""
     logged, began, ended = {}, [], []
-    project = types.SimpleNamespace(finish=lambda: ended.append(True),
-                                    log=lambda values, step: logged.setdefault(step, {}).update(values))
-    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(
-        init=lambda **settings: began.append(settings) or project))
+    project = types.SimpleNamespace(
+        finish=lambda: ended.append(True), log=lambda values, step: logged.setdefault(step, {}).update(values)
+    )
+    monkeypatch.setitem(
+        sys.modules, "wandb", types.SimpleNamespace(init=lambda **settings: began.append(settings) or project)
+    )
     run(training_dataset, tmp_path / "a run", "--wandb", "cats", steps=3)
     assert began == [{"project": "cats", "dir": tmp_path / "a run", "id": "a run", "resume": "allow"}] and ended
     steps = {entry["step"]: entry["total"] for entry in entries(tmp_path / "a run") if "total" in entry}
@@ -203,8 +219,9 @@ def test_a_compiled_model_trains_alike(training_dataset, tmp_path, exhaustive):
         pytest.skip("takes a minute of a processor and a C++ compiler: with --exhaustive")
     for name, options in (("plain", ()), ("compiled", ("--compile",))):
         run(training_dataset, tmp_path / name, "--precision", "float32", *options, steps=4)
-    plain, compiled = ([entry["total"] for entry in entries(tmp_path / name) if "total" in entry]
-                       for name in ("plain", "compiled"))
+    plain, compiled = (
+        [entry["total"] for entry in entries(tmp_path / name) if "total" in entry] for name in ("plain", "compiled")
+    )
     assert compiled == pytest.approx(plain, rel=1e-5)
 
 
@@ -222,21 +239,24 @@ def test_the_share_of_the_peak_is_told(training_dataset, tmp_path, capsys):
 # --- what is refused -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("arguments, said", [
-    (("--steps", 0), "start at 1"),
-    (("--batch-size", -1), "start at 1"),
-    (("--validate-every", 0), "start at 1"),
-    (("--learning-rate", 0), "--learning-rate is above 0"),
-    (("--learning-rate", "nan"), "--learning-rate is above 0"),
-    (("--seed", 1 << 63), "--seed 0 or more and below"),
-    (("--accumulate", 3), "--batch-size 4: give a multiple of 3"),
-    (("--keep", 0), "start at 1"),
-    (("--workers", -1), "--workers at 0"),
-    (("--blank-captions", 1), "from 0 to below 1"),
-    (("--prompts", "/nowhere"), "--prompts /nowhere cannot be read"),
-    (("--prompts", os.devnull), "has 0 prompts"),
-    (("--wandb", "cats"), "--wandb needs its package: pip install wandb"),
-])
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (("--steps", 0), "start at 1"),
+        (("--batch-size", -1), "start at 1"),
+        (("--validate-every", 0), "start at 1"),
+        (("--learning-rate", 0), "--learning-rate is above 0"),
+        (("--learning-rate", "nan"), "--learning-rate is above 0"),
+        (("--seed", 1 << 63), "--seed 0 or more and below"),
+        (("--accumulate", 3), "--batch-size 4: give a multiple of 3"),
+        (("--keep", 0), "start at 1"),
+        (("--workers", -1), "--workers at 0"),
+        (("--blank-captions", 1), "from 0 to below 1"),
+        (("--prompts", "/nowhere"), "--prompts /nowhere cannot be read"),
+        (("--prompts", os.devnull), "has 0 prompts"),
+        (("--wandb", "cats"), "--wandb needs its package: pip install wandb"),
+    ],
+)
 def test_wrong_numbers(training_dataset, tmp_path, monkeypatch, arguments, said):
     monkeypatch.setitem(sys.modules, "wandb", None)  # not installed
     with pytest.raises(UserError, match=said):

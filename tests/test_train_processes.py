@@ -26,8 +26,12 @@ def command(*options: object, processes: int = 0) -> list[str]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--master-port", str(port)]
-    return [sys.executable, *(launcher if processes else []), str(ROOT / "tests" / "tiny_training.py"),
-            *map(str, options)]
+    return [
+        sys.executable,
+        *(launcher if processes else []),
+        str(ROOT / "tests" / "tiny_training.py"),
+        *map(str, options),
+    ]
 
 
 def assert_same_but_for_rounding(one: Path, other: Path) -> None:
@@ -47,13 +51,24 @@ def assert_same_but_for_rounding(one: Path, other: Path) -> None:
 def test_two_processes_equal_one(training_dataset, tmp_path):
     """Of the same global batch: whole models (DDP), and shared-out ones (FSDP2) in two parts, begun by one process."""
     one, ddp, fsdp = (tmp_path / name for name in ("one", "ddp", "fsdp"))
-    same = ("--dataset", training_dataset, *OPTIONS, "--precision", "float32", "--schedule", "plateau",
-            "--blank-captions", 0.3)
+    same = (
+        "--dataset",
+        training_dataset,
+        *OPTIONS,
+        "--precision",
+        "float32",
+        "--schedule",
+        "plateau",
+        "--blank-captions",
+        0.3,
+    )
     with interrupted_at(5), pytest.raises(KeyboardInterrupt):
         main([str(option) for option in (*same, "--output", fsdp)])
     assert main([str(option) for option in (*same, "--output", one)]) == 0
-    for options in ((*same, "--output", ddp),
-                    (*same, "--output", fsdp, "--resume", "--sharding", "fsdp", "--accumulate", 2)):
+    for options in (
+        (*same, "--output", ddp),
+        (*same, "--output", fsdp, "--resume", "--sharding", "fsdp", "--accumulate", 2),
+    ):
         done = subprocess.run(command(*options, processes=2), capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
         assert "2 processes" in done.stdout
@@ -75,8 +90,9 @@ def test_killed_at_a_random_moment_and_resumed(training_dataset, tmp_path, exhau
     for attempt in range(20 if exhaustive else 1):
         output = tmp_path / f"{attempt}"
         for kills in range(100):
-            process = subprocess.Popen(command(*same, "--output", output, "--resume"), stdout=subprocess.DEVNULL,
-                                       stderr=subprocess.PIPE)
+            process = subprocess.Popen(
+                command(*same, "--output", output, "--resume"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+            )
             if kills < (3 if exhaustive else 1):
                 at = dice.randint(1, 59)
                 while process.poll() is None and logged(output) < at:

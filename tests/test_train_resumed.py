@@ -28,8 +28,9 @@ def test_a_killed_run_resumes_exactly(training_dataset, undisturbed, tmp_path, m
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "averaged.safetensors", "config.json"])
-def test_killed_between_the_checkpoint_and_the_files_to_draw_from(training_dataset, undisturbed, tmp_path, monkeypatch,
-                                                                  name):
+def test_killed_between_the_checkpoint_and_the_files_to_draw_from(
+    training_dataset, undisturbed, tmp_path, monkeypatch, name
+):
     write_whole = checkpoints.write_whole
 
     def stop(path, data):
@@ -83,8 +84,10 @@ def test_an_existing_checkpoint_without_resume(training_dataset, undisturbed):
     assert (undisturbed / "log.jsonl").read_bytes() == before
 
 
-@pytest.mark.parametrize("field, said", [("image_tokenizer", "another image tokenizer"),
-                                         ("text_tokenizer", "is not the tokenizer that made the tokens")])
+@pytest.mark.parametrize(
+    "field, said",
+    [("image_tokenizer", "another image tokenizer"), ("text_tokenizer", "is not the tokenizer that made the tokens")],
+)
 def test_a_dataset_of_another_tokenizer(training_dataset, undisturbed, tmp_path, field, said):
     manifest = write_dataset(tmp_path / "other", train=(5, 6), val=(3,))
     info = dataclasses.replace(getattr(manifest, field), fingerprint="f" * 64)

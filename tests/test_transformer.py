@@ -99,15 +99,24 @@ def test_loss_equals_a_hand_calculation(batch):
     states = model.states(text_BT, codes_BN).tolist()
 
     def surprise(head, state, target):
-        logits = [sum(w * s for w, s in zip(row, state, strict=True)) + b
-                  for row, b in zip(head.weight.tolist(), head.bias.tolist(), strict=True)]
+        logits = [
+            sum(w * s for w, s in zip(row, state, strict=True)) + b
+            for row, b in zip(head.weight.tolist(), head.bias.tolist(), strict=True)
+        ]
         return math.log(sum(math.exp(logit) for logit in logits)) - logits[target]
 
     # The state before a token predicts it: at 0 the start of text, at 7 the start of image.
-    text = [surprise(model.text_head, states[b][i], token)
-            for b, row in enumerate(text_BT.tolist()) for i, token in enumerate(row) if token != NO_TOKEN]
-    image = [surprise(model.image_head, states[b][7 + i], code)
-             for b, row in enumerate(codes_BN.tolist()) for i, code in enumerate(row)]
+    text = [
+        surprise(model.text_head, states[b][i], token)
+        for b, row in enumerate(text_BT.tolist())
+        for i, token in enumerate(row)
+        if token != NO_TOKEN
+    ]
+    image = [
+        surprise(model.image_head, states[b][7 + i], code)
+        for b, row in enumerate(codes_BN.tolist())
+        for i, code in enumerate(row)
+    ]
     assert len(text) == 9 and len(image) == 288
     assert losses.text.item() == pytest.approx(sum(text) / 9, rel=1e-5)
     assert losses.image.item() == pytest.approx(sum(image) / 288, rel=1e-5)

@@ -107,8 +107,9 @@ def rewritten(own: Path, path: str, data: bytes, **changes) -> None:
             return entry
         return dataclasses.replace(entry, bytes=written.bytes, sha256=written.sha256, **changes)
 
-    new = dataclasses.replace(manifest, shards=tuple(map(changed, manifest.shards)),
-                              files=tuple(map(changed, manifest.files)))
+    new = dataclasses.replace(
+        manifest, shards=tuple(map(changed, manifest.shards)), files=tuple(map(changed, manifest.files))
+    )
     (own / "manifest.json").write_text(new.to_json())
 
 
@@ -123,12 +124,15 @@ def first_shard(own: Path) -> tuple[Manifest, str, list[dict]]:
     return manifest, shard.path, pq.read_table(own / index, partitioning=None).to_pylist()
 
 
-@pytest.mark.parametrize("change, said", [
-    (lambda r: r._replace(tokens=b"\5\0\6\0"), "its tokens are not the tokenizer's answer for its caption"),
-    (lambda r: r._replace(tokens=b"\xff\xff"), "token 65535 is not in a vocabulary of"),
-    (lambda r: r._replace(codes=b"\x20\0" + r.codes[2:]), "code 32 is not in a vocabulary of 32"),
-    (lambda r: r._replace(codes=r.codes[:-4]), r"codes of shape (2, 15), expected (2, 16)"),
-])
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        (lambda r: r._replace(tokens=b"\5\0\6\0"), "its tokens are not the tokenizer's answer for its caption"),
+        (lambda r: r._replace(tokens=b"\xff\xff"), "token 65535 is not in a vocabulary of"),
+        (lambda r: r._replace(codes=b"\x20\0" + r.codes[2:]), "code 32 is not in a vocabulary of 32"),
+        (lambda r: r._replace(codes=r.codes[:-4]), r"codes of shape (2, 15), expected (2, 16)"),
+    ],
+)
 def test_a_sample_that_is_wrong_is_named(own, change, said):
     _, path, rows = first_shard(own)
     records = {r.key: r for i in range(120) for r in [make_record(i, tokenizer(own), 2)]}
@@ -168,8 +172,9 @@ def test_a_key_in_two_shards(own):
     other = next(s for s in manifest.shards if s.path != path and s.pairs and s.split == "train")
     key = pq.read_table(own / f"index/{other.path.replace('/', '-')[:-4]}.parquet").to_pylist()[0]["key"]
     record = next(r for i in range(120) for r in [make_record(i, tokenizer(own), 2)] if r.key == key)
-    members = [next(r for i in range(120) for r in [make_record(i, tokenizer(own), 2)] if r.key == row["key"])
-               for row in rows]
+    members = [
+        next(r for i in range(120) for r in [make_record(i, tokenizer(own), 2)] if r.key == row["key"]) for row in rows
+    ]
     group = sorted([*members, record], key=lambda r: r.key)
     data = tar_bytes((r.key, pack_sample(r.caption, r.tokens, r.codes, 2), r.source) for r in group)
     rewritten(own, path, data, pairs=len(group))

@@ -23,14 +23,19 @@ INDEX = "dewiki-20240101-pages-articles-multistream-index.txt.bz2"
 
 
 def page(number: int, text: str, namespace: int = 0, redirect: str = "") -> str:
-    return (f"  <page>\n    <title>Seite {number} &amp; mehr</title>\n    <ns>{namespace}</ns>\n    <id>{number}</id>\n"
-            f"{redirect}    <revision>\n      <id>{number + 10**6}</id>\n      <text xml:space=\"preserve\">"
-            f"{html.escape(text, quote=False)}</text>\n    </revision>\n  </page>\n")
+    return (
+        f"  <page>\n    <title>Seite {number} &amp; mehr</title>\n    <ns>{namespace}</ns>\n    <id>{number}</id>\n"
+        f'{redirect}    <revision>\n      <id>{number + 10**6}</id>\n      <text xml:space="preserve">'
+        f"{html.escape(text, quote=False)}</text>\n    </revision>\n  </page>\n"
+    )
 
 
 def article(number: int) -> str:
-    return page(number, f"Text [[Datei:Bild {number}.jpg|mini|links|200px|Ein Boot im Hafen {number}]] und "
-                        f"<gallery>\nBild:Turm {number}.png|Der ''alte'' [[Turm|Kirchturm]]\n</gallery>")
+    return page(
+        number,
+        f"Text [[Datei:Bild {number}.jpg|mini|links|200px|Ein Boot im Hafen {number}]] und "
+        f"<gallery>\nBild:Turm {number}.png|Der ''alte'' [[Turm|Kirchturm]]\n</gallery>",
+    )
 
 
 def write_dump(folder, streams: list[str], index: bool = True) -> list[int]:
@@ -69,9 +74,18 @@ def test_with_and_without_the_index(tmp_path, streams, monkeypatch):
     assert whole.kind == "file" and rows == again and len(rows) == 200
     assert [row.row for row in rows[:4]] == [1_000_000, 1_000_001, 1_010_000, 1_010_001]
     assert rows[0] == Candidate(
-        "wikipedia-dump", DUMP, 1_000_000, picture_urls("Bild_100.jpg", "de.wikipedia.org", 500)[0],
-        tuple(picture_urls("Bild_100.jpg", "de.wikipedia.org", 500)[1:]), "Ein Boot im Hafen 100", None, None, "",
-        "https://de.wikipedia.org/wiki/Seite_100_%26_mehr", "image/jpeg")
+        "wikipedia-dump",
+        DUMP,
+        1_000_000,
+        picture_urls("Bild_100.jpg", "de.wikipedia.org", 500)[0],
+        tuple(picture_urls("Bild_100.jpg", "de.wikipedia.org", 500)[1:]),
+        "Ein Boot im Hafen 100",
+        None,
+        None,
+        "",
+        "https://de.wikipedia.org/wiki/Seite_100_%26_mehr",
+        "image/jpeg",
+    )
     assert rows[1].raw_caption == "Der alte Kirchturm" and "Turm_100.png" in rows[1].url
 
 
@@ -87,7 +101,7 @@ def test_a_dump_that_is_cut_off(tmp_path, streams, monkeypatch, index, share):
     rows = read_all(tmp_path)[1]
     good = [row for row in rows if isinstance(row, Candidate)]
     assert good == whole[: len(good)] and abs(len(good) / 200 - share) < 0.15
-    assert [row.reason for row in rows[len(good):]] == ["malformed_row"] and "cut off" in rows[-1].detail
+    assert [row.reason for row in rows[len(good) :]] == ["malformed_row"] and "cut off" in rows[-1].detail
 
 
 def test_what_is_no_article_and_what_is_no_xml(tmp_path):

@@ -39,10 +39,15 @@ def test_layers_and_threads_share_buffers():
 
 
 def test_only_what_gains_is_replaced():
-    kept = [nn.Conv2d(32, 256, 3, padding=1), nn.Conv2d(256, 32, 3, padding=1),
-            nn.Conv2d(256, 64, 3, stride=2, padding=1), nn.Conv2d(256, 64, 1),
-            nn.Conv2d(256, 256, 3, padding=1, groups=2), nn.Conv2d(256, 64, 3),
-            nn.Conv2d(256, 64, 3, padding=1, bias=False)]
+    kept = [
+        nn.Conv2d(32, 256, 3, padding=1),
+        nn.Conv2d(256, 32, 3, padding=1),
+        nn.Conv2d(256, 64, 3, stride=2, padding=1),
+        nn.Conv2d(256, 64, 1),
+        nn.Conv2d(256, 256, 3, padding=1, groups=2),
+        nn.Conv2d(256, 64, 3),
+        nn.Conv2d(256, 64, 3, padding=1, bias=False),
+    ]
     model = nn.Sequential(nn.Sequential(nn.Conv2d(256, 64, 3, padding=1)), *kept)
     quicken(model)
     assert isinstance(model[0][0], WinogradConv2d)

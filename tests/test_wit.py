@@ -24,10 +24,15 @@ def reasons(found):
 def wit_row(**changes):
     values = dict.fromkeys(wit.COLUMNS[:17], "")
     values |= {
-        "language": "en", "page_url": "https://en.wikipedia.org/wiki/Weir", "original_height": "300",
-        "original_width": "400", "image_url": "http://upload.wikimedia.org/wikipedia/commons/a/ab/Weir.jpg",
-        "mime_type": "image/jpeg", "is_main_image": "true", "context_page_description": 'A weir, or "low dam".\n\nIt',
-    }  # fmt: skip
+        "language": "en",
+        "page_url": "https://en.wikipedia.org/wiki/Weir",
+        "original_height": "300",
+        "original_width": "400",
+        "image_url": "http://upload.wikimedia.org/wikipedia/commons/a/ab/Weir.jpg",
+        "mime_type": "image/jpeg",
+        "is_main_image": "true",
+        "context_page_description": 'A weir, or "low dam".\n\nIt',
+    }
     return values | changes
 
 
@@ -62,9 +67,15 @@ def test_wit_header_may_name_the_columns_in_any_order():
 
 def test_wit_row_with_an_open_quote_takes_no_other_row():
     rows_before = wit_file(wit_row(caption_reference_description="one"))
-    data = rows_before + b'en\thttps://en.wikipedia.org/wiki/B\t"never closed\nmore\n' + wit_file(
-        wit_row(language="zh-TW", caption_reference_description="two"),
-        wit_row(caption_reference_description="three"), header=False)
+    data = (
+        rows_before
+        + b'en\thttps://en.wikipedia.org/wiki/B\t"never closed\nmore\n'
+        + wit_file(
+            wit_row(language="zh-TW", caption_reference_description="two"),
+            wit_row(caption_reference_description="three"),
+            header=False,
+        )
+    )
     found = rows(wit, data)
     assert reasons(found) == ["", "malformed_row", "", ""]
     assert [row.row for row in found] == [0, 1, 2, 3]
@@ -119,16 +130,31 @@ def test_wit_base(tmp_path, shape):
     features = [PAGES, PAGES[:1], []]
     if shape == "lists":
         features = [{name: [page[name] for page in pages] for name in PAGES[0]} for pages in features]
-    table = pa.table({
-        "image": [{"bytes": b"x", "path": "a.jpg"}] * 3, "image_url": ["http://a.example/1.jpg", "http://b", None],
-        "original_height": [300, None, 1], "original_width": [400, 2, 1], "mime_type": ["image/jpeg"] * 3,
-        "caption_attribution_description": ["att", "English: The weir Deutsch: Das Wehr", None],
-        "wit_features": features,
-    })  # fmt: skip
+    table = pa.table(
+        {
+            "image": [{"bytes": b"x", "path": "a.jpg"}] * 3,
+            "image_url": ["http://a.example/1.jpg", "http://b", None],
+            "original_height": [300, None, 1],
+            "original_width": [400, 2, 1],
+            "mime_type": ["image/jpeg"] * 3,
+            "caption_attribution_description": ["att", "English: The weir Deutsch: Das Wehr", None],
+            "wit_features": features,
+        }
+    )
     pq.write_table(table, tmp_path / "0.parquet")
     found = list(rows_of(Piece("wit-base", f"{tmp_path}/0.parquet")))
     assert found[0] == Candidate(
-        "wit-base", "0.parquet", 0, "http://a.example/1.jpg", (), "A weir", 400, 300, "", "e", "image/jpeg",
+        "wit-base",
+        "0.parquet",
+        0,
+        "http://a.example/1.jpg",
+        (),
+        "A weir",
+        400,
+        300,
+        "",
+        "e",
+        "image/jpeg",
         stored_at=f"{tmp_path}/0.parquet#0",
     )
     assert [row.raw_caption for row in found] == ["A weir", "The weir", ""]

@@ -21,11 +21,30 @@ def reasons(found):
 
 PHOTO_URL = "http://farm8.staticflickr.com/7205/6985418911_df7747990d.jpg"
 PHOTO = [
-    "6985418911", "4e2f7a26@N00", "jo+doe", "2012-03-15 10:11:12.0", "1331800000", "Canon+EOS", "Harbour+at+dawn",
-    "Two+boats+%26+a+%3Cb%3Ebuoy%3C%2Fb%3E%0Aafter+rain%2C+1%2B1", "sea,grey+sky", "", "-1.5", "50.1", "16",
-    "http://www.flickr.com/photos/4e2f7a26@N00/6985418911/", PHOTO_URL, "Attribution License",
-    "http://creativecommons.org/licenses/by/2.0/", "7205", "8", "df7747990d", "0123456789", "jpg", "0",
-]  # fmt: skip
+    "6985418911",
+    "4e2f7a26@N00",
+    "jo+doe",
+    "2012-03-15 10:11:12.0",
+    "1331800000",
+    "Canon+EOS",
+    "Harbour+at+dawn",
+    "Two+boats+%26+a+%3Cb%3Ebuoy%3C%2Fb%3E%0Aafter+rain%2C+1%2B1",
+    "sea,grey+sky",
+    "",
+    "-1.5",
+    "50.1",
+    "16",
+    "http://www.flickr.com/photos/4e2f7a26@N00/6985418911/",
+    PHOTO_URL,
+    "Attribution License",
+    "http://creativecommons.org/licenses/by/2.0/",
+    "7205",
+    "8",
+    "df7747990d",
+    "0123456789",
+    "jpg",
+    "0",
+]
 PHOTO_25 = ["17", PHOTO[0], "4e2f7a26a1dfbf165a7e30bdabf7e72a", *PHOTO[1:]]
 VIDEO = [*PHOTO[:22], "1"]
 
@@ -48,12 +67,15 @@ def test_photo_hash():
     assert yfcc100m.photo_hash("a") == "cc175b9c0f1b6a831c399e269772661"
 
 
-@pytest.mark.parametrize(("url", "today"), [
-    (PHOTO_URL, "https://live.staticflickr.com/7205/6985418911_df7747990d.jpg"),
-    ("http://farm1.static.flickr.com/1/2_3.jpg", "https://live.staticflickr.com/1/2_3.jpg"),
-    ("https://live.staticflickr.com/1/2_3.jpg", "https://live.staticflickr.com/1/2_3.jpg"),
-    ("http://farm8.staticflickr.example/1/2_3.jpg", "http://farm8.staticflickr.example/1/2_3.jpg"),
-])
+@pytest.mark.parametrize(
+    ("url", "today"),
+    [
+        (PHOTO_URL, "https://live.staticflickr.com/7205/6985418911_df7747990d.jpg"),
+        ("http://farm1.static.flickr.com/1/2_3.jpg", "https://live.staticflickr.com/1/2_3.jpg"),
+        ("https://live.staticflickr.com/1/2_3.jpg", "https://live.staticflickr.com/1/2_3.jpg"),
+        ("http://farm8.staticflickr.example/1/2_3.jpg", "http://farm8.staticflickr.example/1/2_3.jpg"),
+    ],
+)
 def test_where_a_photo_is_fetched_today(url, today):
     assert yfcc100m.live_url(url) == today
 
@@ -70,8 +92,9 @@ def test_yfcc_layouts_say_the_same():
 
 def test_yfcc_rows_that_are_no_photo():
     bad_id, bad_marker, latin = yfcc_row(photo="x"), yfcc_row(marker="jpg"), yfcc_row(title="caf%E9")
-    found = yfcc(PHOTO, VIDEO, PHOTO[:22], [*PHOTO, "", ""], bad_id, bad_marker, latin, [*PHOTO_25, "x"],
-                 ["17", "1", "ab"])
+    found = yfcc(
+        PHOTO, VIDEO, PHOTO[:22], [*PHOTO, "", ""], bad_id, bad_marker, latin, [*PHOTO_25, "x"], ["17", "1", "ab"]
+    )
     assert reasons(found) == ["", "video", *["malformed_row"] * 7]
     assert [row.row for row in found] == list(range(9)) and "UTF-8" in found[6].detail
     assert found[1].url == PHOTO_URL

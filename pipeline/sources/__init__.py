@@ -58,7 +58,8 @@ class Piece(NamedTuple):
 
 
 SOURCES: dict[str, Source] = {
-    source.name: source for source in (
+    source.name: source
+    for source in (
         Source(cc3m.NAME, cc3m.read, of_lines=True),
         Source(cc12m.NAME, cc12m.read, of_lines=True),
         Source(yfcc100m.NAME, yfcc100m.read, of_lines=True),
@@ -95,8 +96,12 @@ def rows_of(piece: Piece, settings: SourceSettings = DEFAULTS, first_line: int =
     """The rows of a piece. `first_line` is the number of its first line in the file; see `lines_before`."""
     file = base_name(piece.path)
     source = SOURCES[piece.source]
-    chosen = {cc12m.NAME: settings.cc12m, yfcc100m.NAME: settings.yfcc100m,
-              wikipedia_dump.NAME: settings.wikipedia_dump, wit.NAME: settings.wit}
+    chosen = {
+        cc12m.NAME: settings.cc12m,
+        yfcc100m.NAME: settings.yfcc100m,
+        wikipedia_dump.NAME: settings.wikipedia_dump,
+        wit.NAME: settings.wit,
+    }
     own = {"settings": chosen[piece.source]} if piece.source in chosen else {}
     if piece.kind == "sqlite":
         yield from yfcc100m.read_sqlite(piece.path, file, piece.first, piece.stop, **own)

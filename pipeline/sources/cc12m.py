@@ -32,9 +32,7 @@ class Cc12mSettings:
 DEFAULT = Cc12mSettings()
 
 
-def read(
-    stream: BinaryIO, file: str, begin: Begin = WHOLE_FILE, settings: Cc12mSettings = DEFAULT
-) -> Iterator[Row]:
+def read(stream: BinaryIO, file: str, begin: Begin = WHOLE_FILE, settings: Cc12mSettings = DEFAULT) -> Iterator[Row]:
     rows = caption_and_url(stream, file, NAME, False, begin)
     return _with_hashes(rows, settings.hashes) if settings.hashes else rows
 

@@ -52,8 +52,11 @@ def bzip2_chunks(file: BinaryIO, first: int, stop: int) -> Iterator[Chunk]:
                 marks = [mark._replace(bit=mark.bit - 8 * kept) for mark in marks[position:]]
                 position = 0
             data += more
-            marks += [mark for mark in _marks(data[max(0, searched - 6):], max(0, searched - 6))
-                      if not marks or mark.bit > marks[-1].bit]
+            marks += [
+                mark
+                for mark in _marks(data[max(0, searched - 6) :], max(0, searched - 6))
+                if not marks or mark.bit > marks[-1].bit
+            ]
             searched = len(data)
             continue
         if position == len(marks):

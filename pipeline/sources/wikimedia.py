@@ -17,8 +17,13 @@ RENDERED_WIDTH = 960
 """px, of what has no original that could be fetched, where originals are wanted."""
 PICTURES = {"jpg": "image/jpeg", "jpeg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
 RENDERED = {  # ending -> (before the width, after the name) of a thumbnail
-    "svg": ("", ".png"), "gif": ("", ""), "tif": ("lossy-page1-", ".jpg"), "tiff": ("lossy-page1-", ".jpg"),
-    "pdf": ("page1-", ".jpg"), "djvu": ("page1-", ".jpg"), "xcf": ("", ".png"),
+    "svg": ("", ".png"),
+    "gif": ("", ""),
+    "tif": ("lossy-page1-", ".jpg"),
+    "tiff": ("lossy-page1-", ".jpg"),
+    "pdf": ("page1-", ".jpg"),
+    "djvu": ("page1-", ".jpg"),
+    "xcf": ("", ".png"),
 }
 VIDEOS = frozenset({"webm", "ogv", "mpg", "mpeg"})
 
@@ -40,8 +45,10 @@ def thumbnail_url(name: str, project: str, width: int) -> str:
     before, after = RENDERED.get(name.rpartition(".")[2].lower(), ("", ""))
     # A longer name would not fit into the file system together with its width.
     short = "thumbnail." + name.rpartition(".")[2] if len(name.encode()) > 160 else name
-    return (f"https://upload.wikimedia.org/wikipedia/{project}/thumb/{folder[0]}/{folder[:2]}/{_quoted(name)}/"
-            f"{before}{width}px-{_quoted(short)}{after}")
+    return (
+        f"https://upload.wikimedia.org/wikipedia/{project}/thumb/{folder[0]}/{folder[:2]}/{_quoted(name)}/"
+        f"{before}{width}px-{_quoted(short)}{after}"
+    )
 
 
 def picture_urls(name: str, host: str, width: int) -> list[str]:

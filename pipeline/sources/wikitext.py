@@ -18,13 +18,59 @@ class Link(NamedTuple):
     caption: str  # plain text
 
 
-NAMESPACES = frozenset({
-    "file", "image", "datei", "bild", "fichier", "archivo", "imagen", "immagine", "bestand", "afbeelding", "plik",
-    "grafika", "ficheiro", "imagem", "arquivo", "fil", "файл", "изображение", "ファイル", "画像", "文件", "图像",
-    "档案", "檔案", "圖像", "파일", "그림", "soubor", "fájl", "kép", "tiedosto", "kuva", "dosya", "resim", "ملف",
-    "صورة", "תמונה", "קובץ", "tập tin", "hình", "berkas", "fitxer", "imatge", "датотека", "слика", "αρχείο", "εικόνα",
-    "fișier", "imagine",
-})  # fmt: skip
+NAMESPACES = frozenset(
+    {
+        "file",
+        "image",
+        "datei",
+        "bild",
+        "fichier",
+        "archivo",
+        "imagen",
+        "immagine",
+        "bestand",
+        "afbeelding",
+        "plik",
+        "grafika",
+        "ficheiro",
+        "imagem",
+        "arquivo",
+        "fil",
+        "файл",
+        "изображение",
+        "ファイル",
+        "画像",
+        "文件",
+        "图像",
+        "档案",
+        "檔案",
+        "圖像",
+        "파일",
+        "그림",
+        "soubor",
+        "fájl",
+        "kép",
+        "tiedosto",
+        "kuva",
+        "dosya",
+        "resim",
+        "ملف",
+        "صورة",
+        "תמונה",
+        "קובץ",
+        "tập tin",
+        "hình",
+        "berkas",
+        "fitxer",
+        "imatge",
+        "датотека",
+        "слика",
+        "αρχείο",
+        "εικόνα",
+        "fișier",
+        "imagine",
+    }
+)
 """Names of the File namespace, in lower case; a dump gives its own beside them."""
 _REFERENCE = re.compile(r"<ref\b[^<>]*/>|<ref\b[^<>]*>.*?</ref\s*>", re.IGNORECASE | re.DOTALL)
 _OPTION = re.compile(
@@ -36,22 +82,60 @@ _OPTION = re.compile(
     r"néant|redresse|miniatura|miniaturadeimagen|miniaturadaimagem|miniaturaimagen|derecha|izquierda|dcha|izda|centro|"
     r"marco|direita|esquerda|dir|esq|destra|sinistra|verticale|miniatuur|gecentreerd|geen|mały|prawo|lewo|centruj|мини|"
     r"миниатюра|справа|слева|центр|безрамки|miniatyr|höger|vänster|サムネイル|右|左|中央|缩略图|縮圖|居中|无)",
-    re.IGNORECASE | re.DOTALL)
+    re.IGNORECASE | re.DOTALL,
+)
 _ALT = re.compile(r"(?:alt|alternativtext|alternative|альт)\s*=(.*)", re.IGNORECASE | re.DOTALL)
-_HIDDEN = re.compile(r"<!--.*?-->|<(nowiki|pre|syntaxhighlight|source|math)\b[^<>]*(?<!/)>.*?</\1\s*>",
-                     re.IGNORECASE | re.DOTALL)
+_HIDDEN = re.compile(
+    r"<!--.*?-->|<(nowiki|pre|syntaxhighlight|source|math)\b[^<>]*(?<!/)>.*?</\1\s*>", re.IGNORECASE | re.DOTALL
+)
 _GALLERY = re.compile(r"<gallery\b[^<>]*(?<!/)>(.*?)</gallery\s*>", re.IGNORECASE | re.DOTALL)
 _INFOBOX = re.compile(
-    r"\{\{\s*(?:[\w -]*infobox|taxobox|speciesbox|automatic taxobox|multiple images?)\b", re.IGNORECASE)
+    r"\{\{\s*(?:[\w -]*infobox|taxobox|speciesbox|automatic taxobox|multiple images?)\b", re.IGNORECASE
+)
 _IMAGE_PARAMETER = re.compile(
     r"(?:image|photo|picture|img|bild|imagen|immagine|imagem|afbeelding|grafika|изображение)[ _]?(?:name|file|skyline)?"
-    r"[ _]?(\d*)", re.IGNORECASE)
-_CAPTIONS = ("caption{}", "image_caption{}", "imagecaption{}", "image caption{}", "image{}_caption",
-             "photo_caption{}", "bildtext{}", "bildbeschreibung{}", "légende{}", "pie de imagen{}", "pie{}",
-             "didascalia{}", "legenda{}", "onderschrift{}", "alt{}", "image_alt{}")
+    r"[ _]?(\d*)",
+    re.IGNORECASE,
+)
+_CAPTIONS = (
+    "caption{}",
+    "image_caption{}",
+    "imagecaption{}",
+    "image caption{}",
+    "image{}_caption",
+    "photo_caption{}",
+    "bildtext{}",
+    "bildbeschreibung{}",
+    "légende{}",
+    "pie de imagen{}",
+    "pie{}",
+    "didascalia{}",
+    "legenda{}",
+    "onderschrift{}",
+    "alt{}",
+    "image_alt{}",
+)
 _MEASURES = frozenset({"convert", "cvt"})  # a number, its unit, and what else it is to be shown in
-_KEPT_TEMPLATES = frozenset({"nowrap", "nobr", "lang", "small", "nobold", "noitalics", "langue", "lien", "ill", "sc",
-                             "smallcaps", "transl", "lang-de", "lang-fr", "visible anchor", "abbr"})
+_KEPT_TEMPLATES = frozenset(
+    {
+        "nowrap",
+        "nobr",
+        "lang",
+        "small",
+        "nobold",
+        "noitalics",
+        "langue",
+        "lien",
+        "ill",
+        "sc",
+        "smallcaps",
+        "transl",
+        "lang-de",
+        "lang-fr",
+        "visible anchor",
+        "abbr",
+    }
+)
 
 
 def links(text: str, namespaces: frozenset[str] = NAMESPACES) -> Iterator[Link]:

@@ -25,15 +25,36 @@ from pipeline.sources.url_index import open_index, write_index
 
 NAME = "wit"
 COLUMNS = (
-    "language", "page_url", "image_url", "page_title", "section_title", "hierarchical_section_title",
-    "caption_reference_description", "caption_attribution_description", "caption_alt_text_description", "mime_type",
-    "original_height", "original_width", "is_main_image", "attribution_passes_lang_id", "page_changed_recently",
-    "context_page_description", "context_section_description", "caption_title_and_reference_description",
-)  # fmt: skip
+    "language",
+    "page_url",
+    "image_url",
+    "page_title",
+    "section_title",
+    "hierarchical_section_title",
+    "caption_reference_description",
+    "caption_attribution_description",
+    "caption_alt_text_description",
+    "mime_type",
+    "original_height",
+    "original_width",
+    "is_main_image",
+    "attribution_passes_lang_id",
+    "page_changed_recently",
+    "context_page_description",
+    "context_section_description",
+    "caption_title_and_reference_description",
+)
 USED = {
-    "image_url", "page_url", "language", "caption_reference_description", "caption_attribution_description",
-    "caption_alt_text_description", "mime_type", "original_height", "original_width",
-}  # fmt: skip
+    "image_url",
+    "page_url",
+    "language",
+    "caption_reference_description",
+    "caption_attribution_description",
+    "caption_alt_text_description",
+    "mime_type",
+    "original_height",
+    "original_width",
+}
 
 _ROW_START = re.compile(r"[a-z]{2,3}[A-Za-z-]*\thttps?://[a-z-]+\.wikipedia\.org/")
 _LABEL = (
@@ -196,4 +217,3 @@ def _candidate(row: Mapping[str, str], file: str, number: int) -> Candidate:
     width, height = pixels(row["original_width"]), pixels(row["original_height"])
     url = row["image_url"].strip()
     return Candidate(NAME, file, number, url, (), caption, width, height, "", row["page_url"], row["mime_type"])
-

@@ -17,8 +17,13 @@ from pipeline.sources.wit import caption_from
 
 NAME = "wit-base"
 COLUMNS = (
-    "image_url", "original_height", "original_width", "mime_type", "caption_attribution_description", "wit_features",
-)  # fmt: skip
+    "image_url",
+    "original_height",
+    "original_width",
+    "mime_type",
+    "caption_attribution_description",
+    "wit_features",
+)
 TEXTS = ("language", "page_url", "caption_reference_description", "caption_alt_text_description")
 
 

@@ -31,10 +31,30 @@ most rows, and OpenAI kept rows by their titles and descriptions alike."""
 
 TABLE = "yfcc100m_dataset"
 COLUMNS = (
-    "photoid", "uid", "unickname", "datetaken", "dateuploaded", "capturedevice", "title", "description", "usertags",
-    "machinetags", "longitude", "latitude", "accuracy", "pageurl", "downloadurl", "licensename", "licenseurl",
-    "serverid", "farmid", "secret", "secretoriginal", "ext", "marker",
-)  # fmt: skip
+    "photoid",
+    "uid",
+    "unickname",
+    "datetaken",
+    "dateuploaded",
+    "capturedevice",
+    "title",
+    "description",
+    "usertags",
+    "machinetags",
+    "longitude",
+    "latitude",
+    "accuracy",
+    "pageurl",
+    "downloadurl",
+    "licensename",
+    "licenseurl",
+    "serverid",
+    "farmid",
+    "secret",
+    "secretoriginal",
+    "ext",
+    "marker",
+)
 # those that are used
 PHOTO_ID, TITLE, DESCRIPTION, MACHINE_TAGS, PAGE_URL, URL, LICENCE, MARKER = 0, 6, 7, 9, 13, 14, 15, 22
 
@@ -51,9 +71,7 @@ class YfccSettings:
 DEFAULT = YfccSettings()
 
 
-def read(
-    stream: BinaryIO, file: str, begin: Begin = WHOLE_FILE, settings: YfccSettings = DEFAULT
-) -> Iterator[Row]:
+def read(stream: BinaryIO, file: str, begin: Begin = WHOLE_FILE, settings: YfccSettings = DEFAULT) -> Iterator[Row]:
     """The rows of a text part."""
     for row, line in enumerate(lines(stream), begin.line):
         if row == 0 and line.text.startswith(SQLITE_MAGIC.decode()):
@@ -84,9 +102,7 @@ def sqlite_ranges(path: str, rows: int) -> list[tuple[int, int]]:
     return [(first, min(first + rows, high + 1)) for first in range(low, high + 1, rows)]
 
 
-def read_sqlite(
-    path: str, file: str, first: int, stop: int, settings: YfccSettings = DEFAULT
-) -> Iterator[Row]:
+def read_sqlite(path: str, file: str, first: int, stop: int, settings: YfccSettings = DEFAULT) -> Iterator[Row]:
     """The rows whose ids are in [first, stop). A row's number is its id less one: the same however the ranges lie."""
     row = max(first - 1, 0)
     query = f"SELECT rowid, {', '.join(COLUMNS)} FROM {TABLE} WHERE rowid >= ? AND rowid < ? ORDER BY rowid"
@@ -146,8 +162,10 @@ def subset_ids(path: str) -> np.ndarray:
             if line.fault or not identity.isdecimal() or len(identity) > 19:
                 if number == 1 and not line.fault:
                     continue  # a header
-                raise UserError(f"{path}, line {number}: no photo id there; a subset has rows of line number, photo "
-                                "id and hash, or of ids alone")
+                raise UserError(
+                    f"{path}, line {number}: no photo id there; a subset has rows of line number, photo "
+                    "id and hash, or of ids alone"
+                )
             part.append(identity)
             if len(part) == 1_000_000:
                 ids.append(np.array(part, np.uint64))
