@@ -7,45 +7,48 @@ from functools import partial
 import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
 
-from beam_jobs import options
-from pipeline import image_shards, parquet
-from pipeline.dataset_stage import WriteDataset
-from pipeline.existing import ReadRecords, StillRejected, Wanted, counts_read, new_rejects, open_existing
-from pipeline.existing import reject_files as reject_files_of
-from pipeline.finish import Finish, read_settings
-from pipeline.ledger import READ, CountRows, earlier_counts, read_ledger
+from beam_jobs import run
+from beam_jobs.flags import common, fetch
+from beam_jobs.flags import encode as flags_encode
+from pipeline.dataset.existing import ReadRecords, StillRejected, Wanted, counts_read, new_rejects, open_existing
+from pipeline.dataset.existing import reject_files as reject_files_of
+from pipeline.dataset.shards import finish_dataset
+from pipeline.dataset.stage import WriteDataset
+from pipeline.images import shard_writer
+from pipeline.output import parquet, state
+from pipeline.output.finish import Finish, read_settings
+from pipeline.output.ledger import READ, CountRows, earlier_counts, read_ledger
+from pipeline.output.work_folder import write_plan
 from pipeline.records import Rejected
-from pipeline.shards import finish_dataset
 from pipeline.tokenize_stage import EncodeImageShard
-from pipeline.units import write_plan
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = options.job_parser("encode", __doc__.split("\n")[0])
+    parser = common.job_parser("encode", __doc__.split("\n")[0])
     parser.add_argument("--images", required=True, metavar="PATTERN", help="tar files of `pairmill fetch`, img2dataset")
     parser.add_argument(
         "--add-to",
         metavar="DATASET",
         help="take its pairs as they are, encode only what it lacks, and write both to --output",
     )
-    options.add_picture_options(parser)
-    options.add_encode_options(parser, required=True)
-    options.add_size_options(parser)
-    args, beam_options = options.parse(parser, arguments)
-    pictures, encode = options.picture_config(args), options.encode_config(args, beam_options)
-    paths = image_shards.find(args.images)
-    before = image_shards.made_by_fetch(paths)  # the folder of a finished `pairmill fetch`, or None
+    common.add_picture_options(parser)
+    flags_encode.add_encode_options(parser, required=True)
+    flags_encode.add_size_options(parser)
+    args, beam_options = common.parse(parser, arguments)
+    pictures, encode = fetch.picture_config(args), flags_encode.encode_config(args, beam_options)
+    paths = shard_writer.find(args.images)
+    before = shard_writer.made_by_fetch(paths)  # the folder of a finished `pairmill fetch`, or None
     settings = (read_settings(before) if before else {"images": args.images}) | {
-        "encode": options.encode_settings(args)
+        "encode": flags_encode.encode_settings(args)
     }
     old = open_existing([args.add_to]) if args.add_to else []
-    ledger = read_ledger(before) if before else {"sources": {image_shards.SOURCE: {"read": 0, "rejected": {}}}}
-    parts = options.dataset_parts(encode, settings, set(ledger["sources"]))
-    options.check_addition(old, parts)
+    ledger = read_ledger(before) if before else {"sources": {shard_writer.SOURCE: {"read": 0, "rejected": {}}}}
+    parts = flags_encode.dataset_parts(encode, settings, set(ledger["sources"]))
+    flags_encode.check_addition(old, parts)
     if old:
         settings["added_to"] = old[0].manifest.settings
     inputs = {FileSystems.split(path)[0] for path in paths} | {each.directory for each in old}
-    options.prepare_output(args.output, "encode", options.identity(parts), "manifest.json", args.overwrite, inputs)
+    state.prepare_output(args.output, "encode", flags_encode.identity(parts), "manifest.json", args.overwrite, inputs)
     write_plan(args.output, {"units": len(paths)})
 
     def build(pipeline: beam.Pipeline) -> None:
@@ -94,15 +97,15 @@ def main(arguments: list[str] | None = None) -> int:
             before_that = pipeline | "Old counts" >> beam.Create(counts_read(old))
             read = (read, twice, before_that) | "All read" >> beam.Flatten()
         written = (records, rejected) | "Dataset" >> WriteDataset(
-            args.output, args.draws, options.shard_size(args), args.rows_per_file, options.near_config(args)
+            args.output, args.draws, flags_encode.shard_size(args), args.rows_per_file, flags_encode.near_config(args)
         )
         counts = (read, written.counts) | "Counts" >> beam.Flatten()
         _ = pipeline | "Finish" >> Finish(
             partial(finish_dataset, args.output, parts), written.shards, written.rejects, counts
         )
 
-    return options.run(beam_options, args.output, "encode", build)
+    return run.run(beam_options, args.output, "encode", build)
 
 
 if __name__ == "__main__":
-    raise SystemExit(options.command(main))
+    raise SystemExit(run.command(main))

@@ -6,18 +6,20 @@ from functools import partial
 
 import apache_beam as beam
 
-from beam_jobs import options
+from beam_jobs import run
+from beam_jobs.flags import common
+from beam_jobs.flags import fetch as flags_fetch
 from models.errors import UserError
-from pipeline import parquet, storage
-from pipeline.fetch_stage import FetchUnit, failed_in_passing, read_attempt, write_attempt
-from pipeline.finish import Finish, finish_fetch, read_settings
-from pipeline.ledger import KEPT, CountRows, earlier_counts, read_ledger
+from pipeline.fetch.stage import FetchUnit, failed_in_passing, read_attempt, write_attempt
+from pipeline.output import files, parquet, state
+from pipeline.output.finish import Finish, finish_fetch, read_settings
+from pipeline.output.ledger import KEPT, CountRows, earlier_counts, read_ledger
+from pipeline.output.work_folder import ToUnits
 from pipeline.records import Pair, Rejected
-from pipeline.units import ToUnits
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = options.job_parser("fetch", __doc__.split("\n")[0])
+    parser = common.job_parser("fetch", __doc__.split("\n")[0])
     parser.add_argument("--pairs", required=True, metavar="DIR", help="the output of `pairmill select`")
     parser.add_argument(
         "--resize",
@@ -35,18 +37,22 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="N",
         help="runs in which a row that fails for a passing reason is tried",
     )
-    options.add_fetch_options(parser)
-    options.add_picture_options(parser)
-    options.add_rows_per_file(parser)
-    args, beam_options = options.parse(parser, arguments)
-    fetch, pictures, store = options.fetch_config(args), options.picture_config(args), options.store_config(args)
-    if not storage.exists(storage.join(args.pairs, "ledger.json")):
+    common.add_fetch_options(parser)
+    common.add_picture_options(parser)
+    common.add_rows_per_file(parser)
+    args, beam_options = common.parse(parser, arguments)
+    fetch, pictures, store = (
+        flags_fetch.fetch_config(args),
+        flags_fetch.picture_config(args),
+        flags_fetch.store_config(args),
+    )
+    if not files.exists(files.join(args.pairs, "ledger.json")):
         raise UserError(f"--pairs {args.pairs}: no ledger.json there; run `pairmill select` to its end first")
     if not (pair_files := parquet.files_in(args.pairs, "pairs")):
         raise UserError(f"--pairs {args.pairs}: no pairs/*.parquet there; was it made with --dry-run?")
     counts_before = earlier_counts(read_ledger(args.pairs))
-    settings = read_settings(args.pairs) | {"fetch": options.fetch_settings(args)}
-    if not args.overwrite and options.is_finished(args.output, "ledger.json"):
+    settings = read_settings(args.pairs) | {"fetch": flags_fetch.fetch_settings(args)}
+    if not args.overwrite and state.is_finished(args.output, "ledger.json"):
         if not (failed := failed_in_passing(args.output)):
             print(f"fetch: {args.output} is complete, and no row in it failed for a passing reason: nothing to do")
             return 0
@@ -56,9 +62,9 @@ def main(arguments: list[str] | None = None) -> int:
                 f"nothing to do; --attempts {attempt + 1} tries them once more"
             )
             return 0
-        options.reopen_output(args.output, "fetch", settings, "ledger.json")
+        state.reopen_output(args.output, "fetch", settings, "ledger.json")
         write_attempt(args.output, attempt + 1)
-    options.prepare_output(args.output, "fetch", settings, "ledger.json", args.overwrite, [args.pairs])
+    state.prepare_output(args.output, "fetch", settings, "ledger.json", args.overwrite, [args.pairs])
     attempt = read_attempt(args.output)
 
     def build(pipeline: beam.Pipeline) -> None:
@@ -84,8 +90,8 @@ def main(arguments: list[str] | None = None) -> int:
         ) | "Counts" >> beam.Flatten()
         _ = pipeline | "Finish" >> Finish(partial(finish_fetch, args.output, settings), counts, written)
 
-    return options.run(beam_options, args.output, "fetch", build)
+    return run.run(beam_options, args.output, "fetch", build)
 
 
 if __name__ == "__main__":
-    raise SystemExit(options.command(main))
+    raise SystemExit(run.command(main))

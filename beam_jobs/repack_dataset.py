@@ -7,19 +7,20 @@ from functools import partial
 
 import apache_beam as beam
 
-from beam_jobs import options
+from beam_jobs import run
+from beam_jobs.flags import common, encode
 from models.errors import UserError
-from pipeline import parquet, storage
-from pipeline.dataset_stage import WriteDataset
-from pipeline.existing import REJECTED, Existing, ReadRecords, Wanted, counts_read, open_existing, reject_files
-from pipeline.finish import Finish
-from pipeline.ledger import read_ledger
+from pipeline.dataset.existing import REJECTED, Existing, ReadRecords, Wanted, counts_read, open_existing, reject_files
+from pipeline.dataset.shards import DatasetParts, finish_dataset
+from pipeline.dataset.stage import WriteDataset
+from pipeline.output import files, parquet, state
+from pipeline.output.finish import Finish
+from pipeline.output.ledger import read_ledger
 from pipeline.records import Rejected
-from pipeline.shards import DatasetParts, finish_dataset
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = options.job_parser("repack", __doc__.split("\n")[0])
+    parser = common.job_parser("repack", __doc__.split("\n")[0])
     parser.add_argument(
         "--dataset",
         action="append",
@@ -37,8 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
         "same pairs each time, and those of a smaller share are among those of a larger one",
     )
     parser.add_argument("--only-source", action="append", default=[], metavar="NAME", help="repeatable")
-    options.add_size_options(parser)
-    args, beam_options = options.parse(parser, arguments)
+    encode.add_size_options(parser)
+    args, beam_options = common.parse(parser, arguments)
     if args.share and len(args.share) != len(args.dataset):
         raise UserError(f"--share: {len(args.share)} for {len(args.dataset)} datasets; give one for each, or none")
     for share in args.share:
@@ -52,17 +53,15 @@ def main(arguments: list[str] | None = None) -> int:
     if unknown := set(args.only_source) - sources:
         raise UserError(f"--only-source {min(unknown)}: the datasets have {', '.join(sorted(sources))}")
     wanted = [Wanted(share, tuple(args.only_source)) for share in args.share or [1.0] * len(datasets)]
-    parts = parts_of(datasets, wanted, options.shard_settings(args), sources)
-    options.prepare_output(
-        args.output, "repack", options.identity(parts), "manifest.json", args.overwrite, args.dataset
-    )
+    parts = parts_of(datasets, wanted, encode.shard_settings(args), sources)
+    state.prepare_output(args.output, "repack", encode.identity(parts), "manifest.json", args.overwrite, args.dataset)
 
     def build(pipeline: beam.Pipeline) -> None:
         read = pipeline | "Datasets" >> ReadRecords(datasets, wanted)
         earlier = pipeline | "Read rejects" >> parquet.ReadParquet(reject_files(datasets), Rejected)
         rejected = (read[REJECTED], earlier) | "Rejected" >> beam.Flatten()
         written = (read.records, rejected) | "Dataset" >> WriteDataset(
-            args.output, parts.draws, options.shard_size(args), args.rows_per_file
+            args.output, parts.draws, encode.shard_size(args), args.rows_per_file
         )
         counts = (
             pipeline | "Counts read" >> beam.Create(counts_read(datasets)),
@@ -72,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
             partial(finish_dataset, args.output, parts), written.shards, written.rejects, counts
         )
 
-    return options.run(beam_options, args.output, "repack", build)
+    return run.run(beam_options, args.output, "repack", build)
 
 
 def parts_of(datasets: list[Existing], wanted: list[Wanted], shards: dict[str, int], sources: set[str]) -> DatasetParts:
@@ -90,7 +89,7 @@ def parts_of(datasets: list[Existing], wanted: list[Wanted], shards: dict[str, i
             for each, which in zip(datasets, wanted, strict=True)
         ],
     }
-    words = storage.read(storage.join(datasets[0].directory, "text_tokenizer.json")).decode()
+    words = files.read(files.join(datasets[0].directory, "text_tokenizer.json")).decode()
     return DatasetParts(
         first.image_tokenizer,
         first.text_tokenizer,
@@ -103,4 +102,4 @@ def parts_of(datasets: list[Existing], wanted: list[Wanted], shards: dict[str, i
 
 
 if __name__ == "__main__":
-    raise SystemExit(options.command(main))
+    raise SystemExit(run.command(main))

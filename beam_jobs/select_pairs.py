@@ -6,22 +6,24 @@ from functools import partial
 
 import apache_beam as beam
 
-from beam_jobs import options
-from pipeline.finish import Finish, finish_select
-from pipeline.select_stage import ReadAndJudge, WriteSelected, read_count, with_indexes
+from beam_jobs import run
+from beam_jobs.flags import common, fetch
+from pipeline.output import state
+from pipeline.output.finish import Finish, finish_select
+from pipeline.select.stage import ReadAndJudge, WriteSelected, read_count, with_indexes
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = options.job_parser("select", __doc__.split("\n")[0])
-    options.add_select_options(parser)
-    options.add_picture_options(parser)
-    options.add_rows_per_file(parser)
+    parser = common.job_parser("select", __doc__.split("\n")[0])
+    common.add_select_options(parser)
+    common.add_picture_options(parser)
+    common.add_rows_per_file(parser)
     parser.add_argument("--dry-run", action="store_true", help="only count: no pairs, no rejects, just ledger.json")
-    args, beam_options = options.parse(parser, arguments)
-    pieces, config = options.source_pieces(args.source), options.select_config(args)
-    sources = options.source_settings(args)
-    settings = {"select": options.select_settings(args, pieces)}
-    options.prepare_output(args.output, "select", settings | {"dry_run": args.dry_run}, "ledger.json", args.overwrite)
+    args, beam_options = common.parse(parser, arguments)
+    pieces, config = fetch.source_pieces(args.source), fetch.select_config(args)
+    sources = fetch.source_settings(args)
+    settings = {"select": fetch.select_settings(args, pieces)}
+    state.prepare_output(args.output, "select", settings | {"dry_run": args.dry_run}, "ledger.json", args.overwrite)
     sources = with_indexes(sources, args.output)
 
     def build(pipeline: beam.Pipeline) -> None:
@@ -36,8 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
             partial(finish_select, args.output, names, settings), counts, selected.written
         )
 
-    return options.run(beam_options, args.output, "select", build)
+    return run.run(beam_options, args.output, "select", build)
 
 
 if __name__ == "__main__":
-    raise SystemExit(options.command(main))
+    raise SystemExit(run.command(main))

@@ -26,12 +26,12 @@ import numpy as np
 from PIL import Image
 
 from models import pixels
-from pipeline import looks
-from pipeline.hash_pictures import files_of
-from pipeline.near_duplicates import Node, Seen, candidates_of, keyed
-from pipeline.pictures import PictureConfig, PictureRejected, decode
-from pipeline.sources.places import expand
-from pipeline.stats import table
+from pipeline.dataset import image_signature
+from pipeline.dataset.exclusion_list import files_of
+from pipeline.dataset.near_duplicates import Node, Seen, candidates_of, keyed
+from pipeline.images.validate import PictureConfig, PictureRejected, decode
+from pipeline.inspection.text_table import table
+from pipeline.sources.paths import expand
 
 Change = Callable[[np.ndarray, random.Random], np.ndarray]
 
@@ -90,7 +90,7 @@ def read(pattern: str, count: int, seed: int) -> dict[str, np.ndarray]:
 
 
 def seen(name: str, rgb: np.ndarray) -> Seen:
-    return Seen(Node(0, "", 0, name), looks.signature(np.ascontiguousarray(rgb)))
+    return Seen(Node(0, "", 0, name), image_signature.signature(np.ascontiguousarray(rgb)))
 
 
 def meets(one: Seen, other: Seen) -> bool:
@@ -131,7 +131,9 @@ def main() -> None:
             other = seen(f"copy of {name}", copy)
             together = meets(whole[name], other)
             by_key += together
-            found += together and looks.same_picture(looks.look(whole[name].look), looks.look(other.look))
+            found += together and image_signature.same_picture(
+                image_signature.look(whole[name].look), image_signature.look(other.look)
+            )
             near += (hashes[name] != phash(copy)).sum() <= np.array(distances)
         rows.append((change, *(round(100 * number / len(pictures), 2) for number in (found, by_key, *near))))
     print(table(["changed copies", "found %", "met by key %", *(f"phash <= {each} %" for each in distances)], rows))
@@ -142,7 +144,11 @@ def main() -> None:
             groups[key].append(entry)
     candidates = sorted({pair for group in groups.items() if len(group[1]) > 1 for pair in candidates_of(group, True)})
     started = time.process_time()
-    joined = [pair for pair in candidates if looks.same_picture(*(looks.look(whole[name].look) for name in pair))]
+    joined = [
+        pair
+        for pair in candidates
+        if image_signature.same_picture(*(image_signature.look(whole[name].look) for name in pair))
+    ]
     compare_ms = (time.process_time() - started) / max(1, len(candidates)) * 1e3
     matrix = np.array(list(hashes.values()), np.float32)
     apart = matrix.sum(1)[:, None] + matrix.sum(1)[None] - 2 * matrix @ matrix.T

@@ -29,13 +29,13 @@ from torch import nn
 
 from benchmarks import peers
 from models import pixels
-from models.dvae import DVAE, DVAEConfig
-from models.image_tokenizers import Computing, ImageTokenizer, load_image_tokenizer
-from models.text_tokenizer import BUNDLED as BUNDLED_TEXT
-from models.vqgan import VQGAN, from_taming
-from pipeline.fetch import Fetched
+from models.tokenizers.dvae import DVAE, DVAEConfig
+from models.tokenizers.image import Computing, ImageTokenizer, load_image_tokenizer
+from models.tokenizers.text import BUNDLED as BUNDLED_TEXT
+from models.tokenizers.vqgan import VQGAN, from_taming
+from pipeline.fetch.fetcher import Fetched
+from pipeline.inspection.text_table import table
 from pipeline.records import Pair
-from pipeline.stats import table
 from pipeline.tokenize_stage import EncodeConfig, Encoder
 
 SAMPLE = Path(__file__).parent.parent / "sample" / "images"

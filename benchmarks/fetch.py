@@ -36,10 +36,10 @@ import pyarrow.parquet as pq
 import simplejpeg
 
 from models import pixels
-from pipeline.ledger import build_ledger, write_ledger
-from pipeline.parquet import PAIRS, table_bytes, write_file
+from pipeline.inspection.text_table import table
+from pipeline.output.ledger import build_ledger, write_ledger
+from pipeline.output.parquet import PAIRS, table_bytes, write_file
 from pipeline.records import Pair
-from pipeline.stats import table
 
 SAMPLE = Path(__file__).parent.parent / "sample" / "images"
 PHOTOGRAPHS = 400  # different ones; a query tells the URLs apart

@@ -16,9 +16,9 @@ import time
 import torch
 
 from benchmarks.train import CONFIGS, VOCABULARIES, make_peer
-from models.generate import GROUP, Order, default_device, draw
-from models.transformer import SIZES, Transformer, TransformerConfig
-from pipeline.table import table
+from models.sampling.generate import GROUP, Order, default_device, draw
+from models.transformer.model import SIZES, Transformer, TransformerConfig
+from pipeline.inspection.text_table import table
 
 PROMPT = [1, 2, 3]
 

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline import language
+from pipeline.text import language
 
 SPELLINGS: dict[str, Callable[[str], str]] = {
     "plain": str,

@@ -23,12 +23,12 @@ from torch import nn
 
 from benchmarks import peers
 from models import pixels
-from models.discrete_vae import DiscreteVAE, DiscreteVAEConfig
-from models.dvae import load_dvae
-from models.dvae_pictures import Member, batches, centre_view, list_pictures
-from models.image_tokenizers import BUNDLED
-from models.train_dvae import TrainingConfig
-from pipeline.stats import table
+from models.tokenizers.dalle_pytorch_vae import DiscreteVAE, DiscreteVAEConfig
+from models.tokenizers.dvae import load_dvae
+from models.tokenizers.image import BUNDLED
+from models.training.dvae_images import Member, batches, centre_view, list_pictures
+from models.training.train_dvae import TrainingConfig
+from pipeline.inspection.text_table import table
 
 
 @torch.no_grad()

@@ -29,10 +29,10 @@ from typing import NamedTuple
 
 from benchmarks.made_lists import Lists, write_list
 from pipeline.filters import SelectConfig, judge
+from pipeline.inspection.text_table import table
 from pipeline.records import Rejected
-from pipeline.sources import pieces, rows_of
-from pipeline.spill import write_spills
-from pipeline.stats import table
+from pipeline.select.spill import write_spills
+from pipeline.sources.file_ranges import pieces, rows_of
 
 NAIVE = textwrap.dedent("""
     import sys

@@ -40,11 +40,11 @@ import msgpack
 import numpy as np
 import torch
 
-from models.dataset import ImageTokenizerInfo, Manifest, Shard, pack_sample, read_manifest, tar_bytes
-from models.stream import Stream
-from models.text_tokenizer import BUNDLED, TextTokenizer
-from models.transformer import NO_TOKEN
-from pipeline.table import table
+from models.data.format import ImageTokenizerInfo, Manifest, Shard, pack_sample, read_manifest, tar_bytes
+from models.data.stream import Stream
+from models.tokenizers.text import BUNDLED, TextTokenizer
+from models.transformer.model import NO_TOKEN
+from pipeline.inspection.text_table import table
 
 BATCH, TOKENS, CODES = 256, 256, 1024
 WORDS, SHARD_PAIRS, MANY_SHARDS = 11, 5_000, 10_000

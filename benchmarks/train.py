@@ -23,11 +23,11 @@ from typing import NamedTuple
 
 import torch
 
-from models.generate import default_device
-from models.peak import peak_flops
-from models.train import autocast, default_precision, make_optimiser
-from models.transformer import NO_TOKEN, SIZES, Transformer, TransformerConfig, training_flops
-from pipeline.table import table
+from models.sampling.generate import default_device
+from models.training.peak_flops import peak_flops
+from models.training.train import autocast, default_precision, make_optimiser
+from models.transformer.model import NO_TOKEN, SIZES, Transformer, TransformerConfig, training_flops
+from pipeline.inspection.text_table import table
 
 VOCABULARIES = (16384, 8192)  # the paper's
 CAPTION_TOKENS = 16

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Optional
 from urllib.parse import urlsplit
 
-from pipeline import boilerplate, captions, language
 from pipeline.records import Candidate, Pair, Reason, Rejected, Stage, reject, row_key
+from pipeline.text import boilerplate, captions, language
 
 Finding = Optional[tuple[Reason, str]]
 """None: the row passes. Otherwise why it goes, and the measure that failed, for people."""

@@ -19,15 +19,16 @@ from apache_beam.utils.shared import Shared
 from PIL import Image
 
 from models import pixels
-from models.image_tokenizers import Computing, ImageTokenizer, load_image_tokenizer
-from models.text_tokenizer import TextTokenizer
-from pipeline import looks
-from pipeline.existing import Existing, KnownKeys
-from pipeline.fetch import FetchConfig, Fetched, fetch_pictures
-from pipeline.image_shards import list_pairs, read_pictures
-from pipeline.pictures import PictureConfig
+from models.tokenizers.image import Computing, ImageTokenizer, load_image_tokenizer
+from models.tokenizers.text import TextTokenizer
+from pipeline.dataset import image_signature
+from pipeline.dataset.existing import Existing, KnownKeys
+from pipeline.fetch.download import FetchConfig
+from pipeline.fetch.fetcher import Fetched, fetch_pictures
+from pipeline.images.shard_writer import list_pairs, read_pictures
+from pipeline.images.validate import PictureConfig
+from pipeline.output.work_folder import Unit, UnitStore, finish_unit
 from pipeline.records import Pair, Record, Rejected
-from pipeline.units import Unit, UnitStore, finish_unit
 
 CROP_RECIPE = "listing-2/1"  # changes whenever the boxes of a key would
 
@@ -124,7 +125,7 @@ class Encoder:
             boxes[0] = pixels.centre_crop(width, height, size)
         views = np.stack([pixels.apply_crop(rgb_HWC, box, size) for box in boxes])
         phash = str(imagehash.phash(Image.fromarray(rgb_HWC)))
-        look = looks.signature(rgb_HWC) if self._config.looks else b""
+        look = image_signature.signature(rgb_HWC) if self._config.looks else b""
         return Prepared(picture.pair, width, height, picture.sha256, phash, boxes, views, look)
 
     def _records(self, waiting: list[Prepared], times: Times) -> Iterator[Record]:

@@ -15,29 +15,31 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-
-# Tiny models' products are too small to be shared: on a busy machine two threads take many times as long.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
 import pytest
 import torch
-from hostile_server import HostileServer
-from made_pictures import gzip_bomb, text_bomb
 from PIL import Image
 
+from models.sampling import generate
+from models.sampling.generate import load_artist
+from models.server import job_queue
+from models.tokenizers.dvae import (
+    DVAE,
+    DVAEConfig,
+    save_dvae,
+)
+from models.tokenizers.image import load_image_tokenizer
+from models.training.train import (
+    TrainingConfig,
+    train,
+)
+from models.transformer.model import SIZES
+from sample import serve
+from tests.support.datasets import write_dataset
+from tests.support.hostile import HostileServer
+from tests.support.images import gzip_bomb, text_bomb
+from tests.support.streams import SHARDS
+
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))  # the sample is no installed package
-
-from helpers_dataset import write_dataset  # noqa: E402
-from helpers_stream import SHARDS  # noqa: E402
-
-from models import drawing_queue  # noqa: E402
-from models.dvae import DVAE, DVAEConfig, save_dvae  # noqa: E402
-from models.generate import load_artist  # noqa: E402
-from models.image_tokenizers import load_image_tokenizer  # noqa: E402
-from models.train import TrainingConfig, train  # noqa: E402
-from models.transformer import SIZES  # noqa: E402
-from sample import serve  # noqa: E402
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -125,7 +127,7 @@ def training_dataset(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def undisturbed(training_dataset, tmp_path_factory) -> Path:
     """A run on it from its begin to its end."""
-    from tests.helpers_training import run  # only the trainer's tests need what it imports
+    from tests.support.training import run  # only the trainer's tests need what it imports
 
     output = tmp_path_factory.mktemp("undisturbed") / "run"
     with with_tiny_size():
@@ -142,7 +144,7 @@ def artist(tiny_checkpoint):
 @pytest.fixture(scope="module")
 def client(artist):
     """An httpx.Client of a server that draws with it."""
-    from tests.helpers_server import serving  # only servers' tests need what it imports
+    from tests.support.servers import serving  # only servers' tests need what it imports
 
     with serving(artist) as client:
         yield client
@@ -151,7 +153,7 @@ def client(artist):
 @pytest.fixture
 def gate(monkeypatch):
     """Drawing stops after the first row of codes until this is set."""
-    opened, draw_steps = threading.Event(), drawing_queue.draw_steps
+    opened, draw_steps = threading.Event(), generate.draw_steps
 
     def gated(*arguments):
         for codes_BN in draw_steps(*arguments):
@@ -160,7 +162,7 @@ def gate(monkeypatch):
                     yield codes_BN[:, :8]
             yield codes_BN
 
-    monkeypatch.setattr(drawing_queue, "draw_steps", gated)
+    monkeypatch.setattr(job_queue, "draw_steps", gated)
     yield opened
     opened.set()
 

@@ -119,7 +119,7 @@ def test_unreadable_manifest(text, said, tmp_path, capsys):
 
 
 def test_verify_names_the_damaged_shard(tmp_path, capsys):
-    from tests.helpers_dataset import write_dataset
+    from tests.support.datasets import write_dataset
 
     write_dataset(tmp_path, train=(3,))
     shard = tmp_path / "train" / "00000-of-00001.tar"

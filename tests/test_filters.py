@@ -3,9 +3,10 @@ import time
 
 import pytest
 
-from pipeline import boilerplate, filters
+from pipeline import filters
 from pipeline.filters import SelectConfig, count_words, judge, split_of
 from pipeline.records import Candidate, Pair, Reason
+from pipeline.text import boilerplate
 
 CONFIG = SelectConfig()
 CANDIDATE = Candidate(

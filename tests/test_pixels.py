@@ -10,11 +10,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_pictures import encoded, jpeg, large_jpeg, photo, png_chunk, png_of, text_bomb
 from PIL import Image, ImageOps, features
 
 from models import pixels
 from models.pixels import NotAPicture, PictureError, TooManyPixels, decode_rgb
+from tests.support.images import encoded, jpeg, large_jpeg, photo, png_chunk, png_of, text_bomb
 
 PHOTO = photo(120, 80)
 HAS_AVIF = features.check("avif")

@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from models.errors import UserError
 from pipeline.records import Candidate
-from pipeline.sources.tables import WHOLE_FILE, Begin, Row, caption_and_url, lines, open_source
+from pipeline.sources.readers import WHOLE_FILE, Begin, Row, caption_and_url, lines, open_source
 from pipeline.sources.url_index import open_index, write_index
 
 NAME = "cc12m"

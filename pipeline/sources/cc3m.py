@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from pipeline.sources.tables import WHOLE_FILE, Begin, Row, caption_and_url
+from pipeline.sources.readers import WHOLE_FILE, Begin, Row, caption_and_url
 
 NAME = "cc3m"
 

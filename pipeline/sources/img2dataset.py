@@ -16,8 +16,8 @@ from typing import Any, BinaryIO
 
 from models.errors import UserError
 from pipeline.records import Candidate, unreadable
-from pipeline.sources.places import absolute, exists, expand
-from pipeline.sources.tables import MAX_ROW_BYTES, Row, parquet_columns, parquet_records, pixels
+from pipeline.sources.paths import absolute, exists, expand
+from pipeline.sources.readers import MAX_ROW_BYTES, Row, parquet_columns, parquet_records, pixels
 
 NAME = "img2dataset"
 URL_COLUMNS = ("url", "image_url")

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from pipeline import storage
+from pipeline.output import files
 
 BATCH = 1 << 20  # URLs that are written at once
 
@@ -24,7 +24,7 @@ def write_index(path: str, values: Iterable[tuple[str, bytes]], width: int) -> i
     entries = np.frombuffer(data, [("high", "<u8"), ("rest", f"V{8 + width}")])
     high = np.ascontiguousarray(entries["high"])
     order = np.argsort(high, kind="stable")
-    with storage.whole_file(path) as file:
+    with files.whole_file(path) as file:
         for column in (high, entries["rest"]):
             for first in range(0, len(order), BATCH):
                 file.write(column[order[first : first + BATCH]].tobytes())
@@ -36,13 +36,13 @@ class UrlIndex:
 
     def __init__(self, path: str, width: int):
         rest = np.dtype([("low", "<u8"), ("value", f"V{width}")])
-        with storage.open_read(path) as file:
+        with files.open_read(path) as file:
             number = file.seek(0, 2) // (8 + rest.itemsize)
         if number == 0:  # nothing can be mapped
             self._high, self._low, self._value = np.empty(0, "<u8"), None, None
             return
         # a plain array: a memmap's own items take 20 times as long to reach
-        data = np.asarray(np.memmap(path if storage.is_local(path) else _local_copy(path), np.uint8, "r"))
+        data = np.asarray(np.memmap(path if files.is_local(path) else _local_copy(path), np.uint8, "r"))
         self._high, entries = data[: 8 * number].view("<u8"), data[8 * number :].view(rest)
         self._low, self._value = entries["low"], entries["value"]
 
@@ -69,8 +69,8 @@ def _digest(url: str) -> bytes:
 
 def _local_copy(path: str) -> tempfile._TemporaryFileWrapper:
     """A file without a name, which the disk forgets with the process."""
-    copy = tempfile.TemporaryFile()  # noqa: SIM115 (the map holds it)
-    with storage.open_read(path) as file:
+    copy = tempfile.TemporaryFile()
+    with files.open_read(path) as file:
         shutil.copyfileobj(file, copy, 1 << 20)
     copy.flush()
     return copy

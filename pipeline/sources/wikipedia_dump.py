@@ -19,9 +19,9 @@ from urllib.parse import quote, urlsplit
 from xml.etree import ElementTree
 
 from pipeline.records import Candidate, Reason, Stage, reject, unreadable
-from pipeline.sources.places import exists, open_raw
-from pipeline.sources.tables import MAX_ROW_BYTES, Row, lines, open_source
-from pipeline.sources.wikimedia import PICTURES, VIDEOS, file_name, file_url, picture_urls
+from pipeline.sources.paths import exists, open_raw
+from pipeline.sources.readers import MAX_ROW_BYTES, Row, lines, open_source
+from pipeline.sources.wikimedia_urls import PICTURES, VIDEOS, file_name, file_url, picture_urls
 from pipeline.sources.wikitext import NAMESPACES, Link, links
 
 NAME = "wikipedia-dump"

@@ -19,8 +19,8 @@ from typing import BinaryIO, NamedTuple
 
 from models.errors import UserError
 from pipeline.records import Candidate, unreadable
-from pipeline.sources.places import absolute, expand
-from pipeline.sources.tables import MAX_ROW_BYTES, Line, Row, field_count_fault, lines, open_source, pixels
+from pipeline.sources.paths import absolute, expand
+from pipeline.sources.readers import MAX_ROW_BYTES, Line, Row, field_count_fault, lines, open_source, pixels
 from pipeline.sources.url_index import open_index, write_index
 
 NAME = "wit"

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
 from pipeline.records import Candidate, unreadable
-from pipeline.sources.places import absolute
-from pipeline.sources.tables import Row, parquet_columns, parquet_records, pixels
+from pipeline.sources.paths import absolute
+from pipeline.sources.readers import Row, parquet_columns, parquet_records, pixels
 from pipeline.sources.wit import caption_from
 
 NAME = "wit-base"

@@ -20,9 +20,9 @@ from urllib.parse import quote, unquote_plus
 import numpy as np
 
 from models.errors import UserError
-from pipeline.captions import is_file_name
 from pipeline.records import Candidate, Reason, Stage, reject, unreadable
-from pipeline.sources.tables import SQLITE_MAGIC, WHOLE_FILE, Begin, Row, field_count_fault, lines, open_source
+from pipeline.sources.readers import SQLITE_MAGIC, WHOLE_FILE, Begin, Row, field_count_fault, lines, open_source
+from pipeline.text.captions import is_file_name
 
 NAME = "yfcc100m"
 CAPTIONS = ("title_and_description", "title", "description")

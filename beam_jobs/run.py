@@ -1,0 +1,58 @@
+"""Running a job: the runner, progress, the account of rows at its end."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions, TestOptions
+from apache_beam.runners.portability.fn_api_runner import worker_handlers
+
+from beam_jobs.interrupt import one_line_on_interrupt
+from models.errors import UserError
+from pipeline import cli
+from pipeline.inspection.stats import ledger_tables
+from pipeline.output.ledger import read_ledger
+from pipeline.output.progress import ShowProgress
+from pipeline.output.state import finish_output
+
+# The name is spelled out: "DirectRunner" would first try to download and start a Go program.
+LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
+
+
+# Beam's local runner empties the buffers of its streams every second, from a thread of its own: in the middle of an
+# element, and what is written while it does so is lost (TimeBasedBufferingClosableOutputStream; so in 2.45 to 2.77).
+# With 0 they are emptied by size, between elements, as everywhere else in Beam.
+worker_handlers.DATA_BUFFER_TIME_LIMIT_MS = 0
+
+
+def run(options: PipelineOptions, output: str, job: str, build: Callable[[beam.Pipeline], None]) -> int:
+    """Builds the pipeline, runs it to its end with progress, and prints the account of rows; the exit status.
+
+    Raises UserError for what the user can mend.
+    """
+    for name in ("apache_beam", "root"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # Beam's warnings speak of its insides
+    pipeline = beam.Pipeline(options=options)
+    build(pipeline)
+    try:
+        with ShowProgress(output, job), one_line_on_interrupt(job):
+            pipeline.run().wait_until_finish()
+    except Exception as error:
+        # A worker's exception arrives as text inside the runner's.
+        if said := re.search(r"models\.errors\.UserError: (.+?)(?: \[while running|\\n|\n|$)", str(error)):
+            raise UserError(said[1]) from error
+        raise
+    if options.view_as(TestOptions).dry_run:
+        print(f"{job}: the graph was built and checked; nothing ran")
+    else:
+        finish_output(output)
+        print(ledger_tables(read_ledger(output)))
+    return 0
+
+
+def command(main: Callable[[], int]) -> int:
+    """Runs a job as `python -m beam_jobs.NAME`: a user's error is one line and status 2."""
+    return cli.report_errors(main)

@@ -1,0 +1,1 @@
+"""The dataset's format, and shards to batches."""

@@ -1,0 +1,305 @@
+"""A dataset's shards to batches of tensors, in an order that follows from (seed, epoch), resumable at the exact pair.
+
+Training goes through the epochs without end, in the order of models/order.py. A step takes the next `batch_size` places
+of it; of R ranks, each has every R-th of them, and of W workers, each makes every W-th batch. So neither number has a
+part in what a step holds, and a run goes on at the exact pair with others. Validation goes once through, in the order
+on disk.
+
+    stream = Stream("dataset", "train", batch_size=512, rank=rank, ranks=ranks)
+    for batch in stream.loader(workers=2):
+        ...
+        state = stream.state_dict(after=batch)
+
+Every shard is checked against the manifest when it is opened: a damaged dataset ends the run with its name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import weakref
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import msgpack
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from models.data import shard_cache
+from models.data.epoch_order import BUFFER, LANES, Block, Order
+from models.data.format import SPLITS, Shard, read_manifest, unpack_sample
+from models.data.shard_cache import MEND, ShardCache
+from models.data.shard_file import HEADER, KEY, ShardFile
+from models.data.source_weights import SourceWeights
+from models.errors import UserError
+from models.tokenizers.bpe_dropout import BPEDropout
+from models.transformer.model import NO_TOKEN
+
+STATE_VERSION = 2
+
+
+class Batch(NamedTuple):
+    keys: list[str]
+    text_BT: torch.Tensor  # int64, NO_TOKEN after the caption's end
+    codes_BN: torch.Tensor  # int64, row by row
+    end: int  # the place of the order, over all epochs, at which the next batch begins
+
+
+class OpenBlock(NamedTuple):
+    """Where the pairs of a block lie, in its shuffled order."""
+
+    block: Block
+    files: list[ShardFile]
+    file: np.ndarray  # [pairs], into `files`
+    offsets: np.ndarray  # int64 [pairs]
+    sizes: np.ndarray  # int32 [pairs]
+
+
+class Stream(IterableDataset):
+    """Iterating yields batches; `state_dict()` then says what comes after the last one that was yielded."""
+
+    def __init__(
+        self,
+        directory: str | Path,
+        split: str,
+        batch_size: int,
+        seed: int = 0,
+        max_tokens: int | None = None,
+        buffer: int = BUFFER,
+        *,
+        lanes: int = LANES,
+        rank: int = 0,
+        ranks: int = 1,
+        weights: Mapping[str, float] | None = None,
+        bpe_dropout: float = 0.0,
+        cache: str | Path | None = None,
+        cache_bytes: int = shard_cache.DEFAULT_CACHE_BYTES,
+    ):
+        """`batch_size` is that of all ranks together. Captions are cut to `max_tokens`, by default the length of the
+        dataset's own. `weights`: how often an epoch has a pair of a source (default 1). A directory that is a URL needs
+        a `cache`, a local folder. Reads the manifest only.
+        Raises UserError for a split without pairs and for a missing shard."""
+        if split not in SPLITS:
+            raise UserError(f"split {split!r}: a dataset has {' and '.join(SPLITS)}")
+        for name, value in (("batch size", batch_size), ("lanes", lanes), ("buffer", buffer), ("ranks", ranks)):
+            if value < 1:
+                raise UserError(f"{name} {value}: give 1 or more")
+        if not 0 <= rank < ranks:
+            raise UserError(f"rank {rank}: of {ranks} ranks, they are numbered 0 to {ranks - 1}")
+        if batch_size % ranks:
+            raise UserError(f"batch size {batch_size} is that of all ranks: give a multiple of {ranks}")
+        self.directory, self.split, self.batch_size, self.seed = os.fspath(directory), split, batch_size, seed
+        self.rank, self.ranks = rank, ranks
+        self.manifest = read_manifest(directory)
+        self.max_tokens = max_tokens or self.manifest.text_tokenizer.max_tokens
+        self.shards = [shard for shard in self.manifest.shards if shard.split == split and shard.pairs]
+        if not self.shards:
+            raise UserError(f"{self.directory} has no pairs in split {split!r}: build it from more rows")
+        self._weights = SourceWeights(self.directory, self.shards, weights, seed) if weights else None
+        pairs = self._weights.pairs if self._weights else [shard.pairs for shard in self.shards]
+        self._order = Order(pairs, seed, lanes, buffer, shuffled=split == "train")
+        self.pairs = self._order.total  # in an epoch
+        self._dropout = self._make_dropout(bpe_dropout)
+        self._cache = self._make_cache(cache, cache_bytes)
+        self._place = 0
+        self._files: weakref.WeakValueDictionary[int, ShardFile] = weakref.WeakValueDictionary()
+        self._blocks: dict[int, OpenBlock] = {}  # lane -> the block that it is in
+
+    def loader(self, workers: int = 0, ahead: int = 2) -> DataLoader:
+        """The batches, made by that many processes, each `ahead` of what is asked for; 0: by this one. A plain
+        `DataLoader(stream, batch_size=None, ...)` does the same, a little more slowly."""
+        extra = {"prefetch_factor": ahead} if workers else {}
+        return DataLoader(self, batch_size=None, num_workers=workers, collate_fn=_as_it_is, **extra)
+
+    def __iter__(self) -> Iterator[Batch]:
+        info = get_worker_info()
+        worker, workers = (info.id, info.num_workers) if info else (0, 1)
+        start = self._place
+        for number in itertools.count(worker, workers):
+            begin = start + number * self.batch_size
+            end = begin + self.batch_size
+            if self.split == "val":
+                if begin >= self.pairs:
+                    return
+                end = min(end, self.pairs)
+            batch = self._batch(np.arange(begin + self.rank, max(end, begin + self.rank), self.ranks), end)
+            self._place = end
+            yield batch
+
+    def state_dict(self, after: Batch | None = None) -> dict:
+        """What comes after a batch: the one given (needed where workers made it), or the last one yielded."""
+        return {"version": STATE_VERSION, **self._identity(), "place": self._place if after is None else after.end}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Raises UserError for a state that means another order than this stream's."""
+        mine = {"version": STATE_VERSION, **self._identity()}
+        for name, value in mine.items():
+            if state.get(name) != value:
+                what = "its shards are others" if name == "shards" else f"{name} {state.get(name)} is now {value}"
+                raise UserError(f"cannot go on in {self.directory} at the same pair: {what}; start a new run")
+        self._place = state["place"]
+
+    def _identity(self) -> dict:
+        return {
+            "split": self.split,
+            "seed": self.seed,
+            "lanes": self._order.lanes,
+            "buffer": self._order.buffer,
+            "weights": self._weights.weights if self._weights else {},
+            "shards": _digest(self.shards),
+        }
+
+    # --- what it reads from ------------------------------------------------------------------------------------------
+
+    def _make_dropout(self, probability: float) -> BPEDropout | None:
+        if not probability:
+            return None
+        return BPEDropout(
+            shard_cache.read(shard_cache.join(self.directory, "text_tokenizer.json")).decode(), probability
+        )
+
+    def _make_cache(self, folder: str | Path | None, max_bytes: int) -> ShardCache | None:
+        if shard_cache.is_url(self.directory):
+            if folder is None:
+                raise UserError(f"{self.directory} is remote: name a local folder for its shards with cache=")
+            return ShardCache(folder, max_bytes)
+        folders = {os.path.join(self.directory, name) for name in map(os.path.dirname, (s.path for s in self.shards))}
+        there = {path for folder in folders if os.path.isdir(folder) for path in _files_in(folder)}
+        for shard in self.shards:
+            if os.path.join(self.directory, shard.path) not in there:
+                raise UserError(
+                    f"{os.path.join(self.directory, shard.path)} is missing, but the manifest names it; {MEND}"
+                )
+        return None
+
+    def _file(self, number: int) -> ShardFile:
+        """An opened shard; the same one as long as any block needs it."""
+        file = self._files.get(number)
+        if file is None:
+            shard = self.shards[number]
+            path, with_sources = shard_cache.join(self.directory, shard.path), self._weights is not None
+            if self._cache:
+                path = self._cache.fetch(path, shard.bytes, shard.sha256)
+            file = self._files[number] = ShardFile(path, shard, with_sources, keep_open=self._cache is not None)
+        return file
+
+    def _open(self, block: Block) -> OpenBlock:
+        open_block = self._blocks.get(block.lane)
+        if open_block is None or open_block.block != block:
+            shards, entries = self._order.entries(block)
+            numbers, which = np.unique(shards, return_inverse=True)
+            files = [self._file(number) for number in numbers.tolist()]
+            offsets, sizes = np.empty(len(shards), np.int64), np.empty(len(shards), np.int32)
+            for i, file in enumerate(files):
+                rows = np.flatnonzero(which == i)
+                at = entries[rows]
+                if self._weights:
+                    at = self._weights.chosen(int(numbers[i]), file.members.sources, block.epoch)[at]
+                offsets[rows], sizes[rows] = file.members.offsets[at], file.members.sizes[at]
+            open_block = self._blocks[block.lane] = OpenBlock(block, files, which, offsets, sizes)
+            self._prefetch(block._replace(number=block.number + 1))
+        return open_block
+
+    def _prefetch(self, block: Block) -> None:
+        for number in np.unique(self._order.entries(block)[0]).tolist() if self._cache else ():
+            if number not in self._files:
+                shard = self.shards[number]
+                self._cache.prefetch(shard_cache.join(self.directory, shard.path), shard.bytes, shard.sha256)
+
+    # --- tensors -----------------------------------------------------------------------------------------------------
+
+    def _batch(self, places: np.ndarray, end: int) -> Batch:
+        members: list[bytes] = [b""] * len(places)
+        for block, rows, at in self._order.blocks(places):
+            files, file, offsets, sizes = self._open(block)[1:]
+            reads = [each.read for each in files]
+            for row, number, offset, size in zip(
+                rows.tolist(), file[at].tolist(), offsets[at].tolist(), sizes[at].tolist(), strict=True
+            ):
+                members[row] = reads[number](offset, size)
+        try:
+            keys = [member[:KEY].decode("ascii") for member in members]
+            bodies = [msgpack.unpackb(memoryview(member)[HEADER:]) for member in members]
+            codes = [body["codes"] for body in bodies]
+            tokens = [body["tokens"] for body in bodies]
+        except (ValueError, KeyError, TypeError, msgpack.exceptions.UnpackException):
+            raise self._damaged(places, members) from None
+        epochs = places // self.pairs
+        if self._dropout:
+            seeds = (f"{self.seed}/{epoch}/{key}" for epoch, key in zip(epochs.tolist(), keys, strict=True))
+            tokens = [
+                np.array(self._dropout.encode(body["caption"], seed), "<u2").tobytes()
+                for body, seed in zip(bodies, seeds, strict=True)
+            ]
+        return Batch(keys, self._text(keys, tokens), self._codes(keys, codes, epochs % self.manifest.draws), end)
+
+    def _text(self, keys: list[str], tokens: list[bytes]) -> torch.Tensor:
+        """int64 [B, T]."""
+        most = 2 * self.max_tokens  # bytes
+        lengths = np.fromiter(map(len, tokens), np.int64, len(tokens))
+        if len(lengths) and lengths.max() > most:
+            tokens = [each[:most] for each in tokens]
+            lengths = np.minimum(lengths, most)
+        lengths //= 2
+        ids = np.frombuffer(b"".join(tokens), "<u2")
+        rows = np.repeat(np.arange(len(tokens)), lengths)
+        self._check("token", ids, rows, self.manifest.text_tokenizer.vocabulary, keys)
+        text_BT = np.full((len(tokens), self.max_tokens), NO_TOKEN, np.int64)
+        text_BT[rows, np.arange(len(ids)) - np.repeat(np.cumsum(lengths) - lengths, lengths)] = ids
+        return torch.from_numpy(text_BT)
+
+    def _codes(self, keys: list[str], codes: list[bytes], draws: np.ndarray) -> torch.Tensor:
+        """int64 [B, N], of one draw each."""
+        images, of = self.manifest.image_tokenizer, self.manifest.draws
+        size = 2 * images.grid**2  # bytes of a draw
+        for key, each in zip(keys, codes, strict=True):
+            if len(each) != of * size:
+                raise UserError(
+                    f"{self.directory}: pair {key} has {len(each) // 2} codes, not {of} x "
+                    f"{images.grid**2}; build the dataset again"
+                )
+        if of > 1:
+            codes = [each[draw * size : (draw + 1) * size] for each, draw in zip(codes, draws.tolist(), strict=True)]
+        ids_BN = np.frombuffer(b"".join(codes), "<u2").reshape(len(codes), images.grid**2)
+        self._check("code", ids_BN, None, images.vocabulary, keys)
+        return torch.from_numpy(ids_BN.astype(np.int64))
+
+    def _check(self, name: str, ids: np.ndarray, rows: np.ndarray | None, vocabulary: int, keys: list[str]) -> None:
+        if ids.size and ids.max() >= vocabulary:
+            worst = int(ids.argmax())
+            key = keys[worst // ids.shape[1] if rows is None else int(rows[worst])]
+            raise UserError(
+                f"{self.directory}: pair {key} has {name} {ids.max()}, but the vocabulary has "
+                f"{vocabulary}; build the dataset again"
+            )
+
+    def _damaged(self, places: np.ndarray, members: list[bytes]) -> UserError:
+        """The pair that cannot be read, by shard and key."""
+        where = {
+            row: files[number].path
+            for block, rows, at in self._order.blocks(places)
+            for files, file in [self._open(block)[1:3]]
+            for row, number in zip(rows, file[at], strict=True)
+        }
+        for row, member in enumerate(members):
+            try:
+                unpack_sample(member[:KEY].decode("ascii", "replace"), member[HEADER:])
+            except ValueError as error:
+                return UserError(f"{where[row]} is damaged: {error}; build the dataset again")
+        return UserError(f"{self.directory}: a pair near {where[0]} is damaged; run `pairmill verify`")
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
+
+
+def _files_in(folder: str) -> Iterator[str]:
+    with os.scandir(folder) as entries:
+        yield from (entry.path for entry in entries)
+
+
+def _digest(shards: list[Shard]) -> str:
+    return hashlib.sha256("".join(shard.sha256 for shard in shards).encode()).hexdigest()

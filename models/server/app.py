@@ -1,0 +1,119 @@
+"""A page and an HTTP interface that draw pictures from text: `pairmill serve --checkpoint DIR --port 8000`.
+
+    GET  /                      the page
+    POST /generate              {"text", "num_images"} -> ["base64 of a JPEG", ...], as DALLE-server answers
+    POST /v1/images             {"text", "num_images", "seed", ...} -> a job
+    GET  /v1/images/ID          the job; .../events tells its progress; .../N.png is a picture; DELETE cancels
+    GET  /healthz, /metrics     for a load balancer and for Prometheus
+    GET  /openapi.json          the interface, described
+
+It reads nothing from disk once it runs, and answers this machine only unless --host says otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException as StarletteHTTPException
+
+from models.errors import UserError
+from models.sampling.generate import Artist, add_model_arguments, load_for
+from models.server.job_queue import DrawingQueue
+from models.server.middleware import Guard, Metrics, answer_error, refuse
+from models.server.routes import Studio, routes
+
+WEB = Path(__file__).parent / "web"
+PAGE = {
+    "/": ("index.html", "text/html"),
+    "/page.css": ("page.css", "text/css"),
+    "/page.js": ("page.js", "text/javascript"),
+    "/icon.svg": ("icon.svg", "image/svg+xml"),
+}
+
+
+def make_app(artist: Artist, max_images: int = 10, max_waiting: int = 64) -> FastAPI:
+    """At most `max_images` pictures a request, and `max_waiting` pictures in the queue."""
+    metrics = Metrics()
+    queue = DrawingQueue(artist, max_waiting, metrics.drawn)
+    metrics.waiting.set_function(lambda: queue.waiting)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        with queue:
+            yield
+
+    app = FastAPI(
+        title="pairmill", summary="Pictures from text", version="1", lifespan=lifespan, docs_url=None, redoc_url=None
+    )  # those pages load scripts from elsewhere
+    app.state.studio = Studio(queue, metrics, max_images)
+    app.add_middleware(Guard, metrics=metrics)
+    app.add_exception_handler(RequestValidationError, refuse)
+    app.add_exception_handler(StarletteHTTPException, answer_error)
+    for path, (name, kind) in PAGE.items():
+        content = (WEB / name).read_bytes()  # now: no request ever opens a file
+        app.add_api_route(path, _constant(content, kind), methods=["GET"], include_in_schema=False)
+    app.include_router(routes)
+    return app
+
+
+def _constant(content: bytes, kind: str) -> Callable[[], Awaitable[Response]]:
+    async def answer() -> Response:
+        return Response(content, media_type=kind)
+
+    return answer
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="pairmill serve", description=__doc__.split("\n")[0])
+    parser.add_argument("--port", type=int, default=8000, metavar="P", help="0 takes any (default %(default)s)")
+    parser.add_argument("--host", default="127.0.0.1", help="the address to answer at (default: this machine only)")
+    parser.add_argument("--max-images", type=int, default=10, metavar="N", help="a request (default %(default)s)")
+    parser.add_argument(
+        "--max-waiting",
+        type=int,
+        default=64,
+        metavar="N",
+        help="pictures in the queue; above that the answer is 429 (default %(default)s)",
+    )
+    add_model_arguments(parser)
+    args = parser.parse_args(arguments)
+    if not 0 <= args.port < 1 << 16:
+        raise UserError(f"--port {args.port}: give 0 to 65535")
+    if not 1 <= args.max_images <= args.max_waiting:
+        raise UserError("--max-images is 1 or more, --max-waiting as many or more")
+    artist = load_for(args)
+    with _listen(args.host, args.port) as listening:
+        host, port = listening.getsockname()[:2]
+        app = make_app(artist, args.max_images, args.max_waiting)
+        print(f"serve: http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
+        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3)
+        uvicorn.Server(config).run(sockets=[listening])
+    return 0
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family, kind, protocol)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen()  # now: who reads the address and connects at once is not turned away
+    except OSError as error:
+        raise UserError(
+            f"cannot answer at {host} port {port}: {error.strerror}; choose another --port or --host"
+        ) from None
+    return listening
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""Image tokenizers by SPEC, byte-pair encoding, and what a manifest says of them."""

@@ -1,0 +1,1 @@
+"""The trainers of the transformer, the dVAE and the BPE, and what they share."""

@@ -1,0 +1,381 @@
+"""Trains the dVAE on tar files of pictures: `pairmill train-dvae --images 'shards/*.tar' --steps 5000 --output DIR`.
+
+Loss and schedules are those of the paper (section 2.1, appendix A.2), scaled down with the number of steps; with
+`--method quantised` they are those of models/quantised.py, for runs that are too short for the paper's. Every step's
+pictures, crops and noise follow from the seed and the step's number, so a run that was stopped and resumed ends with
+the weights of one that was not. On several GPUs or machines:
+`torchrun --nproc-per-node=8 --no-python pairmill train-dvae ...`.
+
+DIR receives `dvae.safetensors` (averaged weights), `checkpoint.pt` (to resume), `log.jsonl` and `pictures.png`
+(held-out pictures above their reconstructions).
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import dataclasses
+import io
+import itertools
+import json
+import math
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from models import pixels
+from models.errors import UserError, write_whole
+from models.tokenizers.dvae import DVAE, DVAEConfig, kl_to_uniform, load_dvae, logit_laplace_nll, save_dvae
+from models.training.distributed import World, average_gradients, joined
+from models.training.dvae_images import batches, centre_view, list_pictures
+from models.training.vector_quantised import LOOK_EVERY, SETTLED, Quantised
+
+TEMPERATURE = (1.0, 1 / 16)
+LEARNING_RATE_RATIO = 1.25e-6 / 1e-4
+METHODS = ("relaxed", "quantised")
+WARM_UP = 50  # updates, of the learning rate of quantised training
+WITHOUT_CODES = 0.2  # of the updates of quantised training
+CODES_BATCHES = 24  # whose latents become the first codes
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """Everything that decides the resulting weights."""
+
+    steps: int
+    batch_size: int = 16
+    window: int = 128  # px cut from each 256-px view: the model is convolutional, and small windows vary more a second
+    learning_rate: float = 5e-4
+    kl_weight: float = 6.6
+    average: float = 0.999
+    seed: int = 0
+    warm: bool = False  # begun from trained weights: temperature and KL weight are where their schedules end
+    method: str = "relaxed"  # as the paper; or "quantised"
+
+    @property
+    def codes_from(self) -> int:
+        """The first update with codes."""
+        return int(WITHOUT_CODES * self.steps) if self.method == "quantised" else 0
+
+    def temperature(self, step: int) -> float:
+        """1 to 1/16 by a cosine over 150,000 updates; over the first quarter of a shorter run."""
+        if self.warm:
+            return TEMPERATURE[1]
+        return cosine(*TEMPERATURE, step, min(150_000, max(1, self.steps // 4)))
+
+    def kl_weight_at(self, step: int) -> float:
+        """0 to the full weight by a cosine over 5,000 updates; over the first quarter of a shorter run."""
+        begin = self.kl_weight if self.warm else 0.0
+        return cosine(begin, self.kl_weight, step, min(5_000, max(1, self.steps // 4)))
+
+    def learning_rate_at(self, step: int) -> float:
+        """Down to 1/80 by a cosine over 1,200,000 updates, or the whole of a shorter run."""
+        rate = cosine(self.learning_rate, self.learning_rate * LEARNING_RATE_RATIO, step, min(1_200_000, self.steps))
+        return rate * min(1.0, (step + 1) / WARM_UP) if self.method == "quantised" else rate
+
+    def revival(self, step: int) -> torch.Generator | None:
+        """What chooses latents for unused codes after this update, if it is one to look for those."""
+        if step % LOOK_EVERY or step >= SETTLED * self.steps:
+            return None
+        return torch.Generator().manual_seed((self.seed << 32) + step)
+
+
+def cosine(start: float, end: float, step: int, steps: int) -> float:
+    """From `start` at step 0 to `end` at `steps` and after."""
+    progress = min(1.0, step / steps)
+    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+# --- one step, and measuring -----------------------------------------------------------------------------------------
+
+
+def losses(model: DVAE, x_BCHW: torch.Tensor, temperature: float, generator: torch.Generator):
+    """(reconstruction, KL) of the relaxed bound, both summed over the picture and divided by its number of values."""
+    y_BCHW = pixels.phi(x_BCHW)
+    logits_BVhw = model.encoder(y_BCHW).float()
+    uniform = torch.rand(logits_BVhw.shape, generator=generator, device=logits_BVhw.device).clamp_(1e-9, 1 - 1e-7)
+    gumbel = -torch.log(-torch.log(uniform))
+    relaxed_BVhw = F.softmax((logits_BVhw + gumbel) / temperature, dim=1)
+    nll = logit_laplace_nll(y_BCHW, model.decoder(relaxed_BVhw)).mean()
+    kl = kl_to_uniform(logits_BVhw).sum() / x_BCHW.numel()
+    return nll, kl
+
+
+@torch.no_grad()
+def measure(model: DVAE, x_BCHW: torch.Tensor) -> dict[str, float]:
+    """Through hard codes: PSNR in dB, the share of the vocabulary used, the codes' perplexity, and the true bound,
+    which training replaces by a relaxed one: reconstruction + KL to the prior, in nats by value of the picture."""
+    codes, errors, bounds = [], [], []
+    for x in x_BCHW.split(4):
+        logits = model.logits(x).float()
+        hard = logits.argmax(dim=1)
+        maps = model.decoder.from_codes(hard).float()
+        picture = pixels.phi_inverse(torch.sigmoid(maps[:, :3]))
+        errors.append((picture - x).square().mean(dim=(1, 2, 3)))
+        bounds.append(
+            logit_laplace_nll(pixels.phi(x), maps).mean(dim=(1, 2, 3))
+            + kl_to_uniform(logits).sum(dim=(1, 2)) / x[0].numel()
+        )
+        codes.append(hard.flatten())
+    frequency = torch.bincount(torch.cat(codes), minlength=model.config.vocabulary).float()
+    frequency /= frequency.sum()
+    entropy = -(frequency * torch.log(frequency.clamp_min(1e-12))).sum().item()
+    return {
+        "psnr_db": round((-10 * torch.log10(torch.cat(errors).clamp_min(1e-10))).mean().item(), 2),
+        "bound": round(torch.cat(bounds).mean().item(), 4),
+        "vocabulary_used": round((frequency > 0).float().mean().item(), 4),
+        "perplexity": round(math.exp(entropy), 1),
+    }
+
+
+def picture_grid(model: DVAE, x_BCHW: torch.Tensor) -> bytes:
+    """A PNG: pictures in the upper row, reconstructions below."""
+    with torch.no_grad():
+        pairs = torch.cat([x_BCHW, model.decode(model.encode(x_BCHW))])
+    rows = pixels.to_uint8(pairs).reshape(2, -1, *x_BCHW.shape[2:], 3)
+    grid = rows.transpose(0, 2, 1, 3, 4).reshape(2 * x_BCHW.shape[2], -1, 3)
+    buffer = io.BytesIO()
+    Image.fromarray(grid).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+# --- the run ---------------------------------------------------------------------------------------------------------
+
+
+def train(
+    images: str,
+    model: DVAE,
+    config: TrainingConfig,
+    output: Path,
+    resume: bool,
+    report_every: int = 200,
+    world: World | None = None,
+) -> None:
+    """Runs to `config.steps`, writing into `output`. Raises UserError for unusable input."""
+    output.mkdir(parents=True, exist_ok=True)
+    world = world or World()
+    if config.batch_size % world.size:
+        raise UserError(f"--batch-size {config.batch_size}: {world.size} processes can't share it evenly")
+    members, held_out = list_pictures(images)
+    if world.first:
+        print(f"train-dvae: {len(members):,} pictures, {len(held_out):,} held out", flush=True)
+    views = [view for view in map(centre_view, held_out[:24]) if view is not None]
+    val_BCHW = pixels.to_tensor(np.stack(views), world.device) if views else None
+
+    state = State.begin(model.train().to(world.device, memory_format=torch.channels_last), config)
+    first_step = _restore(output, state, config, resume)
+    learner = state.learner
+    started = time.monotonic()
+
+    for step, x_BCHW in enumerate(batches(members, config, first_step, world.rank, world.size), first_step):
+        if isinstance(learner, Quantised) and step == config.codes_from:
+            pictures = [x.to(world.device) for x in first_of(batches(members, config, step))]
+            kept = learner.begin_codes(pictures, config.seed)
+            if world.first:
+                print(f"train-dvae: codes begin; they keep {kept:.1%} of the latents' variance", flush=True)
+        x_BCHW = x_BCHW.to(world.device)
+        for group in state.optimiser.param_groups:
+            group["lr"] = config.learning_rate_at(step)
+        # Noise of its own for each step and process.
+        generator = torch.Generator(world.device).manual_seed(((config.seed << 32) + step) * world.size + world.rank)
+        with torch.autocast(world.device.type, dtype=torch.bfloat16):
+            if isinstance(learner, Quantised):
+                terms, latents_NL, codes_N = learner.losses(x_BCHW)
+                loss = torch.stack(list(terms.values())).sum()
+            else:
+                nll, kl = losses(learner, x_BCHW, config.temperature(step), generator)
+                terms = {"nll": nll, "kl": kl}
+                loss = nll + config.kl_weight_at(step) * kl
+        state.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        average_gradients(learner.parameters(), world)
+        state.optimiser.step()
+        if isinstance(learner, Quantised) and codes_N is not None:
+            learner.follow(latents_NL, codes_N, config.revival(step), world)
+        state.average(step - config.codes_from if step >= config.codes_from else step, config.average)
+
+        done = step + 1
+        report = done % report_every == 0 or done == config.steps
+        if report and world.first:
+            entry = {"step": done, "loss": round(loss.item(), 4)}
+            entry |= {name: round(term.item(), 5) for name, term in terms.items()}
+            entry |= {"temperature": round(config.temperature(step), 4)} if config.method == "relaxed" else {}
+            entry["learning_rate"] = config.learning_rate_at(step)
+            dvae = state.dvae()
+            if val_BCHW is not None and dvae is not None:
+                entry |= measure(dvae, val_BCHW)
+            seconds = (time.monotonic() - started) / (done - first_step)
+            print(
+                f"step {done:,}/{config.steps:,}",
+                *(f"{name} {value:.4g}" for name, value in entry.items() if name != "step"),
+                f"{config.batch_size / seconds:.1f} pictures/s",
+                f"{(config.steps - done) * seconds / 60:.0f} min left",
+                sep="  ",
+                flush=True,
+            )
+            with open(output / "log.jsonl", "a", encoding="utf-8") as log:
+                log.write(json.dumps(entry) + "\n")
+            _save(output, state, config, done)
+            if dvae is not None:
+                save_dvae(dvae, output / "dvae.safetensors")
+            if val_BCHW is not None and dvae is not None:
+                write_whole(output / "pictures.png", picture_grid(dvae, val_BCHW[:8]))
+    if world.first:
+        print(f"train-dvae: wrote {output / 'dvae.safetensors'}", flush=True)
+
+
+@dataclasses.dataclass
+class State:
+    """What an update changes."""
+
+    learner: DVAE | Quantised
+    averaged: DVAE | Quantised
+    optimiser: torch.optim.Optimizer
+
+    @classmethod
+    def begin(cls, model: DVAE, config: TrainingConfig) -> State:
+        learner = Quantised(model) if config.method == "quantised" else model
+        optimiser = torch.optim.AdamW(
+            learner.parameters(), lr=config.learning_rate, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-4
+        )
+        return cls(learner, copy.deepcopy(learner).eval().requires_grad_(False), optimiser)
+
+    def dvae(self) -> DVAE | None:
+        """The dVAE of averaged weights; None as long as there are no codes."""
+        if isinstance(self.averaged, Quantised):
+            return self.averaged.folded() if self.averaged.has_codes else None
+        return self.averaged
+
+    @torch.no_grad()
+    def average(self, updates: int, weight: float) -> None:
+        """Towards the weights as they are now; codes that follow latents are averages already. A short run would keep
+        its random start in a long average: the window grows to the configured one."""
+        weight = min(weight, (1 + updates) / (10 + updates))
+        torch._foreach_lerp_(list(self.averaged.parameters()), list(self.learner.parameters()), 1 - weight)
+        for mine, theirs in zip(self.averaged.buffers(), self.learner.buffers(), strict=True):
+            mine.copy_(theirs)
+
+    def _parts(self) -> dict:
+        return {"learner": self.learner, "averaged": self.averaged, "optimiser": self.optimiser}
+
+    def state_dict(self) -> dict:
+        return {name: part.state_dict() for name, part in self._parts().items()}
+
+    def load_state_dict(self, saved: dict) -> None:
+        for name, part in self._parts().items():
+            part.load_state_dict(saved[name])
+
+
+def first_of(found: Iterator[torch.Tensor]) -> list[torch.Tensor]:
+    """The batches from whose latents codes begin, the same for all ranks."""
+    taken = list(itertools.islice(found, CODES_BATCHES))
+    found.close()
+    return taken
+
+
+def _save(output: Path, state: State, config: TrainingConfig, step: int) -> None:
+    saved = state.state_dict() | {
+        "step": step,
+        "model_config": dataclasses.asdict(state.learner.config),
+        "config": dataclasses.asdict(config),
+    }
+    buffer = io.BytesIO()
+    torch.save(saved, buffer)
+    write_whole(output / "checkpoint.pt", buffer.getvalue())
+
+
+def _restore(output: Path, state: State, config: TrainingConfig, resume: bool) -> int:
+    """Loads DIR/checkpoint.pt if --resume was given; returns the first step to run."""
+    path = output / "checkpoint.pt"
+    if not resume:
+        if path.exists():
+            raise UserError(f"{path} exists; continue it with --resume or choose another --output")
+        return 0
+    if not path.exists():
+        return 0
+    saved = torch.load(path, map_location="cpu", weights_only=True)
+    for name, mine in (("model_config", state.learner.config), ("config", config)):
+        theirs, mine = saved[name], dataclasses.asdict(mine)
+        differing = sorted(key for key in mine if theirs.get(key) != mine[key])
+        if differing:
+            changes = ", ".join(f"{key} {theirs.get(key)} -> {mine[key]}" for key in differing)
+            raise UserError(f"--resume: {path} was made with other settings ({changes}); give the same ones")
+    state.load_state_dict(saved)
+    return saved["step"]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="pairmill train-dvae",
+        description=__doc__.split("\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--images", required=True, metavar="PATTERN", help="tar files with pictures (glob)")
+    parser.add_argument("--steps", required=True, type=int, metavar="N", help="updates to make (the paper: 3,000,000)")
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR")
+    parser.add_argument("--resume", action="store_true", help="continue from DIR/checkpoint.pt if it is there")
+    parser.add_argument("--batch-size", type=int, default=TrainingConfig.batch_size, help="pictures a step")
+    parser.add_argument(
+        "--window", type=int, default=TrainingConfig.window, help="px of each 256-px view to train on, a multiple of 8"
+    )
+    parser.add_argument("--hidden", type=int, default=32, help="width of the first group; the paper has 256")
+    parser.add_argument("--vocabulary", type=int, default=1024, help="codes; the paper has 8192")
+    parser.add_argument("--learning-rate", type=float, default=TrainingConfig.learning_rate)
+    parser.add_argument("--kl-weight", type=float, default=TrainingConfig.kl_weight)
+    parser.add_argument(
+        "--start-from",
+        type=Path,
+        metavar="FILE",
+        help="go on from a trained dVAE, whose width and vocabulary hold; its temperature stays low",
+    )
+    parser.add_argument(
+        "--method",
+        choices=METHODS,
+        default=METHODS[0],
+        help="relaxed: the paper's, for long runs; quantised: by vector quantisation, far better after "
+        "some thousand updates (with a learning rate of 3e-3)",
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="processor threads")
+    args = parser.parse_args(arguments)
+    if args.window % 8 or not 8 <= args.window <= 256:
+        raise UserError(f"--window {args.window}: give a multiple of 8 from 8 to 256")
+    if min(args.steps, args.batch_size, args.hidden // 4, args.vocabulary, args.threads) < 1:
+        raise UserError("--steps, --batch-size, --vocabulary and --threads start at 1, --hidden at 4")
+    if args.method == "quantised" and args.start_from:
+        raise UserError("--start-from: quantised training begins from nothing; leave it out, or use --method relaxed")
+    torch.set_num_threads(args.threads)
+    config = TrainingConfig(
+        args.steps,
+        args.batch_size,
+        args.window,
+        args.learning_rate,
+        args.kl_weight,
+        seed=args.seed,
+        warm=args.start_from is not None,
+        method=args.method,
+    )
+    with joined() as world:
+        train(args.images, first_weights(args), config, args.output, args.resume, world=world)
+    return 0
+
+
+def first_weights(args: argparse.Namespace) -> DVAE:
+    """The paper's random ones, or those of --start-from. Raises UserError for an unreadable file."""
+    if args.start_from is None:
+        torch.manual_seed(args.seed)
+        return DVAE(DVAEConfig(args.hidden, args.vocabulary))
+    try:
+        return load_dvae(args.start_from)
+    except ValueError as error:
+        raise UserError(f"--start-from: {error}") from None
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

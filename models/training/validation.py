@@ -1,0 +1,83 @@
+"""The loss on pairs that are never trained on, all together and by source."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from models.data.shard_file import ShardFile
+from models.data.stream import Batch, Stream
+from models.errors import UserError
+from models.training.distributed import World
+from models.transformer.model import IMAGE_WEIGHT, NO_TOKEN, TEXT_WEIGHT
+
+MOST_PAIRS = 128
+
+
+class Validation(NamedTuple):
+    """The first pairs of the validation split, the same ones every time, shared among the processes."""
+
+    world: World
+    batches: list[Batch]
+    sources: list[list[int]]  # of each batch's pairs, as indices of `names`
+    names: list[str]
+    pairs: int  # of all processes
+
+    @classmethod
+    def read(cls, dataset: Path, batch_size: int, world: World, text_length: int | None = None) -> Validation:
+        """Without pairs for a dataset that has none for validation; says so."""
+        try:
+            stream = Stream(dataset, "val", batch_size, max_tokens=text_length, rank=world.rank, ranks=world.size)
+        except UserError as error:
+            if world.first:
+                print(f"train: no validation: {error}", flush=True)
+            return cls(world, [], [], [], 0)
+        count = min(stream.pairs, -(-MOST_PAIRS // batch_size) * batch_size)
+        found: list[str] = []
+        for shard in stream.shards:
+            if len(found) < count:
+                members = ShardFile(os.path.join(dataset, shard.path), shard, with_sources=True).members
+                found += [source.decode() for source in members.sources.tolist()]
+        names = sorted(set(found[:count]))
+        batches, sources, begin = [], [], 0
+        for batch in stream:
+            places = range(begin + world.rank, batch.end, world.size)
+            batches.append(batch)
+            sources.append([names.index(found[place]) for place in places])
+            begin = batch.end
+            if begin >= count:
+                break
+        return cls(world, batches, sources, names, count)
+
+    @torch.no_grad()
+    def losses(self, model: nn.Module) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+        """({"total", "text", "image"}, the same for each source), each averaged over its own tokens; ({}, {}) without
+        pairs. Sources only where the dataset names several."""
+        if not self.pairs:
+            return {}, {}
+        model.eval()
+        # For each source: nats and number of text tokens, nats and number of codes, pairs.
+        sums = torch.zeros(len(self.names), 5, dtype=torch.float64)
+        for batch, sources in zip(self.batches, self.sources, strict=True):
+            surprises = model(batch.text_BT.to(self.world.device), batch.codes_BN.to(self.world.device))
+            real_BT = batch.text_BT != NO_TOKEN
+            text_BT = torch.zeros(real_BT.shape, dtype=torch.float64)
+            text_BT[real_BT] = surprises.text_R.double().cpu()
+            image_B = surprises.image_BN.double().sum(dim=1).cpu()
+            codes_B = torch.full_like(image_B, batch.codes_BN.shape[1])
+            rows = torch.stack([text_BT.sum(dim=1), real_BT.sum(dim=1), image_B, codes_B, torch.ones_like(image_B)], 1)
+            sums.index_add_(0, torch.tensor(sources, dtype=torch.int64), rows)
+        model.train()
+        sums = self.world.sum(sums.to(self.world.device)).cpu()
+        by_source = {name: {**_means(row), "pairs": int(row[4])} for name, row in zip(self.names, sums, strict=True)}
+        return _means(sums.sum(dim=0)), by_source if len(by_source) > 1 else {}
+
+
+def _means(row: torch.Tensor) -> dict[str, float]:
+    text_nats, text_tokens, image_nats, codes, _ = row.tolist()
+    text, image = text_nats / max(1, text_tokens), image_nats / max(1, codes)
+    return {"total": TEXT_WEIGHT * text + IMAGE_WEIGHT * image, "text": text, "image": image}

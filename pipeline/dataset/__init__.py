@@ -1,0 +1,1 @@
+"""Records to a dataset: shards, index, manifest, cards; near-duplicates; additions."""

@@ -1,0 +1,192 @@
+"""Datasets that are there already, as input of a new one: their records, rejects and counts, without encoding again."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, Optional
+
+import apache_beam as beam
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from models.data.format import Manifest, Shard, pack_codes, read_manifest, read_shard
+from models.errors import UserError
+from pipeline.output import files, parquet
+from pipeline.output.ledger import READ, Count, earlier_counts, read_ledger
+from pipeline.output.parquet import index_path
+from pipeline.records import Reason, Record, Rejected, Stage, reject
+
+REJECTED = "rejected"
+
+
+class Existing(NamedTuple):
+    """A finished dataset on a local file system."""
+
+    directory: str
+    manifest: Manifest
+
+
+class Wanted(NamedTuple):
+    """Which pairs of a dataset to take."""
+
+    share: float = 1.0  # of the pairs, by hash of the key: always the same ones, and a larger share holds a smaller one
+    sources: Sequence[str] = ()  # only these; none named: all
+
+    def refuses(self, record: Record) -> Optional[str]:
+        """Why a record is left out, or None."""
+        if self.sources and record.source not in self.sources:
+            return f"source {record.source}"
+        number = int.from_bytes(hashlib.sha256(f"share\0{record.key}".encode()).digest()[:8], "big")
+        return None if number < self.share * 2**64 else f"share {self.share:g}"
+
+
+def open_existing(directories: Sequence[str]) -> list[Existing]:
+    """Raises UserError unless they are datasets of the same tokenizers and the same number of draws."""
+    found = [Existing(directory, read_manifest(directory)) for directory in directories]
+    for other in found[1:]:
+        for what in ("image_tokenizer", "text_tokenizer"):
+            mine, theirs = (getattr(each.manifest, what).fingerprint for each in (found[0], other))
+            if mine != theirs:
+                raise UserError(
+                    f"{other.directory} has tokens of another {what.replace('_', ' ')} ({theirs[:12]}, not "
+                    f"{mine[:12]}) than {found[0].directory}; encode one of them again"
+                )
+        if other.manifest.draws != found[0].manifest.draws:
+            raise UserError(
+                f"{other.directory} has {other.manifest.draws} draws a picture, {found[0].directory} "
+                f"{found[0].manifest.draws}; encode one of them again"
+            )
+    return found
+
+
+def counts_read(datasets: Iterable[Existing]) -> list[Count]:
+    """The ledgers' rows read."""
+    return [count for each in datasets for count in earlier_counts(read_ledger(each.directory)) if count[0][1] == READ]
+
+
+def reject_files(datasets: Iterable[Existing]) -> list[str]:
+    return [
+        files.join(each.directory, *file.path.split("/"))
+        for each in datasets
+        for file in each.manifest.files
+        if file.path.startswith("rejects/")
+    ]
+
+
+class ReadRecords(beam.PTransform):
+    """The records of datasets; what is not wanted, and a key that an earlier dataset has, comes as a reject."""
+
+    def __init__(self, datasets: list[Existing], wanted: list[Wanted]):
+        self._datasets, self._wanted = datasets, wanted
+
+    def expand(self, begin):
+        shards = [
+            (number, each.directory, shard)
+            for number, each in enumerate(self._datasets)
+            for shard in each.manifest.shards
+        ]
+        return (
+            begin
+            | "Shards" >> beam.Create(shards)
+            | "Spread" >> beam.Reshuffle()
+            | "Read" >> beam.FlatMap(_numbered).with_output_types(tuple[str, tuple[int, Record]])
+            | "Same key" >> beam.GroupByKey()
+            | "First" >> beam.ParDo(_KeepWanted(self._wanted)).with_outputs(REJECTED, main="records")
+        )
+
+
+def _numbered(element: tuple[int, str, Shard]) -> Iterator[tuple[str, tuple[int, Record]]]:
+    number, directory, shard = element
+    for record in read_records(directory, shard):
+        yield record.key, (number, record)
+
+
+class _KeepWanted(beam.DoFn):
+    def __init__(self, wanted: list[Wanted]):
+        self._wanted = wanted
+
+    def process(self, group: tuple[str, Iterable[tuple[int, Record]]]):
+        first = None
+        for number, record in sorted(group[1], key=lambda each: (each[0], each[1].row)):
+            if reason := self._wanted[number].refuses(record):
+                rejected = reject(record, Stage.ENCODE, Reason.SAMPLED_OUT, reason)
+            elif first:
+                rejected = reject(record, Stage.ENCODE, Reason.DUPLICATE_PAIR, f"kept {first.key}")
+            else:
+                first = record
+                yield record
+                continue
+            yield beam.pvalue.TaggedOutput(REJECTED, rejected)
+
+
+def read_records(directory: str, shard: Shard) -> Iterator[Record]:
+    """The records of one shard. Raises UserError where shard and index do not belong together."""
+    rows = pq.read_table(files.join(directory, *index_path(shard.path).split("/")), partitioning=None).to_pylist()
+    try:
+        samples = list(read_shard(files.join(directory, *shard.path.split("/"))))
+    except ValueError as error:
+        raise UserError(f"{directory}/{shard.path} is damaged: {error}; `pairmill verify` names all that is") from None
+    if [row["key"] for row in rows] != [sample.key for sample in samples]:
+        raise UserError(f"{directory}/{shard.path} and its index hold other pairs; `pairmill verify` names all faults")
+    for row, sample in zip(rows, samples, strict=True):
+        boxes = [number for box in row["crop_boxes"] for number in box]
+        fields = {name: row[name] for name in Record._fields if name in row}
+        yield Record(**fields, codes=pack_codes(sample.codes), tokens=pack_codes(sample.tokens), boxes=boxes)
+
+
+class KnownKeys:
+    """The keys of a dataset, kept or rejected, 16 bytes each; of what could not be fetched only if `unfetched`."""
+
+    def __init__(self, dataset: Existing, unfetched: bool):
+        settled = None if unfetched else pc.field("stage") != Stage.FETCH.value
+        keys = itertools.chain(self._read(dataset, "index/"), self._read(dataset, "rejects/", settled))
+        self._keys = np.sort(np.array([bytes.fromhex(key) for key in keys], "S16"))
+
+    @staticmethod
+    def _read(dataset: Existing, folder: str, wanted: Optional[pc.Expression] = None) -> Iterator[str]:
+        for file in dataset.manifest.files:
+            if file.path.startswith(folder):
+                path = files.join(dataset.directory, *file.path.split("/"))
+                yield from pq.read_table(path, columns=["key"], filters=wanted, partitioning=None)["key"].to_pylist()
+
+    def __contains__(self, key: str) -> bool:
+        wanted = np.bytes_(bytes.fromhex(key))
+        place = int(np.searchsorted(self._keys, wanted))
+        return place < len(self._keys) and self._keys[place] == wanted
+
+
+def new_rejects(path: str, datasets: list[Existing]) -> Iterator[Rejected]:
+    """The rows of a file of rejects that no dataset knows yet."""
+    known = [KnownKeys(each, unfetched=True) for each in datasets]
+    for row in parquet.read_rows(path, Rejected):
+        if not any(row.key in keys for keys in known):
+            yield row
+
+
+class StillRejected(beam.PTransform):
+    """(rejects of a dataset, keys of pictures that are new to it) -> the rejects; those that could not be fetched then
+    and are there now come as REPLACED."""
+
+    REPLACED = "replaced"
+
+    def expand(self, rows_and_keys):
+        rejects, keys = rows_and_keys
+        return (
+            (
+                rejects | "Key of reject" >> beam.Map(lambda row: (row.key, row)),
+                keys | "Key of picture" >> beam.Map(lambda key: (key, None)),
+            )
+            | "Same key" >> beam.CoGroupByKey()
+            | "Which" >> beam.FlatMap(_still_rejected).with_outputs(self.REPLACED, main="rejects")
+        )
+
+
+def _still_rejected(group: tuple[str, tuple[Iterable[Rejected], Iterable[None]]]) -> Iterator[Any]:
+    rejects, pictures = group[1]
+    there = bool(list(pictures))
+    for row in rejects:
+        replaced = there and row.stage == Stage.FETCH
+        yield beam.pvalue.TaggedOutput(StillRejected.REPLACED, row) if replaced else row

@@ -1,0 +1,227 @@
+"""Pictures that are nearly one: of each such set one stays, and none that looks like one of an evaluation set.
+
+`looks.py` says what is nearly one. Candidates meet by key, each pair is compared once, and sets are what pairs join:
+the outcome follows from the pictures alone, however Beam spread them."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple, Optional
+
+import apache_beam as beam
+import numpy as np
+from apache_beam.coders import RowCoder, registry
+
+from models.errors import UserError
+from pipeline.dataset import image_signature
+from pipeline.output import files
+from pipeline.records import Reason, Record, Rejected, Stage, reject
+from pipeline.sources.file_ranges import RANK
+
+EXCLUDED_RANK = -1  # comes before every source
+
+
+@dataclass(frozen=True)
+class NearConfig:
+    near_duplicates: bool = False  # whether of pictures that look alike only the first stays
+    exclude: str = ""  # path of a file of hashes, see `read_hashes`
+
+    @property
+    def on(self) -> bool:
+        return self.near_duplicates or bool(self.exclude)
+
+
+class Node(NamedTuple):
+    """A picture; in order, the one that stays comes first."""
+
+    rank: int  # of its source
+    file: str  # for an excluded one: what the list calls it
+    row: int
+    key: str
+
+
+class Seen(NamedTuple):
+    node: Node
+    look: bytes
+
+
+for _record in (Node, Seen):
+    registry.register_coder(_record, RowCoder)
+
+
+class Hashes(NamedTuple):
+    """The pictures of a file of hashes."""
+
+    names: dict[str, str]  # sha256 -> what the list calls it
+    seen: list[Seen]
+
+
+def read_hashes(path: str) -> Hashes:
+    """A file that `pairmill hash` wrote: a line for each picture with its sha256, its signature in base64 and its name,
+    tab-separated. A line may stop after the sha256: then only the very same bytes are kept out. Raises UserError."""
+    names: dict[str, str] = {}
+    seen = []
+    if not files.exists(path):
+        raise UserError(f"--exclude {path}: no such file; `pairmill hash` makes one of pictures")
+    for number, line in enumerate(files.read(path).decode("utf-8", "replace").splitlines(), 1):
+        if not line.strip():
+            continue
+        sha256, _, rest = line.strip().partition("\t")
+        signature, _, name = rest.partition("\t")
+        try:
+            look = base64.b64decode(signature, validate=True)
+        except ValueError:
+            look = b"?"
+        if len(sha256) != 64 or len(look) not in (0, image_signature.SIGNATURE_BYTES):
+            raise UserError(f"--exclude {path}, line {number}: no picture's hash; make the file with `pairmill hash`")
+        names[sha256.lower()] = name or sha256
+        if look:
+            seen.append(Seen(Node(EXCLUDED_RANK, name or sha256, number, f"excluded {sha256.lower()}"), look))
+    return Hashes(names, seen)
+
+
+def hash_line(sha256: str, look: bytes, name: str) -> str:
+    """One line of such a file."""
+    return f"{sha256}\t{base64.b64encode(look).decode()}\t{' '.join(name.split())}\n"
+
+
+class DropNearDuplicates(beam.PTransform):
+    """Records -> those that stay, without their signatures; the others are rejected under their tag."""
+
+    REJECTED = "rejected"
+
+    def __init__(self, config: NearConfig):
+        self._config = config
+        self._hashes = read_hashes(config.exclude) if config.exclude else Hashes({}, [])
+
+    def expand(self, records):
+        listed = records.pipeline | "Excluded" >> beam.Create(self._hashes.seen).with_output_types(Seen)
+        seen = (
+            records | "Looks" >> beam.FlatMap(seen_in).with_output_types(Seen),
+            listed,
+        ) | "All looks" >> beam.Flatten()
+        candidates = (
+            seen
+            | "Keys" >> beam.FlatMap(keyed).with_output_types(tuple[int, bytes])
+            | "Same key" >> beam.GroupByKey()
+            | "Candidates"
+            >> beam.FlatMap(candidates_of, self._config.near_duplicates).with_output_types(tuple[str, str])
+            | "Each once" >> beam.Distinct()
+        )
+        by_key = seen | "By name" >> beam.Map(lambda each: (each.node.key, each)).with_output_types(tuple[str, Seen])
+        half = (
+            {"seen": by_key, "others": candidates}
+            | "First look" >> beam.CoGroupByKey()
+            | "With first" >> beam.FlatMapTuple(with_look).with_output_types(tuple[str, Seen])
+        )
+        joined = (
+            {"seen": by_key, "others": half}
+            | "Second look" >> beam.CoGroupByKey()
+            | "Compare" >> beam.FlatMapTuple(compared).with_output_types(tuple[Node, Node])
+        )
+        losers = (
+            records.pipeline
+            | "Sets once" >> beam.Create([None])
+            | "Sets"
+            >> beam.FlatMap(lambda _, edges: losers_of(edges), beam.pvalue.AsList(joined)).with_output_types(
+                tuple[str, Node]
+            )
+        )
+        return records | "Drop" >> beam.ParDo(_Drop(self._hashes.names), beam.pvalue.AsDict(losers)).with_outputs(
+            self.REJECTED, main="records"
+        )
+
+
+def seen_of(record: Record) -> Seen:
+    return Seen(Node(RANK[record.source], record.file, record.row, record.key), record.look)
+
+
+def seen_in(record: Record) -> list[Seen]:
+    """Nothing for a record without a signature, such as one of a dataset that is added to: there it stays."""
+    return [seen_of(record)] if record.look else []
+
+
+def keyed(seen: Seen) -> Iterator[tuple[int, bytes]]:
+    """Every key of a picture, with its role (as it is, or a crop), all bits of that view, and its name."""
+    bits = image_signature.keys(image_signature.look(seen.look))
+    packed = np.packbits(bits, axis=1)
+    done = set()
+    for view, keys in enumerate(image_signature.bands(bits).tolist()):
+        role = b"=" if view == 0 else b"x"
+        for key in keys:
+            entry = role + packed[view].tobytes() + seen.node.key.encode()
+            if (key, entry) not in done:
+                done.add((key, entry))
+                yield key, entry
+
+
+def candidates_of(group: tuple[int, Iterable[bytes]], all_pairs: bool) -> Iterator[tuple[str, str]]:
+    """Pairs of pictures that share a key, one of them as it is, and nearly all bits; names in order. `all_pairs` is
+    False where only excluded pictures are looked for."""
+    entries = sorted(set(group[1]))
+    size = 1 + image_signature.BITS // 8
+    bits = np.array([np.frombuffer(entry[1:size], np.uint8) for entry in entries])
+    names = [entry[size:].decode() for entry in entries]
+    whole = [number for number, entry in enumerate(entries) if entry.startswith(b"=")]
+    found = set()
+    for number in whole:
+        unequal = np.bitwise_count(bits ^ bits[number]).sum(1)
+        for other in np.flatnonzero(unequal <= image_signature.MAX_UNEQUAL_BITS).tolist():
+            pair = tuple(sorted((names[number], names[other])))
+            excluded = sum(name.startswith("excluded ") for name in pair)
+            if pair[0] != pair[1] and excluded < 2 and (all_pairs or excluded):
+                found.add(pair)
+    yield from sorted(found)
+
+
+def with_look(key: str, group: dict[str, list]) -> Iterator[tuple[str, Seen]]:
+    for seen, other in itertools.product(group["seen"], group["others"]):
+        yield other, seen
+
+
+def compared(key: str, group: dict[str, list]) -> Iterator[tuple[Node, Node]]:
+    """The pairs of which one is the other."""
+    for seen in group["seen"]:
+        look = image_signature.look(seen.look)
+        for other in group["others"]:
+            if image_signature.same_picture(look, image_signature.look(other.look)):
+                yield other.node, seen.node
+
+
+def losers_of(edges: Iterable[tuple[Node, Node]]) -> Iterator[tuple[str, Node]]:
+    """(key, the one that stays instead) for every picture that goes: of all that pairs join, the first stays."""
+    first: dict[Node, Node] = {}
+
+    def root(node: Node) -> Node:
+        while (above := first.setdefault(node, node)) != node:
+            first[node] = first[above]
+            node = above
+        return node
+
+    for one, other in edges:
+        a, b = sorted((root(Node(*one)), root(Node(*other))))
+        first[b] = a
+    for node in sorted(first):
+        if root(node) != node:
+            yield node.key, root(node)
+
+
+class _Drop(beam.DoFn):
+    def __init__(self, excluded: dict[str, str]):
+        self._excluded = excluded
+
+    def process(self, record: Record, losers: dict[str, Node]):
+        gone = self._fault(record, losers.get(record.key))
+        yield beam.pvalue.TaggedOutput(DropNearDuplicates.REJECTED, gone) if gone else record._replace(look=b"")
+
+    def _fault(self, record: Record, instead: Optional[Node]) -> Optional[Rejected]:
+        if name := self._excluded.get(record.sha256):
+            return reject(record, Stage.ENCODE, Reason.EXCLUDED, f"the same bytes as {name}")
+        if instead is None:
+            return None
+        if instead.rank == EXCLUDED_RANK:
+            return reject(record, Stage.ENCODE, Reason.EXCLUDED, f"looks like {instead.file}")
+        return reject(record, Stage.ENCODE, Reason.DUPLICATE_IMAGE, f"kept {instead.key}")

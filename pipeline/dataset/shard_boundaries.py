@@ -1,0 +1,126 @@
+"""Where to cut pairs into shards: evenly, in the order of their keys, by what they all are and nothing else.
+
+No process sees all keys. Their first bits are counted in bins; from the counts follow the places of the cuts, and only
+the bins that a cut falls into are sorted.
+"""
+
+from __future__ import annotations
+
+import itertools
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+import apache_beam as beam
+
+from models.data.format import pack_sample, tar_member_bytes
+from pipeline.records import Record
+
+PAIRS_PER_SHARD = 10_000  # about 30 MB: quick to fetch, few enough to list
+BIN_DIGITS = 4  # of a key in hexadecimal
+
+Bin = tuple[str, str]  # split, first digits of a key
+Cuts = Mapping[str, list[str]]  # split -> the first key of each shard but the first
+
+
+class ShardSize(NamedTuple):
+    """How large a shard becomes."""
+
+    pairs: int = PAIRS_PER_SHARD  # at most
+    bytes: int = 0  # about; where it is not 0, `pairs` has no part
+
+
+class Weighed(NamedTuple):
+    """A pair, and how much of a shard it fills."""
+
+    split: str
+    key: str
+    weight: int  # 1 or bytes
+
+    @property
+    def bin(self) -> Bin:
+        return self.split, self.key[:BIN_DIGITS]
+
+
+class Places(NamedTuple):
+    """Where cuts fall in a bin."""
+
+    before: list[int]  # how much of the bin comes before each
+    leads: bool  # no pair of the split comes before the bin
+
+
+class FindCuts(beam.PTransform):
+    """Records -> their Cuts, one dict. The shards of a split differ by one pair at most, or, where bytes are what
+    counts, by less than two pairs' bytes."""
+
+    def __init__(self, size: ShardSize, draws: int):
+        self._size, self._draws = size, draws
+
+    def expand(self, records):
+        weighed = records | "Weigh" >> beam.Map(weigh, self._size, self._draws)
+        weights = (
+            weighed
+            | "By bin" >> beam.Map(lambda pair: (pair.bin, pair.weight)).with_output_types(tuple[Bin, int])
+            | "Sum" >> beam.CombinePerKey(sum)
+            | "All bins" >> beam.combiners.ToDict()
+        )
+        places = weights | "Place" >> beam.Map(place_cuts, self._size)
+        return (
+            weighed
+            | "In cut bins"
+            >> beam.FlatMap(in_cut_bins, beam.pvalue.AsSingleton(places)).with_output_types(tuple[Bin, tuple[str, int]])
+            | "Gather" >> beam.GroupByKey()
+            | "Cut" >> beam.FlatMap(cut, beam.pvalue.AsSingleton(places))
+            | "All cuts" >> beam.combiners.ToList()
+            | "By split" >> beam.Map(by_split)
+        )
+
+
+def weigh(record: Record, size: ShardSize, draws: int) -> Weighed:
+    weight = 1
+    if size.bytes:
+        weight = tar_member_bytes(pack_sample(record.caption, record.tokens, record.codes, draws))
+    return Weighed(record.split, record.key, weight)
+
+
+def place_cuts(weights: Mapping[Bin, int], size: ShardSize) -> dict[Bin, Places]:
+    """The bins that are cut."""
+    found: dict[Bin, Places] = {}
+    for split in sorted({split for split, _ in weights}):
+        bins = sorted(each for each in weights if each[0] == split)
+        ends = list(itertools.accumulate(weights[each] for each in bins))
+        shards = -(-ends[-1] // (size.bytes or size.pairs))
+        for number in range(1, shards):
+            place = number * ends[-1] // shards
+            index = bisect_right(ends, place)
+            begin = ends[index] - weights[bins[index]]
+            found.setdefault(bins[index], Places([], index == 0)).before.append(place - begin)
+    return found
+
+
+def in_cut_bins(pair: Weighed, places: Mapping[Bin, Places]) -> Iterator[tuple[Bin, tuple[str, int]]]:
+    if pair.bin in places:
+        yield pair.bin, (pair.key, pair.weight)
+
+
+def cut(group: tuple[Bin, Iterable[tuple[str, int]]], places: Mapping[Bin, Places]) -> Iterator[tuple[str, str]]:
+    """(split, key) for the pairs of a bin into which a cut falls: there a shard begins."""
+    pairs, (before, leads) = sorted(group[1]), places[group[0]]
+    ends = list(itertools.accumulate(weight for _, weight in pairs))
+    for place in before:
+        index = bisect_right(ends, place)
+        if index or not leads:  # a pair that is larger than its share: no shard is empty before it
+            yield group[0][0], pairs[index][0]
+
+
+def by_split(cuts: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for split, key in sorted(set(cuts)):
+        found.setdefault(split, []).append(key)
+    return found
+
+
+def shard_of(record: Record, cuts: Cuts) -> tuple[str, int, int]:
+    """The split, the number of the shard in it, and how many shards that has."""
+    keys = cuts.get(record.split, [])
+    return record.split, bisect_right(keys, record.key), len(keys) + 1

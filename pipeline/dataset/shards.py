@@ -1,0 +1,157 @@
+"""Records to token shards: cut by key, sort, tar, rename; the manifest comes last."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import apache_beam as beam
+import numpy as np
+from apache_beam.coders import RowCoder, registry
+
+from models.data import format
+from models.data.format import File, ImageTokenizerInfo, Manifest, Shard, TextTokenizerInfo
+from pipeline.dataset import cards
+from pipeline.dataset.shard_boundaries import FindCuts, ShardSize, shard_of
+from pipeline.output import files as output_files
+from pipeline.output import ledger
+from pipeline.output.finish import remove_others
+from pipeline.output.parquet import INDEX, WrittenFile, index_path, table_bytes, write_file
+from pipeline.output.work_folder import WORK_FOLDER
+from pipeline.records import Record
+
+FOLDERS = (*format.SPLITS, "index", "rejects")
+
+
+class WrittenShard(NamedTuple):
+    """A shard and its part of the index, both on disk."""
+
+    path: str
+    split: str
+    pairs: int
+    bytes: int
+    sha256: str
+    sources: Mapping[str, int]  # source -> pairs
+    licences: Mapping[str, int]  # as the sources state them -> pairs
+    index: WrittenFile
+
+
+registry.register_coder(WrittenShard, RowCoder)
+
+
+class WriteShards(beam.PTransform):
+    """Records -> SPLIT/NNNNN-of-MMMMM.tar and index/SPLIT-NNNNN-of-MMMMM.parquet; a split without records has none.
+
+    Which pairs share a shard follows from all the keys together: neither workers nor order matter.
+    """
+
+    def __init__(self, output: str, draws: int, size: ShardSize):
+        self._output, self._draws, self._size = output, draws, size
+
+    def expand(self, records):
+        output, draws = self._output, self._draws
+        cuts = records | "Cuts" >> FindCuts(self._size, draws)
+        return (
+            records
+            | "Shard"
+            >> beam.Map(
+                lambda record, cuts: (shard_of(record, cuts), record), beam.pvalue.AsSingleton(cuts)
+            ).with_output_types(tuple[tuple[str, int, int], Record])
+            | "Gather" >> beam.GroupByKey()
+            | "Write"
+            >> beam.MapTuple(lambda place, members: write_shard(output, draws, place, members)).with_output_types(
+                WrittenShard
+            )
+        )
+
+
+def write_shard(output: str, draws: int, place: tuple[str, int, int], members: Iterable[Record]) -> WrittenShard:
+    """Writes one shard and its index; `place` is its split, its number and how many shards the split has.
+    Raises RuntimeError for a key that comes twice: samples would be lost."""
+    (split, number, of), records = place, sorted(members, key=lambda record: record.key)
+    for one, other in itertools.pairwise(records):
+        if one.key == other.key:
+            raise RuntimeError(f"key {one.key} comes twice ({one.source} {one.row} and {other.source} {other.row})")
+    name = f"{number:05d}-of-{of:05d}"
+    path = f"{split}/{name}.tar"
+    data = format.tar_bytes(
+        (record.key, format.pack_sample(record.caption, record.tokens, record.codes, draws), record.source)
+        for record in records
+    )
+    shard = write_file(output, path, data)
+    rows = [index_row(record, draws, path, position) for position, record in enumerate(records)]
+    index = write_file(output, index_path(path), table_bytes(rows, INDEX))
+    return WrittenShard(
+        path,
+        split,
+        len(records),
+        shard.bytes,
+        shard.sha256,
+        dict(Counter(record.source for record in records)),
+        dict(Counter(record.licence for record in records)),
+        index,
+    )
+
+
+def index_row(record: Record, draws: int, shard: str, position: int) -> dict:
+    """A row of index/*.parquet: the record without its codes and tokens, and where it lies."""
+    row = {name: value for name, value in record._asdict().items() if name in INDEX.names}
+    boxes = np.asarray(record.boxes).reshape(draws, -1).tolist()
+    return row | {"shard": shard, "position": position, "crop_boxes": boxes}
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetParts:
+    """What the manifest says beside the shards."""
+
+    image_tokenizer: ImageTokenizerInfo
+    text_tokenizer: TextTokenizerInfo
+    text_tokenizer_json: str
+    draws: int
+    settings: dict
+    versions: dict
+    sources: tuple[str, ...]  # those asked for: a source whose files are empty has its account, too
+
+
+def finish_dataset(
+    output: str, parts: DatasetParts, shards: list[WrittenShard], rejects: list[WrittenFile], counts: list[ledger.Count]
+) -> None:
+    """Removes what an earlier, interrupted run left under other names, then writes ledger, tokenizer and manifest."""
+    account = ledger.build_ledger(counts, parts.sources)
+    named = [
+        write_file(output, "ledger.json", ledger.to_json(account)),
+        write_file(output, "text_tokenizer.json", parts.text_tokenizer_json.encode()),
+    ]
+    manifest = Manifest(
+        shards=tuple(Shard(*shard[:6]) for shard in sorted(shards, key=lambda shard: shard.path)),
+        image_tokenizer=parts.image_tokenizer,
+        text_tokenizer=parts.text_tokenizer,
+        draws=parts.draws,
+        settings=parts.settings,
+        versions=parts.versions,
+    )
+    licences = sum((Counter(shard.licences) for shard in shards), Counter())
+    files = [
+        *rejects,
+        *(shard.index for shard in shards),
+        *named,
+        *write_cards(output, manifest, account, licences, named),
+    ]
+    manifest = dataclasses.replace(manifest, files=tuple(File(*file) for file in sorted(files)))
+    ours = {shard.path for shard in shards} | {file.path for file in files}
+    remove_others(output, (*FOLDERS, f"{WORK_FOLDER}/units"), ours)
+    output_files.write_whole(output_files.join(output, "manifest.json"), manifest.to_json().encode())
+
+
+def write_cards(
+    output: str, manifest: Manifest, account: dict[str, Any], licences: Mapping[str, int], named: list[WrittenFile]
+) -> list[WrittenFile]:
+    """README.md and croissant.json, which name some files with their hash."""
+    description = cards.croissant(manifest, licences, [File(*file) for file in named])
+    return [
+        write_file(output, cards.README, cards.data_card(manifest, account, licences)),
+        write_file(output, cards.CROISSANT, description),
+    ]

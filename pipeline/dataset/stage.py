@@ -1,0 +1,74 @@
+"""Records and rejects to the files of a dataset, all but the manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import apache_beam as beam
+
+from pipeline.dataset.near_duplicates import DropNearDuplicates, NearConfig
+from pipeline.dataset.shard_boundaries import ShardSize
+from pipeline.dataset.shards import WriteShards
+from pipeline.output import parquet
+from pipeline.output.ledger import KEPT, CountRows
+from pipeline.records import Reason, Record, Stage, reject
+from pipeline.select.urls import first_of
+
+REJECTED = "rejected"
+
+
+class Written(NamedTuple):
+    """PCollections: the shards, the files of rejects, the ledger's counts of kept and rejected rows."""
+
+    shards: beam.PCollection
+    rejects: beam.PCollection
+    counts: beam.PCollection
+
+
+class WriteDataset(beam.PTransform):
+    """(records, rejects) -> shards, index and reject files, without pairs that are in it twice."""
+
+    def __init__(self, output: str, draws: int, size: ShardSize, rows_per_file: int, near: NearConfig = NearConfig()):
+        self._output, self._draws, self._near = output, draws, near
+        self._size, self._rows_per_file = size, rows_per_file
+
+    def expand(self, inputs) -> Written:
+        records, rejected = inputs
+        single = (
+            records
+            | "By picture and caption" >> beam.Map(by_pair).with_output_types(tuple[str, Record])
+            | "Same pair" >> beam.GroupByKey()
+            | "Keep first" >> beam.ParDo(KeepFirstPair()).with_outputs(REJECTED, main="records")
+        )
+        gone = [rejected, single[REJECTED]]
+        kept = single.records
+        if self._near.on:
+            unlike = kept | "Look-alikes" >> DropNearDuplicates(self._near)
+            kept, gone = unlike.records, [*gone, unlike[DropNearDuplicates.REJECTED]]
+        rejected = gone | "All rejects" >> beam.Flatten()
+        return Written(
+            shards=kept | "Shards" >> WriteShards(self._output, self._draws, self._size),
+            rejects=rejected
+            | "Write rejects" >> parquet.WriteParquet(self._output, "rejects", parquet.REJECTS, self._rows_per_file),
+            counts=(kept | "Count kept" >> CountRows(KEPT), rejected | "Count rejected" >> CountRows())
+            | "Counts" >> beam.Flatten(),
+        )
+
+
+def by_pair(record: Record) -> tuple[str, Record]:
+    return f"{record.sha256} {record.caption}", record
+
+
+class KeepFirstPair(beam.DoFn):
+    """Of records with one picture and caption (mirrors, re-uploads), the first by source, file and row stays."""
+
+    def process(self, group: tuple[str, Iterable[Record]]):
+        records = list(group[1])
+        first = first_of(records)
+        yield first
+        for record in records:
+            if record is not first:
+                yield beam.pvalue.TaggedOutput(
+                    REJECTED, reject(record, Stage.ENCODE, Reason.DUPLICATE_PAIR, f"kept {first.key}")
+                )

@@ -1,0 +1,1 @@
+"""Fetch: pairs to images by polite downloads."""

@@ -1,0 +1,312 @@
+"""One attempt at one URL: bounded in time and bytes, checked at every redirect, polite to the host."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import dataclasses
+import hashlib
+import ipaddress
+import re
+import socket
+import ssl
+import struct
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable
+from typing import BinaryIO, NamedTuple, TypeVar
+
+import aiohttp  # asynchronous, pooled, and its resolver can be replaced, which the address check needs
+from yarl import URL
+
+from pipeline.fetch.addresses import PublicResolver, RefusedAddress, is_refused, literal_address
+from pipeline.fetch.politeness import (
+    OPT_OUTS,
+    FetchFailed,
+    HostGate,
+    HostLimits,
+    limits_for,
+    misses_contact,
+    opt_out,
+    retry_after_s,
+    shared_host,
+    warn_once,
+)
+from pipeline.images.validate import PictureConfig, check_beginning
+from pipeline.records import PASSING_REASONS, Reason
+from pipeline.version import VERSION
+
+MAX_REDIRECTS = 5
+BEGINNINGS = (1_024, 8_192, 65_536)  # bytes after which the header is looked at: EXIF data before it may be long
+SPOOLED_BYTES = 1 << 18  # of one body in memory; a longer one waits on disk until there is room to decode it
+WATCH_S = 1.0  # how often a body that takes so long is looked after
+MAX_FRAMING_BYTES = 16 << 20  # beside the body; what waits in the kernel counts as well, which may be some MB
+REASONS = {403: Reason.HTTP_403, 404: Reason.HTTP_404, 408: Reason.TIMEOUT, 410: Reason.HTTP_410, 429: Reason.HTTP_429}
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+# Where hosts redirect to when a picture is gone: Flickr, as met in YFCC100M, and imgur.
+PLACEHOLDER = re.compile(
+    r"/photo_(unavailable|deleted|not_found)[^/]*\.(png|gif|jpg)$|^i\.imgur\.com/removed\.png$", re.IGNORECASE
+)
+FLICKR_JPEG = re.compile(r"static\.?flickr\.com/.*\.jpg$", re.IGNORECASE)
+# MD5 of files that hosts serve under a picture's own name when it is gone: imgur's (which is also its ETag there).
+PLACEHOLDER_MD5 = frozenset({"d835884373f4d6c8f24742ceabe74946"})
+PLACEHOLDER_BYTES = 4_096  # no such file is longer, so that others need no second hash
+WELL_FORMED = re.compile(r"(?:[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*")  # RFC 3986
+
+T = TypeVar("T")
+Size = tuple[int, int]  # px, width and height as stored
+
+
+@dataclasses.dataclass(frozen=True)
+class FetchConfig:
+    """How to download. The defaults are meant not to get their user blocked."""
+
+    timeout_s: float = 30.0  # for one attempt, redirects included
+    retries: int = 2  # after a reason that may pass
+    max_bytes: int = 50_000_000
+    connections: int = 128  # at once in one worker process; hosts that answer late keep most of them waiting
+    per_host_connections: int = 4  # at once
+    per_host_rate: float = 20.0  # requests/s
+    user_agent: str = f"pairmill/{VERSION} (image-caption dataset builder)"
+    obey: tuple[str, ...] = OPT_OUTS  # directives of X-Robots-Tag, and TDM-Reservation
+    allow_addresses: tuple[str, ...] = ()  # networks in CIDR form that are refused otherwise
+    memory_bytes: int = 400_000_000  # of pictures being decoded or waiting, in one process
+    shared_folder: str = ""  # by which the workers of one machine keep a host's limits together; else each alone
+
+
+class Body(NamedTuple):
+    """A reply that arrived whole."""
+
+    file: BinaryIO  # in memory, or on disk if it is long
+    length: int  # bytes
+    size: Size | None  # if the beginning told
+
+
+class Downloads:
+    """What the downloads of one worker share: the connection pool, the gates of the hosts, and room.
+
+    A download takes a place in the room before it connects. The place of one that ends in a body stays taken, until
+    the caller releases it: a caller that is slow slows the downloads.
+    """
+
+    def __init__(self, config: FetchConfig, pictures: PictureConfig, host_s: collections.Counter[str]):
+        self._config, self._pictures = config, pictures
+        self._host_s = host_s  # seconds waited for each host's answers, which this adds to
+        self._allowed = [ipaddress.ip_network(network) for network in config.allow_addresses]
+        self._gates: dict[str, HostGate] = {}
+        self.room = asyncio.Semaphore(config.connections)
+
+    async def __aenter__(self) -> Downloads:
+        config = self._config
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=config.connections, resolver=PublicResolver(self._allowed), ttl_dns_cache=300
+            ),
+            headers={"User-Agent": config.user_agent, "Accept": "image/*,*/*;q=0.5", "Accept-Encoding": "identity"},
+            cookie_jar=aiohttp.DummyCookieJar(),  # nothing is remembered, so nothing is sent
+            timeout=aiohttp.ClientTimeout(total=None),  # the deadline is ours
+        )
+        return self
+
+    async def __aexit__(self, *exception) -> None:
+        await self._session.close()
+
+    async def get(self, url: str) -> Body:
+        """Follows redirects by hand, so that each hop is checked. Raises FetchFailed, PictureRejected."""
+        target, left_s = parse_url(url), self._config.timeout_s
+        for _ in range(MAX_REDIRECTS + 1):
+            if is_placeholder(target):
+                raise FetchFailed(Reason.PLACEHOLDER, str(target))
+            address = literal_address(target.raw_host)
+            if address and is_refused(address, self._allowed):
+                raise FetchFailed(Reason.REFUSED_ADDRESS, f"{target.raw_host} is {address}")
+            gate = self._gate(target.raw_host.lower())
+            async with gate.turn(self.room):  # waiting for a turn does not count against the deadline
+                started, answer = time.monotonic(), None
+                try:
+                    answer = await self._hop(target, gate, started + left_s)
+                finally:
+                    if not isinstance(answer, Body):
+                        self.room.release()
+                    self._host_s[target.raw_host] += time.monotonic() - started
+                left_s -= time.monotonic() - started
+            if isinstance(answer, Body):
+                return answer
+            target = answer
+        raise FetchFailed(Reason.HTTP_OTHER, f"more than {MAX_REDIRECTS} redirects")
+
+    def _gate(self, host: str) -> HostGate:
+        if host not in self._gates:
+            if misses_contact(host, self._config.user_agent):
+                warn_once(
+                    f"{host} blocks clients that name no contact: give --contact, a URL or an e-mail address",
+                    self._config.shared_folder,
+                )
+            limits = HostLimits(self._config.per_host_connections, self._config.per_host_rate)
+            shared = shared_host(host, self._config.shared_folder)
+            self._gates[host] = HostGate(host, limits_for(host, limits), shared)
+        return self._gates[host]
+
+    async def _hop(self, target: URL, gate: HostGate, ends_at: float) -> Body | URL:
+        """The body, or where the server redirects to."""
+        try:
+            response = await self._in_time(ends_at, self._session.get(target, allow_redirects=False))
+        except FetchFailed as failure:
+            if failure.reason in PASSING_REASONS:
+                gate.failed(failure)
+            raise
+        try:
+            if response.status != 429:
+                gate.answered()
+            answer = await self._in_time(ends_at, self._take(target, response))
+            if isinstance(answer, Body):
+                gate.spent(answer.length)
+            return answer
+        except FetchFailed as failure:
+            if failure.reason is Reason.HTTP_429:
+                gate.failed(failure)
+            raise
+        finally:
+            response.release()  # drops the connection if there is more to come
+
+    async def _in_time(self, ends_at: float, awaitable: Awaitable[T]) -> T:
+        try:
+            return await asyncio.wait_for(awaitable, ends_at - time.monotonic())
+        except asyncio.TimeoutError as error:  # before OSError, of which it is one since Python 3.11
+            raise FetchFailed(Reason.TIMEOUT, f"not done after {self._config.timeout_s:g} s") from error
+        except RefusedAddress as error:
+            raise FetchFailed(Reason.REFUSED_ADDRESS, str(error)) from error
+        except aiohttp.ClientConnectorDNSError as error:
+            raise FetchFailed(Reason.DNS, f"{error.host}: name does not resolve") from error
+        except (aiohttp.InvalidURL, UnicodeError) as error:  # UnicodeError: a name that can't be one
+            raise FetchFailed(Reason.BAD_URL, str(error)) from error
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise FetchFailed(Reason.CONNECTION, f"TLS: {error.certificate_error}", final=True) from error
+        except (aiohttp.ClientError, ssl.SSLError, OSError, ValueError, RuntimeError) as error:
+            # ValueError: what the client raises for header lines that are not HTTP; RuntimeError: for a connection
+            # that was closed, on broken chunks for example, before the body is waited for.
+            raise FetchFailed(Reason.CONNECTION, f"{type(error).__name__}: {error}") from error
+
+    async def _take(self, target: URL, response: aiohttp.ClientResponse) -> Body | URL:
+        if response.status in REDIRECTS and "Location" in response.headers:
+            return redirect_target(target, response.headers["Location"])
+        _check_response(response, self._config)
+        file = tempfile.SpooledTemporaryFile(SPOOLED_BYTES)
+        try:
+            length, size = await self._read(target, response, file)
+        except BaseException:
+            file.close()
+            raise
+        return Body(file, length, size)
+
+    async def _read(self, target: URL, response: aiohttp.ClientResponse, file: BinaryIO) -> tuple[int, Size | None]:
+        """Writes the body to the file. Returns its length, and the picture's size if the beginning tells; raises as
+        soon as either is out of bounds."""
+        length, size, beginning, looks = 0, None, bytearray(), list(BEGINNINGS)
+        with _FramingWatch(response):
+            async for chunk in response.content.iter_chunked(1 << 16):
+                length += len(chunk)
+                if length > self._config.max_bytes:
+                    raise FetchFailed(Reason.TOO_LARGE, f"more than {self._config.max_bytes} bytes")
+                file.write(chunk)
+                if looks and not size:
+                    beginning += chunk
+                    if is_placeholder(target, bytes(beginning[:8])):
+                        raise FetchFailed(Reason.PLACEHOLDER, f"{bytes(beginning[:8])!r} under the name of a JPEG")
+                    if length >= looks[0]:
+                        looks = [look for look in looks if look > length]
+                        size = check_beginning(bytes(beginning[: BEGINNINGS[-1]]), self._pictures)
+        if not length:
+            raise FetchFailed(Reason.NOT_AN_IMAGE, "empty reply")
+        return length, size
+
+
+class _FramingWatch:
+    """Context manager, in which the connection of a response is dropped if it brings framing instead of a body: a
+    chunk's size may be written with zeros without end, of which the client library says nothing while it reads them.
+    It goes by the kernel's count, so on Linux only."""
+
+    def __init__(self, response: aiohttp.ClientResponse):
+        self._response = response
+        self._transport = response.connection and response.connection.transport
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __enter__(self) -> None:
+        if self._transport and sys.platform == "linux":  # no connection any more: it came with the headers
+            self._begin = self._received()
+            self._wait()
+
+    def __exit__(self, *exception: object) -> None:
+        if self._timer:
+            self._timer.cancel()
+
+    def _wait(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(WATCH_S, self._look)
+
+    def _look(self) -> None:
+        if self._transport.is_closing():
+            return
+        if self._received() - self._begin > MAX_FRAMING_BYTES + 8 * self._response.content.total_bytes:
+            self._response.close()  # whoever reads then finds the connection closed
+        else:
+            self._wait()
+
+    def _received(self) -> int:
+        info = self._transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 136)
+        return struct.unpack_from("Q", info, 128)[0]  # tcpi_bytes_received of struct tcp_info
+
+
+def parse_url(text: str) -> URL:
+    """Raises FetchFailed for what is no http or https URL with a host."""
+    try:
+        target = _as_written(text)
+        if target.scheme not in ("http", "https") or not target.raw_host:
+            raise ValueError("not an http(s) URL with a host")
+        return target.with_user(None)  # credentials in a public list are a mistake or a trap
+    except ValueError as error:
+        raise FetchFailed(Reason.BAD_URL, str(error)) from error
+
+
+def _as_written(text: str) -> URL:
+    """Well-formed URLs stay as they are, since signed ones don't survive normalising; others are made well-formed."""
+    normal = URL(text)  # checks the host, which the other does not
+    return URL(text, encoded=True) if WELL_FORMED.fullmatch(text) else normal
+
+
+def redirect_target(current: URL, location: str) -> URL:
+    """Raises FetchFailed for one that must not be followed."""
+    try:
+        target = current.join(_as_written(location))
+    except ValueError as error:
+        raise FetchFailed(Reason.BAD_URL, f"redirect to {location[:100]!r}: {error}") from error
+    if target.scheme not in ("http", "https") or not target.raw_host:
+        raise FetchFailed(Reason.REFUSED_ADDRESS, f"redirect to {location[:100]!r}")
+    return target.with_user(None)
+
+
+def _check_response(response: aiohttp.ClientResponse, config: FetchConfig) -> None:
+    status = response.status
+    if status != 200:
+        reason = REASONS.get(status, Reason.HTTP_5XX if status >= 500 else Reason.HTTP_OTHER)
+        raise FetchFailed(reason, f"status {status}", retry_after_s(response.headers.get("Retry-After")))
+    if said := opt_out(response.headers, config.obey):
+        raise FetchFailed(Reason.OPTED_OUT, said)
+    if (response.content_length or 0) > config.max_bytes:
+        raise FetchFailed(Reason.TOO_LARGE, f"{response.content_length} bytes announced")
+
+
+def is_placeholder(target: URL, beginning: bytes = b"") -> bool:
+    """Whether a URL, or the first bytes of what it gave, is known as what stands for a picture that is gone."""
+    place = f"{target.raw_host}{target.raw_path}"
+    if PLACEHOLDER.search(place):
+        return True
+    # Flickr's photos are what their names say; the picture that it puts in their place is a PNG or a GIF.
+    return bool(FLICKR_JPEG.search(place)) and beginning.startswith((b"\x89PNG", b"GIF8"))
+
+
+def is_placeholder_file(data: bytes) -> bool:
+    """Whether a whole file is known as what stands for a picture that is gone."""
+    if len(data) > PLACEHOLDER_BYTES:
+        return False
+    return hashlib.md5(data, usedforsecurity=False).hexdigest() in PLACEHOLDER_MD5

@@ -1,0 +1,160 @@
+"""Pairs to pictures on disk, unit by unit, in img2dataset's layout."""
+
+from __future__ import annotations
+
+import gc
+import json
+import resource
+import time
+from typing import NamedTuple
+
+import apache_beam as beam
+import cv2
+
+from pipeline.fetch.download import FetchConfig
+from pipeline.fetch.fetcher import Tally, fetch_pictures
+from pipeline.fetch.memory_budget import give_large_blocks_back
+from pipeline.images.shard_writer import ShardWriter, StoreConfig, read_fetched, read_metadata
+from pipeline.images.validate import PictureConfig
+from pipeline.output import files
+from pipeline.output.ledger import read_ledger, to_json
+from pipeline.output.work_folder import FETCHED_FOLDER, WORK_FOLDER, Unit
+from pipeline.records import PASSING_REASONS, Pair, Rejected, Stage
+
+ATTEMPTS_FILE = "attempts.json"
+SLOWEST_HOSTS = 20  # of a unit, that are told to those who watch
+
+
+class UnitAccount(NamedTuple):
+    """What became of a unit's rows."""
+
+    number: int
+    kept: list[Pair]
+    rejected: list[Rejected]
+
+
+class FetchUnit(beam.DoFn):
+    """Unit -> the tar, Parquet and statistics of its pictures; its fetched pairs, and rejects under their tag."""
+
+    REJECTED = "rejected"
+
+    def __init__(self, output: str, attempt: int, fetch: FetchConfig, pictures: PictureConfig, store: StoreConfig):
+        self._output, self._attempt, self._fetch = output, attempt, fetch
+        self._pictures, self._store = pictures, store
+
+    def setup(self) -> None:
+        prepare_process()
+
+    def process(self, unit: Unit):
+        account = fetch_unit(unit, self._output, self._attempt, self._fetch, self._pictures, self._store)
+        yield from account.kept
+        for row in account.rejected:
+            yield beam.pvalue.TaggedOutput(self.REJECTED, row)
+
+
+def prepare_process() -> None:
+    """Settings of a process that fetches."""
+    cv2.setNumThreads(1)  # the cores are busy with other pictures: its threads would wait for each other
+    gc.freeze()  # what was imported stays: looking through it again and again takes a tenth of the time
+    give_large_blocks_back()
+    # Each connection may have a file on disk, and some systems give a process 1,024 to begin with.
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def fetch_unit(
+    unit: Unit, output: str, attempt: int, fetch: FetchConfig, pictures: PictureConfig, store: StoreConfig
+) -> UnitAccount:
+    """Does what is missing of a unit at this attempt, the first being 1.
+
+    The first attempt fetches all pairs into shard `unit.number`; each later one fetches those that failed for a
+    passing reason until then, into a shard `unit.of` further on, if there are any. Finished shards are left alone.
+    """
+    rows: dict[str, dict] = {}
+    for before in range(attempt):
+        number = unit.number + before * unit.of
+        pairs = [pair for pair in unit.pairs if before == 0 or rows[pair.key]["reason"] in PASSING_REASONS]
+        if before > 0 and not pairs:
+            break
+        found = {row["pair_key"]: row for row in read_metadata(output, number)}
+        if not _is_finished(output, number) or found.keys() != {pair.key for pair in pairs}:
+            _fetch_shard(number, pairs, found, output, fetch, pictures, store)
+            found = {row["pair_key"]: row for row in read_metadata(output, number)}
+        rows |= found
+    return _account(unit, rows)
+
+
+def _is_finished(output: str, number: int) -> bool:
+    return files.exists(files.join(output, f"{number:05d}_stats.json"))
+
+
+def _fetch_shard(
+    number: int,
+    pairs: list[Pair],
+    rows: dict[str, dict],
+    output: str,
+    fetch: FetchConfig,
+    pictures: PictureConfig,
+    store: StoreConfig,
+) -> None:
+    """Writes one shard of these pairs. `rows` is what the metadata of an earlier, killed run says.
+
+    Each of its three files is whole but may be older or newer than the next: what the tar holds is done, whatever the
+    rows say.
+    """
+    with ShardWriter(output, number, pairs, store) as writer:
+        missing = {pair.key: pair for pair in pairs}
+        for picture in read_fetched(output, number):
+            if missing.pop(picture.metadata["pair_key"], None):
+                writer.add_stored(picture.metadata, picture.data, picture.suffix)
+        for key in missing.keys() & rows.keys():
+            if rows[key]["status"] != "success" and rows[key]["reason"] not in PASSING_REASONS:
+                writer.add(_rejected(rows[key]))
+                del missing[key]
+        tally, began = Tally(), time.monotonic()
+        for outcome in fetch_pictures(missing.values(), fetch, pictures, store.resize or 1, tally):
+            writer.add(outcome)
+            del outcome  # else it would be held until the next one has come, and its memory given to others
+        if _is_finished(output, number):  # by other pairs
+            files.delete(output, [f"{number:05d}_stats.json"])
+        writer.write()
+    said = {
+        "outcomes": tally.outcomes,
+        "bytes": tally.bytes,
+        "seconds": time.monotonic() - began,
+        "host_s": dict(tally.host_s.most_common(SLOWEST_HOSTS)),
+    }
+    files.write_whole(files.join(output, WORK_FOLDER, FETCHED_FOLDER, f"{number:05d}.json"), to_json(said))
+
+
+def _account(unit: Unit, rows: dict[str, dict]) -> UnitAccount:
+    kept = [pair for pair in unit.pairs if rows[pair.key]["status"] == "success"]
+    rejected = [_rejected(rows[pair.key]) for pair in unit.pairs if rows[pair.key]["status"] != "success"]
+    return UnitAccount(unit.number, kept, rejected)
+
+
+def _rejected(row: dict) -> Rejected:
+    detail = (row["error_message"] or "").partition(": ")[2]
+    return Rejected(
+        row["pair_key"], row["source"], row["file"], row["row"], row["url"], Stage.FETCH.value, row["reason"], detail
+    )
+
+
+def failed_in_passing(output: str) -> int:
+    """How many rows of a finished output failed for a reason that may be gone by now."""
+    passing = {reason.value for reason in PASSING_REASONS}
+    rejected = (account["rejected"].get(Stage.FETCH.value, {}) for account in read_ledger(output)["sources"].values())
+    return sum(number for reasons in rejected for reason, number in reasons.items() if reason in passing)
+
+
+# --- attempts --------------------------------------------------------------------------------------------------------
+
+
+def read_attempt(output: str) -> int:
+    """How many runs have begun: the first attempt fetches all, each later one what failed for a passing reason."""
+    path = files.join(output, ATTEMPTS_FILE)
+    return json.loads(files.read(path))["attempts"] if files.exists(path) else 1
+
+
+def write_attempt(output: str, attempt: int) -> None:
+    files.write_whole(files.join(output, ATTEMPTS_FILE), to_json({"attempts": attempt}))

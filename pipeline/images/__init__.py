@@ -1,0 +1,1 @@
+"""Bytes to a checked image; img2dataset's layout, written and read."""

@@ -1,0 +1,1 @@
+"""A dataset seen by people: stats, show, diff, verify, repair."""

@@ -1,0 +1,126 @@
+"""`pairmill diff A B`: what two datasets have in common and what not; status 0 if all pairs are the same, else 1."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from models.data.format import Manifest, read_manifest
+from models.errors import UserError
+from pipeline.inspection.stats import read_index, samples
+from pipeline.inspection.text_table import table
+
+EXAMPLES = 5  # keys shown of each kind
+FIELDS = ("caption", "source", "url", "licence", "split", "width", "height", "sha256")
+
+
+def differences(one: str, other: str) -> tuple[list[str], bool]:
+    """(lines that tell, whether all pairs are the same)."""
+    manifests = read_manifest(one), read_manifest(other)
+    lines = list(_settings(*manifests))
+    indices = [_by_key(directory, manifest) for directory, manifest in zip((one, other), manifests, strict=True)]
+    only = [sorted(mine.keys() - theirs.keys()) for mine, theirs in (indices, indices[::-1])]
+    both = sorted(indices[0].keys() & indices[1].keys())
+    changed: Counter[str] = Counter()
+    examples: dict[str, list[str]] = {}
+    tokens = [_digests(directory, manifest) for directory, manifest in zip((one, other), manifests, strict=True)]
+    for key in both:
+        mine, theirs = indices[0][key], indices[1][key]
+        for name in (
+            *(name for name in FIELDS if mine[name] != theirs[name]),
+            *(name for i, name in enumerate(("tokens", "codes")) if tokens[0][key][i] != tokens[1][key][i]),
+        ):
+            changed[name] += 1
+            examples.setdefault(name, []).append(key)
+    sources = sorted({row["source"] for index in indices for row in index.values()})
+    lines.append(
+        table(
+            ["source", "pairs in A", "pairs in B", "only in A", "only in B"],
+            [
+                (
+                    source,
+                    *(sum(row["source"] == source for row in index.values()) for index in indices),
+                    *(sum(indices[i][key]["source"] == source for key in only[i]) for i in (0, 1)),
+                )
+                for source in sources
+            ],
+        )
+    )
+    if changed:
+        lines.append(
+            table(
+                ["differs in both", "pairs", "for example"],
+                [(name, number, examples[name][0]) for name, number in sorted(changed.items())],
+            )
+        )
+    for name, keys in (("A", only[0]), ("B", only[1])):
+        lines += [f"only in {name}: {key}" for key in keys[:EXAMPLES]]
+        lines += [f"only in {name}: {len(keys) - EXAMPLES:,} more"] * (len(keys) > EXAMPLES)
+    same = not changed and not only[0] and not only[1]
+    lines.append(
+        f"{len(both):,} pairs in both, {len(only[0]):,} only in A, {len(only[1]):,} only in B; "
+        f"{len({key for keys in examples.values() for key in keys}):,} of those in both differ"
+    )
+    return lines, same
+
+
+def _settings(one: Manifest, other: Manifest) -> Iterator[str]:
+    """What made them, where that differs."""
+    named = [
+        {
+            **dict(_flat("settings", each.settings)),
+            **dict(_flat("versions", each.versions)),
+            "draws": each.draws,
+            "image tokenizer": each.image_tokenizer.fingerprint,
+            "text tokenizer": each.text_tokenizer.fingerprint,
+        }
+        for each in (one, other)
+    ]
+    for name in sorted({*named[0], *named[1]}):
+        mine, theirs = (each.get(name, "not there") for each in named)
+        if mine != theirs:
+            yield f"{name}: {mine} -> {theirs}"
+
+
+def _flat(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _flat(f"{path}.{name}", inner)
+    else:
+        yield path, value
+
+
+def _by_key(directory: str, manifest: Manifest) -> dict[str, dict[str, Any]]:
+    rows: pa.Table = read_index(directory, manifest, ["key", *FIELDS])
+    return {row["key"]: row for row in rows.to_pylist()}
+
+
+def _digests(directory: str, manifest: Manifest) -> dict[str, tuple[bytes, bytes]]:
+    """Key -> hashes of its tokens and codes. Raises UserError for a damaged shard."""
+    return {
+        sample.key: (_digest(sample.tokens.tobytes()), _digest(sample.codes.tobytes()))
+        for shard in manifest.shards
+        for sample in samples(directory, shard)
+    }
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="pairmill diff", description=__doc__.split("\n")[0])
+    parser.add_argument("one", metavar="A")
+    parser.add_argument("other", metavar="B")
+    args = parser.parse_args(arguments)
+    if os.path.realpath(args.one) == os.path.realpath(args.other):
+        raise UserError(f"{args.one} and {args.other} are the same folder; name two datasets")
+    lines, same = differences(args.one, args.other)
+    print("\n".join(lines))
+    return 0 if same else 1

@@ -1,0 +1,134 @@
+"""Takes the shards that are at fault out of a dataset: their pairs become rejected rows, so that every row is still
+accounted for. What is gone stays gone; nothing is made up."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from models.data import format
+from models.data.format import File, Manifest, Shard, read_manifest
+from models.errors import UserError
+from pipeline.dataset import cards
+from pipeline.dataset.shards import FOLDERS, write_cards
+from pipeline.inspection.verify import Fault
+from pipeline.output import files as output_files
+from pipeline.output.ledger import KEPT, READ, Count, build_ledger, earlier_counts, read_ledger, to_json
+from pipeline.output.parquet import REJECTS, WrittenFile, index_path, table_bytes, write_file
+from pipeline.records import Reason, Rejected, Stage
+
+NEVER_DAMAGED = ("manifest.json", "text_tokenizer.json")  # without them nothing can be told from anything else
+REWRITTEN = ("ledger.json", cards.README, cards.CROISSANT)
+
+
+def repair(directory: str, faults: Iterable[Fault]) -> Iterator[str]:
+    """Mends what can be mended and yields a line for each act. Raises UserError where nothing can be."""
+    at_fault = {fault.path for fault in faults}
+    for path in sorted(at_fault):
+        if path in NEVER_DAMAGED or (path.startswith("rejects/") and _is_listed(directory, path)):
+            raise UserError(
+                f"{directory}/{path} is at fault, and nothing else holds what it held; build the dataset again"
+            )
+    manifest = read_manifest(directory)
+    listed = {file.path for file in (*manifest.shards, *manifest.files)}
+    others = sorted(path for path in at_fault - listed if path.split("/")[0] in FOLDERS or path.endswith(".tmp"))
+    bad = [shard for shard in manifest.shards if shard.path in at_fault or index_path(shard.path) in at_fault]
+    gone = {path for shard in bad for path in (shard.path, index_path(shard.path))}
+    kept = dataclasses.replace(
+        manifest,
+        shards=tuple(shard for shard in manifest.shards if shard not in bad),
+        files=tuple(file for file in manifest.files if file.path not in gone and file.path not in REWRITTEN),
+    )
+
+    lost = [row for shard in bad for row in _lost_rows(directory, shard, at_fault)]
+    files = list(kept.files)
+    if lost:
+        number = sum(file.path.startswith("rejects/damaged-") for file in kept.files)
+        files.append(File(*write_file(directory, f"rejects/damaged-{number:05d}.parquet", table_bytes(lost, REJECTS))))
+        kept.settings["damaged_shards"] = kept.settings.get("damaged_shards", []) + [shard.path for shard in bad]
+    account = _account(directory, manifest, "ledger.json" in at_fault, bad, kept.files)
+    named = [
+        write_file(directory, "ledger.json", to_json(account)),
+        *(WrittenFile(**vars(file)) for file in files if file.path == "text_tokenizer.json"),
+    ]
+    kept = dataclasses.replace(kept, files=tuple(files))
+    written = write_cards(directory, kept, account, _licences(directory, kept), named)
+    files += [File(*named[0]), *(File(*file) for file in written)]
+    kept = dataclasses.replace(kept, files=tuple(sorted(files, key=lambda file: file.path)))
+    output_files.write_whole(output_files.join(directory, "manifest.json"), kept.to_json().encode())
+    for path in (*sorted(gone), *others):  # the manifest names them no more
+        if os.path.exists(os.path.join(directory, path)):
+            os.remove(os.path.join(directory, path))
+    for shard in bad:
+        told = ", ".join(f"{number:,} of {source}" for source, number in sorted(shard.sources.items()))
+        yield f"dropped {shard.path} and its index: {shard.pairs:,} pairs lost" + f" ({told})" * bool(told)
+    yield from (f"removed {path}" for path in others)
+    yield from (f"wrote {path} anew" for path in REWRITTEN if path in at_fault)
+
+
+def _is_listed(directory: str, path: str) -> bool:
+    return path in {file.path for file in read_manifest(directory).files}
+
+
+def _lost_rows(directory: str, shard: Shard, at_fault: set[str]) -> list[Rejected]:
+    """What is still known of a shard's pairs: all from its index, keys and sources from its tar file, else numbers."""
+
+    def rejected(key: str = "", source: str = "", file: str = "", row: int = -1, url: str = "") -> Rejected:
+        return Rejected(key, source, file, row, url, Stage.ENCODE.value, Reason.DAMAGED_SHARD.value, shard.path)
+
+    if index_path(shard.path) not in at_fault:
+        columns = ["key", "source", "file", "row", "url"]
+        rows = pq.read_table(os.path.join(directory, index_path(shard.path)), columns=columns, partitioning=None)
+        return [rejected(**row) for row in rows.to_pylist()]
+    if shard.path not in at_fault:
+        return [rejected(key, source) for key, source in format.list_members(os.path.join(directory, shard.path))]
+    return [rejected(source=source) for source, number in shard.sources.items() for _ in range(number)]
+
+
+def _account(
+    directory: str, manifest: Manifest, is_lost: bool, bad: list[Shard], files: tuple[File, ...]
+) -> dict[str, Any]:
+    """The ledger, in which the lost pairs are no longer kept but rejected."""
+    before: Counter[str] = Counter()
+    lost: Counter[str] = Counter()
+    for shard in manifest.shards:
+        before.update(shard.sources)
+    for shard in bad:
+        lost.update(shard.sources)
+    counts: list[Count] = []
+    if is_lost:
+        counts += _counted_again(directory, files)
+        read = Counter(before)
+        for (source, _, _), number in counts:
+            read[source] += number
+        counts += [((source, READ, ""), number) for source, number in read.items()]
+    else:
+        counts += earlier_counts(read_ledger(directory))
+    counts += [((source, KEPT, ""), number - lost[source]) for source, number in before.items()]
+    counts += [((source, Stage.ENCODE.value, Reason.DAMAGED_SHARD.value), number) for source, number in lost.items()]
+    return build_ledger(counts, [])
+
+
+def _counted_again(directory: str, files: tuple[File, ...]) -> Iterator[Count]:
+    for file in files:
+        if file.path.startswith("rejects/"):
+            columns = ["source", "stage", "reason"]
+            rows = pq.read_table(os.path.join(directory, file.path), columns=columns, partitioning=None)
+            for row in rows.group_by(columns).aggregate([([], "count_all")]).to_pylist():
+                yield (row["source"], row["stage"], row["reason"]), row["count_all"]
+
+
+def _licences(directory: str, manifest: Manifest) -> Counter[str]:
+    parts = [
+        pq.read_table(os.path.join(directory, index_path(shard.path)), columns=["licence"], partitioning=None)
+        for shard in manifest.shards
+    ]
+    column = pa.concat_tables(parts)["licence"] if parts else pa.chunked_array([], pa.string())
+    return Counter({row["values"]: row["counts"] for row in pc.value_counts(column).to_pylist()})

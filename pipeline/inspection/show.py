@@ -1,0 +1,280 @@
+"""`pairmill show DIR`: pairs of a dataset and rejected rows to look at, in the terminal or as one HTML page; of what
+select or fetch left, in the terminal."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from models.data.format import Manifest, Sample, read_manifest
+from models.errors import UserError, write_whole
+from models.tokenizers.image import ImageTokenizer, load_image_tokenizer
+from models.tokenizers.text import TextTokenizer
+from pipeline.fetch.download import FetchConfig
+from pipeline.inspection.html_page import MOST_CARDS, Card, Page, render
+from pipeline.inspection.show_rows import Wanted, choose_pairs, choose_rejects, fetch_originals, networks, read_samples
+from pipeline.inspection.stats import measure, read_json, rejects_by_reason, summary
+from pipeline.output import files
+from pipeline.output.ledger import KEPT
+from pipeline.output.parquet import files_in
+
+MOST_COLUMNS = 100  # longer lines are hard to read
+JOINERS = "\u200c\u200d"  # invisible, but scripts and emoji are spelt with them
+
+
+# --- in the terminal -------------------------------------------------------------------------------------------------
+
+
+def listing(directory: str, manifest: Manifest, wanted: Wanted, columns: int) -> Iterator[str]:
+    """The lines of the terminal's answer."""
+    words = load_text_tokenizer(directory, manifest)
+    rows = choose_pairs(directory, manifest, wanted)
+    samples = read_samples(directory, manifest, rows)
+    yield f"{directory}: {chosen(total_pairs(manifest), wanted, len(rows))}"
+    for row in rows:
+        yield ""
+        yield from pair_lines(row, samples[row["key"]], words, columns)
+    if not wanted.keys and wanted.search is None:
+        yield from reject_lines(directory, manifest, wanted, columns)
+
+
+def stage_listing(directory: str, wanted: Wanted, columns: int) -> Iterator[str]:
+    """The same of what select left; of fetch's output, whose pairs are beside the pictures, the rejected rows alone."""
+    if not files_in(directory, "rejects"):
+        raise UserError(f"{directory}: holds only counts, as `pairmill select --dry-run` leaves them; run it without")
+    kept = sum(account[KEPT] for account in read_json(os.path.join(directory, "ledger.json"))["sources"].values())
+    if has_pairs := bool(kept and files_in(directory, "pairs")):
+        rows = choose_pairs(directory, None, wanted)
+        yield f"{directory}: {chosen(kept, wanted, len(rows))}"
+        for row in rows:
+            yield ""
+            yield from selected_lines(row, columns)
+    if not has_pairs or (not wanted.keys and wanted.search is None):
+        yield from reject_lines(directory, None, wanted, columns)
+
+
+def selected_lines(row: dict[str, Any], columns: int) -> Iterator[str]:
+    size = f"{row['width']:,} x {row['height']:,} px  " if row["width"] and row["height"] else ""
+    yield (
+        f"{row['key']}  {printable(row['source'])}  {printable(row['file'])} row {row['row']:,}  {size}{row['split']}"
+    )
+    yield from wrapped(row["caption"], columns)
+    if row["raw_caption"] != row["caption"]:
+        yield from wrapped(f"was: {row['raw_caption']}", columns)
+    yield f"  {printable(row['url'])}"
+
+
+def pair_lines(row: dict[str, Any], sample: Sample, words: TextTokenizer, columns: int) -> Iterator[str]:
+    yield (
+        f"{row['key']}  {printable(row['source'])}  {printable(row['file'])} row {row['row']:,}  "
+        f"{row['width']:,} x {row['height']:,} px  {row['split']}"
+    )
+    yield from wrapped(row["caption"], columns)
+    yield from wrapped(f"{len(sample.tokens)} tokens: {tokens_as_words(sample.tokens.tolist(), words)}", columns)
+    yield f"  {printable(row['url'])}"
+
+
+def reject_lines(directory: str, manifest: Manifest | None, wanted: Wanted, columns: int) -> Iterator[str]:
+    """One or two rows of each reason, under the reason with its number of rows."""
+    ledger = read_json(os.path.join(directory, "ledger.json"))
+    accounts = {name: account for name, account in ledger["sources"].items() if wanted.source in (None, name)}
+    numbers = rejects_by_reason({"sources": accounts})
+    heading = None
+    for row in choose_rejects(directory, manifest, wanted.seed, wanted.source):
+        if heading != (heading := (row["stage"], row["reason"])):
+            number = numbers.get(row["stage"], {}).get(row["reason"], 0)
+            yield ""
+            yield f"rejected in {row['stage']}, {row['reason']}: {number:,} row{'s' * (number != 1)}"
+        detail = f": {row['detail']}" if row["detail"] else ""
+        yield from wrapped(f"{row['source']} {row['file']} row {row['row']:,}{detail}", columns)
+        if row["url"]:
+            yield f"    {printable(row['url'])}"
+
+
+def tokens_as_words(tokens: Iterable[int], words: TextTokenizer) -> str:
+    """The tokens one by one: a space where a word begins, a dot where one goes on."""
+    pieces = [words.decode([token]) for token in tokens]
+    return "".join(piece if piece.startswith(" ") else f"·{piece}" for piece in pieces).strip(" ·")
+
+
+def wrapped(text: str, columns: int) -> list[str]:
+    return textwrap.wrap(
+        printable(text),
+        columns,
+        initial_indent="  ",
+        subsequent_indent="  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def printable(text: str) -> str:
+    """Without control characters: a text from the web must not steer the terminal."""
+    return "".join(each if each.isprintable() or each in JOINERS else f"\\u{ord(each):04x}" for each in text)
+
+
+def total_pairs(manifest: Manifest) -> int:
+    return sum(shard.pairs for shard in manifest.shards)
+
+
+def chosen(total: int, wanted: Wanted, shown: int) -> str:
+    """How the pairs were chosen, in words."""
+    how = f", {wanted}" if str(wanted) else ""
+    how += "" if wanted.keys else f", drawn by seed {wanted.seed}"
+    return f"{shown:,} of {total:,} pair{'s' * (total != 1)}{how}."
+
+
+# --- as a page -------------------------------------------------------------------------------------------------------
+
+
+def page(directory: str, manifest: Manifest, wanted: Wanted, spec: str, originals: FetchConfig | None) -> Page:
+    """Everything that the page says. `originals`: how to fetch the pictures again; None leaves them out."""
+    images = load_image_tokenizer_of(manifest, spec)
+    rows = choose_pairs(directory, manifest, wanted)
+    if len(rows) > MOST_CARDS:
+        raise UserError(f"{len(rows):,} pairs are too many for one page; give at most {MOST_CARDS} keys")
+    ledger = read_json(os.path.join(directory, "ledger.json"))
+    measures = measure(directory, manifest)
+    cards = list(make_cards(directory, manifest, images, rows, originals))
+    rejects = choose_rejects(directory, manifest, wanted.seed, wanted.source)
+    return Page(
+        dataset_name(directory),
+        manifest,
+        summary(manifest, ledger, measures),
+        measures,
+        cards,
+        chosen(total_pairs(manifest), wanted, len(rows)),
+        rejects,
+        wanted.source,
+    )
+
+
+def make_cards(
+    directory: str, manifest: Manifest, images: ImageTokenizer, rows: list[dict[str, Any]], config: FetchConfig | None
+) -> Iterator[Card]:
+    samples = read_samples(directory, manifest, rows)
+    originals = fetch_originals(rows, images.info.image_size, config) if config else {}
+    for row in rows:
+        try:
+            decoded = images.decode(samples[row["key"]].codes[0])
+        except ValueError as error:
+            raise UserError(f"{row['shard']}: {row['key']}: {error}; `pairmill verify` names all faults") from None
+        yield Card(row, decoded, originals.get(row["key"]))
+
+
+def dataset_name(directory: str) -> str:
+    return Path(directory).resolve().name
+
+
+def load_image_tokenizer_of(manifest: Manifest, spec: str) -> ImageTokenizer:
+    """The tokenizer that made the codes. Raises UserError for any other: its pictures would be wrong."""
+    images = load_image_tokenizer(spec)
+    if images.info.fingerprint != manifest.image_tokenizer.fingerprint:
+        raise UserError(
+            f"image tokenizer {spec!r} is not the one that made these codes (fingerprint "
+            f"{images.info.fingerprint[:12]}, not {manifest.image_tokenizer.fingerprint[:12]}); name that "
+            "one's file with --image-tokenizer, or build the dataset again"
+        )
+    return images
+
+
+def load_text_tokenizer(directory: str, manifest: Manifest) -> TextTokenizer:
+    words = TextTokenizer.load(os.path.join(directory, "text_tokenizer.json"))
+    if words.info.fingerprint != manifest.text_tokenizer.fingerprint:
+        raise UserError(
+            f"{directory}/text_tokenizer.json is not the one that made these tokens (its fingerprint is "
+            "not the manifest's); build the dataset again"
+        )
+    return words
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="pairmill show", description=__doc__.split("\n")[0])
+    parser.add_argument("directory", metavar="DIR", help="a dataset, or what select or fetch left")
+    parser.add_argument("--html", metavar="FILE", help="write one page with pictures and plots, complete in itself")
+    parser.add_argument("--count", type=int, default=24, metavar="N", help="pairs to show (default: 24)")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="another seed, other pairs (default: 0)")
+    parser.add_argument("--key", action="append", default=[], metavar="KEY", help="this pair; repeatable")
+    parser.add_argument("--source", metavar="NAME", help="only pairs of this source, such as cc12m")
+    parser.add_argument("--search", metavar="TEXT", help="only pairs with this in the caption, in any case")
+    parser.add_argument(
+        "--fetch-originals",
+        action="store_true",
+        help="download the pictures again and show the crops beside their reconstructions",
+    )
+    parser.add_argument(
+        "--allow-address",
+        action="append",
+        default=[],
+        metavar="CIDR",
+        help="a network that is refused otherwise, such as 127.0.0.0/8",
+    )
+    parser.add_argument(
+        "--image-tokenizer",
+        metavar="SPEC",
+        help="where the dataset's image tokenizer is, if no longer where the manifest says",
+    )
+    return parser
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raises UserError for options that make no sense, before any work."""
+    if args.count < 1:
+        raise UserError(f"--count {args.count}: give 1 or more")
+    if args.html is None:
+        if args.fetch_originals:
+            raise UserError("--fetch-originals: only a page shows pictures; add --html FILE")
+        return
+    if args.count > MOST_CARDS:
+        raise UserError(f"--count {args.count}: a page holds at most {MOST_CARDS} pairs")
+    if not Path(args.html).absolute().parent.is_dir():
+        raise UserError(f"--html {args.html}: its folder does not exist")
+    if Path(args.html).is_dir():
+        raise UserError(f"--html {args.html}: this is a folder; name a file")
+
+
+def is_of_a_stage(directory: str) -> bool:
+    """Whether select or fetch ended here: the ledger is the last that they write, and there is no manifest."""
+    there = [files.exists(files.join(directory, name)) for name in ("manifest.json", "ledger.json", "_work")]
+    return there == [False, True, False]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    args = make_parser().parse_args(arguments)
+    check(args)
+    allowed = networks(args.allow_address)
+    wanted = Wanted(args.count, args.seed, tuple(args.key), args.source, args.search)
+    columns = min(MOST_COLUMNS, shutil.get_terminal_size((MOST_COLUMNS, 0)).columns)
+    if is_of_a_stage(args.directory):
+        if args.html is not None:
+            raise UserError(f"--html: {args.directory} holds no dataset, and a page shows one; leave out --html")
+        print("\n".join(stage_listing(args.directory, wanted, columns)))
+        return 0
+    manifest = read_manifest(args.directory)
+    if args.html is None:
+        print("\n".join(listing(args.directory, manifest, wanted, columns)))
+        return 0
+    originals = FetchConfig(retries=1, allow_addresses=allowed) if args.fetch_originals else None
+    content = page(args.directory, manifest, wanted, args.image_tokenizer or manifest.image_tokenizer.spec, originals)
+    data = render(content).encode()
+    try:
+        write_whole(args.html, data)
+    except OSError as error:
+        raise UserError(f"--html {args.html}: {error.strerror}") from None
+    missing = sum(isinstance(card.original, str) for card in content.cards)
+    if missing:
+        print(
+            f"show: {missing:,} of {len(content.cards):,} originals could not be had; the page says why",
+            file=sys.stderr,
+        )
+    print(f"show: {len(content.cards):,} pairs in {args.html}, {len(data) / 1e6:.1f} MB")
+    return 0

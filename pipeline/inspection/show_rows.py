@@ -1,0 +1,217 @@
+"""Which pairs and rejected rows of a dataset to show: chosen by a seed, read from where they lie."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import os
+from collections.abc import Iterable
+from typing import Any, NamedTuple, Optional
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from models.data import format
+from models.data.format import Manifest, Sample
+from models.errors import UserError
+from models.pixels import CropBox, apply_crop, seeded_integers
+from pipeline.fetch.download import FetchConfig
+from pipeline.fetch.fetcher import Fetched, fetch_pictures
+from pipeline.images.validate import PictureConfig
+from pipeline.output.parquet import INDEX, PAIRS, files_in
+from pipeline.records import Pair, Rejected, Stage
+
+REJECTS_EACH = 2  # sample rows for one reason
+SAME_RATIO = 0.02  # relative: rounding when a small picture's sides become whole pixels
+
+# Judged when the dataset was made; all that matters now is that these are the same bytes.
+ANY_PICTURE = PictureConfig(min_ratio=0, max_ratio=math.inf, min_side=1)
+
+
+class Wanted(NamedTuple):
+    """Which pairs to show. Keys are shown in their order and all of them; otherwise `count` are drawn."""
+
+    count: int
+    seed: int = 0
+    keys: tuple[str, ...] = ()
+    source: Optional[str] = None
+    search: Optional[str] = None  # text in the caption, in any case
+
+    def __str__(self) -> str:
+        """As on the command line."""
+        given = [f"--key {key}" for key in self.keys]
+        given += [f"--source {self.source}"] * (self.source is not None)
+        given += [f"--search {self.search!r}"] * (self.search is not None)
+        return " ".join(given)
+
+
+def draw(total: int, count: int, seed: str) -> list[int]:
+    """`count` different numbers below `total`, or all of them, shuffled: the same for the same seed everywhere."""
+    integers = seeded_integers(seed)
+    moved: dict[int, int] = {}  # a shuffle of range(total), of which only the places touched are kept
+    picks = []
+    for i in range(min(count, total)):
+        j = integers(i, total)
+        picks.append(moved.get(j, j))
+        moved[j] = moved.get(i, i)
+    return picks
+
+
+# --- pairs -----------------------------------------------------------------------------------------------------------
+
+
+def choose_pairs(directory: str, manifest: Manifest | None, wanted: Wanted) -> list[dict[str, Any]]:
+    """Rows of the index; without a manifest, of what select left. Raises UserError if there are none, or not each of
+    the keys."""
+    columns = [
+        name
+        for name, given in (
+            ("key", wanted.keys),
+            ("source", wanted.source is not None),
+            ("caption", wanted.search is not None),
+        )
+        if given
+    ]
+    paths = list(_parts(directory, manifest, "index" if manifest else "pairs"))
+    found = [np.flatnonzero(_matches(_read(path, columns or ["row"]), wanted)) for path in paths]
+    starts = np.cumsum([0, *map(len, found)])
+    if not starts[-1] and not wanted.keys:
+        raise UserError(f"{directory}: " + (f"no pair matches {wanted}" if columns else "the dataset holds no pairs"))
+    picks = draw(int(starts[-1]), len(wanted.keys) or wanted.count, f"show/{wanted.seed}")
+    files = (np.searchsorted(starts, picks, "right") - 1).tolist()
+    rows: dict[int, dict[str, Any]] = {}
+    for i in sorted(set(files)):
+        here = [pick for pick, file in zip(picks, files, strict=True) if file == i]
+        taken = _read(paths[i], (INDEX if manifest else PAIRS).names).take(found[i][np.array(here) - starts[i]])
+        rows.update(zip(here, taken.to_pylist(), strict=True))
+    return _by_keys(directory, rows.values(), wanted) if wanted.keys else [rows[pick] for pick in picks]
+
+
+def _matches(table: pa.Table, wanted: Wanted) -> np.ndarray:
+    mask = np.ones(len(table), bool)
+    if wanted.keys:
+        mask &= pc.is_in(table["key"], value_set=pa.array(wanted.keys)).to_numpy()
+    if wanted.source is not None:
+        mask &= pc.equal(table["source"], wanted.source).to_numpy()
+    if wanted.search is not None:
+        mask &= pc.match_substring(table["caption"], wanted.search, ignore_case=True).to_numpy()
+    return mask
+
+
+def _by_keys(directory: str, rows: Iterable[dict[str, Any]], wanted: Wanted) -> list[dict[str, Any]]:
+    by_key = {row["key"]: row for row in rows}
+    if missing := [key for key in wanted.keys if key not in by_key]:
+        others = wanted._replace(keys=())
+        raise UserError(f"{directory}: no pair has the key {missing[0]}" + f" and matches {others}" * bool(str(others)))
+    return [by_key[key] for key in dict.fromkeys(wanted.keys)]
+
+
+def read_samples(directory: str, manifest: Manifest, rows: list[dict[str, Any]]) -> dict[str, Sample]:
+    """The samples of rows of the index, by key. Raises UserError where the shards do not hold them."""
+    known = {shard.path for shard in manifest.shards}
+    found: dict[str, Sample] = {}
+    for path in sorted({row["shard"] for row in rows}):
+        missing = {row["key"] for row in rows if row["shard"] == path}
+        try:
+            for sample in format.read_shard(os.path.join(directory, path)) if path in known else ():
+                if sample.key in missing:
+                    missing.remove(sample.key)
+                    found[sample.key] = sample
+                if not missing:
+                    break
+        except ValueError as error:
+            raise UserError(f"{path} is damaged: {error}; `pairmill verify` names all that is") from None
+        if missing:
+            raise UserError(f"{path} lacks the pair {min(missing)} of the index; `pairmill verify` names all faults")
+    return found
+
+
+def _parts(directory: str, manifest: Manifest | None, folder: str) -> Iterable[str]:
+    if manifest is None:
+        return files_in(directory, folder)
+    return (os.path.join(directory, file.path) for file in manifest.files if file.path.startswith(f"{folder}/"))
+
+
+def _read(path: str, columns: list[str]) -> pa.Table:
+    try:
+        return pq.read_table(path, columns=columns, partitioning=None)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is not readable: {error}; `pairmill verify` tells what else is wrong") from None
+
+
+# --- rejected rows ---------------------------------------------------------------------------------------------------
+
+
+def choose_rejects(
+    directory: str, manifest: Manifest | None, seed: int, source: str | None = None
+) -> list[dict[str, Any]]:
+    """Up to REJECTS_EACH rows of rejects/*.parquet for each stage and reason. Holds one file at a time."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for path in _parts(directory, manifest, "rejects"):
+        table = _read(path, ["stage", "reason", "source", "file", "row", "url", "detail"])
+        if source is not None:
+            table = table.filter(pc.equal(table["source"], source))
+        for row in _few_of_each(table, f"rejects/{seed}/{os.path.basename(path)}"):
+            groups.setdefault((row["stage"], row["reason"]), []).append(row)
+    stages = [stage.value for stage in Stage]
+    ordered = sorted(groups.items(), key=lambda group: (stages.index(group[0][0]), group[0][1]))
+    return [
+        rows[i]
+        for (stage, reason), rows in ordered
+        for i in sorted(draw(len(rows), REJECTS_EACH, f"rejects/{seed}/{stage}/{reason}"))
+    ]
+
+
+def _few_of_each(table: pa.Table, seed: str) -> list[dict[str, Any]]:
+    kinds = table.group_by(["stage", "reason"]).aggregate([]).to_pylist()
+    picks = []
+    for kind in sorted(kinds, key=lambda kind: (kind["stage"], kind["reason"])):
+        mask = pc.and_(pc.equal(table["stage"], kind["stage"]), pc.equal(table["reason"], kind["reason"]))
+        places = np.flatnonzero(mask.to_numpy())
+        picks += places[draw(len(places), REJECTS_EACH, f"{seed}/{kind['stage']}/{kind['reason']}")].tolist()
+    return table.take(picks).to_pylist() if picks else []
+
+
+# --- originals -------------------------------------------------------------------------------------------------------
+
+
+def networks(texts: Iterable[str]) -> tuple[str, ...]:
+    """The --allow-address options. Raises UserError for one that is no network."""
+    for text in texts:
+        try:
+            ipaddress.ip_network(text)
+        except ValueError as error:
+            raise UserError(f"--allow-address {text}: {error}; give a network such as 127.0.0.0/8") from None
+    return tuple(texts)
+
+
+def fetch_originals(rows: list[dict[str, Any]], size: int, config: FetchConfig) -> dict[str, np.ndarray | str]:
+    """Key -> the crop from which draw 0 was made, uint8 [size, size, 3], downloaded again; or why there is none."""
+    by_key = {row["key"]: row for row in rows}
+    found: dict[str, np.ndarray | str] = {}
+    for outcome in fetch_pictures([_pair(row) for row in rows], config, ANY_PICTURE):
+        if isinstance(outcome, Rejected):
+            found[outcome.key] = outcome.reason
+        else:
+            found[outcome.pair.key] = first_crop(outcome, by_key[outcome.pair.key], size)
+    return found
+
+
+def first_crop(picture: Fetched, row: dict[str, Any], size: int) -> np.ndarray | str:
+    """The crop of draw 0, or why these bytes are not those that it was cut from."""
+    if picture.sha256 != row["sha256"]:
+        return "no longer the same file"
+    rgb_HWC, wide, high = picture.rgb_HWC, row["width"], row["height"]
+    if rgb_HWC.shape[:2] != (high, wide):  # the boxes are those of a smaller copy (`pairmill fetch --resize`)
+        if abs(rgb_HWC.shape[1] / rgb_HWC.shape[0] * high / wide - 1) > SAME_RATIO:
+            return "another size than the index says"
+        rgb_HWC = cv2.resize(rgb_HWC, (wide, high), interpolation=cv2.INTER_AREA)
+    return apply_crop(rgb_HWC, CropBox(*row["crop_boxes"][0]), size)
+
+
+def _pair(row: dict[str, Any]) -> Pair:
+    fields = {name: row[name] for name in Pair._fields if name in row}
+    return Pair(**fields, fallback_urls=(), raw_caption="")

@@ -1,0 +1,275 @@
+"""`pairmill stats DIR`: what is in a dataset, and what was dropped on the way, as tables or as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from models.data import format
+from models.data.format import Manifest, Shard, read_manifest
+from models.errors import UserError
+from pipeline.inspection.text_table import table
+from pipeline.output.parquet import INDEX
+
+TOLD = ["split", "source", "licence", "sha256", "phash", "caption"]  # columns of the index
+QUANTILES = {"min": 0, "p5": 5, "median": 50, "p95": 95, "max": 100}
+
+
+class Measures(NamedTuple):
+    """What is measured on every pair, and how often each image code occurs: the spreads are made from these."""
+
+    index: pa.Table  # split, source, licence, sha256, phash, caption
+    words: np.ndarray  # of the caption
+    tokens: np.ndarray  # of the caption
+    width: np.ndarray  # px, upright
+    height: np.ndarray
+    codes: np.ndarray  # [vocabulary], occurrences in all draws
+    token_counts: np.ndarray  # [vocabulary], occurrences in all captions
+
+
+def measure(directory: str, manifest: Manifest) -> Measures:
+    """Reads the whole dataset once."""
+    index = read_index(directory, manifest, [*TOLD, "width", "height"])
+    tokens, codes, token_counts = _count_tokens(directory, manifest)
+    words = np.array([len(caption.split()) for caption in index["caption"].to_pylist()])
+    width, height = (index[name].to_numpy() for name in ("width", "height"))
+    return Measures(index.select(TOLD), words, tokens, width, height, codes, token_counts)
+
+
+def dataset_stats(directory: str) -> dict[str, Any]:
+    """Everything that `--json` prints. Raises UserError for what is no finished dataset."""
+    manifest = read_manifest(directory)
+    ledger = read_json(os.path.join(directory, "ledger.json"))
+    return summary(manifest, ledger, measure(directory, manifest))
+
+
+def summary(manifest: Manifest, ledger: dict[str, Any], measures: Measures) -> dict[str, Any]:
+    index, width, height = measures.index, measures.width, measures.height
+    return {
+        "pairs": {split: manifest.pairs(split) for split in format.SPLITS},
+        "pairs_by_source": _crosstab(index),
+        "sources": ledger["sources"],
+        "rejects_by_reason": rejects_by_reason(ledger),
+        "captions": {"words": quantiles(measures.words), "tokens": quantiles(measures.tokens)},
+        "pictures": {
+            "shorter_side_px": quantiles(np.minimum(width, height)),
+            "ratio": quantiles(width / np.maximum(height, 1)),
+        },
+        "licences": _counts(index["licence"]),
+        "codes": code_usage(measures.codes),
+        "text": code_usage(measures.token_counts),
+        "duplicates_left": duplicates_left(index),
+        "medians_by_source": medians_by_source(measures),
+        "shards": {
+            "number": len(manifest.shards),
+            "bytes": sum(shard.bytes for shard in manifest.shards),
+            "bytes_per_pair": round(sum(shard.bytes for shard in manifest.shards) / max(1, len(index)), 1),
+        },
+        "draws": manifest.draws,
+        "image_tokenizer": vars(manifest.image_tokenizer),
+        "text_tokenizer": vars(manifest.text_tokenizer),
+    }
+
+
+def read_json(path: str) -> dict[str, Any]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return json.load(file)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is not readable: {error}; `pairmill verify` tells what else is wrong") from None
+
+
+def read_index(directory: str, manifest: Manifest, columns: list[str]):
+    """The index as a pyarrow table, in the manifest's order of shards."""
+    paths = [os.path.join(directory, file.path) for file in manifest.files if file.path.startswith("index/")]
+    try:
+        tables = [pq.read_table(path, columns=columns, partitioning=None) for path in paths]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{directory}: the index is not readable: {error}; `pairmill verify` names the file") from None
+    empty = pa.schema([INDEX.field(name) for name in columns]).empty_table()
+    return pa.concat_tables([empty, *tables])
+
+
+def _count_tokens(directory: str, manifest: Manifest) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(tokens of each caption, how often each code of the vocabulary occurs, how often each token)."""
+    lengths, codes = [], np.zeros(manifest.image_tokenizer.vocabulary, np.int64)
+    tokens = np.zeros(manifest.text_tokenizer.vocabulary, np.int64)
+    for shard in manifest.shards:
+        here = list(samples(directory, shard))
+        if here:  # counted shard by shard: a count for each sample would touch the whole vocabulary each time
+            lengths += [len(sample.tokens) for sample in here]
+            codes += np.bincount(np.concatenate([sample.codes.ravel() for sample in here]), minlength=len(codes))
+            tokens += np.bincount(np.concatenate([sample.tokens for sample in here]), minlength=len(tokens))
+    return np.array(lengths), codes, tokens
+
+
+def samples(directory: str, shard: Shard) -> Iterator[format.Sample]:
+    try:
+        yield from format.read_shard(os.path.join(directory, shard.path))
+    except ValueError as error:
+        raise UserError(f"{shard.path} is damaged: {error}; `pairmill verify` names all that is") from None
+
+
+def quantiles(values: np.ndarray) -> dict[str, float]:
+    if not len(values):
+        return {}
+    spread = {name: round(float(np.percentile(values, q)), 3) for name, q in QUANTILES.items()}
+    return spread | {"mean": round(float(values.mean()), 3)}
+
+
+def code_usage(counts: np.ndarray) -> dict[str, Any]:
+    """How much of the image vocabulary is used, and the entropy of the codes in bits."""
+    share = counts[counts > 0] / max(1, counts.sum())
+    entropy = float(-(share * np.log2(share)).sum()) if len(share) else 0.0
+    return {
+        "vocabulary": len(counts),
+        "used": int((counts > 0).sum()),
+        "entropy_bits": round(entropy, 3),
+        "most_bits": round(math.log2(len(counts)), 3),
+        "perplexity": round(2**entropy, 1),
+        "zipf_exponent": zipf_exponent(counts),
+    }
+
+
+def zipf_exponent(counts: np.ndarray) -> float:
+    """s of frequency ~ rank^-s, by least squares on the logarithms; 0 is even use, words of a language have about 1."""
+    ordered = np.sort(counts[counts > 0])[::-1]
+    if len(ordered) < 2:
+        return 0.0
+    slope = np.polyfit(np.log(np.arange(1, len(ordered) + 1)), np.log(ordered), 1)[0]
+    return abs(round(float(slope), 3))
+
+
+def duplicates_left(index: pa.Table) -> dict[str, int]:
+    """Pairs that share something with an earlier one: none is wrong by itself, many are."""
+    captions = pc.utf8_lower(index["caption"])
+    return {
+        name: len(index) - len(pc.unique(column))
+        for name, column in (
+            ("same_picture", index["sha256"]),
+            ("same_perceptual_hash", index["phash"]),
+            ("same_caption", captions),
+        )
+    }
+
+
+def medians_by_source(measures: Measures) -> dict[str, dict[str, float]]:
+    sources = measures.index["source"].to_numpy(zero_copy_only=False)
+    side = np.minimum(measures.width, measures.height)
+    return {
+        str(source): {
+            name: round(float(np.median(values[sources == source])), 1)
+            for name, values in (("words", measures.words), ("tokens", measures.tokens), ("shorter_side_px", side))
+        }
+        for source in np.unique(sources)
+    }
+
+
+def _crosstab(index) -> dict[str, dict[str, int]]:
+    grouped = index.group_by(["source", "split"]).aggregate([([], "count_all")]).to_pylist()
+    table: dict[str, dict[str, int]] = {}
+    for row in sorted(grouped, key=lambda row: (row["source"], row["split"])):
+        table.setdefault(row["source"], dict.fromkeys(format.SPLITS, 0))[row["split"]] = row["count_all"]
+    return table
+
+
+def _counts(column) -> dict[str, int]:
+    counts = {row["values"] or "not stated": row["counts"] for row in pc.value_counts(column).to_pylist()}
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def rejects_by_reason(ledger: dict[str, Any]) -> dict[str, dict[str, int]]:
+    """stage -> reason -> rows, over all sources, most frequent first."""
+    table: dict[str, dict[str, int]] = {}
+    for account in ledger["sources"].values():
+        for stage, reasons in account["rejected"].items():
+            for reason, number in reasons.items():
+                stage_table = table.setdefault(stage, {})
+                stage_table[reason] = stage_table.get(reason, 0) + number
+    return {
+        stage: dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))) for stage, reasons in table.items()
+    }
+
+
+# --- tables ----------------------------------------------------------------------------------------------------------
+
+
+def ledger_tables(ledger: dict[str, Any]) -> str:
+    """Rows by source, then rejects by stage and reason: what `select` and `fetch` have to tell."""
+    accounts = [
+        (name, account["read"], account["kept"], sum(sum(reasons.values()) for reasons in account["rejected"].values()))
+        for name, account in sorted(ledger["sources"].items())
+    ]
+    total = ("all", *(sum(account[i] for account in accounts) for i in (1, 2, 3)))
+    reasons = [
+        (stage, reason, number)
+        for stage, counts in rejects_by_reason(ledger).items()
+        for reason, number in counts.items()
+    ]
+    return "\n\n".join(
+        [table(["source", "read", "kept", "rejected"], [*accounts, total]), table(["stage", "reason", "rows"], reasons)]
+    )
+
+
+def stats_tables(stats: dict[str, Any]) -> str:
+    pairs = [(source, splits["train"], splits["val"]) for source, splits in stats["pairs_by_source"].items()]
+    spreads = [
+        (name, *values.values())
+        for name, values in (
+            ("caption words", stats["captions"]["words"]),
+            ("caption tokens", stats["captions"]["tokens"]),
+            ("shorter side, px", stats["pictures"]["shorter_side_px"]),
+            ("width / height", stats["pictures"]["ratio"]),
+        )
+        if values
+    ]
+    shards = stats["shards"]
+    return "\n\n".join(
+        [
+            table(["pairs by source", *format.SPLITS], [*pairs, ("all", *stats["pairs"].values())]),
+            ledger_tables(stats),
+            table(["spread", *QUANTILES, "mean"], spreads),
+            table(
+                ["median by source", "words", "tokens", "shorter side, px"],
+                [(source, *values.values()) for source, values in stats["medians_by_source"].items()],
+            ),
+            table(["licence", "pairs"], stats["licences"].items()),
+            table(
+                ["duplicates left", "pairs"],
+                [(name.replace("_", " "), number) for name, number in stats["duplicates_left"].items()],
+            ),
+            *(
+                f"{name}: {usage['used']:,} of {usage['vocabulary']:,} used, entropy {usage['entropy_bits']} of "
+                f"{usage['most_bits']} bits, perplexity {usage['perplexity']:,}, Zipf exponent {usage['zipf_exponent']}"
+                for name, usage in (("codes", stats["codes"]), ("tokens", stats["text"]))
+            ),
+            f"shards: {shards['number']:,}, {shards['bytes']:,} bytes, {shards['bytes_per_pair']:,} a pair, "
+            f"{stats['draws']} draw{'s' * (stats['draws'] != 1)}",
+        ]
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="pairmill stats", description=__doc__.split("\n")[0])
+    parser.add_argument("directory", metavar="DIR", help="a dataset, or the output of select or fetch")
+    parser.add_argument("--json", action="store_true", help="for machines")
+    args = parser.parse_args(arguments)
+    whole = os.path.exists(os.path.join(args.directory, "manifest.json"))
+    if not whole and not os.path.exists(os.path.join(args.directory, "ledger.json")):
+        raise UserError(f"{args.directory} holds neither manifest.json nor ledger.json: nothing finished is there")
+    if whole:
+        stats = dataset_stats(args.directory)
+        print(json.dumps(stats, indent=1, ensure_ascii=False) if args.json else stats_tables(stats))
+    else:
+        ledger = read_json(os.path.join(args.directory, "ledger.json"))
+        print(json.dumps(ledger, indent=1, ensure_ascii=False) if args.json else ledger_tables(ledger))
+    return 0

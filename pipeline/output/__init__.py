@@ -1,0 +1,1 @@
+"""What every stage writes: files, Parquet, ledger, unfinished work, progress."""

@@ -1,0 +1,70 @@
+"""The last step of each job: one place sees all that was written, checks the account, and says that it is finished."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import apache_beam as beam
+
+from pipeline.output import files as output_files
+from pipeline.output import ledger
+from pipeline.output.ledger import Count
+from pipeline.output.parquet import WrittenFile
+
+
+class Finish(beam.PTransform):
+    """Calls function(list, list, ...) once, with all elements of the given PCollections, when they are complete.
+
+    The function may be called again by a runner that repeats a bundle: it must end the same way.
+    """
+
+    def __init__(self, function: Callable[..., None], *collections: beam.PCollection):
+        self._function, self._collections = function, collections
+
+    def expand(self, begin):
+        return (
+            begin
+            | "Once" >> beam.Create([self._function])
+            | "Call" >> beam.Map(call, *map(beam.pvalue.AsList, self._collections))
+        )
+
+
+def call(function: Callable[..., None], *lists: list) -> None:
+    function(*lists)
+
+
+def remove_others(output: str, folders: tuple[str, ...], ours: set[str]) -> None:
+    """Deletes what an interrupted run of the same job left under other names."""
+    for folder in folders:
+        base = output_files.join(output, *folder.split("/"))
+        output_files.delete(base, [name for name in output_files.list_files(base) if f"{folder}/{name}" not in ours])
+
+
+def finish_select(
+    output: str, sources: list[str], settings: dict[str, Any], counts: list[Count], files: list[WrittenFile]
+) -> None:
+    """Writes settings.json, then ledger.json, by which a selection counts as finished."""
+    account = ledger.build_ledger(counts, sources)
+    remove_others(output, ("pairs", "rejects"), {file.path for file in files})
+    write_settings(output, settings)
+    ledger.write_ledger(output, account)
+
+
+def finish_fetch(output: str, settings: dict[str, Any], counts: list[Count], rejects: list[WrittenFile]) -> None:
+    """The same for the pictures; the counts include those of the selection."""
+    account = ledger.build_ledger(counts, [])
+    remove_others(output, ("rejects",), {file.path for file in rejects})
+    write_settings(output, settings)
+    ledger.write_ledger(output, account)
+
+
+def write_settings(output: str, settings: dict[str, Any]) -> None:
+    output_files.write_whole(output_files.join(output, "settings.json"), ledger.to_json(settings))
+
+
+def read_settings(folder: str) -> dict[str, Any]:
+    """What made a selection or a set of pictures; {} for one that another tool made."""
+    path = output_files.join(folder, "settings.json")
+    return json.loads(output_files.read(path)) if output_files.exists(path) else {}

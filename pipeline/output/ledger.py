@@ -1,0 +1,71 @@
+"""The account of rows: read = kept + rejected, by source, stage and reason (`ledger.json`)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import apache_beam as beam
+
+from pipeline.output import files
+
+READ, KEPT = "read", "kept"
+Count = tuple[tuple[str, str, str], int]
+"""((source, `read` or `kept` or a stage, reason or ""), rows)"""
+
+
+class CountRows(beam.PTransform):
+    """The counts of the ledger from the rows themselves (metrics may count a repeated bundle twice)."""
+
+    def __init__(self, what: str | None = None):
+        self._what = what  # READ or KEPT; None: rejects, by their own stage and reason
+
+    def expand(self, rows):
+        what = self._what
+        entry = (lambda row: (row.source, what, "")) if what else (lambda row: (row.source, row.stage, row.reason))
+        return (
+            rows
+            | "Entry" >> beam.Map(entry).with_output_types(tuple[str, str, str])
+            | "Count" >> beam.combiners.Count.PerElement()
+        )
+
+
+def build_ledger(counts: Iterable[Count], sources: Iterable[str]) -> dict[str, Any]:
+    """The ledger from counts, with every named source even if its files are empty. Raises RuntimeError if a row is
+    neither kept nor rejected: that is a defect of pairmill, never of the data."""
+    ledger = {source: {READ: 0, KEPT: 0, "rejected": {}} for source in sorted(sources)}
+    for (source, what, reason), number in sorted(counts):
+        account = ledger.setdefault(source, {READ: 0, KEPT: 0, "rejected": {}})
+        if what in (READ, KEPT):
+            account[what] += number
+        else:
+            stage = account["rejected"].setdefault(what, {})
+            stage[reason] = stage.get(reason, 0) + number
+    for source, account in ledger.items():
+        rejected = sum(number for stage in account["rejected"].values() for number in stage.values())
+        if account[READ] != account[KEPT] + rejected:
+            raise RuntimeError(f"{source}: {account[READ]} rows read, but {account[KEPT]} kept and {rejected} rejected")
+    return {"sources": ledger}
+
+
+def earlier_counts(ledger: dict[str, Any]) -> list[Count]:
+    """The counts of the stages before, from their ledger: rows read, and rows rejected already."""
+    counts: list[Count] = []
+    for source, account in ledger["sources"].items():
+        counts.append(((source, READ, ""), account[READ]))
+        for stage, reasons in account["rejected"].items():
+            counts.extend(((source, stage, reason), number) for reason, number in reasons.items())
+    return counts
+
+
+def write_ledger(output: str, ledger: dict[str, Any]) -> None:
+    files.write_whole(files.join(output, "ledger.json"), to_json(ledger))
+
+
+def read_ledger(folder: str) -> dict[str, Any]:
+    return json.loads(files.read(files.join(folder, "ledger.json")))
+
+
+def to_json(value: Any) -> bytes:
+    return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()

@@ -1,0 +1,236 @@
+"""Parquet files whose names, rows and bytes follow from the rows alone, however Beam spread them."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, BinaryIO, NamedTuple
+
+import apache_beam as beam
+import pyarrow as pa
+import pyarrow.parquet as pq
+from apache_beam.coders import RowCoder, registry
+
+from pipeline.output import files as output_files
+
+ROWS_PER_FILE = 500_000  # about 50 MB of pairs; a group of a shuffle must fit into a worker's memory
+GROUP_ROWS = 1 << 16  # of a row group: what a writer holds in memory
+
+_size = ("width", pa.int32()), ("height", pa.int32())
+_origin = ("source", pa.string()), ("file", pa.string()), ("row", pa.int64()), ("url", pa.string())
+
+PAIRS = pa.schema(
+    [
+        ("key", pa.string()),
+        *_origin,
+        ("fallback_urls", pa.list_(pa.string())),
+        ("caption", pa.string()),
+        ("raw_caption", pa.string()),
+        *_size,
+        ("licence", pa.string()),
+        ("page_url", pa.string()),
+        ("split", pa.string()),
+        ("expected_sha256", pa.string()),
+        ("stored_at", pa.string()),
+    ]
+)
+REJECTS = pa.schema(
+    [
+        ("key", pa.string()),
+        *_origin,
+        ("stage", pa.string()),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+    ]
+)
+INDEX = pa.schema(
+    [
+        ("key", pa.string()),
+        ("split", pa.string()),
+        *_origin,
+        ("caption", pa.string()),
+        *_size,
+        ("licence", pa.string()),
+        ("page_url", pa.string()),
+        ("sha256", pa.string()),
+        ("phash", pa.string()),
+        ("shard", pa.string()),
+        ("position", pa.int32()),
+        ("crop_boxes", pa.list_(pa.list_(pa.int32(), 6))),  # draws x models.pixels.CropBox
+    ]
+)
+
+
+class WrittenFile(NamedTuple):
+    """A file of the output, on disk."""
+
+    path: str  # relative to the output
+    bytes: int
+    sha256: str
+
+
+registry.register_coder(WrittenFile, RowCoder)
+
+
+class FileWriter:
+    """Writes a Parquet file table by table; the same bytes as `file_bytes` of all of them, however they are cut."""
+
+    def __init__(self, file: BinaryIO, schema: pa.Schema):
+        self._sink = _Digest(file)
+        self._writer = pq.ParquetWriter(self._sink, schema, compression="zstd")
+        self._waiting, self._groups = schema.empty_table(), 0
+
+    def write(self, table: pa.Table) -> None:
+        self._waiting = pa.concat_tables([self._waiting, table])
+        while len(self._waiting) >= GROUP_ROWS:
+            self._write_group(self._waiting.slice(0, GROUP_ROWS))
+            self._waiting = self._waiting.slice(GROUP_ROWS)
+
+    def close(self, name: str) -> WrittenFile:
+        """Ends the file, which the output knows by this name."""
+        if len(self._waiting) or not self._groups:
+            self._write_group(self._waiting)
+        self._writer.close()
+        return WrittenFile(name, self._sink.bytes, self._sink.sha256.hexdigest())
+
+    def _write_group(self, table: pa.Table) -> None:
+        self._writer.write_table(table.combine_chunks())  # pages end where chunks end
+        self._groups += 1
+
+
+class _Digest(io.RawIOBase):
+    """Passes on what is written, and knows its length and its hash."""
+
+    def __init__(self, file: BinaryIO):
+        self._file, self.bytes, self.sha256 = file, 0, hashlib.sha256()
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self.bytes
+
+    def write(self, data: bytes) -> int:
+        self._file.write(data)
+        self.sha256.update(data)
+        self.bytes += len(data)
+        return len(data)
+
+
+def write_file(output: str, name: str, data: bytes) -> WrittenFile:
+    output_files.write_whole(output_files.join(output, *name.split("/")), data)
+    return WrittenFile(name, len(data), hashlib.sha256(data).hexdigest())
+
+
+def index_path(shard: str) -> str:
+    """The part of the index that belongs to a shard: train/NAME.tar -> index/train-NAME.parquet."""
+    return f"index/{shard.removesuffix('.tar').replace('/', '-')}.parquet"
+
+
+def table_bytes(rows: Iterable[NamedTuple | dict], schema: pa.Schema) -> bytes:
+    """A Parquet file of rows whose fields are the schema's columns."""
+    dictionaries = [row if isinstance(row, dict) else row._asdict() for row in rows]
+    return file_bytes(pa.Table.from_pylist(dictionaries, schema=schema))
+
+
+def file_bytes(table: pa.Table) -> bytes:
+    """A Parquet file of a table; the same bytes however the table came together."""
+    buffer = io.BytesIO()
+    pq.write_table(table.combine_chunks(), buffer, compression="zstd", row_group_size=GROUP_ROWS)
+    return buffer.getvalue()
+
+
+def read_rows(path: str, row_type: type) -> Iterator[Any]:
+    """The rows of a Parquet file as NamedTuples of `row_type`, in order. A column that the file lacks takes the field's
+    default, if it has one."""
+    file = pq.ParquetFile(io.BytesIO(output_files.read(path)))
+    optional = row_type._field_defaults.keys() - set(file.schema_arrow.names)
+    table = file.read([name for name in row_type._fields if name not in optional])
+    for batch in table.to_batches(max_chunksize=10_000):
+        for row in batch.to_pylist():
+            yield row_type(**row)
+
+
+def files_in(base: str, folder: str) -> list[str]:
+    """The Parquet files that a stage left in one of its folders."""
+    path = output_files.join(base, folder)
+    return [output_files.join(path, name) for name in output_files.list_files(path) if name.endswith(".parquet")]
+
+
+class ReadParquet(beam.PTransform):
+    """The rows of Parquet files as NamedTuples of one type."""
+
+    def __init__(self, paths: list[str], row_type: type):
+        self._paths, self._row_type = paths, row_type
+
+    def expand(self, begin):
+        return (
+            begin
+            | "Paths" >> beam.Create(self._paths).with_output_types(str)
+            | "Spread" >> beam.Reshuffle()
+            | "Rows" >> beam.FlatMap(read_rows, self._row_type).with_output_types(self._row_type)
+        )
+
+
+class WriteParquet(beam.PTransform):
+    """Rows (NamedTuples) -> FOLDER/NNNNN-of-MMMMM.parquet; returns a WrittenFile for each.
+
+    The number of files follows from the number of rows, a row's file from its hash, and rows are sorted within a file:
+    the same rows give the same bytes. No rows give one empty file, so that readers always find the schema.
+    """
+
+    def __init__(self, output: str, folder: str, schema: pa.Schema, rows_per_file: int = ROWS_PER_FILE):
+        self._output, self._folder, self._schema, self._rows_per_file = output, folder, schema, rows_per_file
+
+    def expand(self, rows):
+        output, folder, schema, rows_per_file = self._output, self._folder, self._schema, self._rows_per_file
+        files = (
+            rows
+            | "Count" >> beam.combiners.Count.Globally()
+            | "Files" >> beam.Map(lambda count: max(1, -(-count // rows_per_file)))
+        )
+        grouped = grouped_by_hash(rows, files, row_hash)
+
+        def write(group: tuple[int, Iterable[NamedTuple]], of: int) -> WrittenFile:
+            name = f"{folder}/{group[0]:05d}-of-{of:05d}.parquet"
+            return write_file(output, name, table_bytes(sorted(group[1], key=row_order), schema))
+
+        return grouped | "Write" >> beam.Map(write, beam.pvalue.AsSingleton(files)).with_output_types(WrittenFile)
+
+
+def grouped_by_hash(rows, number_of_groups, hash_of: Callable[[Any], int]):
+    """(group, rows) for every group below the singleton PCollection `number_of_groups`, empty ones included.
+
+    `hash_of` gives 64 bits; a group is a contiguous range of them, so groups in order are also rows in order of hash.
+    """
+    of = beam.pvalue.AsSingleton(number_of_groups)
+    placed = rows | "Group" >> beam.Map(lambda row, of: (hash_of(row) * of >> 64, row), of=of).with_output_types(
+        tuple[int, Any]
+    )
+    # A marker for each group makes the empty ones appear.
+    markers = number_of_groups | "Every group" >> beam.FlatMap(
+        lambda of: [(i, None) for i in range(of)]
+    ).with_output_types(tuple[int, Any])
+    return (
+        (placed, markers)
+        | "With empty" >> beam.Flatten()
+        | "Gather" >> beam.GroupByKey()
+        | "Drop markers"
+        >> beam.MapTuple(lambda i, members: (i, [row for row in members if row is not None])).with_output_types(
+            tuple[int, list[Any]]
+        )
+    )
+
+
+def row_order(row: NamedTuple) -> tuple:
+    return row.source, row.file, row.row, row.key
+
+
+def row_hash(row: NamedTuple) -> int:
+    return int.from_bytes(hashlib.sha256("\0".join(map(str, row_order(row))).encode()).digest()[:8], "big")
+
+
+def key_hash(row: NamedTuple) -> int:
+    """Keys are hashes already."""
+    return int(row.key[:16], 16)

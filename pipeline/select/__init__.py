@@ -1,0 +1,1 @@
+"""Select: rows to pairs, one for each URL."""

@@ -1,0 +1,242 @@
+"""Sources to pairs: read, judge, and keep one row of each URL.
+
+`spill.py` tells how the rows get from the one half to the other."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import os
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import apache_beam as beam
+import msgpack
+import pyarrow as pa
+import pyarrow.compute as pc
+from apache_beam.coders import RowCoder, registry
+
+from pipeline.filters import SelectConfig, judge
+from pipeline.output import files, parquet
+from pipeline.output.ledger import KEPT, READ, Count
+from pipeline.output.parquet import WrittenFile
+from pipeline.output.work_folder import WORK_FOLDER
+from pipeline.records import Pair, Rejected, Stage
+from pipeline.select.spill import BINS, Spill, write_spills
+from pipeline.select.url_duplicates import Outcomes, outcomes_of
+from pipeline.sources import cc12m, wit
+from pipeline.sources.file_ranges import LineCount, Piece, SourceSettings, count_lines, lines_before, rows_of
+
+FOLDER = f"{WORK_FOLDER}/rows"
+
+
+class Account(NamedTuple):
+    """What became of one piece: where its rows are, and how many."""
+
+    source: str
+    rows: int
+    spills: list[Spill]
+
+
+class Part(NamedTuple):
+    """One of the files that the second half writes: a range of hashes."""
+
+    number: int
+    of: int
+
+
+for _record in (Account, Part):
+    registry.register_coder(_record, RowCoder)
+
+
+def with_indexes(settings: SourceSettings, output: str) -> SourceSettings:
+    """The settings as workers want them: of lists that are too long for their memory an index, which this writes into
+    the output's work. Raises UserError for a list that is none."""
+    if settings.cc12m.hashes:
+        index = files.join(output, WORK_FOLDER, "cc12m_hashes.index")
+        if not files.exists(index):
+            cc12m.index_hashes(settings.cc12m.hashes, index)
+        settings = dataclasses.replace(settings, cc12m=cc12m.Cc12mSettings(index))
+    if settings.wit.pixels:
+        index = files.join(output, WORK_FOLDER, "wit_pixels.index")
+        build = wit.pixel_files if files.exists(index) else wit.index_pixels
+        settings = dataclasses.replace(settings, wit=build(settings.wit.pixels, index))
+    return settings
+
+
+class ReadAndJudge(beam.PTransform):
+    """Pieces of sources -> an Account of each. Every row read becomes a pair or a reject, on disk."""
+
+    def __init__(self, pieces: list[Piece], config: SelectConfig, settings: SourceSettings, output: str):
+        self._pieces, self._config, self._settings, self._output = pieces, config, settings, output
+
+    def expand(self, begin):
+        ranges = [piece for piece in self._pieces if piece.kind == "lines"]
+        counts = (
+            begin
+            | "Ranges" >> beam.Create(ranges).with_output_types(Piece)
+            | "Spread ranges" >> beam.Reshuffle()
+            | "Count lines" >> beam.Map(count_lines).with_output_types(LineCount)
+        )
+        # A piece counts as often as the pattern names it, so that a file given twice is read twice.
+        numbered = list(enumerate(self._pieces))
+        return (
+            begin
+            | "Pieces" >> beam.Create(numbered).with_output_types(tuple[int, Piece])
+            | "Spread pieces" >> beam.Reshuffle()
+            | "Read and judge"
+            >> beam.Map(
+                read_piece, beam.pvalue.AsList(counts), self._config, self._settings, self._output
+            ).with_output_types(Account)
+        )
+
+
+def read_piece(
+    numbered: tuple[int, Piece], counts: list[LineCount], config: SelectConfig, settings: SourceSettings, output: str
+) -> Account:
+    """Reads and judges a piece, or takes what an interrupted run left of it."""
+    number, piece = numbered
+    name = f"{number:06d}-{_identity(piece)}"
+    marker = files.join(output, *FOLDER.split("/"), f"{name}.msgpack")
+    if files.exists(marker):
+        rows, spills = msgpack.unpackb(files.read(marker))
+        return Account(piece.source, rows, [Spill(*spill) for spill in spills])
+    read = rows_of(piece, settings, lines_before(piece, counts))
+    spills = list(
+        write_spills(output, name, (row if isinstance(row, Rejected) else judge(row, config) for row in read))
+    )
+    rows = sum(spill.rows for spill in spills)
+    files.write_whole(marker, msgpack.packb([rows, spills]))
+    return Account(piece.source, rows, spills)
+
+
+def _identity(piece: Piece) -> str:
+    """Of a piece as it is now: a file that was changed since an interrupted run is another one."""
+    state = os.stat(piece.path) if os.path.exists(piece.path) else None
+    facts = (*piece, state and state.st_size, state and state.st_mtime_ns)
+    return hashlib.sha256(repr(facts).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+class _Parts(beam.PTransform):
+    """Accounts -> the Parts that hold all rows, about `rows_per_file` in each."""
+
+    def __init__(self, rows_per_file: int):
+        self._rows_per_file = rows_per_file
+
+    def expand(self, accounts):
+        return (
+            accounts
+            | "Rows" >> beam.Map(lambda account: account.rows).with_output_types(int)
+            | "All rows" >> beam.CombineGlobally(sum)
+            | "Parts" >> beam.FlatMap(plan_parts, self._rows_per_file).with_output_types(Part)
+            | "Spread parts" >> beam.Reshuffle()
+        )
+
+
+def plan_parts(rows: int, rows_per_file: int) -> list[Part]:
+    of = min(BINS, max(1, -(-rows // rows_per_file)))
+    return [Part(number, of) for number in range(of)]
+
+
+def outcomes_of_part(part: Part, accounts: Iterable[Account], output: str) -> Outcomes:
+    """What becomes of the rows of a part."""
+    bins = [BINS * number // part.of for number in (part.number, part.number + 1)]
+    return outcomes_of(output, [spill for account in accounts for spill in account.spills], *bins)
+
+
+class WriteSelected(beam.PTransform):
+    """Accounts -> pairs/ and rejects/ (unless `dry_run`), a WrittenFile for each, and the ledger's counts."""
+
+    COUNTS = "counts"
+
+    def __init__(self, output: str, rows_per_file: int, dry_run: bool):
+        self._output, self._rows_per_file, self._dry_run = output, rows_per_file, dry_run
+
+    def expand(self, accounts):
+        return (
+            accounts
+            | "Plan" >> _Parts(self._rows_per_file)
+            | "Write"
+            >> beam.ParDo(_WritePart(self._output, self._dry_run), beam.pvalue.AsList(accounts)).with_outputs(
+                self.COUNTS, main="written"
+            )
+        )
+
+
+class _WritePart(beam.DoFn):
+    def __init__(self, output: str, dry_run: bool):
+        self._output, self._dry_run = output, dry_run
+
+    def process(self, part: Part, accounts: list[Account]):
+        outcomes = outcomes_of_part(part, accounts, self._output)
+        for count in counts_of(outcomes):
+            yield beam.pvalue.TaggedOutput(WriteSelected.COUNTS, count)
+        if not self._dry_run:
+            yield from write_part(part, outcomes, self._output)
+
+
+def write_part(part: Part, outcomes: Outcomes, output: str) -> list[WrittenFile]:
+    names = [f"{folder}/{part.number:05d}-of-{part.of:05d}.parquet" for folder in ("pairs", "rejects")]
+    with contextlib.ExitStack() as stack:
+        pairs, rejects = (
+            parquet.FileWriter(stack.enter_context(files.whole_file(files.join(output, *name.split("/")))), schema)
+            for name, schema in zip(names, (parquet.PAIRS, parquet.REJECTS), strict=True)
+        )
+        for table in outcomes.tables(output):
+            is_pair = pc.equal(table["reason"], "")
+            pairs.write(table.filter(is_pair).select(parquet.PAIRS.names))
+            gone = table.filter(pc.invert(is_pair))
+            stage = pa.array([Stage.SELECT.value] * len(gone), pa.string())
+            rejects.write(gone.append_column("stage", stage).select(parquet.REJECTS.names))
+        return [writer.close(name) for writer, name in zip((pairs, rejects), names, strict=True)]
+
+
+def counts_of(outcomes: Outcomes) -> list[Count]:
+    """The ledger's counts of kept and rejected rows."""
+    return [
+        ((source, Stage.SELECT.value, reason) if reason else (source, KEPT, ""), number)
+        for (source, reason), number in sorted(outcomes.counts.items())
+    ]
+
+
+def read_count(account: Account) -> Count:
+    return (account.source, READ, ""), account.rows
+
+
+class SelectedRows(beam.PTransform):
+    """Accounts -> the pairs, and the rejects under their tag, as elements for the next stage of the same job."""
+
+    REJECTED = "rejected"
+
+    def __init__(self, output: str, rows_per_file: int):
+        self._output, self._rows_per_file = output, rows_per_file
+
+    def expand(self, accounts):
+        return (
+            accounts
+            | "Plan" >> _Parts(self._rows_per_file)
+            | "Rows of parts"
+            >> beam.ParDo(_RowsOfPart(self._output), beam.pvalue.AsList(accounts)).with_outputs(
+                self.REJECTED, main="pairs"
+            )
+        )
+
+
+class _RowsOfPart(beam.DoFn):
+    def __init__(self, output: str):
+        self._output = output
+
+    def process(self, part: Part, accounts: list[Account]):
+        tables = outcomes_of_part(part, accounts, self._output).tables(self._output)
+        for row in (row for table in tables for batch in table.to_batches(10_000) for row in batch.to_pylist()):
+            if row["reason"]:
+                yield beam.pvalue.TaggedOutput(
+                    SelectedRows.REJECTED,
+                    Rejected(stage=Stage.SELECT.value, **{name: row[name] for name in _REJECT_FIELDS}),
+                )
+            else:
+                yield Pair(**{name: row[name] for name in Pair._fields})
+
+
+_REJECT_FIELDS = [name for name in Rejected._fields if name != "stage"]

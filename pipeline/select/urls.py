@@ -1,0 +1,72 @@
+"""Duplicates by URL: which spellings name one picture, and which of its pairs stays."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from urllib.parse import quote, urlsplit
+
+import numpy as np
+
+from pipeline.records import Pair, Record
+from pipeline.sources.file_ranges import RANK
+
+# As it stands already the name: most URLs
+_PLAIN_URL = re.compile(r"https?://([a-z0-9.-]*[a-z0-9-])(/[A-Za-z0-9._~/+=,-]*)")
+_ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
+_UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_FLICKR_FARM = re.compile(r"(?:farm\d+|live|static)\.(?:staticflickr|static\.flickr|flickr)\.com")
+_WIKIMEDIA_THUMBNAIL = re.compile(r"(/wikipedia/[^/]+)/thumb(/./../[^/]+)/[^/]+")
+_FLICKR_CDN = re.compile(r"c\d+\.staticflickr\.com")
+
+
+def normalised_url(url: str) -> str:
+    """One name for the spellings of a URL: host in lower case; without scheme, default port and fragment; escapes only
+    where they are needed (RFC 3986, 6.2.2). The query stays, because it may choose the picture. Flickr's hosts
+    (`farm8.`, `live.`, `c2.`) are one: they serve the same path; a thumbnail of Wikimedia's is its original."""
+    if (plain := _PLAIN_URL.fullmatch(url)) and "flickr" not in url and plain[1] != "upload.wikimedia.org":
+        return plain[1] + plain[2]
+    try:
+        parts = urlsplit(url.strip())
+        host, port = (parts.hostname or "").rstrip("."), parts.port
+    except ValueError:  # no URL at all: it equals nothing but itself
+        return url.strip()
+    path = _normalised_escapes(parts.path) or "/"
+    if _FLICKR_CDN.fullmatch(host) and path.count("/") > 2:
+        host, path = "live.staticflickr.com", path[path.index("/", 1) :]  # without the farm's number
+    elif _FLICKR_FARM.fullmatch(host):
+        host = "live.staticflickr.com"
+    elif host == "upload.wikimedia.org" and (thumbnail := _WIKIMEDIA_THUMBNAIL.fullmatch(path)):
+        path = f"{thumbnail[1]}{thumbnail[2]}"
+    if port not in (None, 80, 443):
+        host = f"{host}:{port}"
+    query = f"?{_normalised_escapes(parts.query)}" if parts.query else ""
+    return f"{host}{path}{query}"
+
+
+def first_of(pairs: Iterable[Pair | Record]) -> Pair | Record:
+    """The pair that stays of several with one picture: of the first source, there of the first file, there the first
+    row. Independent of the order in which they come."""
+    return min(pairs, key=lambda pair: (RANK[pair.source], pair.file, pair.row, pair.key))
+
+
+def first_of_url(pairs: np.ndarray, high: np.ndarray, low: np.ndarray, ranks: tuple[np.ndarray, ...]) -> np.ndarray:
+    """For each row the one that stays of its URL: the first by `ranks` (what `first_of` goes by, as arrays) of the
+    `pairs` (numbers of rows) with the same 128 bits; a row that is no pair has itself."""
+    stays = np.arange(len(high))
+    order = pairs[np.lexsort([column[pairs] for column in (*reversed(ranks), low, high)])]
+    new = np.ones(len(order), bool)
+    new[1:] = (high[order][1:] != high[order][:-1]) | (low[order][1:] != low[order][:-1])
+    stays[order] = order[np.maximum.accumulate(np.where(new, np.arange(len(order)), 0))]
+    return stays
+
+
+def _normalised_escapes(text: str) -> str:
+    if text.isascii() and text.isprintable() and "%" not in text and " " not in text:
+        return text
+
+    def unescape(match: re.Match[str]) -> str:
+        character = chr(int(match[1], 16))
+        return character if character in _UNRESERVED else match[0].upper()
+
+    return quote(_ESCAPE.sub(unescape, text), safe="%/:?#[]@!$&'()*+,;=~-._|\\^`{}\"<>", errors="surrogatepass")

@@ -1,0 +1,144 @@
+"""The sources by name: each reads its published files as they are and yields one element for every row.
+
+`pieces` says what there is to read, `rows_of` reads one piece; both work without Beam. Rows are numbered from 0 in the
+file's order, a recognised header line is no row, and bad data is a `Rejected`, never an exception."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from apache_beam.coders import RowCoder, registry
+
+from models.errors import UserError
+from pipeline.sources import cc3m, img2dataset, readers, wit_base
+from pipeline.sources import cc12m as sources_cc12m
+from pipeline.sources import wikipedia_dump as sources_wikipedia_dump
+from pipeline.sources import wit as sources_wit
+from pipeline.sources import yfcc100m as sources_yfcc100m
+from pipeline.sources.cc12m import Cc12mSettings
+from pipeline.sources.paths import base_name, expand
+from pipeline.sources.readers import Begin, Row, open_range, open_seekable, open_source
+from pipeline.sources.wikipedia_dump import DumpSettings
+from pipeline.sources.wit import WitSettings
+from pipeline.sources.yfcc100m import YfccSettings
+
+SQLITE_ROWS = 500_000
+"""Rows of a sqlite database that one piece holds."""
+RANGE_BYTES = 16 << 20
+"""Bytes of text that one piece holds, where a file can be cut."""
+
+
+@dataclass(frozen=True)
+class Source:
+    name: str
+    read: Callable[..., Iterator[Row]]  # (decompressed stream, file's base name)
+    of_lines: bool = False  # one line a row, so that a big file can be read in ranges
+    seeks: bool = False  # its files are read from several places
+
+
+@dataclass(frozen=True)
+class SourceSettings:
+    """What a user may choose of single sources."""
+
+    yfcc100m: YfccSettings = sources_yfcc100m.DEFAULT
+    wikipedia_dump: DumpSettings = sources_wikipedia_dump.DEFAULT
+    cc12m: Cc12mSettings = sources_cc12m.DEFAULT
+    wit: WitSettings = sources_wit.DEFAULT
+
+
+DEFAULTS = SourceSettings()
+
+
+class Piece(NamedTuple):
+    """What one worker reads at a time: a file, or a part of one."""
+
+    source: str
+    path: str
+    kind: str = "file"  # or "sqlite", "lines" or "streams": a part
+    first: int = 0  # [first, stop) of a part: row ids of sqlite, bytes of a file of text or of bzip2 streams
+    stop: int = 0
+
+
+SOURCES: dict[str, Source] = {
+    source.name: source
+    for source in (
+        Source(cc3m.NAME, cc3m.read, of_lines=True),
+        Source(sources_cc12m.NAME, sources_cc12m.read, of_lines=True),
+        Source(sources_yfcc100m.NAME, sources_yfcc100m.read, of_lines=True),
+        Source(sources_wit.NAME, sources_wit.read),
+        Source(wit_base.NAME, wit_base.read, seeks=True),
+        Source(sources_wikipedia_dump.NAME, sources_wikipedia_dump.read),
+        Source(img2dataset.NAME, img2dataset.read, seeks=True),
+    )
+}
+RANK: dict[str, int] = {name: rank for rank, name in enumerate(SOURCES)}
+"""Of pairs with one picture, the one of the source with the lowest rank stays."""
+
+
+def pieces(name: str, pattern: str) -> list[Piece]:
+    """What a pattern of a source has to read, in the order of the files' names."""
+    if name not in SOURCES:
+        raise UserError(f"no source is called {name}: choose one of {', '.join(SOURCES)}")
+    found = []
+    for path in img2dataset.files(pattern) if name == img2dataset.NAME else expand(pattern):
+        if name == sources_yfcc100m.NAME and "://" not in path and sources_yfcc100m.is_sqlite(path):
+            found += [Piece(name, path, "sqlite", *ids) for ids in sources_yfcc100m.sqlite_ranges(path, SQLITE_ROWS)]
+        elif name == sources_wikipedia_dump.NAME and sources_wikipedia_dump.is_index(path):
+            continue  # a pattern for the dump may well match its index
+        elif name == sources_wikipedia_dump.NAME and (parts := sources_wikipedia_dump.parts(path)):
+            found += [Piece(name, path, "streams", *ends) for ends in parts]
+        elif SOURCES[name].of_lines and (ranges := readers.line_ranges(path, RANGE_BYTES)):
+            found += [Piece(name, path, "lines", *ends) for ends in ranges]
+        else:
+            found.append(Piece(name, path))
+    return found
+
+
+def rows_of(piece: Piece, settings: SourceSettings = DEFAULTS, first_line: int = 0) -> Iterator[Row]:
+    """The rows of a piece. `first_line` is the number of its first line in the file; see `lines_before`."""
+    file = base_name(piece.path)
+    source = SOURCES[piece.source]
+    chosen = {
+        sources_cc12m.NAME: settings.cc12m,
+        sources_yfcc100m.NAME: settings.yfcc100m,
+        sources_wikipedia_dump.NAME: settings.wikipedia_dump,
+        sources_wit.NAME: settings.wit,
+    }
+    own = {"settings": chosen[piece.source]} if piece.source in chosen else {}
+    if piece.kind == "sqlite":
+        yield from sources_yfcc100m.read_sqlite(piece.path, file, piece.first, piece.stop, **own)
+    elif piece.kind == "streams":
+        yield from sources_wikipedia_dump.read_part(piece.path, file, piece.first, piece.stop, **own)
+    elif piece.kind == "lines":
+        begin = Begin(first_line, readers.first_line(piece.path) if first_line else "")
+        with open_range(piece.path, piece.first, piece.stop) as stream:
+            yield from source.read(stream, file, begin=begin, **own)
+    else:
+        with (open_seekable if source.seeks else open_source)(piece.path) as stream:
+            yield from source.read(stream, file, **own, **({"path": piece.path} if source.seeks else {}))
+
+
+class LineCount(NamedTuple):
+    """How many lines end in a range of a file."""
+
+    path: str
+    first: int
+    lines: int
+
+
+def count_lines(piece: Piece) -> LineCount:
+    return LineCount(piece.path, piece.first, readers.count_range(piece.path, piece.first, piece.stop))
+
+
+def lines_before(piece: Piece, counts: list[LineCount]) -> int:
+    """The number of the first line that begins in a piece, from what was counted in the pieces of its file."""
+    if not piece.first:
+        return 0
+    parts = {count.first: count.lines for count in counts if count.path == piece.path}  # a file may be named twice
+    return 1 + sum(number for first, number in parts.items() if first < piece.first)
+
+
+for _record in (Piece, LineCount):
+    registry.register_coder(_record, RowCoder)

@@ -1,0 +1,130 @@
+"""Pictures that need no fetching: taken out of the file of a source that holds them.
+
+A pair's `stored_at` is PATH#PLACE: a row (from 0) of a Parquet file with the bytes in a column, as wit_base and
+img2dataset write them; a row of a text file of URL and base64 bytes, as Kaggle's wikipedia-image-caption has them; or
+the key of img2dataset's sample in a tar or a folder."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import os
+import tarfile
+from collections.abc import Collection, Iterable, Iterator
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from models.errors import UserError
+from pipeline.fetch.politeness import FetchFailed
+from pipeline.images.validate import PICTURE_SUFFIXES
+from pipeline.records import Pair, Reason
+from pipeline.sources.paths import base_name, open_raw
+from pipeline.sources.readers import lines, open_seekable, open_source
+
+COLUMNS = ("image", "jpg", "png", "webp")  # of a Parquet file's pictures: wit_base's first, then img2dataset's
+BLOCK_PLACES = 100  # neighbours that go into one unit
+BATCH_ROWS = 16
+
+
+def place_hash(stored_at: str) -> int:
+    """64 bits, the same for neighbours in a file: what can be read from any place is read in blocks, a text file, which
+    can't, as a whole. Independent of the folder."""
+    path, _, place = stored_at.rpartition("#")
+    whole = not _reads_anywhere(path) or not place.isdecimal()
+    block = f"{base_name(path)}#{'' if whole else int(place) // BLOCK_PLACES}"
+    return int.from_bytes(hashlib.sha256(block.encode("utf-8", "surrogatepass")).digest()[:8], "big")
+
+
+def read_stored(pairs: Iterable[Pair]) -> Iterator[tuple[Pair, bytes | FetchFailed]]:
+    """The bytes of each pair's picture, or why there are none; file by file."""
+    by_path: dict[str, dict[str, list[Pair]]] = {}
+    for pair in pairs:
+        path, _, place = pair.stored_at.rpartition("#")
+        by_path.setdefault(path, {}).setdefault(place, []).append(pair)
+    for path, places in sorted(by_path.items()):
+        fault = "is not there"
+        try:
+            for place, data in _pictures(path, frozenset(places)):
+                for pair in places.pop(place, ()):
+                    yield pair, data
+        except UserError:
+            fault = "can't be opened"
+        except (pa.ArrowException, tarfile.TarError, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # the disk or the network, not the file's content
+            fault = f"can't be read: {' '.join(str(error).split())}"
+        for place, missing in places.items():
+            for pair in missing:
+                yield pair, FetchFailed(Reason.NOT_STORED, f"{base_name(path)}#{place} {fault}")
+
+
+def _reads_anywhere(path: str) -> bool:
+    return path.endswith((".parquet", ".tar")) or "." not in base_name(path)
+
+
+def _pictures(path: str, places: Collection[str]) -> Iterator[tuple[str, bytes]]:
+    if os.path.isdir(path):
+        return _of_folder(path, places)
+    if path.endswith(".tar"):
+        return _of_tar(path, places)
+    return _of_parquet(path, places) if path.endswith(".parquet") else _of_text(path, places)
+
+
+def _of_folder(path: str, places: Collection[str]) -> Iterator[tuple[str, bytes]]:
+    for place in sorted(places):
+        for suffix in sorted(PICTURE_SUFFIXES):
+            if os.path.isfile(name := os.path.join(path, f"{os.path.basename(place)}.{suffix}")):
+                with open(name, "rb") as file:
+                    yield place, file.read()
+                break
+
+
+def _of_tar(path: str, places: Collection[str]) -> Iterator[tuple[str, bytes]]:
+    with open_raw(path) as raw, tarfile.open(fileobj=raw, mode="r:") as tar:
+        for info in tar:
+            place, _, suffix = info.name.rpartition(".")
+            if info.isfile() and place in places and suffix.lower() in PICTURE_SUFFIXES:
+                yield place, tar.extractfile(info).read()
+
+
+def _of_parquet(path: str, places: Collection[str]) -> Iterator[tuple[str, bytes]]:
+    with open_seekable(path) as stream:
+        file = pq.ParquetFile(stream)
+        column = next((name for name in COLUMNS if name in file.schema_arrow.names), None)
+        first = 0
+        for group in range(file.num_row_groups if column else 0):
+            stop = first + file.metadata.row_group(group).num_rows
+            if any(str(row) in places for row in range(first, stop)):
+                yield from _of_row_group(file, group, column, first, places)
+            first = stop
+
+
+def _of_row_group(
+    file: pq.ParquetFile, group: int, column: str, first: int, places: Collection[str]
+) -> Iterator[tuple[str, bytes]]:
+    last = max(int(place) for place in places)
+    for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=[column]):
+        for index in range(len(batch)):
+            if (place := str(first + index)) in places:
+                value = batch.column(0)[index].as_py()
+                data = value.get("bytes") if isinstance(value, dict) else value
+                if isinstance(data, bytes):
+                    yield place, data
+        first += len(batch)
+        if first > last:
+            return
+
+
+def _of_text(path: str, places: Collection[str]) -> Iterator[tuple[str, bytes]]:
+    last = max(int(place) for place in places)
+    with open_source(path) as stream:
+        for row, line in enumerate(lines(stream)):
+            if str(row) in places and not line.fault:
+                try:
+                    yield str(row), base64.b64decode(line.text.split("\t")[1], validate=True)
+                except (IndexError, binascii.Error):
+                    yield str(row), b""  # which is no picture
+            if row == last:
+                return

@@ -1,0 +1,1 @@
+"""What is done to a caption: cleaned, searched for boilerplate, judged to be English or not."""

@@ -1,0 +1,1 @@
+"""Whole jobs, kills, runners, object stores, the sample and the docs."""

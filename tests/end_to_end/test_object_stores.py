@@ -1,0 +1,117 @@
+"""Lists on s3:// and gs://, and outputs there: through the clouds' own clients, from servers of their interfaces."""
+
+from __future__ import annotations
+
+import bz2
+import json
+import random
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pytest
+from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from beam_jobs import select_pairs
+from models.errors import UserError
+from pipeline.output import files as output_files
+from pipeline.sources.file_ranges import count_lines, lines_before, pieces, rows_of
+from pipeline.sources.paths import exists
+from tests.conftest import ROOT
+
+
+class Store(NamedTuple):
+    url: str  # of a bucket
+    put: Callable[[str, bytes], None]
+
+
+@pytest.fixture
+def s3(monkeypatch):
+    server = pytest.importorskip("moto.server", reason="needs a server of S3's interface: make peers")
+    boto3, s3fs = pytest.importorskip("boto3"), pytest.importorskip("s3fs")
+    running = server.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    running.start()
+    host, port = running.get_host_and_port()
+    for name, value in (
+        ("ENDPOINT_URL", f"http://{host}:{port}"),
+        ("ACCESS_KEY_ID", "a"),
+        ("SECRET_ACCESS_KEY", "b"),
+        ("DEFAULT_REGION", "us-east-1"),
+    ):
+        monkeypatch.setenv(f"AWS_{name}", value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="lists")
+    yield Store("s3://lists", lambda name, data: client.put_object(Bucket="lists", Key=name, Body=data))
+    running.stop()
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture
+def gs(monkeypatch):
+    reason = "needs a server of Google Cloud Storage's interface, and its client: make peers"
+    server = pytest.importorskip("gcp_storage_emulator.server", reason=reason)
+    google = pytest.importorskip("google.cloud.storage", reason=reason)
+    pytest.importorskip("apache_beam.io.gcp.gcsio", reason=reason)
+    running = server.create_server("127.0.0.1", 0, in_memory=True, default_bucket="lists")
+    running.start()
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{running._api._httpd.server_port}")
+    monkeypatch.setattr(FileSystems, "_pipeline_options", PipelineOptions(["--no_auth"]))
+    bucket = google.Client.create_anonymous_client().bucket("lists")
+    yield Store("gs://lists", lambda name, data: bucket.blob(name).upload_from_string(data))
+    running.stop()
+
+
+@pytest.fixture(params=["s3", "gs"])
+def store(request) -> Store:
+    return request.getfixturevalue(request.param)
+
+
+def test_lists_in_a_bucket(store, monkeypatch):
+    monkeypatch.setattr("pipeline.sources.file_ranges.RANGE_BYTES", 40_000)
+    dice = random.Random(0)
+    data = b"".join(b"a boat %x\thttp://a.example/%d.jpg\n" % (dice.getrandbits(800), n) for n in range(1000))
+    store.put("lists/one.tsv", data)
+    store.put("lists/two.tsv.bz2", bz2.compress(data))
+    for pattern, number in ((f"{store.url}/lists/one.tsv", 1), (f"{store.url}/lists/*", 2)):
+        found = pieces("cc3m", pattern)
+        before = [count_lines(piece) for piece in found]
+        rows = [row for piece in found for row in rows_of(piece, first_line=lines_before(piece, before))]
+        assert len(found) > 3 * number and [row.row for row in rows] == [*range(1000)] * number
+    assert exists(f"{store.url}/lists/one.tsv") and not exists(f"{store.url}/lists/none.tsv")
+    for name in ("lists/none.tsv", "none*", "lists"):
+        with pytest.raises(UserError, match="no file matches"):
+            pieces("cc3m", f"{store.url}/{name}")
+
+
+def test_select_from_a_bucket_into_one(store, tmp_path):
+    for path in (ROOT / "sample" / "sources").glob("yfcc100m_dataset-*"):
+        store.put(f"sources/{path.name}", path.read_bytes())
+    for base, output in ((f"{ROOT}/sample", str(tmp_path)), (store.url, f"{store.url}/out")):
+        assert (
+            select_pairs.main(
+                [
+                    f"--source=yfcc100m={base}/sources/yfcc100m_dataset-*",
+                    f"--output={output}",
+                    "--direct_num_workers=1",
+                    "--no_auth",
+                ]
+            )
+            == 0
+        )
+    files = output_files.list_files(str(tmp_path))
+    assert output_files.list_files(f"{store.url}/out") == files and "pairs/00000-of-00001.parquet" in files
+    for name in set(files) - {"settings.json"}:
+        assert output_files.read(f"{store.url}/out/{name}") == (tmp_path / name).read_bytes()
+    assert json.loads(output_files.read(f"{store.url}/out/ledger.json"))["sources"]["yfcc100m"]["kept"] > 50
+
+
+def test_a_store_that_can_not_be_reached(monkeypatch, tmp_path):
+    """One line, whether the package or the network is missing."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr("apache_beam.io.aws.clients.s3.boto3_client.boto3", None)
+    lists = f"--source=cc3m={ROOT}/sample/sources/cc3m.tsv"
+    for options in ([f"--output={tmp_path}", "--source=cc3m=s3://lists/a.tsv"], [lists, "--output=s3://lists/out"]):
+        with pytest.raises(UserError, match="s3://lists") as error:
+            select_pairs.main(options)
+        assert "\n" not in str(error.value)

@@ -1,0 +1,123 @@
+"""Pairs in, pictures or reasons out: fallbacks, order, and a caller that is slow, stops or fails."""
+
+from __future__ import annotations
+
+import collections
+import hashlib
+import threading
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.fetch import fetcher as fetch_module
+from pipeline.fetch.fetcher import fetch_pictures, interleave_hosts
+from pipeline.images.validate import PictureConfig
+from tests.support.fetching import QUICK, SLACK_S, outcome, outcomes, pair, result, with_settings
+from tests.support.images import jpeg
+
+
+def test_a_fallback_is_used(hostile):
+    one = pair(hostile.url("status/404/a"), hostile.url("truncated/a"), hostile.url("good/fallback"))
+    found = outcome(one)
+    assert result(found) == "fetched"
+    assert found.pair == one
+
+
+@pytest.mark.parametrize(
+    ("paths", "reason"),
+    [
+        (["status/404", "status/403"], "http_404"),
+        (["status/404", "status/500"], "http_5xx"),
+        (["page", "status/404"], "not_an_image"),
+        (["status/404", "says/X-Robots-Tag/noai", "good/mirror"], "http_404"),
+        (["says/X-Robots-Tag/noai", "good/mirror"], "opted_out"),
+    ],
+)
+def test_the_reason_when_all_fail(hostile, paths, reason):
+    assert result(outcome(pair(*(hostile.url(path) for path in paths)))) == reason
+    assert not hostile.requests("good/mirror")  # who opts out is not got round
+
+
+def test_opting_out_can_be_ignored(hostile):
+    one = pair(hostile.url("says/X-Robots-Tag/noai"))
+    assert result(outcome(one, with_settings(obey=("noindex", "tdm-reservation")))) == "fetched"
+    assert result(outcome(one, with_settings(obey=("noai",)))) == "opted_out"
+
+
+@pytest.mark.parametrize(
+    ("expected", "reason"),
+    [
+        (hashlib.sha256(jpeg()).hexdigest(), "fetched"),
+        (hashlib.sha256(jpeg()).hexdigest().upper(), "fetched"),
+        ("0" * 64, "hash_mismatch"),
+        ("", "fetched"),
+    ],
+)
+def test_a_hash_that_the_source_knows_is_checked(hostile, expected, reason):
+    assert result(outcome(pair(hostile.url("plain"))._replace(expected_sha256=expected))) == reason
+
+
+HOST_NAMES = st.sampled_from(["http://a.org/", "http://b.org:80/", "https://c.org/", "http://[::1", ""])
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(HOST_NAMES))
+def test_hosts_take_turns(urls):
+    pairs = [pair(url, key=f"{number:032x}") for number, url in enumerate(urls)]
+    ordered = interleave_hosts(pairs)
+    assert sorted(ordered) == sorted(pairs)
+    rounds: collections.Counter[str] = collections.Counter()
+    turns = []
+    for one in ordered:
+        turns.append(rounds[fetch_module._host_of(one.url)])
+        rounds[fetch_module._host_of(one.url)] += 1
+    assert turns == sorted(turns)  # nobody's second before everybody's first
+    for url in urls:
+        keys = [one.key for one in ordered if one.url == url]
+        assert keys == sorted(keys)
+
+
+# --- the caller ------------------------------------------------------------------------------------------------------
+
+
+def threads() -> set[str]:
+    return {thread.name for thread in threading.enumerate() if thread.name.startswith(("fetch", "decode"))}
+
+
+def test_a_caller_that_stops_early_ends_the_downloads(hostile):
+    pairs = [pair(hostile.url(f"good/stop{number}")) for number in range(5)]
+    pairs += [pair(hostile.url(f"stall/{number}", host=60 + number)) for number in range(10)]
+    begun = time.monotonic()
+    for _ in fetch_pictures(pairs, with_settings(timeout_s=30), PictureConfig()):
+        break
+    assert time.monotonic() - begun < SLACK_S
+    assert not threads()
+
+
+def test_a_caller_that_is_slow_slows_the_downloads(hostile):
+    pairs = [pair(hostile.url(f"good/slowed{number}")) for number in range(30)]
+    found = fetch_pictures(pairs, with_settings(connections=3), PictureConfig())
+    next(found)
+    time.sleep(0.5)
+    assert sum(request.path.startswith("good/slowed") for request in hostile.log) <= 4
+    assert len(list(found)) == 29
+    assert not threads()
+
+
+def test_pictures_larger_than_the_memory_come_one_by_one(hostile):
+    pairs = [pair(hostile.url(f"large/1500x1200/{number}")) for number in range(6)]
+    found = outcomes(pairs, with_settings(memory_bytes=1_000_000))
+    assert {one.rgb_HWC.shape for one in found} == {(1200, 1500, 3)}
+
+
+def test_no_pairs():
+    assert list(fetch_pictures([], QUICK, PictureConfig())) == []
+
+
+def test_a_fault_in_the_program_reaches_the_caller(hostile, monkeypatch):
+    monkeypatch.setattr(fetch_module, "_decode", lambda *_: {}["a bug"])
+    with pytest.raises(KeyError, match="a bug"):
+        outcome(pair(hostile.url("good/bug")))
+    assert not threads()

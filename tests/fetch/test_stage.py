@@ -1,0 +1,299 @@
+"""A unit of pairs becomes files in img2dataset's layout, once, however often it is begun."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import shutil
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import webdataset
+from PIL import Image
+
+from pipeline.fetch.stage import UnitAccount, fetch_unit
+from pipeline.images.shard_writer import StoreConfig, list_pairs, read_pictures
+from pipeline.images.validate import PictureConfig
+from pipeline.output import files as output_files
+from pipeline.output import progress
+from pipeline.output.work_folder import Unit
+from tests.conftest import ROOT
+from tests.support.fetching import QUICK, pair
+from tests.support.hostile import HostileServer
+from tests.support.image_records import records_of
+
+IMAGES = ROOT / "sample" / "images"
+NAMES = ["bison.jpg", "arcdetriomphe.webp", "lemon.png", "hedgehog.jpg"]
+# What img2dataset writes into every .json, and the type of each where there is a picture.
+IMG2DATASET_FIELDS = {
+    "caption": str,
+    "url": str,
+    "key": str,
+    "status": str,
+    "error_message": type(None),
+    "width": int,
+    "height": int,
+    "original_width": int,
+    "original_height": int,
+    "exif": str,
+    "sha256": str,
+}
+
+
+def unit_of(*urls: str, number: int = 3) -> Unit:
+    pairs = [
+        pair(url)._replace(caption=f"Picture {n}, « naïf »", width=n, fallback_urls=[], licence="CC0 1.0")
+        for n, url in enumerate(urls)
+    ]
+    return Unit(number, 10, sorted(pairs, key=lambda pair: pair.key))
+
+
+def fetch(unit: Unit, output: Path, store: StoreConfig | None = None, attempt: int = 1) -> UnitAccount:
+    return fetch_unit(unit, str(output), attempt, QUICK, PictureConfig(), store or StoreConfig())
+
+
+def files(output: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in output.iterdir() if path.is_file()}
+
+
+def members(output: Path, number: int = 3) -> dict[str, bytes]:
+    with tarfile.open(output / f"{number:05d}.tar") as tar:
+        return {info.name: tar.extractfile(info).read() for info in tar}
+
+
+def rows(output: Path, number: int = 3) -> list[dict]:
+    return pq.read_table(output / f"{number:05d}.parquet").to_pylist()
+
+
+def size_of(data: bytes) -> tuple[int, int]:
+    return Image.open(io.BytesIO(data)).size
+
+
+# --- a unit of the sample --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sample_unit(server) -> Unit:
+    bad = ["odd/truncated.jpg", "odd-routes/status/404/x.jpg", "odd/page.jpg", "odd/wide.jpg"]
+    return unit_of(*(f"{server.url}/images/{name}" for name in NAMES), *(f"{server.url}/{path}" for path in bad))
+
+
+@pytest.fixture(scope="module")
+def fetched(sample_unit, tmp_path_factory) -> tuple[Path, UnitAccount]:
+    output = tmp_path_factory.mktemp("fetched")
+    return output, fetch(sample_unit, output)
+
+
+def test_the_files_of_a_unit(fetched):
+    assert files(fetched[0]).keys() == {"00003.tar", "00003.parquet", "00003_stats.json"}
+
+
+def test_the_account_of_a_unit(fetched, sample_unit):
+    account = fetched[1]
+    assert account.number == 3
+    assert [row.key for row in account.kept] == [row.key for row in sample_unit.pairs if "/images/" in row.url]
+    assert {row.url.rpartition("/")[2]: row.reason for row in account.rejected} == {
+        "truncated.jpg": "corrupt_image",
+        "x.jpg": "http_404",
+        "page.jpg": "not_an_image",
+        "wide.jpg": "aspect_ratio",
+    }
+    assert {row.stage for row in account.rejected} == {"fetch"}
+
+
+def test_pictures_are_stored_as_fetched(fetched, sample_unit):
+    found = members(fetched[0])
+    assert list(found) == sorted(found, key=lambda name: (name.split(".")[0], name.endswith("txt"), "json" in name))
+    for position, row in enumerate(sample_unit.pairs):
+        key, name = f"00003{position:04d}", row.url.rpartition("/")[2]
+        if "/images/" not in row.url:
+            assert not [name for name in found if name.startswith(key)]
+            continue
+        data = (IMAGES / name).read_bytes()
+        assert found[f"{key}{Path(name).suffix}"] == data
+        assert found[f"{key}.txt"].decode() == row.caption
+        said = json.loads(found[f"{key}.json"])
+        assert {field: type(said[field]) for field in IMG2DATASET_FIELDS} == IMG2DATASET_FIELDS
+        width, height = size_of(data)
+        assert said["sha256"] == hashlib.sha256(data).hexdigest()
+        assert (said["width"], said["height"], said["original_width"], said["original_height"]) == (width, height) * 2
+        assert (said["key"], said["url"], said["caption"], said["status"]) == (key, row.url, row.caption, "success")
+
+
+def test_the_rows_of_a_unit(fetched, sample_unit):
+    found = rows(fetched[0])
+    assert IMG2DATASET_FIELDS.keys() == set(list(found[0])[: len(IMG2DATASET_FIELDS)])
+    assert [row["key"] for row in found] == [f"00003{n:04d}" for n in range(8)]
+    assert [row["pair_key"] for row in found] == [pair.key for pair in sample_unit.pairs]
+    statuses = {row["url"].rpartition("/")[2]: (row["status"], row["reason"]) for row in found}
+    assert statuses == dict.fromkeys(NAMES, ("success", None)) | {
+        "truncated.jpg": ("failed_to_resize", "corrupt_image"),
+        "page.jpg": ("failed_to_resize", "not_an_image"),
+        "wide.jpg": ("failed_to_resize", "aspect_ratio"),
+        "x.jpg": ("failed_to_download", "http_404"),
+    }
+    for row in found:
+        assert (row["error_message"] is None) == (row["status"] == "success")
+
+
+def test_the_statistics_of_a_unit(fetched):
+    assert json.loads((fetched[0] / "00003_stats.json").read_bytes()) == {
+        "count": 8,
+        "successes": 4,
+        "failed_to_download": 1,
+        "failed_to_resize": 3,
+        "status_dict": {"aspect_ratio": 1, "corrupt_image": 1, "http_404": 1, "not_an_image": 1, "success": 4},
+    }
+
+
+def test_progress_tells_what_the_downloads_came_to(fetched):
+    line = progress._downloads(str(fetched[0]))
+    assert line.startswith(" (50.0% fetched; ")
+    assert re.search(r"; (\w+ 1; ){3}[\d.]+ MB/s a worker; most time for 127\.0\.0\.1 \d+ s\)$", line)
+    assert progress._downloads("/nowhere") == ""
+
+
+def test_a_complete_unit_asks_for_nothing(fetched, sample_unit, server):
+    before, seen = files(fetched[0]), len(server.requests)
+    assert fetch(sample_unit, fetched[0]) == fetched[1]
+    assert len(server.requests) == seen
+    assert files(fetched[0]) == before
+
+
+def test_the_same_unit_gives_the_same_bytes(fetched, sample_unit, tmp_path):
+    shuffled = sample_unit._replace(pairs=list(sample_unit.pairs))
+    assert fetch(shuffled, tmp_path) == fetched[1]
+    assert files(tmp_path) == files(fetched[0])
+
+
+def test_stock_webdataset_reads_it(fetched, sample_unit):
+    dataset = (
+        webdataset.WebDataset(str(fetched[0] / "00003.tar"), shardshuffle=False)
+        .decode("rgb8")
+        .to_tuple("__key__", "jpg;png;webp", "txt", "json")
+    )
+    found = list(dataset)
+    kept = [row for row in sample_unit.pairs if "/images/" in row.url]
+    assert [(text, said["pair_key"]) for _, _, text, said in found] == [(row.caption, row.key) for row in kept]
+    for _, rgb, _, said in found:
+        assert rgb.shape == (said["height"], said["width"], 3)
+
+
+def test_what_was_fetched_is_read_again(fetched, sample_unit):
+    path = str(fetched[0] / "00003.tar")
+    found = list(read_pictures(path, PictureConfig()))
+    kept = [row for row in sample_unit.pairs if "/images/" in row.url]
+    assert [one.pair for one in found] == kept == list(list_pairs(path))
+    for one in found:
+        assert one.data == (IMAGES / one.pair.url.rpartition("/")[2]).read_bytes()
+        assert one.sha256 == hashlib.sha256(one.data).hexdigest()
+
+
+# --- resized ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("image_format", "pillow"), [("jpg", "JPEG"), ("webp", "WEBP"), ("png", "PNG")])
+def test_resized(sample_unit, tmp_path, image_format, pillow):
+    account = fetch(sample_unit, tmp_path, StoreConfig(resize=200, image_format=image_format))
+    assert len(account.kept) == 4
+    found = members(tmp_path)
+    by_url = {row["url"].rpartition("/")[2]: row for row in rows(tmp_path)}
+    for name in NAMES:
+        width, height = size_of((IMAGES / name).read_bytes())
+        row, picture = by_url[name], Image.open(io.BytesIO(found[f"{by_url[name]['key']}.{image_format}"]))
+        assert picture.format == pillow
+        assert picture.size == (row["width"], row["height"])
+        assert (row["original_width"], row["original_height"]) == (width, height)
+        assert min(picture.size) == min(200, width, height)  # never enlarged
+        assert picture.width / picture.height == pytest.approx(width / height, abs=0.01)
+        assert row["sha256"] == hashlib.sha256((IMAGES / name).read_bytes()).hexdigest()  # of what was fetched
+
+
+# --- run again -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def flaky() -> Iterator[tuple[HostileServer, Unit]]:
+    """A unit of which some fail at the first try, for a reason that passes, and two for one that does not."""
+    with HostileServer() as server:
+        paths = [f"{'unavailable_once' if n % 3 == 0 else 'good'}/{n}" for n in range(12)]
+        yield server, unit_of(*map(server.url, [*paths, "status/404", "page"]))
+
+
+@pytest.mark.parametrize("store", [StoreConfig(), StoreConfig(resize=100, image_format="webp")])
+def test_a_second_attempt_asks_only_for_what_may_have_passed(flaky, tmp_path, tiny_dvae, store):
+    server, unit = flaky
+    first = fetch(unit, tmp_path / "twice", store)
+    assert sorted(row.reason for row in first.rejected) == ["http_404", *["http_5xx"] * 4, "not_an_image"]
+    finished, before = files(tmp_path / "twice"), len(server.log)
+    second = fetch(unit, tmp_path / "twice", store, attempt=2)
+    assert sorted(request.path for request in server.log[before:]) == [f"unavailable_once/{n}" for n in (0, 3, 6, 9)]
+    assert sorted(row.reason for row in second.rejected) == ["http_404", "not_an_image"]
+    assert len(second.kept) == 12
+    assert fetch(unit, tmp_path / "once", store) == second
+    # Unit 3 of 10: what was finished stays as it is, and beside it stands shard 13 with what was missing.
+    found = files(tmp_path / "twice")
+    assert finished.items() <= found.items()
+    assert found.keys() - finished.keys() == {"00013.tar", "00013.parquet", "00013_stats.json"}
+    assert [row["key"] for row in rows(tmp_path / "twice", 13)] == [f"00013000{n}" for n in range(4)]
+    encoded = records_of(tmp_path / "twice", tiny_dvae)
+    assert len(encoded) == 12
+    assert encoded == records_of(tmp_path / "once", tiny_dvae)
+
+
+def test_nothing_left_to_try_leaves_no_shard(flaky, tmp_path):
+    server, unit = flaky
+    account = fetch(unit, tmp_path / "out", attempt=2)  # also what a killed second attempt finds, in units it has not
+    before, seen = files(tmp_path / "out"), len(server.log)
+    assert fetch(unit, tmp_path / "out", attempt=5) == account
+    assert files(tmp_path / "out") == before
+    assert len(server.log) == seen
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("attempt", [1, 2])
+@pytest.mark.parametrize("moment", range(3))
+def test_killed_while_it_writes(flaky, tmp_path, monkeypatch, attempt, moment):
+    """Before each of the renames of the first or second attempt."""
+    server, unit = flaky
+    if attempt == 2:
+        fetch(unit, tmp_path / "killed")
+        shutil.copytree(tmp_path / "killed", tmp_path / "undisturbed")
+    with monkeypatch.context() as patch:
+        renames, whole_file = iter(range(10)), output_files.whole_file
+
+        def kill_at_rename(path):
+            if next(renames) == moment:
+                raise Killed
+            return whole_file(path)
+
+        patch.setattr(output_files, "whole_file", kill_at_rename)
+        with pytest.raises(Killed):
+            fetch(unit, tmp_path / "killed", attempt=attempt)
+    before = len(server.log)
+    account = fetch(unit, tmp_path / "killed", attempt=attempt)
+    asked = [request.path for request in server.log[before:]]
+    if moment:  # what is in the tar is never asked for again
+        assert not [path for path in asked if path.startswith("good")]
+    assert len(account.kept) == 12
+    assert fetch(unit, tmp_path / "undisturbed", attempt=attempt) == account
+    assert files(tmp_path / "undisturbed") == files(tmp_path / "killed")
+
+
+def test_other_pairs_are_another_unit(flaky, tmp_path):
+    server, unit = flaky
+    fetch(unit, tmp_path / "grown")
+    more = unit._replace(pairs=sorted([*unit.pairs[2:], pair(server.url("good/more"))], key=lambda pair: pair.key))
+    account = fetch(more, tmp_path / "grown")
+    assert {row.key for row in [*account.kept, *account.rejected]} == {pair.key for pair in more.pairs}
+    fetch(more, tmp_path / "new")
+    assert files(tmp_path / "grown") == files(tmp_path / "new")
+    assert len(server.requests("good/more")) == 2

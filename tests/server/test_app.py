@@ -1,0 +1,272 @@
+"""The demo's server, over real connections: what clients send, rightly and wrongly."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+from PIL import Image
+
+from models.errors import UserError
+from models.sampling import generate
+from models.server import app
+from models.server.middleware import MAX_BODY
+from tests.support.servers import ASK
+
+JSON = {"Content-Type": "application/json"}
+
+
+# --- as DALLE-server answers -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_generate_answers_as_dalle_server_does(client, count):
+    """Its README: {"text", "num_images"} gives ["/9j/4AAQSkZJRg...", ...]: base64 of JPEGs, with no data: before."""
+    answer = client.post("/generate", json={"text": "apple", "num_images": count})
+    assert answer.status_code == 200 and answer.headers["content-type"] == "application/json"
+    assert isinstance(answer.json(), list) and len(answer.json()) == count
+    for picture in answer.json():
+        assert picture.startswith("/9j/4AAQSkZJRg")
+        with Image.open(io.BytesIO(base64.b64decode(picture, validate=True))) as image:
+            assert image.format == "JPEG" and image.size == (64, 64)
+
+
+def test_errors_and_health_have_dalle_servers_form(client):
+    answer = client.post("/generate", json={"text": "apple"})
+    assert answer.status_code == 422 and list(answer.json()) == ["Error"]
+    assert answer.json()["Error"].startswith("Invalid request: num_images")
+    assert (client.get("/healthz").status_code, client.get("/healthz").text) == (200, "Health")
+
+
+# --- what is wrong ---------------------------------------------------------------------------------------------------
+
+
+BAD_NUMBERS = [
+    "0",
+    "-1",
+    "1000000000",
+    "1" + "0" * 30,
+    "1" + "0" * 5000,
+    '"3"',
+    "NaN",
+    "Infinity",
+    "1.5",
+    "true",
+    "null",
+    "[]",
+    "{}",
+    "11",
+]
+
+
+@pytest.mark.parametrize("path", ["/generate", "/v1/images"])
+@pytest.mark.parametrize("number", BAD_NUMBERS, ids=lambda number: number[:12])
+def test_bad_numbers_of_pictures(client, path, number):
+    answer = client.post(path, content=f'{{"text": "a cat", "num_images": {number}}}', headers=JSON)
+    assert answer.status_code in (400, 422)
+    assert set(answer.json()) == {"Error" if path == "/generate" else "detail"}
+
+
+@pytest.mark.parametrize("path", ["/generate", "/v1/images"])
+@pytest.mark.parametrize(
+    "text",
+    ['""', '"   "', '"\\n\\t"', json.dumps("x" * 10_000), '"\\ud800"', "3", "null", "[]"],
+    ids=lambda text: text[:12],
+)
+def test_bad_texts(client, path, text):
+    answer = client.post(path, content=f'{{"text": {text}, "num_images": 1}}', headers=JSON)
+    assert answer.status_code in (400, 422)
+
+
+@pytest.mark.parametrize(
+    "text", ["😺😺😺", "x" * 1000, "' OR 1=1; --", "<script>alert(1)</script>", "\0", "../../etc/passwd", "猫", "مرحبا"]
+)
+def test_any_other_text_draws(client, text):
+    assert client.post("/generate", json={"text": text, "num_images": 1}).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/generate", "/v1/images"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b'"text"',
+        b"\xff\xfe\x00",
+        b"[" * 20_000,
+        b'{"text": "a"',
+        b'{"text": "a", "num_images": 1}{',
+    ],
+)
+def test_broken_json(client, path, body):
+    assert client.post(path, content=body, headers=JSON).status_code in (400, 422)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "application/xml", "nonsense", ""],
+)
+def test_wrong_content_types(client, kind):
+    answer = client.post("/generate", content=json.dumps(ASK), headers={"Content-Type": kind})
+    assert answer.status_code in (400, 415, 422)
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_long_body_is_refused(client, chunked):
+    parts = [b" " * 1024] * (MAX_BODY // 1024 + 1)
+    answer = client.post("/generate", content=iter(parts) if chunked else b"".join(parts), headers=JSON)
+    assert answer.status_code == 413
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("seed", -1),
+        ("seed", 1 << 53),
+        ("seed", "1"),
+        ("temperature", 0),
+        ("temperature", "hot"),
+        ("top_k", -1),
+        ("top_p", 0),
+        ("top_p", 1.1),
+        ("guidance", -0.1),
+        ("guidance", 1e9),
+        ("checkpoint", "/etc/passwd"),
+    ],
+)
+def test_bad_parameters(client, field, value):
+    answer = client.post("/v1/images", json={**ASK, field: value})
+    assert answer.status_code == 422 and answer.json()["detail"][0]["loc"][-1] == field
+
+
+@pytest.mark.parametrize(
+    "method, path, status",
+    [
+        ("GET", "/generate", 405),
+        ("GET", "/v1/images/none", 404),
+        ("DELETE", "/v1/images/none", 404),
+        ("GET", "/v1/images/none/events", 404),
+        ("GET", "/v1/images/none/0.png", 404),
+        ("GET", "/nowhere", 404),
+        ("GET", "/../setup.cfg", 404),
+        ("GET", "/%2e%2e/%2e%2e/etc/passwd", 404),
+        ("GET", "/v1/images/" + "x" * 999, 422),
+        ("BREW", "/", 405),
+    ],
+)
+def test_wrong_places(client, method, path, status):
+    assert client.request(method, path).status_code == status
+
+
+def test_half_a_request_harms_nobody(client):
+    """Closed in the head, in the body, and right after it."""
+    body = json.dumps(ASK).encode()
+    head = b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(
+        body
+    )
+    for sent in (head[:30], head + body[:5], head + body, b"\0\1\2 not http\r\n\r\n"):
+        with socket.create_connection((client.base_url.host, client.base_url.port)) as connection:
+            connection.sendall(sent)
+    assert client.post("/generate", json=ASK).status_code == 200
+
+
+# --- the rest of the interface ---------------------------------------------------------------------------------------
+
+
+def test_metrics_count_routes_not_paths(client):
+    client.get("/healthz")
+    client.get("/one-of-endless-paths")
+    answer = client.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain")
+    assert re.search(r'pairmill_requests_total\{method="GET",path="/healthz",status="200"\} [1-9]', answer.text)
+    assert "endless" not in answer.text and "BREW" not in answer.text
+
+
+def test_the_page_needs_nothing_from_elsewhere(client):
+    page = client.get("/")
+    assert page.headers["content-type"].startswith("text/html")
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    for path in re.findall(r'(?:src|href)="([^"#]+)"', page.text):
+        assert path.startswith("/") and client.get(path).status_code == 200
+    assert not re.search(r"https?://", page.text + client.get("/page.js").text + client.get("/page.css").text)
+
+
+def test_the_interface_is_described(client):
+    described = client.get("/openapi.json").json()
+    assert {
+        "/generate",
+        "/v1/images",
+        "/v1/images/{job_id}",
+        "/v1/images/{job_id}/events",
+        "/v1/images/{job_id}/{number}.png",
+        "/healthz",
+        "/metrics",
+    } <= set(described["paths"])
+
+
+def test_schemathesis_finds_no_server_error(client, exhaustive, tmp_path):
+    command = [
+        Path(sys.executable).with_name("schemathesis"),
+        "run",
+        f"{client.base_url}/openapi.json",
+        "--checks",
+        "not_a_server_error",
+        "--max-examples",
+        "200" if exhaustive else "3",
+        "--seed",
+        "1",
+        "--request-timeout",
+        "30",
+    ]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert client.get("/healthz").status_code == 200
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+def test_serves_this_machine_until_interrupted(tiny_checkpoint):
+    command = [Path(sys.executable).with_name("pairmill"), "serve", "--checkpoint", tiny_checkpoint, "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            url = process.stdout.readline().removeprefix("serve: ").strip()
+            assert url.startswith("http://127.0.0.1:")
+            assert len(httpx.post(f"{url}/generate", json=ASK, timeout=60).json()) == 1
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert process.returncode in (0, 130) and "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        ((), "--checkpoint DIR is missing"),
+        (("--checkpoint", "/nowhere"), "--checkpoint names a folder made by `pairmill train`"),
+        (("--port", 99999), "--port 99999"),
+        (("--max-images", 0), "--max-images is 1 or more"),
+        (("--max-images", 9, "--max-waiting", 8), "--max-images is 1 or more"),
+    ],
+)
+def test_wrong_arguments(monkeypatch, arguments, said):
+    monkeypatch.setattr(generate, "BUNDLED", Path("/nowhere"))
+    with pytest.raises(UserError, match=said):
+        app.main([str(argument) for argument in arguments])
+
+
+def test_a_port_that_is_taken(tiny_checkpoint, client):
+    with pytest.raises(UserError, match="Address already in use; choose another --port"):
+        app.main(["--checkpoint", str(tiny_checkpoint), "--port", str(client.base_url.port), "--threads", "1"])

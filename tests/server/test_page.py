@@ -1,0 +1,80 @@
+"""The demo's page in a real browser, at phone and desk width."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.servers import serving
+
+
+@contextlib.contextmanager
+def browser(width: int, height: int) -> Iterator:
+    webdriver = pytest.importorskip("selenium.webdriver")
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not chromium or not driver:
+        pytest.skip("needs Debian's chromium and chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for option in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(option)
+    options.add_experimental_option(
+        "mobileEmulation", {"deviceMetrics": {"width": width, "height": height, "pixelRatio": 1.0}}
+    )
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    with webdriver.Chrome(options=options, service=webdriver.ChromeService(driver)) as window:
+        window.implicitly_wait(10)
+        yield window
+
+
+@pytest.mark.parametrize("width, height", [(390, 844), (1280, 900)], ids=["phone", "desk"])
+def test_a_browser_draws_pictures_by_keyboard(client, width, height):
+    with browser(width, height) as window:
+        window.get(str(client.base_url))
+        text = window.switch_to.active_element  # the field has the focus at once
+        text.send_keys("a red cat in the snow")
+        slider = window.find_element("id", "count")
+        slider.send_keys("\ue012")  # arrow left: 4 to 3
+        assert window.find_element("id", "count-shown").text == "3"
+        text.send_keys("\ue007")  # enter
+        pictures = wait_for(lambda: window.find_elements("css selector", "figure[aria-busy=false] img"), 3)
+        widths = wait_for(lambda: [p for p in pictures if int(p.get_property("naturalWidth")) == 64], 3)
+        assert [picture.get_attribute("alt") for picture in widths] == ["a red cat in the snow"] * 3
+        assert re.match(r"3 pictures in [\d.]+ s,\s+seed \d+", window.find_element("id", "status").text)
+        saves = window.find_elements("css selector", "figcaption a[download]")
+        assert re.fullmatch(r"a-red-cat-in-the-snow-\d+-0\.png", saves[0].get_attribute("download"))
+        assert window.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+        history = wait_for(lambda: window.find_elements("css selector", "#history button"), 1)
+        before = shown(window)
+        history[0].click()  # draws the same again
+        again = wait_for(lambda: [url for url in shown(window) if url not in before], 3)
+        assert client.get(again[0]).content == client.get(before[0]).content
+        assert [entry for entry in window.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+def shown(window) -> list[str]:
+    """The addresses of the pictures that are done."""
+    return window.execute_script("return [...document.querySelectorAll('figure[aria-busy=false] img')].map(i => i.src)")
+
+
+def wait_for(found, count: int, timeout_s: float = 30) -> list:
+    deadline = time.monotonic() + timeout_s
+    while len(now := found()) != count:
+        assert time.monotonic() < deadline, f"{len(now)} of {count}"
+        time.sleep(0.05)
+    return now
+
+
+def test_a_browser_cancels(artist, gate):
+    with serving(artist) as client, browser(800, 600) as window:
+        window.get(str(client.base_url))
+        window.find_element("id", "text").send_keys("a red cat\ue007")
+        assert window.find_element("css selector", "figure img[src^='data:image/jpeg']")  # a preview
+        window.find_element("tag name", "body").send_keys("\ue00c")  # escape
+        wait_for(lambda: "x" * window.find_element("id", "status").text.startswith("Cancelled"), 1)
+        assert window.find_element("id", "generate").is_displayed()

@@ -1,0 +1,221 @@
+"""The registry; Conceptual Captions; img2dataset's tables; readers and whatever bytes."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.errors import UserError
+from pipeline.records import Candidate, Reason, Rejected
+from pipeline.sources import cc3m, cc12m, img2dataset, wit, wit_base, yfcc100m
+from pipeline.sources.file_ranges import RANK, SOURCES, Piece, pieces, rows_of
+from tests.sources.test_wit import wit_file, wit_row
+from tests.sources.test_yfcc100m import PHOTO
+
+
+def rows(module, data: bytes, **settings):
+    return list(module.read(io.BytesIO(data), "f", **settings))
+
+
+def reasons(found):
+    return [row.reason if isinstance(row, Rejected) else "" for row in found]
+
+
+def test_registry(tmp_path):
+    assert (
+        list(SOURCES) == list(RANK) == ["cc3m", "cc12m", "yfcc100m", "wit", "wit-base", "wikipedia-dump", "img2dataset"]
+    )
+    (tmp_path / "x").write_text("x")
+    with pytest.raises(UserError, match="choose one of cc3m"):
+        pieces("laion", f"{tmp_path}/x")
+
+
+# Conceptual Captions
+
+
+@pytest.mark.parametrize(
+    ("module", "line", "caption", "url"),
+    [
+        (
+            cc3m,
+            'the sign says " stop " .\thttp://a.example/1.jpg',
+            'the sign says " stop " .',
+            "http://a.example/1.jpg",
+        ),
+        (cc12m, "https://a.example/1.jpg\t<PERSON> at a fair", "<PERSON> at a fair", "https://a.example/1.jpg"),
+        (cc12m, 'http://a.example/1,2.jpg\t"Half a quote, commas', '"Half a quote, commas', "http://a.example/1,2.jpg"),
+        (cc12m, "http://a.example/1.jpg\twith a\ttab", "with a\ttab", "http://a.example/1.jpg"),
+        (cc3m, "HTTP://a.example/1.jpg\ta reversed row", "a reversed row", "HTTP://a.example/1.jpg"),
+        (cc12m, "a reversed row\thttp://a.example/1.jpg", "a reversed row", "http://a.example/1.jpg"),
+        (cc3m, "http://b.example/\thttp://a.example/1.jpg", "http://b.example/", "http://a.example/1.jpg"),
+        (cc3m, "no link\tftp:/nowhere", "no link", "ftp:/nowhere"),
+        (cc3m, "no link\t", "no link", ""),
+        (cc3m, "a boat .\thttp://a.example/1.jpg\tboat,sea\t/m/1,/m/2\t0.9,0.8", "a boat .", "http://a.example/1.jpg"),
+    ],
+)
+def test_conceptual_captions(module, line, caption, url):
+    [row] = rows(module, line.encode() + b"\n")
+    assert row == Candidate(module.NAME, "f", 0, url, (), caption, None, None, "", "", "")
+
+
+@pytest.mark.parametrize("header", ["caption\turl", "url\tcaption", "Caption\tURL"])
+def test_a_header_tells_the_order_and_is_no_row(header):
+    found = rows(cc3m, f"{header}\r\none\ttwo\r\nthree\tfour\r\n".encode())
+    assert [row.row for row in found] == [0, 1]
+    assert found[0].url == ("two" if header.lower().startswith("caption") else "one")
+
+
+def test_malformed_rows_are_counted_and_numbered():
+    found = rows(cc3m, b"only one field\na\thttp://a\n\nnul\0byte\thttp://b\nq\thttp://c\textra\nz\thttp://z\n")
+    assert reasons(found) == ["malformed_row", "", "malformed_row", "malformed_row", "malformed_row", ""]
+    assert [row.row for row in found] == list(range(6))
+    assert found[0].detail == "1 field, expected 2"
+    assert len({row.key for row in found if isinstance(row, Rejected)}) == 4
+
+
+# img2dataset
+
+
+def test_img2dataset(tmp_path):
+    table = pa.table(
+        {
+            "key": ["000000000", "000000001"],
+            "url": ["http://a.example/1.jpg", None],
+            "caption": ["A barn", None],
+            "status": ["success", "failed_to_download"],
+            "width": [256, None],
+            "original_width": [640, None],
+            "original_height": [480, None],
+        }
+    )
+    pq.write_table(table, tmp_path / "00000.parquet")
+    (tmp_path / "00000.tar").write_bytes(b"")
+    for pattern in (tmp_path, tmp_path / "*.parquet", tmp_path / "00000.tar", tmp_path / "*.tar"):
+        [piece] = pieces("img2dataset", str(pattern))
+        first, second = rows_of(piece)
+        assert first == Candidate(
+            "img2dataset",
+            "00000.parquet",
+            0,
+            "http://a.example/1.jpg",
+            (),
+            "A barn",
+            640,
+            480,
+            "",
+            "",
+            "",
+            stored_at=f"{tmp_path}/00000.tar#000000000",
+        )
+        assert (second.stored_at, second.row, second.url, second.raw_caption, second.width) == ("", 1, "", "", None)
+
+
+def sample_tar(path, samples: dict[str, dict[str, bytes]]):
+    with tarfile.open(path, "w") as tar:
+        for key, members in samples.items():
+            for ending, data in members.items():
+                info = tarfile.TarInfo(f"{key}.{ending}")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+
+
+def test_img2dataset_tars_and_folders_alone(tmp_path):
+    said = {"url": "http://a.example/1.jpg", "caption": "A barn", "original_width": 640, "original_height": 480}
+    sample_tar(
+        tmp_path / "00000.tar",
+        {
+            "000000000": {"jpg": b"\xff\xd8", "json": json.dumps(said).encode(), "txt": b"A barn"},
+            "000000001": {"png": b"\x89PNG", "json": json.dumps(said | {"caption": None}).encode()},
+            "000000002": {"jpg": b"\xff\xd8", "json": b"[1]"},
+            "000000003": {"jpg": b"\xff\xd8", "txt": b"A \xff"},
+            "000000004": {"json": b"{}"},  # no picture
+        },
+    )
+    for pattern in (tmp_path, tmp_path / "*.tar"):
+        [piece] = pieces("img2dataset", str(pattern))
+        found = list(rows_of(piece))
+        assert found[0] == Candidate(
+            "img2dataset",
+            "00000.tar",
+            0,
+            "http://a.example/1.jpg",
+            (),
+            "A barn",
+            640,
+            480,
+            "",
+            "",
+            "",
+            stored_at=f"{tmp_path}/00000.tar#000000000",
+        )
+        assert (found[1].raw_caption, found[1].stored_at) == ("", f"{tmp_path}/00000.tar#000000001")
+        assert reasons(found) == ["", "", "malformed_row", "malformed_row"]
+        assert [row.row for row in found] == [0, 1, 2, 3]
+    whole = (tmp_path / "00000.tar").read_bytes()
+    for cut in (100, 700, 1024 * 3):
+        (tmp_path / "00000.tar").write_bytes(whole[:cut])
+        assert "not readable as a tar" in list(rows_of(piece))[-1].detail
+    pq.write_table(
+        pa.table(
+            {"key": ["000000000"], "url": ["http://a.example/1.jpg"], "caption": ["A barn"], "status": ["success"]}
+        ),
+        tmp_path / "00001.parquet",
+    )
+    (tmp_path / "00001").mkdir()
+    assert [piece.path for piece in pieces("img2dataset", f"{tmp_path}/00001/")] == [f"{tmp_path}/00001.parquet"]
+    assert [piece.path[-9:] for piece in pieces("img2dataset", str(tmp_path))] == ["00000.tar", "1.parquet"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="holds no Parquet file and no tar"):
+        pieces("img2dataset", f"{tmp_path}/empty")
+
+
+def test_img2dataset_other_parquet(tmp_path):
+    pq.write_table(pa.table({"URL": ["http://a"], "TEXT": ["A barn"]}), tmp_path / "laion.parquet")
+    pq.write_table(pa.table({"URL": [b"\xff"], "TEXT": [3]}), tmp_path / "types.parquet")
+    pq.write_table(pa.table({"link": ["http://a"]}), tmp_path / "no.parquet")
+    (tmp_path / "cut.parquet").write_bytes((tmp_path / "no.parquet").read_bytes()[:50])
+    [row] = rows_of(Piece("img2dataset", f"{tmp_path}/laion.parquet"))
+    assert (row.url, row.raw_caption) == ("http://a", "A barn")
+    faults = {"types": "not text", "no": "no column url or image_url among link", "cut": "not readable as Parquet"}
+    for name, detail in faults.items():
+        [row] = rows_of(Piece("img2dataset", f"{tmp_path}/{name}.parquet"))
+        assert row.reason == Reason.MALFORMED_ROW and detail in row.detail
+
+
+# Whatever the bytes are
+
+
+@given(
+    st.sampled_from([cc3m, cc12m, yfcc100m, wit, wit_base, img2dataset]),
+    st.lists(
+        st.one_of(
+            st.binary(max_size=60),
+            st.sampled_from(
+                [
+                    b"\n",
+                    b"\t",
+                    b'"',
+                    b"\r\n",
+                    b"\0",
+                    b"http://a.example/x.jpg",
+                    "\t".join(PHOTO).encode(),
+                    b"\xff\xfe",
+                    wit_file(wit_row()),
+                    b"caption\turl\n",
+                ]
+            ),
+        )
+    ),
+)
+@settings(max_examples=300, deadline=None)
+def test_readers_never_raise_and_number_every_row(module, parts):
+    found = rows(module, b"".join(parts))
+    assert [row.row for row in found] == list(range(len(found)))
+    assert all(isinstance(row, (Candidate, Rejected)) for row in found)

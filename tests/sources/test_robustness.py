@@ -1,0 +1,374 @@
+"""Lists that are damaged, wrongly encoded or not what they should be: a reason for each row, and a count."""
+
+from __future__ import annotations
+
+import bz2
+import collections
+import csv
+import gzip
+import html
+import io
+import json
+import random
+import sqlite3
+from collections.abc import Callable
+
+import pytest
+
+from beam_jobs import select_pairs
+from pipeline.filters import SelectConfig, judge
+from pipeline.records import Candidate, Pair, Reason, Rejected
+from pipeline.select.stage import Part, outcomes_of_part, read_piece
+from pipeline.sources import wit
+from pipeline.sources.file_ranges import DEFAULTS, SOURCES, Piece, pieces, rows_of
+from pipeline.sources.readers import MAX_ROW_BYTES
+
+WORDS = (
+    "a",
+    "brown",
+    "dog",
+    "runs",
+    "along",
+    "the",
+    "beach",
+    "near",
+    "an",
+    "old",
+    "stone",
+    "harbour",
+    "at",
+    "dawn",
+    "with",
+    "two",
+    "small",
+    "boats",
+)
+REASONS = {reason.value for reason in Reason}
+LINES = ("cc3m", "cc12m", "yfcc100m")  # sources of which a line is a row
+TEXTS = (*LINES, "wit", "wikipedia-dump")
+
+
+def caption(number: int) -> str:
+    return " ".join(random.Random(number).sample(WORDS, 8)) + f" {number}"
+
+
+def yfcc_fields(number: int) -> list[str]:
+    form = caption(number).replace(" ", "+")
+    return [
+        str(6985418911 + number),
+        "9876@N02",
+        "Jane+Doe",
+        "2012-03-15 12:31:07.0",
+        "1331811067",
+        "Canon+EOS",
+        form,
+        f"%3Cb%3EBoats%3C%2Fb%3E%0A{form}%26amp%3B",
+        "boats,sea%2Cside",
+        "",
+        "4.35",
+        "50.8",
+        "16",
+        f"http://www.flickr.com/photos/9876@N02/{number}/",
+        f"http://farm8.staticflickr.com/7205/{number}_df7747990d.jpg",
+        "Attribution License",
+        "http://creativecommons.org/licenses/by/2.0/",
+        "7205",
+        "8",
+        "df7747990d",
+        "1a2b3c4d5e",
+        "jpg",
+        "0",
+    ]
+
+
+def wit_fields(number: int) -> list[str]:
+    row = dict.fromkeys(wit.COLUMNS[:17], "") | {
+        "language": "en",
+        "page_url": f"https://en.wikipedia.org/wiki/Weir_{number}",
+        "original_width": "400",
+        "image_url": f"https://upload.wikimedia.org/wikipedia/commons/a/ab/Weir_{number}.jpg",
+        "caption_reference_description": caption(number),
+        "mime_type": "image/jpeg",
+        "original_height": "300",
+        "is_main_image": "true",
+        "context_page_description": f'A weir, or "low dam".\n\nIt is number {number}.',
+    }
+    return list(row.values())
+
+
+def csv_row(fields: list[str]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, delimiter="\t", lineterminator="\n").writerow(fields)
+    return text.getvalue().encode()
+
+
+def row(source: str, number: int) -> bytes:
+    """A row as it is published, with its line end."""
+    if source == "cc3m":
+        return f"{caption(number)} .\thttp://a.example/{number}.jpg?w=1&h=2\n".encode()
+    if source == "cc12m":
+        return f"https://b.example/wp-content/{number}.jpg\t<PERSON>: {caption(number)} – “here”\n".encode()
+    if source == "yfcc100m":
+        fields = yfcc_fields(number)
+        return (
+            "\t".join(
+                [str(number), fields[0], "4e2f7a26a1dfbf165a7e30bdabf7e72a", *fields[1:]] if number % 2 else fields
+            ).encode()
+            + b"\n"
+        )
+    if source == "wit":
+        return csv_row(wit_fields(number))
+    text = html.escape(
+        f"Text [[File:Boat {number}.jpg|thumb|left|200px|{caption(number)} [[sea|at sea]]]] "
+        f"{{{{nowrap|x}}}}<gallery>\nImage:Tower {number}.png|An ''old'' tower\n</gallery>",
+        quote=False,
+    )
+    return (
+        f"  <page>\n    <title>Page {number}</title>\n    <ns>0</ns>\n    <id>{number + 1}</id>\n    <revision>\n"
+        f'      <text xml:space="preserve">{text}</text>\n    </revision>\n  </page>\n'
+    ).encode()
+
+
+def head(source: str) -> bytes:
+    """What stands before the first row."""
+    if source == "wit":
+        return csv_row(list(wit.COLUMNS[:17]))
+    return b"<mediawiki xml:lang='en'><siteinfo><base>https://en.wikipedia.org/wiki/A</base></siteinfo>\n" * (
+        source == "wikipedia-dump"
+    )
+
+
+def name_of(source: str) -> str:
+    return "enwiki-20240101-pages-articles.xml" if source == "wikipedia-dump" else "list.tsv"
+
+
+def read(folder, source: str, data: bytes) -> list[Candidate | Rejected]:
+    path = folder / name_of(source)
+    path.write_bytes(data)
+    return [row for piece in pieces(source, str(path)) for row in rows_of(piece)]
+
+
+def reasons(found: list[Candidate | Rejected]) -> list[str]:
+    return [row.reason if isinstance(row, Rejected) else "" for row in found]
+
+
+def whole(source: str, number: int = 40) -> bytes:
+    return head(source) + b"".join(row(source, n) for n in range(number))
+
+
+# Damage of known kinds
+
+
+@pytest.mark.parametrize("source", TEXTS)
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress])
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.98])
+def test_a_compressed_file_that_is_cut_off(tmp_path, source, pack, share):
+    """What was read stays, and one row says that more is missing."""
+    data = pack(whole(source, 2000))
+    found = read(tmp_path, source, data[: max(11, int(share * len(data)))])
+    intact = read(tmp_path, source, whole(source, 2000))
+    assert reasons(found)[-1] == "malformed_row" and "cut off or damaged" in found[-1].detail
+    assert found[:-1] == intact[: len(found) - 1]
+    assert len(found) > 100 or share < 0.9 or pack is bz2.compress  # all are in one block of bzip2
+
+
+@pytest.mark.parametrize("source", TEXTS)
+def test_an_empty_file_has_no_rows(tmp_path, source):
+    for data in (b"", gzip.compress(b""), bz2.compress(b""), b"\n\r\n", b"\xef\xbb\xbf"):
+        assert read(tmp_path, source, data) == []
+
+
+@pytest.mark.parametrize("source", TEXTS)
+def test_line_ends_and_byte_order_marks_are_not_content(tmp_path, source):
+    expected = read(tmp_path, source, whole(source))
+    assert read(tmp_path, source, b"\xef\xbb\xbf" + whole(source)) == expected
+    if source in LINES:  # within a quoted field or a page a line end is content
+        assert read(tmp_path, source, whole(source).replace(b"\n", b"\r\n") + b"\r\n\r\n") == expected
+
+
+@pytest.mark.parametrize("source", (*LINES, "wit"))
+def test_another_encoding(tmp_path, source):
+    """A row that is not UTF-8 says so; the others are read."""
+    text = whole(source, 5).decode()
+    found = read(tmp_path, source, text.encode("utf-16"))
+    assert set(reasons(found)) == {"malformed_row"} and any("NUL byte" in row.detail for row in found)
+    rows = whole(source, 5).replace(b"dog", b"d\xf6g")
+    found = read(tmp_path, source, rows)
+    assert len(found) == 5 and all(isinstance(row, Candidate) or "not UTF-8" in row.detail for row in found)
+    assert reasons(found).count("malformed_row") == sum(b"\xf6" in line for line in rows.splitlines()) > 0
+
+
+@pytest.mark.parametrize("source", (*LINES, "wit"))
+@pytest.mark.parametrize(
+    ("damage", "detail"),
+    [
+        (lambda line: line[:-2] + b"\0" + line[-2:], "NUL byte"),
+        (lambda line: line[:-1] + b"x" * 10_000_000 + b"\n", f"more than {MAX_ROW_BYTES}"),
+        (lambda line: line[:-1] + b"\tone\ttwo\tthree\tfour\n", "fields, expected"),
+        (lambda line: line[: line.index(b"\t")] + b"\n", "1 field, expected"),
+    ],
+)
+def test_one_bad_row_costs_no_other(tmp_path, source, damage: Callable[[bytes], bytes], detail):
+    rows = [row(source, number) for number in range(9)]
+    expected = read(tmp_path, source, head(source) + b"".join(rows))
+    found = read(tmp_path, source, head(source) + b"".join([*rows[:4], damage(rows[4]), *rows[5:]]))
+    if source == "cc12m" and "fields" in detail:  # all that follows the URL is the caption, tabs included
+        assert found[4].raw_caption.endswith("\tfour")
+    else:
+        assert reasons(found) == [""] * 4 + ["malformed_row"] + [""] * 4
+        assert detail in found[4].detail
+    assert found[:4] + found[5:] == expected[:4] + expected[5:]
+
+
+def test_a_page_with_a_field_of_10_mb(tmp_path):
+    long = row("wikipedia-dump", 1).replace(b"Text ", b"Text " + b"[[ {{ | " * 1_250_000)
+    found = read(
+        tmp_path, "wikipedia-dump", head("wikipedia-dump") + row("wikipedia-dump", 0) + long + row("wikipedia-dump", 2)
+    )
+    assert {row.page_url[-1] for row in found if isinstance(row, Candidate)} >= {"0", "2"}
+
+
+def test_pages_without_an_end_or_with_an_id_out_of_range(tmp_path):
+    rows = [row("wikipedia-dump", number) for number in range(4)]
+    rows[1] = rows[1].replace(b"</page>", b"")
+    rows[3] = rows[3].replace(b"<id>4</id>", b"<id>" + b"9" * 40 + b"</id>")
+    found = read(tmp_path, "wikipedia-dump", head("wikipedia-dump") + b"".join(rows))
+    assert reasons(found) == ["", "", "malformed_row", "", "", "malformed_row"]
+    assert "no end" in found[2].detail and "page id 999" in found[5].detail
+
+
+def test_a_job_over_files_that_are_none(tmp_path):
+    """Each ends as one row with its reason; the account holds them all."""
+    with sqlite3.connect(tmp_path / "yfcc100m_dataset.sql") as database:
+        database.execute("CREATE TABLE photos (photoid)")
+    database.close()
+    files = {
+        "a.tsv": gzip.compress(whole("cc3m"))[:200],
+        "b.tsv": b"",
+        "c.tsv": b"\x89PNG\r\n\x1a\n\0\0",
+        "d.parquet": b"PAR1PAR1",
+    }
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    options = [
+        f"--source={name}={tmp_path}/{pattern}"
+        for name, pattern in (
+            ("cc3m", "[abc].tsv"),
+            ("yfcc100m", "*.sql"),
+            ("wit-base", "d.parquet"),
+            ("img2dataset", "d.parquet"),
+        )
+    ]
+    assert select_pairs.main([*options, f"--output={tmp_path / 'out'}", "--direct_num_workers=1"]) == 0
+    accounts = json.loads((tmp_path / "out" / "ledger.json").read_text())["sources"]
+    for name, number in (("yfcc100m", 1), ("wit-base", 1), ("img2dataset", 1)):
+        assert accounts[name] == {"read": number, "kept": 0, "rejected": {"select": {"malformed_row": number}}}
+    cc3m = accounts["cc3m"]
+    assert cc3m["read"] == cc3m["kept"] + sum(cc3m["rejected"]["select"].values())
+    assert cc3m["rejected"]["select"]["malformed_row"] == 4  # the cut, and three lines of a picture
+
+
+# Damage of any kind
+
+SPLICES = (
+    b"\0",
+    b"\t",
+    b"\n",
+    b"\r",
+    b'"',
+    b'""',
+    b"\xff",
+    b"\xed\xa0\x80",
+    b"%",
+    b"%00",
+    b"%ED%A0%80",
+    b"&#xD800;",
+    b"&#0;",
+    b"&#x110000;",
+    b"<b",
+    b"]]>",
+    b"<ref>",
+    b"{{",
+    b"}}",
+    b"[[File:",
+    b"[[",
+    b"]]",
+    b"|",
+    b"http://",
+    b"://[::1",
+    b"9" * 40,
+    b"-1",
+    b"1e999",
+    b"nan",
+    b"null",
+    "\u202e\u200b\u0085\u2028".encode(),
+    b"\xf0\x9f",
+    b"x" * 5000,
+    b"<page>",
+    b"</page>",
+    b"</text>",
+    b"caption\turl",
+    b"\xef\xbb\xbf",
+    b"#" * 50,
+    b"<PERSON>",
+)
+
+
+def mutated(data: bytes, dice: random.Random) -> bytes:
+    for _ in range(dice.choice((1, 1, 1, 2, 5))):
+        at, other = sorted(dice.randrange(len(data) + 1) for _ in range(2))
+        kind = dice.randrange(6)
+        if kind == 0:
+            data = data[:at] + dice.choice(SPLICES) + data[at:]
+        elif kind == 1:
+            data = data[:at] + dice.choice(SPLICES) + data[other:]
+        elif kind == 2:
+            data = data[:at] + dice.randbytes(dice.randrange(1, 5)) + data[at:]
+        elif kind == 3 and at < len(data):
+            data = data[:at] + bytes([data[at] ^ 1 << dice.randrange(8)]) + data[at + 1 :]
+        elif kind == 4:
+            fields = data.split(b"\t")
+            dice.shuffle(fields)
+            data = b"\t".join(fields)
+        else:
+            data = data[:at] + data[other:]
+    return data
+
+
+def file_of_mutated(source: str, number: int, seed: int) -> tuple[bytes, int]:
+    """Rows that are mutated, each followed by one that is not; and how many lines with content there are."""
+    dice = random.Random(f"{source} {seed}")
+    rows = [row(source, 0)]
+    for each in range(number):
+        text = mutated(row(source, 2 * each + 1), dice)
+        rows += [text if text.endswith(b"\n") else text + b"\n", row(source, 2 * each + 2)]
+    data = b"".join(rows)
+    return head(source) + data, data.count(b"\n")
+
+
+@pytest.mark.parametrize("source", TEXTS)
+def test_every_mutated_row_is_kept_or_rejected_with_a_reason(tmp_path, source, exhaustive):
+    number = 20_000 if exhaustive else 400
+    data, lines = file_of_mutated(source, number, seed=1)
+    path = tmp_path / name_of(source)
+    path.write_bytes(data)
+    config = SelectConfig(language_detector="cld3")  # the quickest
+    piece = Piece(source, str(path))
+    read = [judge(row, config) if isinstance(row, Candidate) else row for row in rows_of(piece)]
+    assert all(isinstance(row, Pair) or row.reason in REASONS for row in read)
+    numbers = [row.row for row in read]
+    if source in LINES:
+        assert numbers == list(range(lines))
+    elif source == "wit":
+        assert numbers == list(range(len(read)))
+    intact = {outcome.url for outcome in read if isinstance(outcome, Pair)}
+    for each in range(number + 1):  # a bad row costs no other
+        for found in SOURCES[source].read(io.BytesIO(head(source) + row(source, 2 * each)), path.name):
+            assert found.url in intact or not isinstance(judge(found, config), Pair)
+
+    account = read_piece((0, piece), [], config, DEFAULTS, str(tmp_path / "out"))
+    counts = collections.Counter()
+    for (_, reason), rows in outcomes_of_part(Part(0, 1), [account], str(tmp_path / "out")).counts.items():
+        counts[reason] += rows
+    assert account.rows == len(read) == sum(counts.values()) and counts.keys() <= REASONS | {""}
+    assert counts[""] + counts["duplicate_url"] == sum(isinstance(row, Pair) for row in read)

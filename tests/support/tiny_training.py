@@ -1,0 +1,17 @@
+"""`python -m torch.distributed.run --nproc-per-node 2 tests/tiny_training.py OPTIONS`: a run of `pairmill train` with a
+size that only tests have."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
+
+from models.training.train import main
+from models.transformer.model import SIZES
+
+SIZES["tiny"] = (3, 2, 32)
+
+if __name__ == "__main__":
+    main()
