@@ -7,14 +7,18 @@ from functools import partial
 import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
 
-from beam_jobs import run
-from beam_jobs.flags import common, fetch
-from beam_jobs.flags import encode as flags_encode
+from beam_jobs.flags.common import job_parser, parse
+from beam_jobs.flags.encode import add_encode_options, encode_config, encode_settings, near_config
+from beam_jobs.flags.files import add_size_options, shard_size
+from beam_jobs.flags.images import add_picture_options, picture_config
+from beam_jobs.run import command, run
+from pipeline import tokenize_stage
+from pipeline.dataset import existing, finish
 from pipeline.dataset.existing import ReadRecords, StillRejected, Wanted, counts_read, new_rejects, open_existing
 from pipeline.dataset.existing import reject_files as reject_files_of
-from pipeline.dataset.shards import finish_dataset
+from pipeline.dataset.finish import finish_dataset
 from pipeline.dataset.stage import WriteDataset
-from pipeline.images import shard_writer
+from pipeline.images import shard_format, shard_reader
 from pipeline.output import parquet, state
 from pipeline.output.finish import Finish, read_settings
 from pipeline.output.ledger import READ, CountRows, earlier_counts, read_ledger
@@ -24,31 +28,29 @@ from pipeline.tokenize_stage import EncodeImageShard
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = common.job_parser("encode", __doc__.split("\n")[0])
+    parser = job_parser("encode", __doc__.split("\n")[0])
     parser.add_argument("--images", required=True, metavar="PATTERN", help="tar files of `pairmill fetch`, img2dataset")
     parser.add_argument(
         "--add-to",
         metavar="DATASET",
         help="take its pairs as they are, encode only what it lacks, and write both to --output",
     )
-    common.add_picture_options(parser)
-    flags_encode.add_encode_options(parser, required=True)
-    flags_encode.add_size_options(parser)
-    args, beam_options = common.parse(parser, arguments)
-    pictures, encode = fetch.picture_config(args), flags_encode.encode_config(args, beam_options)
-    paths = shard_writer.find(args.images)
-    before = shard_writer.made_by_fetch(paths)  # the folder of a finished `pairmill fetch`, or None
-    settings = (read_settings(before) if before else {"images": args.images}) | {
-        "encode": flags_encode.encode_settings(args)
-    }
+    add_picture_options(parser)
+    add_encode_options(parser, required=True)
+    add_size_options(parser)
+    args, beam_options = parse(parser, arguments)
+    pictures, encode = picture_config(args), encode_config(args, beam_options)
+    paths = shard_reader.find(args.images)
+    before = shard_reader.made_by_fetch(paths)  # the folder of a finished `pairmill fetch`, or None
+    settings = (read_settings(before) if before else {"images": args.images}) | {"encode": encode_settings(args)}
     old = open_existing([args.add_to]) if args.add_to else []
-    ledger = read_ledger(before) if before else {"sources": {shard_writer.SOURCE: {"read": 0, "rejected": {}}}}
-    parts = flags_encode.dataset_parts(encode, settings, set(ledger["sources"]))
-    flags_encode.check_addition(old, parts)
+    ledger = read_ledger(before) if before else {"sources": {shard_format.SOURCE: {"read": 0, "rejected": {}}}}
+    parts = tokenize_stage.dataset_parts(encode, settings, set(ledger["sources"]))
+    existing.check_addition(old, parts)
     if old:
         settings["added_to"] = old[0].manifest.settings
     inputs = {FileSystems.split(path)[0] for path in paths} | {each.directory for each in old}
-    state.prepare_output(args.output, "encode", flags_encode.identity(parts), "manifest.json", args.overwrite, inputs)
+    state.prepare_output(args.output, "encode", finish.identity(parts), "manifest.json", args.overwrite, inputs)
     write_plan(args.output, {"units": len(paths)})
 
     def build(pipeline: beam.Pipeline) -> None:
@@ -97,15 +99,15 @@ def main(arguments: list[str] | None = None) -> int:
             before_that = pipeline | "Old counts" >> beam.Create(counts_read(old))
             read = (read, twice, before_that) | "All read" >> beam.Flatten()
         written = (records, rejected) | "Dataset" >> WriteDataset(
-            args.output, args.draws, flags_encode.shard_size(args), args.rows_per_file, flags_encode.near_config(args)
+            args.output, args.draws, shard_size(args), args.rows_per_file, near_config(args)
         )
         counts = (read, written.counts) | "Counts" >> beam.Flatten()
         _ = pipeline | "Finish" >> Finish(
             partial(finish_dataset, args.output, parts), written.shards, written.rejects, counts
         )
 
-    return run.run(beam_options, args.output, "encode", build)
+    return run(beam_options, args.output, "encode", build)
 
 
 if __name__ == "__main__":
-    raise SystemExit(run.command(main))
+    raise SystemExit(command(main))

@@ -6,20 +6,22 @@ from functools import partial
 
 import apache_beam as beam
 
-from beam_jobs import run
-from beam_jobs.flags import common
-from beam_jobs.flags import fetch as flags_fetch
+from beam_jobs.flags.common import job_parser, parse
+from beam_jobs.flags.fetch import add_fetch_options, fetch_config, fetch_settings
+from beam_jobs.flags.files import add_rows_per_file
+from beam_jobs.flags.images import add_picture_options, picture_config, store_config
+from beam_jobs.run import command, run
 from models.errors import UserError
-from pipeline.fetch.stage import FetchUnit, failed_in_passing, read_attempt, write_attempt
-from pipeline.output import files, parquet, state
-from pipeline.output.finish import Finish, finish_fetch, read_settings
+from pipeline.fetch.stage import FetchUnit, failed_in_passing, finish_fetch, read_attempt, write_attempt
+from pipeline.fetch.units import ToUnits
+from pipeline.output import files, parquet, schemas, state
+from pipeline.output.finish import Finish, read_settings
 from pipeline.output.ledger import KEPT, CountRows, earlier_counts, read_ledger
-from pipeline.output.work_folder import ToUnits
 from pipeline.records import Pair, Rejected
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = common.job_parser("fetch", __doc__.split("\n")[0])
+    parser = job_parser("fetch", __doc__.split("\n")[0])
     parser.add_argument("--pairs", required=True, metavar="DIR", help="the output of `pairmill select`")
     parser.add_argument(
         "--resize",
@@ -37,21 +39,21 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="N",
         help="runs in which a row that fails for a passing reason is tried",
     )
-    common.add_fetch_options(parser)
-    common.add_picture_options(parser)
-    common.add_rows_per_file(parser)
-    args, beam_options = common.parse(parser, arguments)
+    add_fetch_options(parser)
+    add_picture_options(parser)
+    add_rows_per_file(parser)
+    args, beam_options = parse(parser, arguments)
     fetch, pictures, store = (
-        flags_fetch.fetch_config(args),
-        flags_fetch.picture_config(args),
-        flags_fetch.store_config(args),
+        fetch_config(args),
+        picture_config(args),
+        store_config(args),
     )
     if not files.exists(files.join(args.pairs, "ledger.json")):
         raise UserError(f"--pairs {args.pairs}: no ledger.json there; run `pairmill select` to its end first")
     if not (pair_files := parquet.files_in(args.pairs, "pairs")):
         raise UserError(f"--pairs {args.pairs}: no pairs/*.parquet there; was it made with --dry-run?")
     counts_before = earlier_counts(read_ledger(args.pairs))
-    settings = read_settings(args.pairs) | {"fetch": flags_fetch.fetch_settings(args)}
+    settings = read_settings(args.pairs) | {"fetch": fetch_settings(args)}
     if not args.overwrite and state.is_finished(args.output, "ledger.json"):
         if not (failed := failed_in_passing(args.output)):
             print(f"fetch: {args.output} is complete, and no row in it failed for a passing reason: nothing to do")
@@ -81,7 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
         written = (
             (fetched[FetchUnit.REJECTED], earlier)
             | "Rejects" >> beam.Flatten()
-            | ("Write rejects" >> parquet.WriteParquet(args.output, "rejects", parquet.REJECTS, args.rows_per_file))
+            | ("Write rejects" >> parquet.WriteParquet(args.output, "rejects", schemas.REJECTS, args.rows_per_file))
         )
         counts = (
             pipeline | "Counts before" >> beam.Create(counts_before),
@@ -90,8 +92,8 @@ def main(arguments: list[str] | None = None) -> int:
         ) | "Counts" >> beam.Flatten()
         _ = pipeline | "Finish" >> Finish(partial(finish_fetch, args.output, settings), counts, written)
 
-    return run.run(beam_options, args.output, "fetch", build)
+    return run(beam_options, args.output, "fetch", build)
 
 
 if __name__ == "__main__":
-    raise SystemExit(run.command(main))
+    raise SystemExit(command(main))

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 from functools import partial
 
 import apache_beam as beam
 
-from beam_jobs import run
-from beam_jobs.flags import common, encode
+from beam_jobs.flags.common import job_parser, parse
+from beam_jobs.flags.files import add_size_options, shard_settings, shard_size
+from beam_jobs.run import command, run
 from models.errors import UserError
-from pipeline.dataset.existing import REJECTED, Existing, ReadRecords, Wanted, counts_read, open_existing, reject_files
-from pipeline.dataset.shards import DatasetParts, finish_dataset
+from pipeline.dataset import finish
+from pipeline.dataset.existing import REJECTED, ReadRecords, Wanted, counts_read, open_existing, parts_of, reject_files
+from pipeline.dataset.finish import finish_dataset
 from pipeline.dataset.stage import WriteDataset
-from pipeline.output import files, parquet, state
+from pipeline.output import parquet, state
 from pipeline.output.finish import Finish
 from pipeline.output.ledger import read_ledger
 from pipeline.records import Rejected
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = common.job_parser("repack", __doc__.split("\n")[0])
+    parser = job_parser("repack", __doc__.split("\n")[0])
     parser.add_argument(
         "--dataset",
         action="append",
@@ -38,8 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
         "same pairs each time, and those of a smaller share are among those of a larger one",
     )
     parser.add_argument("--only-source", action="append", default=[], metavar="NAME", help="repeatable")
-    encode.add_size_options(parser)
-    args, beam_options = common.parse(parser, arguments)
+    add_size_options(parser)
+    args, beam_options = parse(parser, arguments)
     if args.share and len(args.share) != len(args.dataset):
         raise UserError(f"--share: {len(args.share)} for {len(args.dataset)} datasets; give one for each, or none")
     for share in args.share:
@@ -53,15 +54,15 @@ def main(arguments: list[str] | None = None) -> int:
     if unknown := set(args.only_source) - sources:
         raise UserError(f"--only-source {min(unknown)}: the datasets have {', '.join(sorted(sources))}")
     wanted = [Wanted(share, tuple(args.only_source)) for share in args.share or [1.0] * len(datasets)]
-    parts = parts_of(datasets, wanted, encode.shard_settings(args), sources)
-    state.prepare_output(args.output, "repack", encode.identity(parts), "manifest.json", args.overwrite, args.dataset)
+    parts = parts_of(datasets, wanted, shard_settings(args), sources)
+    state.prepare_output(args.output, "repack", finish.identity(parts), "manifest.json", args.overwrite, args.dataset)
 
     def build(pipeline: beam.Pipeline) -> None:
         read = pipeline | "Datasets" >> ReadRecords(datasets, wanted)
         earlier = pipeline | "Read rejects" >> parquet.ReadParquet(reject_files(datasets), Rejected)
         rejected = (read[REJECTED], earlier) | "Rejected" >> beam.Flatten()
         written = (read.records, rejected) | "Dataset" >> WriteDataset(
-            args.output, parts.draws, encode.shard_size(args), args.rows_per_file
+            args.output, parts.draws, shard_size(args), args.rows_per_file
         )
         counts = (
             pipeline | "Counts read" >> beam.Create(counts_read(datasets)),
@@ -71,35 +72,8 @@ def main(arguments: list[str] | None = None) -> int:
             partial(finish_dataset, args.output, parts), written.shards, written.rejects, counts
         )
 
-    return run.run(beam_options, args.output, "repack", build)
-
-
-def parts_of(datasets: list[Existing], wanted: list[Wanted], shards: dict[str, int], sources: set[str]) -> DatasetParts:
-    """What the new manifest says: the tokenizers of the old ones, and what they said of themselves."""
-    first = datasets[0].manifest
-    settings = {
-        "shards": shards,
-        "made_from": [
-            {
-                "manifest_sha256": hashlib.sha256(each.manifest.to_json().encode()).hexdigest(),
-                "share": which.share,
-                "only_sources": list(which.sources),
-                "settings": each.manifest.settings,
-            }
-            for each, which in zip(datasets, wanted, strict=True)
-        ],
-    }
-    words = files.read(files.join(datasets[0].directory, "text_tokenizer.json")).decode()
-    return DatasetParts(
-        first.image_tokenizer,
-        first.text_tokenizer,
-        words,
-        first.draws,
-        settings,
-        first.versions,
-        tuple(sorted(sources)),
-    )
+    return run(beam_options, args.output, "repack", build)
 
 
 if __name__ == "__main__":
-    raise SystemExit(run.command(main))
+    raise SystemExit(command(main))

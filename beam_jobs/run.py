@@ -11,16 +11,12 @@ from apache_beam.options.pipeline_options import PipelineOptions, TestOptions
 from apache_beam.runners.portability.fn_api_runner import worker_handlers
 
 from beam_jobs.interrupt import one_line_on_interrupt
+from models import errors
 from models.errors import UserError
-from pipeline import cli
 from pipeline.inspection.stats import ledger_tables
 from pipeline.output.ledger import read_ledger
 from pipeline.output.progress import ShowProgress
 from pipeline.output.state import finish_output
-
-# The name is spelled out: "DirectRunner" would first try to download and start a Go program.
-LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
-
 
 # Beam's local runner empties the buffers of its streams every second, from a thread of its own: in the middle of an
 # element, and what is written while it does so is lost (TimeBasedBufferingClosableOutputStream; so in 2.45 to 2.77).
@@ -55,4 +51,4 @@ def run(options: PipelineOptions, output: str, job: str, build: Callable[[beam.P
 
 def command(main: Callable[[], int]) -> int:
     """Runs a job as `python -m beam_jobs.NAME`: a user's error is one line and status 2."""
-    return cli.report_errors(main)
+    return errors.report_errors(main)

@@ -6,23 +6,26 @@ from functools import partial
 
 import apache_beam as beam
 
-from beam_jobs import run
-from beam_jobs.flags import common, fetch
+from beam_jobs.flags.common import job_parser, parse
+from beam_jobs.flags.files import add_rows_per_file
+from beam_jobs.flags.images import add_picture_options
+from beam_jobs.flags.select import add_select_options, select_config, select_settings, source_pieces, source_settings
+from beam_jobs.run import command, run
 from pipeline.output import state
-from pipeline.output.finish import Finish, finish_select
-from pipeline.select.stage import ReadAndJudge, WriteSelected, read_count, with_indexes
+from pipeline.output.finish import Finish
+from pipeline.select.stage import ReadAndJudge, WriteSelected, finish_select, read_count, with_indexes
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = common.job_parser("select", __doc__.split("\n")[0])
-    common.add_select_options(parser)
-    common.add_picture_options(parser)
-    common.add_rows_per_file(parser)
+    parser = job_parser("select", __doc__.split("\n")[0])
+    add_select_options(parser)
+    add_picture_options(parser)
+    add_rows_per_file(parser)
     parser.add_argument("--dry-run", action="store_true", help="only count: no pairs, no rejects, just ledger.json")
-    args, beam_options = common.parse(parser, arguments)
-    pieces, config = fetch.source_pieces(args.source), fetch.select_config(args)
-    sources = fetch.source_settings(args)
-    settings = {"select": fetch.select_settings(args, pieces)}
+    args, beam_options = parse(parser, arguments)
+    pieces, config = source_pieces(args.source), select_config(args)
+    sources = source_settings(args)
+    settings = {"select": select_settings(args, pieces)}
     state.prepare_output(args.output, "select", settings | {"dry_run": args.dry_run}, "ledger.json", args.overwrite)
     sources = with_indexes(sources, args.output)
 
@@ -38,8 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
             partial(finish_select, args.output, names, settings), counts, selected.written
         )
 
-    return run.run(beam_options, args.output, "select", build)
+    return run(beam_options, args.output, "select", build)
 
 
 if __name__ == "__main__":
-    raise SystemExit(run.command(main))
+    raise SystemExit(command(main))

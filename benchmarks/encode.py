@@ -33,7 +33,7 @@ from models.tokenizers.dvae import DVAE, DVAEConfig
 from models.tokenizers.image import Computing, ImageTokenizer, load_image_tokenizer
 from models.tokenizers.text import BUNDLED as BUNDLED_TEXT
 from models.tokenizers.vqgan import VQGAN, from_taming
-from pipeline.fetch.fetcher import Fetched
+from pipeline.images.fetched import Fetched
 from pipeline.inspection.text_table import table
 from pipeline.records import Pair
 from pipeline.tokenize_stage import EncodeConfig, Encoder

@@ -37,8 +37,10 @@ import simplejpeg
 
 from models import pixels
 from pipeline.inspection.text_table import table
+from pipeline.output.files import write_file
 from pipeline.output.ledger import build_ledger, write_ledger
-from pipeline.output.parquet import PAIRS, table_bytes, write_file
+from pipeline.output.parquet import table_bytes
+from pipeline.output.schemas import PAIRS
 from pipeline.records import Pair
 
 SAMPLE = Path(__file__).parent.parent / "sample" / "images"

@@ -16,7 +16,8 @@ import time
 import torch
 
 from benchmarks.train import CONFIGS, VOCABULARIES, make_peer
-from models.sampling.generate import GROUP, Order, default_device, draw
+from models.sampling.checkpoint import default_device
+from models.sampling.sampler import GROUP, Order, draw
 from models.transformer.model import SIZES, Transformer, TransformerConfig
 from pipeline.inspection.text_table import table
 

@@ -75,7 +75,7 @@ def train_rival(
     optimiser = torch.optim.Adam(theirs.parameters(), lr=1e-3)
     schedule = torch.optim.lr_scheduler.ExponentialLR(optimiser, 0.98)
     temperature, begun = 1.0, time.process_time()
-    for step, x_BCHW in enumerate(batches(members, training, 0)):
+    for step, x_BCHW in enumerate(batches(members, training.batch_plan, 0)):
         passed_min = (time.process_time() - begun) / 60
         if passed_min >= minutes:
             break

@@ -40,10 +40,11 @@ import msgpack
 import numpy as np
 import torch
 
-from models.data.format import ImageTokenizerInfo, Manifest, Shard, pack_sample, read_manifest, tar_bytes
+from models.data.batch import NO_TOKEN
+from models.data.format import Manifest, Shard, pack_sample, read_manifest, tar_bytes
 from models.data.stream import Stream
+from models.tokenizers.info import ImageTokenizerInfo
 from models.tokenizers.text import BUNDLED, TextTokenizer
-from models.transformer.model import NO_TOKEN
 from pipeline.inspection.text_table import table
 
 BATCH, TOKENS, CODES = 256, 256, 1024

@@ -23,10 +23,11 @@ from typing import NamedTuple
 
 import torch
 
-from models.sampling.generate import default_device
+from models.data.batch import NO_TOKEN
+from models.sampling.checkpoint import default_device
 from models.training.peak_flops import peak_flops
 from models.training.train import autocast, default_precision, make_optimiser
-from models.transformer.model import NO_TOKEN, SIZES, Transformer, TransformerConfig, training_flops
+from models.transformer.model import SIZES, Transformer, TransformerConfig, training_flops
 from pipeline.inspection.text_table import table
 
 VOCABULARIES = (16384, 8192)  # the paper's

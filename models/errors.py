@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import os
-import uuid
-from pathlib import Path
+import sys
+from collections.abc import Callable
 
 
 class UserError(Exception):
     """Wrong usage or unusable input: one line that names the place and the mend. Commands print it and exit with 2."""
 
 
-def write_whole(path: str | os.PathLike, data: bytes | str) -> None:
-    """Writes under a temporary name beside `path`, then renames: readers see the old file or the new one."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+def report_errors(command: Callable[[], int]) -> int:
+    """Runs a command; a user's error becomes one line and status 2, an interruption status 130."""
     try:
-        with open(temporary, "wb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        return command()
+    except UserError as error:
+        print(f"pairmill: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("pairmill: interrupted; the same command continues where this one stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output (head, less) has seen enough; Python's own flush at exit must not complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0

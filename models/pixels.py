@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # fetching needs pixels, not torch, which takes 200 MB of eve
     import torch
 
 LOGIT_LAPLACE_EPS = 0.1  # appendix A.3: keeps phi(x) off 0 and 1, where the logit is infinite
+IMAGE_SUFFIXES = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif"})
 MAX_PIXELS = 100_000_000  # a 100-megapixel picture takes 300 MB as RGB, and 700 MB while it is decoded
 
 Integers = Callable[[int, int], int]

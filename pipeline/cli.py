@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import importlib
 import logging
-import os
 import sys
 from collections.abc import Callable
 
-from models.errors import UserError
+from models.errors import UserError, report_errors
 from pipeline.version import VERSION
 
 COMMANDS = {
@@ -22,7 +21,7 @@ COMMANDS = {
     "show": ("pipeline.inspection.show", "a page with pictures, their reconstruction from the codes, and captions"),
     "verify": ("pipeline.inspection.verify", "is every byte of a dataset as it was written?"),
     "hash": ("pipeline.dataset.exclusion_list", "pictures that must not be in a dataset, for --exclude"),
-    "train-bpe": ("models.tokenizers.text", "captions to a text tokenizer"),
+    "train-bpe": ("models.training.train_bpe", "captions to a text tokenizer"),
     "train-dvae": ("models.training.train_dvae", "pictures to an image tokenizer"),
     "train": ("models.training.train", "a dataset to a transformer"),
     "generate": ("models.sampling.generate", "text to pictures"),
@@ -44,22 +43,6 @@ def main(arguments: list[str] | None = None) -> int:
     module, _ = COMMANDS[arguments[0]]
     logging.getLogger().setLevel(logging.ERROR)  # Beam's warnings, from its import on, speak of its insides
     return report_errors(lambda: _load(module)(arguments[1:]))
-
-
-def report_errors(command: Callable[[], int]) -> int:
-    """Runs a command; a user's error becomes one line and status 2, an interruption status 130."""
-    try:
-        return command()
-    except UserError as error:
-        print(f"pairmill: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("pairmill: interrupted; the same command continues where this one stopped", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        # The reader of our output (head, less) has seen enough; Python's own flush at exit must not complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
 
 
 def _load(module: str) -> Callable[[list[str]], int]:

@@ -4,19 +4,16 @@ Thresholds are the project's own where the paper gives none; they are settings, 
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass
 from typing import Optional
 from urllib.parse import urlsplit
 
-from pipeline.records import Candidate, Pair, Reason, Rejected, Stage, reject, row_key
+from pipeline.records import Candidate, Pair, Reason, Rejected, Stage, reject, row_key, split_of
 from pipeline.text import boilerplate, captions, language
 
 Finding = Optional[tuple[Reason, str]]
 """None: the row passes. Otherwise why it goes, and the measure that failed, for people."""
-
-SPLIT_SALT = "pairmill split 1"
 UNSUPPORTED_TYPES = frozenset(
     {"image/svg+xml", "image/gif", "image/tiff", "image/vnd.djvu", "image/x-djvu", "image/x.djvu", "application/pdf"}
 )
@@ -208,9 +205,3 @@ def count_words(text: str) -> int:
     spaced = _ABUGIDAS.sub(" ", _IDEOGRAPHS.sub(" ", text)) if ideographs or abugidas else text
     words = sum(1 for part in spaced.split() if _WORD.search(part))
     return words - (-ideographs // IDEOGRAPHS_A_WORD) - (-abugidas // ABUGIDA_CHARACTERS_A_WORD)
-
-
-def split_of(key: str, val_share: float) -> str:
-    """`val` for about that share of the keys, always the same ones; a larger share holds the smaller one's."""
-    number = int.from_bytes(hashlib.sha256(f"{SPLIT_SALT}\0{key}".encode()).digest()[:8], "big")
-    return "val" if number < val_share * 2**64 else "train"

@@ -9,6 +9,14 @@ from typing import NamedTuple, Optional
 
 from apache_beam.coders import RowCoder, registry
 
+SPLIT_SALT = "pairmill split 1"
+
+
+def split_of(key: str, val_share: float) -> str:
+    """`val` for about that share of the keys, always the same ones; a larger share holds the smaller one's."""
+    number = int.from_bytes(hashlib.sha256(f"{SPLIT_SALT}\0{key}".encode()).digest()[:8], "big")
+    return "val" if number < val_share * 2**64 else "train"
+
 
 class Stage(str, enum.Enum):
     SELECT = "select"

@@ -6,10 +6,11 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import hashlib
+import importlib.metadata
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 import imagehash  # the field's perceptual hash (DCT of the grey picture)
@@ -23,12 +24,26 @@ from models.tokenizers.image import Computing, ImageTokenizer, load_image_tokeni
 from models.tokenizers.text import TextTokenizer
 from pipeline.dataset import image_signature
 from pipeline.dataset.existing import Existing, KnownKeys
+from pipeline.dataset.finish import DatasetParts
 from pipeline.fetch.download import FetchConfig
-from pipeline.fetch.fetcher import Fetched, fetch_pictures
-from pipeline.images.shard_writer import list_pairs, read_pictures
+from pipeline.fetch.fetcher import fetch_pictures
+from pipeline.fetch.units import Unit
+from pipeline.images.fetched import Fetched
+from pipeline.images.shard_reader import list_pairs, read_pictures
 from pipeline.images.validate import PictureConfig
-from pipeline.output.work_folder import Unit, UnitStore, finish_unit
+from pipeline.output.work_folder import UnitStore, finish_unit
 from pipeline.records import Pair, Record, Rejected
+from pipeline.version import VERSION
+
+
+def dataset_parts(encode: EncodeConfig, settings: dict[str, Any], sources: set[str]) -> DatasetParts:
+    """Loads both tokenizers once, here, so that a wrong one is told before the job starts. Raises UserError."""
+    images = load_image_tokenizer(encode.image_tokenizer, encode.computing)
+    text = TextTokenizer.load(encode.text_tokenizer)
+    names = ("torch", "tokenizers", "opencv-python-headless", "pillow", "ftfy")
+    versions = {"pairmill": VERSION} | {name: importlib.metadata.version(name) for name in names}
+    return DatasetParts(images.info, text.info, text.text, encode.draws, settings, versions, tuple(sorted(sources)))
+
 
 CROP_RECIPE = "listing-2/1"  # changes whenever the boxes of a key would
 

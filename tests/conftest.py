@@ -19,19 +19,12 @@ import pytest
 import torch
 from PIL import Image
 
-from models.sampling import generate
-from models.sampling.generate import load_artist
+from models.sampling import sampler
+from models.sampling.checkpoint import load_artist
 from models.server import job_queue
-from models.tokenizers.dvae import (
-    DVAE,
-    DVAEConfig,
-    save_dvae,
-)
+from models.tokenizers.dvae import DVAE, DVAEConfig, save_dvae
 from models.tokenizers.image import load_image_tokenizer
-from models.training.train import (
-    TrainingConfig,
-    train,
-)
+from models.training.train import TrainingConfig, train
 from models.transformer.model import SIZES
 from sample import serve
 from tests.support.datasets import write_dataset
@@ -153,7 +146,7 @@ def client(artist):
 @pytest.fixture
 def gate(monkeypatch):
     """Drawing stops after the first row of codes until this is set."""
-    opened, draw_steps = threading.Event(), generate.draw_steps
+    opened, draw_steps = threading.Event(), sampler.draw_steps
 
     def gated(*arguments):
         for codes_BN in draw_steps(*arguments):

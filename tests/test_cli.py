@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from models import errors
 from pipeline import cli
 from tests.conftest import ROOT
 
@@ -140,7 +141,7 @@ def test_interruption_is_one_line(capsys):
     def command() -> int:
         raise KeyboardInterrupt
 
-    assert cli.report_errors(command) == 130
+    assert errors.report_errors(command) == 130
     assert capsys.readouterr().err.count("\n") == 1
 
 

@@ -4,8 +4,8 @@ import time
 import pytest
 
 from pipeline import filters
-from pipeline.filters import SelectConfig, count_words, judge, split_of
-from pipeline.records import Candidate, Pair, Reason
+from pipeline.filters import SelectConfig, count_words, judge
+from pipeline.records import Candidate, Pair, Reason, split_of
 from pipeline.text import boilerplate
 
 CONFIG = SelectConfig()

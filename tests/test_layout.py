@@ -1,35 +1,168 @@
-"""Imports point one way: beam_jobs -> pipeline -> models, and models/ needs no Beam."""
+"""The rooms: which package may import which, and what a module may look like. The table is the rule."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from pipeline.cli import COMMANDS
 from tests.conftest import ROOT
 
-FORBIDDEN = {
-    "models": {"apache_beam", "pipeline", "beam_jobs", "sample", "tests"},
-    "pipeline": {"beam_jobs", "sample", "tests"},
-    "beam_jobs": {"sample", "tests"},
+# Room: the rooms that it may import, all of them above it. A room of models/ is named with its package everywhere.
+ROOMS = {
+    "models.errors": "",
+    "models.hashing": "",
+    "models.files": "",
+    "models.pixels": "",
+    "models.image_files": "",
+    "models.tokenizers": "models.files models.pixels",
+    "models.data": "models.files models.tokenizers",
+    "models.transformer": "models.data",
+    "models.sampling": "models.files models.pixels models.image_files models.tokenizers models.data models.transformer",
+    "models.training": "models.files models.pixels models.image_files models.tokenizers models.data "
+    "models.transformer models.sampling",
+    "models.server": "models.image_files models.transformer models.sampling",
+    "pipeline.version": "",
+    "pipeline.records": "",
+    "pipeline.text": "",
+    "pipeline.filters": "pipeline.text",
+    "pipeline.output": "models.files models.data",
+    "pipeline.sources": "models.pixels pipeline.text pipeline.output",
+    "pipeline.images": "models.pixels pipeline.output",
+    "pipeline.select": "pipeline.filters pipeline.sources pipeline.output",
+    "pipeline.fetch": "pipeline.sources pipeline.images pipeline.output",
+    "pipeline.dataset": "models.data models.tokenizers pipeline.sources pipeline.images pipeline.output",
+    "pipeline.tokenize_stage": "models.pixels models.tokenizers pipeline.dataset pipeline.fetch pipeline.images "
+    "pipeline.output",
+    "pipeline.inspection": "models.files models.pixels models.data models.tokenizers pipeline.dataset pipeline.fetch "
+    "pipeline.images pipeline.output",
+    "pipeline.cli": "",
+    "beam_jobs.flags": "models.files models.tokenizers pipeline.text pipeline.filters pipeline.sources pipeline.images "
+    "pipeline.fetch pipeline.dataset pipeline.tokenize_stage pipeline.output",
+    "beam_jobs.interrupt": "",
+    "beam_jobs.run": "beam_jobs.flags beam_jobs.interrupt pipeline.fetch pipeline.inspection pipeline.output",
 }
-FILES = [path.relative_to(ROOT) for room in FORBIDDEN for path in sorted((ROOT / room).rglob("*.py"))]
+JOB = (
+    "beam_jobs.flags beam_jobs.run pipeline.select pipeline.fetch pipeline.images pipeline.dataset "
+    "pipeline.tokenize_stage pipeline.output"
+)
+JOBS = ("build_dataset", "select_pairs", "fetch_images", "encode_shards", "repack_dataset")
+ROOMS |= {f"beam_jobs.{job}": JOB for job in JOBS}
+EVERYWHERE = {"models.errors", "models.hashing"}
+OUTSIDE_MODELS = {"pipeline.records", "pipeline.version"}
+OURS = ("models", "pipeline", "beam_jobs")
+NOT_FOR_MODELS = {"apache_beam", "pipeline", "beam_jobs", "sample", "tests"}
+FILES = [path.relative_to(ROOT) for top in OURS for path in sorted((ROOT / top).rglob("*.py"))]
+MODULES = {".".join(path.with_suffix("").parts).removesuffix(".__init__"): path for path in FILES}
 
 
-@pytest.mark.parametrize("path", FILES, ids=str)
-def test_nothing_imports_upwards(path):
-    imported = set()
+def room_of(module: str) -> str:
+    """The longest name of the table that a module begins with; "" for a package above the rooms."""
+    parts = module.split(".")
+    return next((name for n in (3, 2) if (name := ".".join(parts[:n])) in ROOMS), "")
+
+
+def imported(module: str) -> Iterator[tuple[str, ast.stmt]]:
+    """Our own modules that a module imports, wherever the statement stands."""
+    for node in ast.walk(ast.parse((ROOT / MODULES[module]).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            names = [name if name in MODULES else node.module for name in names]
+        else:
+            continue
+        yield from ((name, node) for name in names if name.split(".")[0] in OURS)
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """The circles of a graph, one for each edge that closes one."""
+    found, done = [], set()
+
+    def visit(node: str, way: list[str]) -> None:
+        if node in way:
+            found.append([*way[way.index(node) :], node])
+        elif node not in done:
+            for other in sorted(graph.get(node, ())):
+                visit(other, [*way, node])
+            done.add(node)
+
+    for node in sorted(graph):
+        visit(node, [])
+    return found
+
+
+def test_the_table_points_up():
+    rooms = list(ROOMS)
+    for room, allowed in ROOMS.items():
+        above = set(rooms[: rooms.index(room)])
+        assert set(allowed.split()) <= above, room
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_room_imports_only_what_its_row_allows(module):
+    room = room_of(module)
+    allowed = set(ROOMS.get(room, "").split()) | EVERYWHERE | {room}
+    if not module.startswith("models"):
+        allowed |= OUTSIDE_MODELS
+    wrong = {name for name, _ in imported(module) if room_of(name) not in allowed}
+    assert not wrong, f"{module} (room {room}) imports {sorted(wrong)}"
+
+
+def test_modules_have_no_circle():
+    graph = {module: {name for name, _ in imported(module)} - {module} for module in MODULES}
+    assert not circles(graph)
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}}) == [["a", "b", "c", "a"]]
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.name == "__init__.py"], ids=str)
+def test_a_package_is_a_docstring(path):
+    """So that the files and flags of select and fetch load without torch."""
+    body = ast.parse((ROOT / path).read_text(encoding="utf-8")).body
+    assert isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant)
+    assert len(body) == 1 or path == Path("models/__init__.py")
+
+
+def test_every_folder_is_a_package():
+    """setup.cfg's `find:` leaves out folders without an __init__.py."""
+    folders = {path.parent for path in FILES}
+    assert all((ROOT / folder / "__init__.py").exists() for folder in folders)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_stand_at_the_top(module):
+    tree = ast.parse((ROOT / MODULES[module]).read_text(encoding="utf-8"))
+    late = [ast.unparse(node) for _, node in imported(module) if node.col_offset]
+    assert not late, "our own modules are imported at the top of the file"
+    assert not any(isinstance(node, ast.FunctionDef) and node.name == "__getattr__" for node in tree.body)
+
+
+def test_nothing_imports_the_command_and_it_names_what_exists():
+    assert not [module for module in MODULES for name, _ in imported(module) if name == "pipeline.cli"]
+    for module, _ in COMMANDS.values():
+        assert "main" in {getattr(node, "name", "") for node in ast.parse((ROOT / MODULES[module]).read_text()).body}
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.parts[0] == "models"], ids=str)
+def test_models_need_no_beam(path):
+    names = set()
     for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            imported |= {alias.name.split(".")[0] for alias in node.names}
+            names |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            imported.add((node.module or "").split(".")[0])
-    assert not imported & FORBIDDEN[path.parts[0]]
+            names.add((node.module or "").split(".")[0])
+    assert not names & NOT_FOR_MODELS
 
 
-def test_selecting_and_fetching_need_no_torch():
+@pytest.mark.parametrize(
+    "modules", ["beam_jobs.select_pairs, beam_jobs.fetch_images", "beam_jobs.flags.files, models.data.format"]
+)
+def test_selecting_and_fetching_need_no_torch(modules):
     """It would take 200 MB of every worker."""
-    check = "import sys, beam_jobs.select_pairs, beam_jobs.fetch_images; sys.exit('torch' in sys.modules)"
+    check = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], cwd=ROOT, check=False).returncode == 0

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import os
 from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_jobs.flags.common import add_rows_per_file
-from beam_jobs.run import LOCAL_RUNNER
-from models.errors import UserError
-from models.tokenizers.image import DEVICES, PRECISIONS, Computing, load_image_tokenizer
+from beam_jobs.flags.common import LOCAL_RUNNER
+from beam_jobs.flags.files import shard_settings
+from models.tokenizers.image import DEVICES, PRECISIONS, Computing
 from models.tokenizers.text import BUNDLED as BUNDLED_TEXT_TOKENIZER
-from models.tokenizers.text import TextTokenizer
-from pipeline.dataset.existing import Existing
 from pipeline.dataset.near_duplicates import NearConfig
-from pipeline.dataset.shard_boundaries import PAIRS_PER_SHARD, ShardSize
-from pipeline.dataset.shards import DatasetParts
 from pipeline.tokenize_stage import CROP_RECIPE, EncodeConfig
-from pipeline.version import VERSION
 
 
 def add_encode_options(parser: argparse.ArgumentParser, required: bool) -> None:
@@ -76,18 +69,6 @@ def add_encode_options(parser: argparse.ArgumentParser, required: bool) -> None:
     )
 
 
-def add_size_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("files")
-    group.add_argument(
-        "--pairs-per-shard",
-        type=int,
-        metavar="N",
-        help=f"at most; the shards of a split have equally many (default: {PAIRS_PER_SHARD})",
-    )
-    group.add_argument("--bytes-per-shard", type=int, metavar="N", help="instead: about so many bytes, equally many")
-    add_rows_per_file(group)
-
-
 def encode_config(args: argparse.Namespace, options: PipelineOptions) -> EncodeConfig:
     text = str(BUNDLED_TEXT_TOKENIZER) if args.text_tokenizer == "bundled" else args.text_tokenizer
     given = options.get_all_options()
@@ -106,13 +87,6 @@ def encode_config(args: argparse.Namespace, options: PipelineOptions) -> EncodeC
     )
 
 
-def shard_size(args: argparse.Namespace) -> ShardSize:
-    """Raises UserError for both kinds at once."""
-    if args.pairs_per_shard and args.bytes_per_shard:
-        raise UserError("--pairs-per-shard and --bytes-per-shard: give one of them")
-    return ShardSize(args.pairs_per_shard or PAIRS_PER_SHARD, args.bytes_per_shard or 0)
-
-
 def near_config(args: argparse.Namespace) -> NearConfig:
     return NearConfig(args.near_duplicates, args.exclude)
 
@@ -128,44 +102,4 @@ def encode_settings(args: argparse.Namespace) -> dict[str, Any]:
         "centre_first": args.centre_first,
         "near_duplicates": args.near_duplicates,
         "exclude": args.exclude,
-    }
-
-
-def shard_settings(args: argparse.Namespace) -> dict[str, int]:
-    size = shard_size(args)
-    return {"bytes": size.bytes} if size.bytes else {"pairs": size.pairs}
-
-
-def dataset_parts(encode: EncodeConfig, settings: dict[str, Any], sources: set[str]) -> DatasetParts:
-    """Loads both tokenizers once, here, so that a wrong one is told before the job starts. Raises UserError."""
-    images = load_image_tokenizer(encode.image_tokenizer, encode.computing)
-    text = TextTokenizer.load(encode.text_tokenizer)
-    names = ("torch", "tokenizers", "opencv-python-headless", "pillow", "ftfy")
-    versions = {"pairmill": VERSION} | {name: importlib.metadata.version(name) for name in names}
-    return DatasetParts(images.info, text.info, text.text, encode.draws, settings, versions, tuple(sorted(sources)))
-
-
-def check_addition(old: list[Existing], parts: DatasetParts) -> None:
-    """Raises UserError unless new pairs would be encoded as those of the dataset that they are to join."""
-    for each in old:
-        for what, mine in (("image tokenizer", parts.image_tokenizer), ("text tokenizer", parts.text_tokenizer)):
-            theirs = getattr(each.manifest, what.replace(" ", "_"))
-            if theirs.fingerprint != mine.fingerprint:
-                raise UserError(
-                    f"--add-to {each.directory}: it was made by another {what} ({theirs.fingerprint[:12]}, "
-                    f"not {mine.fingerprint[:12]}); give that one"
-                )
-        if each.manifest.draws != parts.draws:
-            raise UserError(
-                f"--add-to {each.directory}: it has {each.manifest.draws} draws a picture; "
-                f"give --draws {each.manifest.draws}"
-            )
-
-
-def identity(parts: DatasetParts) -> dict[str, Any]:
-    """What two runs must agree on for one to resume the other."""
-    return parts.settings | {
-        "image_tokenizer": parts.image_tokenizer.fingerprint,
-        "text_tokenizer": parts.text_tokenizer.fingerprint,
-        "versions": parts.versions,
     }

@@ -7,39 +7,60 @@ import dataclasses
 import ipaddress
 from typing import Any
 
+from beam_jobs.flags.images import picture_config, store_config
 from models.errors import UserError
 from pipeline.fetch.download import FetchConfig
-from pipeline.fetch.politeness import OPT_OUTS, shared_folder
-from pipeline.filters import SelectConfig
-from pipeline.images.shard_writer import StoreConfig
-from pipeline.images.validate import PictureConfig
-from pipeline.sources.cc12m import Cc12mSettings
-from pipeline.sources.file_ranges import SOURCES, Piece, SourceSettings, pieces
-from pipeline.sources.provenance import provenance
-from pipeline.sources.wikipedia_dump import DumpSettings
-from pipeline.sources.wit import WitSettings
-from pipeline.sources.yfcc100m import YfccSettings
+from pipeline.fetch.opt_out import OPT_OUTS
+from pipeline.fetch.politeness import shared_folder
 
 
-def select_config(args: argparse.Namespace) -> SelectConfig:
-    return SelectConfig(
-        min_words=args.min_words,
-        min_characters=args.min_characters,
-        min_side=args.min_side,
-        min_ratio=args.min_ratio,
-        max_ratio=args.max_ratio,
-        language_detector=args.language_detector,
-        language_threshold=args.language_threshold,
-        val_share=args.val_share,
-        cc12m_person=args.cc12m_person,
-        licences=tuple(args.licence),
-        sharma=args.sharma,
-        undo_cc3m_spacing=not args.keep_cc3m_spacing,
+def add_fetch_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("fetch")
+    group.add_argument(
+        "--timeout",
+        type=float,
+        default=FetchConfig.timeout_s,
+        metavar="S",
+        help="seconds for one attempt at one picture",
     )
-
-
-def picture_config(args: argparse.Namespace) -> PictureConfig:
-    return PictureConfig(args.min_ratio, args.max_ratio, args.min_side, args.max_pixels)
+    group.add_argument(
+        "--retries", type=int, default=FetchConfig.retries, metavar="N", help="after a failure that may pass"
+    )
+    group.add_argument("--max-bytes", type=int, default=FetchConfig.max_bytes, help="of one picture")
+    group.add_argument("--connections", type=int, default=FetchConfig.connections, help="of one worker, in all")
+    group.add_argument(
+        "--per-host-connections", type=int, default=FetchConfig.per_host_connections, metavar="N", help="of one machine"
+    )
+    group.add_argument(
+        "--per-host-rate", type=float, default=FetchConfig.per_host_rate, metavar="R", help="requests/s of one machine"
+    )
+    group.add_argument("--user-agent", default=FetchConfig.user_agent, metavar="TEXT", help="of your own")
+    group.add_argument(
+        "--contact", metavar="TEXT", help="a URL or an e-mail address, for the User-Agent: hosts block what hides"
+    )
+    group.add_argument(
+        "--ignore-opt-out",
+        action="append",
+        nargs="?",
+        const="all",
+        default=[],
+        choices=("all", *OPT_OUTS),
+        help="fetch in spite of this header; without a name, of any",
+    )
+    group.add_argument(
+        "--allow-address",
+        action="append",
+        default=[],
+        metavar="CIDR",
+        help="a network that is refused otherwise, such as 127.0.0.0/8",
+    )
+    group.add_argument(
+        "--pairs-per-unit",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="pairs fetched, and remembered after a kill, together",
+    )
 
 
 def fetch_config(args: argparse.Namespace) -> FetchConfig:
@@ -63,40 +84,6 @@ def fetch_config(args: argparse.Namespace) -> FetchConfig:
         allow_addresses=tuple(args.allow_address),
         shared_folder=shared_folder(),
     )
-
-
-def store_config(args: argparse.Namespace) -> StoreConfig:
-    return StoreConfig(args.resize, args.image_format, args.quality)
-
-
-def source_settings(args: argparse.Namespace) -> SourceSettings:
-    return SourceSettings(
-        YfccSettings(args.yfcc_caption, args.yfcc_subset or "", tuple(args.yfcc_refuse_machine_tag)),
-        DumpSettings(args.wikipedia_width),
-        Cc12mSettings(args.cc12m_hashes or ""),
-        WitSettings(tuple(args.wit_pixels)),
-    )
-
-
-def source_pieces(patterns: list[str]) -> list[Piece]:
-    """--source NAME=PATTERN ... -> what there is to read. Raises UserError for an unknown name and for no files."""
-    found = []
-    for text in patterns:
-        name, equals, pattern = text.partition("=")
-        if not equals or not pattern or name not in SOURCES:
-            raise UserError(f"--source {text}: give NAME=PATTERN with one of the names {', '.join(SOURCES)}")
-        found.extend(pieces(name, pattern))
-    return found
-
-
-# --- settings, as they go into the manifest: what decides the result, not how it is computed ------------------------
-
-
-def select_settings(args: argparse.Namespace, pieces: list[Piece]) -> dict[str, Any]:
-    own = dataclasses.asdict(source_settings(args))
-    lists = [args.cc12m_hashes] if args.cc12m_hashes else []
-    files = provenance(dict.fromkeys([*(piece.path for piece in pieces), *lists]))
-    return {"sources": args.source, "files": files} | dataclasses.asdict(select_config(args)) | own
 
 
 def fetch_settings(args: argparse.Namespace) -> dict[str, Any]:

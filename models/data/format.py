@@ -24,8 +24,9 @@ from typing import NamedTuple
 import msgpack  # the one compact form that webdataset decodes without help
 import numpy as np
 
-from models.data import shard_cache
+from models import files as models_files
 from models.errors import UserError
+from models.tokenizers.info import ImageTokenizerInfo, TextTokenizerInfo
 
 FORMAT, VERSION = "pairmill-dataset", 1
 SPLITS = ("train", "val")
@@ -64,22 +65,6 @@ class File:
 
 
 @dataclasses.dataclass(frozen=True)
-class ImageTokenizerInfo:
-    spec: str
-    fingerprint: str  # SHA-256 of weights and configuration
-    vocabulary: int
-    grid: int  # codes a side
-    image_size: int  # px a side
-
-
-@dataclasses.dataclass(frozen=True)
-class TextTokenizerInfo:
-    fingerprint: str  # SHA-256 of the tokenizer.json
-    vocabulary: int
-    max_tokens: int
-
-
-@dataclasses.dataclass(frozen=True)
 class Manifest:
     """`manifest.json`: what is in the dataset, and what made it."""
 
@@ -107,9 +92,9 @@ def _digest_of(body: dict) -> str:
 
 def read_manifest(directory: str | Path) -> Manifest:
     """Reads DIR/manifest.json; DIR may be a URL. Raises UserError when it is missing, damaged or of another version."""
-    path = shard_cache.join(directory, "manifest.json")
+    path = models_files.join(directory, "manifest.json")
     try:
-        body = json.loads(shard_cache.read(path))
+        body = json.loads(models_files.read(path))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: not a finished dataset; run `pairmill build` to its end") from None
     except (OSError, ValueError) as error:
@@ -196,13 +181,9 @@ def list_members(path: str | Path) -> Iterator[tuple[str, str]]:
             yield info.name.removesuffix(SAMPLE_SUFFIX), info.uname
 
 
-def sha256_of(path: str | Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
+MEND = "copy it again or build the dataset again"
 
 
-def _digest(file) -> str:
-    digest = hashlib.sha256()  # Python 3.10 has no file_digest
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
+def index_path(shard: str) -> str:
+    """The part of the index that belongs to a shard: train/NAME.tar -> index/train-NAME.parquet."""
+    return f"index/{shard.removesuffix('.tar').replace('/', '-')}.parquet"

@@ -14,45 +14,15 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
+from models.data.format import MEND
 from models.errors import UserError
+from models.files import open_read
 
 BLOCK = 1 << 20  # bytes copied at a time
 DOWNLOADS = 4  # at once
 LEFT_OVER_S = 3600.0  # nobody writes a shard for so long
 DEFAULT_CACHE_BYTES = 50 * 10**9
-MEND = "copy it again or build the dataset again"
-
-
-def is_url(path: str | os.PathLike) -> bool:
-    return "://" in os.fspath(path)
-
-
-def join(directory: str | os.PathLike, name: str) -> str:
-    return f"{os.fspath(directory).rstrip('/')}/{name}" if is_url(directory) else os.path.join(directory, name)
-
-
-@contextlib.contextmanager
-def open_read(path: str) -> Iterator[BinaryIO]:
-    """Raises OSError, FileNotFoundError among them, and UserError for a URL that nothing installed can read."""
-    if not is_url(path):
-        with open(path, "rb") as file:
-            yield file
-        return
-    try:
-        import fsspec  # only where something is remote
-
-        opened = fsspec.open(path, "rb")
-    except (ImportError, ValueError) as error:
-        raise UserError(f"{path}: {error}; install fsspec with what it needs for such URLs") from None
-    with opened as file:
-        yield file
-
-
-def read(path: str) -> bytes:
-    with open_read(path) as file:
-        return file.read()
 
 
 class ShardCache:

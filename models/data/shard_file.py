@@ -14,8 +14,7 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from models.data.format import SAMPLE_SUFFIX, Shard
-from models.data.shard_cache import MEND
+from models.data.format import MEND, SAMPLE_SUFFIX, Shard
 from models.errors import UserError
 
 HEADER = 512  # bytes before each member, and the unit of their length

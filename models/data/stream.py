@@ -28,24 +28,18 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from models import files as models_files
 from models.data import shard_cache
+from models.data.batch import NO_TOKEN, Batch
 from models.data.epoch_order import BUFFER, LANES, Block, Order
-from models.data.format import SPLITS, Shard, read_manifest, unpack_sample
-from models.data.shard_cache import MEND, ShardCache
+from models.data.format import MEND, SPLITS, Shard, read_manifest, unpack_sample
+from models.data.shard_cache import ShardCache
 from models.data.shard_file import HEADER, KEY, ShardFile
 from models.data.source_weights import SourceWeights
 from models.errors import UserError
 from models.tokenizers.bpe_dropout import BPEDropout
-from models.transformer.model import NO_TOKEN
 
 STATE_VERSION = 2
-
-
-class Batch(NamedTuple):
-    keys: list[str]
-    text_BT: torch.Tensor  # int64, NO_TOKEN after the caption's end
-    codes_BN: torch.Tensor  # int64, row by row
-    end: int  # the place of the order, over all epochs, at which the next batch begins
 
 
 class OpenBlock(NamedTuple):
@@ -158,11 +152,11 @@ class Stream(IterableDataset):
         if not probability:
             return None
         return BPEDropout(
-            shard_cache.read(shard_cache.join(self.directory, "text_tokenizer.json")).decode(), probability
+            models_files.read(models_files.join(self.directory, "text_tokenizer.json")).decode(), probability
         )
 
     def _make_cache(self, folder: str | Path | None, max_bytes: int) -> ShardCache | None:
-        if shard_cache.is_url(self.directory):
+        if models_files.is_url(self.directory):
             if folder is None:
                 raise UserError(f"{self.directory} is remote: name a local folder for its shards with cache=")
             return ShardCache(folder, max_bytes)
@@ -180,7 +174,7 @@ class Stream(IterableDataset):
         file = self._files.get(number)
         if file is None:
             shard = self.shards[number]
-            path, with_sources = shard_cache.join(self.directory, shard.path), self._weights is not None
+            path, with_sources = models_files.join(self.directory, shard.path), self._weights is not None
             if self._cache:
                 path = self._cache.fetch(path, shard.bytes, shard.sha256)
             file = self._files[number] = ShardFile(path, shard, with_sources, keep_open=self._cache is not None)
@@ -207,7 +201,7 @@ class Stream(IterableDataset):
         for number in np.unique(self._order.entries(block)[0]).tolist() if self._cache else ():
             if number not in self._files:
                 shard = self.shards[number]
-                self._cache.prefetch(shard_cache.join(self.directory, shard.path), shard.bytes, shard.sha256)
+                self._cache.prefetch(models_files.join(self.directory, shard.path), shard.bytes, shard.sha256)
 
     # --- tensors -----------------------------------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from models.errors import UserError
-from models.sampling.generate import Artist, add_model_arguments, load_for
+from models.sampling.checkpoint import Artist, add_model_arguments, load_for
 from models.server.job_queue import DrawingQueue
 from models.server.middleware import Guard, Metrics, answer_error, refuse
 from models.server.routes import Studio, routes

@@ -6,7 +6,6 @@ skipped from the next code on. Finished jobs are kept for a while, so that their
 
 from __future__ import annotations
 
-import io
 import logging
 import math
 import secrets
@@ -18,16 +17,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from PIL import Image
 
-from models.sampling.generate import GROUP, Artist, Order, Task, draw_steps, orders, picture_texts, png
+from models.image_files import jpeg, png
+from models.sampling.checkpoint import Artist
+from models.sampling.generate import Task, orders, picture_texts
+from models.sampling.sampler import GROUP, Order, draw_steps
 
 KEPT_JOBS = 256  # finished ones; each holds some pictures of about 100 kB
 FIRST_GUESS_S = 10.0  # a group's time, before one has been drawn
 PREVIEW_SHARE = 0.2  # of the time, at most, goes into previews
 QUEUED, DRAWING, DONE, CANCELLED, FAILED = "queued", "drawing", "done", "cancelled", "failed"
 FINISHED = (DONE, CANCELLED, FAILED)
-
 log = logging.getLogger(__name__)
 
 
@@ -221,12 +221,6 @@ class DrawingQueue:
         if all(other.png for other in job.pictures):
             _finish(job, DONE)
         job.changed()
-
-
-def jpeg(picture_HWC: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(picture_HWC).save(buffer, "JPEG", quality=90)
-    return buffer.getvalue()
 
 
 def _guided(picture: Picture) -> bool:

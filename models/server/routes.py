@@ -15,8 +15,10 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from models.errors import UserError
-from models.sampling.generate import Sampling, Task
-from models.server.job_queue import FAILED, DrawingQueue, Job, QueueFull, jpeg
+from models.image_files import jpeg
+from models.sampling.generate import Task
+from models.sampling.sampler import Sampling
+from models.server.job_queue import FAILED, DrawingQueue, Job, QueueFull
 from models.server.middleware import Metrics
 from models.server.schemas import MAX_TEXT, Ask, ImageAnswer, ImagesAsk, JobAnswer, ModelAnswer, Wrong
 from models.transformer.model import block_parameters

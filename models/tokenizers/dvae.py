@@ -21,7 +21,7 @@ from safetensors.torch import save
 from torch import nn
 
 from models import pixels
-from models.errors import write_whole
+from models.files import write_whole
 from models.tokenizers.untrusted_weights import fill
 
 METADATA_NAME = "pairmill-dvae-1"  # of the configuration in the safetensors header
@@ -199,7 +199,7 @@ def load_dvae(path: str | os.PathLike) -> DVAE:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name).float() for name in file.keys()}
+            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (not a dict)
     except Exception as error:  # safetensors raises its own SafetensorError and plain OSError alike
         raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
     if METADATA_NAME not in metadata:

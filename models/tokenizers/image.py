@@ -31,10 +31,10 @@ import yaml  # taming-transformers describes its models in it
 from torch import nn
 
 from models import pixels
-from models.data.format import ImageTokenizerInfo
 from models.errors import UserError
 from models.tokenizers.dalle_pytorch_vae import DiscreteVAE, DiscreteVAEConfig
 from models.tokenizers.dvae import DVAE, DVAEConfig, load_dvae
+from models.tokenizers.info import ImageTokenizerInfo
 from models.tokenizers.untrusted_weights import Inert, fill, read_checkpoint, tensors_of
 from models.tokenizers.vqgan import VQGAN, from_diffusers, from_taming, weights_from_diffusers
 from models.tokenizers.winograd import quicken

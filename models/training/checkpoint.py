@@ -26,9 +26,11 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
+from models.data.batch import Batch
 from models.data.format import Manifest
-from models.data.stream import Batch, Stream
-from models.errors import UserError, write_whole
+from models.data.stream import Stream
+from models.errors import UserError
+from models.files import write_whole
 from models.training.distributed import World
 from models.training.schedule import Plateau
 from models.training.weight_average import Average

@@ -8,7 +8,7 @@ import hashlib
 import math
 import tarfile
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,10 +16,7 @@ import torch
 from models import pixels
 from models.errors import UserError
 
-if TYPE_CHECKING:
-    from models.training.train_dvae import TrainingConfig
-
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
+SUFFIXES = tuple(f".{suffix}" for suffix in sorted(pixels.IMAGE_SUFFIXES))
 HELD_OUT_SHARE = 0.05
 
 
@@ -47,14 +44,14 @@ def list_pictures(pattern: str) -> tuple[list[Member], list[Member]]:
         try:
             with tarfile.open(path) as tar:
                 for info in tar:
-                    if info.isfile() and info.name.lower().endswith(PICTURE_SUFFIXES):
+                    if info.isfile() and info.name.lower().endswith(SUFFIXES):
                         fraction = int(hashlib.sha256(info.name.encode()).hexdigest()[:8], 16) / 2**32
                         part = held_out if fraction < HELD_OUT_SHARE else training
                         part.append(Member(path, info.name, info.offset_data, info.size))
         except tarfile.TarError as error:
             raise UserError(f"--images: {path} is not a readable tar file: {error}") from error
     if not training:
-        raise UserError(f"--images {pattern}: the tar files hold no pictures ({', '.join(PICTURE_SUFFIXES)})")
+        raise UserError(f"--images {pattern}: the tar files hold no pictures ({', '.join(SUFFIXES)})")
     return training, held_out
 
 
@@ -81,26 +78,35 @@ def centre_view(member: Member) -> np.ndarray | None:
     return pixels.apply_crop(rgb_HWC, pixels.centre_crop(rgb_HWC.shape[1], rgb_HWC.shape[0], 256), 256)
 
 
+class BatchPlan(NamedTuple):
+    """Which batches a run takes: they follow from these alone."""
+
+    batch_size: int  # over all ranks
+    window: int  # px, the side of what is cut out of a view
+    seed: int
+    steps: int
+
+
 def batches(
-    members: list[Member], config: TrainingConfig, first_step: int, rank: int = 0, ranks: int = 1
+    members: list[Member], plan: BatchPlan, first_step: int, rank: int = 0, ranks: int = 1
 ) -> Iterator[torch.Tensor]:
     """One rank's part of the batches, [B / ranks, 3, window, window], for steps first_step, first_step + 1, ...;
     decoded in threads, a few steps ahead.
 
     A broken picture's place in the batch is taken by the next readable one of the same epoch.
     """
-    share = config.batch_size // ranks
+    share = plan.batch_size // ranks
 
     def batch(step: int) -> torch.Tensor:
         views: list[np.ndarray] = []
-        position = step * config.batch_size + rank * share
+        position = step * plan.batch_size + rank * share
         while len(views) < share:
             epoch, place = divmod(position, len(members))
-            view = training_view(members[_shuffled(epoch, place)], config.window, f"{config.seed}/{position}")
+            view = training_view(members[_shuffled(epoch, place)], plan.window, f"{plan.seed}/{position}")
             if view is not None:
                 views.append(view)
             position += 1
-            if position > (step + 100) * config.batch_size:
+            if position > (step + 100) * plan.batch_size:
                 raise UserError("--images: 99 of 100 pictures could not be decoded; check the tar files")
         return pixels.to_tensor(np.stack(views))
 
@@ -112,11 +118,11 @@ def batches(
         return (place * multiplier + shift) % len(members)
 
     def _hash(epoch: int, what: str) -> int:
-        return int(hashlib.sha256(f"{config.seed}/{epoch}/{what}".encode()).hexdigest()[:12], 16)
+        return int(hashlib.sha256(f"{plan.seed}/{epoch}/{what}".encode()).hexdigest()[:12], 16)
 
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        ahead = [pool.submit(batch, step) for step in range(first_step, min(first_step + 4, config.steps))]
-        for step in range(first_step, config.steps):
-            if step + len(ahead) < config.steps:
+        ahead = [pool.submit(batch, step) for step in range(first_step, min(first_step + 4, plan.steps))]
+        for step in range(first_step, plan.steps):
+            if step + len(ahead) < plan.steps:
                 ahead.append(pool.submit(batch, step + len(ahead)))
             yield ahead.pop(0).result()

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from models.errors import UserError, write_whole
+from models.errors import UserError
+from models.files import write_whole
 
 REPORT_EVERY_S = 5.0
 

@@ -8,8 +8,11 @@ from typing import NamedTuple
 import numpy as np
 
 from models.data.format import Manifest
-from models.errors import UserError, write_whole
-from models.sampling.generate import Artist, Order, draw, load_model, picture_grid, picture_seed, png
+from models.errors import UserError
+from models.files import write_whole
+from models.image_files import picture_grid, png
+from models.sampling.checkpoint import Artist, load_model
+from models.sampling.sampler import Order, draw, picture_seed
 from models.tokenizers.image import ImageTokenizer, load_image_tokenizer
 from models.tokenizers.text import TextTokenizer
 

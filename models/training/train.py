@@ -23,9 +23,11 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from models.data.batch import NO_TOKEN, Batch
 from models.data.format import Manifest
-from models.data.stream import Batch, Stream
-from models.errors import UserError, write_whole
+from models.data.stream import Stream
+from models.errors import UserError
+from models.files import write_whole
 from models.training.checkpoint import Checkpoint, Run
 from models.training.distributed import SHARDINGS, World, gradients_stay, joined, spread, whole
 from models.training.log import Log, Progress
@@ -34,7 +36,7 @@ from models.training.prompt_grid import load_show
 from models.training.schedule import SCHEDULES, Plateau, learning_rate
 from models.training.validation import Validation
 from models.training.weight_average import Average
-from models.transformer.model import IMAGE_WEIGHT, NO_TOKEN, SIZES, TEXT_WEIGHT, Transformer, TransformerConfig
+from models.transformer.model import IMAGE_WEIGHT, SIZES, TEXT_WEIGHT, Transformer, TransformerConfig
 from models.transformer.model import training_flops as flops_of
 
 MAX_GRADIENT_NORM = 4.0

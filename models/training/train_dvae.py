@@ -30,10 +30,11 @@ import torch.nn.functional as F
 from PIL import Image
 
 from models import pixels
-from models.errors import UserError, write_whole
+from models.errors import UserError
+from models.files import write_whole
 from models.tokenizers.dvae import DVAE, DVAEConfig, kl_to_uniform, load_dvae, logit_laplace_nll, save_dvae
 from models.training.distributed import World, average_gradients, joined
-from models.training.dvae_images import batches, centre_view, list_pictures
+from models.training.dvae_images import BatchPlan, batches, centre_view, list_pictures
 from models.training.vector_quantised import LOOK_EVERY, SETTLED, Quantised
 
 TEMPERATURE = (1.0, 1 / 16)
@@ -57,6 +58,10 @@ class TrainingConfig:
     seed: int = 0
     warm: bool = False  # begun from trained weights: temperature and KL weight are where their schedules end
     method: str = "relaxed"  # as the paper; or "quantised"
+
+    @property
+    def batch_plan(self) -> BatchPlan:
+        return BatchPlan(self.batch_size, self.window, self.seed, self.steps)
 
     @property
     def codes_from(self) -> int:
@@ -173,9 +178,9 @@ def train(
     learner = state.learner
     started = time.monotonic()
 
-    for step, x_BCHW in enumerate(batches(members, config, first_step, world.rank, world.size), first_step):
+    for step, x_BCHW in enumerate(batches(members, config.batch_plan, first_step, world.rank, world.size), first_step):
         if isinstance(learner, Quantised) and step == config.codes_from:
-            pictures = [x.to(world.device) for x in first_of(batches(members, config, step))]
+            pictures = [x.to(world.device) for x in first_of(batches(members, config.batch_plan, step))]
             kept = learner.begin_codes(pictures, config.seed)
             if world.first:
                 print(f"train-dvae: codes begin; they keep {kept:.1%} of the latents' variance", flush=True)

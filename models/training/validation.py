@@ -9,11 +9,12 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from models.data.batch import NO_TOKEN, Batch
 from models.data.shard_file import ShardFile
-from models.data.stream import Batch, Stream
+from models.data.stream import Stream
 from models.errors import UserError
 from models.training.distributed import World
-from models.transformer.model import IMAGE_WEIGHT, NO_TOKEN, TEXT_WEIGHT
+from models.transformer.model import IMAGE_WEIGHT, TEXT_WEIGHT
 
 MOST_PAIRS = 128
 

@@ -18,10 +18,10 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from models.data.batch import NO_TOKEN
 from models.transformer.attention import Lines, attend, attend_one, layer_kinds, lines, visible_codes
 
 TEXT_WEIGHT, IMAGE_WEIGHT = 1 / 8, 7 / 8  # section 2.2: pictures are what matters
-NO_TOKEN = -1  # in text_BT: no token here
 
 
 @dataclasses.dataclass(frozen=True)

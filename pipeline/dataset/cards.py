@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.data.format import SPLITS, File, Manifest
-from pipeline.output.ledger import to_json
+from pipeline.output.files import to_json
 from pipeline.version import VERSION
 
 CROISSANT, README = "croissant.json", "README.md"

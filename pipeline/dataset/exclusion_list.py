@@ -5,20 +5,19 @@ For evaluation sets: `pairmill hash 'val2014/*.jpg' --output coco-val.hashes`. T
 from __future__ import annotations
 
 import argparse
+import base64
 import hashlib
-import math
 import os
 import sys
 import tarfile
 from collections.abc import Iterator
+from typing import NamedTuple
 
+from models.errors import UserError
 from pipeline.dataset import image_signature
-from pipeline.dataset.near_duplicates import hash_line
-from pipeline.images.validate import PictureConfig, PictureRejected, decode
+from pipeline.images.validate import ANY_PICTURE, PictureRejected, decode
 from pipeline.output import files
 from pipeline.sources.paths import expand
-
-ANY_PICTURE = PictureConfig(min_ratio=0, max_ratio=math.inf, min_side=1)
 
 
 def files_of(path: str) -> Iterator[tuple[str, bytes]]:
@@ -51,3 +50,48 @@ def main(arguments: list[str] | None = None) -> int:
     files.write_whole(args.output, "".join(lines).encode())
     print(f"hash: {len(lines):,} pictures in {args.output}" + f", {unreadable:,} unreadable" * bool(unreadable))
     return 0
+
+
+class ExcludedImage(NamedTuple):
+    """A line of a file of hashes that has a signature."""
+
+    line: int  # from 1
+    sha256: str  # 64 hex digits, lower case
+    signature: bytes  # of image_signature
+    name: str  # what the list calls it; its sha256 if it has no name
+
+
+class ExclusionList(NamedTuple):
+    """The images of a file of hashes."""
+
+    names: dict[str, str]  # sha256 -> what the list calls it
+    images: list[ExcludedImage]  # those with a signature
+
+
+def read_hashes(path: str) -> ExclusionList:
+    """A file that `pairmill hash` wrote: a line for each picture with its sha256, its signature in base64 and its name,
+    tab-separated. A line may stop after the sha256: then only the very same bytes are kept out. Raises UserError."""
+    names: dict[str, str] = {}
+    images = []
+    if not files.exists(path):
+        raise UserError(f"--exclude {path}: no such file; `pairmill hash` makes one of pictures")
+    for number, line in enumerate(files.read(path).decode("utf-8", "replace").splitlines(), 1):
+        if not line.strip():
+            continue
+        sha256, _, rest = line.strip().partition("\t")
+        signature, _, name = rest.partition("\t")
+        try:
+            look = base64.b64decode(signature, validate=True)
+        except ValueError:
+            look = b"?"
+        if len(sha256) != 64 or len(look) not in (0, image_signature.SIGNATURE_BYTES):
+            raise UserError(f"--exclude {path}, line {number}: no picture's hash; make the file with `pairmill hash`")
+        names[sha256.lower()] = name or sha256
+        if look:
+            images.append(ExcludedImage(number, sha256.lower(), look, name or sha256))
+    return ExclusionList(names, images)
+
+
+def hash_line(sha256: str, look: bytes, name: str) -> str:
+    """One line of such a file."""
+    return f"{sha256}\t{base64.b64encode(look).decode()}\t{' '.join(name.split())}\n"

@@ -12,12 +12,57 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from models.data.format import Manifest, Shard, pack_codes, read_manifest, read_shard
+from models.data.format import Manifest, Shard, index_path, pack_codes, read_manifest, read_shard
 from models.errors import UserError
+from pipeline.dataset.finish import DatasetParts
 from pipeline.output import files, parquet
 from pipeline.output.ledger import READ, Count, earlier_counts, read_ledger
-from pipeline.output.parquet import index_path
 from pipeline.records import Reason, Record, Rejected, Stage, reject
+
+
+def check_addition(old: list[Existing], parts: DatasetParts) -> None:
+    """Raises UserError unless new pairs would be encoded as those of the dataset that they are to join."""
+    for each in old:
+        for what, mine in (("image tokenizer", parts.image_tokenizer), ("text tokenizer", parts.text_tokenizer)):
+            theirs = getattr(each.manifest, what.replace(" ", "_"))
+            if theirs.fingerprint != mine.fingerprint:
+                raise UserError(
+                    f"--add-to {each.directory}: it was made by another {what} ({theirs.fingerprint[:12]}, "
+                    f"not {mine.fingerprint[:12]}); give that one"
+                )
+        if each.manifest.draws != parts.draws:
+            raise UserError(
+                f"--add-to {each.directory}: it has {each.manifest.draws} draws a picture; "
+                f"give --draws {each.manifest.draws}"
+            )
+
+
+def parts_of(datasets: list[Existing], wanted: list[Wanted], shards: dict[str, int], sources: set[str]) -> DatasetParts:
+    """What the new manifest says: the tokenizers of the old ones, and what they said of themselves."""
+    first = datasets[0].manifest
+    settings = {
+        "shards": shards,
+        "made_from": [
+            {
+                "manifest_sha256": hashlib.sha256(each.manifest.to_json().encode()).hexdigest(),
+                "share": which.share,
+                "only_sources": list(which.sources),
+                "settings": each.manifest.settings,
+            }
+            for each, which in zip(datasets, wanted, strict=True)
+        ],
+    }
+    words = files.read(files.join(datasets[0].directory, "text_tokenizer.json")).decode()
+    return DatasetParts(
+        first.image_tokenizer,
+        first.text_tokenizer,
+        words,
+        first.draws,
+        settings,
+        first.versions,
+        tuple(sorted(sources)),
+    )
+
 
 REJECTED = "rejected"
 

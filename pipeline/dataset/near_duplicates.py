@@ -5,7 +5,6 @@ the outcome follows from the pictures alone, however Beam spread them."""
 
 from __future__ import annotations
 
-import base64
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -15,11 +14,10 @@ import apache_beam as beam
 import numpy as np
 from apache_beam.coders import RowCoder, registry
 
-from models.errors import UserError
 from pipeline.dataset import image_signature
-from pipeline.output import files
+from pipeline.dataset.exclusion_list import ExcludedImage, ExclusionList, read_hashes
 from pipeline.records import Reason, Record, Rejected, Stage, reject
-from pipeline.sources.file_ranges import RANK
+from pipeline.sources.precedence import RANK
 
 EXCLUDED_RANK = -1  # comes before every source
 
@@ -52,42 +50,6 @@ for _record in (Node, Seen):
     registry.register_coder(_record, RowCoder)
 
 
-class Hashes(NamedTuple):
-    """The pictures of a file of hashes."""
-
-    names: dict[str, str]  # sha256 -> what the list calls it
-    seen: list[Seen]
-
-
-def read_hashes(path: str) -> Hashes:
-    """A file that `pairmill hash` wrote: a line for each picture with its sha256, its signature in base64 and its name,
-    tab-separated. A line may stop after the sha256: then only the very same bytes are kept out. Raises UserError."""
-    names: dict[str, str] = {}
-    seen = []
-    if not files.exists(path):
-        raise UserError(f"--exclude {path}: no such file; `pairmill hash` makes one of pictures")
-    for number, line in enumerate(files.read(path).decode("utf-8", "replace").splitlines(), 1):
-        if not line.strip():
-            continue
-        sha256, _, rest = line.strip().partition("\t")
-        signature, _, name = rest.partition("\t")
-        try:
-            look = base64.b64decode(signature, validate=True)
-        except ValueError:
-            look = b"?"
-        if len(sha256) != 64 or len(look) not in (0, image_signature.SIGNATURE_BYTES):
-            raise UserError(f"--exclude {path}, line {number}: no picture's hash; make the file with `pairmill hash`")
-        names[sha256.lower()] = name or sha256
-        if look:
-            seen.append(Seen(Node(EXCLUDED_RANK, name or sha256, number, f"excluded {sha256.lower()}"), look))
-    return Hashes(names, seen)
-
-
-def hash_line(sha256: str, look: bytes, name: str) -> str:
-    """One line of such a file."""
-    return f"{sha256}\t{base64.b64encode(look).decode()}\t{' '.join(name.split())}\n"
-
-
 class DropNearDuplicates(beam.PTransform):
     """Records -> those that stay, without their signatures; the others are rejected under their tag."""
 
@@ -95,10 +57,12 @@ class DropNearDuplicates(beam.PTransform):
 
     def __init__(self, config: NearConfig):
         self._config = config
-        self._hashes = read_hashes(config.exclude) if config.exclude else Hashes({}, [])
+        self._hashes = read_hashes(config.exclude) if config.exclude else ExclusionList({}, [])
 
     def expand(self, records):
-        listed = records.pipeline | "Excluded" >> beam.Create(self._hashes.seen).with_output_types(Seen)
+        listed = records.pipeline | "Excluded" >> beam.Create(
+            [seen_of_excluded(image) for image in self._hashes.images]
+        ).with_output_types(Seen)
         seen = (
             records | "Looks" >> beam.FlatMap(seen_in).with_output_types(Seen),
             listed,
@@ -137,6 +101,10 @@ class DropNearDuplicates(beam.PTransform):
 
 def seen_of(record: Record) -> Seen:
     return Seen(Node(RANK[record.source], record.file, record.row, record.key), record.look)
+
+
+def seen_of_excluded(image: ExcludedImage) -> Seen:
+    return Seen(Node(EXCLUDED_RANK, image.name, image.line, f"excluded {image.sha256}"), image.signature)
 
 
 def seen_in(record: Record) -> list[Seen]:

@@ -10,10 +10,10 @@ import apache_beam as beam
 from pipeline.dataset.near_duplicates import DropNearDuplicates, NearConfig
 from pipeline.dataset.shard_boundaries import ShardSize
 from pipeline.dataset.shards import WriteShards
-from pipeline.output import parquet
+from pipeline.output import parquet, schemas
 from pipeline.output.ledger import KEPT, CountRows
 from pipeline.records import Reason, Record, Stage, reject
-from pipeline.select.urls import first_of
+from pipeline.sources.precedence import first_of
 
 REJECTED = "rejected"
 
@@ -29,7 +29,7 @@ class Written(NamedTuple):
 class WriteDataset(beam.PTransform):
     """(records, rejects) -> shards, index and reject files, without pairs that are in it twice."""
 
-    def __init__(self, output: str, draws: int, size: ShardSize, rows_per_file: int, near: NearConfig = NearConfig()):
+    def __init__(self, output: str, draws: int, size: ShardSize, rows_per_file: int, near: NearConfig = NearConfig()):  # noqa: B008 (immutable)
         self._output, self._draws, self._near = output, draws, near
         self._size, self._rows_per_file = size, rows_per_file
 
@@ -50,7 +50,7 @@ class WriteDataset(beam.PTransform):
         return Written(
             shards=kept | "Shards" >> WriteShards(self._output, self._draws, self._size),
             rejects=rejected
-            | "Write rejects" >> parquet.WriteParquet(self._output, "rejects", parquet.REJECTS, self._rows_per_file),
+            | "Write rejects" >> parquet.WriteParquet(self._output, "rejects", schemas.REJECTS, self._rows_per_file),
             counts=(kept | "Count kept" >> CountRows(KEPT), rejected | "Count rejected" >> CountRows())
             | "Counts" >> beam.Flatten(),
         )

@@ -6,14 +6,15 @@ import asyncio
 import concurrent.futures
 import ipaddress
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from models.errors import UserError
+
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
 RESOLVER_THREADS = 16  # lookups at once: getaddrinfo() blocks, for half a minute where a name server is down
 _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")  # the only part of IPv6 that is handed out (RFC 4291)
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")  # IPv4 addresses as hosts without IPv4 see them (RFC 6052)
@@ -87,3 +88,13 @@ class PublicResolver(AbstractResolver):
 
     async def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def networks(texts: Iterable[str]) -> tuple[str, ...]:
+    """The --allow-address options. Raises UserError for one that is no network."""
+    for text in texts:
+        try:
+            ipaddress.ip_network(text)
+        except ValueError as error:
+            raise UserError(f"--allow-address {text}: {error}; give a network such as 127.0.0.0/8") from None
+    return tuple(texts)

@@ -5,13 +5,9 @@ from __future__ import annotations
 import asyncio
 import collections
 import dataclasses
-import hashlib
 import ipaddress
 import re
-import socket
 import ssl
-import struct
-import sys
 import tempfile
 import time
 from collections.abc import Awaitable
@@ -21,41 +17,23 @@ import aiohttp  # asynchronous, pooled, and its resolver can be replaced, which 
 from yarl import URL
 
 from pipeline.fetch.addresses import PublicResolver, RefusedAddress, is_refused, literal_address
-from pipeline.fetch.politeness import (
-    OPT_OUTS,
-    FetchFailed,
-    HostGate,
-    HostLimits,
-    limits_for,
-    misses_contact,
-    opt_out,
-    retry_after_s,
-    shared_host,
-    warn_once,
-)
+from pipeline.fetch.framing_watch import FramingWatch
+from pipeline.fetch.opt_out import OPT_OUTS, opt_out
+from pipeline.fetch.politeness import HostGate, shared_host, warn_once
+from pipeline.fetch.retry import FetchFailed, retry_after_s
+from pipeline.images.fetched import Size
 from pipeline.images.validate import PictureConfig, check_beginning
 from pipeline.records import PASSING_REASONS, Reason
+from pipeline.sources.hosts import HostLimits, is_placeholder, limits_for, misses_contact
 from pipeline.version import VERSION
 
 MAX_REDIRECTS = 5
 BEGINNINGS = (1_024, 8_192, 65_536)  # bytes after which the header is looked at: EXIF data before it may be long
 SPOOLED_BYTES = 1 << 18  # of one body in memory; a longer one waits on disk until there is room to decode it
-WATCH_S = 1.0  # how often a body that takes so long is looked after
-MAX_FRAMING_BYTES = 16 << 20  # beside the body; what waits in the kernel counts as well, which may be some MB
 REASONS = {403: Reason.HTTP_403, 404: Reason.HTTP_404, 408: Reason.TIMEOUT, 410: Reason.HTTP_410, 429: Reason.HTTP_429}
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
-# Where hosts redirect to when a picture is gone: Flickr, as met in YFCC100M, and imgur.
-PLACEHOLDER = re.compile(
-    r"/photo_(unavailable|deleted|not_found)[^/]*\.(png|gif|jpg)$|^i\.imgur\.com/removed\.png$", re.IGNORECASE
-)
-FLICKR_JPEG = re.compile(r"static\.?flickr\.com/.*\.jpg$", re.IGNORECASE)
-# MD5 of files that hosts serve under a picture's own name when it is gone: imgur's (which is also its ETag there).
-PLACEHOLDER_MD5 = frozenset({"d835884373f4d6c8f24742ceabe74946"})
-PLACEHOLDER_BYTES = 4_096  # no such file is longer, so that others need no second hash
 WELL_FORMED = re.compile(r"(?:[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*")  # RFC 3986
-
 T = TypeVar("T")
-Size = tuple[int, int]  # px, width and height as stored
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,7 +170,7 @@ class Downloads:
         if response.status in REDIRECTS and "Location" in response.headers:
             return redirect_target(target, response.headers["Location"])
         _check_response(response, self._config)
-        file = tempfile.SpooledTemporaryFile(SPOOLED_BYTES)
+        file = tempfile.SpooledTemporaryFile(SPOOLED_BYTES)  # noqa: SIM115 (the caller closes it)
         try:
             length, size = await self._read(target, response, file)
         except BaseException:
@@ -204,7 +182,7 @@ class Downloads:
         """Writes the body to the file. Returns its length, and the picture's size if the beginning tells; raises as
         soon as either is out of bounds."""
         length, size, beginning, looks = 0, None, bytearray(), list(BEGINNINGS)
-        with _FramingWatch(response):
+        with FramingWatch(response):
             async for chunk in response.content.iter_chunked(1 << 16):
                 length += len(chunk)
                 if length > self._config.max_bytes:
@@ -220,41 +198,6 @@ class Downloads:
         if not length:
             raise FetchFailed(Reason.NOT_AN_IMAGE, "empty reply")
         return length, size
-
-
-class _FramingWatch:
-    """Context manager, in which the connection of a response is dropped if it brings framing instead of a body: a
-    chunk's size may be written with zeros without end, of which the client library says nothing while it reads them.
-    It goes by the kernel's count, so on Linux only."""
-
-    def __init__(self, response: aiohttp.ClientResponse):
-        self._response = response
-        self._transport = response.connection and response.connection.transport
-        self._timer: asyncio.TimerHandle | None = None
-
-    def __enter__(self) -> None:
-        if self._transport and sys.platform == "linux":  # no connection any more: it came with the headers
-            self._begin = self._received()
-            self._wait()
-
-    def __exit__(self, *exception: object) -> None:
-        if self._timer:
-            self._timer.cancel()
-
-    def _wait(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(WATCH_S, self._look)
-
-    def _look(self) -> None:
-        if self._transport.is_closing():
-            return
-        if self._received() - self._begin > MAX_FRAMING_BYTES + 8 * self._response.content.total_bytes:
-            self._response.close()  # whoever reads then finds the connection closed
-        else:
-            self._wait()
-
-    def _received(self) -> int:
-        info = self._transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 136)
-        return struct.unpack_from("Q", info, 128)[0]  # tcpi_bytes_received of struct tcp_info
 
 
 def parse_url(text: str) -> URL:
@@ -294,19 +237,3 @@ def _check_response(response: aiohttp.ClientResponse, config: FetchConfig) -> No
         raise FetchFailed(Reason.OPTED_OUT, said)
     if (response.content_length or 0) > config.max_bytes:
         raise FetchFailed(Reason.TOO_LARGE, f"{response.content_length} bytes announced")
-
-
-def is_placeholder(target: URL, beginning: bytes = b"") -> bool:
-    """Whether a URL, or the first bytes of what it gave, is known as what stands for a picture that is gone."""
-    place = f"{target.raw_host}{target.raw_path}"
-    if PLACEHOLDER.search(place):
-        return True
-    # Flickr's photos are what their names say; the picture that it puts in their place is a PNG or a GIF.
-    return bool(FLICKR_JPEG.search(place)) and beginning.startswith((b"\x89PNG", b"GIF8"))
-
-
-def is_placeholder_file(data: bytes) -> bool:
-    """Whether a whole file is known as what stands for a picture that is gone."""
-    if len(data) > PLACEHOLDER_BYTES:
-        return False
-    return hashlib.md5(data, usedforsecurity=False).hexdigest() in PLACEHOLDER_MD5

@@ -17,36 +17,20 @@ import itertools
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 from urllib.parse import urlsplit
 
-import numpy as np
-
-from pipeline.fetch.download import Body, Downloads, FetchConfig, Size, is_placeholder_file
+from pipeline.fetch.download import Body, Downloads, FetchConfig
 from pipeline.fetch.memory_budget import MemoryShare, memory_share
-from pipeline.fetch.politeness import MAX_BACK_OFF_S, FetchFailed, back_off_s
+from pipeline.fetch.retry import MAX_BACK_OFF_S, FetchFailed, back_off_s
+from pipeline.images.fetched import Fetched
 from pipeline.images.validate import Decoded, PictureConfig, PictureRejected, decode_for, usable_size
 from pipeline.records import PASSING_REASONS, Pair, Reason, Rejected, Stage, reject
-from pipeline.sources.stored_images import read_stored
-from pipeline.sources.yfcc100m import live_url
+from pipeline.sources.hosts import is_placeholder_file, live_url
+from pipeline.sources.stored_images import NotStored, read_stored
 
 DECODING_THREADS = 2
 DECODING_BYTES = 12  # memory a pixel (measured: 8 for JPEG, PNG and TIFF, 10 for AVIF, 16 for WebP); RGB's 3 remain
-
-
-class Fetched(NamedTuple):
-    """A picture that arrived whole and decodes."""
-
-    pair: Pair
-    data: bytes  # as served
-    rgb_HWC: np.ndarray  # upright, uint8; may be at a reduced scale
-    sha256: str  # of data
-    whole_size: Size | None = None  # px, width and height, if rgb_HWC is reduced
-
-    @property
-    def size(self) -> Size:
-        """Width and height in px of the whole picture, upright."""
-        return self.whole_size or (self.rgb_HWC.shape[1], self.rgb_HWC.shape[0])
 
 
 @dataclasses.dataclass
@@ -96,12 +80,12 @@ def fetch_pictures(
 
 
 def _stored(
-    pair: Pair, found: bytes | FetchFailed, config: FetchConfig, pictures: PictureConfig, side: int | None
+    pair: Pair, found: bytes | NotStored, config: FetchConfig, pictures: PictureConfig, side: int | None
 ) -> Fetched | Rejected:
     """The outcome of a picture that is held already: the same checks as if it had just arrived."""
     try:
-        if isinstance(found, FetchFailed):
-            raise found
+        if isinstance(found, NotStored):
+            raise FetchFailed(Reason.NOT_STORED, found.detail)
         if len(found) > config.max_bytes:
             raise FetchFailed(Reason.TOO_LARGE, f"{len(found)} bytes")
         usable_size(io.BytesIO(found), pictures)

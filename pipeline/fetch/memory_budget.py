@@ -5,11 +5,8 @@ from __future__ import annotations
 import asyncio
 import collections
 import concurrent.futures
-import ctypes
 import functools
 import threading
-
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
 
 class _Memory:
@@ -75,15 +72,3 @@ class MemoryShare:
 def memory_share(length: int) -> MemoryShare:
     """A share of this process's memory of so many bytes."""
     return MemoryShare(_of_process(length))
-
-
-def give_large_blocks_back() -> None:
-    """Makes glibc return the blocks of large pictures, and keep those of small ones, which come again at once.
-
-    By itself it keeps both, once one of them was freed, and for each thread: Pillow's blocks of 16 MB then add up to
-    some GB. Elsewhere (musl, macOS) there is nothing to set.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt:
-        mallopt(M_MMAP_THRESHOLD, 8 << 20)
-        mallopt(M_TRIM_THRESHOLD, 16 << 20)

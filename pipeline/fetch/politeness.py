@@ -10,112 +10,21 @@ import functools
 import math
 import os
 import random
-import re
 import shutil
 import struct
 import sys
 import tempfile
 import time
 import zlib
-from collections.abc import AsyncIterator, Callable, Collection
-from email.utils import parsedate_to_datetime
-from typing import NamedTuple
+from collections.abc import AsyncIterator, Callable
 
-from multidict import CIMultiDictProxy
-
+from pipeline.fetch.retry import BACK_OFF_S, MAX_BACK_OFF_S, FetchFailed
 from pipeline.records import Reason
+from pipeline.sources.hosts import HostLimits
 
-BACK_OFF_S, MAX_BACK_OFF_S = 1.0, 60.0
 UNANSWERED = 10  # attempts in a row, after which a host counts as dead
-TDM_RESERVATION = "tdm-reservation"
-OPT_OUTS = ("noai", "noimageai", "noindex", "noimageindex", TDM_RESERVATION)  # X-Robots-Tag's as img2dataset obeys them
-_DIRECTIVES_WITH_VALUES = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
 _POLL_S = 0.05  # how often a process looks whether another one has left a slot
 _PLACES = 1 << 16  # hosts that are told apart in the shared folder; two that collide share their limits
-
-
-class FetchFailed(Exception):
-    """Why an attempt failed. `final`: not to be tried again in this run, though the reason may pass."""
-
-    def __init__(self, reason: Reason, detail: str, retry_after_s: float | None = None, final: bool = False):
-        super().__init__(f"{reason.value}: {detail}")
-        self.reason, self.detail, self.retry_after_s, self.final = reason, detail, retry_after_s, final
-
-
-class HostLimits(NamedTuple):
-    """What one host is asked for at most."""
-
-    connections: int  # at once
-    rate: float  # requests/s, evenly spaced
-    bytes_per_s: float = math.inf
-
-
-# By the end of a host's name. Wikimedia's robot policy: 2 connections, 25 Mbit/s, and a contact in the User-Agent.
-# Flickr names no limit for its pictures: its own is less than the default, since YFCC100M has nothing but them.
-PRESETS = {
-    "wikimedia.org": HostLimits(2, math.inf, 25e6 / 8),
-    "staticflickr.com": HostLimits(2, 5.0),
-    "static.flickr.com": HostLimits(2, 5.0),
-}
-WANT_CONTACT = ("wikimedia.org", "wikipedia.org")
-CONTACT = re.compile(r"https?://|[^\s@]+@[^\s@]+\.[^\s@]+")
-
-
-def limits_for(host: str, limits: HostLimits) -> HostLimits:
-    """The limits, or less where the host asks for less."""
-    for name, preset in PRESETS.items():
-        if _is_of(host, name):
-            return HostLimits(*map(min, limits, preset))
-    return limits
-
-
-def _is_of(host: str, name: str) -> bool:
-    return host == name or host.endswith(f".{name}")
-
-
-def misses_contact(host: str, user_agent: str) -> bool:
-    """Whether a host that wants a contact (a URL or an e-mail address) is asked without one."""
-    return any(_is_of(host, name) for name in WANT_CONTACT) and not CONTACT.search(user_agent)
-
-
-# --- what headers say ------------------------------------------------------------------------------------------------
-
-
-def opt_out(headers: CIMultiDictProxy[str], obeyed: Collection[str] = OPT_OUTS, robot: str = "pairmill") -> str | None:
-    """The header by which a site keeps its pictures out of training sets, or None. Only those in `obeyed` count.
-
-    Directives of X-Robots-Tag may be for one robot: "somebot: noindex, noai". Those for others don't count.
-    """
-    for value in headers.getall("X-Robots-Tag", []):
-        addressed = True
-        for part in value.lower().split(","):
-            name, colon, directive = part.partition(":")
-            if colon and name.strip() not in _DIRECTIVES_WITH_VALUES:
-                addressed = name.strip() in ("*", robot)
-            else:
-                directive = part
-            if addressed and directive.strip() in obeyed:
-                return f"X-Robots-Tag: {directive.strip()}"
-    if TDM_RESERVATION in obeyed and headers.get("TDM-Reservation", "").strip() == "1":
-        return "TDM-Reservation: 1"
-    return None
-
-
-def retry_after_s(value: str | None) -> float | None:
-    """Of a Retry-After header, in seconds or an HTTP date; None if absent or unreadable."""
-    if value is None:
-        return None
-    if value.strip().isdecimal():
-        return float(value)
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except (ValueError, OverflowError):
-        return None
-
-
-def back_off_s(attempt: int) -> float:
-    """Exponential, with full jitter: many rows that failed together must not come back together."""
-    return random.uniform(0, min(MAX_BACK_OFF_S, BACK_OFF_S * 2**attempt))
 
 
 # --- turns -----------------------------------------------------------------------------------------------------------

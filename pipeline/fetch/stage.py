@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import gc
 import json
-import resource
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import apache_beam as beam
-import cv2
 
 from pipeline.fetch.download import FetchConfig
 from pipeline.fetch.fetcher import Tally, fetch_pictures
-from pipeline.fetch.memory_budget import give_large_blocks_back
-from pipeline.images.shard_writer import ShardWriter, StoreConfig, read_fetched, read_metadata
+from pipeline.fetch.process_setup import prepare_process
+from pipeline.fetch.units import Unit
+from pipeline.images.shard_format import read_metadata
+from pipeline.images.shard_reader import read_fetched
+from pipeline.images.shard_writer import ShardWriter, StoreConfig
 from pipeline.images.validate import PictureConfig
-from pipeline.output import files
-from pipeline.output.ledger import read_ledger, to_json
-from pipeline.output.work_folder import FETCHED_FOLDER, WORK_FOLDER, Unit
+from pipeline.output import files, ledger
+from pipeline.output.files import WrittenFile, to_json
+from pipeline.output.finish import remove_others, write_settings
+from pipeline.output.ledger import Count, read_ledger
+from pipeline.output.work_folder import FETCHED_FOLDER, WORK_FOLDER
 from pipeline.records import PASSING_REASONS, Pair, Rejected, Stage
 
 ATTEMPTS_FILE = "attempts.json"
@@ -50,16 +52,6 @@ class FetchUnit(beam.DoFn):
         yield from account.kept
         for row in account.rejected:
             yield beam.pvalue.TaggedOutput(self.REJECTED, row)
-
-
-def prepare_process() -> None:
-    """Settings of a process that fetches."""
-    cv2.setNumThreads(1)  # the cores are busy with other pictures: its threads would wait for each other
-    gc.freeze()  # what was imported stays: looking through it again and again takes a tenth of the time
-    give_large_blocks_back()
-    # Each connection may have a file on disk, and some systems give a process 1,024 to begin with.
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def fetch_unit(
@@ -158,3 +150,11 @@ def read_attempt(output: str) -> int:
 
 def write_attempt(output: str, attempt: int) -> None:
     files.write_whole(files.join(output, ATTEMPTS_FILE), to_json({"attempts": attempt}))
+
+
+def finish_fetch(output: str, settings: dict[str, Any], counts: list[Count], rejects: list[WrittenFile]) -> None:
+    """The same for the pictures; the counts include those of the selection."""
+    account = ledger.build_ledger(counts, [])
+    remove_others(output, ("rejects",), {file.path for file in rejects})
+    write_settings(output, settings)
+    ledger.write_ledger(output, account)

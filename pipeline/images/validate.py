@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 import sys
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
@@ -16,7 +17,6 @@ from PIL import ExifTags, Image
 from models import pixels
 from pipeline.records import Reason
 
-PICTURE_SUFFIXES = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif"})
 EXIF_CHARACTERS = 1_000  # of one value
 SCALES = (1, 2, 4, 8)  # of JPEG decoding: the others that libjpeg has are slower, and lose more
 
@@ -29,6 +29,9 @@ class PictureConfig:
     max_ratio: float = 2.0
     min_side: int = 64  # px, before enlarging to the tokenizer's size
     max_pixels: int = 80_000_000  # a PNG of so many takes a worker to 970 MB
+
+
+ANY_PICTURE = PictureConfig(min_ratio=0, max_ratio=math.inf, min_side=1)
 
 
 class Decoded(NamedTuple):

@@ -14,14 +14,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from models.data import format
-from models.data.format import File, Manifest, Shard, read_manifest
+from models.data.format import File, Manifest, Shard, index_path, read_manifest
 from models.errors import UserError
 from pipeline.dataset import cards
-from pipeline.dataset.shards import FOLDERS, write_cards
-from pipeline.inspection.verify import Fault
+from pipeline.dataset.finish import FOLDERS, write_cards
+from pipeline.inspection.faults import Fault
 from pipeline.output import files as output_files
-from pipeline.output.ledger import KEPT, READ, Count, build_ledger, earlier_counts, read_ledger, to_json
-from pipeline.output.parquet import REJECTS, WrittenFile, index_path, table_bytes, write_file
+from pipeline.output.files import WrittenFile, to_json, write_file
+from pipeline.output.ledger import KEPT, READ, Count, build_ledger, earlier_counts, read_ledger
+from pipeline.output.parquet import table_bytes
+from pipeline.output.schemas import REJECTS
 from pipeline.records import Reason, Rejected, Stage
 
 NEVER_DAMAGED = ("manifest.json", "text_tokenizer.json")  # without them nothing can be told from anything else

@@ -13,15 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from models.data.format import Manifest, Sample, read_manifest
-from models.errors import UserError, write_whole
+from models.errors import UserError
+from models.files import write_whole
 from models.tokenizers.image import ImageTokenizer, load_image_tokenizer
 from models.tokenizers.text import TextTokenizer
+from pipeline.fetch.addresses import networks
 from pipeline.fetch.download import FetchConfig
 from pipeline.inspection.html_page import MOST_CARDS, Card, Page, render
-from pipeline.inspection.show_rows import Wanted, choose_pairs, choose_rejects, fetch_originals, networks, read_samples
-from pipeline.inspection.stats import measure, read_json, rejects_by_reason, summary
+from pipeline.inspection.show_rows import Wanted, choose_pairs, choose_rejects, fetch_originals, read_samples
+from pipeline.inspection.stats import measure, summary
 from pipeline.output import files
-from pipeline.output.ledger import KEPT
+from pipeline.output.files import read_json
+from pipeline.output.ledger import KEPT, rejects_by_reason
 from pipeline.output.parquet import files_in
 
 MOST_COLUMNS = 100  # longer lines are hard to read

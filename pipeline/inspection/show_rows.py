@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
-import math
 import os
 from collections.abc import Iterable
 from typing import Any, NamedTuple, Optional
@@ -19,16 +17,15 @@ from models.data.format import Manifest, Sample
 from models.errors import UserError
 from models.pixels import CropBox, apply_crop, seeded_integers
 from pipeline.fetch.download import FetchConfig
-from pipeline.fetch.fetcher import Fetched, fetch_pictures
-from pipeline.images.validate import PictureConfig
-from pipeline.output.parquet import INDEX, PAIRS, files_in
+from pipeline.fetch.fetcher import fetch_pictures
+from pipeline.images.fetched import Fetched
+from pipeline.images.validate import ANY_PICTURE
+from pipeline.output.parquet import files_in
+from pipeline.output.schemas import INDEX, PAIRS
 from pipeline.records import Pair, Rejected, Stage
 
 REJECTS_EACH = 2  # sample rows for one reason
 SAME_RATIO = 0.02  # relative: rounding when a small picture's sides become whole pixels
-
-# Judged when the dataset was made; all that matters now is that these are the same bytes.
-ANY_PICTURE = PictureConfig(min_ratio=0, max_ratio=math.inf, min_side=1)
 
 
 class Wanted(NamedTuple):
@@ -173,19 +170,6 @@ def _few_of_each(table: pa.Table, seed: str) -> list[dict[str, Any]]:
         places = np.flatnonzero(mask.to_numpy())
         picks += places[draw(len(places), REJECTS_EACH, f"{seed}/{kind['stage']}/{kind['reason']}")].tolist()
     return table.take(picks).to_pylist() if picks else []
-
-
-# --- originals -------------------------------------------------------------------------------------------------------
-
-
-def networks(texts: Iterable[str]) -> tuple[str, ...]:
-    """The --allow-address options. Raises UserError for one that is no network."""
-    for text in texts:
-        try:
-            ipaddress.ip_network(text)
-        except ValueError as error:
-            raise UserError(f"--allow-address {text}: {error}; give a network such as 127.0.0.0/8") from None
-    return tuple(texts)
 
 
 def fetch_originals(rows: list[dict[str, Any]], size: int, config: FetchConfig) -> dict[str, np.ndarray | str]:

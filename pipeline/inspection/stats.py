@@ -18,7 +18,9 @@ from models.data import format
 from models.data.format import Manifest, Shard, read_manifest
 from models.errors import UserError
 from pipeline.inspection.text_table import table
-from pipeline.output.parquet import INDEX
+from pipeline.output.files import read_json
+from pipeline.output.ledger import rejects_by_reason
+from pipeline.output.schemas import INDEX
 
 TOLD = ["split", "source", "licence", "sha256", "phash", "caption"]  # columns of the index
 QUANTILES = {"min": 0, "p5": 5, "median": 50, "p95": 95, "max": 100}
@@ -78,14 +80,6 @@ def summary(manifest: Manifest, ledger: dict[str, Any], measures: Measures) -> d
         "image_tokenizer": vars(manifest.image_tokenizer),
         "text_tokenizer": vars(manifest.text_tokenizer),
     }
-
-
-def read_json(path: str) -> dict[str, Any]:
-    try:
-        with open(path, encoding="utf-8") as file:
-            return json.load(file)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is not readable: {error}; `pairmill verify` tells what else is wrong") from None
 
 
 def read_index(directory: str, manifest: Manifest, columns: list[str]):
@@ -185,19 +179,6 @@ def _crosstab(index) -> dict[str, dict[str, int]]:
 def _counts(column) -> dict[str, int]:
     counts = {row["values"] or "not stated": row["counts"] for row in pc.value_counts(column).to_pylist()}
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
-
-
-def rejects_by_reason(ledger: dict[str, Any]) -> dict[str, dict[str, int]]:
-    """stage -> reason -> rows, over all sources, most frequent first."""
-    table: dict[str, dict[str, int]] = {}
-    for account in ledger["sources"].values():
-        for stage, reasons in account["rejected"].items():
-            for reason, number in reasons.items():
-                stage_table = table.setdefault(stage, {})
-                stage_table[reason] = stage_table.get(reason, 0) + number
-    return {
-        stage: dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))) for stage, reasons in table.items()
-    }
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
+import json
 import os
 import uuid
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 from models.errors import UserError
+
+
+def read_json(path: str) -> dict[str, Any]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return json.load(file)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is not readable: {error}; `pairmill verify` tells what else is wrong") from None
+
 
 TEMPORARY_SUFFIX = ".tmp"
 
@@ -89,3 +100,20 @@ def delete(folder: str, names: list[str]) -> None:
         for root, _, _ in os.walk(folder, topdown=False):
             if root != folder and not os.listdir(root):
                 os.rmdir(root)
+
+
+def to_json(value: Any) -> bytes:
+    return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+class WrittenFile(NamedTuple):
+    """A file of the output, on disk."""
+
+    path: str  # relative to the output
+    bytes: int
+    sha256: str
+
+
+def write_file(output: str, name: str, data: bytes) -> WrittenFile:
+    write_whole(join(output, *name.split("/")), data)
+    return WrittenFile(name, len(data), hashlib.sha256(data).hexdigest())

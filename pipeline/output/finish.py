@@ -9,9 +9,6 @@ from typing import Any
 import apache_beam as beam
 
 from pipeline.output import files as output_files
-from pipeline.output import ledger
-from pipeline.output.ledger import Count
-from pipeline.output.parquet import WrittenFile
 
 
 class Finish(beam.PTransform):
@@ -42,26 +39,8 @@ def remove_others(output: str, folders: tuple[str, ...], ours: set[str]) -> None
         output_files.delete(base, [name for name in output_files.list_files(base) if f"{folder}/{name}" not in ours])
 
 
-def finish_select(
-    output: str, sources: list[str], settings: dict[str, Any], counts: list[Count], files: list[WrittenFile]
-) -> None:
-    """Writes settings.json, then ledger.json, by which a selection counts as finished."""
-    account = ledger.build_ledger(counts, sources)
-    remove_others(output, ("pairs", "rejects"), {file.path for file in files})
-    write_settings(output, settings)
-    ledger.write_ledger(output, account)
-
-
-def finish_fetch(output: str, settings: dict[str, Any], counts: list[Count], rejects: list[WrittenFile]) -> None:
-    """The same for the pictures; the counts include those of the selection."""
-    account = ledger.build_ledger(counts, [])
-    remove_others(output, ("rejects",), {file.path for file in rejects})
-    write_settings(output, settings)
-    ledger.write_ledger(output, account)
-
-
 def write_settings(output: str, settings: dict[str, Any]) -> None:
-    output_files.write_whole(output_files.join(output, "settings.json"), ledger.to_json(settings))
+    output_files.write_whole(output_files.join(output, "settings.json"), output_files.to_json(settings))
 
 
 def read_settings(folder: str) -> dict[str, Any]:

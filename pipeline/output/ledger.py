@@ -9,6 +9,21 @@ from typing import Any
 import apache_beam as beam
 
 from pipeline.output import files
+from pipeline.output.files import to_json
+
+
+def rejects_by_reason(ledger: dict[str, Any]) -> dict[str, dict[str, int]]:
+    """stage -> reason -> rows, over all sources, most frequent first."""
+    table: dict[str, dict[str, int]] = {}
+    for account in ledger["sources"].values():
+        for stage, reasons in account["rejected"].items():
+            for reason, number in reasons.items():
+                stage_table = table.setdefault(stage, {})
+                stage_table[reason] = stage_table.get(reason, 0) + number
+    return {
+        stage: dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))) for stage, reasons in table.items()
+    }
+
 
 READ, KEPT = "read", "kept"
 Count = tuple[tuple[str, str, str], int]
@@ -65,7 +80,3 @@ def write_ledger(output: str, ledger: dict[str, Any]) -> None:
 
 def read_ledger(folder: str) -> dict[str, Any]:
     return json.loads(files.read(files.join(folder, "ledger.json")))
-
-
-def to_json(value: Any) -> bytes:
-    return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()

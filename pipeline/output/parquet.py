@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO, NamedTuple
 
 import apache_beam as beam
@@ -13,61 +13,11 @@ import pyarrow.parquet as pq
 from apache_beam.coders import RowCoder, registry
 
 from pipeline.output import files as output_files
+from pipeline.output.files import WrittenFile, write_file
+from pipeline.output.grouping import grouped_by_hash, row_hash, row_order
 
 ROWS_PER_FILE = 500_000  # about 50 MB of pairs; a group of a shuffle must fit into a worker's memory
 GROUP_ROWS = 1 << 16  # of a row group: what a writer holds in memory
-
-_size = ("width", pa.int32()), ("height", pa.int32())
-_origin = ("source", pa.string()), ("file", pa.string()), ("row", pa.int64()), ("url", pa.string())
-
-PAIRS = pa.schema(
-    [
-        ("key", pa.string()),
-        *_origin,
-        ("fallback_urls", pa.list_(pa.string())),
-        ("caption", pa.string()),
-        ("raw_caption", pa.string()),
-        *_size,
-        ("licence", pa.string()),
-        ("page_url", pa.string()),
-        ("split", pa.string()),
-        ("expected_sha256", pa.string()),
-        ("stored_at", pa.string()),
-    ]
-)
-REJECTS = pa.schema(
-    [
-        ("key", pa.string()),
-        *_origin,
-        ("stage", pa.string()),
-        ("reason", pa.string()),
-        ("detail", pa.string()),
-    ]
-)
-INDEX = pa.schema(
-    [
-        ("key", pa.string()),
-        ("split", pa.string()),
-        *_origin,
-        ("caption", pa.string()),
-        *_size,
-        ("licence", pa.string()),
-        ("page_url", pa.string()),
-        ("sha256", pa.string()),
-        ("phash", pa.string()),
-        ("shard", pa.string()),
-        ("position", pa.int32()),
-        ("crop_boxes", pa.list_(pa.list_(pa.int32(), 6))),  # draws x models.pixels.CropBox
-    ]
-)
-
-
-class WrittenFile(NamedTuple):
-    """A file of the output, on disk."""
-
-    path: str  # relative to the output
-    bytes: int
-    sha256: str
 
 
 registry.register_coder(WrittenFile, RowCoder)
@@ -116,16 +66,6 @@ class _Digest(io.RawIOBase):
         self.sha256.update(data)
         self.bytes += len(data)
         return len(data)
-
-
-def write_file(output: str, name: str, data: bytes) -> WrittenFile:
-    output_files.write_whole(output_files.join(output, *name.split("/")), data)
-    return WrittenFile(name, len(data), hashlib.sha256(data).hexdigest())
-
-
-def index_path(shard: str) -> str:
-    """The part of the index that belongs to a shard: train/NAME.tar -> index/train-NAME.parquet."""
-    return f"index/{shard.removesuffix('.tar').replace('/', '-')}.parquet"
 
 
 def table_bytes(rows: Iterable[NamedTuple | dict], schema: pa.Schema) -> bytes:
@@ -197,40 +137,3 @@ class WriteParquet(beam.PTransform):
             return write_file(output, name, table_bytes(sorted(group[1], key=row_order), schema))
 
         return grouped | "Write" >> beam.Map(write, beam.pvalue.AsSingleton(files)).with_output_types(WrittenFile)
-
-
-def grouped_by_hash(rows, number_of_groups, hash_of: Callable[[Any], int]):
-    """(group, rows) for every group below the singleton PCollection `number_of_groups`, empty ones included.
-
-    `hash_of` gives 64 bits; a group is a contiguous range of them, so groups in order are also rows in order of hash.
-    """
-    of = beam.pvalue.AsSingleton(number_of_groups)
-    placed = rows | "Group" >> beam.Map(lambda row, of: (hash_of(row) * of >> 64, row), of=of).with_output_types(
-        tuple[int, Any]
-    )
-    # A marker for each group makes the empty ones appear.
-    markers = number_of_groups | "Every group" >> beam.FlatMap(
-        lambda of: [(i, None) for i in range(of)]
-    ).with_output_types(tuple[int, Any])
-    return (
-        (placed, markers)
-        | "With empty" >> beam.Flatten()
-        | "Gather" >> beam.GroupByKey()
-        | "Drop markers"
-        >> beam.MapTuple(lambda i, members: (i, [row for row in members if row is not None])).with_output_types(
-            tuple[int, list[Any]]
-        )
-    )
-
-
-def row_order(row: NamedTuple) -> tuple:
-    return row.source, row.file, row.row, row.key
-
-
-def row_hash(row: NamedTuple) -> int:
-    return int.from_bytes(hashlib.sha256("\0".join(map(str, row_order(row))).encode()).digest()[:8], "big")
-
-
-def key_hash(row: NamedTuple) -> int:
-    """Keys are hashes already."""
-    return int(row.key[:16], 16)

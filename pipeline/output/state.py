@@ -13,8 +13,8 @@ from apache_beam.io.filesystem import BeamIOError
 
 from models.errors import UserError
 from pipeline.output import files as output_files
+from pipeline.output.files import to_json
 from pipeline.output.finish import read_settings
-from pipeline.output.ledger import to_json
 from pipeline.output.work_folder import WORK_FOLDER
 
 OUR_FILES = re.compile(
@@ -78,7 +78,7 @@ def _lock_output(output: str) -> None:
     if not output_files.is_local(output) or (name := os.path.realpath(output)) in _locks:
         return
     output_files.make_folder(output_files.join(output, WORK_FOLDER))
-    file = open(output_files.join(output, *LOCK.split("/")), "ab")
+    file = open(output_files.join(output, *LOCK.split("/")), "ab")  # noqa: SIM115 (kept open until the job's end)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

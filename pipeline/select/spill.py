@@ -18,7 +18,7 @@ import pyarrow.ipc
 from apache_beam.coders import RowCoder, registry
 
 from pipeline.output import files
-from pipeline.output.parquet import PAIRS
+from pipeline.output.schemas import PAIRS
 from pipeline.output.work_folder import WORK_FOLDER
 from pipeline.records import Pair, Rejected
 from pipeline.select.urls import normalised_url

@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import os
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 import msgpack
@@ -18,15 +18,29 @@ import pyarrow.compute as pc
 from apache_beam.coders import RowCoder, registry
 
 from pipeline.filters import SelectConfig, judge
-from pipeline.output import files, parquet
+from pipeline.output import files as output_files
+from pipeline.output import ledger, parquet, schemas
+from pipeline.output.files import WrittenFile
+from pipeline.output.finish import remove_others, write_settings
 from pipeline.output.ledger import KEPT, READ, Count
-from pipeline.output.parquet import WrittenFile
 from pipeline.output.work_folder import WORK_FOLDER
 from pipeline.records import Pair, Rejected, Stage
 from pipeline.select.spill import BINS, Spill, write_spills
 from pipeline.select.url_duplicates import Outcomes, outcomes_of
 from pipeline.sources import cc12m, wit
-from pipeline.sources.file_ranges import LineCount, Piece, SourceSettings, count_lines, lines_before, rows_of
+from pipeline.sources.file_ranges import LineCount, Piece, count_lines, lines_before, rows_of
+from pipeline.sources.registry import SourceSettings
+
+
+def finish_select(
+    output: str, sources: list[str], settings: dict[str, Any], counts: list[Count], files: list[WrittenFile]
+) -> None:
+    """Writes settings.json, then ledger.json, by which a selection counts as finished."""
+    account = ledger.build_ledger(counts, sources)
+    remove_others(output, ("pairs", "rejects"), {file.path for file in files})
+    write_settings(output, settings)
+    ledger.write_ledger(output, account)
+
 
 FOLDER = f"{WORK_FOLDER}/rows"
 
@@ -54,13 +68,13 @@ def with_indexes(settings: SourceSettings, output: str) -> SourceSettings:
     """The settings as workers want them: of lists that are too long for their memory an index, which this writes into
     the output's work. Raises UserError for a list that is none."""
     if settings.cc12m.hashes:
-        index = files.join(output, WORK_FOLDER, "cc12m_hashes.index")
-        if not files.exists(index):
+        index = output_files.join(output, WORK_FOLDER, "cc12m_hashes.index")
+        if not output_files.exists(index):
             cc12m.index_hashes(settings.cc12m.hashes, index)
         settings = dataclasses.replace(settings, cc12m=cc12m.Cc12mSettings(index))
     if settings.wit.pixels:
-        index = files.join(output, WORK_FOLDER, "wit_pixels.index")
-        build = wit.pixel_files if files.exists(index) else wit.index_pixels
+        index = output_files.join(output, WORK_FOLDER, "wit_pixels.index")
+        build = wit.pixel_files if output_files.exists(index) else wit.index_pixels
         settings = dataclasses.replace(settings, wit=build(settings.wit.pixels, index))
     return settings
 
@@ -98,16 +112,16 @@ def read_piece(
     """Reads and judges a piece, or takes what an interrupted run left of it."""
     number, piece = numbered
     name = f"{number:06d}-{_identity(piece)}"
-    marker = files.join(output, *FOLDER.split("/"), f"{name}.msgpack")
-    if files.exists(marker):
-        rows, spills = msgpack.unpackb(files.read(marker))
+    marker = output_files.join(output, *FOLDER.split("/"), f"{name}.msgpack")
+    if output_files.exists(marker):
+        rows, spills = msgpack.unpackb(output_files.read(marker))
         return Account(piece.source, rows, [Spill(*spill) for spill in spills])
     read = rows_of(piece, settings, lines_before(piece, counts))
     spills = list(
         write_spills(output, name, (row if isinstance(row, Rejected) else judge(row, config) for row in read))
     )
     rows = sum(spill.rows for spill in spills)
-    files.write_whole(marker, msgpack.packb([rows, spills]))
+    output_files.write_whole(marker, msgpack.packb([rows, spills]))
     return Account(piece.source, rows, spills)
 
 
@@ -180,15 +194,17 @@ def write_part(part: Part, outcomes: Outcomes, output: str) -> list[WrittenFile]
     names = [f"{folder}/{part.number:05d}-of-{part.of:05d}.parquet" for folder in ("pairs", "rejects")]
     with contextlib.ExitStack() as stack:
         pairs, rejects = (
-            parquet.FileWriter(stack.enter_context(files.whole_file(files.join(output, *name.split("/")))), schema)
-            for name, schema in zip(names, (parquet.PAIRS, parquet.REJECTS), strict=True)
+            parquet.FileWriter(
+                stack.enter_context(output_files.whole_file(output_files.join(output, *name.split("/")))), schema
+            )
+            for name, schema in zip(names, (schemas.PAIRS, schemas.REJECTS), strict=True)
         )
         for table in outcomes.tables(output):
             is_pair = pc.equal(table["reason"], "")
-            pairs.write(table.filter(is_pair).select(parquet.PAIRS.names))
+            pairs.write(table.filter(is_pair).select(schemas.PAIRS.names))
             gone = table.filter(pc.invert(is_pair))
             stage = pa.array([Stage.SELECT.value] * len(gone), pa.string())
-            rejects.write(gone.append_column("stage", stage).select(parquet.REJECTS.names))
+            rejects.write(gone.append_column("stage", stage).select(schemas.REJECTS.names))
         return [writer.close(name) for writer, name in zip((pairs, rejects), names, strict=True)]
 
 

@@ -16,8 +16,7 @@ import pyarrow.compute as pc
 
 from pipeline.records import Reason
 from pipeline.select.spill import ROWS, Spill, read_spill
-from pipeline.select.urls import first_of_url
-from pipeline.sources.file_ranges import RANK
+from pipeline.sources.precedence import RANK, first_of_url
 
 KEY_BYTES = 32
 TABLE_ROWS = 1 << 14

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from urllib.parse import quote, urlsplit
 
-import numpy as np
-
-from pipeline.records import Pair, Record
-from pipeline.sources.file_ranges import RANK
+from pipeline.sources.hosts import FLICKR_CDN, FLICKR_FARM, WIKIMEDIA_THUMBNAIL
 
 # As it stands already the name: most URLs
 _PLAIN_URL = re.compile(r"https?://([a-z0-9.-]*[a-z0-9-])(/[A-Za-z0-9._~/+=,-]*)")
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
-_FLICKR_FARM = re.compile(r"(?:farm\d+|live|static)\.(?:staticflickr|static\.flickr|flickr)\.com")
-_WIKIMEDIA_THUMBNAIL = re.compile(r"(/wikipedia/[^/]+)/thumb(/./../[^/]+)/[^/]+")
-_FLICKR_CDN = re.compile(r"c\d+\.staticflickr\.com")
 
 
 def normalised_url(url: str) -> str:
@@ -32,33 +25,16 @@ def normalised_url(url: str) -> str:
     except ValueError:  # no URL at all: it equals nothing but itself
         return url.strip()
     path = _normalised_escapes(parts.path) or "/"
-    if _FLICKR_CDN.fullmatch(host) and path.count("/") > 2:
+    if FLICKR_CDN.fullmatch(host) and path.count("/") > 2:
         host, path = "live.staticflickr.com", path[path.index("/", 1) :]  # without the farm's number
-    elif _FLICKR_FARM.fullmatch(host):
+    elif FLICKR_FARM.fullmatch(host):
         host = "live.staticflickr.com"
-    elif host == "upload.wikimedia.org" and (thumbnail := _WIKIMEDIA_THUMBNAIL.fullmatch(path)):
+    elif host == "upload.wikimedia.org" and (thumbnail := WIKIMEDIA_THUMBNAIL.fullmatch(path)):
         path = f"{thumbnail[1]}{thumbnail[2]}"
     if port not in (None, 80, 443):
         host = f"{host}:{port}"
     query = f"?{_normalised_escapes(parts.query)}" if parts.query else ""
     return f"{host}{path}{query}"
-
-
-def first_of(pairs: Iterable[Pair | Record]) -> Pair | Record:
-    """The pair that stays of several with one picture: of the first source, there of the first file, there the first
-    row. Independent of the order in which they come."""
-    return min(pairs, key=lambda pair: (RANK[pair.source], pair.file, pair.row, pair.key))
-
-
-def first_of_url(pairs: np.ndarray, high: np.ndarray, low: np.ndarray, ranks: tuple[np.ndarray, ...]) -> np.ndarray:
-    """For each row the one that stays of its URL: the first by `ranks` (what `first_of` goes by, as arrays) of the
-    `pairs` (numbers of rows) with the same 128 bits; a row that is no pair has itself."""
-    stays = np.arange(len(high))
-    order = pairs[np.lexsort([column[pairs] for column in (*reversed(ranks), low, high)])]
-    new = np.ones(len(order), bool)
-    new[1:] = (high[order][1:] != high[order][:-1]) | (low[order][1:] != low[order][:-1])
-    stays[order] = order[np.maximum.accumulate(np.where(new, np.arange(len(order)), 0))]
-    return stays
 
 
 def _normalised_escapes(text: str) -> str:

@@ -5,50 +5,25 @@ file's order, a recognised header line is no row, and bad data is a `Rejected`, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from apache_beam.coders import RowCoder, registry
 
 from models.errors import UserError
-from pipeline.sources import cc3m, img2dataset, readers, wit_base
 from pipeline.sources import cc12m as sources_cc12m
+from pipeline.sources import img2dataset, readers
 from pipeline.sources import wikipedia_dump as sources_wikipedia_dump
 from pipeline.sources import wit as sources_wit
 from pipeline.sources import yfcc100m as sources_yfcc100m
-from pipeline.sources.cc12m import Cc12mSettings
 from pipeline.sources.paths import base_name, expand
 from pipeline.sources.readers import Begin, Row, open_range, open_seekable, open_source
-from pipeline.sources.wikipedia_dump import DumpSettings
-from pipeline.sources.wit import WitSettings
-from pipeline.sources.yfcc100m import YfccSettings
+from pipeline.sources.registry import DEFAULTS, SOURCES, SourceSettings
 
 SQLITE_ROWS = 500_000
 """Rows of a sqlite database that one piece holds."""
 RANGE_BYTES = 16 << 20
 """Bytes of text that one piece holds, where a file can be cut."""
-
-
-@dataclass(frozen=True)
-class Source:
-    name: str
-    read: Callable[..., Iterator[Row]]  # (decompressed stream, file's base name)
-    of_lines: bool = False  # one line a row, so that a big file can be read in ranges
-    seeks: bool = False  # its files are read from several places
-
-
-@dataclass(frozen=True)
-class SourceSettings:
-    """What a user may choose of single sources."""
-
-    yfcc100m: YfccSettings = sources_yfcc100m.DEFAULT
-    wikipedia_dump: DumpSettings = sources_wikipedia_dump.DEFAULT
-    cc12m: Cc12mSettings = sources_cc12m.DEFAULT
-    wit: WitSettings = sources_wit.DEFAULT
-
-
-DEFAULTS = SourceSettings()
 
 
 class Piece(NamedTuple):
@@ -59,22 +34,6 @@ class Piece(NamedTuple):
     kind: str = "file"  # or "sqlite", "lines" or "streams": a part
     first: int = 0  # [first, stop) of a part: row ids of sqlite, bytes of a file of text or of bzip2 streams
     stop: int = 0
-
-
-SOURCES: dict[str, Source] = {
-    source.name: source
-    for source in (
-        Source(cc3m.NAME, cc3m.read, of_lines=True),
-        Source(sources_cc12m.NAME, sources_cc12m.read, of_lines=True),
-        Source(sources_yfcc100m.NAME, sources_yfcc100m.read, of_lines=True),
-        Source(sources_wit.NAME, sources_wit.read),
-        Source(wit_base.NAME, wit_base.read, seeks=True),
-        Source(sources_wikipedia_dump.NAME, sources_wikipedia_dump.read),
-        Source(img2dataset.NAME, img2dataset.read, seeks=True),
-    )
-}
-RANK: dict[str, int] = {name: rank for rank, name in enumerate(SOURCES)}
-"""Of pairs with one picture, the one of the source with the lowest rank stays."""
 
 
 def pieces(name: str, pattern: str) -> list[Piece]:

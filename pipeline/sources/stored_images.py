@@ -12,20 +12,26 @@ import hashlib
 import os
 import tarfile
 from collections.abc import Collection, Iterable, Iterator
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from models.errors import UserError
-from pipeline.fetch.politeness import FetchFailed
-from pipeline.images.validate import PICTURE_SUFFIXES
-from pipeline.records import Pair, Reason
+from models.pixels import IMAGE_SUFFIXES
+from pipeline.records import Pair
 from pipeline.sources.paths import base_name, open_raw
 from pipeline.sources.readers import lines, open_seekable, open_source
 
 COLUMNS = ("image", "jpg", "png", "webp")  # of a Parquet file's pictures: wit_base's first, then img2dataset's
 BLOCK_PLACES = 100  # neighbours that go into one unit
 BATCH_ROWS = 16
+
+
+class NotStored(NamedTuple):
+    """Why a source's file does not give an image that it should hold."""
+
+    detail: str  # for people
 
 
 def place_hash(stored_at: str) -> int:
@@ -37,7 +43,7 @@ def place_hash(stored_at: str) -> int:
     return int.from_bytes(hashlib.sha256(block.encode("utf-8", "surrogatepass")).digest()[:8], "big")
 
 
-def read_stored(pairs: Iterable[Pair]) -> Iterator[tuple[Pair, bytes | FetchFailed]]:
+def read_stored(pairs: Iterable[Pair]) -> Iterator[tuple[Pair, bytes | NotStored]]:
     """The bytes of each pair's picture, or why there are none; file by file."""
     by_path: dict[str, dict[str, list[Pair]]] = {}
     for pair in pairs:
@@ -57,7 +63,7 @@ def read_stored(pairs: Iterable[Pair]) -> Iterator[tuple[Pair, bytes | FetchFail
             fault = f"can't be read: {' '.join(str(error).split())}"
         for place, missing in places.items():
             for pair in missing:
-                yield pair, FetchFailed(Reason.NOT_STORED, f"{base_name(path)}#{place} {fault}")
+                yield pair, NotStored(f"{base_name(path)}#{place} {fault}")
 
 
 def _reads_anywhere(path: str) -> bool:
@@ -74,7 +80,7 @@ def _pictures(path: str, places: Collection[str]) -> Iterator[tuple[str, bytes]]
 
 def _of_folder(path: str, places: Collection[str]) -> Iterator[tuple[str, bytes]]:
     for place in sorted(places):
-        for suffix in sorted(PICTURE_SUFFIXES):
+        for suffix in sorted(IMAGE_SUFFIXES):
             if os.path.isfile(name := os.path.join(path, f"{os.path.basename(place)}.{suffix}")):
                 with open(name, "rb") as file:
                     yield place, file.read()
@@ -85,7 +91,7 @@ def _of_tar(path: str, places: Collection[str]) -> Iterator[tuple[str, bytes]]:
     with open_raw(path) as raw, tarfile.open(fileobj=raw, mode="r:") as tar:
         for info in tar:
             place, _, suffix = info.name.rpartition(".")
-            if info.isfile() and place in places and suffix.lower() in PICTURE_SUFFIXES:
+            if info.isfile() and place in places and suffix.lower() in IMAGE_SUFFIXES:
                 yield place, tar.extractfile(info).read()
 
 

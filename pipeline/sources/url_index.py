@@ -69,7 +69,7 @@ def _digest(url: str) -> bytes:
 
 def _local_copy(path: str) -> tempfile._TemporaryFileWrapper:
     """A file without a name, which the disk forgets with the process."""
-    copy = tempfile.TemporaryFile()
+    copy = tempfile.TemporaryFile()  # noqa: SIM115 (the map holds it)
     with files.open_read(path) as file:
         shutil.copyfileobj(file, copy, 1 << 20)
     copy.flush()

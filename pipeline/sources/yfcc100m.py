@@ -21,6 +21,7 @@ import numpy as np
 
 from models.errors import UserError
 from pipeline.records import Candidate, Reason, Stage, reject, unreadable
+from pipeline.sources.hosts import FLICKR_URL
 from pipeline.sources.readers import SQLITE_MAGIC, WHOLE_FILE, Begin, Row, field_count_fault, lines, open_source
 from pipeline.text.captions import is_file_name
 
@@ -28,7 +29,6 @@ NAME = "yfcc100m"
 CAPTIONS = ("title_and_description", "title", "description")
 """Forms of the caption. The first is the default: a title alone is often only a name, a description is missing from
 most rows, and OpenAI kept rows by their titles and descriptions alike."""
-
 TABLE = "yfcc100m_dataset"
 COLUMNS = (
     "photoid",
@@ -117,9 +117,6 @@ def read_sqlite(path: str, file: str, first: int, stop: int, settings: YfccSetti
         yield unreadable(NAME, file, row, "", f"the sqlite database can't be read from here on: {error}")
 
 
-_FLICKR_URL = re.compile(r"https?://[^/]*flickr\.com/", re.IGNORECASE)
-
-
 def photo_hash(url: str) -> str:
     """The photo's hash: MD5 of the download URL as stored, each byte in hex without zero padding (so that most hashes
     have fewer than 32 characters)."""
@@ -188,15 +185,6 @@ def refused_machine_tag(tags: str, refused: Sequence[str]) -> str:
     return ""
 
 
-def live_url(url: str) -> str:
-    """Where Flickr serves a photo today: the hosts `farm1.` to `farm9.` of the lists redirect there, if they answer at
-    all. For fetching only: the photo's hash, and what names it in a list, is the URL as stored."""
-    return _FARM_URL.sub("https://live.staticflickr.com/", url, count=1)
-
-
-_FARM_URL = re.compile(r"https?://(?:farm\d+\.static\.?flickr\.com|static\.flickr\.com)/(?=\d+/)", re.IGNORECASE)
-
-
 def _parse(fields: Sequence[str], text: str, file: str, row: int, settings: YfccSettings) -> Row:
     stored_hash = ""
     if len(fields) == len(COLUMNS) + 2:
@@ -214,7 +202,7 @@ def _parse(fields: Sequence[str], text: str, file: str, row: int, settings: Yfcc
     if "\ufffd" in caption:
         return unreadable(NAME, file, row, text, "the title or the description is not UTF-8")
     # A list whose URLs lead elsewhere is somebody's copy: the bucket knows only Flickr's own.
-    fallback_urls = (bucket_url(photo),) if _FLICKR_URL.match(url) else ()
+    fallback_urls = (bucket_url(photo),) if FLICKR_URL.match(url) else ()
     candidate = Candidate(
         NAME, file, row, url, fallback_urls, caption, None, None, fields[LICENCE], fields[PAGE_URL], ""
     )

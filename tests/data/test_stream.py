@@ -12,12 +12,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.data.batch import NO_TOKEN
 from models.data.format import read_manifest, read_shard
 from models.data.shard_file import HEADER, ShardFile
 from models.data.stream import Stream
 from models.errors import UserError
 from models.tokenizers.bpe_dropout import BPEDropout
-from models.transformer.model import NO_TOKEN
 from tests.support.datasets import CAPTIONS, tiny_text_tokenizer
 from tests.support.streams import BUFFER, PAIRS, SHARDS, first_keys, global_keys, make_stream
 

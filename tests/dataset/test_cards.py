@@ -10,7 +10,7 @@ import pytest
 
 from models.data.format import read_manifest
 from pipeline.dataset.cards import FIELDS
-from pipeline.output.parquet import INDEX
+from pipeline.output.schemas import INDEX
 from tests.conftest import files_of
 from tests.support.records import write_records
 

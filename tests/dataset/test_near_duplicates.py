@@ -12,21 +12,20 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.testing.util import assert_that, equal_to
 
-from beam_jobs.run import LOCAL_RUNNER
+from beam_jobs.flags.common import LOCAL_RUNNER
 from benchmarks.duplicates import CHANGES
 from models import pixels
 from models.errors import UserError
 from pipeline import cli
 from pipeline.dataset import image_signature
+from pipeline.dataset.exclusion_list import hash_line, read_hashes
 from pipeline.dataset.near_duplicates import (
     DropNearDuplicates,
     NearConfig,
     Node,
     candidates_of,
-    hash_line,
     keyed,
     losers_of,
-    read_hashes,
     seen_of,
 )
 from pipeline.records import Record
@@ -190,7 +189,7 @@ def test_in_a_pipeline(tmp_path):
 def test_the_hash_command(tmp_path, capsys):
     assert cli.main(["hash", str(IMAGES / "c*.jpg"), "--output", str(tmp_path / "hashes")]) == 0
     hashes = read_hashes(str(tmp_path / "hashes"))
-    assert len(hashes.seen) == len(hashes.names) == len(list(IMAGES.glob("c*.jpg")))
+    assert len(hashes.images) == len(hashes.names) == len(list(IMAGES.glob("c*.jpg")))
     assert "cat.jpg" in hashes.names.values()
     assert cli.main(["hash", str(ROOT / "sample" / "odd" / "*"), "--output", str(tmp_path / "odd")]) == 0
     assert "left out" in capsys.readouterr().err

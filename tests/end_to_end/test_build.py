@@ -20,7 +20,7 @@ import webdataset
 from beam_jobs import build_dataset, encode_shards, fetch_images, select_pairs
 from models.data.format import read_manifest
 from models.tokenizers.text import BUNDLED
-from pipeline.inspection import stats, verify
+from pipeline.inspection import faults, stats
 from tests.conftest import ROOT, files_of
 
 ENCODE = ["--draws=2", "--pairs-per-shard=100", "--rows-per-file=60"]
@@ -98,7 +98,7 @@ def test_index_tells_where_each_sample_lies(dataset):
 
 
 def test_manifest_names_every_file_and_verify_agrees(dataset, tmp_path):
-    assert verify.verify(str(dataset), workers=1) == []
+    assert faults.verify(str(dataset), workers=1) == []
     assert not [path for path in dataset.rglob("*") if path.name.startswith((".", "_"))]
 
 

@@ -19,7 +19,7 @@ import pytest
 from beam_jobs import build_dataset
 from models.data.format import read_manifest
 from models.errors import UserError
-from pipeline.inspection.verify import verify
+from pipeline.inspection.faults import verify
 from tests.conftest import ROOT, files_of
 
 # Imports everything once and forks a child for each run: a kill then costs no second start of the interpreter.

@@ -20,11 +20,12 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner import worker_handlers
 from apache_beam.runners.worker.data_plane import ClosableOutputStream, SizeBasedBufferingClosableOutputStream
 
-from beam_jobs import run as beam_jobs_run
+from beam_jobs.flags import common
 from beam_jobs.flags.common import beam_options
 from models.errors import UserError
-from pipeline.output.parquet import PAIRS, REJECTS, ReadParquet, WriteParquet
-from pipeline.output.work_folder import ToUnits, Unit
+from pipeline.fetch.units import ToUnits, Unit
+from pipeline.output.parquet import ReadParquet, WriteParquet
+from pipeline.output.schemas import PAIRS, REJECTS
 from pipeline.records import Pair, Rejected
 from tests.conftest import files_of
 
@@ -108,7 +109,7 @@ def run_as_beam_would(paths: list[str], output: Path) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
     worker_handlers.DATA_BUFFER_TIME_LIMIT_MS = 5
     options = PipelineOptions(
-        [f"--runner={beam_jobs_run.LOCAL_RUNNER}", "--direct_running_mode=multi_threading", "--direct_num_workers=4"]
+        [f"--runner={common.LOCAL_RUNNER}", "--direct_running_mode=multi_threading", "--direct_num_workers=4"]
     )
     os._exit(run(paths, output, options) < 30_000)  # threads of a run that failed may go on for ever
 

@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from pipeline.fetch import download
-from pipeline.fetch.download import is_placeholder, is_placeholder_file, parse_url
-from pipeline.fetch.fetcher import Fetched
-from pipeline.fetch.politeness import FetchFailed
+from pipeline.fetch.download import parse_url
+from pipeline.fetch.retry import FetchFailed
+from pipeline.images.fetched import Fetched
 from pipeline.records import Rejected
+from pipeline.sources import hosts
+from pipeline.sources.hosts import is_placeholder, is_placeholder_file
 from tests.support.fetching import MAX_BYTES, SLACK_S, TIMEOUT_S, outcome, outcomes, pair, result, with_settings
 from tests.support.hostile_answers import redirect
 from tests.support.images import gone_jpeg, jpeg, rotated_jpeg
@@ -127,7 +129,7 @@ def unit(hostile) -> Unit:
     among = [hostile.url(f"good/among{number}", host=2 + number) for number in range(GOOD)]
     gone = hashlib.md5(gone_jpeg()).hexdigest()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(download, "PLACEHOLDER_MD5", download.PLACEHOLDER_MD5 | {gone})
+        patch.setattr(download, "PLACEHOLDER_MD5", hosts.PLACEHOLDER_MD5 | {gone})
         begun = time.monotonic()
         tracemalloc.start()
         try:

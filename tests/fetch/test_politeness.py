@@ -11,16 +11,11 @@ import pytest
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from pipeline.fetch.fetcher import fetch_pictures
-from pipeline.fetch.politeness import (
-    OPT_OUTS,
-    HostLimits,
-    limits_for,
-    misses_contact,
-    opt_out,
-    retry_after_s,
-    warn_once,
-)
+from pipeline.fetch.opt_out import OPT_OUTS, opt_out
+from pipeline.fetch.politeness import warn_once
+from pipeline.fetch.retry import retry_after_s
 from pipeline.images.validate import PictureConfig
+from pipeline.sources.hosts import HostLimits, limits_for, misses_contact
 from tests.support.fetching import SLACK_S, outcome, outcomes, pair, result, with_settings
 
 

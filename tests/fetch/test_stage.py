@@ -17,11 +17,12 @@ import webdataset
 from PIL import Image
 
 from pipeline.fetch.stage import UnitAccount, fetch_unit
-from pipeline.images.shard_writer import StoreConfig, list_pairs, read_pictures
+from pipeline.fetch.units import Unit
+from pipeline.images.shard_reader import list_pairs, read_pictures
+from pipeline.images.shard_writer import StoreConfig
 from pipeline.images.validate import PictureConfig
 from pipeline.output import files as output_files
 from pipeline.output import progress
-from pipeline.output.work_folder import Unit
 from tests.conftest import ROOT
 from tests.support.fetching import QUICK, pair
 from tests.support.hostile import HostileServer

@@ -13,9 +13,10 @@ import webdataset
 from PIL import Image
 
 from models.errors import UserError
-from pipeline.fetch.fetcher import Fetched
-from pipeline.images import shard_writer
-from pipeline.images.shard_writer import StoreConfig, list_pairs, read_pictures, read_shard, to_stored
+from pipeline.images import shard_reader, shard_writer
+from pipeline.images.fetched import Fetched
+from pipeline.images.shard_reader import list_pairs, read_pictures, read_shard
+from pipeline.images.shard_writer import StoreConfig, to_stored
 from pipeline.images.validate import PictureConfig
 from tests.support.fetching import pair, result
 from tests.support.images import encoded, jpeg, photo
@@ -137,12 +138,12 @@ def test_damaged_metadata_is_an_error_that_names_the_file(tmp_path):
 
 def test_finding_tar_files(tmp_path):
     with pytest.raises(UserError, match="no such file"):
-        shard_writer.find(str(tmp_path / "*.tar"))
+        shard_reader.find(str(tmp_path / "*.tar"))
     for name in ("00001.tar", "00000.tar", "00000.parquet"):
         (tmp_path / name).write_bytes(b"")
-    assert shard_writer.find(str(tmp_path / "*.tar")) == [str(tmp_path / "00000.tar"), str(tmp_path / "00001.tar")]
+    assert shard_reader.find(str(tmp_path / "*.tar")) == [str(tmp_path / "00000.tar"), str(tmp_path / "00001.tar")]
     with pytest.raises(UserError, match=r"not a \.tar file"):
-        shard_writer.find(str(tmp_path / "*"))
+        shard_reader.find(str(tmp_path / "*"))
 
 
 def test_whose_tar_files_they_are(tmp_path):
@@ -152,17 +153,17 @@ def test_whose_tar_files_they_are(tmp_path):
         for number in range(2):
             (folder / f"{number:05d}.tar").write_bytes(b"")
     tars = sorted(map(str, ours.glob("*.tar")))
-    assert shard_writer.made_by_fetch(tars) is None
+    assert shard_reader.made_by_fetch(tars) is None
     (ours / "settings.json").write_text("{}")
     with pytest.raises(UserError, match="unfinished fetch"):
-        shard_writer.made_by_fetch(tars)
+        shard_reader.made_by_fetch(tars)
     (ours / "ledger.json").write_text("{}")
-    assert shard_writer.made_by_fetch(tars) == str(ours)
+    assert shard_reader.made_by_fetch(tars) == str(ours)
     with pytest.raises(UserError, match=r"leaves out 00001\.tar"):
-        shard_writer.made_by_fetch(tars[:1])
+        shard_reader.made_by_fetch(tars[:1])
     with pytest.raises(UserError, match="one output"):
-        shard_writer.made_by_fetch([*tars, *map(str, other.glob("*.tar"))])
-    assert shard_writer.made_by_fetch(list(map(str, other.glob("*.tar")))) is None
+        shard_reader.made_by_fetch([*tars, *map(str, other.glob("*.tar"))])
+    assert shard_reader.made_by_fetch(list(map(str, other.glob("*.tar")))) is None
 
 
 def test_no_outcome_is_no_row(tmp_path):

@@ -26,14 +26,17 @@ from models.data.format import read_manifest
 from models.errors import UserError
 from models.tokenizers.dvae import DVAE, DVAEConfig, save_dvae
 from pipeline.cli import main
-from pipeline.dataset.shards import DatasetParts, finish_dataset, write_shard
-from pipeline.fetch.fetcher import Fetched
+from pipeline.dataset.finish import DatasetParts, finish_dataset
+from pipeline.dataset.shards import write_shard
+from pipeline.images.fetched import Fetched
 from pipeline.inspection import html_page, show, svg_plots
 from pipeline.inspection import stats as inspection_stats
 from pipeline.inspection.show_rows import Wanted, choose_pairs, choose_rejects, draw, first_crop
 from pipeline.inspection.stats import Measures
+from pipeline.output.files import write_file
 from pipeline.output.ledger import KEPT, READ
-from pipeline.output.parquet import REJECTS, table_bytes, write_file
+from pipeline.output.parquet import table_bytes
+from pipeline.output.schemas import REJECTS
 from pipeline.records import Record, Rejected, row_key
 from pipeline.tokenize_stage import EncodeConfig, Encoder
 from tests.support.datasets import tiny_text_tokenizer

@@ -15,10 +15,12 @@ import pytest
 from models.data.format import Manifest, pack_sample, read_manifest, tar_bytes
 from models.errors import UserError
 from pipeline.dataset.shards import write_shard
+from pipeline.inspection.faults import verify
 from pipeline.inspection.stats import dataset_stats
-from pipeline.inspection.verify import main, verify
-from pipeline.output.ledger import to_json
-from pipeline.output.parquet import INDEX, table_bytes, write_file
+from pipeline.inspection.verify import main
+from pipeline.output.files import to_json, write_file
+from pipeline.output.parquet import table_bytes
+from pipeline.output.schemas import INDEX
 from pipeline.records import Record
 from tests.conftest import files_of
 from tests.support.records import make_record, write_records

@@ -14,7 +14,7 @@ from models import pixels
 from models.data.format import read_manifest
 from models.tokenizers.text import BUNDLED
 from models.tokenizers.vqgan import VQGAN, from_taming
-from pipeline.inspection import verify
+from pipeline.inspection import faults
 from pipeline.output import files, progress
 from pipeline.output.work_folder import UnitStore, write_plan
 from tests.conftest import files_of
@@ -34,7 +34,7 @@ def encode(images: Path, output: Path, tokenizer: str, *options: str) -> Path:
         )
         == 0
     )
-    assert verify.verify(str(output), workers=1) == []
+    assert faults.verify(str(output), workers=1) == []
     return output
 
 

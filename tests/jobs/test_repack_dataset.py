@@ -11,7 +11,7 @@ import pytest
 from beam_jobs import encode_shards, repack_dataset
 from models.data.format import read_manifest
 from models.errors import UserError
-from pipeline.inspection.verify import verify
+from pipeline.inspection.faults import verify
 from pipeline.tokenize_stage import Encoder
 from tests.conftest import files_of
 from tests.support.records import write_records

@@ -25,9 +25,10 @@ from pipeline.records import Pair, Rejected
 from pipeline.select import spill, url_duplicates
 from pipeline.select import urls as select_urls
 from pipeline.select.stage import Account, Part, outcomes_of_part, plan_parts, read_piece
-from pipeline.sources import yfcc100m
-from pipeline.sources.file_ranges import DEFAULTS, Piece
-from pipeline.sources.file_ranges import SOURCES as ALL_SOURCES
+from pipeline.sources import precedence, yfcc100m
+from pipeline.sources.file_ranges import Piece
+from pipeline.sources.registry import DEFAULTS
+from pipeline.sources.registry import SOURCES as ALL_SOURCES
 from tests.conftest import ROOT, files_of
 from tests.sources.test_robustness import caption, row
 from tests.sources.test_wikipedia_dump import article as german_article
@@ -292,7 +293,7 @@ def test_duplicates_are_the_ones_that_first_of_leaves(tmp_path):
     table = rows_of_part(Part(0, 1), [made], tmp_path)
     pairs = [Pair(**{name: row[name] for name in Pair._fields}) for row in table]
     first = {
-        select_urls.first_of([pair for pair in pairs if pair.url == url]).key for url in {pair.url for pair in pairs}
+        precedence.first_of([pair for pair in pairs if pair.url == url]).key for url in {pair.url for pair in pairs}
     }
     assert {row["key"] for row in table if not row["reason"]} == first
     assert {row["detail"].removeprefix("kept ") for row in table if row["reason"]} == first

@@ -12,20 +12,13 @@ import torch
 from PIL import Image
 
 from models.errors import UserError
+from models.image_files import picture_grid
 from models.sampling import generate as drawing
-from models.sampling.generate import (
-    Artist,
-    Knobs,
-    Order,
-    Sampling,
-    Task,
-    choose,
-    draw,
-    load_artist,
-    picture_grid,
-    picture_seed,
-)
+from models.sampling import sampler
+from models.sampling.checkpoint import Artist, load_artist
+from models.sampling.generate import Task
 from models.sampling.reranking import Ranking
+from models.sampling.sampler import Knobs, Order, Sampling, choose, draw, picture_seed
 from models.tokenizers.dvae import DVAE, DVAEConfig, save_dvae
 
 
@@ -81,7 +74,7 @@ def test_writes_pictures_that_say_what_made_them(checkpoint, artist, tmp_path):
 def test_a_seed_draws_the_same_pictures_again(checkpoint, tmp_path):
     """And more of them go on from there."""
     run(checkpoint, tmp_path / "a", count=3)
-    run(checkpoint, tmp_path / "b", count=drawing.GROUP + 2)
+    run(checkpoint, tmp_path / "b", count=sampler.GROUP + 2)
     for name in ("0000.png", "0001.png", "0002.png"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     run(checkpoint, tmp_path / "c", "--seed", 8, count=1)
@@ -89,7 +82,7 @@ def test_a_seed_draws_the_same_pictures_again(checkpoint, tmp_path):
 
 
 def test_a_picture_is_the_same_alone_or_among_others(artist):
-    group = drawing.GROUP
+    group = sampler.GROUP
     seeds = [picture_seed(0, index) for index in range(2 * group + 1)]
     together = draw(artist.model, orders_of([5, 6], seeds))
     assert len({tuple(codes) for codes in together.tolist()}) == len(seeds)

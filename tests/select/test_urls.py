@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.records import Pair
-from pipeline.select.urls import first_of, normalised_url
+from pipeline.select.urls import normalised_url
+from pipeline.sources.precedence import first_of
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from models.errors import UserError
 from pipeline.records import Candidate, Reason, Rejected
 from pipeline.sources import cc3m, cc12m, img2dataset, wit, wit_base, yfcc100m
-from pipeline.sources.file_ranges import RANK, SOURCES, Piece, pieces, rows_of
+from pipeline.sources.file_ranges import Piece, pieces, rows_of
+from pipeline.sources.precedence import RANK
+from pipeline.sources.registry import SOURCES
 from tests.sources.test_wit import wit_file, wit_row
 from tests.sources.test_yfcc100m import PHOTO
 

@@ -20,8 +20,9 @@ from pipeline.filters import SelectConfig, judge
 from pipeline.records import Candidate, Pair, Reason, Rejected
 from pipeline.select.stage import Part, outcomes_of_part, read_piece
 from pipeline.sources import wit
-from pipeline.sources.file_ranges import DEFAULTS, SOURCES, Piece, pieces, rows_of
+from pipeline.sources.file_ranges import Piece, pieces, rows_of
 from pipeline.sources.readers import MAX_ROW_BYTES
+from pipeline.sources.registry import DEFAULTS, SOURCES
 
 WORDS = (
     "a",

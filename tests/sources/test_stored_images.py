@@ -16,12 +16,13 @@ import pytest
 
 from beam_jobs import fetch_images, select_pairs
 from models.errors import UserError
-from pipeline.images.shard_writer import read_shard
+from pipeline.fetch.units import unit_hash
+from pipeline.images.shard_reader import read_shard
 from pipeline.inspection import show
-from pipeline.output.work_folder import unit_hash
 from pipeline.records import Pair
 from pipeline.sources import cc12m, url_index, wit
-from pipeline.sources.file_ranges import Piece, SourceSettings, rows_of
+from pipeline.sources.file_ranges import Piece, rows_of
+from pipeline.sources.registry import SourceSettings
 from pipeline.sources.stored_images import place_hash, read_stored
 from pipeline.sources.url_index import UrlIndex, write_index
 from tests.conftest import ROOT

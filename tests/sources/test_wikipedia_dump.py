@@ -9,7 +9,8 @@ import pytest
 
 from pipeline.records import Candidate, Rejected
 from pipeline.sources import wikipedia_dump
-from pipeline.sources.file_ranges import SourceSettings, pieces, rows_of
+from pipeline.sources.file_ranges import pieces, rows_of
+from pipeline.sources.registry import SourceSettings
 from pipeline.sources.wikimedia_urls import picture_urls
 from pipeline.sources.wikipedia_dump import DEFAULT
 

@@ -8,8 +8,9 @@ import sqlite3
 import pytest
 
 from pipeline.records import Rejected
-from pipeline.sources import yfcc100m
-from pipeline.sources.file_ranges import SourceSettings, pieces, rows_of
+from pipeline.sources import hosts, yfcc100m
+from pipeline.sources.file_ranges import pieces, rows_of
+from pipeline.sources.registry import SourceSettings
 from pipeline.sources.yfcc100m import YfccSettings
 
 
@@ -79,7 +80,7 @@ def test_photo_hash():
     ],
 )
 def test_where_a_photo_is_fetched_today(url, today):
-    assert yfcc100m.live_url(url) == today
+    assert hosts.live_url(url) == today
 
 
 def test_yfcc_layouts_say_the_same():

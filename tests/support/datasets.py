@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from models.data.format import ImageTokenizerInfo, Manifest, Shard, TextTokenizerInfo, pack_sample, tar_bytes
-from models.tokenizers.text import TextTokenizer, train_bpe
+from models.data.format import Manifest, Shard, pack_sample, tar_bytes
+from models.tokenizers.info import ImageTokenizerInfo, TextTokenizerInfo
+from models.tokenizers.text import TextTokenizer
+from models.training.train_bpe import train_bpe
 
 SUBJECTS = ("red cat", "green house", "blue boat", "grey stone", "old tree", "small bird", "round table", "long road")
 CAPTIONS = tuple(f"A {subject} in the {place}" for subject in SUBJECTS for place in ("snow", "rain", "sun", "dark"))

@@ -7,10 +7,13 @@ import hashlib
 from pathlib import Path
 
 from pipeline.fetch.download import FetchConfig
-from pipeline.fetch.fetcher import Fetched, fetch_pictures
+from pipeline.fetch.fetcher import fetch_pictures
+from pipeline.images.fetched import Fetched
 from pipeline.images.validate import PictureConfig
+from pipeline.output.files import write_file
 from pipeline.output.ledger import KEPT, READ, build_ledger, write_ledger
-from pipeline.output.parquet import PAIRS, table_bytes, write_file
+from pipeline.output.parquet import table_bytes
+from pipeline.output.schemas import PAIRS
 from pipeline.records import Pair, Rejected
 
 TIMEOUT_S = 5.0  # what should not time out has to be done by then, on a busy machine too

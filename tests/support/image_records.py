@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from models.tokenizers.text import BUNDLED
-from pipeline.images.shard_writer import read_pictures
+from pipeline.images.shard_reader import read_pictures
 from pipeline.images.validate import PictureConfig
 from pipeline.records import Record
 from pipeline.tokenize_stage import EncodeConfig, Encoder

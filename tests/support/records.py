@@ -7,11 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from models.data.format import ImageTokenizerInfo
+from models.tokenizers.info import ImageTokenizerInfo
 from models.tokenizers.text import TextTokenizer
-from pipeline.dataset.shards import DatasetParts, finish_dataset, write_shard
+from pipeline.dataset.finish import DatasetParts, finish_dataset
+from pipeline.dataset.shards import write_shard
+from pipeline.output.files import write_file
 from pipeline.output.ledger import KEPT, READ
-from pipeline.output.parquet import REJECTS, table_bytes, write_file
+from pipeline.output.parquet import table_bytes
+from pipeline.output.schemas import REJECTS
 from pipeline.records import Record, Rejected, row_key
 from tests.support.datasets import CAPTIONS, SOURCES, tiny_text_tokenizer
 

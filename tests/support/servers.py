@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import httpx
 import uvicorn
 
-from models.sampling.generate import Artist
+from models.sampling.checkpoint import Artist
 from models.server.app import make_app
 
 ASK = {"text": "a red cat", "num_images": 1}

@@ -268,8 +268,8 @@ def test_k_means_finds_clusters():
 def test_ranks_share_a_batch(pictures):
     members, _ = list_pictures(pictures)
     config = TrainingConfig(steps=3, batch_size=4, window=32)
-    whole = list(batches(members, config, 0))
-    halves = [list(batches(members, config, 0, rank, 2)) for rank in range(2)]
+    whole = list(batches(members, config.batch_plan, 0))
+    halves = [list(batches(members, config.batch_plan, 0, rank, 2)) for rank in range(2)]
     broken = 0  # where a picture is broken, the next one takes its place in its own half
     for step, x_BCHW in enumerate(whole):
         together = torch.cat([half[step] for half in halves])

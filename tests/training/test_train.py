@@ -21,7 +21,8 @@ from safetensors.torch import load_file
 from models.data.format import read_manifest, read_shard
 from models.data.stream import Stream
 from models.errors import UserError
-from models.sampling.generate import Order, draw, load_model
+from models.sampling.checkpoint import load_model
+from models.sampling.sampler import Order, draw
 from models.tokenizers.image import load_image_tokenizer
 from models.training import train as trainer
 from models.training import weight_average

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from models import errors
+from models import files
 from models.errors import UserError
 from models.training import checkpoint
 from tests.conftest import files_of
@@ -32,7 +32,7 @@ def test_a_killed_run_resumes_exactly(training_dataset, undisturbed, tmp_path, m
 def test_killed_between_the_checkpoint_and_the_files_to_draw_from(
     training_dataset, undisturbed, tmp_path, monkeypatch, name
 ):
-    write_whole = errors.write_whole
+    write_whole = files.write_whole
 
     def stop(path, data):
         if path.name == name and (tmp_path / "checkpoint-00000006.pt").exists():
@@ -123,7 +123,7 @@ def test_a_checkpoint_is_plain_data(undisturbed):
 def test_a_full_disk_leaves_the_previous_checkpoint(training_dataset, tmp_path, monkeypatch):
     run(training_dataset, tmp_path, steps=3)
     before = {name: (tmp_path / name).read_bytes() for name in ("checkpoint.pt", "model.safetensors", "config.json")}
-    write_whole = errors.write_whole
+    write_whole = files.write_whole
 
     def full(path, data):
         if path.name == "checkpoint.pt":

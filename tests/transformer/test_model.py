@@ -8,8 +8,8 @@ import pytest
 import torch
 import torch.utils.flop_counter
 
+from models.data.batch import NO_TOKEN
 from models.transformer.model import (
-    NO_TOKEN,
     SIZES,
     Transformer,
     TransformerConfig,

@@ -1,0 +1,69 @@
+"""Local paths and URLs: join, open, read, write atomically, SHA-256."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from models.errors import UserError
+
+
+def sha256_of(path: str | Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
+
+
+def is_url(path: str | os.PathLike) -> bool:
+    return "://" in os.fspath(path)
+
+
+def join(directory: str | os.PathLike, name: str) -> str:
+    return f"{os.fspath(directory).rstrip('/')}/{name}" if is_url(directory) else os.path.join(directory, name)
+
+
+@contextlib.contextmanager
+def open_read(path: str) -> Iterator[BinaryIO]:
+    """Raises OSError, FileNotFoundError among them, and UserError for a URL that nothing installed can read."""
+    if not is_url(path):
+        with open(path, "rb") as file:
+            yield file
+        return
+    try:
+        import fsspec  # only where something is remote
+
+        opened = fsspec.open(path, "rb")
+    except (ImportError, ValueError) as error:
+        raise UserError(f"{path}: {error}; install fsspec with what it needs for such URLs") from None
+    with opened as file:
+        yield file
+
+
+def read(path: str) -> bytes:
+    with open_read(path) as file:
+        return file.read()
+
+
+def write_whole(path: str | os.PathLike, data: bytes | str) -> None:
+    """Writes under a temporary name beside `path`, then renames: readers see the old file or the new one."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _digest(file) -> str:
+    digest = hashlib.sha256()  # Python 3.10 has no file_digest
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()

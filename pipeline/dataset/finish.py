@@ -1,0 +1,85 @@
+"""The last step of a dataset: ledger, cards, manifest."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from models.data import format
+from models.data.format import File, Manifest, Shard
+from models.tokenizers.info import ImageTokenizerInfo, TextTokenizerInfo
+from pipeline.dataset import cards
+from pipeline.dataset.shards import WrittenShard
+from pipeline.output import files as output_files
+from pipeline.output import ledger
+from pipeline.output.files import WrittenFile, write_file
+from pipeline.output.finish import remove_others
+from pipeline.output.work_folder import WORK_FOLDER
+
+
+def identity(parts: DatasetParts) -> dict[str, Any]:
+    """What two runs must agree on for one to resume the other."""
+    return parts.settings | {
+        "image_tokenizer": parts.image_tokenizer.fingerprint,
+        "text_tokenizer": parts.text_tokenizer.fingerprint,
+        "versions": parts.versions,
+    }
+
+
+FOLDERS = (*format.SPLITS, "index", "rejects")
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetParts:
+    """What the manifest says beside the shards."""
+
+    image_tokenizer: ImageTokenizerInfo
+    text_tokenizer: TextTokenizerInfo
+    text_tokenizer_json: str
+    draws: int
+    settings: dict
+    versions: dict
+    sources: tuple[str, ...]  # those asked for: a source whose files are empty has its account, too
+
+
+def finish_dataset(
+    output: str, parts: DatasetParts, shards: list[WrittenShard], rejects: list[WrittenFile], counts: list[ledger.Count]
+) -> None:
+    """Removes what an earlier, interrupted run left under other names, then writes ledger, tokenizer and manifest."""
+    account = ledger.build_ledger(counts, parts.sources)
+    named = [
+        write_file(output, "ledger.json", output_files.to_json(account)),
+        write_file(output, "text_tokenizer.json", parts.text_tokenizer_json.encode()),
+    ]
+    manifest = Manifest(
+        shards=tuple(Shard(*shard[:6]) for shard in sorted(shards, key=lambda shard: shard.path)),
+        image_tokenizer=parts.image_tokenizer,
+        text_tokenizer=parts.text_tokenizer,
+        draws=parts.draws,
+        settings=parts.settings,
+        versions=parts.versions,
+    )
+    licences = sum((Counter(shard.licences) for shard in shards), Counter())
+    files = [
+        *rejects,
+        *(shard.index for shard in shards),
+        *named,
+        *write_cards(output, manifest, account, licences, named),
+    ]
+    manifest = dataclasses.replace(manifest, files=tuple(File(*file) for file in sorted(files)))
+    ours = {shard.path for shard in shards} | {file.path for file in files}
+    remove_others(output, (*FOLDERS, f"{WORK_FOLDER}/units"), ours)
+    output_files.write_whole(output_files.join(output, "manifest.json"), manifest.to_json().encode())
+
+
+def write_cards(
+    output: str, manifest: Manifest, account: dict[str, Any], licences: Mapping[str, int], named: list[WrittenFile]
+) -> list[WrittenFile]:
+    """README.md and croissant.json, which name some files with their hash."""
+    description = cards.croissant(manifest, licences, [File(*file) for file in named])
+    return [
+        write_file(output, cards.README, cards.data_card(manifest, account, licences)),
+        write_file(output, cards.CROISSANT, description),
+    ]

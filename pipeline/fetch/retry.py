@@ -1,0 +1,36 @@
+"""Failed downloads: the exception, Retry-After, back-off."""
+
+from __future__ import annotations
+
+import random
+import time
+from email.utils import parsedate_to_datetime
+
+from pipeline.records import Reason
+
+BACK_OFF_S, MAX_BACK_OFF_S = 1.0, 60.0
+
+
+class FetchFailed(Exception):
+    """Why an attempt failed. `final`: not to be tried again in this run, though the reason may pass."""
+
+    def __init__(self, reason: Reason, detail: str, retry_after_s: float | None = None, final: bool = False):
+        super().__init__(f"{reason.value}: {detail}")
+        self.reason, self.detail, self.retry_after_s, self.final = reason, detail, retry_after_s, final
+
+
+def retry_after_s(value: str | None) -> float | None:
+    """Of a Retry-After header, in seconds or an HTTP date; None if absent or unreadable."""
+    if value is None:
+        return None
+    if value.strip().isdecimal():
+        return float(value)
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return None
+
+
+def back_off_s(attempt: int) -> float:
+    """Exponential, with full jitter: many rows that failed together must not come back together."""
+    return random.uniform(0, min(MAX_BACK_OFF_S, BACK_OFF_S * 2**attempt))

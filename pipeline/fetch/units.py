@@ -1,0 +1,59 @@
+"""Units of work: pairs that are fetched, and remembered after a kill, together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import apache_beam as beam
+
+from pipeline.output.grouping import grouped_by_hash, key_hash
+from pipeline.output.work_folder import write_plan
+from pipeline.records import Pair
+from pipeline.sources.stored_images import place_hash
+
+
+class Unit(NamedTuple):
+    """Some of the pairs, by `unit_hash`; sorted by key."""
+
+    number: int
+    of: int
+    pairs: Sequence[Pair]
+
+    @property
+    def name(self) -> str:
+        return f"{self.number:05d}-of-{self.of:05d}"
+
+
+class ToUnits(beam.PTransform):
+    """Pairs -> units of about `pairs_per_unit`. The one shuffle before fetching: it moves rows, not pictures, and
+    mixes hosts, since a source's order does not survive hashing."""
+
+    def __init__(self, pairs_per_unit: int, output: str):
+        self._pairs_per_unit, self._output = pairs_per_unit, output
+
+    def expand(self, pairs):
+        number = (
+            pairs
+            | "Count" >> beam.combiners.Count.Globally()
+            | "Plan" >> beam.Map(plan_units, self._pairs_per_unit, self._output)
+        )
+        return grouped_by_hash(pairs, number, unit_hash) | "Sort" >> beam.Map(
+            to_unit, beam.pvalue.AsSingleton(number)
+        ).with_output_types(Unit)
+
+
+def unit_hash(pair: Pair) -> int:
+    """By key, but pictures that a source's file holds go as they lie there: few units then read one file."""
+    return place_hash(pair.stored_at) if pair.stored_at else key_hash(pair)
+
+
+def plan_units(pairs: int, pairs_per_unit: int, output: str) -> int:
+    """The number of units, which it also leaves in the output for those who watch the job."""
+    units = max(1, -(-pairs // pairs_per_unit))
+    write_plan(output, {"pairs": pairs, "units": units})
+    return units
+
+
+def to_unit(group: tuple[int, Iterable[Pair]], of: int) -> Unit:
+    return Unit(group[0], of, sorted(group[1], key=lambda pair: pair.key))

@@ -1,0 +1,26 @@
+"""An image that arrived complete and decodes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from pipeline.records import Pair
+
+Size = tuple[int, int]  # px, width and height as stored
+
+
+class Fetched(NamedTuple):
+    """A picture that arrived whole and decodes."""
+
+    pair: Pair
+    data: bytes  # as served
+    rgb_HWC: np.ndarray  # upright, uint8; may be at a reduced scale
+    sha256: str  # of data
+    whole_size: Size | None = None  # px, width and height, if rgb_HWC is reduced
+
+    @property
+    def size(self) -> Size:
+        """Width and height in px of the whole picture, upright."""
+        return self.whole_size or (self.rgb_HWC.shape[1], self.rgb_HWC.shape[0])

@@ -1,0 +1,173 @@
+"""Reads images and their metadata from img2dataset's layout."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import tarfile
+from collections.abc import Iterator
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+from apache_beam.io.filesystems import FileSystems
+
+from models.errors import UserError
+from models.pixels import IMAGE_SUFFIXES
+from pipeline.images.fetched import Fetched
+from pipeline.images.shard_format import SOURCE, VAL_SHARE
+from pipeline.images.validate import PictureConfig, PictureRejected, decode
+from pipeline.output import files
+from pipeline.output.work_folder import WORK_FOLDER
+from pipeline.records import Pair, Rejected, Stage, reject, row_key, split_of
+
+
+def find(pattern: str) -> list[str]:
+    """The tar files of a pattern, sorted. Raises UserError if there are none."""
+    paths = sorted(metadata.path for match in FileSystems.match([pattern]) for metadata in match.metadata_list)
+    if not paths:
+        raise UserError(f"--images {pattern}: no such file; give tar files of `pairmill fetch` or img2dataset")
+    if others := [path for path in paths if not path.endswith(".tar")]:
+        raise UserError(f"--images {pattern}: {others[0]} is not a .tar file; narrow the pattern, for example '*.tar'")
+    return paths
+
+
+def made_by_fetch(paths: list[str]) -> str | None:
+    """The folder of a finished `pairmill fetch` whose tar files these are; None for those of another tool.
+
+    Raises UserError for some of a folder's files only, or an unfinished fetch: rows would go missing in the account.
+    """
+    folders = sorted({FileSystems.split(path)[0] for path in paths})
+    ours = [
+        folder
+        for folder in folders
+        if files.exists(files.join(folder, "settings.json"))
+        or files.exists(files.join(folder, WORK_FOLDER, "settings.json"))
+    ]
+    if not ours:
+        return None
+    if len(folders) > 1:
+        raise UserError(f"--images: {folders[0]} and {folders[1]}: encode one output of `pairmill fetch` at a time")
+    [folder] = folders
+    if not files.exists(files.join(folder, "ledger.json")):
+        raise UserError(f"--images: {folder} holds an unfinished fetch; run the same `pairmill fetch` again first")
+    there = {name for name in files.list_files(folder) if re.fullmatch(r"\d+\.tar", name)}
+    if missing := sorted(there - {FileSystems.split(path)[1] for path in paths}):
+        raise UserError(f"--images: leaves out {missing[0]} of {folder}; give '{files.join(folder, '*.tar')}'")
+    return folder
+
+
+class StoredPicture(NamedTuple):
+    """What a tar holds of one key."""
+
+    metadata: dict
+    data: bytes
+    suffix: str
+    caption: str
+
+
+def read_shard(path: str) -> Iterator[StoredPicture]:
+    """The pictures of a tar file, in order; members of one key stand together, as webdataset wants.
+
+    Raises ValueError for a file that is no whole tar, and for a .json that is none.
+    """
+    with files.open_read(path) as file:
+        _check_end(file, path)
+        try:
+            with tarfile.open(fileobj=file, mode="r|") as tar:
+                key, members = None, {}
+                for info in tar:
+                    if not info.isfile():
+                        continue
+                    stem, _, ending = info.name.rpartition(".")
+                    if stem != key:
+                        yield from _stored(path, key, members)
+                        key, members = stem, {}
+                    members[ending.lower()] = tar.extractfile(info).read()
+                yield from _stored(path, key, members)
+        except tarfile.TarError as error:
+            raise ValueError(f"{path} is not a whole tar file: {error}") from error
+
+
+def _check_end(file: BinaryIO, path: str) -> None:
+    """tarfile takes a file that was cut between two members for a whole one; a whole one ends in zeros."""
+    length = file.seek(0, os.SEEK_END)
+    file.seek(max(0, length - tarfile.BLOCKSIZE))
+    if length % tarfile.BLOCKSIZE or file.read() != bytes(tarfile.BLOCKSIZE):
+        raise ValueError(f"{path} is not a whole tar file: it has no end")
+    file.seek(0)
+
+
+def _stored(path: str, key: str | None, members: dict[str, bytes]) -> Iterator[StoredPicture]:
+    endings = sorted(IMAGE_SUFFIXES & members.keys())
+    if endings:
+        try:
+            metadata = json.loads(members.get("json", b"{}"))
+        except ValueError as error:
+            raise ValueError(f"{path}: {key}.json does not parse: {error}") from error
+        caption = members.get("txt", b"").decode("utf-8", "replace") or metadata.get("caption") or ""
+        yield StoredPicture(metadata, members[endings[0]], endings[0], caption)
+
+
+def to_pair(picture: StoredPicture, file: str, row: int) -> Pair:
+    """The pair of a stored picture; one that another tool fetched gets its key from its URL and caption."""
+    said = picture.metadata
+    if "pair_key" in said:
+        return Pair(
+            said["pair_key"],
+            said["source"],
+            said["file"],
+            said["row"],
+            said["url"],
+            said["fallback_urls"],
+            picture.caption,
+            said["raw_caption"],
+            said["source_width"],
+            said["source_height"],
+            said["licence"],
+            said["page_url"],
+            said["split"],
+        )
+    url = said.get("url") or ""
+    # Other tools' sets may hold a URL twice, with other bytes: the bytes are part of what the set says.
+    key = row_key(SOURCE, f"{url} {hashlib.sha256(picture.data).hexdigest()}", picture.caption)
+    return Pair(
+        key,
+        SOURCE,
+        file,
+        row,
+        url,
+        [],
+        picture.caption,
+        picture.caption,
+        said.get("original_width"),
+        said.get("original_height"),
+        "",
+        "",
+        split_of(key, VAL_SHARE),
+    )
+
+
+def list_pairs(path: str) -> Iterator[Pair]:
+    for row, picture in enumerate(read_shard(path)):
+        yield to_pair(picture, os.path.basename(path), row)
+
+
+def read_pictures(path: str, config: PictureConfig) -> Iterator[Fetched | Rejected]:
+    """The tar's pictures as if they had just arrived; those that can't be used, as rejects of the encode stage."""
+    for row, picture in enumerate(read_shard(path)):
+        pair = to_pair(picture, os.path.basename(path), row)
+        try:
+            rgb_HWC = decode(picture.data, config)
+        except PictureRejected as fault:
+            yield reject(pair, Stage.ENCODE, fault.reason, fault.detail)
+            continue
+        sha256 = picture.metadata.get("sha256") or hashlib.sha256(picture.data).hexdigest()
+        yield Fetched(pair, picture.data, np.ascontiguousarray(rgb_HWC), sha256)
+
+
+def read_fetched(folder: str, number: int) -> Iterator[StoredPicture]:
+    """The pictures of a unit's tar file; none if there is no such file."""
+    path = files.join(folder, f"{number:05d}.tar")
+    return read_shard(path) if files.exists(path) else iter(())

@@ -1,0 +1,203 @@
+"""Checks of a dataset: every byte, every sample, every count."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import multiprocessing
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from models import files
+from models.data import format
+from models.data.format import File, Manifest, Shard, index_path, read_manifest
+from models.errors import UserError
+from models.tokenizers.text import TextTokenizer
+from pipeline.output.files import read_json
+from pipeline.output.ledger import rejects_by_reason
+
+MOST_FAULTS_A_SHARD = 10  # a damaged shard is told in a few lines, not in ten thousand
+
+
+class Fault(NamedTuple):
+    path: str  # of the file, relative to the dataset
+    what: str  # the sample, if it can be named, and what is wrong
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.what}"
+
+
+class ShardReport(NamedTuple):
+    keys: list[str]
+    faults: list[Fault]
+
+
+def verify(directory: str, workers: int) -> list[Fault]:
+    """Every fault. Raises UserError where there is no dataset to verify."""
+    try:
+        manifest = read_manifest(directory)
+        if Path(directory, "manifest.json").read_bytes() != manifest.to_json().encode():
+            # JSON has several spellings of one value: a letter's case in an exponent or an escape may change.
+            raise UserError(f"{directory}/manifest.json is not as it was written, byte for byte")
+    except UserError as error:
+        if not os.path.isfile(os.path.join(directory, "manifest.json")):
+            raise
+        return [Fault("manifest.json", str(error))]
+    with _pool(workers) as run:
+        faults = list(superfluous(directory, manifest))
+        faults += [fault for each in run(partial(_file_faults, directory), manifest.files) for fault in each]
+        words = None if any(fault.path == "text_tokenizer.json" for fault in faults) else _read_words(directory)
+        reports = run(partial(_check_shard, directory, manifest, words), manifest.shards)
+        keys: Counter[str] = Counter()
+        for report in reports:
+            faults += report.faults
+            keys.update(report.keys)
+    if faults:
+        return faults  # what compares index, ledger and shards would only stumble over the same damage
+    where = {key: shard.path for shard, report in zip(manifest.shards, reports, strict=True) for key in report.keys}
+    faults += [Fault(where[key], f"key {key} comes {number} times") for key, number in keys.items() if number > 1]
+    return faults + list(_count_faults(directory, manifest, reports))
+
+
+@contextlib.contextmanager
+def _pool(workers: int) -> Iterator[Callable]:
+    """A `map` that gives a list, by that many processes."""
+    if workers == 1:
+        yield lambda function, items: list(map(function, items))
+        return
+    # Fresh processes: a copy of this one would share the tokenizer library's locks.
+    with concurrent.futures.ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        yield lambda function, items: list(pool.map(function, items))
+
+
+def superfluous(directory: str, manifest: Manifest) -> Iterator[Fault]:
+    known = {"manifest.json", *(file.path for file in (*manifest.shards, *manifest.files))}
+    for root, _, names in os.walk(directory):
+        for name in names:
+            path = os.path.relpath(os.path.join(root, name), directory).replace(os.sep, "/")
+            if path not in known:
+                yield Fault(path, "not in the manifest")
+
+
+def _file_faults(directory: str, file: File | Shard) -> list[Fault]:
+    """Missing or damaged."""
+    path = os.path.join(directory, file.path)
+    try:
+        if not os.path.isfile(path):
+            return [Fault(file.path, "missing")]
+        if os.path.getsize(path) != file.bytes:
+            return [Fault(file.path, f"{os.path.getsize(path):,} bytes, the manifest says {file.bytes:,}")]
+        if files.sha256_of(path) != file.sha256:
+            return [Fault(file.path, "damaged (its sha256 is not the manifest's)")]
+    except OSError as error:
+        return [Fault(file.path, f"cannot be read: {error.strerror}")]
+    return []
+
+
+_words: dict[str, TextTokenizer] = {}  # of this process
+
+
+def _read_words(directory: str) -> str:
+    return Path(directory, "text_tokenizer.json").read_text(encoding="utf-8")
+
+
+def _tokenizer(text: str) -> TextTokenizer:
+    if text not in _words:
+        _words.clear()
+        _words[text] = TextTokenizer(text)
+    return _words[text]
+
+
+def _check_shard(directory: str, manifest: Manifest, words: str | None, shard: Shard) -> ShardReport:
+    """Hashes one shard, then reads it member by member."""
+    changed = _file_faults(directory, shard)
+    keys: list[str] = []
+    faults: list[Fault] = []
+    tokenizer = _tokenizer(words) if words is not None else None
+    try:
+        if not (changed and changed[0].what == "missing"):
+            for sample in format.read_shard(os.path.join(directory, shard.path)):
+                keys.append(sample.key)
+                faults += [
+                    Fault(shard.path, f"sample {len(keys) - 1} ({sample.key}): {what}")
+                    for what in sample_faults(sample, manifest, tokenizer)
+                ]
+    except ValueError as error:
+        faults.append(Fault(shard.path, f"sample {len(keys)}: {error}"))
+    if keys != sorted(keys):
+        faults.append(Fault(shard.path, "the samples are not sorted by key"))
+    if len(keys) != shard.pairs and not changed:
+        faults.append(Fault(shard.path, f"{len(keys):,} samples, the manifest says {shard.pairs:,}"))
+    return ShardReport(keys, (changed + faults)[:MOST_FAULTS_A_SHARD])
+
+
+def sample_faults(sample: format.Sample, manifest: Manifest, words: TextTokenizer | None) -> Iterator[str]:
+    images, text = manifest.image_tokenizer, manifest.text_tokenizer
+    if sample.codes.shape != (manifest.draws, images.grid**2):
+        yield f"codes of shape {sample.codes.shape}, expected {(manifest.draws, images.grid**2)}"
+    elif int(sample.codes.max()) >= images.vocabulary:
+        yield f"code {int(sample.codes.max())} is not in a vocabulary of {images.vocabulary:,}"
+    if len(sample.tokens) and int(sample.tokens.max()) >= text.vocabulary:
+        yield f"token {int(sample.tokens.max())} is not in a vocabulary of {text.vocabulary:,}"
+    elif words is not None and sample.tokens.tolist() != words.encode(sample.caption):
+        yield "its tokens are not the tokenizer's answer for its caption"
+
+
+def _count_faults(directory: str, manifest: Manifest, reports: list[ShardReport]) -> Iterator[Fault]:
+    """Do index, rejects and ledger tell the same story as the shards?"""
+    sources: Counter[str] = Counter()
+    for shard, report in zip(manifest.shards, reports, strict=True):
+        rows = _read(directory, index_path(shard.path), ["key", "shard", "position", "source", "split"])
+        told = [(row["key"], row["shard"], row["position"], row["split"]) for row in rows.to_pylist()]
+        wanted = [(key, shard.path, i, shard.split) for i, key in enumerate(report.keys)]
+        if told != wanted:
+            odd = next(
+                (i for i, (one, other) in enumerate(zip(told, wanted, strict=False)) if one != other),
+                min(len(told), len(wanted)),
+            )
+            yield Fault(
+                index_path(shard.path),
+                f"row {odd} is not sample {odd} of {shard.path} ({len(told):,} rows for {len(wanted):,} samples)",
+            )
+        here = Counter(rows["source"].to_pylist())
+        if shard.sources and here != shard.sources:
+            yield Fault(index_path(shard.path), f"its sources {dict(here)} are not the manifest's {shard.sources}")
+        sources += here
+    indexed, written = sum(f.path.startswith("index/") for f in manifest.files), len(manifest.shards)
+    if indexed != written:
+        yield Fault("manifest.json", f"{indexed:,} files of index for {written:,} shards")
+    ledger = read_json(os.path.join(directory, "ledger.json"))
+    for source, account in ledger["sources"].items():
+        rejected = sum(number for reasons in account["rejected"].values() for number in reasons.values())
+        if account["read"] != account["kept"] + rejected:
+            yield Fault("ledger.json", f"{source}: {account['read']:,} read is not {account['kept']:,} + {rejected:,}")
+        if account["kept"] != sources[source]:
+            yield Fault("ledger.json", f"{source}: {account['kept']:,} rows kept, the shards hold {sources[source]:,}")
+    if missing := [source for source in sources if source not in ledger["sources"]]:
+        yield Fault("ledger.json", f"source {missing[0]} is not in it")
+    reasons = Counter(
+        reason
+        for file in manifest.files
+        if file.path.startswith("rejects/")
+        for reason in _read(directory, file.path, ["reason"]).column(0).to_pylist()
+    )
+    counted: Counter[str] = Counter()
+    for stage in rejects_by_reason(ledger).values():
+        counted.update(stage)
+    if reasons != counted:
+        yield Fault(
+            "ledger.json",
+            f"it counts {sum(counted.values()):,} rejected rows, the files in rejects/ hold "
+            f"{sum(reasons.values()):,}: {dict((reasons - counted) + (counted - reasons))} differ",
+        )
+
+
+def _read(directory: str, name: str, columns: list[str]) -> pa.Table:
+    return pq.read_table(os.path.join(directory, name), columns=columns, partitioning=None)

@@ -1,0 +1,46 @@
+"""Rows to groups by a hash of their key: the same groups for any number of workers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import apache_beam as beam
+
+
+def grouped_by_hash(rows, number_of_groups, hash_of: Callable[[Any], int]):
+    """(group, rows) for every group below the singleton PCollection `number_of_groups`, empty ones included.
+
+    `hash_of` gives 64 bits; a group is a contiguous range of them, so groups in order are also rows in order of hash.
+    """
+    of = beam.pvalue.AsSingleton(number_of_groups)
+    placed = rows | "Group" >> beam.Map(lambda row, of: (hash_of(row) * of >> 64, row), of=of).with_output_types(
+        tuple[int, Any]
+    )
+    # A marker for each group makes the empty ones appear.
+    markers = number_of_groups | "Every group" >> beam.FlatMap(
+        lambda of: [(i, None) for i in range(of)]
+    ).with_output_types(tuple[int, Any])
+    return (
+        (placed, markers)
+        | "With empty" >> beam.Flatten()
+        | "Gather" >> beam.GroupByKey()
+        | "Drop markers"
+        >> beam.MapTuple(lambda i, members: (i, [row for row in members if row is not None])).with_output_types(
+            tuple[int, list[Any]]
+        )
+    )
+
+
+def row_order(row: NamedTuple) -> tuple:
+    return row.source, row.file, row.row, row.key
+
+
+def row_hash(row: NamedTuple) -> int:
+    return int.from_bytes(hashlib.sha256("\0".join(map(str, row_order(row))).encode()).digest()[:8], "big")
+
+
+def key_hash(row: NamedTuple) -> int:
+    """Keys are hashes already."""
+    return int(row.key[:16], 16)
