@@ -10,17 +10,17 @@ from beam_jobs.flags.common import job_parser, parse
 from beam_jobs.flags.encode import add_encode_options, encode_config, encode_settings, near_config
 from beam_jobs.flags.fetch import add_fetch_options, fetch_config, fetch_settings
 from beam_jobs.flags.files import add_size_options, shard_size
-from beam_jobs.flags.images import add_picture_options, picture_config
+from beam_jobs.flags.images import add_image_options, image_config
 from beam_jobs.flags.select import add_select_options, select_config, select_settings, source_pieces, source_settings
 from beam_jobs.run import command, run
 from pipeline import tokenize_stage
 from pipeline.dataset import finish
 from pipeline.dataset.finish import finish_dataset
 from pipeline.dataset.stage import WriteDataset
-from pipeline.fetch.units import ToUnits
+from pipeline.fetch.units import GroupIntoUnits
 from pipeline.output import state
 from pipeline.output.finish import Finish
-from pipeline.select.stage import ReadAndJudge, SelectedRows, read_count, with_indexes
+from pipeline.select.stage import ReadAndFilter, SelectedRows, build_url_indexes, read_count
 from pipeline.tokenize_stage import FetchAndEncode
 
 
@@ -28,13 +28,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = job_parser("build", __doc__.split("\n")[0])
     add_select_options(parser)
     add_fetch_options(parser)
-    add_picture_options(parser)
+    add_image_options(parser)
     add_encode_options(parser, required=False)
     add_size_options(parser)
     args, beam_options = parse(parser, arguments)
     pieces, select = source_pieces(args.source), select_config(args)
     sources = source_settings(args)
-    fetch, pictures = fetch_config(args), picture_config(args)
+    fetch, image = fetch_config(args), image_config(args)
     encode = encode_config(args, beam_options)
     settings = {
         "select": select_settings(args, pieces),
@@ -43,16 +43,16 @@ def main(arguments: list[str] | None = None) -> int:
     }
     parts = tokenize_stage.dataset_parts(encode, settings, {piece.source for piece in pieces})
     state.prepare_output(args.output, "build", finish.identity(parts), "manifest.json", args.overwrite)
-    sources = with_indexes(sources, args.output)
+    sources = build_url_indexes(sources, args.output)
 
     def build(pipeline: beam.Pipeline) -> None:
-        accounts = pipeline | "Read" >> ReadAndJudge(pieces, select, sources, args.output)
+        accounts = pipeline | "Read" >> ReadAndFilter(pieces, select, sources, args.output)
         selected = accounts | "Select" >> SelectedRows(args.output, args.rows_per_file)
         encoded = (
             selected.pairs
-            | "Units" >> ToUnits(args.pairs_per_unit, args.output)
+            | "Units" >> GroupIntoUnits(args.pairs_per_unit, args.output)
             | "Fetch and encode"
-            >> beam.ParDo(FetchAndEncode(args.output, fetch, pictures, encode)).with_outputs(
+            >> beam.ParDo(FetchAndEncode(args.output, fetch, image, encode)).with_outputs(
                 FetchAndEncode.REJECTED, main="records"
             )
         )

@@ -10,18 +10,18 @@ from apache_beam.io.filesystems import FileSystems
 from beam_jobs.flags.common import job_parser, parse
 from beam_jobs.flags.encode import add_encode_options, encode_config, encode_settings, near_config
 from beam_jobs.flags.files import add_size_options, shard_size
-from beam_jobs.flags.images import add_picture_options, picture_config
+from beam_jobs.flags.images import add_image_options, image_config
 from beam_jobs.run import command, run
 from pipeline import tokenize_stage
 from pipeline.dataset import existing, finish
-from pipeline.dataset.existing import ReadRecords, StillRejected, Wanted, counts_read, new_rejects, open_existing
+from pipeline.dataset.existing import ReadRecords, RemainingRejects, Subset, counts_read, new_rejects, open_existing
 from pipeline.dataset.existing import reject_files as reject_files_of
 from pipeline.dataset.finish import finish_dataset
 from pipeline.dataset.stage import WriteDataset
 from pipeline.images import shard_format, shard_reader
 from pipeline.output import parquet, state
 from pipeline.output.finish import Finish, read_settings
-from pipeline.output.ledger import READ, CountRows, earlier_counts, read_ledger
+from pipeline.output.ledger import READ, CountRows, previous_counts, read_ledger
 from pipeline.output.work_folder import write_plan
 from pipeline.records import Rejected
 from pipeline.tokenize_stage import EncodeImageShard
@@ -35,13 +35,13 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="DATASET",
         help="take its pairs as they are, encode only what it lacks, and write both to --output",
     )
-    add_picture_options(parser)
+    add_image_options(parser)
     add_encode_options(parser, required=True)
     add_size_options(parser)
     args, beam_options = parse(parser, arguments)
-    pictures, encode = picture_config(args), encode_config(args, beam_options)
-    paths = shard_reader.find(args.images)
-    before = shard_reader.made_by_fetch(paths)  # the folder of a finished `pairmill fetch`, or None
+    image, encode = image_config(args), encode_config(args, beam_options)
+    paths = shard_reader.find_image_shards(args.images)
+    before = shard_reader.fetch_output_of(paths)  # the folder of a finished `pairmill fetch`, or None
     settings = (read_settings(before) if before else {"images": args.images}) | {"encode": encode_settings(args)}
     old = open_existing([args.add_to]) if args.add_to else []
     ledger = read_ledger(before) if before else {"sources": {shard_format.SOURCE: {"read": 0, "rejected": {}}}}
@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
             | "Image shards" >> beam.Create(paths)
             | "Spread" >> beam.Reshuffle()
             | "Encode"
-            >> beam.ParDo(EncodeImageShard(args.output, pictures, encode, old)).with_outputs(
+            >> beam.ParDo(EncodeImageShard(args.output, image, encode, old)).with_outputs(
                 EncodeImageShard.REJECTED, main="records"
             )
         )
@@ -73,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
         records, rejected = encoded.records, now
         if before and not old:
             read = pipeline | "Counts before" >> beam.Create(
-                [count for count in earlier_counts(ledger) if count[0][1] == READ]
+                [count for count in previous_counts(ledger) if count[0][1] == READ]
             )
         else:
             read = (
@@ -81,16 +81,16 @@ def main(arguments: list[str] | None = None) -> int:
                 now | "Count rejects" >> CountRows(READ),
             ) | "Count read" >> beam.Flatten()
         if old:
-            kept = pipeline | "Old records" >> ReadRecords(old, [Wanted()])
+            kept = pipeline | "Old records" >> ReadRecords(old, [Subset()])
             old_rejects = pipeline | "Old rejects" >> parquet.ReadParquet(reject_files_of(old), Rejected)
             new_keys = (
                 (encoded.records, encoded[EncodeImageShard.REJECTED])
                 | "Pictures" >> beam.Flatten()
                 | "Their keys" >> beam.Map(lambda row: row.key).with_output_types(str)
             )
-            dropped = (old_rejects, new_keys) | "Still rejected" >> StillRejected()
+            dropped = (old_rejects, new_keys) | "Still rejected" >> RemainingRejects()
             twice = (
-                dropped[StillRejected.REPLACED]
+                dropped[RemainingRejects.REPLACED]
                 | "Count replaced" >> CountRows(READ)
                 | "Not twice" >> beam.MapTuple(lambda entry, number: (entry, -number))
             )

@@ -9,14 +9,14 @@ import apache_beam as beam
 from beam_jobs.flags.common import job_parser, parse
 from beam_jobs.flags.fetch import add_fetch_options, fetch_config, fetch_settings
 from beam_jobs.flags.files import add_rows_per_file
-from beam_jobs.flags.images import add_picture_options, picture_config, store_config
+from beam_jobs.flags.images import add_image_options, image_config, store_config
 from beam_jobs.run import command, run
 from models.errors import UserError
-from pipeline.fetch.stage import FetchUnit, failed_in_passing, finish_fetch, read_attempt, write_attempt
-from pipeline.fetch.units import ToUnits
+from pipeline.fetch.stage import FetchUnit, count_transient_failures, finish_fetch, read_attempt, write_attempt
+from pipeline.fetch.units import GroupIntoUnits
 from pipeline.output import files, parquet, schemas, state
 from pipeline.output.finish import Finish, read_settings
-from pipeline.output.ledger import KEPT, CountRows, earlier_counts, read_ledger
+from pipeline.output.ledger import KEPT, CountRows, previous_counts, read_ledger
 from pipeline.records import Pair, Rejected
 
 
@@ -40,22 +40,22 @@ def main(arguments: list[str] | None = None) -> int:
         help="runs in which a row that fails for a passing reason is tried",
     )
     add_fetch_options(parser)
-    add_picture_options(parser)
+    add_image_options(parser)
     add_rows_per_file(parser)
     args, beam_options = parse(parser, arguments)
-    fetch, pictures, store = (
+    fetch, image, store = (
         fetch_config(args),
-        picture_config(args),
+        image_config(args),
         store_config(args),
     )
     if not files.exists(files.join(args.pairs, "ledger.json")):
         raise UserError(f"--pairs {args.pairs}: no ledger.json there; run `pairmill select` to its end first")
     if not (pair_files := parquet.files_in(args.pairs, "pairs")):
         raise UserError(f"--pairs {args.pairs}: no pairs/*.parquet there; was it made with --dry-run?")
-    counts_before = earlier_counts(read_ledger(args.pairs))
+    counts_before = previous_counts(read_ledger(args.pairs))
     settings = read_settings(args.pairs) | {"fetch": fetch_settings(args)}
     if not args.overwrite and state.is_finished(args.output, "ledger.json"):
-        if not (failed := failed_in_passing(args.output)):
+        if not (failed := count_transient_failures(args.output)):
             print(f"fetch: {args.output} is complete, and no row in it failed for a passing reason: nothing to do")
             return 0
         if (attempt := read_attempt(args.output)) >= args.attempts:
@@ -73,9 +73,9 @@ def main(arguments: list[str] | None = None) -> int:
         pairs = pipeline | "Read pairs" >> parquet.ReadParquet(pair_files, Pair)
         fetched = (
             pairs
-            | "Units" >> ToUnits(args.pairs_per_unit, args.output)
+            | "Units" >> GroupIntoUnits(args.pairs_per_unit, args.output)
             | "Fetch"
-            >> beam.ParDo(FetchUnit(args.output, attempt, fetch, pictures, store)).with_outputs(
+            >> beam.ParDo(FetchUnit(args.output, attempt, fetch, image, store)).with_outputs(
                 FetchUnit.REJECTED, main="pairs"
             )
         )

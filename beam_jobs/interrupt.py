@@ -10,11 +10,11 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-LOOK_EVERY_S = 0.05
+POLL_INTERVAL_S = 0.05
 
 
 @contextlib.contextmanager
-def one_line_on_interrupt(job: str) -> Iterator[None]:
+def exit_on_interrupt(job: str) -> Iterator[None]:
     """While the block runs, Ctrl-C ends this process and its workers with status 130.
 
     Left alone, the runner's threads would go on waiting for workers that are gone. The signal may reach any thread:
@@ -40,7 +40,7 @@ def one_line_on_interrupt(job: str) -> Iterator[None]:
 
 def _watch(job: str, over: threading.Event) -> None:
     while not over.is_set():
-        if signal.sigtimedwait({signal.SIGINT}, LOOK_EVERY_S):
+        if signal.sigtimedwait({signal.SIGINT}, POLL_INTERVAL_S):
             _end(job)
 
 

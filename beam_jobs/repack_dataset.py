@@ -11,7 +11,7 @@ from beam_jobs.flags.files import add_size_options, shard_settings, shard_size
 from beam_jobs.run import command, run
 from models.errors import UserError
 from pipeline.dataset import finish
-from pipeline.dataset.existing import REJECTED, ReadRecords, Wanted, counts_read, open_existing, parts_of, reject_files
+from pipeline.dataset.existing import REJECTED, ReadRecords, Subset, counts_read, open_existing, parts_of, reject_files
 from pipeline.dataset.finish import finish_dataset
 from pipeline.dataset.stage import WriteDataset
 from pipeline.output import parquet, state
@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     sources = {source for each in datasets for source in read_ledger(each.directory)["sources"]}
     if unknown := set(args.only_source) - sources:
         raise UserError(f"--only-source {min(unknown)}: the datasets have {', '.join(sorted(sources))}")
-    wanted = [Wanted(share, tuple(args.only_source)) for share in args.share or [1.0] * len(datasets)]
+    wanted = [Subset(share, tuple(args.only_source)) for share in args.share or [1.0] * len(datasets)]
     parts = parts_of(datasets, wanted, shard_settings(args), sources)
     state.prepare_output(args.output, "repack", finish.identity(parts), "manifest.json", args.overwrite, args.dataset)
 

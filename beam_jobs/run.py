@@ -10,12 +10,12 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, TestOptions
 from apache_beam.runners.portability.fn_api_runner import worker_handlers
 
-from beam_jobs.interrupt import one_line_on_interrupt
+from beam_jobs.interrupt import exit_on_interrupt
 from models import errors
 from models.errors import UserError
 from pipeline.inspection.stats import ledger_tables
 from pipeline.output.ledger import read_ledger
-from pipeline.output.progress import ShowProgress
+from pipeline.output.progress import ProgressReporter
 from pipeline.output.state import finish_output
 
 # Beam's local runner empties the buffers of its streams every second, from a thread of its own: in the middle of an
@@ -34,7 +34,7 @@ def run(options: PipelineOptions, output: str, job: str, build: Callable[[beam.P
     pipeline = beam.Pipeline(options=options)
     build(pipeline)
     try:
-        with ShowProgress(output, job), one_line_on_interrupt(job):
+        with ProgressReporter(output, job), exit_on_interrupt(job):
             pipeline.run().wait_until_finish()
     except Exception as error:
         # A worker's exception arrives as text inside the runner's.

@@ -8,18 +8,18 @@ import apache_beam as beam
 
 from beam_jobs.flags.common import job_parser, parse
 from beam_jobs.flags.files import add_rows_per_file
-from beam_jobs.flags.images import add_picture_options
+from beam_jobs.flags.images import add_image_options
 from beam_jobs.flags.select import add_select_options, select_config, select_settings, source_pieces, source_settings
 from beam_jobs.run import command, run
 from pipeline.output import state
 from pipeline.output.finish import Finish
-from pipeline.select.stage import ReadAndJudge, WriteSelected, finish_select, read_count, with_indexes
+from pipeline.select.stage import ReadAndFilter, WriteSelected, build_url_indexes, finish_select, read_count
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = job_parser("select", __doc__.split("\n")[0])
     add_select_options(parser)
-    add_picture_options(parser)
+    add_image_options(parser)
     add_rows_per_file(parser)
     parser.add_argument("--dry-run", action="store_true", help="only count: no pairs, no rejects, just ledger.json")
     args, beam_options = parse(parser, arguments)
@@ -27,10 +27,10 @@ def main(arguments: list[str] | None = None) -> int:
     sources = source_settings(args)
     settings = {"select": select_settings(args, pieces)}
     state.prepare_output(args.output, "select", settings | {"dry_run": args.dry_run}, "ledger.json", args.overwrite)
-    sources = with_indexes(sources, args.output)
+    sources = build_url_indexes(sources, args.output)
 
     def build(pipeline: beam.Pipeline) -> None:
-        accounts = pipeline | "Read" >> ReadAndJudge(pieces, config, sources, args.output)
+        accounts = pipeline | "Read" >> ReadAndFilter(pieces, config, sources, args.output)
         selected = accounts | "Write" >> WriteSelected(args.output, args.rows_per_file, args.dry_run)
         counts = (
             accounts | "Count read" >> beam.Map(read_count),

@@ -28,8 +28,8 @@ from PIL import Image
 from models import pixels
 from pipeline.dataset import image_signature
 from pipeline.dataset.exclusion_list import files_of
-from pipeline.dataset.near_duplicates import Node, Seen, candidates_of, keyed
-from pipeline.images.validate import PictureConfig, PictureRejected, decode
+from pipeline.dataset.near_duplicates import ImageNode, SignedImage, band_entries, candidates_of
+from pipeline.images.validate import ImageConfig, ImageRejected, decode
 from pipeline.inspection.text_table import table
 from pipeline.sources.paths import expand
 
@@ -83,21 +83,21 @@ def read(pattern: str, count: int, seed: int) -> dict[str, np.ndarray]:
         for name, data in files_of(path):
             if name in wanted:
                 try:
-                    found[name] = decode(data, PictureConfig())
-                except PictureRejected:
+                    found[name] = decode(data, ImageConfig())
+                except ImageRejected:
                     continue
     return found
 
 
-def seen(name: str, rgb: np.ndarray) -> Seen:
-    return Seen(Node(0, "", 0, name), image_signature.signature(np.ascontiguousarray(rgb)))
+def seen(name: str, rgb: np.ndarray) -> SignedImage:
+    return SignedImage(ImageNode(0, "", 0, name), image_signature.compute_signature(np.ascontiguousarray(rgb)))
 
 
-def meets(one: Seen, other: Seen) -> bool:
+def meets(one: SignedImage, other: SignedImage) -> bool:
     """Whether the keys of two pictures bring them together."""
     groups = collections.defaultdict(list)
     for each in (one, other):
-        for key, entry in keyed(each):
+        for key, entry in band_entries(each):
             groups[key].append(entry)
     return any(next(candidates_of((key, entries), True), None) for key, entries in groups.items() if len(entries) > 1)
 
@@ -112,18 +112,18 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=3000, metavar="N")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
-    pictures = read(args.pattern, args.pictures, args.seed)
-    print(f"{len(pictures):,} pictures")
+    images = read(args.pattern, args.pictures, args.seed)
+    print(f"{len(images):,} pictures")
     started = time.process_time()
-    whole = {name: seen(name, rgb) for name, rgb in pictures.items()}
-    signature_ms = (time.process_time() - started) / len(pictures) * 1e3
-    hashes = {name: phash(rgb) for name, rgb in pictures.items()}
+    whole = {name: seen(name, rgb) for name, rgb in images.items()}
+    signature_ms = (time.process_time() - started) / len(images) * 1e3
+    hashes = {name: phash(rgb) for name, rgb in images.items()}
     distances = (6, 8, 10, 12)
     rows = []
     for change, steps in CHANGES.items():
         by_key = found = 0
         near = np.zeros(len(distances), int)
-        for name, rgb in pictures.items():
+        for name, rgb in images.items():
             draw, copy = random.Random(f"{args.seed} {change} {name}"), rgb
             for step in steps:
                 copy = step(copy, draw)
@@ -131,29 +131,29 @@ def main() -> None:
             other = seen(f"copy of {name}", copy)
             together = meets(whole[name], other)
             by_key += together
-            found += together and image_signature.same_picture(
-                image_signature.look(whole[name].look), image_signature.look(other.look)
+            found += together and image_signature.is_near_duplicate(
+                image_signature.unpack_signature(whole[name].look), image_signature.unpack_signature(other.look)
             )
             near += (hashes[name] != phash(copy)).sum() <= np.array(distances)
-        rows.append((change, *(round(100 * number / len(pictures), 2) for number in (found, by_key, *near))))
+        rows.append((change, *(round(100 * number / len(images), 2) for number in (found, by_key, *near))))
     print(table(["changed copies", "found %", "met by key %", *(f"phash <= {each} %" for each in distances)], rows))
 
     groups = collections.defaultdict(list)
     for each in whole.values():
-        for key, entry in keyed(each):
+        for key, entry in band_entries(each):
             groups[key].append(entry)
     candidates = sorted({pair for group in groups.items() if len(group[1]) > 1 for pair in candidates_of(group, True)})
     started = time.process_time()
     joined = [
         pair
         for pair in candidates
-        if image_signature.same_picture(*(image_signature.look(whole[name].look) for name in pair))
+        if image_signature.is_near_duplicate(*(image_signature.unpack_signature(whole[name].look) for name in pair))
     ]
     compare_ms = (time.process_time() - started) / max(1, len(candidates)) * 1e3
     matrix = np.array(list(hashes.values()), np.float32)
     apart = matrix.sum(1)[:, None] + matrix.sum(1)[None] - 2 * matrix @ matrix.T
     np.fill_diagonal(apart, math.inf)
-    pairs, total = math.comb(len(pictures), 2), len(pictures)
+    pairs, total = math.comb(len(images), 2), len(images)
     rows = [
         (
             "pairmill",

@@ -30,13 +30,13 @@ from torch import nn
 from benchmarks import peers
 from models import pixels
 from models.tokenizers.dvae import DVAE, DVAEConfig
-from models.tokenizers.image import Computing, ImageTokenizer, load_image_tokenizer
+from models.tokenizers.image import ComputeOptions, ImageTokenizer, load_image_tokenizer
 from models.tokenizers.text import BUNDLED as BUNDLED_TEXT
 from models.tokenizers.vqgan import VQGAN, from_taming
-from pipeline.images.fetched import Fetched
+from pipeline.images.fetched import FetchedImage
 from pipeline.inspection.text_table import table
 from pipeline.records import Pair
-from pipeline.tokenize_stage import EncodeConfig, Encoder
+from pipeline.tokenize_stage import EncodeConfig, PairEncoder
 
 SAMPLE = Path(__file__).parent.parent / "sample" / "images"
 PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # dense bfloat16, as the maker states
@@ -47,17 +47,17 @@ class Rival(NamedTuple):
 
     name: str
     ours: nn.Module
-    their_logits: Callable[[torch.Tensor], torch.Tensor]  # of pictures in 0..1
+    their_logits: Callable[[torch.Tensor], torch.Tensor]  # of images in 0..1
 
 
-def read_sample(count: int) -> list[Fetched]:
+def read_sample(count: int) -> list[FetchedImage]:
     found = []
     for number, path in enumerate(sorted(SAMPLE.iterdir())[:count]):
         data = path.read_bytes()
         key = f"{number:032x}"
         caption = f"a picture of {path.stem}"
         pair = Pair(key, "cc3m", path.name, number, "", [], caption, caption, None, None, "", "", "train")
-        found.append(Fetched(pair, data, pixels.decode_rgb(data), key * 2))
+        found.append(FetchedImage(pair, data, pixels.decode_rgb(data), key * 2))
     return found
 
 
@@ -71,17 +71,17 @@ def seconds(function: Callable[[], object]) -> tuple[float, object]:
 
 
 def stage(count: int) -> None:
-    encoder = Encoder(EncodeConfig("bundled", str(BUNDLED_TEXT)))  # one thread
-    tokenizer, pictures = load_image_tokenizer("bundled"), read_sample(count)
-    views = [encoder.prepare(picture).views[0] for picture in pictures]
+    encoder = PairEncoder(EncodeConfig("bundled", str(BUNDLED_TEXT)))  # one thread
+    tokenizer, images = load_image_tokenizer("bundled"), read_sample(count)
+    views = [encoder.prepare(image).views[0] for image in images]
     tokenizer.encode(views[0])  # the first call plans the convolutions
     bare_s, stage_s = float("inf"), float("inf")
     for _ in range(2):
         took_s, codes = seconds(lambda: np.stack([tokenizer.encode(view) for view in views]))
         bare_s = min(bare_s, took_s)
-        took_s, records = seconds(lambda: list(encoder.encode(pictures)))
+        took_s, records = seconds(lambda: list(encoder.encode(images)))
         stage_s = min(stage_s, took_s)
-    decode_s, _ = seconds(lambda: [pixels.decode_rgb(picture.data) for picture in pictures])
+    decode_s, _ = seconds(lambda: [pixels.decode_rgb(image.data) for image in images])
     equal = all(record.codes == row.astype("<u2").tobytes() for record, row in zip(records, codes, strict=True))
     rows = [
         ("bare model", len(views) / bare_s, 1.0, "the floor"),
@@ -213,7 +213,7 @@ def workers(make: Callable[[], Rival], precision: str, cores: int) -> Iterator[P
 
 def _start(make: Callable[[], Rival], precision: str, compiled: Barrier) -> None:
     torch.set_num_threads(1)
-    _worker.tokenizer = ImageTokenizer(make().ours, "", "", Computing(precision, compiled=True))
+    _worker.tokenizer = ImageTokenizer(make().ours, "", "", ComputeOptions(precision, compiled=True))
     _encode(np.zeros((256, 256, 3), np.uint8))
     compiled.wait()
 
@@ -244,7 +244,7 @@ def on_accelerator(batch_size: int) -> None:
     """The published encoder in bfloat16, with the share of the card's peak."""
     torch.manual_seed(0)
     card = torch.cuda.get_device_name()
-    tokenizer = ImageTokenizer(DVAE(DVAEConfig()), "", "", Computing("bfloat16", "cuda"))
+    tokenizer = ImageTokenizer(DVAE(DVAEConfig()), "", "", ComputeOptions("bfloat16", "cuda"))
     views = np.random.default_rng(0).integers(0, 256, (batch_size, 256, 256, 3), np.uint8)
     flops = encoder_flops(DVAEConfig())
     for _ in range(3):

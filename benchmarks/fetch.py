@@ -53,7 +53,7 @@ SET_CHILD_SUBREAPER = 36  # of prctl(2)
 class Run(NamedTuple):
     """What one run of a program took."""
 
-    pictures: int
+    images: int
     seconds: float
     cpu_s: float  # of all its processes
     memory_mb: float  # of all its processes, at the worst moment, shared pages counted once
@@ -65,8 +65,8 @@ class Run(NamedTuple):
 
 def make_photographs(folder: Path) -> float:
     """Four pictures of the sample side by side, scaled to 640 to 1,280 px wide. Returns the mean size in bytes."""
-    pictures = [pixels.decode_rgb(path.read_bytes()) for path in sorted(SAMPLE.glob("*.jpg"))]
-    tiles = [rgb_HWC[:240, :360] for rgb_HWC in pictures if rgb_HWC.shape[0] >= 240 and rgb_HWC.shape[1] >= 360]
+    images = [pixels.decode_rgb(path.read_bytes()) for path in sorted(SAMPLE.glob("*.jpg"))]
+    tiles = [rgb_HWC[:240, :360] for rgb_HWC in images if rgb_HWC.shape[0] >= 240 and rgb_HWC.shape[1] >= 360]
     rng = np.random.default_rng(0)
     sizes = []
     for number in range(PHOTOGRAPHS):
@@ -278,14 +278,14 @@ def compare(title: str, rounds: int, work: Path, img2dataset: str | None, option
     for _, (name, program) in itertools.product(range(rounds), programs.items()):
         runs[name].append(program())
         print(f"  {name}: {runs[name][-1]}", flush=True)
-    best = {name: min(found, key=lambda run: run.seconds / run.pictures) for name, found in runs.items()}
+    best = {name: min(found, key=lambda run: run.seconds / run.images) for name, found in runs.items()}
     rows = [
         (
             name,
-            run.pictures,
+            run.images,
             round(run.seconds, 1),
-            round(run.pictures / run.seconds, 1),
-            round(run.cpu_s / run.pictures * 1000, 2),
+            round(run.images / run.seconds, 1),
+            round(run.cpu_s / run.images * 1000, 2),
             round(run.memory_mb),
             round(run.process_mb),
         )
@@ -298,8 +298,8 @@ def compare(title: str, rounds: int, work: Path, img2dataset: str | None, option
     if len(best) == 2:
         ours, peer = best.values()
         print(
-            f"pictures/s: {ours.pictures / ours.seconds / (peer.pictures / peer.seconds):.2f} times the peer's; "
-            f"CPU a picture: {ours.cpu_s / ours.pictures / (peer.cpu_s / peer.pictures):.2f} of the peer's\n"
+            f"pictures/s: {ours.images / ours.seconds / (peer.images / peer.seconds):.2f} times the peer's; "
+            f"CPU a picture: {ours.cpu_s / ours.images / (peer.cpu_s / peer.images):.2f} of the peer's\n"
         )
 
 

@@ -17,19 +17,19 @@ import torch
 
 from benchmarks.train import CONFIGS, VOCABULARIES, make_peer
 from models.sampling.checkpoint import default_device
-from models.sampling.sampler import GROUP, Order, draw
+from models.sampling.sampler import BATCH_SIZE, ImageRequest, sample_codes
 from models.transformer.model import SIZES, Transformer, TransformerConfig
 from pipeline.inspection.text_table import table
 
 PROMPT = [1, 2, 3]
 
 
-def ours(config: TransformerConfig, pictures: int, device: str) -> float:
+def ours(config: TransformerConfig, images: int, device: str) -> float:
     """Seconds for so many pictures, at most a group: it is always computed whole."""
     model = Transformer(config).eval().to(device)
-    orders = [Order(PROMPT, seed) for seed in range(pictures)]
+    orders = [ImageRequest(PROMPT, seed) for seed in range(images)]
     started = time.perf_counter()
-    draw(model, orders).cpu()
+    sample_codes(model, orders).cpu()
     return time.perf_counter() - started
 
 
@@ -68,17 +68,19 @@ def main() -> None:
         for threads in sorted({1, args.threads}):  # small products are quicker on one
             torch.set_num_threads(threads)
             alone_s = min(alone_s, ours(config, 1, device))
-            group_s = min(group_s, ours(config, GROUP, device))
-        print(f"{name}: {alone_s:.2f} s alone, {group_s / GROUP:.2f} s of {GROUP} together", flush=True)
+            group_s = min(group_s, ours(config, BATCH_SIZE, device))
+        print(f"{name}: {alone_s:.2f} s alone, {group_s / BATCH_SIZE:.2f} s of {BATCH_SIZE} together", flush=True)
         peer_s = None
         torch.set_num_threads(args.threads)
         try:
             peer_s = peers(config, args.passes, args.whole) if device == "cpu" else None
         except ImportError as error:
             missing = f"dalle-pytorch is not installed ({error}); beside it, run: pip install dalle-pytorch"
-        ratios = [f"{peer_s / alone_s:.0f} x", f"{peer_s / (group_s / GROUP):.0f} x"] if peer_s else ["", ""]
-        rows.append((name, round(alone_s, 2), round(group_s / GROUP, 2), round(peer_s) if peer_s else "", *ratios))
-    print(table(["size", "s, alone", f"s, of {GROUP} together", "dalle-pytorch, s", "ratio alone", "together"], rows))
+        ratios = [f"{peer_s / alone_s:.0f} x", f"{peer_s / (group_s / BATCH_SIZE):.0f} x"] if peer_s else ["", ""]
+        rows.append((name, round(alone_s, 2), round(group_s / BATCH_SIZE, 2), round(peer_s) if peer_s else "", *ratios))
+    print(
+        table(["size", "s, alone", f"s, of {BATCH_SIZE} together", "dalle-pytorch, s", "ratio alone", "together"], rows)
+    )
     if missing:
         print(missing)
 

@@ -26,8 +26,8 @@ from models import pixels
 from models.tokenizers.dalle_pytorch_vae import DiscreteVAE, DiscreteVAEConfig
 from models.tokenizers.dvae import load_dvae
 from models.tokenizers.image import BUNDLED
-from models.training.dvae_images import Member, batches, centre_view, list_pictures
-from models.training.train_dvae import TrainingConfig
+from models.training.dvae_images import Member, batches, centre_view, list_images
+from models.training.train_dvae import DVAETrainingConfig
 from pipeline.inspection.text_table import table
 
 
@@ -65,7 +65,7 @@ def rival_config(weights: int, vocabulary: int) -> DiscreteVAEConfig:
 
 
 def train_rival(
-    members: list[Member], config: DiscreteVAEConfig, minutes: float, training: TrainingConfig
+    members: list[Member], config: DiscreteVAEConfig, minutes: float, training: DVAETrainingConfig
 ) -> nn.Module:
     """Loss, learning rate and temperature as in DALLE-pytorch's train_vae.py. Returns our class with its weights."""
     torch.manual_seed(0)
@@ -101,14 +101,14 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=400, metavar="N", help="at most (default %(default)s)")
     parser.add_argument("--rival-minutes", type=float, metavar="M")
     args = parser.parse_args()
-    training, held_out = list_pictures(args.images)
+    training, held_out = list_images(args.images)
     prefixes = tuple(args.prefix or [""])
     chosen = [member for member in held_out if member.name.startswith(prefixes)][: args.pictures]
     x_BCHW = pixels.to_tensor(np.stack([view for view in map(centre_view, chosen) if view is not None]))
     ours = load_dvae(args.tokenizer)
     models = {args.tokenizer.name: ours}
     if args.rival_minutes:
-        settings = TrainingConfig(steps=10**6, batch_size=8, window=96)
+        settings = DVAETrainingConfig(steps=10**6, batch_size=8, window=96)
         models["DALLE-pytorch's DiscreteVAE"] = train_rival(
             training, rival_config(weights_of(ours), ours.config.vocabulary), args.rival_minutes, settings
         )

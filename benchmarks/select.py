@@ -28,11 +28,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.made_lists import Lists, write_list
-from pipeline.filters import SelectConfig, judge
+from pipeline.filters import SelectConfig, filter_candidate
 from pipeline.inspection.text_table import table
 from pipeline.records import Rejected
 from pipeline.select.spill import write_spills
-from pipeline.sources.file_ranges import pieces, rows_of
+from pipeline.sources.file_ranges import file_ranges, read_range
 
 NAIVE = textwrap.dedent("""
     import sys
@@ -85,10 +85,10 @@ def by_source(folder: Path, rows: int) -> None:
 def steps(name: str, path: Path, folder: Path) -> tuple[float, float, float]:
     """Processor seconds of reading a list, of judging its rows, and of writing them to disk for the second half."""
     config = SelectConfig()
-    read_s, rows = timed(lambda: [row for piece in pieces(name, str(path)) for row in rows_of(piece)])
+    read_s, rows = timed(lambda: [row for piece in file_ranges(name, str(path)) for row in read_range(piece)])
     candidates = [row for row in rows if not isinstance(row, Rejected)]
-    judge(candidates[0], config)  # loads the language models
-    judge_s, judged = timed(lambda: [judge(row, config) for row in candidates])
+    filter_candidate(candidates[0], config)  # loads the language models
+    judge_s, judged = timed(lambda: [filter_candidate(row, config) for row in candidates])
     write_s, _ = timed(lambda: list(write_spills(str(folder / "out"), name, judged)))
     return read_s, judge_s, write_s
 

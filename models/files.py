@@ -48,7 +48,7 @@ def read(path: str) -> bytes:
         return file.read()
 
 
-def write_whole(path: str | os.PathLike, data: bytes | str) -> None:
+def write_atomically(path: str | os.PathLike, data: bytes | str) -> None:
     """Writes under a temporary name beside `path`, then renames: readers see the old file or the new one."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")

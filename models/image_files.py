@@ -10,27 +10,27 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 
-def png(picture_HWC: np.ndarray, texts: dict[str, str]) -> bytes:
+def png(image_HWC: np.ndarray, texts: dict[str, str]) -> bytes:
     """A PNG of uint8 [H, W, 3] with text chunks; those outside Latin-1 are written as iTXt."""
     info = PngInfo()
     for name, text in texts.items():
         info.add_itxt(name, text)
     buffer = io.BytesIO()
-    Image.fromarray(picture_HWC).save(buffer, "PNG", pnginfo=info)
+    Image.fromarray(image_HWC).save(buffer, "PNG", pnginfo=info)
     return buffer.getvalue()
 
 
-def picture_grid(pictures_BHWC: np.ndarray) -> np.ndarray:
+def image_grid(images_BHWC: np.ndarray) -> np.ndarray:
     """All pictures in a near-square, uint8 [rows * H, columns * W, 3]; places left over are white."""
-    count, height, width, _ = pictures_BHWC.shape
+    count, height, width, _ = images_BHWC.shape
     columns = math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
     grid = np.full((rows * columns, height, width, 3), 255, np.uint8)
-    grid[:count] = pictures_BHWC
+    grid[:count] = images_BHWC
     return grid.reshape(rows, columns, height, width, 3).swapaxes(1, 2).reshape(rows * height, columns * width, 3)
 
 
-def jpeg(picture_HWC: np.ndarray) -> bytes:
+def jpeg(image_HWC: np.ndarray) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(picture_HWC).save(buffer, "JPEG", quality=90)
+    Image.fromarray(image_HWC).save(buffer, "JPEG", quality=90)
     return buffer.getvalue()

@@ -24,21 +24,21 @@ if TYPE_CHECKING:  # fetching needs pixels, not torch, which takes 200 MB of eve
 
 LOGIT_LAPLACE_EPS = 0.1  # appendix A.3: keeps phi(x) off 0 and 1, where the logit is infinite
 IMAGE_SUFFIXES = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif"})
-MAX_PIXELS = 100_000_000  # a 100-megapixel picture takes 300 MB as RGB, and 700 MB while it is decoded
+MAX_PIXELS = 100_000_000  # a 100-megapixel image takes 300 MB as RGB, and 700 MB while it is decoded
 
 Integers = Callable[[int, int], int]
 """`integers(low, high)` draws one integer in [low, high)."""
 
 
-class PictureError(ValueError):
+class ImageError(ValueError):
     """The bytes are not a picture that can be used; the message says why."""
 
 
-class NotAPicture(PictureError):
+class NotAnImage(ImageError):
     """The bytes don't begin as those of any format that is read here."""
 
 
-class TooManyPixels(PictureError):
+class TooManyPixels(ImageError):
     """The header announces more pixels than allowed (a decompression bomb, or a map sheet)."""
 
 
@@ -57,7 +57,7 @@ class CropBox(NamedTuple):
     y: int
 
 
-def seeded_integers(seed: str) -> Integers:
+def seeded_randint(seed: str) -> Integers:
     """Integers from SHA-256 of `seed` and a counter: the same on every machine and in every library version."""
     counter = 0
 
@@ -85,27 +85,27 @@ _FORMATS = tuple(
         ("bmp", "BMP", rb"BM"),
     )
 )
-_STRIP_PIXELS = 1 << 20  # converted at once: whole copies of large pictures would take several times their size
+_STRIP_PIXELS = 1 << 20  # converted at once: whole copies of large images would take several times their size
 _ORIENTATION = 0x0112  # EXIF tag
 
 
-def picture_format(beginning: bytes) -> tuple[str, str]:
+def image_format(beginning: bytes) -> tuple[str, str]:
     """(file ending, Pillow's name) by the first bytes of a file, 12 of them. Raises NotAPicture."""
     for ending, name, start in _FORMATS:
         if start.match(beginning):
             return ending, name
-    raise NotAPicture(f"begins with {bytes(beginning[:12])!r}")
+    raise NotAnImage(f"begins with {bytes(beginning[:12])!r}")
 
 
-def open_picture(data: bytes | BinaryIO, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def open_image(data: bytes | BinaryIO, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Parses the header only. Raises NotAPicture, TooManyPixels, or PictureError for a header that is damaged."""
     file = io.BytesIO(data) if isinstance(data, bytes) else data
     file.seek(0)
-    _, name = picture_format(file.read(12))
+    _, name = image_format(file.read(12))
     if name not in Image.OPEN:
         Image.init()
         if name not in Image.OPEN:
-            raise NotAPicture(f"{name}: this build of Pillow does not read it")
+            raise NotAnImage(f"{name}: this build of Pillow does not read it")
     file.seek(0)
     try:
         with _quiet_pillow():
@@ -113,9 +113,9 @@ def open_picture(data: bytes | BinaryIO, max_pixels: int = MAX_PIXELS) -> Image.
     except Image.DecompressionBombError as error:
         raise TooManyPixels(_message(error)) from error
     except UnidentifiedImageError as error:
-        raise PictureError(f"{name}: damaged header") from error  # Pillow's text names an address in memory
-    except Exception as error:  # decoders fail in every way on hostile bytes: that costs the picture, not the job
-        raise PictureError(f"{name}: {_message(error)}") from error
+        raise ImageError(f"{name}: damaged header") from error  # Pillow's text names an address in memory
+    except Exception as error:  # decoders fail in every way on hostile bytes: that costs the image, not the job
+        raise ImageError(f"{name}: {_message(error)}") from error
     width, height = image.size
     if width * height > max_pixels:
         raise TooManyPixels(f"{width} x {height} is more than {max_pixels} pixels")
@@ -133,9 +133,9 @@ def to_rgb(image: Image.Image) -> np.ndarray:
             orientation = orientation_of(image)
         rgb_HWC = _deep_grey_to_rgb(image) if image.mode[0] in "IF" else _in_strips(image)
     except Exception as error:  # as above
-        raise PictureError(_message(error)) from error
+        raise ImageError(_message(error)) from error
     image.close()
-    return turned(rgb_HWC, orientation)
+    return apply_orientation(rgb_HWC, orientation)
 
 
 @contextlib.contextmanager
@@ -188,7 +188,7 @@ def orientation_of(image: Image.Image) -> int:
     return said if said in range(1, 9) else 1
 
 
-def turned(rgb_HWC: np.ndarray, orientation: int) -> np.ndarray:
+def apply_orientation(rgb_HWC: np.ndarray, orientation: int) -> np.ndarray:
     """Upright, from what lies as an EXIF orientation of 1 to 8 says."""
     if orientation in (5, 6, 7, 8):
         rgb_HWC = rgb_HWC.swapaxes(0, 1)
@@ -204,7 +204,7 @@ def decode_rgb(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 
     Raises PictureError (NotAPicture, TooManyPixels, or itself for damaged data).
     """
-    return to_rgb(open_picture(data, max_pixels))
+    return to_rgb(open_image(data, max_pixels))
 
 
 # --- the paper's crops -----------------------------------------------------------------------------------------------

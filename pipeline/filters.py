@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from pipeline.records import Candidate, Pair, Reason, Rejected, Stage, reject, row_key, split_of
 from pipeline.text import boilerplate, captions, language
 
-Finding = Optional[tuple[Reason, str]]
+Rejection = Optional[tuple[Reason, str]]
 """None: the row passes. Otherwise why it goes, and the measure that failed, for people."""
 UNSUPPORTED_TYPES = frozenset(
     {"image/svg+xml", "image/gif", "image/tiff", "image/vnd.djvu", "image/x-djvu", "image/x.djvu", "application/pdf"}
@@ -39,7 +39,7 @@ class SelectConfig:
     sharma: bool = False  # also the filters of repetition and capitalisation of Sharma et al. 2018, section 3.2
 
 
-def judge(candidate: Candidate, config: SelectConfig) -> Pair | Rejected:
+def filter_candidate(candidate: Candidate, config: SelectConfig) -> Pair | Rejected:
     """The pair that a row becomes, or why it goes. Cheap tests come before dear ones: the language last."""
     finding = (
         check_url(candidate)
@@ -47,7 +47,7 @@ def judge(candidate: Candidate, config: SelectConfig) -> Pair | Rejected:
         or check_size(candidate, config)
         or check_licence(candidate, config)
     )
-    caption = "" if finding else clean(candidate, config)
+    caption = "" if finding else caption_of(candidate, config)
     finding = finding or check_caption(candidate, caption, config)
     if finding:
         reason, detail = finding
@@ -72,17 +72,17 @@ def judge(candidate: Candidate, config: SelectConfig) -> Pair | Rejected:
     )
 
 
-def clean(candidate: Candidate, config: SelectConfig) -> str:
+def caption_of(candidate: Candidate, config: SelectConfig) -> str:
     """The row's clean caption; CC3M's are spaced as text again."""
     caption = captions.clean_caption(candidate.raw_caption)
     if config.undo_cc3m_spacing and candidate.source == "cc3m":
-        caption = captions.undo_tokenised_spacing(caption)
+        caption = captions.detokenise(caption)
     if candidate.source == "cc12m" and config.cc12m_person != "<PERSON>":
         caption = " ".join(caption.replace("<PERSON>", config.cc12m_person).split())
     return caption
 
 
-def check_url(candidate: Candidate) -> Finding:
+def check_url(candidate: Candidate) -> Rejection:
     if _PLAIN_URL.fullmatch(candidate.url):
         return None
     if not candidate.url:
@@ -95,7 +95,7 @@ def check_url(candidate: Candidate) -> Finding:
     return None if usable else (Reason.BAD_URL, "not an http or https URL with a host")
 
 
-def check_type(candidate: Candidate) -> Finding:
+def check_type(candidate: Candidate) -> Rejection:
     """Of a picture that is to be fetched; of one that the source holds there is a rendering already."""
     if candidate.stored_at:
         return None
@@ -103,7 +103,7 @@ def check_type(candidate: Candidate) -> Finding:
     return (Reason.UNSUPPORTED_TYPE, mime_type) if mime_type in UNSUPPORTED_TYPES else None
 
 
-def check_size(candidate: Candidate, config: SelectConfig) -> Finding:
+def check_size(candidate: Candidate, config: SelectConfig) -> Rejection:
     """Ratio and size, where the source knows them; `width` and `height` of the picture itself are checked later."""
     width, height = candidate.width, candidate.height
     if not width or not height:
@@ -113,13 +113,13 @@ def check_size(candidate: Candidate, config: SelectConfig) -> Finding:
     return (Reason.TOO_SMALL, f"{width}x{height}") if min(width, height) < config.min_side else None
 
 
-def check_licence(candidate: Candidate, config: SelectConfig) -> Finding:
+def check_licence(candidate: Candidate, config: SelectConfig) -> Rejection:
     if not config.licences or candidate.licence.casefold() in map(str.casefold, config.licences):
         return None
     return Reason.LICENCE, candidate.licence or "not stated"
 
 
-def check_repetition(caption: str, config: SelectConfig) -> Finding:
+def check_repetition(caption: str, config: SelectConfig) -> Rejection:
     """Half of the words, and more than two, are words that stood before: "sale sale sale shoes"."""
     if not config.sharma:
         return None
@@ -129,7 +129,7 @@ def check_repetition(caption: str, config: SelectConfig) -> Finding:
     return None
 
 
-def check_capitalisation(caption: str, config: SelectConfig) -> Finding:
+def check_capitalisation(caption: str, config: SelectConfig) -> Rejection:
     """Nothing but capitals, or every word with one: headlines and names of products. Scripts without capitals pass, and
     so do captions of fewer than four words."""
     if not config.sharma:
@@ -140,7 +140,7 @@ def check_capitalisation(caption: str, config: SelectConfig) -> Finding:
     return None
 
 
-def check_caption(candidate: Candidate, caption: str, config: SelectConfig) -> Finding:
+def check_caption(candidate: Candidate, caption: str, config: SelectConfig) -> Rejection:
     """All tests of the text. File names and boilerplate come before the length: they say more about a short text."""
     if not caption:
         if captions.has_url(candidate.raw_caption):
@@ -156,23 +156,23 @@ def check_caption(candidate: Candidate, caption: str, config: SelectConfig) -> F
     )
 
 
-def check_file_name(caption: str) -> Finding:
+def check_file_name(caption: str) -> Rejection:
     return (Reason.FILE_NAME, caption) if captions.is_file_name(caption) else None
 
 
-def check_boilerplate(caption: str, config: SelectConfig) -> Finding:
+def check_boilerplate(caption: str, config: SelectConfig) -> Rejection:
     """A caption is primarily boilerplate if that is most of its words and the rest could not stand alone, or if it is
     nearly all of them: "a dog, photographed on 12 May 2009" goes, "photo of a dog taken on 12 May 2009" stays."""
     if not boilerplate.is_possible(caption):
         return None
-    covered, total = boilerplate.covered_words(caption)
+    covered, total = boilerplate.boilerplate_words(caption)
     rest = total - covered
     if (covered > rest and rest < config.min_words) or (covered and rest <= config.max_rest_share * total):
         return Reason.BOILERPLATE, f"{covered} of {total} words"
     return None
 
 
-def check_length(caption: str, config: SelectConfig) -> Finding:
+def check_length(caption: str, config: SelectConfig) -> Rejection:
     words = count_words(caption)
     if words < config.min_words:
         return Reason.CAPTION_TOO_SHORT, f"{words} word{'s' * (words != 1)}"
@@ -181,7 +181,7 @@ def check_length(caption: str, config: SelectConfig) -> Finding:
     return None
 
 
-def check_language(caption: str, config: SelectConfig) -> Finding:
+def check_language(caption: str, config: SelectConfig) -> Rejection:
     if language.is_english(caption, config.language_detector, config.language_threshold):
         return None
     return Reason.NOT_ENGLISH, config.language_detector
@@ -192,7 +192,7 @@ _WORD = re.compile(r"[^\W_]")
 _IDEOGRAPHS = re.compile("[\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 _ABUGIDAS = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u1a20-\u1aaf\ua9e0-\ua9ff\uaa60-\uaa7f]")
 MAX_REPEATED_SHARE = 0.5
-IDEOGRAPHS_A_WORD, ABUGIDA_CHARACTERS_A_WORD = 2, 5
+IDEOGRAPHS_PER_WORD, ABUGIDA_CHARACTERS_PER_WORD = 2, 5
 """Mean characters of a word in Chinese and Japanese, and in Thai, Lao, Khmer and Burmese (marks included), rounded."""
 
 
@@ -204,4 +204,4 @@ def count_words(text: str) -> int:
     ideographs, abugidas = len(_IDEOGRAPHS.findall(text)), len(_ABUGIDAS.findall(text))
     spaced = _ABUGIDAS.sub(" ", _IDEOGRAPHS.sub(" ", text)) if ideographs or abugidas else text
     words = sum(1 for part in spaced.split() if _WORD.search(part))
-    return words - (-ideographs // IDEOGRAPHS_A_WORD) - (-abugidas // ABUGIDA_CHARACTERS_A_WORD)
+    return words - (-ideographs // IDEOGRAPHS_PER_WORD) - (-abugidas // ABUGIDA_CHARACTERS_PER_WORD)

@@ -61,7 +61,7 @@ class Reason(str, enum.Enum):
     REFUSED_ADDRESS = "refused_address"
     OPTED_OUT = "opted_out"
     PLACEHOLDER = "placeholder"
-    NOT_STORED = "not_stored"  # the source's file that should hold the picture does not
+    NOT_STORED = "not_stored"  # the source's file that should hold the image does not
     HASH_MISMATCH = "hash_mismatch"
     NOT_AN_IMAGE = "not_an_image"
     CORRUPT_IMAGE = "corrupt_image"
@@ -70,7 +70,7 @@ class Reason(str, enum.Enum):
     DAMAGED_SHARD = "damaged_shard"  # the pair was in a shard that `pairmill verify --repair` dropped
 
 
-PASSING_REASONS = frozenset({Reason.HTTP_429, Reason.HTTP_5XX, Reason.DNS, Reason.CONNECTION, Reason.TIMEOUT})
+TRANSIENT_REASONS = frozenset({Reason.HTTP_429, Reason.HTTP_5XX, Reason.DNS, Reason.CONNECTION, Reason.TIMEOUT})
 """Failures that may be gone tomorrow: fetched again by a second run."""
 
 
@@ -88,8 +88,8 @@ class Candidate(NamedTuple):
     licence: str
     page_url: str
     mime_type: str
-    expected_sha256: str = ""  # of the picture's bytes, if the source knows: 64 hex digits
-    stored_at: str = ""  # PATH#PLACE in a file of the source that holds the picture: see pipeline/stored.py
+    expected_sha256: str = ""  # of the image's bytes, if the source knows: 64 hex digits
+    stored_at: str = ""  # PATH#PLACE in a file of the source that holds the image: see pipeline/stored.py
 
 
 class Pair(NamedTuple):
@@ -109,7 +109,7 @@ class Pair(NamedTuple):
     page_url: str
     split: str  # train or val
     expected_sha256: str = ""  # of the bytes to be fetched, if the source knows; others are a hash_mismatch
-    stored_at: str = ""  # PATH#PLACE in a file of the source that holds the picture: see pipeline/stored.py
+    stored_at: str = ""  # PATH#PLACE in a file of the source that holds the image: see pipeline/stored.py
 
 
 class Rejected(NamedTuple):
@@ -125,7 +125,7 @@ class Rejected(NamedTuple):
     detail: str  # for people: the measure that failed, the status, the other row's key
 
 
-class Record(NamedTuple):
+class EncodedPair(NamedTuple):
     """A finished pair: what a shard and a row of `index/*.parquet` are made of."""
 
     key: str
@@ -135,7 +135,7 @@ class Record(NamedTuple):
     row: int
     url: str
     caption: str
-    width: int  # px, of the upright picture as fetched
+    width: int  # px, of the upright image as fetched
     height: int
     licence: str
     page_url: str
@@ -147,7 +147,7 @@ class Record(NamedTuple):
     look: bytes = b""  # signature of pipeline.looks, where look-alikes are searched
 
 
-for _record in (Candidate, Pair, Rejected, Record):
+for _record in (Candidate, Pair, Rejected, EncodedPair):
     registry.register_coder(_record, RowCoder)
 
 
@@ -156,13 +156,13 @@ def row_key(source: str, url: str, raw_caption: str) -> str:
     return hashlib.sha256("\0".join((source, url, raw_caption)).encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-def reject(row: Candidate | Pair | Record, stage: Stage, reason: Reason, detail: str = "") -> Rejected:
+def reject(row: Candidate | Pair | EncodedPair, stage: Stage, reason: Reason, detail: str = "") -> Rejected:
     """The row's account when it leaves."""
     key = row_key(row.source, row.url, row.raw_caption) if isinstance(row, Candidate) else row.key
     return Rejected(key, row.source, row.file, row.row, row.url, stage.value, reason.value, detail)
 
 
-def unreadable(source: str, file: str, row: int, text: str, detail: str) -> Rejected:
+def malformed(source: str, file: str, row: int, text: str, detail: str) -> Rejected:
     """The account of a row that could not be parsed; its text stands in for URL and caption in the key."""
     key = row_key(source, "", text)
     return Rejected(key, source, file, row, "", Stage.SELECT.value, Reason.MALFORMED_ROW.value, detail)

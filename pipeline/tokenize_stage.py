@@ -13,42 +13,42 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import apache_beam as beam
-import imagehash  # the field's perceptual hash (DCT of the grey picture)
+import imagehash  # the field's perceptual hash (DCT of the grey image)
 import numpy as np
 import torch
 from apache_beam.utils.shared import Shared
 from PIL import Image
 
 from models import pixels
-from models.tokenizers.image import Computing, ImageTokenizer, load_image_tokenizer
+from models.tokenizers.image import ComputeOptions, ImageTokenizer, load_image_tokenizer
 from models.tokenizers.text import TextTokenizer
 from pipeline.dataset import image_signature
-from pipeline.dataset.existing import Existing, KnownKeys
-from pipeline.dataset.finish import DatasetParts
+from pipeline.dataset.existing import ExistingDataset, KnownKeys
+from pipeline.dataset.finish import ManifestFields
 from pipeline.fetch.download import FetchConfig
-from pipeline.fetch.fetcher import fetch_pictures
+from pipeline.fetch.fetcher import fetch_images
 from pipeline.fetch.units import Unit
-from pipeline.images.fetched import Fetched
-from pipeline.images.shard_reader import list_pairs, read_pictures
-from pipeline.images.validate import PictureConfig
-from pipeline.output.work_folder import UnitStore, finish_unit
-from pipeline.records import Pair, Record, Rejected
+from pipeline.images.fetched import FetchedImage
+from pipeline.images.shard_reader import list_pairs, read_images
+from pipeline.images.validate import ImageConfig
+from pipeline.output.work_folder import CompletedUnits, resume_unit
+from pipeline.records import EncodedPair, Pair, Rejected
 from pipeline.version import VERSION
 
 
-def dataset_parts(encode: EncodeConfig, settings: dict[str, Any], sources: set[str]) -> DatasetParts:
+def dataset_parts(encode: EncodeConfig, settings: dict[str, Any], sources: set[str]) -> ManifestFields:
     """Loads both tokenizers once, here, so that a wrong one is told before the job starts. Raises UserError."""
     images = load_image_tokenizer(encode.image_tokenizer, encode.computing)
     text = TextTokenizer.load(encode.text_tokenizer)
     names = ("torch", "tokenizers", "opencv-python-headless", "pillow", "ftfy")
     versions = {"pairmill": VERSION} | {name: importlib.metadata.version(name) for name in names}
-    return DatasetParts(images.info, text.info, text.text, encode.draws, settings, versions, tuple(sorted(sources)))
+    return ManifestFields(images.info, text.info, text.text, encode.draws, settings, versions, tuple(sorted(sources)))
 
 
 CROP_RECIPE = "listing-2/1"  # changes whenever the boxes of a key would
 
 
-class Prepared(NamedTuple):
+class PreparedImage(NamedTuple):
     """A picture of which only the views are left."""
 
     pair: Pair
@@ -65,15 +65,15 @@ class Prepared(NamedTuple):
 class EncodeConfig:
     image_tokenizer: str  # SPEC
     text_tokenizer: str  # path of a tokenizer.json
-    draws: int = 1  # crops stored for each picture
-    computing: Computing = dataclasses.field(default_factory=Computing)
+    draws: int = 1  # crops stored for each image
+    computing: ComputeOptions = dataclasses.field(default_factory=ComputeOptions)
     centre_first: bool = False  # the first draw is the centre square instead of a random one
     batch_size: int = 64  # views that an accelerator computes at once; a processor takes them one by one
     threads: int = 1  # processor threads of one worker process; no influence on the codes
     looks: bool = False  # whether records carry the signature by which look-alikes are found
 
 
-class Times:
+class StageTimer:
     """Where the seconds of a unit went: into its pictures (reading or fetching, decoding, cropping) or the model."""
 
     def __init__(self) -> None:
@@ -92,7 +92,7 @@ class Times:
         return self.seconds | {"write_s": rest}
 
 
-class Encoder:
+class PairEncoder:
     """Both tokenizers, loaded, with the recipe for crops.
 
     Codes don't depend on order or number of workers: each picture is computed alone and by one thread, so that no sum
@@ -105,14 +105,16 @@ class Encoder:
         self.text = TextTokenizer.load(config.text_tokenizer)
         self._config = config
         self._pool = concurrent.futures.ThreadPoolExecutor(config.threads, "encode")
-        # Some ahead, so that no thread waits for the slowest picture, and no accelerator for a full batch.
+        # Some ahead, so that no thread waits for the slowest image, and no accelerator for a full batch.
         at_once = config.batch_size if self.images.on_accelerator else 4 * config.threads
-        self._pictures_at_once = max(1, at_once // config.draws) if self.images.on_accelerator else at_once
+        self._images_at_once = max(1, at_once // config.draws) if self.images.on_accelerator else at_once
 
-    def encode(self, outcomes: Iterable[Fetched | Rejected], times: Times | None = None) -> Iterator[Record | Rejected]:
+    def encode(
+        self, outcomes: Iterable[FetchedImage | Rejected], times: StageTimer | None = None
+    ) -> Iterator[EncodedPair | Rejected]:
         """Fetched pictures become records; rejects pass through. Adds to `times` where the time went."""
-        times = times or Times()
-        waiting: list[Prepared] = []
+        times = times or StageTimer()
+        waiting: list[PreparedImage] = []
         outcomes = iter(outcomes)
         while True:
             with times.spent_on("pictures_s"):
@@ -122,35 +124,35 @@ class Encoder:
                     waiting.append(self.prepare(outcome))
             if isinstance(outcome, Rejected):
                 yield outcome
-            elif len(waiting) == self._pictures_at_once:
+            elif len(waiting) == self._images_at_once:
                 yield from self._records(waiting, times)
                 waiting = []
         yield from self._records(waiting, times)
 
-    def prepare(self, picture: Fetched) -> Prepared:
+    def prepare(self, image: FetchedImage) -> PreparedImage:
         """Everything that needs the whole picture; what is left of it are the views."""
-        key, rgb_HWC = picture.pair.key, picture.rgb_HWC
+        key, rgb_HWC = image.pair.key, image.rgb_HWC
         height, width = rgb_HWC.shape[:2]
         size = self.images.info.image_size
         boxes = [
-            pixels.transformer_crop(width, height, size, pixels.seeded_integers(f"{key}/{draw}"))
+            pixels.transformer_crop(width, height, size, pixels.seeded_randint(f"{key}/{draw}"))
             for draw in range(self._config.draws)
         ]
         if self._config.centre_first:
             boxes[0] = pixels.centre_crop(width, height, size)
         views = np.stack([pixels.apply_crop(rgb_HWC, box, size) for box in boxes])
         phash = str(imagehash.phash(Image.fromarray(rgb_HWC)))
-        look = image_signature.signature(rgb_HWC) if self._config.looks else b""
-        return Prepared(picture.pair, width, height, picture.sha256, phash, boxes, views, look)
+        look = image_signature.compute_signature(rgb_HWC) if self._config.looks else b""
+        return PreparedImage(image.pair, width, height, image.sha256, phash, boxes, views, look)
 
-    def _records(self, waiting: list[Prepared], times: Times) -> Iterator[Record]:
+    def _records(self, waiting: list[PreparedImage], times: StageTimer) -> Iterator[EncodedPair]:
         if not waiting:
             return
         with times.spent_on("model_s"):
-            codes = list(self._codes([view for picture in waiting for view in picture.views]))
+            codes = list(self._codes([view for image in waiting for view in image.views]))
         draws = self._config.draws
-        for number, picture in enumerate(waiting):
-            yield self._record(picture, np.stack(codes[number * draws : (number + 1) * draws]))
+        for number, image in enumerate(waiting):
+            yield self._record(image, np.stack(codes[number * draws : (number + 1) * draws]))
 
     def _codes(self, views: list[np.ndarray]) -> Iterator[np.ndarray]:
         """In the order of the views."""
@@ -161,9 +163,9 @@ class Encoder:
         for start in range(0, len(views), size):
             yield from self.images.encode_batch(np.stack(views[start : start + size]), size)
 
-    def _record(self, picture: Prepared, codes: np.ndarray) -> Record:
-        pair = picture.pair
-        return Record(
+    def _record(self, image: PreparedImage, codes: np.ndarray) -> EncodedPair:
+        pair = image.pair
+        return EncodedPair(
             key=pair.key,
             split=pair.split,
             source=pair.source,
@@ -171,16 +173,16 @@ class Encoder:
             row=pair.row,
             url=pair.url,
             caption=pair.caption,
-            width=picture.width,
-            height=picture.height,
+            width=image.width,
+            height=image.height,
             licence=pair.licence,
             page_url=pair.page_url,
-            sha256=picture.sha256,
-            phash=picture.phash,
+            sha256=image.sha256,
+            phash=image.phash,
             codes=codes.astype("<u2").tobytes(),
             tokens=np.asarray(self.text.encode(pair.caption), "<u2").tobytes(),
-            boxes=[number for box in picture.boxes for number in box],
-            look=picture.look,
+            boxes=[number for box in image.boxes for number in box],
+            look=image.look,
         )
 
 
@@ -189,18 +191,20 @@ class _EncodingDoFn(beam.DoFn):
 
     REJECTED = "rejected"
 
-    def __init__(self, output: str, pictures: PictureConfig, encode: EncodeConfig):
-        self._store = UnitStore(output)
-        self._pictures, self._encode = pictures, encode
+    def __init__(self, output: str, image_config: ImageConfig, encode: EncodeConfig):
+        self._store = CompletedUnits(output)
+        self._image_config, self._encode = image_config, encode
         self._shared = Shared()  # one model a process, however many threads Beam gives it
 
     def setup(self) -> None:
-        self._encoder = self._shared.acquire(partial(Encoder, self._encode))
+        self._encoder = self._shared.acquire(partial(PairEncoder, self._encode))
 
-    def _finish(self, name: str, pairs: Sequence[Pair], read: Callable[[list[Pair]], Iterable[Fetched | Rejected]]):
+    def _finish(
+        self, name: str, pairs: Sequence[Pair], read: Callable[[list[Pair]], Iterable[FetchedImage | Rejected]]
+    ):
         """What became of a unit whose pictures `read` gives."""
-        times = Times()
-        records, rejects = finish_unit(
+        times = StageTimer()
+        records, rejects = resume_unit(
             name, pairs, self._store, lambda pending: self._encoder.encode(read(pending), times)
         )
         self._store.save_times(name, times.all() | {"pictures": len(records)})
@@ -212,19 +216,23 @@ class _EncodingDoFn(beam.DoFn):
 class FetchAndEncode(_EncodingDoFn):
     """Unit -> its records; nothing of a picture is kept but its codes. Finished units are remembered in the output."""
 
-    def __init__(self, output: str, fetch: FetchConfig, pictures: PictureConfig, encode: EncodeConfig):
-        super().__init__(output, pictures, encode)
+    def __init__(self, output: str, fetch: FetchConfig, image_config: ImageConfig, encode: EncodeConfig):
+        super().__init__(output, image_config, encode)
         self._fetch = fetch
 
     def process(self, unit: Unit):
-        yield from self._finish(unit.name, unit.pairs, lambda pairs: fetch_pictures(pairs, self._fetch, self._pictures))
+        yield from self._finish(
+            unit.name, unit.pairs, lambda pairs: fetch_images(pairs, self._fetch, self._image_config)
+        )
 
 
 class EncodeImageShard(_EncodingDoFn):
-    """Path of a tar file in img2dataset's layout -> the records of its pictures, but those that `existing` has."""
+    """Path of a tar file in img2dataset's layout -> the records of its image_config, but those that `existing` has."""
 
-    def __init__(self, output: str, pictures: PictureConfig, encode: EncodeConfig, existing: Sequence[Existing] = ()):
-        super().__init__(output, pictures, encode)
+    def __init__(
+        self, output: str, image_config: ImageConfig, encode: EncodeConfig, existing: Sequence[ExistingDataset] = ()
+    ):
+        super().__init__(output, image_config, encode)
         self._existing = existing
 
     def setup(self) -> None:
@@ -235,8 +243,8 @@ class EncodeImageShard(_EncodingDoFn):
         def is_new(pair: Pair | Rejected) -> bool:
             return not any(pair.key in keys for keys in self._known)
 
-        def read(_: list[Pair]) -> Iterator[Fetched | Rejected]:
-            for outcome in read_pictures(path, self._pictures):
+        def read(_: list[Pair]) -> Iterator[FetchedImage | Rejected]:
+            for outcome in read_images(path, self._image_config):
                 if is_new(outcome if isinstance(outcome, Rejected) else outcome.pair):
                     yield outcome
 

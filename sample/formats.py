@@ -17,7 +17,7 @@ from urllib.parse import quote, quote_plus
 KEPT = "kept"
 
 
-class Picture(NamedTuple):
+class Image(NamedTuple):
     """One line of captions.jsonl."""
 
     file: str  # name under images/
@@ -38,7 +38,7 @@ class Row(NamedTuple):
     note: str = ""  # what is odd about it; empty for an ordinary row
     url: str = ""  # absolute, or a path under the server's root
     caption: str = ""
-    picture: Picture | None = None
+    image: Image | None = None
     fields: Mapping[str, str] = {}  # published columns by name, over what would be derived
     raw: str | None = None  # the whole line, for rows that no format allows
 
@@ -133,22 +133,22 @@ def yfcc_values(row: Row, base_url: str) -> dict[str, str]:
     user = f"{10_000_000 + int.from_bytes(bytes(n[4:7]), 'big')}@N99"  # Flickr's own end in @N00 to @N08
     year, month, day = 2004 + n[7] % 10, 1 + n[8] % 12, 1 + n[9] % 28
     taken = f"{year}-{month:02}-{day:02} {n[10] % 24:02}:{n[11] % 60:02}:{n[12] % 60:02}.0"
-    licence = _COMMONS_LICENCES[row.picture.licence] if row.picture else FLICKR_LICENCES[n[13] % 6]
+    licence = _COMMONS_LICENCES[row.image.licence] if row.image else FLICKR_LICENCES[n[13] % 6]
     values = {
         "photoid": str(photo_id),
         "uid": user,
-        "unickname": row.picture.author if row.picture else f"user {n[0]}",
+        "unickname": row.image.author if row.image else f"user {n[0]}",
         "datetaken": "null" if n[14] < 32 else taken,
         "dateuploaded": str(1_400_000_000 + n[15] * 1000 + n[0]),
         "capturedevice": _DEVICES[n[1] % 4],
         "title": row.caption,
         "description": "",
-        "usertags": ",".join(quote_plus(word.lower()) for word in (row.picture.title.split() if row.picture else ())),
+        "usertags": ",".join(quote_plus(word.lower()) for word in (row.image.title.split() if row.image else ())),
         "machinetags": "geo%3Asource%3Dmade+up,sample%3Apart%3Dyfcc" if n[2] < 64 else "",
         "longitude": "",
         "latitude": "",
         "accuracy": "",
-        "pageurl": row.picture.source_url if row.picture else f"http://www.flickr.com/photos/{user}/{photo_id}/",
+        "pageurl": row.image.source_url if row.image else f"http://www.flickr.com/photos/{user}/{photo_id}/",
         "downloadurl": address(row, base_url),
         "licensename": licence[0],
         "licenseurl": licence[1],
@@ -202,8 +202,8 @@ _MIME = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp", "gif": "
 
 def wit_values(row: Row, base_url: str) -> dict[str, str]:
     """The 17 published columns by name. Width and height are those of the file, or 640 x 480 where there is none."""
-    picture = row.picture
-    title = picture.title if picture else "A page"
+    image = row.image
+    title = image.title if image else "A page"
     main = "true" if _numbers(row.url)[0] % 2 else "false"
     page = f"https://{row.fields.get('language', 'en')}.wikipedia.org/wiki/{quote(title.replace(' ', '_'))}"
     values = {
@@ -217,8 +217,8 @@ def wit_values(row: Row, base_url: str) -> dict[str, str]:
         "caption_attribution_description": "",
         "caption_alt_text_description": "",
         "mime_type": _MIME.get(row.url.rpartition(".")[2], "image/jpeg"),
-        "original_height": str(picture.height if picture else 480),
-        "original_width": str(picture.width if picture else 640),
+        "original_height": str(image.height if image else 480),
+        "original_width": str(image.width if image else 640),
         "is_main_image": main,
         "attribution_passes_lang_id": "true",
         "page_changed_recently": "true",

@@ -23,14 +23,14 @@ ORIENTATION = 0x0112  # EXIF tag; 6: turn a quarter clockwise to see it upright
 BOMB_SIDE = 60_000  # px
 
 
-def _picture(name: str, size: tuple[int, int] | None = None) -> Image.Image:
+def _image(name: str, size: tuple[int, int] | None = None) -> Image.Image:
     image = Image.open(IMAGES / name).convert("RGB")
     return image.resize(size, Image.Resampling.LANCZOS) if size else image
 
 
 def _middle(name: str, width: int, height: int) -> Image.Image:
     """A centred cut of exactly width x height."""
-    image = _picture(name)
+    image = _image(name)
     left, top = (image.width - width) // 2, (image.height - height) // 2
     return image.crop((left, top, left + width, top + height))
 
@@ -45,13 +45,13 @@ def rotated() -> bytes:
     """A JPEG stored on its side; the EXIF orientation says how to turn it."""
     exif = Image.Exif()
     exif[ORIENTATION] = 6
-    stored = _picture("windmill13.webp").transpose(Image.Transpose.ROTATE_90)
+    stored = _image("windmill13.webp").transpose(Image.Transpose.ROTATE_90)
     return _encoded(stored, "JPEG", quality=85, exif=exif.tobytes())
 
 
 def transparent() -> bytes:
     """An RGBA PNG that fades out towards its corners."""
-    image = _picture("coffee.jpg", (240, 160))
+    image = _image("coffee.jpg", (240, 160))
     y, x = np.mgrid[-1:1:160j, -1:1:240j]
     alpha = np.clip((1.2 - np.hypot(x, y)) * 4 * 255, 0, 255).astype(np.uint8)
     image.putalpha(Image.fromarray(alpha))
@@ -69,12 +69,12 @@ def palette() -> bytes:
 
 def cmyk() -> bytes:
     """A JPEG in the four inks of print."""
-    return _encoded(_picture("scarlet_macaw.jpg", (320, 240)).convert("CMYK"), "JPEG", quality=85)
+    return _encoded(_image("scarlet_macaw.jpg", (320, 240)).convert("CMYK"), "JPEG", quality=85)
 
 
 def grey16() -> bytes:
     """A grey PNG of 16 bits a pixel."""
-    grey = np.asarray(_picture("castleclinton.jpg", (204, 160)).convert("L"), np.uint16) * 257
+    grey = np.asarray(_image("castleclinton.jpg", (204, 160)).convert("L"), np.uint16) * 257
     return _encoded(Image.fromarray(grey), "PNG", optimize=True)
 
 
@@ -101,7 +101,7 @@ def wide() -> bytes:
 
 def tiny() -> bytes:
     """A PNG of 40 x 40 px."""
-    return _encoded(_picture("lemon.png", (40, 40)), "PNG", optimize=True)
+    return _encoded(_image("lemon.png", (40, 40)), "PNG", optimize=True)
 
 
 def truncated() -> bytes:

@@ -23,7 +23,7 @@ if not __package__:  # run as a script: `sample` is the folder above, not a pack
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from sample import formats
-from sample.formats import KEPT, Picture, Row
+from sample.formats import KEPT, Image, Row
 from sample.tricky import tricky_rows
 
 HERE = Path(__file__).resolve().parent
@@ -33,7 +33,7 @@ SOURCES = ("cc3m", "cc12m", "yfcc100m", "wit")
 YFCC_FILES = ("yfcc100m_dataset-0", "yfcc100m_dataset-1.bz2")  # 23 fields, 25 fields
 MAX_RATIO = 2  # of the longer side to the shorter; what the paper keeps
 FILE_NAME_TITLES = ("IMG_{:04}", "DSC{:05}", "P101{:04}.JPG", "100_{:04}")
-COORDINATES = {  # longitude and latitude in degrees, of pictures that YFCC100M lists
+COORDINATES = {  # longitude and latitude in degrees, of images that YFCC100M lists
     "colosseum.webp": ("12.4922", "41.8902"),
     "indiagate.webp": ("77.2295", "28.6129"),
     "mysorepalace.webp": ("76.6552", "12.3052"),
@@ -43,11 +43,11 @@ COORDINATES = {  # longitude and latitude in degrees, of pictures that YFCC100M 
 NOT_IN_WIKIPEDIA = ("openclipart", "sweethome3d")
 
 
-def load_pictures() -> dict[str, Picture]:
+def load_images() -> dict[str, Image]:
     """captions.jsonl by file name."""
     lines = (HERE / "captions.jsonl").read_text("utf-8").splitlines()
-    pictures = (Picture(**json.loads(line)) for line in lines)
-    return {picture.file: picture for picture in pictures}
+    images = (Image(**json.loads(line)) for line in lines)
+    return {image.file: image for image in images}
 
 
 def number_of(text: str) -> int:
@@ -55,24 +55,24 @@ def number_of(text: str) -> int:
     return int.from_bytes(hashlib.md5(text.encode()).digest()[:4], "big")
 
 
-# which picture goes where ---------------------------------------------------------------------------------------------
+# which image goes where ---------------------------------------------------------------------------------------------
 
 
-def source_of(picture: Picture) -> str:
+def source_of(image: Image) -> str:
     """The source that lists a picture: most JPEG photos, paintings and flags are WIT's, the rest is dealt out."""
-    number = number_of(picture.file)
-    encyclopaedic = not any(word in picture.source_url for word in NOT_IN_WIKIPEDIA)
-    if encyclopaedic and not picture.file.endswith(".webp") and number % 5:
+    number = number_of(image.file)
+    encyclopaedic = not any(word in image.source_url for word in NOT_IN_WIKIPEDIA)
+    if encyclopaedic and not image.file.endswith(".webp") and number % 5:
         return "wit"
     return ("cc3m", "cc12m", "yfcc100m")[number // 5 % 3]
 
 
-def ordinary_row(picture: Picture) -> Row:
+def ordinary_row(image: Image) -> Row:
     """A picture under its own URL. Those of an extreme ratio stay in: they should be rejected for it."""
-    extreme = max(picture.width, picture.height) > MAX_RATIO * min(picture.width, picture.height)
-    source = source_of(picture)
+    extreme = max(image.width, image.height) > MAX_RATIO * min(image.width, image.height)
+    source = source_of(image)
     note = "a picture that is too wide or too tall" if extreme else ""
-    row = Row(source, "aspect_ratio" if extreme else KEPT, note, f"images/{picture.file}", picture.caption, picture)
+    row = Row(source, "aspect_ratio" if extreme else KEPT, note, f"images/{image.file}", image.caption, image)
     vary = {"yfcc100m": _yfcc_variant, "wit": _wit_variant}.get(source)
     return row._replace(fields=vary(row)) if vary else row
 
@@ -82,14 +82,14 @@ def _yfcc_variant(row: Row) -> dict[str, str]:
     number = number_of(row.caption)
     name = FILE_NAME_TITLES[number % len(FILE_NAME_TITLES)].format(number % 9000)
     first, _, rest = row.caption.partition(" ")
-    link = f'<a href="{row.picture.source_url}" rel="nofollow">{first}</a>'
+    link = f'<a href="{row.image.source_url}" rel="nofollow">{first}</a>'
     words = (
         {"title": row.caption.rstrip(".")},
-        {"title": row.picture.title, "description": row.caption},
+        {"title": row.image.title, "description": row.caption},
         {"title": name, "description": row.caption},
         {"title": name, "description": f"{link}\n<i>{rest}</i>"},
     )[number // 7 % 4]
-    place = zip(("longitude", "latitude"), COORDINATES.get(row.picture.file, ()), strict=False)
+    place = zip(("longitude", "latitude"), COORDINATES.get(row.image.file, ()), strict=False)
     return words | dict(place)
 
 
@@ -98,7 +98,7 @@ def _wit_variant(row: Row) -> dict[str, str]:
     reference, attribution, alt = (f"caption_{kind}_description" for kind in ("reference", "attribution", "alt_text"))
     return (
         {reference: row.caption},
-        {reference: row.caption, attribution: f"English: {row.picture.title}", alt: row.picture.title},
+        {reference: row.caption, attribution: f"English: {row.image.title}", alt: row.image.title},
         {reference: "", attribution: f"English: {row.caption}"},
         {reference: "", attribution: "", alt: row.caption},
     )[number_of(row.caption) // 7 % 4]
@@ -109,10 +109,10 @@ def all_rows() -> dict[str, list[Row]]:
 
     A picture that a tricky row keeps has no ordinary one.
     """
-    pictures = load_pictures()
-    tricky = tricky_rows(pictures)
-    taken = {row.picture.file for row in tricky if row.expected == KEPT}
-    ordinary = [ordinary_row(picture) for name, picture in pictures.items() if name not in taken]
+    images = load_images()
+    tricky = tricky_rows(images)
+    taken = {row.image.file for row in tricky if row.expected == KEPT}
+    ordinary = [ordinary_row(image) for name, image in images.items() if name not in taken]
     rows = {source: [] for source in SOURCES}
     for row in sorted(ordinary + tricky, key=_place):
         rows[row.source].append(row)
@@ -177,14 +177,14 @@ def _gzip(data: bytes) -> bytes:
 
 def _expectation(row: Row, file: str, number: int, base_url: str) -> dict:
     """What should become of a row."""
-    picture = row.picture.file if row.picture else None
+    image = row.image.file if row.image else None
     url = "" if row.raw is not None else formats.address(row, base_url)
     return {
         "source": row.source,
         "file": file,
         "row": number,
         "url": url,
-        "picture": picture,
+        "picture": image,
         "expected": row.expected,
         "note": row.note,
     }
@@ -197,9 +197,9 @@ def credits_text() -> str:
     """The text of CREDITS."""
     licences = {"CC0-1.0": "CC0 1.0", "public-domain": "public domain"}
     lines = ["Every picture is in the public domain or under CC0 1.0: file - author - licence - source.", ""]
-    for picture in load_pictures().values():
-        terms = licences[picture.licence]
-        lines.append(f"images/{picture.file} - {picture.author} - {terms} - {picture.source_url}")
+    for image in load_images().values():
+        terms = licences[image.licence]
+        lines.append(f"images/{image.file} - {image.author} - {terms} - {image.source_url}")
     lines += ["", "The files of odd/ were made from these by make_oddities.py and are under the same terms."]
     return "\n".join(lines) + "\n"
 

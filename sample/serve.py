@@ -186,7 +186,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _redirect(self, location: str, status: int = 302) -> None:
         self._answer(status, b"", Location=location)
 
-    def _picture(self, name: str, **headers: object) -> None:
+    def _image(self, name: str, **headers: object) -> None:
         path = self.server.folders["images"].get(name.rpartition("/")[2])
         if path:
             self._file(path, **headers)
@@ -213,13 +213,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _slow(self, rest: str) -> None:
         self.server.closing.wait(SLOW_S)
-        self._picture(rest)
+        self._image(rest)
 
     def _flaky(self, rest: str) -> None:
         if self.server.tries(self.path) % 2:
             self._status(503, Retry_After=RETRY_AFTER_S)
         else:
-            self._picture(rest)
+            self._image(rest)
 
     def _stall(self, rest: str) -> None:
         self.log_request(0)
@@ -227,14 +227,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def _drip(self, rest: str) -> None:
-        data = self._begin_picture(rest)
+        data = self._begin_image(rest)
         for byte in data:
             if self._wait_for_client(DRIP_S):
                 break
             self.wfile.write(bytes([byte]))
 
     def _cut(self, rest: str) -> None:
-        data = self._begin_picture(rest)
+        data = self._begin_image(rest)
         self.wfile.write(data[: len(data) // 2])
 
     def _huge(self, rest: str) -> None:
@@ -243,7 +243,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _endless(self, rest: str) -> None:
         self._zeros({"Connection": "close"})  # without a length, the end of the connection is the end of the body
 
-    def _begin_picture(self, name: str) -> bytes:
+    def _begin_image(self, name: str) -> bytes:
         """Sends the header of a picture and returns the body; the connection will not be used again."""
         self.close_connection = True
         path = self.server.folders["images"].get(name)
@@ -286,9 +286,9 @@ _ROUTES: dict[str, Callable[[_Handler, str], None]] = {
     "circle": lambda handler, rest: handler._redirect(handler.path),
     "inward": lambda handler, rest: handler._redirect(PRIVATE_URL),
     "removed": _Handler._removed,
-    "mirror": _Handler._picture,
-    "noai": lambda handler, rest: handler._picture(rest, X_Robots_Tag="noai"),
-    "noimageai": lambda handler, rest: handler._picture(rest, X_Robots_Tag="noimageai"),
+    "mirror": _Handler._image,
+    "noai": lambda handler, rest: handler._image(rest, X_Robots_Tag="noai"),
+    "noimageai": lambda handler, rest: handler._image(rest, X_Robots_Tag="noimageai"),
     "slow": _Handler._slow,
     "flaky": _Handler._flaky,
     "stall": _Handler._stall,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sample.formats import KEPT, Picture, Row
+from sample.formats import KEPT, Image, Row
 
 STATUS = "odd-routes/status"
 MAIN, ALT = "caption_reference_description", "caption_alt_text_description"
@@ -18,13 +18,13 @@ ATTRIBUTION = "caption_attribution_description"
 class Table:
     """Rows of one source, collected in the order in which they are written down here."""
 
-    def __init__(self, source: str, pictures: Mapping[str, Picture]):
-        self.source, self.rows, self._pictures = source, [], pictures
+    def __init__(self, source: str, images: Mapping[str, Image]):
+        self.source, self.rows, self._images = source, [], images
 
     def kept(self, note: str, file: str, url: str = "", caption: str = "", **fields: str) -> None:
         """A picture of the sample, at `url` if not at its own, with `caption` if not with its own."""
-        picture = self._pictures[file]
-        row = Row(self.source, KEPT, note, url or f"images/{file}", caption or picture.caption, picture, fields)
+        image = self._images[file]
+        row = Row(self.source, KEPT, note, url or f"images/{file}", caption or image.caption, image, fields)
         self.rows.append(row)
 
     def again(self, reason: str, note: str, file: str, caption: str = "", url: str = "", **fields: str) -> None:
@@ -42,9 +42,9 @@ class Table:
         self.rows.append(Row(self.source, "malformed_row", note, raw=raw))
 
 
-def tricky_rows(pictures: Mapping[str, Picture]) -> list[Row]:
+def tricky_rows(images: Mapping[str, Image]) -> list[Row]:
     """All of them; `pictures` by file name."""
-    tables = [Table(source, pictures) for source in ("cc3m", "cc12m", "yfcc100m", "wit")]
+    tables = [Table(source, images) for source in ("cc3m", "cc12m", "yfcc100m", "wit")]
     for table, fill in zip(tables, (_cc3m, _cc12m, _yfcc100m, _wit), strict=True):
         fill(table)
     return [row for table in tables for row in table.rows]

@@ -20,11 +20,11 @@ import torch
 from PIL import Image
 
 from models.sampling import sampler
-from models.sampling.checkpoint import load_artist
+from models.sampling.checkpoint import load_generator
 from models.server import job_queue
 from models.tokenizers.dvae import DVAE, DVAEConfig, save_dvae
 from models.tokenizers.image import load_image_tokenizer
-from models.training.train import TrainingConfig, train
+from models.training.train import TransformerTrainingConfig, train
 from models.transformer.model import SIZES
 from sample import serve
 from tests.support.datasets import write_dataset
@@ -91,7 +91,7 @@ def tiny_checkpoint(tiny_dvae, tmp_path_factory) -> Path:
     base = tmp_path_factory.mktemp("checkpoint")
     write_dataset(base / "dataset", train=(4,), val=(), image=load_image_tokenizer(tiny_dvae).info)
     with with_tiny_size():
-        train(base / "dataset", "tiny", TrainingConfig(2, 4, 1e-2), base / "run")
+        train(base / "dataset", "tiny", TransformerTrainingConfig(2, 4, 1e-2), base / "run")
     return base / "run"
 
 
@@ -131,7 +131,7 @@ def undisturbed(training_dataset, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def artist(tiny_checkpoint):
     """What draws with that."""
-    return load_artist(tiny_checkpoint)
+    return load_generator(tiny_checkpoint)
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +146,7 @@ def client(artist):
 @pytest.fixture
 def gate(monkeypatch):
     """Drawing stops after the first row of codes until this is set."""
-    opened, draw_steps = threading.Event(), sampler.draw_steps
+    opened, draw_steps = threading.Event(), sampler.sample_steps
 
     def gated(*arguments):
         for codes_BN in draw_steps(*arguments):
@@ -155,7 +155,7 @@ def gate(monkeypatch):
                     yield codes_BN[:, :8]
             yield codes_BN
 
-    monkeypatch.setattr(job_queue, "draw_steps", gated)
+    monkeypatch.setattr(job_queue, "sample_steps", gated)
     yield opened
     opened.set()
 

@@ -4,7 +4,7 @@ import time
 import pytest
 
 from pipeline import filters
-from pipeline.filters import SelectConfig, count_words, judge
+from pipeline.filters import SelectConfig, count_words, filter_candidate
 from pipeline.records import Candidate, Pair, Reason, split_of
 from pipeline.text import boilerplate
 
@@ -15,7 +15,7 @@ CANDIDATE = Candidate(
 
 
 def judged(config=CONFIG, **changes):
-    return judge(CANDIDATE._replace(**changes), config)
+    return filter_candidate(CANDIDATE._replace(**changes), config)
 
 
 def test_judge_builds_the_pair():
@@ -181,7 +181,7 @@ def test_content_beside_boilerplate_stays(caption):
 )
 def test_boilerplate_takes_no_time_to_speak_of(piece):
     begin = time.perf_counter()
-    boilerplate.covered_words(piece * 5000)
+    boilerplate.boilerplate_words(piece * 5000)
     assert time.perf_counter() - begin < 0.5
 
 
@@ -239,5 +239,5 @@ def test_licence(licences, stated, passes):
 )
 def test_cc12m_person(person, caption):
     row = Candidate("cc12m", "f", 0, "http://a.example/1.jpg", (), "<PERSON> at a fair", None, None, "", "", "")
-    assert filters.clean(row, SelectConfig(cc12m_person=person)) == caption
-    assert filters.clean(row._replace(source="wit"), SelectConfig(cc12m_person=person)) == "<PERSON> at a fair"
+    assert filters.caption_of(row, SelectConfig(cc12m_person=person)) == caption
+    assert filters.caption_of(row._replace(source="wit"), SelectConfig(cc12m_person=person)) == "<PERSON> at a fair"

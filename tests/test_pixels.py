@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps, features
 
 from models import pixels
-from models.pixels import NotAPicture, PictureError, TooManyPixels, decode_rgb
+from models.pixels import ImageError, NotAnImage, TooManyPixels, decode_rgb
 from tests.support.images import encoded, jpeg, large_jpeg, photo, png_chunk, png_of, text_bomb
 
 PHOTO = photo(120, 80)
@@ -129,7 +129,7 @@ def test_sixteen_bits_of_grey_are_divided(form):
     np.testing.assert_array_equal(rgb, np.repeat(np.rint(grey / 257).astype(np.uint8)[:, :, None], 3, 2))
 
 
-def test_dark_pictures_of_sixteen_bits_stay_dark():
+def test_dark_images_of_sixteen_bits_stay_dark():
     assert decode_rgb(encoded(Image.fromarray(np.full((64, 64), 255, np.uint16)), "PNG")).max() == 1
 
 
@@ -157,7 +157,7 @@ def test_one_bit():
     assert (rgb[:, 32:] == 0).all()
 
 
-def test_large_pictures_are_converted_in_strips(monkeypatch):
+def test_large_images_are_converted_in_strips(monkeypatch):
     alpha = PHOTO.copy()
     alpha.putalpha(Image.linear_gradient("L").resize(PHOTO.size))
     files = [encoded(PHOTO, "PNG"), encoded(alpha, "PNG"), encoded(PHOTO.quantize(16), "PNG", transparency=3)]
@@ -183,8 +183,8 @@ def test_large_pictures_are_converted_in_strips(monkeypatch):
         b"RIFF....WAVEfmt ",
     ],
 )
-def test_what_is_no_picture(data):
-    with pytest.raises(NotAPicture, match="begins with"):
+def test_what_is_no_image(data):
+    with pytest.raises(NotAnImage, match="begins with"):
         decode_rgb(data)
 
 
@@ -192,16 +192,16 @@ def test_what_is_no_picture(data):
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.7, 0.95])
 def test_truncated_files_are_errors(form, share):
     data = encoded(PHOTO, form)
-    with pytest.raises(PictureError) as error:
+    with pytest.raises(ImageError) as error:
         decode_rgb(data[: max(13, int(len(data) * share))])
-    assert not isinstance(error.value, NotAPicture | TooManyPixels)
+    assert not isinstance(error.value, NotAnImage | TooManyPixels)
     assert "0x" not in str(error.value)  # no addresses in memory: details are the same from run to run
     assert "\n" not in str(error.value)
 
 
 @settings(deadline=None, max_examples=150)
 @given(st.data())
-def test_damage_anywhere_is_a_picture_or_an_error(data):
+def test_damage_anywhere_is_a_image_or_an_error(data):
     form = data.draw(st.sampled_from(["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]))
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -211,7 +211,7 @@ def test_damage_anywhere_is_a_picture_or_an_error(data):
         file[place] = data.draw(st.integers(0, 255))
     try:
         rgb = decode_rgb(bytes(file), max_pixels=100_000)
-    except PictureError:
+    except ImageError:
         return
     assert rgb.dtype == np.uint8
     assert rgb.ndim == 3
@@ -231,7 +231,7 @@ def test_the_limit_itself_is_allowed():
 def test_bombs_in_metadata():
     profile = png_chunk(b"iCCP", b"icc\0\0" + zlib.compress(bytes(16 << 20)))
     for data in (text_bomb(), png_of(200, 150, profile)):
-        with pytest.raises(PictureError, match="too large"):
+        with pytest.raises(ImageError, match="too large"):
             decode_rgb(data)
 
 
@@ -240,16 +240,16 @@ def test_bombs_in_metadata():
 
 def test_seeded_integers_never_change():
     """They decide the crops of data sets that exist already."""
-    integers = pixels.seeded_integers("0123456789abcdef0123456789abcdef/0")
+    integers = pixels.seeded_randint("0123456789abcdef0123456789abcdef/0")
     assert [integers(0, 1000) for _ in range(6)] == [562, 473, 46, 631, 153, 560]
-    other = pixels.seeded_integers("0123456789abcdef0123456789abcdef/1")
+    other = pixels.seeded_randint("0123456789abcdef0123456789abcdef/1")
     assert [other(0, 1000) for _ in range(3)] == [477, 238, 456]
 
 
 def test_boxes_never_change():
-    boxes = [pixels.transformer_crop(640, 480, 256, pixels.seeded_integers(f"key/{draw}")) for draw in range(3)]
+    boxes = [pixels.transformer_crop(640, 480, 256, pixels.seeded_randint(f"key/{draw}")) for draw in range(3)]
     assert boxes == [(80, 0, 480, 259, 3, 0), (61, 0, 480, 264, 2, 1), (78, 0, 480, 287, 10, 16)]
-    assert pixels.dvae_crop(640, 480, 256, pixels.seeded_integers("key/0")) == ((6, 0, 480, 312, 43, 50), False)
+    assert pixels.dvae_crop(640, 480, 256, pixels.seeded_randint("key/0")) == ((6, 0, 480, 312, 43, 50), False)
 
 
 sides = st.integers(64, 5000)
@@ -258,7 +258,7 @@ sides = st.integers(64, 5000)
 @settings(deadline=None)
 @given(sides, sides, st.sampled_from([64, 128, 256]), st.text(max_size=8))
 def test_listing_2(width, height, size, seed):
-    box = pixels.transformer_crop(width, height, size, pixels.seeded_integers(seed))
+    box = pixels.transformer_crop(width, height, size, pixels.seeded_randint(seed))
     side = min(width, height)
     assert box.side == side
     for offset, slack in ((box.left, width - side), (box.top, height - side)):
@@ -272,7 +272,7 @@ def test_listing_2(width, height, size, seed):
 @settings(deadline=None)
 @given(sides, sides, st.sampled_from([64, 128, 256]), st.text(max_size=8))
 def test_listing_1(width, height, size, seed):
-    box, flip = pixels.dvae_crop(width, height, size, pixels.seeded_integers(seed))
+    box, flip = pixels.dvae_crop(width, height, size, pixels.seeded_randint(seed))
     side = min(width, height)
     assert box.side == side
     assert 0 <= box.left <= width - side
@@ -284,7 +284,7 @@ def test_listing_1(width, height, size, seed):
 
 
 def test_both_listings_use_their_whole_range():
-    integers = pixels.seeded_integers("range")
+    integers = pixels.seeded_randint("range")
     second = [pixels.transformer_crop(800, 400, 256, integers) for _ in range(3000)]
     assert {box.left for box in second} == set(range(150, 250))
     assert {box.resized for box in second} == set(range(256, 289))
@@ -298,9 +298,9 @@ def test_both_listings_use_their_whole_range():
 @given(st.integers(64, 300), st.integers(64, 300), st.sampled_from([64, 128]), st.text(max_size=4))
 def test_a_crop_has_its_size(width, height, size, seed):
     rgb = np.zeros((height, width, 3), np.uint8)
-    box = pixels.transformer_crop(width, height, size, pixels.seeded_integers(seed))
+    box = pixels.transformer_crop(width, height, size, pixels.seeded_randint(seed))
     assert pixels.apply_crop(rgb, box, size).shape == (size, size, 3)
-    box, _ = pixels.dvae_crop(width, height, size, pixels.seeded_integers(seed))
+    box, _ = pixels.dvae_crop(width, height, size, pixels.seeded_randint(seed))
     assert pixels.apply_crop(rgb, box, size).shape == (size, size, 3)
 
 

@@ -10,9 +10,9 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_jobs.flags.common import LOCAL_RUNNER
 from beam_jobs.flags.files import shard_settings
-from models.tokenizers.image import DEVICES, PRECISIONS, Computing
+from models.tokenizers.image import DEVICES, PRECISIONS, ComputeOptions
 from models.tokenizers.text import BUNDLED as BUNDLED_TEXT_TOKENIZER
-from pipeline.dataset.near_duplicates import NearConfig
+from pipeline.dataset.near_duplicates import NearDuplicateConfig
 from pipeline.tokenize_stage import CROP_RECIPE, EncodeConfig
 
 
@@ -29,10 +29,10 @@ def add_encode_options(parser: argparse.ArgumentParser, required: bool) -> None:
     group.add_argument(
         "--precision",
         choices=PRECISIONS,
-        default=Computing.precision,
+        default=ComputeOptions.precision,
         help="of the image tokenizer; bfloat16 is faster and changes a few codes in a hundred",
     )
-    group.add_argument("--device", choices=DEVICES, default=Computing.device, help="that computes the codes")
+    group.add_argument("--device", choices=DEVICES, default=ComputeOptions.device, help="that computes the codes")
     group.add_argument(
         "--compile",
         action="store_true",
@@ -74,7 +74,7 @@ def encode_config(args: argparse.Namespace, options: PipelineOptions) -> EncodeC
     given = options.get_all_options()
     local = given.get("runner") == LOCAL_RUNNER
     threads = max(1, os.cpu_count() // given["direct_num_workers"]) if local else 1
-    computing = Computing(args.precision, args.device, args.compile)
+    computing = ComputeOptions(args.precision, args.device, args.compile)
     return EncodeConfig(
         args.image_tokenizer,
         text,
@@ -87,8 +87,8 @@ def encode_config(args: argparse.Namespace, options: PipelineOptions) -> EncodeC
     )
 
 
-def near_config(args: argparse.Namespace) -> NearConfig:
-    return NearConfig(args.near_duplicates, args.exclude)
+def near_config(args: argparse.Namespace) -> NearDuplicateConfig:
+    return NearDuplicateConfig(args.near_duplicates, args.exclude)
 
 
 def encode_settings(args: argparse.Namespace) -> dict[str, Any]:

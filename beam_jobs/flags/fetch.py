@@ -7,7 +7,7 @@ import dataclasses
 import ipaddress
 from typing import Any
 
-from beam_jobs.flags.images import picture_config, store_config
+from beam_jobs.flags.images import image_config, store_config
 from models.errors import UserError
 from pipeline.fetch.download import FetchConfig
 from pipeline.fetch.opt_out import OPT_OUTS
@@ -87,7 +87,7 @@ def fetch_config(args: argparse.Namespace) -> FetchConfig:
 
 
 def fetch_settings(args: argparse.Namespace) -> dict[str, Any]:
-    fetch, pictures = dataclasses.asdict(fetch_config(args)), dataclasses.asdict(picture_config(args))
+    fetch, images = dataclasses.asdict(fetch_config(args)), dataclasses.asdict(image_config(args))
     names = ("timeout_s", "retries", "max_bytes", "user_agent", "obey", "allow_addresses")
     store = dataclasses.asdict(store_config(args)) if getattr(args, "resize", 0) else {"resize": 0}
-    return {name: fetch[name] for name in names} | pictures | store
+    return {name: fetch[name] for name in names} | images | store

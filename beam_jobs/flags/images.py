@@ -5,19 +5,19 @@ from __future__ import annotations
 import argparse
 
 from pipeline.images.shard_writer import StoreConfig
-from pipeline.images.validate import PictureConfig
+from pipeline.images.validate import ImageConfig
 
 
-def add_picture_options(parser: argparse.ArgumentParser) -> None:
+def add_image_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("pictures")
-    group.add_argument("--min-ratio", type=float, default=PictureConfig.min_ratio, help="width / height")
-    group.add_argument("--max-ratio", type=float, default=PictureConfig.max_ratio, help="width / height")
-    group.add_argument("--min-side", type=int, default=PictureConfig.min_side, help="px of the shorter side")
-    group.add_argument("--max-pixels", type=int, default=PictureConfig.max_pixels)
+    group.add_argument("--min-ratio", type=float, default=ImageConfig.min_ratio, help="width / height")
+    group.add_argument("--max-ratio", type=float, default=ImageConfig.max_ratio, help="width / height")
+    group.add_argument("--min-side", type=int, default=ImageConfig.min_side, help="px of the shorter side")
+    group.add_argument("--max-pixels", type=int, default=ImageConfig.max_pixels)
 
 
-def picture_config(args: argparse.Namespace) -> PictureConfig:
-    return PictureConfig(args.min_ratio, args.max_ratio, args.min_side, args.max_pixels)
+def image_config(args: argparse.Namespace) -> ImageConfig:
+    return ImageConfig(args.min_ratio, args.max_ratio, args.min_side, args.max_pixels)
 
 
 def store_config(args: argparse.Namespace) -> StoreConfig:

@@ -10,8 +10,8 @@ from models.errors import UserError
 from pipeline.filters import SelectConfig
 from pipeline.sources import wikimedia_urls, yfcc100m
 from pipeline.sources.cc12m import Cc12mSettings
-from pipeline.sources.file_ranges import Piece, pieces
-from pipeline.sources.provenance import provenance
+from pipeline.sources.file_ranges import FileRange, file_ranges
+from pipeline.sources.provenance import describe_files
 from pipeline.sources.registry import SOURCES, SourceSettings
 from pipeline.sources.wikipedia_dump import DumpSettings
 from pipeline.sources.wit import WitSettings
@@ -124,19 +124,19 @@ def source_settings(args: argparse.Namespace) -> SourceSettings:
     )
 
 
-def source_pieces(patterns: list[str]) -> list[Piece]:
+def source_pieces(patterns: list[str]) -> list[FileRange]:
     """--source NAME=PATTERN ... -> what there is to read. Raises UserError for an unknown name and for no files."""
     found = []
     for text in patterns:
         name, equals, pattern = text.partition("=")
         if not equals or not pattern or name not in SOURCES:
             raise UserError(f"--source {text}: give NAME=PATTERN with one of the names {', '.join(SOURCES)}")
-        found.extend(pieces(name, pattern))
+        found.extend(file_ranges(name, pattern))
     return found
 
 
-def select_settings(args: argparse.Namespace, pieces: list[Piece]) -> dict[str, Any]:
+def select_settings(args: argparse.Namespace, pieces: list[FileRange]) -> dict[str, Any]:
     own = dataclasses.asdict(source_settings(args))
     lists = [args.cc12m_hashes] if args.cc12m_hashes else []
-    files = provenance(dict.fromkeys([*(piece.path for piece in pieces), *lists]))
+    files = describe_files(dict.fromkeys([*(piece.path for piece in pieces), *lists]))
     return {"sources": args.source, "files": files} | dataclasses.asdict(select_config(args)) | own

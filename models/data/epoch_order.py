@@ -16,10 +16,10 @@ from typing import NamedTuple
 import numpy as np
 
 LANES = 8
-BUFFER = 8_192  # pairs of a lane shuffled together; only their offsets are held, 12 bytes a pair
+SHUFFLE_BUFFER = 8_192  # pairs of a lane shuffled together; only their offsets are held, 12 bytes a pair
 
 
-class Block(NamedTuple):
+class ShuffleBlock(NamedTuple):
     """Pairs of a lane that are shuffled together."""
 
     epoch: int
@@ -27,11 +27,11 @@ class Block(NamedTuple):
     number: int  # in the lane
 
 
-class Order:
+class EpochOrder:
     """Where each place of an epoch lies: (shard, entry of the shard)."""
 
     def __init__(
-        self, pairs: Sequence[int], seed: int, lanes: int = LANES, buffer: int = BUFFER, shuffled: bool = True
+        self, pairs: Sequence[int], seed: int, lanes: int = LANES, buffer: int = SHUFFLE_BUFFER, shuffled: bool = True
     ):
         """`pairs` of each shard. Not shuffled: in the order on disk, by one lane."""
         self._pairs = np.asarray(pairs, np.int64)
@@ -40,19 +40,19 @@ class Order:
         self.total = int(self._pairs.sum())
         self._line = functools.lru_cache(maxsize=2)(self._lay_out)
 
-    def blocks(self, places: np.ndarray) -> list[tuple[Block, np.ndarray, np.ndarray]]:
+    def blocks(self, places: np.ndarray) -> list[tuple[ShuffleBlock, np.ndarray, np.ndarray]]:
         """Global places (over all epochs) as (block, rows of `places` that it holds, offsets in it), in their order."""
         epoch, place = np.divmod(places, self.total)
         lane, within = place % self.lanes, place // self.lanes
         number, offset = np.divmod(within, self.buffer)
         ids = (epoch * (int(number.max(initial=0)) + 1) + number) * self.lanes + lane  # one for each block
         return [
-            (Block(int(epoch[rows[0]]), int(lane[rows[0]]), int(number[rows[0]])), rows, offset[rows])
+            (ShuffleBlock(int(epoch[rows[0]]), int(lane[rows[0]]), int(number[rows[0]])), rows, offset[rows])
             for each in np.unique(ids)
             for rows in [np.flatnonzero(ids == each)]
         ]
 
-    def entries(self, block: Block) -> tuple[np.ndarray, np.ndarray]:
+    def entries(self, block: ShuffleBlock) -> tuple[np.ndarray, np.ndarray]:
         """(shards, entries of them) of a block, in its shuffled order. Empty for one beyond the lane's end."""
         share, rest = divmod(self.total, self.lanes)
         length = share + (block.lane < rest)

@@ -28,7 +28,7 @@ from models import files as models_files
 from models.errors import UserError
 from models.tokenizers.info import ImageTokenizerInfo, TextTokenizerInfo
 
-FORMAT, VERSION = "pairmill-dataset", 1
+DATASET_FORMAT, DATASET_VERSION = "pairmill-dataset", 1
 SPLITS = ("train", "val")
 SAMPLE_SUFFIX = ".mp"
 MEMBER_DTYPE = np.dtype("<u2")
@@ -81,7 +81,11 @@ class Manifest:
 
     def to_json(self) -> str:
         """With a hash over itself, so that a damaged manifest tells as surely as a damaged shard."""
-        body = {"format": FORMAT, "version": VERSION, "pairs": {split: self.pairs(split) for split in SPLITS}}
+        body = {
+            "format": DATASET_FORMAT,
+            "version": DATASET_VERSION,
+            "pairs": {split: self.pairs(split) for split in SPLITS},
+        }
         body |= dataclasses.asdict(self)
         return json.dumps(body | {"sha256": _digest_of(body)}, indent=1, sort_keys=True) + "\n"
 
@@ -99,10 +103,10 @@ def read_manifest(directory: str | Path) -> Manifest:
         raise UserError(f"{path} does not exist: not a finished dataset; run `pairmill build` to its end") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is not readable: {error}; build the dataset again") from None
-    if not isinstance(body, dict) or body.get("format") != FORMAT:
+    if not isinstance(body, dict) or body.get("format") != DATASET_FORMAT:
         raise UserError(f"{path} is not the manifest of a pairmill dataset")
-    if body.get("version") != VERSION:
-        raise UserError(f"{path} has version {body.get('version')}; this pairmill reads version {VERSION}")
+    if body.get("version") != DATASET_VERSION:
+        raise UserError(f"{path} has version {body.get('version')}; this pairmill reads version {DATASET_VERSION}")
     if body.pop("sha256", None) != _digest_of(body):
         raise UserError(f"{path} is damaged or was edited: its own hash does not fit; build the dataset again")
     try:
@@ -127,7 +131,7 @@ def pack_sample(caption: str, tokens: bytes, codes: bytes, draws: int) -> bytes:
     return msgpack.packb({"caption": caption, "tokens": tokens, "codes": codes, "draws": draws})
 
 
-def pack_codes(numbers: np.ndarray) -> bytes:
+def pack_uint16(numbers: np.ndarray) -> bytes:
     """Codes or tokens as they stand in a sample."""
     return numbers.astype(MEMBER_DTYPE).tobytes()
 
@@ -162,7 +166,7 @@ def tar_member_bytes(data: bytes) -> int:
     return (1 + -(-len(data) // tarfile.BLOCKSIZE)) * tarfile.BLOCKSIZE
 
 
-def read_shard(path: str | Path) -> Iterator[Sample]:
+def read_token_shard(path: str | Path) -> Iterator[Sample]:
     """The samples of one tar file, in order. Raises ValueError for a damaged one."""
     try:
         with tarfile.open(path, "r:") as tar:
@@ -181,7 +185,7 @@ def list_members(path: str | Path) -> Iterator[tuple[str, str]]:
             yield info.name.removesuffix(SAMPLE_SUFFIX), info.uname
 
 
-MEND = "copy it again or build the dataset again"
+REBUILD_HINT = "copy it again or build the dataset again"
 
 
 def index_path(shard: str) -> str:

@@ -15,13 +15,13 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from models.data.format import MEND
+from models.data.format import REBUILD_HINT
 from models.errors import UserError
 from models.files import open_read
 
 BLOCK = 1 << 20  # bytes copied at a time
 DOWNLOADS = 4  # at once
-LEFT_OVER_S = 3600.0  # nobody writes a shard for so long
+STALE_AFTER_S = 3600.0  # nobody writes a shard for so long
 DEFAULT_CACHE_BYTES = 50 * 10**9
 
 
@@ -80,7 +80,7 @@ class ShardCache:
                 self._download(url, temporary, sha256)
                 os.replace(temporary, path)
             except FileNotFoundError:
-                raise UserError(f"{url} is missing, but the manifest names it; {MEND}") from None
+                raise UserError(f"{url} is missing, but the manifest names it; {REBUILD_HINT}") from None
             except OSError as error:
                 raise UserError(f"{url} cannot be fetched into {self._folder}: {error}") from None
             finally:
@@ -100,7 +100,7 @@ class ShardCache:
         for each in (*self._folder.glob("*.tar"), *self._folder.glob(".*.tmp")):
             with contextlib.suppress(FileNotFoundError):
                 status = each.stat()
-                is_left_over = each.suffix == ".tmp" and status.st_mtime < time.time() - LEFT_OVER_S
+                is_left_over = each.suffix == ".tmp" and status.st_mtime < time.time() - STALE_AFTER_S
                 found.append((0 if is_left_over else status.st_mtime_ns, status.st_size, each))
         room = self._max_bytes - size - sum(each[1] for each in found)
         for used, freed, path in sorted(found):
@@ -120,4 +120,4 @@ class ShardCache:
                 digest.update(block)
                 file.write(block)
         if digest.hexdigest() != sha256:
-            raise UserError(f"{url} is not the file that the manifest names (its sha256 differs); {MEND}")
+            raise UserError(f"{url} is not the file that the manifest names (its sha256 differs); {REBUILD_HINT}")

@@ -14,18 +14,18 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from models.data.format import MEND, SAMPLE_SUFFIX, Shard
+from models.data.format import REBUILD_HINT, SAMPLE_SUFFIX, Shard
 from models.errors import UserError
 
-HEADER = 512  # bytes before each member, and the unit of their length
-KEY = 32  # hex digits
-CHUNK = 2048 * HEADER  # small enough to be still in the processor's cache when the headers are looked at
-MOST_OPEN = 256  # files; a process may usually have 1,024
+TAR_HEADER_BYTES = 512  # bytes before each member, and the unit of their length
+KEY_BYTES = 32  # hex digits
+CHUNK = 2048 * TAR_HEADER_BYTES  # small enough to be still in the processor's cache when the headers are looked at
+MAX_OPEN = 256  # files; a process may usually have 1,024
 
 _NAME_END = SAMPLE_SUFFIX.encode() + b"\0"
 
 
-class Members(NamedTuple):
+class MemberIndex(NamedTuple):
     """Where the members of a shard are, header included."""
 
     offsets: np.ndarray  # int64 [pairs]
@@ -51,7 +51,7 @@ class ShardFile:
                 if keep_open:
                     self._descriptor = os.dup(file.fileno())
         except OSError as error:
-            raise UserError(f"{path} cannot be read: {error.strerror}; {MEND}") from None
+            raise UserError(f"{path} cannot be read: {error.strerror}; {REBUILD_HINT}") from None
         self._checked[path] = self._signature, shard.sha256
 
     def read(self, offset: int, size: int) -> bytes:
@@ -59,14 +59,14 @@ class ShardFile:
         try:
             return os.pread(self._descriptor if self._descriptor >= 0 else self._reopen(), size, offset)
         except OSError as error:
-            raise UserError(f"{self.path} cannot be read: {error.strerror}; {MEND}") from None
+            raise UserError(f"{self.path} cannot be read: {error.strerror}; {REBUILD_HINT}") from None
 
     def _reopen(self) -> int:
         descriptor = os.open(self.path, os.O_RDONLY)
         if _signature(descriptor) != self._signature:
             os.close(descriptor)
-            raise UserError(f"{self.path} has changed since it was checked; {MEND}")
-        if len(self._open) >= MOST_OPEN and (oldest := next(iter(self._open.values()))()):
+            raise UserError(f"{self.path} has changed since it was checked; {REBUILD_HINT}")
+        if len(self._open) >= MAX_OPEN and (oldest := next(iter(self._open.values()))()):
             oldest.close()
         self._descriptor, self._open[descriptor] = descriptor, weakref.ref(self)
         return descriptor
@@ -86,7 +86,7 @@ def _signature(descriptor: int) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _scan(file, path: str, shard: Shard, with_sources: bool, is_known: bool) -> Members:
+def _scan(file, path: str, shard: Shard, with_sources: bool, is_known: bool) -> MemberIndex:
     """Reads the whole file: its sha256 unless that is known, and the headers on the way (they never cross a chunk)."""
     digest, chunk = hashlib.sha256(), memoryview(bytearray(CHUNK))
     offsets: list[int] = []
@@ -98,28 +98,30 @@ def _scan(file, path: str, shard: Shard, with_sources: bool, is_known: bool) -> 
         if not is_known:
             digest.update(chunk[:length])
         data = chunk.obj
-        last = start + length - HEADER
+        last = start + length - TAR_HEADER_BYTES
         while place <= last and not (ended or fault):
             at = place - start
-            if data[at + KEY : at + KEY + len(_NAME_END)] == _NAME_END:
+            if data[at + KEY_BYTES : at + KEY_BYTES + len(_NAME_END)] == _NAME_END:
                 size = int(data[at + 124 : at + 135], 8)
                 offsets.append(place)
-                sizes.append(HEADER + size)
+                sizes.append(TAR_HEADER_BYTES + size)
                 if with_sources:
                     sources.append(bytes(data[at + 265 : at + 297]).rstrip(b"\0"))
-                place += HEADER + (size + HEADER - 1 & -HEADER)
+                place += TAR_HEADER_BYTES + (size + TAR_HEADER_BYTES - 1 & -TAR_HEADER_BYTES)
             elif data[at]:
                 fault = f"unexpected member {bytes(data[at : at + 100]).rstrip(bytes(1)).decode('ascii', 'replace')}"
             else:
                 ended = True  # the end is marked by blocks of zeros
         start += length
     if not is_known and digest.hexdigest() != shard.sha256:
-        raise UserError(f"{path} is not the file that the manifest names (its sha256 differs); {MEND}")
+        raise UserError(f"{path} is not the file that the manifest names (its sha256 differs); {REBUILD_HINT}")
     if fault:
         raise UserError(f"{path} is damaged: {fault}; build the dataset again")
     if len(offsets) != shard.pairs:
         raise UserError(f"{path} holds {len(offsets)} pairs, the manifest says {shard.pairs}; build the dataset again")
-    return Members(np.array(offsets, np.int64), np.array(sizes, np.int32), np.array(sources) if with_sources else None)
+    return MemberIndex(
+        np.array(offsets, np.int64), np.array(sizes, np.int32), np.array(sources) if with_sources else None
+    )
 
 
 def _fill(file, chunk: memoryview) -> int:

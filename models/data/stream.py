@@ -31,10 +31,10 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from models import files as models_files
 from models.data import shard_cache
 from models.data.batch import NO_TOKEN, Batch
-from models.data.epoch_order import BUFFER, LANES, Block, Order
-from models.data.format import MEND, SPLITS, Shard, read_manifest, unpack_sample
+from models.data.epoch_order import LANES, SHUFFLE_BUFFER, EpochOrder, ShuffleBlock
+from models.data.format import REBUILD_HINT, SPLITS, Shard, read_manifest, unpack_sample
 from models.data.shard_cache import ShardCache
-from models.data.shard_file import HEADER, KEY, ShardFile
+from models.data.shard_file import KEY_BYTES, TAR_HEADER_BYTES, ShardFile
 from models.data.source_weights import SourceWeights
 from models.errors import UserError
 from models.tokenizers.bpe_dropout import BPEDropout
@@ -42,10 +42,10 @@ from models.tokenizers.bpe_dropout import BPEDropout
 STATE_VERSION = 2
 
 
-class OpenBlock(NamedTuple):
+class BlockLocations(NamedTuple):
     """Where the pairs of a block lie, in its shuffled order."""
 
-    block: Block
+    block: ShuffleBlock
     files: list[ShardFile]
     file: np.ndarray  # [pairs], into `files`
     offsets: np.ndarray  # int64 [pairs]
@@ -62,7 +62,7 @@ class Stream(IterableDataset):
         batch_size: int,
         seed: int = 0,
         max_tokens: int | None = None,
-        buffer: int = BUFFER,
+        buffer: int = SHUFFLE_BUFFER,
         *,
         lanes: int = LANES,
         rank: int = 0,
@@ -94,19 +94,19 @@ class Stream(IterableDataset):
             raise UserError(f"{self.directory} has no pairs in split {split!r}: build it from more rows")
         self._weights = SourceWeights(self.directory, self.shards, weights, seed) if weights else None
         pairs = self._weights.pairs if self._weights else [shard.pairs for shard in self.shards]
-        self._order = Order(pairs, seed, lanes, buffer, shuffled=split == "train")
+        self._order = EpochOrder(pairs, seed, lanes, buffer, shuffled=split == "train")
         self.pairs = self._order.total  # in an epoch
         self._dropout = self._make_dropout(bpe_dropout)
         self._cache = self._make_cache(cache, cache_bytes)
         self._place = 0
         self._files: weakref.WeakValueDictionary[int, ShardFile] = weakref.WeakValueDictionary()
-        self._blocks: dict[int, OpenBlock] = {}  # lane -> the block that it is in
+        self._blocks: dict[int, BlockLocations] = {}  # lane -> the block that it is in
 
     def loader(self, workers: int = 0, ahead: int = 2) -> DataLoader:
         """The batches, made by that many processes, each `ahead` of what is asked for; 0: by this one. A plain
         `DataLoader(stream, batch_size=None, ...)` does the same, a little more slowly."""
         extra = {"prefetch_factor": ahead} if workers else {}
-        return DataLoader(self, batch_size=None, num_workers=workers, collate_fn=_as_it_is, **extra)
+        return DataLoader(self, batch_size=None, num_workers=workers, collate_fn=_identity, **extra)
 
     def __iter__(self) -> Iterator[Batch]:
         info = get_worker_info()
@@ -165,7 +165,7 @@ class Stream(IterableDataset):
         for shard in self.shards:
             if os.path.join(self.directory, shard.path) not in there:
                 raise UserError(
-                    f"{os.path.join(self.directory, shard.path)} is missing, but the manifest names it; {MEND}"
+                    f"{os.path.join(self.directory, shard.path)} is missing, but the manifest names it; {REBUILD_HINT}"
                 )
         return None
 
@@ -180,7 +180,7 @@ class Stream(IterableDataset):
             file = self._files[number] = ShardFile(path, shard, with_sources, keep_open=self._cache is not None)
         return file
 
-    def _open(self, block: Block) -> OpenBlock:
+    def _open(self, block: ShuffleBlock) -> BlockLocations:
         open_block = self._blocks.get(block.lane)
         if open_block is None or open_block.block != block:
             shards, entries = self._order.entries(block)
@@ -193,11 +193,11 @@ class Stream(IterableDataset):
                 if self._weights:
                     at = self._weights.chosen(int(numbers[i]), file.members.sources, block.epoch)[at]
                 offsets[rows], sizes[rows] = file.members.offsets[at], file.members.sizes[at]
-            open_block = self._blocks[block.lane] = OpenBlock(block, files, which, offsets, sizes)
+            open_block = self._blocks[block.lane] = BlockLocations(block, files, which, offsets, sizes)
             self._prefetch(block._replace(number=block.number + 1))
         return open_block
 
-    def _prefetch(self, block: Block) -> None:
+    def _prefetch(self, block: ShuffleBlock) -> None:
         for number in np.unique(self._order.entries(block)[0]).tolist() if self._cache else ():
             if number not in self._files:
                 shard = self.shards[number]
@@ -215,8 +215,8 @@ class Stream(IterableDataset):
             ):
                 members[row] = reads[number](offset, size)
         try:
-            keys = [member[:KEY].decode("ascii") for member in members]
-            bodies = [msgpack.unpackb(memoryview(member)[HEADER:]) for member in members]
+            keys = [member[:KEY_BYTES].decode("ascii") for member in members]
+            bodies = [msgpack.unpackb(memoryview(member)[TAR_HEADER_BYTES:]) for member in members]
             codes = [body["codes"] for body in bodies]
             tokens = [body["tokens"] for body in bodies]
         except (ValueError, KeyError, TypeError, msgpack.exceptions.UnpackException):
@@ -280,13 +280,13 @@ class Stream(IterableDataset):
         }
         for row, member in enumerate(members):
             try:
-                unpack_sample(member[:KEY].decode("ascii", "replace"), member[HEADER:])
+                unpack_sample(member[:KEY_BYTES].decode("ascii", "replace"), member[TAR_HEADER_BYTES:])
             except ValueError as error:
                 return UserError(f"{where[row]} is damaged: {error}; build the dataset again")
         return UserError(f"{self.directory}: a pair near {where[0]} is damaged; run `pairmill verify`")
 
 
-def _as_it_is(batch: Batch) -> Batch:
+def _identity(batch: Batch) -> Batch:
     return batch
 
 

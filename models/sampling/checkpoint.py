@@ -16,13 +16,13 @@ from safetensors.torch import load
 from models.errors import UserError
 from models.tokenizers.image import ImageTokenizer, load_image_tokenizer
 from models.tokenizers.text import TextTokenizer
-from models.transformer.model import Transformer, TransformerConfig, block_parameters, drawing_weights
+from models.transformer.model import Transformer, TransformerConfig, block_parameters, inference_weights
 
 BUNDLED = Path(__file__).parent.parent / "bundled" / "transformer"
-SMALL = 10_000_000  # parameters: below, a product is done before a second thread has woken up
+SMALL_MODEL_PARAMETERS = 10_000_000  # parameters: below, a product is done before a second thread has woken up
 
 
-class Artist(NamedTuple):
+class ImageGenerator(NamedTuple):
     """A checkpoint, ready to draw."""
 
     model: Transformer
@@ -40,7 +40,7 @@ def load_model(directory: Path, averaged: bool = False) -> tuple[Transformer, st
         data = (directory / ("averaged.safetensors" if averaged else "model.safetensors")).read_bytes()
         model = Transformer(TransformerConfig(**described["model"]))
         model.text_head = None
-        model.load_state_dict(drawing_weights(load(data)))
+        model.load_state_dict(inference_weights(load(data)))
     except FileNotFoundError as error:
         raise _missing(error) from None
     except RuntimeError:  # torch's words for it are a page
@@ -74,7 +74,7 @@ def _unreadable(directory: Path, error: Exception) -> UserError:
     return UserError(f"{directory} is not a checkpoint that can be read: {str(error).splitlines()[0]}")
 
 
-def load_artist(directory: Path, image_tokenizer_spec: str | None = None, averaged: bool = False) -> Artist:
+def load_generator(directory: Path, image_tokenizer_spec: str | None = None, averaged: bool = False) -> ImageGenerator:
     """Reads what `pairmill train` wrote. Raises UserError for a folder that is none, and for other tokenizers."""
     model, fingerprint = load_model(directory, averaged)
     described = read_config(directory)
@@ -91,7 +91,7 @@ def load_artist(directory: Path, image_tokenizer_spec: str | None = None, averag
                 "its codes mean nothing here: give the one it was trained with"
             )
     knows_blank = described["training"]["blank_captions"] > 0
-    return Artist(model, text_tokenizer, image_tokenizer, fingerprint, knows_blank)
+    return ImageGenerator(model, text_tokenizer, image_tokenizer, fingerprint, knows_blank)
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -124,14 +124,16 @@ def find_checkpoint(name: str) -> Path:
     return BUNDLED
 
 
-def load_for(args: argparse.Namespace) -> Artist:
+def generator_from_args(args: argparse.Namespace) -> ImageGenerator:
     """The artist of a command's add_model_arguments()."""
     if args.threads is not None and args.threads < 1:
         raise UserError(f"--threads {args.threads}: give 1 or more")
-    artist = load_artist(find_checkpoint(args.checkpoint), args.image_tokenizer, args.averaged)
+    artist = load_generator(find_checkpoint(args.checkpoint), args.image_tokenizer, args.averaged)
     try:
         artist.model.to(args.device)
     except (RuntimeError, AssertionError) as error:  # torch's way to say that it was built without this device
         raise UserError(f"--device {args.device}: {str(error).splitlines()[0]}") from None
-    torch.set_num_threads(args.threads or (1 if block_parameters(artist.model) < SMALL else os.cpu_count()))
+    torch.set_num_threads(
+        args.threads or (1 if block_parameters(artist.model) < SMALL_MODEL_PARAMETERS else os.cpu_count())
+    )
     return artist

@@ -21,35 +21,37 @@ from typing import NamedTuple
 import numpy as np
 
 from models.errors import UserError
-from models.files import write_whole
-from models.image_files import picture_grid, png
-from models.pixels import CropBox, PictureError, apply_crop, decode_rgb
-from models.sampling.checkpoint import Artist, add_model_arguments, load_for
+from models.files import write_atomically
+from models.image_files import image_grid, png
+from models.pixels import CropBox, ImageError, apply_crop, decode_rgb
+from models.sampling.checkpoint import ImageGenerator, add_model_arguments, generator_from_args
 from models.sampling.reranking import Ranking, load_ranker
-from models.sampling.sampler import GROUP, THE_PAPERS, Order, Sampling, draw, picture_seed
+from models.sampling.sampler import BATCH_SIZE, PAPER_SAMPLING, ImageRequest, SamplingConfig, image_seed, sample_codes
 
 MAX_COUNT = 1024  # the paper draws 512
 
 
-class Task(NamedTuple):
+class GenerationRequest(NamedTuple):
     """What one command, or one request, wants drawn."""
 
     prompt: str
     count: int
     seed: int
-    sampling: Sampling = THE_PAPERS
-    given: Sequence[int] = ()  # codes that every picture begins with
+    sampling: SamplingConfig = PAPER_SAMPLING
+    given: Sequence[int] = ()  # codes that every image begins with
 
 
-def orders(artist: Artist, task: Task) -> list[Order]:
+def image_requests(artist: ImageGenerator, task: GenerationRequest) -> list[ImageRequest]:
     """One for each picture. Raises UserError for a prompt without text."""
     tokens = artist.text_tokenizer.encode(task.prompt) if task.prompt.strip() else []
     if not tokens:
         raise UserError("--prompt is empty: describe the picture in a few words")
-    return [Order(tokens, picture_seed(task.seed, index), task.sampling, task.given) for index in range(task.count)]
+    return [
+        ImageRequest(tokens, image_seed(task.seed, index), task.sampling, task.given) for index in range(task.count)
+    ]
 
 
-def picture_texts(artist: Artist, task: Task) -> dict[str, str]:
+def png_metadata(artist: ImageGenerator, task: GenerationRequest) -> dict[str, str]:
     """What a picture's file says of its making; with its `index` that is enough to draw it again."""
     return {
         "prompt": task.prompt,
@@ -63,29 +65,29 @@ def picture_texts(artist: Artist, task: Task) -> dict[str, str]:
     }
 
 
-def generate(artist: Artist, task: Task, output: Path, ranking: Ranking | None = None) -> None:
+def generate(artist: ImageGenerator, task: GenerationRequest, output: Path, ranking: Ranking | None = None) -> None:
     """Draws the task's pictures into `output`; with a ranking only the best of them, best first."""
-    texts, started, pictures = picture_texts(artist, task), time.monotonic(), []
-    todo = orders(artist, task)
+    texts, started, images = png_metadata(artist, task), time.monotonic(), []
+    todo = image_requests(artist, task)
     output.mkdir(parents=True, exist_ok=True)
-    for first in range(0, len(todo), GROUP):
-        for codes_N in draw(artist.model, todo[first : first + GROUP]).cpu().numpy():
-            pictures.append(artist.image_tokenizer.decode(codes_N))
+    for first in range(0, len(todo), BATCH_SIZE):
+        for codes_N in sample_codes(artist.model, todo[first : first + BATCH_SIZE]).cpu().numpy():
+            images.append(artist.image_tokenizer.decode(codes_N))
             if not ranking:
-                index = len(pictures) - 1
-                write_whole(output / f"{index:04d}.png", png(pictures[-1], {**texts, "index": str(index)}))
-        print(f"generate: {len(pictures)} of {len(todo)} pictures, {time.monotonic() - started:.1f} s", flush=True)
+                index = len(images) - 1
+                write_atomically(output / f"{index:04d}.png", png(images[-1], {**texts, "index": str(index)}))
+        print(f"generate: {len(images)} of {len(todo)} pictures, {time.monotonic() - started:.1f} s", flush=True)
     if ranking:
-        scores = ranking.ranker.scores(task.prompt, pictures)
-        best = sorted(range(len(pictures)), key=lambda index: -scores[index])[: ranking.keep]
+        scores = ranking.ranker.scores(task.prompt, images)
+        best = sorted(range(len(images)), key=lambda index: -scores[index])[: ranking.keep]
         for place, index in enumerate(best):
             score = {"index": str(index), "score": f"{scores[index]:.4f}"}
-            write_whole(output / f"{place:04d}.png", png(pictures[index], {**texts, **score}))
-        pictures = [pictures[index] for index in best]
-    write_whole(output / "grid.png", png(picture_grid(np.stack(pictures)), texts))
+            write_atomically(output / f"{place:04d}.png", png(images[index], {**texts, **score}))
+        images = [images[index] for index in best]
+    write_atomically(output / "grid.png", png(image_grid(np.stack(images)), texts))
 
 
-def first_rows(artist: Artist, path: Path, rows: int) -> list[int]:
+def first_rows(artist: ImageGenerator, path: Path, rows: int) -> list[int]:
     """The codes of a picture's upper part: `rows` rows of them. Raises UserError for a file that is no picture."""
     info = artist.image_tokenizer.info
     if not 1 <= rows < info.grid:
@@ -94,7 +96,7 @@ def first_rows(artist: Artist, path: Path, rows: int) -> list[int]:
         rgb_HWC = decode_rgb(path.read_bytes())
     except OSError as error:
         raise UserError(f"--complete {path}: {error.strerror}") from None
-    except PictureError as error:
+    except ImageError as error:
         raise UserError(f"--complete {path} is no picture that can be read: {error}") from None
     height, width, _ = rgb_HWC.shape
     side = min(height, width)
@@ -147,15 +149,15 @@ def main(arguments: list[str] | None = None) -> int:
         raise UserError("--rank N, from 1 to --count, goes with --rank-model DIR, a folder with an open_clip model")
     if args.rows is not None and not args.complete:
         raise UserError("--rows goes with --complete FILE")
-    artist = load_for(args)
+    artist = generator_from_args(args)
     if args.guidance != 1 and not artist.knows_blank:
         print(f"generate: {args.checkpoint} was trained without --blank-captions: --guidance says little", flush=True)
     ranking = Ranking(load_ranker(args.rank_model), args.rank) if args.rank else None
     rows = artist.image_tokenizer.info.grid // 2 if args.rows is None else args.rows
     given = first_rows(artist, args.complete, rows) if args.complete else ()
-    sampling = Sampling(args.temperature, args.top_k, args.top_p, args.guidance)
+    sampling = SamplingConfig(args.temperature, args.top_k, args.top_p, args.guidance)
     try:
-        generate(artist, Task(args.prompt, args.count, args.seed, sampling, given), args.output, ranking)
+        generate(artist, GenerationRequest(args.prompt, args.count, args.seed, sampling, given), args.output, ranking)
     except OSError as error:
         raise UserError(f"--output {args.output}: {error.strerror}") from None
     return 0

@@ -16,7 +16,7 @@ from PIL import Image
 from models.errors import UserError
 
 CONFIG = "open_clip_config.json"
-BATCH = 16  # pictures
+BATCH = 16  # images
 
 
 class Ranker(NamedTuple):
@@ -25,12 +25,12 @@ class Ranker(NamedTuple):
     preprocess: Callable[[Image.Image], torch.Tensor]
 
     @torch.inference_mode()
-    def scores(self, caption: str, pictures: Sequence[np.ndarray]) -> list[float]:
+    def scores(self, caption: str, images: Sequence[np.ndarray]) -> list[float]:
         """The cosine between the caption and each picture, uint8 [H, W, 3]."""
         text_1M = self.model.encode_text(self.tokenize([caption]), normalize=True)
         found = []
-        for first in range(0, len(pictures), BATCH):
-            batch = [self.preprocess(Image.fromarray(picture)) for picture in pictures[first : first + BATCH]]
+        for first in range(0, len(images), BATCH):
+            batch = [self.preprocess(Image.fromarray(image)) for image in images[first : first + BATCH]]
             found += (self.model.encode_image(torch.stack(batch), normalize=True) @ text_1M[0]).tolist()
         return found
 

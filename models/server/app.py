@@ -24,10 +24,10 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from models.errors import UserError
-from models.sampling.checkpoint import Artist, add_model_arguments, load_for
-from models.server.job_queue import DrawingQueue
-from models.server.middleware import Guard, Metrics, answer_error, refuse
-from models.server.routes import Studio, routes
+from models.sampling.checkpoint import ImageGenerator, add_model_arguments, generator_from_args
+from models.server.job_queue import JobQueue
+from models.server.middleware import LimitsMiddleware, Metrics, answer_error, validation_error
+from models.server.routes import ServerState, routes
 
 WEB = Path(__file__).parent / "web"
 PAGE = {
@@ -38,10 +38,10 @@ PAGE = {
 }
 
 
-def make_app(artist: Artist, max_images: int = 10, max_waiting: int = 64) -> FastAPI:
+def make_app(artist: ImageGenerator, max_images: int = 10, max_waiting: int = 64) -> FastAPI:
     """At most `max_images` pictures a request, and `max_waiting` pictures in the queue."""
     metrics = Metrics()
-    queue = DrawingQueue(artist, max_waiting, metrics.drawn)
+    queue = JobQueue(artist, max_waiting, metrics.drawn)
     metrics.waiting.set_function(lambda: queue.waiting)
 
     @asynccontextmanager
@@ -52,9 +52,9 @@ def make_app(artist: Artist, max_images: int = 10, max_waiting: int = 64) -> Fas
     app = FastAPI(
         title="pairmill", summary="Pictures from text", version="1", lifespan=lifespan, docs_url=None, redoc_url=None
     )  # those pages load scripts from elsewhere
-    app.state.studio = Studio(queue, metrics, max_images)
-    app.add_middleware(Guard, metrics=metrics)
-    app.add_exception_handler(RequestValidationError, refuse)
+    app.state.studio = ServerState(queue, metrics, max_images)
+    app.add_middleware(LimitsMiddleware, metrics=metrics)
+    app.add_exception_handler(RequestValidationError, validation_error)
     app.add_exception_handler(StarletteHTTPException, answer_error)
     for path, (name, kind) in PAGE.items():
         content = (WEB / name).read_bytes()  # now: no request ever opens a file
@@ -91,7 +91,7 @@ def main(arguments: list[str] | None = None) -> int:
         raise UserError(f"--port {args.port}: give 0 to 65535")
     if not 1 <= args.max_images <= args.max_waiting:
         raise UserError("--max-images is 1 or more, --max-waiting as many or more")
-    artist = load_for(args)
+    artist = generator_from_args(args)
     with _listen(args.host, args.port) as listening:
         host, port = listening.getsockname()[:2]
         app = make_app(artist, args.max_images, args.max_waiting)

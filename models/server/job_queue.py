@@ -19,11 +19,11 @@ import numpy as np
 import torch
 
 from models.image_files import jpeg, png
-from models.sampling.checkpoint import Artist
-from models.sampling.generate import Task, orders, picture_texts
-from models.sampling.sampler import GROUP, Order, draw_steps
+from models.sampling.checkpoint import ImageGenerator
+from models.sampling.generate import GenerationRequest, image_requests, png_metadata
+from models.sampling.sampler import BATCH_SIZE, ImageRequest, sample_steps
 
-KEPT_JOBS = 256  # finished ones; each holds some pictures of about 100 kB
+KEPT_JOBS = 256  # finished ones; each holds some images of about 100 kB
 FIRST_GUESS_S = 10.0  # a group's time, before one has been drawn
 PREVIEW_SHARE = 0.2  # of the time, at most, goes into previews
 QUEUED, DRAWING, DONE, CANCELLED, FAILED = "queued", "drawing", "done", "cancelled", "failed"
@@ -40,10 +40,10 @@ class QueueFull(Exception):
 
 
 @dataclass
-class Picture:
+class JobImage:
     """One picture of a job, as far as it is."""
 
-    order: Order
+    order: ImageRequest
     codes: int = 0  # drawn so far
     preview: bytes = b""  # a JPEG of the rows drawn so far
     pixels_HWC: np.ndarray | None = None  # when it is done
@@ -54,9 +54,9 @@ class Picture:
 class Job:
     """What one request wants. Written by the drawing thread alone, but for `cancelled`."""
 
-    task: Task
-    pictures: list[Picture]
-    id: str = field(default_factory=lambda: secrets.token_urlsafe(12))  # not to be guessed: it opens the pictures
+    task: GenerationRequest
+    images: list[JobImage]
+    id: str = field(default_factory=lambda: secrets.token_urlsafe(12))  # not to be guessed: it opens the images
     status: str = QUEUED
     cancelled: bool = False
     watchers: int = 0  # clients who look on; previews are made for them
@@ -80,20 +80,22 @@ class Job:
         return (self.finished or time.monotonic()) - self.drawing_since
 
 
-class DrawingQueue:
+class JobQueue:
     """Use as a context: the thread runs inside it, and what is still to do is cancelled at its end."""
 
-    def __init__(self, artist: Artist, max_waiting: int, on_drawn: Callable[[int, float], None] = lambda *_: None):
+    def __init__(
+        self, artist: ImageGenerator, max_waiting: int, on_drawn: Callable[[int, float], None] = lambda *_: None
+    ):
         """At most `max_waiting` pictures wait; `on_drawn(pictures, seconds)` is called after each group."""
         self.artist, self.max_waiting, self._on_drawn = artist, max_waiting, on_drawn
-        self._waiting: list[tuple[Job, Picture]] = []
+        self._waiting: list[tuple[Job, JobImage]] = []
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._changed = threading.Condition()
         self._closed = False
         self._group_s = FIRST_GUESS_S  # of the last one
         self._thread = threading.Thread(target=self._run, name="drawing", daemon=True)
 
-    def __enter__(self) -> DrawingQueue:
+    def __enter__(self) -> JobQueue:
         self._thread.start()
         return self
 
@@ -110,14 +112,14 @@ class DrawingQueue:
         """Pictures that nobody has begun to draw."""
         return len(self._waiting)
 
-    def submit(self, task: Task) -> Job:
+    def submit(self, task: GenerationRequest) -> Job:
         """Raises QueueFull, and UserError for a prompt without text."""
-        job = Job(task, [Picture(order) for order in orders(self.artist, task)])
+        job = Job(task, [JobImage(order) for order in image_requests(self.artist, task)])
         with self._changed:
             if len(self._waiting) + task.count > self.max_waiting:
-                groups = math.ceil((len(self._waiting) + task.count) / GROUP)
+                groups = math.ceil((len(self._waiting) + task.count) / BATCH_SIZE)
                 raise QueueFull(max(1, round(groups * self._group_s)))
-            self._waiting += [(job, picture) for picture in job.pictures]
+            self._waiting += [(job, image) for image in job.images]
             self._jobs[job.id] = job
             self._forget_old()
             self._changed.notify_all()
@@ -130,7 +132,7 @@ class DrawingQueue:
         """Takes effect with the next code; a finished job stays as it is."""
         with self._changed:
             job.cancelled = True
-            self._waiting = [(other, picture) for other, picture in self._waiting if other is not job]
+            self._waiting = [(other, image) for other, image in self._waiting if other is not job]
             if job.status == QUEUED:
                 _finish(job, CANCELLED)
             self._changed.notify_all()
@@ -160,15 +162,15 @@ class DrawingQueue:
             if not job.over:
                 _finish(job, CANCELLED)
 
-    def _next_group(self) -> list[tuple[Job, Picture]]:
+    def _next_group(self) -> list[tuple[Job, JobImage]]:
         """The first that wait, as many as go together; [] when the queue is closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closed)
             if self._closed:
                 return []
             guided = _guided(self._waiting[0][1])
-            group = [entry for entry in self._waiting if _guided(entry[1]) == guided][:GROUP]
-            taken = {id(picture) for _, picture in group}
+            group = [entry for entry in self._waiting if _guided(entry[1]) == guided][:BATCH_SIZE]
+            taken = {id(image) for _, image in group}
             self._waiting = [entry for entry in self._waiting if id(entry[1]) not in taken]
             for job, _ in group:
                 if job.status == QUEUED:
@@ -176,12 +178,12 @@ class DrawingQueue:
                     job.changed()
             return group
 
-    def _draw(self, group: list[tuple[Job, Picture]]) -> bool:
+    def _draw(self, group: list[tuple[Job, JobImage]]) -> bool:
         """Draws the group and finishes its jobs; False when nobody wanted it any more."""
         grid = self.artist.image_tokenizer.info.grid
         previewed, previews_s = time.monotonic(), 0.0
         codes_BN = None
-        for codes_BN in draw_steps(self.artist.model, [picture.order for _, picture in group]):
+        for codes_BN in sample_steps(self.artist.model, [image.order for _, image in group]):
             for job, _ in group:
                 if job.cancelled and not job.over:
                     _finish(job, CANCELLED)
@@ -192,17 +194,17 @@ class DrawingQueue:
                 continue
             began = time.monotonic()
             if began - previewed >= previews_s * (1 / PREVIEW_SHARE - 1):
-                for (job, picture), codes_N in zip(group, codes_BN, strict=True):
+                for (job, image), codes_N in zip(group, codes_BN, strict=True):
                     if job.watchers and not job.over:
-                        picture.preview = self._preview(codes_N)
+                        image.preview = self._preview(codes_N)
                 previewed = time.monotonic()
                 previews_s = previewed - began
-            for job, picture in group:
-                picture.codes = drawn
+            for job, image in group:
+                image.codes = drawn
                 job.changed()
-        for (job, picture), codes_N in zip(group, codes_BN.cpu().numpy(), strict=True):
+        for (job, image), codes_N in zip(group, codes_BN.cpu().numpy(), strict=True):
             if not job.over:
-                self._complete(job, picture, codes_N)
+                self._complete(job, image, codes_N)
         return True
 
     def _preview(self, codes_N: torch.Tensor) -> bytes:
@@ -213,22 +215,22 @@ class DrawingQueue:
         height = len(rows_RG) * info.image_size // info.grid
         return jpeg(self.artist.image_tokenizer.decode(whole)[:height])
 
-    def _complete(self, job: Job, picture: Picture, codes_N: np.ndarray) -> None:
-        picture.pixels_HWC = self.artist.image_tokenizer.decode(codes_N)
-        index = next(i for i, other in enumerate(job.pictures) if other is picture)
-        picture.png = png(picture.pixels_HWC, {**picture_texts(self.artist, job.task), "index": str(index)})
-        picture.codes, picture.preview = len(codes_N), b""
-        if all(other.png for other in job.pictures):
+    def _complete(self, job: Job, image: JobImage, codes_N: np.ndarray) -> None:
+        image.pixels_HWC = self.artist.image_tokenizer.decode(codes_N)
+        index = next(i for i, other in enumerate(job.images) if other is image)
+        image.png = png(image.pixels_HWC, {**png_metadata(self.artist, job.task), "index": str(index)})
+        image.codes, image.preview = len(codes_N), b""
+        if all(other.png for other in job.images):
             _finish(job, DONE)
         job.changed()
 
 
-def _guided(picture: Picture) -> bool:
-    return picture.order.sampling.guidance != 1
+def _guided(image: JobImage) -> bool:
+    return image.order.sampling.guidance != 1
 
 
 def _finish(job: Job, status: str) -> None:
     job.status, job.finished = status, time.monotonic()
-    for picture in job.pictures:
-        picture.preview = b""
+    for image in job.images:
+        image.preview = b""
     job.changed()

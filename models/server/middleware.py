@@ -28,7 +28,7 @@ class Metrics:
         self.requests = Counter(
             "pairmill_requests", "Requests answered", ["method", "path", "status"], registry=self.registry
         )
-        self.pictures = Counter("pairmill_pictures", "Pictures drawn", registry=self.registry)
+        self.images = Counter("pairmill_pictures", "Pictures drawn", registry=self.registry)
         self.group_s = Histogram(
             "pairmill_group_seconds",
             "Time to draw a group of pictures",
@@ -37,12 +37,12 @@ class Metrics:
         )
         self.waiting = Gauge("pairmill_waiting_pictures", "Pictures in the queue", registry=self.registry)
 
-    def drawn(self, pictures: int, seconds: float) -> None:
-        self.pictures.inc(pictures)
+    def drawn(self, images: int, seconds: float) -> None:
+        self.images.inc(images)
         self.group_s.observe(seconds)
 
 
-async def refuse(request: Request, error: RequestValidationError) -> JSONResponse:
+async def validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
     """422 without the input: what was sent may not be JSON that can be sent back."""
     faults = [
         {"loc": [str(part) for part in fault["loc"]], "msg": fault["msg"], "type": fault["type"]}
@@ -59,7 +59,7 @@ async def answer_error(request: Request, error: StarletteHTTPException) -> JSONR
     return JSONResponse({key: error.detail}, error.status_code, error.headers)
 
 
-class Guard:
+class LimitsMiddleware:
     """Bounds a request's body, adds the headers that every answer has, and counts the answers."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics):

@@ -19,7 +19,7 @@ def _words(text: str) -> str:
 Text = Annotated[str, Field(max_length=MAX_TEXT, description="what to draw"), AfterValidator(_words)]
 
 
-class Ask(BaseModel):
+class GenerateBody(BaseModel):
     """DALLE-server's request."""
 
     model_config = ConfigDict(strict=True)  # "3" is no number
@@ -27,7 +27,7 @@ class Ask(BaseModel):
     num_images: int = Field(ge=1, description="how many pictures")
 
 
-class ImagesAsk(Ask):
+class ImagesBody(GenerateBody):
     """The same with everything that decides a picture."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
@@ -39,12 +39,12 @@ class ImagesAsk(Ask):
     guidance: float = Field(1.0, ge=0, le=100, allow_inf_nan=False, description="above 1: closer to the text")
 
 
-class ImageAnswer(BaseModel):
+class ImageResponse(BaseModel):
     progress: float = Field(description="0 to 1")
     url: str | None = Field(description="of the PNG, once it is drawn")
 
 
-class JobAnswer(BaseModel):
+class JobResponse(BaseModel):
     """A job as it stands."""
 
     id: str
@@ -52,10 +52,10 @@ class JobAnswer(BaseModel):
     text: str
     seed: int
     seconds: float = Field(description="of drawing, without the wait in the queue")
-    images: list[ImageAnswer]
+    images: list[ImageResponse]
 
 
-class ModelAnswer(BaseModel):
+class ModelResponse(BaseModel):
     """What draws here, and within which limits."""
 
     parameters: int = Field(description="of the transformer's blocks")
@@ -66,7 +66,7 @@ class ModelAnswer(BaseModel):
     guidance: bool = Field(description="was it trained with blank captions, so that guidance means something?")
 
 
-class Wrong(BaseModel):
+class ErrorResponse(BaseModel):
     """DALLE-server's form of an error."""
 
     Error: str

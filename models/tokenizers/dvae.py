@@ -21,8 +21,8 @@ from safetensors.torch import save
 from torch import nn
 
 from models import pixels
-from models.files import write_whole
-from models.tokenizers.untrusted_weights import fill
+from models.files import write_atomically
+from models.tokenizers.untrusted_weights import load_checked
 
 METADATA_NAME = "pairmill-dvae-1"  # of the configuration in the safetensors header
 DOWNSAMPLING = 8  # three 2x2 poolings between four groups
@@ -69,7 +69,7 @@ class Conv(nn.Conv2d):
         nn.init.zeros_(self.bias)
 
 
-class Block(nn.Module):
+class ResidualBlock(nn.Module):
     """Pre-activation bottleneck: kernels 3, 3, 3, 1 in the encoder, 1, 3, 3, 3 in the decoder; output x 1/layers^2."""
 
     def __init__(self, n_in: int, n_out: int, layers: int, kernels: tuple[int, int, int, int]):
@@ -89,7 +89,7 @@ class Block(nn.Module):
 
 def _group(n_in: int, n_out: int, config: DVAEConfig, kernels: tuple, last: tuple[str, nn.Module] | None):
     blocks = [
-        (f"block_{i + 1}", Block(n_in if i == 0 else n_out, n_out, config.layers, kernels))
+        (f"block_{i + 1}", ResidualBlock(n_in if i == 0 else n_out, n_out, config.layers, kernels))
         for i in range(config.blocks_per_group)
     ]
     return nn.Sequential(OrderedDict(blocks + ([last] if last else [])))
@@ -191,7 +191,7 @@ def save_dvae(model: DVAE, path: str | os.PathLike) -> None:
     tensors = {name: value.detach().to(torch.float16).contiguous() for name, value in model.state_dict().items()}
     # One entry: the library writes several in an order that changes, and with it the file's fingerprint.
     metadata = {METADATA_NAME: json.dumps(dataclasses.asdict(model.config), sort_keys=True)}
-    write_whole(path, save(tensors, metadata=metadata))
+    write_atomically(path, save(tensors, metadata=metadata))
 
 
 def load_dvae(path: str | os.PathLike) -> DVAE:
@@ -208,4 +208,4 @@ def load_dvae(path: str | os.PathLike) -> DVAE:
         model = DVAE(DVAEConfig(**json.loads(metadata[METADATA_NAME])))
     except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         raise ValueError(f"{path}: its configuration is damaged: {error}") from error
-    return fill(model, tensors, path)
+    return load_checked(model, tensors, path)

@@ -35,9 +35,9 @@ from models.errors import UserError
 from models.tokenizers.dalle_pytorch_vae import DiscreteVAE, DiscreteVAEConfig
 from models.tokenizers.dvae import DVAE, DVAEConfig, load_dvae
 from models.tokenizers.info import ImageTokenizerInfo
-from models.tokenizers.untrusted_weights import Inert, fill, read_checkpoint, tensors_of
+from models.tokenizers.untrusted_weights import InertObject, extract_tensors, load_checked, read_checkpoint
 from models.tokenizers.vqgan import VQGAN, from_diffusers, from_taming, weights_from_diffusers
-from models.tokenizers.winograd import quicken
+from models.tokenizers.winograd import use_winograd
 
 BUNDLED = Path(__file__).parent.parent / "bundled" / "dvae.safetensors"
 MAX_VOCABULARY = 1 << 16  # codes are stored in 16 bits
@@ -46,7 +46,7 @@ PRECISIONS = ("float32", "bfloat16")
 DEVICES = ("cpu", "cuda")
 
 
-class CodeModel(Protocol):
+class DiscreteAutoencoder(Protocol):
     """What a picture model has to be able to do. Pictures are floats in 0..1, [B, 3, H, W]; codes int64 [B, h, w]."""
 
     config: object  # with vocabulary, grid and image_size
@@ -58,7 +58,7 @@ class CodeModel(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Computing:
+class ComputeOptions:
     """How codes are computed. What may change a code is here and in the manifest; what can't is not."""
 
     precision: str = "float32"
@@ -77,13 +77,15 @@ class ImageTokenizer:
     stays in float32.
     """
 
-    def __init__(self, model: CodeModel, spec: str, fingerprint: str, computing: Computing | None = None):
-        computing = computing or Computing()
+    def __init__(
+        self, model: DiscreteAutoencoder, spec: str, fingerprint: str, computing: ComputeOptions | None = None
+    ):
+        computing = computing or ComputeOptions()
         self._device = torch.device(computing.device)
         self._model = model.to(self._device, memory_format=torch.channels_last).eval()
         self._bfloat16 = computing.precision == "bfloat16"
         if not self.on_accelerator and not self._bfloat16:
-            quicken(model.encoder)
+            use_winograd(model.encoder)
         self._logits = model.logits
         if computing.compiled:
             self._logits = torch.compile(model.logits, dynamic=False, options={"freezing": True})
@@ -118,7 +120,7 @@ class ImageTokenizer:
         return pixels.to_uint8(self._model.decode(codes_1hw.to(self._device)).cpu())[0]
 
 
-def load_image_tokenizer(spec: str, computing: Computing | None = None) -> ImageTokenizer:
+def load_image_tokenizer(spec: str, computing: ComputeOptions | None = None) -> ImageTokenizer:
     """Raises UserError for an unknown SPEC, a file that is missing, damaged or of another model, an absent device."""
     sized = re.fullmatch(r"(.+)@(\d+)", spec)
     plain = sized[1] if sized else spec
@@ -195,14 +197,14 @@ def _load_openai(encoder: Path, decoder: Path) -> DVAE:
     weights = {}
     for part, path in (("encoder", encoder), ("decoder", decoder)):
         endings = {"w": "weight", "b": "bias"}
-        for name, value in tensors_of(read_checkpoint(path)).items():
+        for name, value in extract_tensors(read_checkpoint(path)).items():
             base, _, ending = name.rpartition(".")
             weights[f"{part}.{base}.{endings.get(ending, ending)}"] = value
     try:
         config = DVAEConfig.of_weights(weights)
     except ValueError:
         raise ValueError(f"{encoder} and {decoder} are not OpenAI's encoder and decoder") from None
-    return fill(DVAE(config), weights, encoder.parent)
+    return load_checked(DVAE(config), weights, encoder.parent)
 
 
 def _load_taming(config: Path, checkpoint: Path) -> VQGAN:
@@ -214,7 +216,9 @@ def _load_taming(config: Path, checkpoint: Path) -> VQGAN:
     except (LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
         raise ValueError(_not_understood(config, error)) from error
     loaded = read_checkpoint(checkpoint)
-    return fill(model, tensors_of(loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded), checkpoint)
+    return load_checked(
+        model, extract_tensors(loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded), checkpoint
+    )
 
 
 def _load_diffusers(config: Path, weights: Path) -> VQGAN:
@@ -223,14 +227,14 @@ def _load_diffusers(config: Path, weights: Path) -> VQGAN:
         model = VQGAN(described)
     except (LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
         raise ValueError(_not_understood(config, error)) from error
-    renamed = weights_from_diffusers(tensors_of(read_checkpoint(weights)), len(described.widths))
-    return fill(model, renamed, weights)
+    renamed = weights_from_diffusers(extract_tensors(read_checkpoint(weights)), len(described.widths))
+    return load_checked(model, renamed, weights)
 
 
 def _load_dalle_pytorch(path: Path) -> DiscreteVAE:
     loaded = read_checkpoint(path)
     written = isinstance(loaded, dict) and {"hparams", "weights"} <= loaded.keys()
-    if not written or isinstance(loaded["hparams"], Inert):
+    if not written or isinstance(loaded["hparams"], InertObject):
         raise ValueError(f"{path} is not what DALLE-pytorch's train_vae.py writes (hparams and weights)")
     try:
         names = DiscreteVAEConfig.__dataclass_fields__
@@ -238,7 +242,7 @@ def _load_dalle_pytorch(path: Path) -> DiscreteVAE:
         model = DiscreteVAE(config)
     except (AttributeError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         raise ValueError(_not_understood(path, error)) from error
-    return fill(model, tensors_of(loaded["weights"]), path)
+    return load_checked(model, extract_tensors(loaded["weights"]), path)
 
 
 def _not_understood(path: Path, error: Exception) -> str:
@@ -246,7 +250,7 @@ def _not_understood(path: Path, error: Exception) -> str:
     return f"{path} does not describe a model that is known here: {what}"
 
 
-_LOADERS: dict[str, tuple[Callable[[str], list[Path]], Callable[..., CodeModel], str]] = {
+_LOADERS: dict[str, tuple[Callable[[str], list[Path]], Callable[..., DiscreteAutoencoder], str]] = {
     "dvae": (_one_file, load_dvae, "FILE.safetensors"),
     "openai-dvae": (_openai_files, _load_openai, "FOLDER/encoder.pkl"),
     "taming": (_taming_files, _load_taming, "CONFIG.yaml,FILE.ckpt"),

@@ -33,7 +33,7 @@ _TENSOR_BUILDERS = {
 }
 
 
-class Inert:
+class InertObject:
     """What stands for any other object: takes all arguments and states, does nothing."""
 
     def __init__(self, *arguments: object, **named: object):
@@ -60,7 +60,7 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> object:
         if (module, name) in _TENSOR_BUILDERS:
             return super().find_class(module, name)
-        return type(name.rpartition(".")[2], (Inert,), {})
+        return type(name.rpartition(".")[2], (InertObject,), {})
 
 
 def _load(file, **options) -> object:
@@ -91,16 +91,16 @@ def read_checkpoint(path: str | os.PathLike) -> object:
         raise ValueError(f"{path} is not a readable file of weights: {message}") from error
 
 
-def tensors_of(loaded: object) -> dict[str, torch.Tensor]:
+def extract_tensors(loaded: object) -> dict[str, torch.Tensor]:
     """The weights by name, in a state dictionary or in a whole module that was pickled."""
-    if isinstance(loaded, Inert):
+    if isinstance(loaded, InertObject):
         return dict(_module_tensors(loaded, ""))
     if not isinstance(loaded, Mapping):
         return {}
     return {str(name): value for name, value in loaded.items() if isinstance(value, torch.Tensor)}
 
 
-def _module_tensors(module: Inert, prefix: str):
+def _module_tensors(module: InertObject, prefix: str):
     stack = [(module, prefix, 0)]
     while stack:
         module, prefix, depth = stack.pop()
@@ -112,7 +112,7 @@ def _module_tensors(module: Inert, prefix: str):
             stack.extend(
                 (child, f"{prefix}{name}.", depth + 1)
                 for name, child in _mapping(module.state.get("_modules")).items()
-                if isinstance(child, Inert)
+                if isinstance(child, InertObject)
             )
 
 
@@ -120,7 +120,7 @@ def _mapping(value: object) -> Mapping:
     return value if isinstance(value, Mapping) else {}
 
 
-def fill(model: nn.Module, weights: Mapping[str, torch.Tensor], path: str | os.PathLike) -> nn.Module:
+def load_checked(model: nn.Module, weights: Mapping[str, torch.Tensor], path: str | os.PathLike) -> nn.Module:
     """Loads the weights as float32, ready for use. Names that the model lacks may be left over (losses, optimisers).
 
     Raises ValueError for missing weights, those of other shapes, and values that are not finite.

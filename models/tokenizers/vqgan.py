@@ -162,7 +162,7 @@ class Decoder(nn.Module):
         return self.conv_out(F.silu(self.norm_out(x)))
 
 
-class NearestVector(nn.Module):
+class VectorQuantiser(nn.Module):
     """VQModel's codebook."""
 
     def __init__(self, config: VQGANConfig):
@@ -202,7 +202,7 @@ class VQGAN(nn.Module):
         super().__init__()
         self.config = config
         self.encoder, self.decoder = Encoder(config), Decoder(config)
-        self.quantize = GumbelProjection(config) if config.gumbel else NearestVector(config)
+        self.quantize = GumbelProjection(config) if config.gumbel else VectorQuantiser(config)
         latent = config.latent * (2 if config.double_latent else 1)
         self.quant_conv = nn.Conv2d(latent, config.code_width, 1)
         self.post_quant_conv = nn.Conv2d(config.code_width, config.latent, 1)

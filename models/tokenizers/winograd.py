@@ -140,7 +140,7 @@ def _transform_output(six, results, near, far) -> None:
     torch.add(near, far, alpha=8, out=results[3]).add_(f)
 
 
-def quicken(model: nn.Module) -> None:
+def use_winograd(model: nn.Module) -> None:
     """Replaces the convolutions inside that this is for."""
     scratch = Scratch()
     for parent in list(model.modules()):

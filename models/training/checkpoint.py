@@ -30,23 +30,23 @@ from models.data.batch import Batch
 from models.data.format import Manifest
 from models.data.stream import Stream
 from models.errors import UserError
-from models.files import write_whole
+from models.files import write_atomically
 from models.training.distributed import World
 from models.training.schedule import Plateau
-from models.training.weight_average import Average
-from models.transformer.model import TransformerConfig, drawing_weights
+from models.training.weight_average import WeightAverage
+from models.transformer.model import TransformerConfig, inference_weights
 
-FORMAT, VERSION = "pairmill-transformer", 2
+CHECKPOINT_FORMAT, CHECKPOINT_VERSION = "pairmill-transformer", 2
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
 @dataclasses.dataclass
-class Run:
+class TrainState:
     """What changes while a run goes on, beside the place in the data."""
 
     model: nn.Module
     optimiser: torch.optim.Optimizer
-    average: Average
+    average: WeightAverage
     plateau: Plateau
 
 
@@ -67,15 +67,15 @@ class Checkpoint:
 
     def _described(self) -> dict:
         return {
-            "format": FORMAT,
-            "version": VERSION,
+            "format": CHECKPOINT_FORMAT,
+            "version": CHECKPOINT_VERSION,
             "model": dataclasses.asdict(self.model_config),
             "training": self.training,
             "image_tokenizer": dataclasses.asdict(self.manifest.image_tokenizer),
             "text_tokenizer": dataclasses.asdict(self.manifest.text_tokenizer),
         }
 
-    def save(self, run: Run, stream: Stream, after: Batch, step: int) -> None:
+    def save(self, run: TrainState, stream: Stream, after: Batch, step: int) -> None:
         """All processes take part, the first one writes. Raises UserError when the disk refuses; the previous files
         are whole then."""
         weights = get_model_state_dict(run.model, options=WHOLE)
@@ -97,7 +97,7 @@ class Checkpoint:
                 buffer,
             )
             try:
-                write_whole(self.path, buffer.getvalue())
+                write_atomically(self.path, buffer.getvalue())
                 self._follow(weights, average["parameters"], described)
             except OSError as error:
                 raise UserError(
@@ -109,8 +109,8 @@ class Checkpoint:
     def _follow(self, weights: dict, averaged: dict, described: dict) -> None:
         """What is made of checkpoint.pt; config.json comes last but for the copies and says that the rest is there."""
         for name, values in (("model", weights), ("averaged", averaged)):
-            write_whole(self.output / f"{name}.safetensors", save(drawing_weights(values)))
-        write_whole(self.output / "config.json", json.dumps(described, indent=1, sort_keys=True) + "\n")
+            write_atomically(self.output / f"{name}.safetensors", save(inference_weights(values)))
+        write_atomically(self.output / "config.json", json.dumps(described, indent=1, sort_keys=True) + "\n")
         if self.keep > 1:
             self._keep_as(self.output / f"checkpoint-{described['step']:08d}.pt")
             for old in sorted(self.output.glob("checkpoint-*.pt"))[: -self.keep]:
@@ -122,14 +122,14 @@ class Checkpoint:
         try:
             os.link(self.path, path)
         except OSError:  # a file system without hard links
-            write_whole(path, self.path.read_bytes())
+            write_atomically(path, self.path.read_bytes())
 
     def refuse_existing(self) -> int:
         if self.path.exists():
             raise UserError(f"{self.path} exists; continue it with --resume or choose another --output")
         return 0
 
-    def restore(self, run: Run, stream: Stream) -> int:
+    def restore(self, run: TrainState, stream: Stream) -> int:
         """Loads the checkpoint, if there is one; returns the first step to run. The number of processes, and what is
         shared out among them, may be another now."""
         if not self.path.exists():

@@ -46,7 +46,7 @@ class World(NamedTuple):
 
 
 @contextlib.contextmanager
-def joined() -> Iterator[World]:
+def distributed_world() -> Iterator[World]:
     """The world that torchrun's environment describes; a world of one without it."""
     cuda = torch.cuda.is_available()
     if "WORLD_SIZE" not in os.environ:
@@ -62,7 +62,7 @@ def joined() -> Iterator[World]:
         dist.destroy_process_group()
 
 
-def spread(model: Transformer, world: World, sharding: str, precision: str) -> nn.Module:
+def wrap_model(model: Transformer, world: World, sharding: str, precision: str) -> nn.Module:
     """The model as the trainer calls it; its parameters are those to optimise."""
     if world.size == 1:
         return model
@@ -76,7 +76,7 @@ def spread(model: Transformer, world: World, sharding: str, precision: str) -> n
 
 
 @contextlib.contextmanager
-def gradients_stay(model: nn.Module, stay: bool) -> Iterator[None]:
+def no_gradient_sync(model: nn.Module, stay: bool) -> Iterator[None]:
     """Inside, gradients are not yet exchanged: of an update's parts, only the last one does that."""
     if isinstance(model, DistributedDataParallel) and stay:
         with model.no_sync():
@@ -102,6 +102,6 @@ def local(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def whole(tensor: torch.Tensor) -> torch.Tensor:
+def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
     """All of it, in each process."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

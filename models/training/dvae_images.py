@@ -34,7 +34,7 @@ class Member(NamedTuple):
             return file.read(self.size)
 
 
-def list_pictures(pattern: str) -> tuple[list[Member], list[Member]]:
+def list_images(pattern: str) -> tuple[list[Member], list[Member]]:
     """The pictures in the tar files of a glob, as (training, held out): 5 % by hash of the name are held out."""
     paths = sorted(glob.glob(pattern))
     if not paths:
@@ -59,9 +59,9 @@ def training_view(member: Member, window: int, seed: str) -> np.ndarray | None:
     """One Listing 1 view at 256 px, and a random window of it: uint8 [window, window, 3]. None for a broken picture."""
     try:
         rgb_HWC = pixels.decode_rgb(member.read())
-    except pixels.PictureError:
+    except pixels.ImageError:
         return None
-    integers = pixels.seeded_integers(seed)
+    integers = pixels.seeded_randint(seed)
     box, flip = pixels.dvae_crop(rgb_HWC.shape[1], rgb_HWC.shape[0], 256, integers)
     view = pixels.apply_crop(rgb_HWC, box, 256)
     top, left = (integers(0, 256 - window + 1) for _ in range(2))
@@ -73,7 +73,7 @@ def centre_view(member: Member) -> np.ndarray | None:
     """The centre square at 256 px, uint8 [256, 256, 3]: what held-out pictures are measured on."""
     try:
         rgb_HWC = pixels.decode_rgb(member.read())
-    except pixels.PictureError:
+    except pixels.ImageError:
         return None
     return pixels.apply_crop(rgb_HWC, pixels.centre_crop(rgb_HWC.shape[1], rgb_HWC.shape[0], 256), 256)
 

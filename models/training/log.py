@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from models.errors import UserError
-from models.files import write_whole
+from models.files import write_atomically
 
-REPORT_EVERY_S = 5.0
+REPORT_INTERVAL_S = 5.0
 
 
 class Log:
@@ -24,7 +24,7 @@ class Log:
             if not line.endswith("\n") or json.loads(line)["step"] > first_step:  # the last line may be torn
                 break
             kept.append(line)
-        write_whole(path, "".join(kept))
+        write_atomically(path, "".join(kept))
         self._path = path
         self._board = _tensorboard(output / "tensorboard", first_step) if tensorboard else None
         self._wandb = _wandb(wandb_project, output) if wandb_project else None
@@ -52,7 +52,7 @@ class Log:
         for name, values in {"validation": losses, **{f"validation/{s}": v for s, v in by_source.items()}}.items():
             self._scalars(step, name, values)
 
-    def picture(self, step: int, grid_HWC: np.ndarray) -> None:
+    def image(self, step: int, grid_HWC: np.ndarray) -> None:
         if self._board:
             self._board.add_image("pictures", grid_HWC, step, dataformats="HWC")
         if self._wandb:
@@ -107,7 +107,7 @@ class Progress:
 
     def report(self, step: int, losses: dict[str, float]) -> None:
         now = time.monotonic()
-        if now - self._last_time < REPORT_EVERY_S and step < self._steps:
+        if now - self._last_time < REPORT_INTERVAL_S and step < self._steps:
             return
         pairs_s = (step - self._last_step) * self._pairs / (now - self._last_time)
         left_s = (self._steps - step) * (now - self._started) / (step - self._first)

@@ -9,17 +9,17 @@ import numpy as np
 
 from models.data.format import Manifest
 from models.errors import UserError
-from models.files import write_whole
-from models.image_files import picture_grid, png
-from models.sampling.checkpoint import Artist, load_model
-from models.sampling.sampler import Order, draw, picture_seed
+from models.files import write_atomically
+from models.image_files import image_grid, png
+from models.sampling.checkpoint import ImageGenerator, load_model
+from models.sampling.sampler import ImageRequest, image_seed, sample_codes
 from models.tokenizers.image import ImageTokenizer, load_image_tokenizer
 from models.tokenizers.text import TextTokenizer
 
-MOST_PROMPTS = 64
+MAX_PROMPTS = 64
 
 
-class Show(NamedTuple):
+class PromptGrid(NamedTuple):
     prompts: list[str]
     text_tokenizer: TextTokenizer
     image_tokenizer: ImageTokenizer
@@ -28,32 +28,32 @@ class Show(NamedTuple):
         """From the checkpoint that was just written: one picture a prompt, with the same seeds each time. Writes
         `pictures/STEP.png` and returns it, uint8 [H, W, 3]."""
         model, fingerprint = load_model(output)
-        artist = Artist(model, self.text_tokenizer, self.image_tokenizer, fingerprint)
+        artist = ImageGenerator(model, self.text_tokenizer, self.image_tokenizer, fingerprint)
         orders = [
-            Order(artist.text_tokenizer.encode(prompt), picture_seed(0, index))
+            ImageRequest(artist.text_tokenizer.encode(prompt), image_seed(0, index))
             for index, prompt in enumerate(self.prompts)
         ]
-        pictures = [self.image_tokenizer.decode(codes_N) for codes_N in draw(model, orders).numpy()]
-        grid_HWC = picture_grid(np.stack(pictures))
+        images = [self.image_tokenizer.decode(codes_N) for codes_N in sample_codes(model, orders).numpy()]
+        grid_HWC = image_grid(np.stack(images))
         (output / "pictures").mkdir(exist_ok=True)
         texts = {"prompts": "\n".join(self.prompts), "step": str(step), "model": fingerprint}
-        write_whole(output / "pictures" / f"{step:08d}.png", png(grid_HWC, texts))
+        write_atomically(output / "pictures" / f"{step:08d}.png", png(grid_HWC, texts))
         return grid_HWC
 
 
-def load_show(prompts: Path, manifest: Manifest, tokenizer_json: bytes) -> Show:
+def load_prompt_grid(prompts: Path, manifest: Manifest, tokenizer_json: bytes) -> PromptGrid:
     """Raises UserError for a file without prompts, and when the image tokenizer is not the dataset's."""
     try:
         lines = [line.strip() for line in prompts.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--prompts {prompts} cannot be read: {error}") from None
     lines = [line for line in lines if line]
-    if not 1 <= len(lines) <= MOST_PROMPTS:
-        raise UserError(f"--prompts {prompts} has {len(lines)} prompts: give 1 to {MOST_PROMPTS}, a line each")
+    if not 1 <= len(lines) <= MAX_PROMPTS:
+        raise UserError(f"--prompts {prompts} has {len(lines)} prompts: give 1 to {MAX_PROMPTS}, a line each")
     image_tokenizer = load_image_tokenizer(manifest.image_tokenizer.spec)
     if image_tokenizer.info.fingerprint != manifest.image_tokenizer.fingerprint:
         raise UserError(
             f"--prompts: {manifest.image_tokenizer.spec} is not the image tokenizer that made the dataset; "
             "put that one back, or train without --prompts"
         )
-    return Show(lines, TextTokenizer(tokenizer_json.decode()), image_tokenizer)
+    return PromptGrid(lines, TextTokenizer(tokenizer_json.decode()), image_tokenizer)

@@ -9,7 +9,7 @@ SCHEDULES = ("plateau", "cosine")
 WARM_UP = 5_000  # updates, the paper's; a tenth of a shorter run
 COSINE_END = 0.1  # of the peak
 PATIENCE = 3  # validations without a better loss before the rate is halved; the paper does not say
-LEAST_GAIN = 1e-3  # nats that count as better
+MIN_GAIN = 1e-3  # nats that count as better
 MAX_HALVINGS = 5  # the paper's
 
 
@@ -23,7 +23,7 @@ class Plateau:
 
     def saw(self, loss: float) -> bool:
         """A validation's loss; True when the rate is halved by it."""
-        if loss < self.best - LEAST_GAIN:
+        if loss < self.best - MIN_GAIN:
             self.best, self.since = loss, 0
             return False
         self.since += 1

@@ -27,15 +27,15 @@ from models.data.batch import NO_TOKEN, Batch
 from models.data.format import Manifest
 from models.data.stream import Stream
 from models.errors import UserError
-from models.files import write_whole
-from models.training.checkpoint import Checkpoint, Run
-from models.training.distributed import SHARDINGS, World, gradients_stay, joined, spread, whole
+from models.files import write_atomically
+from models.training.checkpoint import Checkpoint, TrainState
+from models.training.distributed import SHARDINGS, World, distributed_world, full_tensor, no_gradient_sync, wrap_model
 from models.training.log import Log, Progress
 from models.training.peak_flops import peak_flops
-from models.training.prompt_grid import load_show
+from models.training.prompt_grid import load_prompt_grid
 from models.training.schedule import SCHEDULES, Plateau, learning_rate
 from models.training.validation import Validation
-from models.training.weight_average import Average
+from models.training.weight_average import WeightAverage
 from models.transformer.model import IMAGE_WEIGHT, SIZES, TEXT_WEIGHT, Transformer, TransformerConfig
 from models.transformer.model import training_flops as flops_of
 
@@ -43,7 +43,7 @@ MAX_GRADIENT_NORM = 4.0
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainingConfig:
+class TransformerTrainingConfig:
     """Everything that decides the resulting weights, beside the model's size and the dataset."""
 
     steps: int
@@ -61,7 +61,7 @@ class TrainingConfig:
         return learning_rate(step, self.steps, self.learning_rate, self.schedule, halvings)
 
 
-class Running(NamedTuple):
+class RunOptions(NamedTuple):
     """How it is run; the weights that result are the same but for rounding."""
 
     validate_every: int = 100  # updates; as often a checkpoint is written
@@ -76,7 +76,7 @@ class Running(NamedTuple):
     wandb: str | None = None  # project
 
 
-AS_USUAL = Running()
+DEFAULT_RUN = RunOptions()
 
 
 def default_learning_rate(width: int) -> float:
@@ -96,15 +96,26 @@ def default_precision() -> str:
 
 
 def train(
-    dataset: Path, size: str, config: TrainingConfig, output: Path, resume: bool = False, running: Running = AS_USUAL
+    dataset: Path,
+    size: str,
+    config: TransformerTrainingConfig,
+    output: Path,
+    resume: bool = False,
+    running: RunOptions = DEFAULT_RUN,
 ) -> None:
     """Runs to `config.steps`, writing into `output`. Raises UserError for unusable input."""
-    with joined() as world:
+    with distributed_world() as world:
         _train(dataset, size, config, output, resume, running, world)
 
 
 def _train(
-    dataset: Path, size: str, config: TrainingConfig, output: Path, resume: bool, running: Running, world: World
+    dataset: Path,
+    size: str,
+    config: TransformerTrainingConfig,
+    output: Path,
+    resume: bool,
+    running: RunOptions,
+    world: World,
 ) -> None:
     if config.batch_size % (world.size * running.accumulate):
         raise UserError(
@@ -125,24 +136,24 @@ def _train(
     model_config = model_config_for(manifest, size, config.rotary, config.text_length)
     tokenizer_json = _read_text_tokenizer(dataset, manifest)
     validation = Validation.read(dataset, config.batch_size, world, config.text_length)
-    show = load_show(running.prompts, manifest, tokenizer_json) if running.prompts and world.first else None
+    show = load_prompt_grid(running.prompts, manifest, tokenizer_json) if running.prompts and world.first else None
 
     torch.manual_seed(config.seed)
     plain = Transformer(model_config)
     plain.recompute = running.recompute
     flops, parameters = flops_of(plain), sum(parameter.numel() for parameter in plain.parameters())
     # The same groups whether parameters are whole or shared out: spread() replaces them where they are.
-    model = spread(plain.to(world.device), world, running.sharding, config.precision)
+    model = wrap_model(plain.to(world.device), world, running.sharding, config.precision)
     if running.compile:
         model.compile()
-    run = Run(model, make_optimiser(plain, config.learning_rate), Average(plain), Plateau())
+    run = TrainState(model, make_optimiser(plain, config.learning_rate), WeightAverage(plain), Plateau())
     output.mkdir(parents=True, exist_ok=True)
     checkpoint = Checkpoint(output, manifest, model_config, dataclasses.asdict(config), world, running.keep)
     first_step = checkpoint.restore(run, stream) if resume else checkpoint.refuse_existing()
     world.wait()  # nobody writes before everybody has looked
     log = None
     if world.first:
-        write_whole(output / "text_tokenizer.json", tokenizer_json)
+        write_atomically(output / "text_tokenizer.json", tokenizer_json)
         log = Log(output, first_step, running.tensorboard, running.wandb)
         _introduce(stream, validation, model_config, parameters, config, world)
     if first_step == 0:
@@ -160,7 +171,7 @@ def _train(
     for step in range(first_step, config.steps):
         rate = config.learning_rate_at(step, run.plateau.halvings)
         batch = next(batches)
-        values, gradient_norm = update(run, hide_captions(batch, config, step), rate, config, running, world)
+        values, gradient_norm = update(run, drop_captions(batch, config, step), rate, config, running, world)
         done = step + 1
         if not math.isfinite(values["total"]):
             raise UserError(
@@ -177,7 +188,7 @@ def _train(
                 print(f"step {done:,}  no gain: learning rate halved", flush=True)
             checkpoint.save(run, stream, batch, done)
             if show:
-                log.picture(done, show.draw(output, done))
+                log.image(done, show.draw(output, done))
             world.wait()
     if log:
         log.close()
@@ -185,7 +196,7 @@ def _train(
 
 
 def update(
-    run: Run, batch: Batch, rate: float, config: TrainingConfig, running: Running, world: World
+    run: TrainState, batch: Batch, rate: float, config: TransformerTrainingConfig, running: RunOptions, world: World
 ) -> tuple[dict[str, float], float]:
     """One step of the optimiser: the losses over all processes, and the gradient's norm before clipping."""
     text_tokens = int(world.sum((batch.text_BT != NO_TOKEN).sum().to(world.device)))
@@ -194,20 +205,20 @@ def update(
     run.optimiser.zero_grad(set_to_none=True)
     parts = list(zip(batch.text_BT.chunk(running.accumulate), batch.codes_BN.chunk(running.accumulate), strict=True))
     for number, (text_BT, codes_BN) in enumerate(parts, 1):
-        with gradients_stay(run.model, number < len(parts)):
+        with no_gradient_sync(run.model, number < len(parts)):
             with autocast(config.precision, world.device):
                 surprises = run.model(text_BT.to(world.device), codes_BN.to(world.device))
             losses = surprises.losses(text_tokens, codes)
             (losses.total * world.size).backward()  # DDP and FSDP take the mean over processes, this wants the sum
         sums += torch.stack(losses).detach()
-    norm = whole(nn.utils.clip_grad_norm_(run.model.parameters(), MAX_GRADIENT_NORM))
+    norm = full_tensor(nn.utils.clip_grad_norm_(run.model.parameters(), MAX_GRADIENT_NORM))
     for group in run.optimiser.param_groups:
         group["lr"] = rate
     run.optimiser.step()
     return dict(zip(losses._fields, world.sum(sums).tolist(), strict=True)), norm.item()
 
 
-def hide_captions(batch: Batch, config: TrainingConfig, step: int) -> Batch:
+def drop_captions(batch: Batch, config: TransformerTrainingConfig, step: int) -> Batch:
     """With the captions of some pairs blank; which ones follows from seed, step and key."""
     if not config.blank_captions:
         return batch
@@ -242,7 +253,9 @@ def autocast(precision: str, device: torch.device | str = "cpu") -> contextlib.A
     return torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
 
 
-def _validate(run: Run, validation: Validation, step: int, config: TrainingConfig, log: Log | None) -> dict[str, float]:
+def _validate(
+    run: TrainState, validation: Validation, step: int, config: TransformerTrainingConfig, log: Log | None
+) -> dict[str, float]:
     with autocast(config.precision, validation.world.device):
         losses, by_source = validation.losses(run.model)
     if log:
@@ -255,7 +268,7 @@ def _introduce(
     validation: Validation,
     model: TransformerConfig,
     parameters: int,
-    config: TrainingConfig,
+    config: TransformerTrainingConfig,
     world: World,
 ) -> None:
     guess = (math.log(model.text_vocabulary), math.log(model.image_vocabulary))
@@ -367,7 +380,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not (0 <= args.blank_captions < 1 and 0 <= args.bpe_dropout < 1):
         raise UserError("--blank-captions and --bpe-dropout are shares: from 0 to below 1")
     torch.set_num_threads(args.threads)
-    config = TrainingConfig(
+    config = TransformerTrainingConfig(
         args.steps,
         args.batch_size,
         rate,
@@ -379,7 +392,7 @@ def main(arguments: list[str] | None = None) -> int:
         args.bpe_dropout,
         args.text_length,
     )
-    running = Running(
+    running = RunOptions(
         validate_every,
         args.keep,
         args.accumulate,

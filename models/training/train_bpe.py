@@ -12,7 +12,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from models.errors import UserError
-from models.files import write_whole
+from models.files import write_atomically
 from models.tokenizers.text import TextTokenizer
 
 
@@ -66,6 +66,6 @@ def main(arguments: list[str] | None = None) -> int:
     if not Path(args.output).parent.is_dir():
         raise UserError(f"--output {args.output}: its folder does not exist")
     text = train_bpe(read_captions(args.captions), args.vocabulary)
-    write_whole(args.output, text)
+    write_atomically(args.output, text)
     print(f"train-bpe: {TextTokenizer(text).info.vocabulary:,} tokens in {args.output}")
     return 0

@@ -31,11 +31,11 @@ from PIL import Image
 
 from models import pixels
 from models.errors import UserError
-from models.files import write_whole
+from models.files import write_atomically
 from models.tokenizers.dvae import DVAE, DVAEConfig, kl_to_uniform, load_dvae, logit_laplace_nll, save_dvae
-from models.training.distributed import World, average_gradients, joined
-from models.training.dvae_images import BatchPlan, batches, centre_view, list_pictures
-from models.training.vector_quantised import LOOK_EVERY, SETTLED, Quantised
+from models.training.distributed import World, average_gradients, distributed_world
+from models.training.dvae_images import BatchPlan, batches, centre_view, list_images
+from models.training.vector_quantised import DEAD_CODE_INTERVAL, DEAD_CODE_UNTIL, VectorQuantisedDVAE
 
 TEMPERATURE = (1.0, 1 / 16)
 LEARNING_RATE_RATIO = 1.25e-6 / 1e-4
@@ -46,7 +46,7 @@ CODES_BATCHES = 24  # whose latents become the first codes
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainingConfig:
+class DVAETrainingConfig:
     """Everything that decides the resulting weights."""
 
     steps: int
@@ -86,7 +86,7 @@ class TrainingConfig:
 
     def revival(self, step: int) -> torch.Generator | None:
         """What chooses latents for unused codes after this update, if it is one to look for those."""
-        if step % LOOK_EVERY or step >= SETTLED * self.steps:
+        if step % DEAD_CODE_INTERVAL or step >= DEAD_CODE_UNTIL * self.steps:
             return None
         return torch.Generator().manual_seed((self.seed << 32) + step)
 
@@ -113,7 +113,7 @@ def losses(model: DVAE, x_BCHW: torch.Tensor, temperature: float, generator: tor
 
 
 @torch.no_grad()
-def measure(model: DVAE, x_BCHW: torch.Tensor) -> dict[str, float]:
+def reconstruction_metrics(model: DVAE, x_BCHW: torch.Tensor) -> dict[str, float]:
     """Through hard codes: PSNR in dB, the share of the vocabulary used, the codes' perplexity, and the true bound,
     which training replaces by a relaxed one: reconstruction + KL to the prior, in nats by value of the picture."""
     codes, errors, bounds = [], [], []
@@ -121,8 +121,8 @@ def measure(model: DVAE, x_BCHW: torch.Tensor) -> dict[str, float]:
         logits = model.logits(x).float()
         hard = logits.argmax(dim=1)
         maps = model.decoder.from_codes(hard).float()
-        picture = pixels.phi_inverse(torch.sigmoid(maps[:, :3]))
-        errors.append((picture - x).square().mean(dim=(1, 2, 3)))
+        image = pixels.phi_inverse(torch.sigmoid(maps[:, :3]))
+        errors.append((image - x).square().mean(dim=(1, 2, 3)))
         bounds.append(
             logit_laplace_nll(pixels.phi(x), maps).mean(dim=(1, 2, 3))
             + kl_to_uniform(logits).sum(dim=(1, 2)) / x[0].numel()
@@ -139,7 +139,7 @@ def measure(model: DVAE, x_BCHW: torch.Tensor) -> dict[str, float]:
     }
 
 
-def picture_grid(model: DVAE, x_BCHW: torch.Tensor) -> bytes:
+def reconstruction_grid(model: DVAE, x_BCHW: torch.Tensor) -> bytes:
     """A PNG: pictures in the upper row, reconstructions below."""
     with torch.no_grad():
         pairs = torch.cat([x_BCHW, model.decode(model.encode(x_BCHW))])
@@ -156,7 +156,7 @@ def picture_grid(model: DVAE, x_BCHW: torch.Tensor) -> bytes:
 def train(
     images: str,
     model: DVAE,
-    config: TrainingConfig,
+    config: DVAETrainingConfig,
     output: Path,
     resume: bool,
     report_every: int = 200,
@@ -167,21 +167,21 @@ def train(
     world = world or World()
     if config.batch_size % world.size:
         raise UserError(f"--batch-size {config.batch_size}: {world.size} processes can't share it evenly")
-    members, held_out = list_pictures(images)
+    members, held_out = list_images(images)
     if world.first:
         print(f"train-dvae: {len(members):,} pictures, {len(held_out):,} held out", flush=True)
     views = [view for view in map(centre_view, held_out[:24]) if view is not None]
     val_BCHW = pixels.to_tensor(np.stack(views), world.device) if views else None
 
-    state = State.begin(model.train().to(world.device, memory_format=torch.channels_last), config)
+    state = DVAETrainState.begin(model.train().to(world.device, memory_format=torch.channels_last), config)
     first_step = _restore(output, state, config, resume)
     learner = state.learner
     started = time.monotonic()
 
     for step, x_BCHW in enumerate(batches(members, config.batch_plan, first_step, world.rank, world.size), first_step):
-        if isinstance(learner, Quantised) and step == config.codes_from:
-            pictures = [x.to(world.device) for x in first_of(batches(members, config.batch_plan, step))]
-            kept = learner.begin_codes(pictures, config.seed)
+        if isinstance(learner, VectorQuantisedDVAE) and step == config.codes_from:
+            batch_images = [x.to(world.device) for x in codebook_batches(batches(members, config.batch_plan, step))]
+            kept = learner.begin_codes(batch_images, config.seed)
             if world.first:
                 print(f"train-dvae: codes begin; they keep {kept:.1%} of the latents' variance", flush=True)
         x_BCHW = x_BCHW.to(world.device)
@@ -190,7 +190,7 @@ def train(
         # Noise of its own for each step and process.
         generator = torch.Generator(world.device).manual_seed(((config.seed << 32) + step) * world.size + world.rank)
         with torch.autocast(world.device.type, dtype=torch.bfloat16):
-            if isinstance(learner, Quantised):
+            if isinstance(learner, VectorQuantisedDVAE):
                 terms, latents_NL, codes_N = learner.losses(x_BCHW)
                 loss = torch.stack(list(terms.values())).sum()
             else:
@@ -201,7 +201,7 @@ def train(
         loss.backward()
         average_gradients(learner.parameters(), world)
         state.optimiser.step()
-        if isinstance(learner, Quantised) and codes_N is not None:
+        if isinstance(learner, VectorQuantisedDVAE) and codes_N is not None:
             learner.follow(latents_NL, codes_N, config.revival(step), world)
         state.average(step - config.codes_from if step >= config.codes_from else step, config.average)
 
@@ -214,7 +214,7 @@ def train(
             entry["learning_rate"] = config.learning_rate_at(step)
             dvae = state.dvae()
             if val_BCHW is not None and dvae is not None:
-                entry |= measure(dvae, val_BCHW)
+                entry |= reconstruction_metrics(dvae, val_BCHW)
             seconds = (time.monotonic() - started) / (done - first_step)
             print(
                 f"step {done:,}/{config.steps:,}",
@@ -230,22 +230,22 @@ def train(
             if dvae is not None:
                 save_dvae(dvae, output / "dvae.safetensors")
             if val_BCHW is not None and dvae is not None:
-                write_whole(output / "pictures.png", picture_grid(dvae, val_BCHW[:8]))
+                write_atomically(output / "pictures.png", reconstruction_grid(dvae, val_BCHW[:8]))
     if world.first:
         print(f"train-dvae: wrote {output / 'dvae.safetensors'}", flush=True)
 
 
 @dataclasses.dataclass
-class State:
+class DVAETrainState:
     """What an update changes."""
 
-    learner: DVAE | Quantised
-    averaged: DVAE | Quantised
+    learner: DVAE | VectorQuantisedDVAE
+    averaged: DVAE | VectorQuantisedDVAE
     optimiser: torch.optim.Optimizer
 
     @classmethod
-    def begin(cls, model: DVAE, config: TrainingConfig) -> State:
-        learner = Quantised(model) if config.method == "quantised" else model
+    def begin(cls, model: DVAE, config: DVAETrainingConfig) -> DVAETrainState:
+        learner = VectorQuantisedDVAE(model) if config.method == "quantised" else model
         optimiser = torch.optim.AdamW(
             learner.parameters(), lr=config.learning_rate, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-4
         )
@@ -253,7 +253,7 @@ class State:
 
     def dvae(self) -> DVAE | None:
         """The dVAE of averaged weights; None as long as there are no codes."""
-        if isinstance(self.averaged, Quantised):
+        if isinstance(self.averaged, VectorQuantisedDVAE):
             return self.averaged.folded() if self.averaged.has_codes else None
         return self.averaged
 
@@ -277,14 +277,14 @@ class State:
             part.load_state_dict(saved[name])
 
 
-def first_of(found: Iterator[torch.Tensor]) -> list[torch.Tensor]:
+def codebook_batches(found: Iterator[torch.Tensor]) -> list[torch.Tensor]:
     """The batches from whose latents codes begin, the same for all ranks."""
     taken = list(itertools.islice(found, CODES_BATCHES))
     found.close()
     return taken
 
 
-def _save(output: Path, state: State, config: TrainingConfig, step: int) -> None:
+def _save(output: Path, state: DVAETrainState, config: DVAETrainingConfig, step: int) -> None:
     saved = state.state_dict() | {
         "step": step,
         "model_config": dataclasses.asdict(state.learner.config),
@@ -292,10 +292,10 @@ def _save(output: Path, state: State, config: TrainingConfig, step: int) -> None
     }
     buffer = io.BytesIO()
     torch.save(saved, buffer)
-    write_whole(output / "checkpoint.pt", buffer.getvalue())
+    write_atomically(output / "checkpoint.pt", buffer.getvalue())
 
 
-def _restore(output: Path, state: State, config: TrainingConfig, resume: bool) -> int:
+def _restore(output: Path, state: DVAETrainState, config: DVAETrainingConfig, resume: bool) -> int:
     """Loads DIR/checkpoint.pt if --resume was given; returns the first step to run."""
     path = output / "checkpoint.pt"
     if not resume:
@@ -325,14 +325,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--steps", required=True, type=int, metavar="N", help="updates to make (the paper: 3,000,000)")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR")
     parser.add_argument("--resume", action="store_true", help="continue from DIR/checkpoint.pt if it is there")
-    parser.add_argument("--batch-size", type=int, default=TrainingConfig.batch_size, help="pictures a step")
+    parser.add_argument("--batch-size", type=int, default=DVAETrainingConfig.batch_size, help="pictures a step")
     parser.add_argument(
-        "--window", type=int, default=TrainingConfig.window, help="px of each 256-px view to train on, a multiple of 8"
+        "--window",
+        type=int,
+        default=DVAETrainingConfig.window,
+        help="px of each 256-px view to train on, a multiple of 8",
     )
     parser.add_argument("--hidden", type=int, default=32, help="width of the first group; the paper has 256")
     parser.add_argument("--vocabulary", type=int, default=1024, help="codes; the paper has 8192")
-    parser.add_argument("--learning-rate", type=float, default=TrainingConfig.learning_rate)
-    parser.add_argument("--kl-weight", type=float, default=TrainingConfig.kl_weight)
+    parser.add_argument("--learning-rate", type=float, default=DVAETrainingConfig.learning_rate)
+    parser.add_argument("--kl-weight", type=float, default=DVAETrainingConfig.kl_weight)
     parser.add_argument(
         "--start-from",
         type=Path,
@@ -356,7 +359,7 @@ def main(arguments: list[str] | None = None) -> int:
     if args.method == "quantised" and args.start_from:
         raise UserError("--start-from: quantised training begins from nothing; leave it out, or use --method relaxed")
     torch.set_num_threads(args.threads)
-    config = TrainingConfig(
+    config = DVAETrainingConfig(
         args.steps,
         args.batch_size,
         args.window,
@@ -366,7 +369,7 @@ def main(arguments: list[str] | None = None) -> int:
         warm=args.start_from is not None,
         method=args.method,
     )
-    with joined() as world:
+    with distributed_world() as world:
         train(args.images, first_weights(args), config, args.output, args.resume, world=world)
     return 0
 

@@ -16,7 +16,7 @@ from models.errors import UserError
 from models.training.distributed import World
 from models.transformer.model import IMAGE_WEIGHT, TEXT_WEIGHT
 
-MOST_PAIRS = 128
+MAX_PAIRS = 128
 
 
 class Validation(NamedTuple):
@@ -37,7 +37,7 @@ class Validation(NamedTuple):
             if world.first:
                 print(f"train: no validation: {error}", flush=True)
             return cls(world, [], [], [], 0)
-        count = min(stream.pairs, -(-MOST_PAIRS // batch_size) * batch_size)
+        count = min(stream.pairs, -(-MAX_PAIRS // batch_size) * batch_size)
         found: list[str] = []
         for shard in stream.shards:
             if len(found) < count:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from models import pixels
-from models.tokenizers.dvae import DVAE, Block, Conv, logit_laplace_nll
+from models.tokenizers.dvae import DVAE, Conv, ResidualBlock, logit_laplace_nll
 from models.training.distributed import World
 
 LATENT = 16  # channels: so few that a thousand centres can cover what they say
@@ -26,13 +26,13 @@ ROUNDS = 12  # of k-means
 SHARPNESS = 3.0  # nats that the mean distance of a latent to its own centre takes off its logit
 SQUARED_ERROR = 30.0  # weight of the squared error of pixels, on the scale of phi
 COMMITMENT = 0.25  # weight of a latent's squared distance to its code, in units of the latents' variance
-FOLLOW = 0.03  # how far a code's sums move towards those of a batch
-UNUSED = 0.03  # latents a batch: a code with fewer begins again at a latent
-LOOK_EVERY = 20  # updates between looks for unused codes
-SETTLED = 0.8  # of the run, after which no code begins again
+CODEBOOK_RATE = 0.03  # how far a code's sums move towards those of a batch
+DEAD_CODE_THRESHOLD = 0.03  # latents a batch: a code with fewer begins again at a latent
+DEAD_CODE_INTERVAL = 20  # updates between looks for unused codes
+DEAD_CODE_UNTIL = 0.8  # of the run, after which no code begins again
 
 
-class Quantised(nn.Module):
+class VectorQuantisedDVAE(nn.Module):
     """A dVAE in training: its trunk, the two linear maps around the latent, and the codes once they have begun."""
 
     centres_VL: torch.Tensor
@@ -116,15 +116,15 @@ class Quantised(nn.Module):
         of the first process."""
         counts_V = torch.bincount(codes_N, minlength=len(self.counts_V)).float()
         sums_VL = torch.zeros_like(self.sums_VL).index_add_(0, codes_N, latents_NL)
-        self.counts_V.lerp_(world.sum(counts_V), FOLLOW)
-        self.sums_VL.lerp_(world.sum(sums_VL), FOLLOW)
-        self.distance.lerp_(world.sum(self._distance(latents_NL, codes_N)) / world.size, FOLLOW)
+        self.counts_V.lerp_(world.sum(counts_V), CODEBOOK_RATE)
+        self.sums_VL.lerp_(world.sum(sums_VL), CODEBOOK_RATE)
+        self.distance.lerp_(world.sum(self._distance(latents_NL, codes_N)) / world.size, CODEBOOK_RATE)
         if generator is not None:
             picks = torch.randint(len(latents_NL), self.counts_V.shape, generator=generator).to(latents_NL.device)
             fresh_VL = world.sum(latents_NL[picks] * float(world.first))
-            unused_V = self.counts_V < UNUSED
-            self.counts_V[unused_V] = 10 * UNUSED
-            self.sums_VL[unused_V] = 10 * UNUSED * fresh_VL[unused_V]
+            unused_V = self.counts_V < DEAD_CODE_THRESHOLD
+            self.counts_V[unused_V] = 10 * DEAD_CODE_THRESHOLD
+            self.sums_VL[unused_V] = 10 * DEAD_CODE_THRESHOLD * fresh_VL[unused_V]
         self.centres_VL.copy_(self.sums_VL / self.counts_V.clamp_min(1e-4)[:, None])
 
     @torch.no_grad()
@@ -148,8 +148,8 @@ class Quantised(nn.Module):
         return model.to(memory_format=torch.channels_last)
 
 
-def _blocks(model: DVAE) -> list[Block]:
-    return [module for module in model.modules() if isinstance(module, Block)]
+def _blocks(model: DVAE) -> list[ResidualBlock]:
+    return [module for module in model.modules() if isinstance(module, ResidualBlock)]
 
 
 def k_means(points_NL: torch.Tensor, centres: int, generator: torch.Generator) -> torch.Tensor:

@@ -10,12 +10,12 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from models.training.distributed import local, whole
+from models.training.distributed import full_tensor, local
 
-EVERY, KEPT = 25, 0.99  # updates; share
+EVERY, DECAY = 25, 0.99  # updates; share
 
 
-class Average:
+class WeightAverage:
     """Of a model's parameters, by name; what FSDP shares out is averaged where it lies."""
 
     def __init__(self, model: nn.Module):
@@ -28,7 +28,7 @@ class Average:
         """After update `step`, counted from 1."""
         if step % EVERY:
             return
-        kept = min(KEPT, self._count / (self._count + 9))
+        kept = min(DECAY, self._count / (self._count + 9))
         self._count += 1
         for name, parameter in self._model.named_parameters():
             local(self._parameters[name]).lerp_(local(parameter.detach()), 1 - kept)
@@ -37,7 +37,7 @@ class Average:
         """Whole tensors on the processor, in each process."""
         return {
             "count": self._count,
-            "parameters": {name: whole(value).cpu() for name, value in self._parameters.items()},
+            "parameters": {name: full_tensor(value).cpu() for name, value in self._parameters.items()},
         }
 
     @torch.no_grad()

@@ -57,7 +57,7 @@ def sequence_mask(kind: str, grid: int, prefix: int) -> torch.Tensor:
 # --- all positions at once (training, and the prompt when drawing) ---------------------------------------------------
 
 
-class Lines(NamedTuple):
+class LineWindows(NamedTuple):
     """A kind's mask cut into lines of G codes, each with the few lines that its keys come from."""
 
     by_column: bool  # lines are columns, not rows
@@ -67,7 +67,7 @@ class Lines(NamedTuple):
 
 @functools.lru_cache(maxsize=16)
 @torch.inference_mode(False)  # a tensor made while drawing could not be trained with later
-def lines(kind: str, grid: int) -> Lines:
+def lines(kind: str, grid: int) -> LineWindows:
     """Reads off the mask how many lines back a line's keys reach; columns are transposed first, as in the paper."""
     mask_GGGG = code_mask(kind, grid).view(grid, grid, grid, grid)  # line and place of the query, then of the key
     if by_column := kind == "column":
@@ -77,11 +77,16 @@ def lines(kind: str, grid: int) -> Lines:
     neighbours = line[:, None] - torch.arange(reach, -1, -1, device="cpu")
     window = mask_GGGG.transpose(1, 2)[line[:, None], neighbours.clamp(min=0)]  # [line, neighbour, query, key]
     window = window & (neighbours >= 0)[:, :, None, None]  # there is no line above the first
-    return Lines(by_column, neighbours.clamp(min=0), ~window.transpose(1, 2).flatten(2))
+    return LineWindows(by_column, neighbours.clamp(min=0), ~window.transpose(1, 2).flatten(2))
 
 
-def attend(
-    q_BHLD: torch.Tensor, k_BHLD: torch.Tensor, v_BHLD: torch.Tensor, kind: str, grid: int, pattern: Lines | None = None
+def masked_attention(
+    q_BHLD: torch.Tensor,
+    k_BHLD: torch.Tensor,
+    v_BHLD: torch.Tensor,
+    kind: str,
+    grid: int,
+    pattern: LineWindows | None = None,
 ) -> torch.Tensor:
     """Masked attention [B, H, L, D] of a whole sequence, one softmax over prefix and codes together. `pattern` is
     lines(kind, grid) on the device, for those who have it there."""
@@ -93,7 +98,7 @@ def attend(
     return torch.cat([text_BHPD, _attend_codes(q, k, v, k_text, v_text, pattern or lines(kind, grid))], dim=2)
 
 
-def _attend_codes(q_BHND, k_BHND, v_BHND, k_BHPD, v_BHPD, lines: Lines) -> torch.Tensor:
+def _attend_codes(q_BHND, k_BHND, v_BHND, k_BHPD, v_BHPD, lines: LineWindows) -> torch.Tensor:
     """The codes' part. Per query it computes P + W products where a masked full product has P + N; for the paper's
     sizes P + W is 322 (row), 290 (column) and 482 (convolution) against 1,282."""
     B, H, N, D = q_BHND.shape
@@ -133,7 +138,7 @@ def visible_codes(kind: str, grid: int, device: torch.device | str = "cpu") -> t
     return tuple(torch.nonzero(row)[:, 0].to(device) for row in code_mask(kind, grid))
 
 
-def attend_one(
+def cached_attention(
     q_BHD: torch.Tensor, k_BHLD: torch.Tensor, v_BHLD: torch.Tensor, prefix: int, codes: torch.Tensor
 ) -> torch.Tensor:
     """Attention [B, H, D] of one code over the cached prefix and the cached `codes`, which alone are copied."""

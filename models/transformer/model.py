@@ -19,9 +19,16 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from models.data.batch import NO_TOKEN
-from models.transformer.attention import Lines, attend, attend_one, layer_kinds, lines, visible_codes
+from models.transformer.attention import (
+    LineWindows,
+    cached_attention,
+    layer_kinds,
+    lines,
+    masked_attention,
+    visible_codes,
+)
 
-TEXT_WEIGHT, IMAGE_WEIGHT = 1 / 8, 7 / 8  # section 2.2: pictures are what matters
+TEXT_WEIGHT, IMAGE_WEIGHT = 1 / 8, 7 / 8  # section 2.2: images are what matters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +86,7 @@ class Losses(NamedTuple):
     image: torch.Tensor
 
 
-class Surprises(NamedTuple):
+class TokenLosses(NamedTuple):
     """Cross-entropies in nats: of each real text token, pair after pair, and of each code."""
 
     text_R: torch.Tensor
@@ -93,7 +100,7 @@ class Surprises(NamedTuple):
         return Losses(TEXT_WEIGHT * text + IMAGE_WEIGHT * image, text, image)
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
     """Attention of one kind, then a feed-forward layer of four times the width, each on a normalised input."""
 
     def __init__(self, config: TransformerConfig, kind: str):
@@ -111,12 +118,14 @@ class Block(nn.Module):
         self.feed_in = nn.Linear(width, 4 * width)
         self.feed_out = nn.Linear(4 * width, width)
 
-    def forward(self, x_BLM: torch.Tensor, turns: Turns | None = None, cache: LayerCache | None = None) -> torch.Tensor:
+    def forward(
+        self, x_BLM: torch.Tensor, turns: RotaryAngles | None = None, cache: KVCache | None = None
+    ) -> torch.Tensor:
         """A whole sequence, or (with a cache to fill) the positions before the codes."""
         q_BHLD, k_BHLD, v_BHLD = self._heads(x_BLM, turns)
         if cache is None:
-            pattern = None if self.kind == "full" else Lines(self.by_column, self.neighbours, self.hidden_GGW)
-            y_BHLD = attend(q_BHLD, k_BHLD, v_BHLD, self.kind, self.grid, pattern)
+            pattern = None if self.kind == "full" else LineWindows(self.by_column, self.neighbours, self.hidden_GGW)
+            y_BHLD = masked_attention(q_BHLD, k_BHLD, v_BHLD, self.kind, self.grid, pattern)
         else:
             rows = len(cache.k_BHLD)
             cache.k_BHLD[:, :, : x_BLM.shape[1]] = k_BHLD[:rows]
@@ -125,7 +134,7 @@ class Block(nn.Module):
         x_BLM = x_BLM + self.attention_out(y_BHLD.transpose(1, 2).flatten(2))
         return x_BLM + self._feed(x_BLM)
 
-    def step(self, x_BM: torch.Tensor, cache: LayerCache, place: int, turns: Turns | None = None) -> torch.Tensor:
+    def step(self, x_BM: torch.Tensor, cache: KVCache, place: int, turns: RotaryAngles | None = None) -> torch.Tensor:
         """The code at `place`, 0 to N - 1 in raster order, after those before it. Rows that the cache lacks look at
         nothing: they only give the products their size."""
         rows = len(cache.k_BHLD)
@@ -133,19 +142,19 @@ class Block(nn.Module):
         position = cache.k_BHLD.shape[2] - self.grid**2 + place
         cache.k_BHLD[:, :, position] = k_BHLD[:, :, 0]
         cache.v_BHLD[:, :, position] = v_BHLD[:, :, 0]
-        y_BHD = attend_one(q_BHLD[:, :, 0], cache.k_BHLD, cache.v_BHLD, position - place, cache.visible[place])
+        y_BHD = cached_attention(q_BHLD[:, :, 0], cache.k_BHLD, cache.v_BHLD, position - place, cache.visible[place])
         x_BM = x_BM + self.attention_out(F.pad(y_BHD.flatten(1), (0, 0, 0, len(x_BM) - rows)))
         return x_BM + self._feed(x_BM)
 
-    def _heads(self, x_BLM: torch.Tensor, turns: Turns | None):
+    def _heads(self, x_BLM: torch.Tensor, turns: RotaryAngles | None):
         q, k, v = self.qkv(self.attention_norm(x_BLM)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        return (q, k, v) if turns is None else (turn(q, turns), turn(k, turns), v)
+        return (q, k, v) if turns is None else (apply_rotary(q, turns), apply_rotary(k, turns), v)
 
     def _feed(self, x: torch.Tensor) -> torch.Tensor:
         return self.feed_out(F.gelu(self.feed_in(self.feed_norm(x))))
 
 
-class LayerCache(NamedTuple):
+class KVCache(NamedTuple):
     """Keys and values of a layer's positions so far, and for each code the codes that it looks at."""
 
     k_BHLD: torch.Tensor
@@ -153,14 +162,14 @@ class LayerCache(NamedTuple):
     visible: tuple[torch.Tensor, ...]
 
 
-class Turns(NamedTuple):
+class RotaryAngles(NamedTuple):
     """Rotary positions: cosines and sines [L, D / 2] of the angles by which queries and keys are turned."""
 
     cos: torch.Tensor
     sin: torch.Tensor
 
 
-def make_turns(config: TransformerConfig) -> Turns:
+def rotary_angles(config: TransformerConfig) -> RotaryAngles:
     """Half of a head's pairs of numbers turn with the row, half with the column. A text position counts as a place on
     the diagonal before the picture. Frequencies fall from 1 to 1/10,000, as in RoFormer."""
     pairs = config.width // config.heads // 2
@@ -172,10 +181,10 @@ def make_turns(config: TransformerConfig) -> Turns:
     columns_L = torch.cat([places_P, line_G.repeat(config.grid)])
     speeds = 10_000.0 ** -(torch.arange(pairs // 2, device="cpu") / max(1, pairs // 2))
     angles_LD = torch.cat([rows_L[:, None] * speeds, columns_L[:, None] * speeds], dim=1)
-    return Turns(angles_LD.cos(), angles_LD.sin())
+    return RotaryAngles(angles_LD.cos(), angles_LD.sin())
 
 
-def turn(x_BHLD: torch.Tensor, turns: Turns) -> torch.Tensor:
+def apply_rotary(x_BHLD: torch.Tensor, turns: RotaryAngles) -> torch.Tensor:
     a, b = x_BHLD.chunk(2, dim=-1)
     cos, sin = turns.cos.to(x_BHLD.dtype), turns.sin.to(x_BHLD.dtype)
     return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
@@ -195,11 +204,11 @@ class Transformer(nn.Module):
         self.code = nn.Embedding(config.image_vocabulary, width)
         self.row = nn.Embedding(config.grid, width)
         self.column = nn.Embedding(config.grid, width)
-        self.blocks = nn.ModuleList(Block(config, kind) for kind in config.kinds)
+        self.blocks = nn.ModuleList(TransformerBlock(config, kind) for kind in config.kinds)
         self.norm = nn.LayerNorm(width)
         self.text_head = nn.Linear(width, config.text_vocabulary)
         self.image_head = nn.Linear(width, config.image_vocabulary)
-        cos, sin = make_turns(config) if config.rotary else (None, None)
+        cos, sin = rotary_angles(config) if config.rotary else (None, None)
         self.register_buffer("turns_cos", cos, persistent=False)
         self.register_buffer("turns_sin", sin, persistent=False)
         self.recompute = False  # blocks keep no activations: less memory, a third more work
@@ -214,7 +223,7 @@ class Transformer(nn.Module):
                 into_stream = name.endswith(("attention_out.weight", "feed_out.weight"))
                 nn.init.normal_(parameter, std=0.02 / (2 * self.config.layers) ** 0.5 if into_stream else 0.02)
 
-    def forward(self, text_BT: torch.Tensor, codes_BN: torch.Tensor) -> Surprises:
+    def forward(self, text_BT: torch.Tensor, codes_BN: torch.Tensor) -> TokenLosses:
         """Tokens (int64, NO_TOKEN where there is none) and codes (int64) to what each of them costs."""
         x_BLM = self.states(text_BT, codes_BN)
         prefix, real_BT = self.config.prefix, text_BT != NO_TOKEN
@@ -223,7 +232,7 @@ class Transformer(nn.Module):
         text_R = F.cross_entropy(logits_RV, text_BT[real_BT], reduction="none")
         logits_V = self.image_head(x_BLM[:, prefix - 1 : -1].flatten(0, 1)).float()
         image_BN = F.cross_entropy(logits_V, codes_BN.flatten(), reduction="none").view_as(codes_BN)
-        return Surprises(text_R, image_BN.clone())  # FSDP hangs its hooks on what comes out, which must be no view
+        return TokenLosses(text_R, image_BN.clone())  # FSDP hangs its hooks on what comes out, which must be no view
 
     def loss(self, text_BT: torch.Tensor, codes_BN: torch.Tensor) -> Losses:
         """Of a whole batch."""
@@ -240,8 +249,8 @@ class Transformer(nn.Module):
                 x_BLM = block(x_BLM, turns)
         return self.norm(x_BLM)
 
-    def _turns(self, positions: slice) -> Turns | None:
-        return Turns(self.turns_cos[positions], self.turns_sin[positions]) if self.config.rotary else None
+    def _turns(self, positions: slice) -> RotaryAngles | None:
+        return RotaryAngles(self.turns_cos[positions], self.turns_sin[positions]) if self.config.rotary else None
 
     def _embed_text(self, text_BT: torch.Tensor) -> torch.Tensor:
         """[B, P, M]: both start tokens and what is between them."""
@@ -257,13 +266,13 @@ class Transformer(nn.Module):
 
     # --- drawing -----------------------------------------------------------------------------------------------------
 
-    def start_drawing(self, text_BT: torch.Tensor, drawn: int | None = None) -> tuple[list[LayerCache], torch.Tensor]:
+    def start_drawing(self, text_BT: torch.Tensor, drawn: int | None = None) -> tuple[list[KVCache], torch.Tensor]:
         """Runs the captions: the filled caches, and the logits [B, V] of the first code. With `drawn`, only so many
         rows have caches, the first ones; the others are there for the size of the products."""
         x_BLM, config = self._embed_text(text_BT), self.config
         shape = drawn or len(text_BT), config.heads, config.prefix + config.codes, config.width // config.heads
         caches = [
-            LayerCache(
+            KVCache(
                 x_BLM.new_zeros(shape), x_BLM.new_zeros(shape), visible_codes(block.kind, config.grid, x_BLM.device)
             )
             for block in self.blocks
@@ -273,7 +282,7 @@ class Transformer(nn.Module):
             x_BLM = block(x_BLM, turns, cache)
         return caches, self._image_logits(x_BLM[:, -1])
 
-    def draw_next(self, codes_B: torch.Tensor, place: int, caches: list[LayerCache]) -> torch.Tensor:
+    def draw_next(self, codes_B: torch.Tensor, place: int, caches: list[KVCache]) -> torch.Tensor:
         """The code drawn for `place` (0 to N - 2) to the logits [B, V] of the next. Fills the caches."""
         row, column = divmod(place, self.config.grid)
         x_BM = self.code(codes_B) + (self.row.weight[row] + self.column.weight[column])
@@ -294,7 +303,7 @@ def block_parameters(model: Transformer) -> int:
     return sum(parameter.numel() for parameter in model.blocks.parameters())
 
 
-def drawing_weights(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def inference_weights(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Of a state_dict() what drawing looks at, in 16 bits: all but the head that predicts text."""
     return {
         name: weight.to(torch.float16).contiguous()

@@ -15,7 +15,7 @@ from pipeline.version import VERSION
 
 CROISSANT, README = "croissant.json", "README.md"
 NOT_STATED = "not stated"
-MOST_LICENCES = 50  # of thousands of spellings, those that matter
+MAX_LICENCES = 50  # of thousands of spellings, those that matter
 CONFORMS_TO = "http://mlcommons.org/croissant/1.0"
 
 CONTEXT = {
@@ -75,7 +75,7 @@ FIELDS = (  # of index/*.parquet
 )
 
 
-def dataset_name(manifest: Manifest) -> str:
+def content_name(manifest: Manifest) -> str:
     """The same for the same shards, wherever they lie."""
     digest = hashlib.sha256("".join(shard.sha256 for shard in manifest.shards).encode()).hexdigest()
     return f"pairmill-{digest[:12]}"
@@ -97,11 +97,11 @@ def croissant(manifest: Manifest, licences: Mapping[str, int], files: list[File]
         {
             "@context": CONTEXT,
             "@type": "sc:Dataset",
-            "name": dataset_name(manifest),
+            "name": content_name(manifest),
             "description": describe(manifest),
             "conformsTo": CONFORMS_TO,
             "version": f"{VERSION}",
-            "license": [name for name in shown if name != NOT_STATED][:MOST_LICENCES] or [NOT_STATED],
+            "license": [name for name in shown if name != NOT_STATED][:MAX_LICENCES] or [NOT_STATED],
             "citeAs": "the publications of the sources that ledger.json names",
             "url": "manifest.json",
             "distribution": [
@@ -173,8 +173,8 @@ def data_card(manifest: Manifest, ledger: Mapping[str, Any], licences: Mapping[s
         for name, account in sorted(ledger["sources"].items())
     ]
     counted = list(by_number(licences).items())
-    rest = sum(number for _, number in counted[MOST_LICENCES:])
-    shown = counted[:MOST_LICENCES] + [("others", rest)] * (rest > 0)
+    rest = sum(number for _, number in counted[MAX_LICENCES:])
+    shown = counted[:MAX_LICENCES] + [("others", rest)] * (rest > 0)
     files = manifest.settings.get("select", manifest.settings).get("files", [])
     return "\n".join(
         [
@@ -192,7 +192,7 @@ def data_card(manifest: Manifest, ledger: Mapping[str, Any], licences: Mapping[s
             ),
             "---",
             "",
-            f"# {dataset_name(manifest)}",
+            f"# {content_name(manifest)}",
             "",
             describe(manifest),
             "",

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from models.errors import UserError
 from pipeline.dataset import image_signature
-from pipeline.images.validate import ANY_PICTURE, PictureRejected, decode
+from pipeline.images.validate import ANY_IMAGE, ImageRejected, decode
 from pipeline.output import files
 from pipeline.sources.paths import expand
 
@@ -41,13 +41,13 @@ def main(arguments: list[str] | None = None) -> int:
     for path in expand(args.pictures):
         for name, data in files_of(path):
             try:
-                picture = decode(data, ANY_PICTURE)
-            except PictureRejected as error:
+                image = decode(data, ANY_IMAGE)
+            except ImageRejected as error:
                 unreadable += 1
                 print(f"hash: {name}: {error}; left out", file=sys.stderr)
                 continue
-            lines.append(hash_line(hashlib.sha256(data).hexdigest(), image_signature.signature(picture), name))
-    files.write_whole(args.output, "".join(lines).encode())
+            lines.append(hash_line(hashlib.sha256(data).hexdigest(), image_signature.compute_signature(image), name))
+    files.write_atomically(args.output, "".join(lines).encode())
     print(f"hash: {len(lines):,} pictures in {args.output}" + f", {unreadable:,} unreadable" * bool(unreadable))
     return 0
 

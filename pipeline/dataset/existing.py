@@ -12,15 +12,15 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from models.data.format import Manifest, Shard, index_path, pack_codes, read_manifest, read_shard
+from models.data.format import Manifest, Shard, index_path, pack_uint16, read_manifest, read_token_shard
 from models.errors import UserError
-from pipeline.dataset.finish import DatasetParts
+from pipeline.dataset.finish import ManifestFields
 from pipeline.output import files, parquet
-from pipeline.output.ledger import READ, Count, earlier_counts, read_ledger
-from pipeline.records import Reason, Record, Rejected, Stage, reject
+from pipeline.output.ledger import READ, Count, previous_counts, read_ledger
+from pipeline.records import EncodedPair, Reason, Rejected, Stage, reject
 
 
-def check_addition(old: list[Existing], parts: DatasetParts) -> None:
+def check_addition(old: list[ExistingDataset], parts: ManifestFields) -> None:
     """Raises UserError unless new pairs would be encoded as those of the dataset that they are to join."""
     for each in old:
         for what, mine in (("image tokenizer", parts.image_tokenizer), ("text tokenizer", parts.text_tokenizer)):
@@ -37,7 +37,9 @@ def check_addition(old: list[Existing], parts: DatasetParts) -> None:
             )
 
 
-def parts_of(datasets: list[Existing], wanted: list[Wanted], shards: dict[str, int], sources: set[str]) -> DatasetParts:
+def parts_of(
+    datasets: list[ExistingDataset], wanted: list[Subset], shards: dict[str, int], sources: set[str]
+) -> ManifestFields:
     """What the new manifest says: the tokenizers of the old ones, and what they said of themselves."""
     first = datasets[0].manifest
     settings = {
@@ -53,7 +55,7 @@ def parts_of(datasets: list[Existing], wanted: list[Wanted], shards: dict[str, i
         ],
     }
     words = files.read(files.join(datasets[0].directory, "text_tokenizer.json")).decode()
-    return DatasetParts(
+    return ManifestFields(
         first.image_tokenizer,
         first.text_tokenizer,
         words,
@@ -67,20 +69,20 @@ def parts_of(datasets: list[Existing], wanted: list[Wanted], shards: dict[str, i
 REJECTED = "rejected"
 
 
-class Existing(NamedTuple):
+class ExistingDataset(NamedTuple):
     """A finished dataset on a local file system."""
 
     directory: str
     manifest: Manifest
 
 
-class Wanted(NamedTuple):
+class Subset(NamedTuple):
     """Which pairs of a dataset to take."""
 
     share: float = 1.0  # of the pairs, by hash of the key: always the same ones, and a larger share holds a smaller one
     sources: Sequence[str] = ()  # only these; none named: all
 
-    def refuses(self, record: Record) -> Optional[str]:
+    def refuses(self, record: EncodedPair) -> Optional[str]:
         """Why a record is left out, or None."""
         if self.sources and record.source not in self.sources:
             return f"source {record.source}"
@@ -88,9 +90,9 @@ class Wanted(NamedTuple):
         return None if number < self.share * 2**64 else f"share {self.share:g}"
 
 
-def open_existing(directories: Sequence[str]) -> list[Existing]:
+def open_existing(directories: Sequence[str]) -> list[ExistingDataset]:
     """Raises UserError unless they are datasets of the same tokenizers and the same number of draws."""
-    found = [Existing(directory, read_manifest(directory)) for directory in directories]
+    found = [ExistingDataset(directory, read_manifest(directory)) for directory in directories]
     for other in found[1:]:
         for what in ("image_tokenizer", "text_tokenizer"):
             mine, theirs = (getattr(each.manifest, what).fingerprint for each in (found[0], other))
@@ -107,12 +109,12 @@ def open_existing(directories: Sequence[str]) -> list[Existing]:
     return found
 
 
-def counts_read(datasets: Iterable[Existing]) -> list[Count]:
+def counts_read(datasets: Iterable[ExistingDataset]) -> list[Count]:
     """The ledgers' rows read."""
-    return [count for each in datasets for count in earlier_counts(read_ledger(each.directory)) if count[0][1] == READ]
+    return [count for each in datasets for count in previous_counts(read_ledger(each.directory)) if count[0][1] == READ]
 
 
-def reject_files(datasets: Iterable[Existing]) -> list[str]:
+def reject_files(datasets: Iterable[ExistingDataset]) -> list[str]:
     return [
         files.join(each.directory, *file.path.split("/"))
         for each in datasets
@@ -124,7 +126,7 @@ def reject_files(datasets: Iterable[Existing]) -> list[str]:
 class ReadRecords(beam.PTransform):
     """The records of datasets; what is not wanted, and a key that an earlier dataset has, comes as a reject."""
 
-    def __init__(self, datasets: list[Existing], wanted: list[Wanted]):
+    def __init__(self, datasets: list[ExistingDataset], wanted: list[Subset]):
         self._datasets, self._wanted = datasets, wanted
 
     def expand(self, begin):
@@ -137,23 +139,23 @@ class ReadRecords(beam.PTransform):
             begin
             | "Shards" >> beam.Create(shards)
             | "Spread" >> beam.Reshuffle()
-            | "Read" >> beam.FlatMap(_numbered).with_output_types(tuple[str, tuple[int, Record]])
+            | "Read" >> beam.FlatMap(_numbered).with_output_types(tuple[str, tuple[int, EncodedPair]])
             | "Same key" >> beam.GroupByKey()
             | "First" >> beam.ParDo(_KeepWanted(self._wanted)).with_outputs(REJECTED, main="records")
         )
 
 
-def _numbered(element: tuple[int, str, Shard]) -> Iterator[tuple[str, tuple[int, Record]]]:
+def _numbered(element: tuple[int, str, Shard]) -> Iterator[tuple[str, tuple[int, EncodedPair]]]:
     number, directory, shard = element
     for record in read_records(directory, shard):
         yield record.key, (number, record)
 
 
 class _KeepWanted(beam.DoFn):
-    def __init__(self, wanted: list[Wanted]):
+    def __init__(self, wanted: list[Subset]):
         self._wanted = wanted
 
-    def process(self, group: tuple[str, Iterable[tuple[int, Record]]]):
+    def process(self, group: tuple[str, Iterable[tuple[int, EncodedPair]]]):
         first = None
         for number, record in sorted(group[1], key=lambda each: (each[0], each[1].row)):
             if reason := self._wanted[number].refuses(record):
@@ -167,31 +169,31 @@ class _KeepWanted(beam.DoFn):
             yield beam.pvalue.TaggedOutput(REJECTED, rejected)
 
 
-def read_records(directory: str, shard: Shard) -> Iterator[Record]:
+def read_records(directory: str, shard: Shard) -> Iterator[EncodedPair]:
     """The records of one shard. Raises UserError where shard and index do not belong together."""
     rows = pq.read_table(files.join(directory, *index_path(shard.path).split("/")), partitioning=None).to_pylist()
     try:
-        samples = list(read_shard(files.join(directory, *shard.path.split("/"))))
+        samples = list(read_token_shard(files.join(directory, *shard.path.split("/"))))
     except ValueError as error:
         raise UserError(f"{directory}/{shard.path} is damaged: {error}; `pairmill verify` names all that is") from None
     if [row["key"] for row in rows] != [sample.key for sample in samples]:
         raise UserError(f"{directory}/{shard.path} and its index hold other pairs; `pairmill verify` names all faults")
     for row, sample in zip(rows, samples, strict=True):
         boxes = [number for box in row["crop_boxes"] for number in box]
-        fields = {name: row[name] for name in Record._fields if name in row}
-        yield Record(**fields, codes=pack_codes(sample.codes), tokens=pack_codes(sample.tokens), boxes=boxes)
+        fields = {name: row[name] for name in EncodedPair._fields if name in row}
+        yield EncodedPair(**fields, codes=pack_uint16(sample.codes), tokens=pack_uint16(sample.tokens), boxes=boxes)
 
 
 class KnownKeys:
     """The keys of a dataset, kept or rejected, 16 bytes each; of what could not be fetched only if `unfetched`."""
 
-    def __init__(self, dataset: Existing, unfetched: bool):
+    def __init__(self, dataset: ExistingDataset, unfetched: bool):
         settled = None if unfetched else pc.field("stage") != Stage.FETCH.value
         keys = itertools.chain(self._read(dataset, "index/"), self._read(dataset, "rejects/", settled))
         self._keys = np.sort(np.array([bytes.fromhex(key) for key in keys], "S16"))
 
     @staticmethod
-    def _read(dataset: Existing, folder: str, wanted: Optional[pc.Expression] = None) -> Iterator[str]:
+    def _read(dataset: ExistingDataset, folder: str, wanted: Optional[pc.Expression] = None) -> Iterator[str]:
         for file in dataset.manifest.files:
             if file.path.startswith(folder):
                 path = files.join(dataset.directory, *file.path.split("/"))
@@ -203,7 +205,7 @@ class KnownKeys:
         return place < len(self._keys) and self._keys[place] == wanted
 
 
-def new_rejects(path: str, datasets: list[Existing]) -> Iterator[Rejected]:
+def new_rejects(path: str, datasets: list[ExistingDataset]) -> Iterator[Rejected]:
     """The rows of a file of rejects that no dataset knows yet."""
     known = [KnownKeys(each, unfetched=True) for each in datasets]
     for row in parquet.read_rows(path, Rejected):
@@ -211,7 +213,7 @@ def new_rejects(path: str, datasets: list[Existing]) -> Iterator[Rejected]:
             yield row
 
 
-class StillRejected(beam.PTransform):
+class RemainingRejects(beam.PTransform):
     """(rejects of a dataset, keys of pictures that are new to it) -> the rejects; those that could not be fetched then
     and are there now come as REPLACED."""
 
@@ -230,8 +232,8 @@ class StillRejected(beam.PTransform):
 
 
 def _still_rejected(group: tuple[str, tuple[Iterable[Rejected], Iterable[None]]]) -> Iterator[Any]:
-    rejects, pictures = group[1]
-    there = bool(list(pictures))
+    rejects, images = group[1]
+    there = bool(list(images))
     for row in rejects:
         replaced = there and row.stage == Stage.FETCH
-        yield beam.pvalue.TaggedOutput(StillRejected.REPLACED, row) if replaced else row
+        yield beam.pvalue.TaggedOutput(RemainingRejects.REPLACED, row) if replaced else row

@@ -15,11 +15,11 @@ from pipeline.dataset.shards import WrittenShard
 from pipeline.output import files as output_files
 from pipeline.output import ledger
 from pipeline.output.files import WrittenFile, write_file
-from pipeline.output.finish import remove_others
+from pipeline.output.finish import remove_stale_files
 from pipeline.output.work_folder import WORK_FOLDER
 
 
-def identity(parts: DatasetParts) -> dict[str, Any]:
+def identity(parts: ManifestFields) -> dict[str, Any]:
     """What two runs must agree on for one to resume the other."""
     return parts.settings | {
         "image_tokenizer": parts.image_tokenizer.fingerprint,
@@ -32,7 +32,7 @@ FOLDERS = (*format.SPLITS, "index", "rejects")
 
 
 @dataclasses.dataclass(frozen=True)
-class DatasetParts:
+class ManifestFields:
     """What the manifest says beside the shards."""
 
     image_tokenizer: ImageTokenizerInfo
@@ -45,7 +45,11 @@ class DatasetParts:
 
 
 def finish_dataset(
-    output: str, parts: DatasetParts, shards: list[WrittenShard], rejects: list[WrittenFile], counts: list[ledger.Count]
+    output: str,
+    parts: ManifestFields,
+    shards: list[WrittenShard],
+    rejects: list[WrittenFile],
+    counts: list[ledger.Count],
 ) -> None:
     """Removes what an earlier, interrupted run left under other names, then writes ledger, tokenizer and manifest."""
     account = ledger.build_ledger(counts, parts.sources)
@@ -70,8 +74,8 @@ def finish_dataset(
     ]
     manifest = dataclasses.replace(manifest, files=tuple(File(*file) for file in sorted(files)))
     ours = {shard.path for shard in shards} | {file.path for file in files}
-    remove_others(output, (*FOLDERS, f"{WORK_FOLDER}/units"), ours)
-    output_files.write_whole(output_files.join(output, "manifest.json"), manifest.to_json().encode())
+    remove_stale_files(output, (*FOLDERS, f"{WORK_FOLDER}/units"), ours)
+    output_files.write_atomically(output_files.join(output, "manifest.json"), manifest.to_json().encode())
 
 
 def write_cards(

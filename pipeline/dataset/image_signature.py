@@ -18,14 +18,14 @@ import numpy as np
 GREY_SIDE, COLOUR_SIDE = 48, 16  # px
 SIGNATURE_BYTES = GREY_SIDE**2 + 2 * COLOUR_SIDE**2
 
-BLUR = 1.2  # px: finer detail depends on how a small picture was sampled
+BLUR = 1.2  # px: finer detail depends on how a small image was sampled
 BORDER = 3  # px that a blur at the edge of a crop makes unlike
 MAX_CROP = 0.08  # of a side: what a crop of 5 % may seem to be
 STEPS = ((4, 6), (2, 6), (BLUR, 6))  # (blur in px, iterations): coarse, then fine
 
 
 MIN_EXPLAINED, MAX_WORST, MAX_COLOUR, MIN_DETAIL = 0.95, 0.3, 10.0, 0.75
-"""Thresholds for a `Fit`; of the pictures that only look alike, flags and emoji need the second. By the last, pairs of
+"""Thresholds for a `AlignmentScores`; of the pictures that only look alike, flags and emoji need the second. By the last, pairs of
 different star clusters have at most 0.70, of changed copies one in a hundred less than 0.83."""
 DETAIL_BLUR, PLACE_BLUR = 2.0, 3.0  # px: what is finer is detail; how large a place is
 DETAIL_NOISE, MIN_DETAIL_SPREAD = 3.0, 0.15  # luma; of the detail measured by itself and the noise
@@ -40,14 +40,14 @@ _BEND = np.diff(np.eye(TONE_KNOTS), 2, axis=0)
 _STRAIGHT = 3.0 * _BEND.T @ _BEND + 1e-4 * np.eye(TONE_KNOTS)
 
 
-class Look(NamedTuple):
+class Signature(NamedTuple):
     """A signature, ready to compare."""
 
     grey: np.ndarray  # float32 [48, 48], 0 to 255
     colour: np.ndarray  # float32 [16, 16, 2], Cr and Cb about 0
 
 
-def signature(rgb_HWC: np.ndarray) -> bytes:
+def compute_signature(rgb_HWC: np.ndarray) -> bytes:
     """The picture, small: 48 x 48 luma and 16 x 16 chroma, whatever its ratio."""
     if min(rgb_HWC.shape[:2]) < GREY_SIDE:
         rgb_HWC = cv2.resize(rgb_HWC, None, fx=4, fy=4, interpolation=cv2.INTER_LINEAR)
@@ -57,45 +57,45 @@ def signature(rgb_HWC: np.ndarray) -> bytes:
     return b"".join(part.tobytes() for part in (grey, *parts))
 
 
-def look(data: bytes) -> Look:
+def unpack_signature(data: bytes) -> Signature:
     pixels = np.frombuffer(data, np.uint8).astype(np.float32)
     grey = pixels[: GREY_SIDE**2].reshape(GREY_SIDE, GREY_SIDE)
     colour = pixels[GREY_SIDE**2 :].reshape(2, COLOUR_SIDE, COLOUR_SIDE).transpose(1, 2, 0)
-    return Look(grey, colour - 128)
+    return Signature(grey, colour - 128)
 
 
-class Fit(NamedTuple):
+class AlignmentScores(NamedTuple):
     """How well one picture, laid over another, is the other."""
 
     explained: float  # share of the luma's variance, 1 at best
-    worst: float  # largest local difference of luma, in standard deviations of the picture's
+    worst: float  # largest local difference of luma, in standard deviations of the image's
     colour: float  # difference of chroma that no change of saturation explains, root mean square, 0 to 255
     detail: float  # correlation of the luma's fine detail, brought to one strength all over; 1 where there is none
 
 
-def same_picture(one: Look, other: Look) -> bool:
+def is_near_duplicate(one: Signature, other: Signature) -> bool:
     """Whether one is the other, or a crop of it: the same both ways."""
     return any(
         found.explained > MIN_EXPLAINED
         and found.worst < MAX_WORST
         and found.colour < MAX_COLOUR
         and found.detail > MIN_DETAIL
-        for found in (fit(one, other), fit(other, one))
+        for found in (align(one, other), align(other, one))
     )
 
 
-def keys(picture: Look) -> np.ndarray:
+def hash_bits(image: Signature) -> np.ndarray:
     """Bits of the picture as it is and of its crops, bool [17, 96], the first row as it is."""
-    grey = cv2.resize(picture.grey, (KEY_SIDE, KEY_SIDE), interpolation=cv2.INTER_AREA)
+    grey = cv2.resize(image.grey, (KEY_SIDE, KEY_SIDE), interpolation=cv2.INTER_AREA)
     crops = np.concatenate(
         [grey[None], np.einsum("aij,jk,blk->abil", _CROPS, grey, _CROPS).reshape(-1, KEY_SIDE, KEY_SIDE)]
     )
     found = (_COSINES @ crops @ _COSINES.T)[:, _FREQUENCIES[:, 0], _FREQUENCIES[:, 1]]
-    # A little over zero: the frequencies that a symmetric picture lacks are zero up to rounding.
+    # A little over zero: the frequencies that a symmetric image lacks are zero up to rounding.
     return found > 0.1 * np.abs(found).mean(1, keepdims=True) + 1e-3
 
 
-def bands(bits: np.ndarray) -> np.ndarray:
+def band_keys(bits: np.ndarray) -> np.ndarray:
     """Keys of 16 bits with the number of their band above them, int64 [..., 6]."""
     groups = bits.reshape(*bits.shape[:-1], BITS // BAND_BITS, BAND_BITS)
     return (groups << np.arange(BAND_BITS)).sum(-1) + (np.arange(BITS // BAND_BITS) << BAND_BITS)
@@ -126,10 +126,10 @@ _COSINES = np.cos(np.pi * np.outer(np.arange(KEY_SIDE), np.arange(KEY_SIDE) + 0.
 _CROPS = np.stack([_resampling(first, last) for first in KEY_CROPS for last in KEY_CROPS])
 
 
-def fit(moved: Look, fixed: Look) -> Fit:
+def align(moved: Signature, fixed: Signature) -> AlignmentScores:
     """How well `moved`, laid over `fixed`, is it. Plain pictures have nothing by which they could be known again."""
     if min(moved.grey.std(), fixed.grey.std()) < 1:
-        return Fit(0.0, 0.0, 0.0, 0.0)
+        return AlignmentScores(0.0, 0.0, 0.0, 0.0)
     frame = _align(moved.grey, fixed.grey)
     rows, columns, inside = _warp(frame, GREY_SIDE)
     grey = (rows @ cv2.GaussianBlur(moved.grey, (0, 0), BLUR) @ columns.T)[inside]
@@ -142,8 +142,10 @@ def fit(moved: Look, fixed: Look) -> Fit:
     explained = 1 - difference.var() / max(spread, 1)
     rows, columns, _ = _warp(frame, COLOUR_SIDE)
     colour = np.einsum("ij,jkc,lk->ilc", rows, moved.colour, columns)
-    worst = np.abs(local).max() / np.sqrt(spread + 100)  # a little over: a plain picture's noise is no difference
-    return Fit(float(explained), float(worst), _colour_difference(colour, fixed.colour), _common_detail(tones, target))
+    worst = np.abs(local).max() / np.sqrt(spread + 100)  # a little over: a plain image's noise is no difference
+    return AlignmentScores(
+        float(explained), float(worst), _colour_difference(colour, fixed.colour), _common_detail(tones, target)
+    )
 
 
 def _warp(frame: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray, tuple[slice, slice]]:
@@ -179,7 +181,7 @@ def _align(moved: np.ndarray, fixed: np.ndarray) -> np.ndarray:
             step = np.linalg.solve(normal, system.T @ b[inside].ravel())
             if abs(step[4]) < 0.05:
                 return frame
-            # The gradients are those of the warped picture, whose contrast is matched by the fifth number.
+            # The gradients are those of the warped image, whose contrast is matched by the fifth number.
             move = step[:4] / step[4]
             move *= frame[[1, 1, 3, 3]]
             frame = frame + np.clip(move, -0.04, 0.04)

@@ -16,15 +16,15 @@ from apache_beam.coders import RowCoder, registry
 
 from pipeline.dataset import image_signature
 from pipeline.dataset.exclusion_list import ExcludedImage, ExclusionList, read_hashes
-from pipeline.records import Reason, Record, Rejected, Stage, reject
+from pipeline.records import EncodedPair, Reason, Rejected, Stage, reject
 from pipeline.sources.precedence import RANK
 
 EXCLUDED_RANK = -1  # comes before every source
 
 
 @dataclass(frozen=True)
-class NearConfig:
-    near_duplicates: bool = False  # whether of pictures that look alike only the first stays
+class NearDuplicateConfig:
+    near_duplicates: bool = False  # whether of images that look alike only the first stays
     exclude: str = ""  # path of a file of hashes, see `read_hashes`
 
     @property
@@ -32,7 +32,7 @@ class NearConfig:
         return self.near_duplicates or bool(self.exclude)
 
 
-class Node(NamedTuple):
+class ImageNode(NamedTuple):
     """A picture; in order, the one that stays comes first."""
 
     rank: int  # of its source
@@ -41,12 +41,12 @@ class Node(NamedTuple):
     key: str
 
 
-class Seen(NamedTuple):
-    node: Node
+class SignedImage(NamedTuple):
+    node: ImageNode
     look: bytes
 
 
-for _record in (Node, Seen):
+for _record in (ImageNode, SignedImage):
     registry.register_coder(_record, RowCoder)
 
 
@@ -55,43 +55,45 @@ class DropNearDuplicates(beam.PTransform):
 
     REJECTED = "rejected"
 
-    def __init__(self, config: NearConfig):
+    def __init__(self, config: NearDuplicateConfig):
         self._config = config
         self._hashes = read_hashes(config.exclude) if config.exclude else ExclusionList({}, [])
 
     def expand(self, records):
         listed = records.pipeline | "Excluded" >> beam.Create(
-            [seen_of_excluded(image) for image in self._hashes.images]
-        ).with_output_types(Seen)
+            [signed_excluded_image(image) for image in self._hashes.images]
+        ).with_output_types(SignedImage)
         seen = (
-            records | "Looks" >> beam.FlatMap(seen_in).with_output_types(Seen),
+            records | "Looks" >> beam.FlatMap(signed_images).with_output_types(SignedImage),
             listed,
         ) | "All looks" >> beam.Flatten()
         candidates = (
             seen
-            | "Keys" >> beam.FlatMap(keyed).with_output_types(tuple[int, bytes])
+            | "Keys" >> beam.FlatMap(band_entries).with_output_types(tuple[int, bytes])
             | "Same key" >> beam.GroupByKey()
             | "Candidates"
             >> beam.FlatMap(candidates_of, self._config.near_duplicates).with_output_types(tuple[str, str])
             | "Each once" >> beam.Distinct()
         )
-        by_key = seen | "By name" >> beam.Map(lambda each: (each.node.key, each)).with_output_types(tuple[str, Seen])
+        by_key = seen | "By name" >> beam.Map(lambda each: (each.node.key, each)).with_output_types(
+            tuple[str, SignedImage]
+        )
         half = (
             {"seen": by_key, "others": candidates}
             | "First look" >> beam.CoGroupByKey()
-            | "With first" >> beam.FlatMapTuple(with_look).with_output_types(tuple[str, Seen])
+            | "With first" >> beam.FlatMapTuple(with_signature).with_output_types(tuple[str, SignedImage])
         )
         joined = (
             {"seen": by_key, "others": half}
             | "Second look" >> beam.CoGroupByKey()
-            | "Compare" >> beam.FlatMapTuple(compared).with_output_types(tuple[Node, Node])
+            | "Compare" >> beam.FlatMapTuple(confirmed_pairs).with_output_types(tuple[ImageNode, ImageNode])
         )
         losers = (
             records.pipeline
             | "Sets once" >> beam.Create([None])
             | "Sets"
-            >> beam.FlatMap(lambda _, edges: losers_of(edges), beam.pvalue.AsList(joined)).with_output_types(
-                tuple[str, Node]
+            >> beam.FlatMap(lambda _, edges: duplicates_to_drop(edges), beam.pvalue.AsList(joined)).with_output_types(
+                tuple[str, ImageNode]
             )
         )
         return records | "Drop" >> beam.ParDo(_Drop(self._hashes.names), beam.pvalue.AsDict(losers)).with_outputs(
@@ -99,25 +101,25 @@ class DropNearDuplicates(beam.PTransform):
         )
 
 
-def seen_of(record: Record) -> Seen:
-    return Seen(Node(RANK[record.source], record.file, record.row, record.key), record.look)
+def signed_image(record: EncodedPair) -> SignedImage:
+    return SignedImage(ImageNode(RANK[record.source], record.file, record.row, record.key), record.look)
 
 
-def seen_of_excluded(image: ExcludedImage) -> Seen:
-    return Seen(Node(EXCLUDED_RANK, image.name, image.line, f"excluded {image.sha256}"), image.signature)
+def signed_excluded_image(image: ExcludedImage) -> SignedImage:
+    return SignedImage(ImageNode(EXCLUDED_RANK, image.name, image.line, f"excluded {image.sha256}"), image.signature)
 
 
-def seen_in(record: Record) -> list[Seen]:
+def signed_images(record: EncodedPair) -> list[SignedImage]:
     """Nothing for a record without a signature, such as one of a dataset that is added to: there it stays."""
-    return [seen_of(record)] if record.look else []
+    return [signed_image(record)] if record.look else []
 
 
-def keyed(seen: Seen) -> Iterator[tuple[int, bytes]]:
+def band_entries(seen: SignedImage) -> Iterator[tuple[int, bytes]]:
     """Every key of a picture, with its role (as it is, or a crop), all bits of that view, and its name."""
-    bits = image_signature.keys(image_signature.look(seen.look))
+    bits = image_signature.hash_bits(image_signature.unpack_signature(seen.look))
     packed = np.packbits(bits, axis=1)
     done = set()
-    for view, keys in enumerate(image_signature.bands(bits).tolist()):
+    for view, keys in enumerate(image_signature.band_keys(bits).tolist()):
         role = b"=" if view == 0 else b"x"
         for key in keys:
             entry = role + packed[view].tobytes() + seen.node.key.encode()
@@ -145,32 +147,32 @@ def candidates_of(group: tuple[int, Iterable[bytes]], all_pairs: bool) -> Iterat
     yield from sorted(found)
 
 
-def with_look(key: str, group: dict[str, list]) -> Iterator[tuple[str, Seen]]:
+def with_signature(key: str, group: dict[str, list]) -> Iterator[tuple[str, SignedImage]]:
     for seen, other in itertools.product(group["seen"], group["others"]):
         yield other, seen
 
 
-def compared(key: str, group: dict[str, list]) -> Iterator[tuple[Node, Node]]:
+def confirmed_pairs(key: str, group: dict[str, list]) -> Iterator[tuple[ImageNode, ImageNode]]:
     """The pairs of which one is the other."""
     for seen in group["seen"]:
-        look = image_signature.look(seen.look)
+        look = image_signature.unpack_signature(seen.look)
         for other in group["others"]:
-            if image_signature.same_picture(look, image_signature.look(other.look)):
+            if image_signature.is_near_duplicate(look, image_signature.unpack_signature(other.look)):
                 yield other.node, seen.node
 
 
-def losers_of(edges: Iterable[tuple[Node, Node]]) -> Iterator[tuple[str, Node]]:
+def duplicates_to_drop(edges: Iterable[tuple[ImageNode, ImageNode]]) -> Iterator[tuple[str, ImageNode]]:
     """(key, the one that stays instead) for every picture that goes: of all that pairs join, the first stays."""
-    first: dict[Node, Node] = {}
+    first: dict[ImageNode, ImageNode] = {}
 
-    def root(node: Node) -> Node:
+    def root(node: ImageNode) -> ImageNode:
         while (above := first.setdefault(node, node)) != node:
             first[node] = first[above]
             node = above
         return node
 
     for one, other in edges:
-        a, b = sorted((root(Node(*one)), root(Node(*other))))
+        a, b = sorted((root(ImageNode(*one)), root(ImageNode(*other))))
         first[b] = a
     for node in sorted(first):
         if root(node) != node:
@@ -181,11 +183,11 @@ class _Drop(beam.DoFn):
     def __init__(self, excluded: dict[str, str]):
         self._excluded = excluded
 
-    def process(self, record: Record, losers: dict[str, Node]):
+    def process(self, record: EncodedPair, losers: dict[str, ImageNode]):
         gone = self._fault(record, losers.get(record.key))
         yield beam.pvalue.TaggedOutput(DropNearDuplicates.REJECTED, gone) if gone else record._replace(look=b"")
 
-    def _fault(self, record: Record, instead: Optional[Node]) -> Optional[Rejected]:
+    def _fault(self, record: EncodedPair, instead: Optional[ImageNode]) -> Optional[Rejected]:
         if name := self._excluded.get(record.sha256):
             return reject(record, Stage.ENCODE, Reason.EXCLUDED, f"the same bytes as {name}")
         if instead is None:

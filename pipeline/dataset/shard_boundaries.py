@@ -14,13 +14,13 @@ from typing import NamedTuple
 import apache_beam as beam
 
 from models.data.format import pack_sample, tar_member_bytes
-from pipeline.records import Record
+from pipeline.records import EncodedPair
 
 PAIRS_PER_SHARD = 10_000  # about 30 MB: quick to fetch, few enough to list
 BIN_DIGITS = 4  # of a key in hexadecimal
 
-Bin = tuple[str, str]  # split, first digits of a key
-Cuts = Mapping[str, list[str]]  # split -> the first key of each shard but the first
+KeyBin = tuple[str, str]  # split, first digits of a key
+ShardBoundaries = Mapping[str, list[str]]  # split -> the first key of each shard but the first
 
 
 class ShardSize(NamedTuple):
@@ -30,7 +30,7 @@ class ShardSize(NamedTuple):
     bytes: int = 0  # about; where it is not 0, `pairs` has no part
 
 
-class Weighed(NamedTuple):
+class WeightedKey(NamedTuple):
     """A pair, and how much of a shard it fills."""
 
     split: str
@@ -38,18 +38,18 @@ class Weighed(NamedTuple):
     weight: int  # 1 or bytes
 
     @property
-    def bin(self) -> Bin:
+    def bin(self) -> KeyBin:
         return self.split, self.key[:BIN_DIGITS]
 
 
-class Places(NamedTuple):
+class BoundaryOffsets(NamedTuple):
     """Where cuts fall in a bin."""
 
     before: list[int]  # how much of the bin comes before each
     leads: bool  # no pair of the split comes before the bin
 
 
-class FindCuts(beam.PTransform):
+class FindShardBoundaries(beam.PTransform):
     """Records -> their Cuts, one dict. The shards of a split differ by one pair at most, or, where bytes are what
     counts, by less than two pairs' bytes."""
 
@@ -57,35 +57,37 @@ class FindCuts(beam.PTransform):
         self._size, self._draws = size, draws
 
     def expand(self, records):
-        weighed = records | "Weigh" >> beam.Map(weigh, self._size, self._draws)
+        weighed = records | "Weigh" >> beam.Map(weighted_key, self._size, self._draws)
         weights = (
             weighed
-            | "By bin" >> beam.Map(lambda pair: (pair.bin, pair.weight)).with_output_types(tuple[Bin, int])
+            | "By bin" >> beam.Map(lambda pair: (pair.bin, pair.weight)).with_output_types(tuple[KeyBin, int])
             | "Sum" >> beam.CombinePerKey(sum)
             | "All bins" >> beam.combiners.ToDict()
         )
-        places = weights | "Place" >> beam.Map(place_cuts, self._size)
+        places = weights | "Place" >> beam.Map(locate_boundaries, self._size)
         return (
             weighed
             | "In cut bins"
-            >> beam.FlatMap(in_cut_bins, beam.pvalue.AsSingleton(places)).with_output_types(tuple[Bin, tuple[str, int]])
+            >> beam.FlatMap(in_boundary_bins, beam.pvalue.AsSingleton(places)).with_output_types(
+                tuple[KeyBin, tuple[str, int]]
+            )
             | "Gather" >> beam.GroupByKey()
-            | "Cut" >> beam.FlatMap(cut, beam.pvalue.AsSingleton(places))
+            | "Cut" >> beam.FlatMap(boundary_keys, beam.pvalue.AsSingleton(places))
             | "All cuts" >> beam.combiners.ToList()
             | "By split" >> beam.Map(by_split)
         )
 
 
-def weigh(record: Record, size: ShardSize, draws: int) -> Weighed:
+def weighted_key(record: EncodedPair, size: ShardSize, draws: int) -> WeightedKey:
     weight = 1
     if size.bytes:
         weight = tar_member_bytes(pack_sample(record.caption, record.tokens, record.codes, draws))
-    return Weighed(record.split, record.key, weight)
+    return WeightedKey(record.split, record.key, weight)
 
 
-def place_cuts(weights: Mapping[Bin, int], size: ShardSize) -> dict[Bin, Places]:
+def locate_boundaries(weights: Mapping[KeyBin, int], size: ShardSize) -> dict[KeyBin, BoundaryOffsets]:
     """The bins that are cut."""
-    found: dict[Bin, Places] = {}
+    found: dict[KeyBin, BoundaryOffsets] = {}
     for split in sorted({split for split, _ in weights}):
         bins = sorted(each for each in weights if each[0] == split)
         ends = list(itertools.accumulate(weights[each] for each in bins))
@@ -94,16 +96,20 @@ def place_cuts(weights: Mapping[Bin, int], size: ShardSize) -> dict[Bin, Places]
             place = number * ends[-1] // shards
             index = bisect_right(ends, place)
             begin = ends[index] - weights[bins[index]]
-            found.setdefault(bins[index], Places([], index == 0)).before.append(place - begin)
+            found.setdefault(bins[index], BoundaryOffsets([], index == 0)).before.append(place - begin)
     return found
 
 
-def in_cut_bins(pair: Weighed, places: Mapping[Bin, Places]) -> Iterator[tuple[Bin, tuple[str, int]]]:
+def in_boundary_bins(
+    pair: WeightedKey, places: Mapping[KeyBin, BoundaryOffsets]
+) -> Iterator[tuple[KeyBin, tuple[str, int]]]:
     if pair.bin in places:
         yield pair.bin, (pair.key, pair.weight)
 
 
-def cut(group: tuple[Bin, Iterable[tuple[str, int]]], places: Mapping[Bin, Places]) -> Iterator[tuple[str, str]]:
+def boundary_keys(
+    group: tuple[KeyBin, Iterable[tuple[str, int]]], places: Mapping[KeyBin, BoundaryOffsets]
+) -> Iterator[tuple[str, str]]:
     """(split, key) for the pairs of a bin into which a cut falls: there a shard begins."""
     pairs, (before, leads) = sorted(group[1]), places[group[0]]
     ends = list(itertools.accumulate(weight for _, weight in pairs))
@@ -120,7 +126,7 @@ def by_split(cuts: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     return found
 
 
-def shard_of(record: Record, cuts: Cuts) -> tuple[str, int, int]:
+def shard_of(record: EncodedPair, cuts: ShardBoundaries) -> tuple[str, int, int]:
     """The split, the number of the shard in it, and how many shards that has."""
     keys = cuts.get(record.split, [])
     return record.split, bisect_right(keys, record.key), len(keys) + 1

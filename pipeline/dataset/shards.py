@@ -13,11 +13,11 @@ from apache_beam.coders import RowCoder, registry
 
 from models.data import format
 from models.data.format import index_path
-from pipeline.dataset.shard_boundaries import FindCuts, ShardSize, shard_of
+from pipeline.dataset.shard_boundaries import FindShardBoundaries, ShardSize, shard_of
 from pipeline.output.files import WrittenFile, write_file
 from pipeline.output.parquet import table_bytes
 from pipeline.output.schemas import INDEX
-from pipeline.records import Record
+from pipeline.records import EncodedPair
 
 
 class WrittenShard(NamedTuple):
@@ -47,13 +47,13 @@ class WriteShards(beam.PTransform):
 
     def expand(self, records):
         output, draws = self._output, self._draws
-        cuts = records | "Cuts" >> FindCuts(self._size, draws)
+        cuts = records | "Cuts" >> FindShardBoundaries(self._size, draws)
         return (
             records
             | "Shard"
             >> beam.Map(
                 lambda record, cuts: (shard_of(record, cuts), record), beam.pvalue.AsSingleton(cuts)
-            ).with_output_types(tuple[tuple[str, int, int], Record])
+            ).with_output_types(tuple[tuple[str, int, int], EncodedPair])
             | "Gather" >> beam.GroupByKey()
             | "Write"
             >> beam.MapTuple(lambda place, members: write_shard(output, draws, place, members)).with_output_types(
@@ -62,7 +62,7 @@ class WriteShards(beam.PTransform):
         )
 
 
-def write_shard(output: str, draws: int, place: tuple[str, int, int], members: Iterable[Record]) -> WrittenShard:
+def write_shard(output: str, draws: int, place: tuple[str, int, int], members: Iterable[EncodedPair]) -> WrittenShard:
     """Writes one shard and its index; `place` is its split, its number and how many shards the split has.
     Raises RuntimeError for a key that comes twice: samples would be lost."""
     (split, number, of), records = place, sorted(members, key=lambda record: record.key)
@@ -90,7 +90,7 @@ def write_shard(output: str, draws: int, place: tuple[str, int, int], members: I
     )
 
 
-def index_row(record: Record, draws: int, shard: str, position: int) -> dict:
+def index_row(record: EncodedPair, draws: int, shard: str, position: int) -> dict:
     """A row of index/*.parquet: the record without its codes and tokens, and where it lies."""
     row = {name: value for name, value in record._asdict().items() if name in INDEX.names}
     boxes = np.asarray(record.boxes).reshape(draws, -1).tolist()

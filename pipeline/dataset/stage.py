@@ -7,18 +7,18 @@ from typing import NamedTuple
 
 import apache_beam as beam
 
-from pipeline.dataset.near_duplicates import DropNearDuplicates, NearConfig
+from pipeline.dataset.near_duplicates import DropNearDuplicates, NearDuplicateConfig
 from pipeline.dataset.shard_boundaries import ShardSize
 from pipeline.dataset.shards import WriteShards
 from pipeline.output import parquet, schemas
 from pipeline.output.ledger import KEPT, CountRows
-from pipeline.records import Reason, Record, Stage, reject
-from pipeline.sources.precedence import first_of
+from pipeline.records import EncodedPair, Reason, Stage, reject
+from pipeline.sources.precedence import preferred_pair
 
 REJECTED = "rejected"
 
 
-class Written(NamedTuple):
+class WrittenDataset(NamedTuple):
     """PCollections: the shards, the files of rejects, the ledger's counts of kept and rejected rows."""
 
     shards: beam.PCollection
@@ -29,15 +29,22 @@ class Written(NamedTuple):
 class WriteDataset(beam.PTransform):
     """(records, rejects) -> shards, index and reject files, without pairs that are in it twice."""
 
-    def __init__(self, output: str, draws: int, size: ShardSize, rows_per_file: int, near: NearConfig = NearConfig()):  # noqa: B008 (immutable)
+    def __init__(
+        self,
+        output: str,
+        draws: int,
+        size: ShardSize,
+        rows_per_file: int,
+        near: NearDuplicateConfig = NearDuplicateConfig(),  # noqa: B008 (immutable)
+    ):
         self._output, self._draws, self._near = output, draws, near
         self._size, self._rows_per_file = size, rows_per_file
 
-    def expand(self, inputs) -> Written:
+    def expand(self, inputs) -> WrittenDataset:
         records, rejected = inputs
         single = (
             records
-            | "By picture and caption" >> beam.Map(by_pair).with_output_types(tuple[str, Record])
+            | "By picture and caption" >> beam.Map(by_pair).with_output_types(tuple[str, EncodedPair])
             | "Same pair" >> beam.GroupByKey()
             | "Keep first" >> beam.ParDo(KeepFirstPair()).with_outputs(REJECTED, main="records")
         )
@@ -47,7 +54,7 @@ class WriteDataset(beam.PTransform):
             unlike = kept | "Look-alikes" >> DropNearDuplicates(self._near)
             kept, gone = unlike.records, [*gone, unlike[DropNearDuplicates.REJECTED]]
         rejected = gone | "All rejects" >> beam.Flatten()
-        return Written(
+        return WrittenDataset(
             shards=kept | "Shards" >> WriteShards(self._output, self._draws, self._size),
             rejects=rejected
             | "Write rejects" >> parquet.WriteParquet(self._output, "rejects", schemas.REJECTS, self._rows_per_file),
@@ -56,16 +63,16 @@ class WriteDataset(beam.PTransform):
         )
 
 
-def by_pair(record: Record) -> tuple[str, Record]:
+def by_pair(record: EncodedPair) -> tuple[str, EncodedPair]:
     return f"{record.sha256} {record.caption}", record
 
 
 class KeepFirstPair(beam.DoFn):
     """Of records with one picture and caption (mirrors, re-uploads), the first by source, file and row stays."""
 
-    def process(self, group: tuple[str, Iterable[Record]]):
+    def process(self, group: tuple[str, Iterable[EncodedPair]]):
         records = list(group[1])
-        first = first_of(records)
+        first = preferred_pair(records)
         yield first
         for record in records:
             if record is not first:

@@ -90,7 +90,7 @@ class PublicResolver(AbstractResolver):
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
-def networks(texts: Iterable[str]) -> tuple[str, ...]:
+def parse_networks(texts: Iterable[str]) -> tuple[str, ...]:
     """The --allow-address options. Raises UserError for one that is no network."""
     for text in texts:
         try:

@@ -19,16 +19,16 @@ from yarl import URL
 from pipeline.fetch.addresses import PublicResolver, RefusedAddress, is_refused, literal_address
 from pipeline.fetch.framing_watch import FramingWatch
 from pipeline.fetch.opt_out import OPT_OUTS, opt_out
-from pipeline.fetch.politeness import HostGate, shared_host, warn_once
+from pipeline.fetch.politeness import HostLimiter, shared_host, warn_once
 from pipeline.fetch.retry import FetchFailed, retry_after_s
 from pipeline.images.fetched import Size
-from pipeline.images.validate import PictureConfig, check_beginning
-from pipeline.records import PASSING_REASONS, Reason
-from pipeline.sources.hosts import HostLimits, is_placeholder, limits_for, misses_contact
+from pipeline.images.validate import ImageConfig, check_header
+from pipeline.records import TRANSIENT_REASONS, Reason
+from pipeline.sources.hosts import HostLimits, is_placeholder, lacks_contact, limits_for
 from pipeline.version import VERSION
 
 MAX_REDIRECTS = 5
-BEGINNINGS = (1_024, 8_192, 65_536)  # bytes after which the header is looked at: EXIF data before it may be long
+HEADER_SIZES = (1_024, 8_192, 65_536)  # bytes after which the header is looked at: EXIF data before it may be long
 SPOOLED_BYTES = 1 << 18  # of one body in memory; a longer one waits on disk until there is room to decode it
 REASONS = {403: Reason.HTTP_403, 404: Reason.HTTP_404, 408: Reason.TIMEOUT, 410: Reason.HTTP_410, 429: Reason.HTTP_429}
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -49,7 +49,7 @@ class FetchConfig:
     user_agent: str = f"pairmill/{VERSION} (image-caption dataset builder)"
     obey: tuple[str, ...] = OPT_OUTS  # directives of X-Robots-Tag, and TDM-Reservation
     allow_addresses: tuple[str, ...] = ()  # networks in CIDR form that are refused otherwise
-    memory_bytes: int = 400_000_000  # of pictures being decoded or waiting, in one process
+    memory_bytes: int = 400_000_000  # of images being decoded or waiting, in one process
     shared_folder: str = ""  # by which the workers of one machine keep a host's limits together; else each alone
 
 
@@ -68,11 +68,11 @@ class Downloads:
     the caller releases it: a caller that is slow slows the downloads.
     """
 
-    def __init__(self, config: FetchConfig, pictures: PictureConfig, host_s: collections.Counter[str]):
-        self._config, self._pictures = config, pictures
+    def __init__(self, config: FetchConfig, image_config: ImageConfig, host_s: collections.Counter[str]):
+        self._config, self._image_config = config, image_config
         self._host_s = host_s  # seconds waited for each host's answers, which this adds to
         self._allowed = [ipaddress.ip_network(network) for network in config.allow_addresses]
-        self._gates: dict[str, HostGate] = {}
+        self._gates: dict[str, HostLimiter] = {}
         self.room = asyncio.Semaphore(config.connections)
 
     async def __aenter__(self) -> Downloads:
@@ -114,24 +114,24 @@ class Downloads:
             target = answer
         raise FetchFailed(Reason.HTTP_OTHER, f"more than {MAX_REDIRECTS} redirects")
 
-    def _gate(self, host: str) -> HostGate:
+    def _gate(self, host: str) -> HostLimiter:
         if host not in self._gates:
-            if misses_contact(host, self._config.user_agent):
+            if lacks_contact(host, self._config.user_agent):
                 warn_once(
                     f"{host} blocks clients that name no contact: give --contact, a URL or an e-mail address",
                     self._config.shared_folder,
                 )
             limits = HostLimits(self._config.per_host_connections, self._config.per_host_rate)
             shared = shared_host(host, self._config.shared_folder)
-            self._gates[host] = HostGate(host, limits_for(host, limits), shared)
+            self._gates[host] = HostLimiter(host, limits_for(host, limits), shared)
         return self._gates[host]
 
-    async def _hop(self, target: URL, gate: HostGate, ends_at: float) -> Body | URL:
+    async def _hop(self, target: URL, gate: HostLimiter, ends_at: float) -> Body | URL:
         """The body, or where the server redirects to."""
         try:
             response = await self._in_time(ends_at, self._session.get(target, allow_redirects=False))
         except FetchFailed as failure:
-            if failure.reason in PASSING_REASONS:
+            if failure.reason in TRANSIENT_REASONS:
                 gate.failed(failure)
             raise
         try:
@@ -181,7 +181,7 @@ class Downloads:
     async def _read(self, target: URL, response: aiohttp.ClientResponse, file: BinaryIO) -> tuple[int, Size | None]:
         """Writes the body to the file. Returns its length, and the picture's size if the beginning tells; raises as
         soon as either is out of bounds."""
-        length, size, beginning, looks = 0, None, bytearray(), list(BEGINNINGS)
+        length, size, beginning, looks = 0, None, bytearray(), list(HEADER_SIZES)
         with FramingWatch(response):
             async for chunk in response.content.iter_chunked(1 << 16):
                 length += len(chunk)
@@ -194,7 +194,7 @@ class Downloads:
                         raise FetchFailed(Reason.PLACEHOLDER, f"{bytes(beginning[:8])!r} under the name of a JPEG")
                     if length >= looks[0]:
                         looks = [look for look in looks if look > length]
-                        size = check_beginning(bytes(beginning[: BEGINNINGS[-1]]), self._pictures)
+                        size = check_header(bytes(beginning[: HEADER_SIZES[-1]]), self._image_config)
         if not length:
             raise FetchFailed(Reason.NOT_AN_IMAGE, "empty reply")
         return length, size

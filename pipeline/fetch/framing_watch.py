@@ -9,7 +9,7 @@ import sys
 
 import aiohttp  # asynchronous, pooled, and its resolver can be replaced, which the address check needs
 
-WATCH_S = 1.0  # how often a body that takes so long is looked after
+WATCH_INTERVAL_S = 1.0  # how often a body that takes so long is looked after
 MAX_FRAMING_BYTES = 16 << 20  # beside the body; what waits in the kernel counts as well, which may be some MB
 
 
@@ -33,7 +33,7 @@ class FramingWatch:
             self._timer.cancel()
 
     def _wait(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(WATCH_S, self._look)
+        self._timer = asyncio.get_running_loop().call_later(WATCH_INTERVAL_S, self._look)
 
     def _look(self) -> None:
         if self._transport.is_closing():

@@ -9,7 +9,7 @@ import functools
 import threading
 
 
-class _Memory:
+class MemoryBudget:
     """Bytes, handed out in the order in which they are asked for: large pictures do not starve."""
 
     def __init__(self, length: int):
@@ -37,13 +37,13 @@ class _Memory:
                     turn.set_result(None)
 
 
-_of_process = functools.cache(_Memory)
+_of_process = functools.cache(MemoryBudget)
 
 
-class MemoryShare:
+class MemoryLease:
     """What one event loop holds of it."""
 
-    def __init__(self, memory: _Memory):
+    def __init__(self, memory: MemoryBudget):
         self._memory = memory
         self.held = 0
 
@@ -69,6 +69,6 @@ class MemoryShare:
         self._memory.give(length)
 
 
-def memory_share(length: int) -> MemoryShare:
+def memory_lease(length: int) -> MemoryLease:
     """A share of this process's memory of so many bytes."""
-    return MemoryShare(_of_process(length))
+    return MemoryLease(_of_process(length))

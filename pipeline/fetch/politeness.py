@@ -22,7 +22,7 @@ from pipeline.fetch.retry import BACK_OFF_S, MAX_BACK_OFF_S, FetchFailed
 from pipeline.records import Reason
 from pipeline.sources.hosts import HostLimits
 
-UNANSWERED = 10  # attempts in a row, after which a host counts as dead
+MAX_CONSECUTIVE_FAILURES = 10  # attempts in a row, after which a host counts as dead
 _POLL_S = 0.05  # how often a process looks whether another one has left a slot
 _PLACES = 1 << 16  # hosts that are told apart in the shared folder; two that collide share their limits
 
@@ -30,7 +30,7 @@ _PLACES = 1 << 16  # hosts that are told apart in the shared folder; two that co
 # --- turns -----------------------------------------------------------------------------------------------------------
 
 
-class HostGate:
+class HostLimiter:
     """A host's limits, kept by one event loop and, given what it shares with others, by all of those together.
 
     Closed once the host does not answer any more or asks for a long rest: what is left to fetch from it then fails at
@@ -41,7 +41,7 @@ class HostGate:
         self._host, self._limits = host, limits
         self._slots = asyncio.Semaphore(limits.connections)
         self._shared = shared
-        self._clock = self._shared or _Clock()
+        self._clock = self._shared or _RequestClock()
         self._failures = 0  # in a row
         self._closed: tuple[Reason, str] | None = None
 
@@ -96,11 +96,11 @@ class HostGate:
             self._clock.move(lambda start: max(start, until))
         if rest_s > MAX_BACK_OFF_S and failure.reason is Reason.HTTP_429:
             self._closed = failure.reason, f"{self._host} asks for {rest_s:.0f} s without requests"
-        elif self._failures >= UNANSWERED:
+        elif self._failures >= MAX_CONSECUTIVE_FAILURES:
             self._closed = failure.reason, f"given up on {self._host} after {self._failures} failures in a row"
 
 
-class _Clock:
+class _RequestClock:
     """When the next request to a host may start, on time.monotonic()."""
 
     def __init__(self) -> None:

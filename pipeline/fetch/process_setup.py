@@ -11,7 +11,7 @@ import cv2
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
 
-def give_large_blocks_back() -> None:
+def set_malloc_thresholds() -> None:
     """Makes glibc return the blocks of large pictures, and keep those of small ones, which come again at once.
 
     By itself it keeps both, once one of them was freed, and for each thread: Pillow's blocks of 16 MB then add up to
@@ -23,11 +23,11 @@ def give_large_blocks_back() -> None:
         mallopt(M_TRIM_THRESHOLD, 16 << 20)
 
 
-def prepare_process() -> None:
+def configure_process() -> None:
     """Settings of a process that fetches."""
-    cv2.setNumThreads(1)  # the cores are busy with other pictures: its threads would wait for each other
+    cv2.setNumThreads(1)  # the cores are busy with other images: its threads would wait for each other
     gc.freeze()  # what was imported stays: looking through it again and again takes a tenth of the time
-    give_large_blocks_back()
+    set_malloc_thresholds()
     # Each connection may have a file on disk, and some systems give a process 1,024 to begin with.
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

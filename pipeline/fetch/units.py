@@ -10,7 +10,7 @@ import apache_beam as beam
 from pipeline.output.grouping import grouped_by_hash, key_hash
 from pipeline.output.work_folder import write_plan
 from pipeline.records import Pair
-from pipeline.sources.stored_images import place_hash
+from pipeline.sources.stored_images import location_hash
 
 
 class Unit(NamedTuple):
@@ -25,7 +25,7 @@ class Unit(NamedTuple):
         return f"{self.number:05d}-of-{self.of:05d}"
 
 
-class ToUnits(beam.PTransform):
+class GroupIntoUnits(beam.PTransform):
     """Pairs -> units of about `pairs_per_unit`. The one shuffle before fetching: it moves rows, not pictures, and
     mixes hosts, since a source's order does not survive hashing."""
 
@@ -45,7 +45,7 @@ class ToUnits(beam.PTransform):
 
 def unit_hash(pair: Pair) -> int:
     """By key, but pictures that a source's file holds go as they lie there: few units then read one file."""
-    return place_hash(pair.stored_at) if pair.stored_at else key_hash(pair)
+    return location_hash(pair.stored_at) if pair.stored_at else key_hash(pair)
 
 
 def plan_units(pairs: int, pairs_per_unit: int, output: str) -> int:

@@ -17,18 +17,18 @@ from scipy.sparse import csr_matrix
 MAX_PIXELS = 1 << 20  # of what is shrunk: it is held as float32, so that larger ones would cost much memory
 
 
-def shrink(rgb_HWC: np.ndarray, width: int, height: int) -> np.ndarray:
+def area_resize(rgb_HWC: np.ndarray, width: int, height: int) -> np.ndarray:
     """uint8 [H, W, 3] to uint8 [height, width, 3], neither side longer than before."""
     H, W, _ = rgb_HWC.shape
     if H * W > MAX_PIXELS or (W % width == 0 and H % height == 0):  # whole numbers are quick there, too
         return cv2.resize(rgb_HWC, (width, height), interpolation=cv2.INTER_AREA)
-    low_HWC = (_shares(H, height) @ rgb_HWC.reshape(H, W * 3).astype(np.float32)).reshape(height, W, 3)
-    small_WHC = _shares(W, width) @ cv2.transpose(low_HWC).reshape(W, height * 3)
+    low_HWC = (_averaging_matrix(H, height) @ rgb_HWC.reshape(H, W * 3).astype(np.float32)).reshape(height, W, 3)
+    small_WHC = _averaging_matrix(W, width) @ cv2.transpose(low_HWC).reshape(W, height * 3)
     return cv2.transpose(cv2.convertScaleAbs(small_WHC).reshape(width, height, 3))  # the former rounds
 
 
 @functools.lru_cache(4096)
-def _shares(before: int, after: int) -> csr_matrix:
+def _averaging_matrix(before: int, after: int) -> csr_matrix:
     """[after, before]: how much each old pixel adds to each new one; rows sum to 1."""
     ends = np.arange(after + 1) * (before / after)
     first = np.floor(ends[:-1, None])

@@ -11,7 +11,7 @@ from pipeline.records import Pair
 Size = tuple[int, int]  # px, width and height as stored
 
 
-class Fetched(NamedTuple):
+class FetchedImage(NamedTuple):
     """A picture that arrived whole and decodes."""
 
     pair: Pair

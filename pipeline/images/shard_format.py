@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 from pipeline.output import files
 from pipeline.records import Reason
 
-# Of pictures that arrived and are of no use; img2dataset calls those "failed_to_resize".
-PICTURE_REASONS = frozenset(
+# Of images that arrived and are of no use; img2dataset calls those "failed_to_resize".
+INVALID_IMAGE_REASONS = frozenset(
     {Reason.NOT_AN_IMAGE, Reason.CORRUPT_IMAGE, Reason.TOO_MANY_PIXELS, Reason.ASPECT_RATIO, Reason.TOO_SMALL}
 )
-SOURCE = "img2dataset"  # of pictures that another tool has fetched
+SOURCE = "img2dataset"  # of images that another tool has fetched
 VAL_SHARE = 0.01  # of those, too
 _PAIR_FIELDS = [
     ("pair_key", pa.string()),

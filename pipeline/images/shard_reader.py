@@ -15,15 +15,15 @@ from apache_beam.io.filesystems import FileSystems
 
 from models.errors import UserError
 from models.pixels import IMAGE_SUFFIXES
-from pipeline.images.fetched import Fetched
+from pipeline.images.fetched import FetchedImage
 from pipeline.images.shard_format import SOURCE, VAL_SHARE
-from pipeline.images.validate import PictureConfig, PictureRejected, decode
+from pipeline.images.validate import ImageConfig, ImageRejected, decode
 from pipeline.output import files
 from pipeline.output.work_folder import WORK_FOLDER
 from pipeline.records import Pair, Rejected, Stage, reject, row_key, split_of
 
 
-def find(pattern: str) -> list[str]:
+def find_image_shards(pattern: str) -> list[str]:
     """The tar files of a pattern, sorted. Raises UserError if there are none."""
     paths = sorted(metadata.path for match in FileSystems.match([pattern]) for metadata in match.metadata_list)
     if not paths:
@@ -33,7 +33,7 @@ def find(pattern: str) -> list[str]:
     return paths
 
 
-def made_by_fetch(paths: list[str]) -> str | None:
+def fetch_output_of(paths: list[str]) -> str | None:
     """The folder of a finished `pairmill fetch` whose tar files these are; None for those of another tool.
 
     Raises UserError for some of a folder's files only, or an unfinished fetch: rows would go missing in the account.
@@ -58,7 +58,7 @@ def made_by_fetch(paths: list[str]) -> str | None:
     return folder
 
 
-class StoredPicture(NamedTuple):
+class StoredImage(NamedTuple):
     """What a tar holds of one key."""
 
     metadata: dict
@@ -67,7 +67,7 @@ class StoredPicture(NamedTuple):
     caption: str
 
 
-def read_shard(path: str) -> Iterator[StoredPicture]:
+def read_image_shard(path: str) -> Iterator[StoredImage]:
     """The pictures of a tar file, in order; members of one key stand together, as webdataset wants.
 
     Raises ValueError for a file that is no whole tar, and for a .json that is none.
@@ -99,7 +99,7 @@ def _check_end(file: BinaryIO, path: str) -> None:
     file.seek(0)
 
 
-def _stored(path: str, key: str | None, members: dict[str, bytes]) -> Iterator[StoredPicture]:
+def _stored(path: str, key: str | None, members: dict[str, bytes]) -> Iterator[StoredImage]:
     endings = sorted(IMAGE_SUFFIXES & members.keys())
     if endings:
         try:
@@ -107,12 +107,12 @@ def _stored(path: str, key: str | None, members: dict[str, bytes]) -> Iterator[S
         except ValueError as error:
             raise ValueError(f"{path}: {key}.json does not parse: {error}") from error
         caption = members.get("txt", b"").decode("utf-8", "replace") or metadata.get("caption") or ""
-        yield StoredPicture(metadata, members[endings[0]], endings[0], caption)
+        yield StoredImage(metadata, members[endings[0]], endings[0], caption)
 
 
-def to_pair(picture: StoredPicture, file: str, row: int) -> Pair:
+def to_pair(image: StoredImage, file: str, row: int) -> Pair:
     """The pair of a stored picture; one that another tool fetched gets its key from its URL and caption."""
-    said = picture.metadata
+    said = image.metadata
     if "pair_key" in said:
         return Pair(
             said["pair_key"],
@@ -121,7 +121,7 @@ def to_pair(picture: StoredPicture, file: str, row: int) -> Pair:
             said["row"],
             said["url"],
             said["fallback_urls"],
-            picture.caption,
+            image.caption,
             said["raw_caption"],
             said["source_width"],
             said["source_height"],
@@ -131,7 +131,7 @@ def to_pair(picture: StoredPicture, file: str, row: int) -> Pair:
         )
     url = said.get("url") or ""
     # Other tools' sets may hold a URL twice, with other bytes: the bytes are part of what the set says.
-    key = row_key(SOURCE, f"{url} {hashlib.sha256(picture.data).hexdigest()}", picture.caption)
+    key = row_key(SOURCE, f"{url} {hashlib.sha256(image.data).hexdigest()}", image.caption)
     return Pair(
         key,
         SOURCE,
@@ -139,8 +139,8 @@ def to_pair(picture: StoredPicture, file: str, row: int) -> Pair:
         row,
         url,
         [],
-        picture.caption,
-        picture.caption,
+        image.caption,
+        image.caption,
         said.get("original_width"),
         said.get("original_height"),
         "",
@@ -150,24 +150,24 @@ def to_pair(picture: StoredPicture, file: str, row: int) -> Pair:
 
 
 def list_pairs(path: str) -> Iterator[Pair]:
-    for row, picture in enumerate(read_shard(path)):
-        yield to_pair(picture, os.path.basename(path), row)
+    for row, image in enumerate(read_image_shard(path)):
+        yield to_pair(image, os.path.basename(path), row)
 
 
-def read_pictures(path: str, config: PictureConfig) -> Iterator[Fetched | Rejected]:
+def read_images(path: str, config: ImageConfig) -> Iterator[FetchedImage | Rejected]:
     """The tar's pictures as if they had just arrived; those that can't be used, as rejects of the encode stage."""
-    for row, picture in enumerate(read_shard(path)):
-        pair = to_pair(picture, os.path.basename(path), row)
+    for row, image in enumerate(read_image_shard(path)):
+        pair = to_pair(image, os.path.basename(path), row)
         try:
-            rgb_HWC = decode(picture.data, config)
-        except PictureRejected as fault:
+            rgb_HWC = decode(image.data, config)
+        except ImageRejected as fault:
             yield reject(pair, Stage.ENCODE, fault.reason, fault.detail)
             continue
-        sha256 = picture.metadata.get("sha256") or hashlib.sha256(picture.data).hexdigest()
-        yield Fetched(pair, picture.data, np.ascontiguousarray(rgb_HWC), sha256)
+        sha256 = image.metadata.get("sha256") or hashlib.sha256(image.data).hexdigest()
+        yield FetchedImage(pair, image.data, np.ascontiguousarray(rgb_HWC), sha256)
 
 
-def read_fetched(folder: str, number: int) -> Iterator[StoredPicture]:
+def read_fetched(folder: str, number: int) -> Iterator[StoredImage]:
     """The pictures of a unit's tar file; none if there is no such file."""
     path = files.join(folder, f"{number:05d}.tar")
-    return read_shard(path) if files.exists(path) else iter(())
+    return read_image_shard(path) if files.exists(path) else iter(())

@@ -19,9 +19,9 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from pipeline.images.area_resize import shrink
-from pipeline.images.fetched import Fetched
-from pipeline.images.shard_format import METADATA, PICTURE_REASONS
+from pipeline.images.area_resize import area_resize
+from pipeline.images.fetched import FetchedImage
+from pipeline.images.shard_format import INVALID_IMAGE_REASONS, METADATA
 from pipeline.images.validate import exif_text, suffix
 from pipeline.output import files
 from pipeline.output.parquet import table_bytes
@@ -33,11 +33,11 @@ class StoreConfig:
     """How pictures are stored. resize 0: the bytes as fetched."""
 
     resize: int = 0  # px of the shorter side, never enlarged
-    image_format: str = "jpg"  # jpg, webp or png; of resized pictures
+    image_format: str = "jpg"  # jpg, webp or png; of resized images
     quality: int = 95
 
 
-class Stored(NamedTuple):
+class ImageFile(NamedTuple):
     """One picture's bytes as they go into the tar."""
 
     data: bytes
@@ -46,15 +46,15 @@ class Stored(NamedTuple):
     height: int
 
 
-def to_stored(picture: Fetched, config: StoreConfig) -> Stored:
-    width, height = picture.size
+def to_image_file(image: FetchedImage, config: StoreConfig) -> ImageFile:
+    width, height = image.size
     if not config.resize:
-        return Stored(picture.data, suffix(picture.data), width, height)
-    rgb_HWC, scale = picture.rgb_HWC, config.resize / min(width, height)
+        return ImageFile(image.data, suffix(image.data), width, height)
+    rgb_HWC, scale = image.rgb_HWC, config.resize / min(width, height)
     if scale < 1:
         width, height = max(1, round(width * scale)), max(1, round(height * scale))
-        rgb_HWC = shrink(rgb_HWC, width, height)
-    return Stored(_encoded(rgb_HWC, config), config.image_format, width, height)
+        rgb_HWC = area_resize(rgb_HWC, width, height)
+    return ImageFile(_encoded(rgb_HWC, config), config.image_format, width, height)
 
 
 def _encoded(rgb_HWC: np.ndarray, config: StoreConfig) -> bytes:
@@ -88,15 +88,15 @@ class ShardWriter:
     def __exit__(self, *exception: object) -> None:
         self._spool.close()
 
-    def add(self, outcome: Fetched | Rejected) -> None:
+    def add(self, outcome: FetchedImage | Rejected) -> None:
         if isinstance(outcome, Rejected):
             self._rows[outcome.key] = {
-                "status": "failed_to_resize" if outcome.reason in PICTURE_REASONS else "failed_to_download",
+                "status": "failed_to_resize" if outcome.reason in INVALID_IMAGE_REASONS else "failed_to_download",
                 "reason": outcome.reason,
                 "error_message": f"{outcome.reason}: {outcome.detail}",
             }
             return
-        stored, key = to_stored(outcome, self._config), outcome.pair.key
+        stored, key = to_image_file(outcome, self._config), outcome.pair.key
         self._keep(key, stored.data)
         width, height = outcome.size
         self._rows[key] = {
@@ -124,7 +124,7 @@ class ShardWriter:
         base = files.join(self._folder, f"{self._number:05d}")
         rows = []
         with (
-            files.whole_file(f"{base}.tar") as file,
+            files.atomic_writer(f"{base}.tar") as file,
             tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar,
         ):
             for position, pair in enumerate(self._pairs):
@@ -132,8 +132,8 @@ class ShardWriter:
                 rows.append(row)
                 if pair.key in self._places:
                     self._add_members(tar, row, self._rows[pair.key]["suffix"], self._places[pair.key])
-        files.write_whole(f"{base}.parquet", table_bytes(rows, METADATA))
-        files.write_whole(f"{base}_stats.json", json.dumps(_statistics(rows), indent=4).encode() + b"\n")
+        files.write_atomically(f"{base}.parquet", table_bytes(rows, METADATA))
+        files.write_atomically(f"{base}_stats.json", json.dumps(_statistics(rows), indent=4).encode() + b"\n")
 
     def _row(self, pair: Pair, position: int) -> dict:
         blank = dict.fromkeys(METADATA.names)
@@ -161,11 +161,11 @@ class ShardWriter:
 
     def _add_members(self, tar: tarfile.TarFile, row: dict, file_suffix: str, place: tuple[int, int]) -> None:
         self._spool.seek(place[0])
-        picture = self._spool.read(place[1])
+        image = self._spool.read(place[1])
         metadata = json.dumps(row, ensure_ascii=False, sort_keys=True).encode()
-        for ending, data in ((file_suffix, picture), ("json", metadata), ("txt", row["caption"].encode())):
+        for ending, data in ((file_suffix, image), ("json", metadata), ("txt", row["caption"].encode())):
             info = tarfile.TarInfo(f"{row['key']}.{ending}")
-            info.size, info.mode = len(data), 0o644  # the time stays 0: same pictures, same bytes
+            info.size, info.mode = len(data), 0o644  # the time stays 0: same images, same bytes
             tar.addfile(info, io.BytesIO(data))
 
 

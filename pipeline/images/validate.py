@@ -22,7 +22,7 @@ SCALES = (1, 2, 4, 8)  # of JPEG decoding: the others that libjpeg has are slowe
 
 
 @dataclasses.dataclass(frozen=True)
-class PictureConfig:
+class ImageConfig:
     """What a picture must be like. The paper gives the ratio only; the rest is our own choice."""
 
     min_ratio: float = 0.5  # width / height, both ends allowed (section 2.3)
@@ -31,18 +31,18 @@ class PictureConfig:
     max_pixels: int = 80_000_000  # a PNG of so many takes a worker to 970 MB
 
 
-ANY_PICTURE = PictureConfig(min_ratio=0, max_ratio=math.inf, min_side=1)
+ANY_IMAGE = ImageConfig(min_ratio=0, max_ratio=math.inf, min_side=1)
 
 
-class Decoded(NamedTuple):
+class DecodedImage(NamedTuple):
     """A picture, perhaps at a reduced scale."""
 
     rgb_HWC: np.ndarray  # upright, uint8
-    width: int  # px, upright, of the whole picture
+    width: int  # px, upright, of the whole image
     height: int
 
 
-class PictureRejected(Exception):
+class ImageRejected(Exception):
     """Carries the reason and a detail for people."""
 
     def __init__(self, reason: Reason, detail: str):
@@ -50,7 +50,7 @@ class PictureRejected(Exception):
         self.reason, self.detail = reason, detail
 
 
-def size_fault(width: int, height: int, config: PictureConfig) -> tuple[Reason, str] | None:
+def check_dimensions(width: int, height: int, config: ImageConfig) -> tuple[Reason, str] | None:
     """Why a picture of this upright size can't be used, or None."""
     if width < 1 or height < 1:
         return Reason.CORRUPT_IMAGE, f"{width} x {height}"
@@ -62,30 +62,30 @@ def size_fault(width: int, height: int, config: PictureConfig) -> tuple[Reason, 
     return None
 
 
-def check_beginning(data: bytes, config: PictureConfig) -> tuple[int, int] | None:
+def check_header(data: bytes, config: ImageConfig) -> tuple[int, int] | None:
     """The picture's sides in px, if the first bytes of a file hold them already; None if the header needs more bytes.
 
     Raises PictureRejected if they settle that the file is of no use.
     """
     try:
-        return usable_size(data, config)
-    except PictureRejected as fault:
+        return checked_size(data, config)
+    except ImageRejected as fault:
         if fault.reason is Reason.CORRUPT_IMAGE:  # so far: an incomplete header is one
             return None
         raise
 
 
-def usable_size(picture: bytes | BinaryIO, config: PictureConfig) -> tuple[int, int]:
+def checked_size(image: bytes | BinaryIO, config: ImageConfig) -> tuple[int, int]:
     """The sides in px, as stored. Raises PictureRejected if the header settles that a picture is of no use."""
-    return _open(picture, config).size
+    return _open(image, config).size
 
 
-def decode(data: bytes, config: PictureConfig) -> np.ndarray:
+def decode(data: bytes, config: ImageConfig) -> np.ndarray:
     """Upright RGB, uint8 [height, width, 3]. Raises PictureRejected."""
-    return decode_for(data, config, None).rgb_HWC
+    return decode_scaled(data, config, None).rgb_HWC
 
 
-def decode_for(data: bytes, config: PictureConfig, side: int | None) -> Decoded:
+def decode_scaled(data: bytes, config: ImageConfig, side: int | None) -> DecodedImage:
     """Upright RGB for one who wants the shorter side at `side` px or below: a JPEG comes at 1/2, 1/4 or 1/8 of its
     scale if that leaves so much. None is for the whole. All of the file is read, and what is damaged is found, at
     either scale. Raises PictureRejected.
@@ -93,20 +93,20 @@ def decode_for(data: bytes, config: PictureConfig, side: int | None) -> Decoded:
     image = _open(data, config)
     width, height = image.size
     with _as_rejects():
-        rgb_HWC = _turbo(data, image, side)
+        rgb_HWC = _decode_jpeg(data, image, side)
         if rgb_HWC is None:
             rgb_HWC = pixels.to_rgb(image)
             height, width = rgb_HWC.shape[:2]
         else:
             orientation = pixels.orientation_of(image)
-            rgb_HWC = pixels.turned(rgb_HWC, orientation)
+            rgb_HWC = pixels.apply_orientation(rgb_HWC, orientation)
             width, height = (height, width) if orientation >= 5 else (width, height)
-    if fault := size_fault(width, height, config):
-        raise PictureRejected(*fault)
-    return Decoded(rgb_HWC, width, height)
+    if fault := check_dimensions(width, height, config):
+        raise ImageRejected(*fault)
+    return DecodedImage(rgb_HWC, width, height)
 
 
-def _turbo(data: bytes, image: Image.Image, side: int | None) -> np.ndarray | None:
+def _decode_jpeg(data: bytes, image: Image.Image, side: int | None) -> np.ndarray | None:
     """A JPEG in grey or colour, as it lies; None for all else, and where there is anything to find fault with: that is
     for Pillow to judge, which lets pass what libjpeg only warns of."""
     if image.format not in ("JPEG", "MPO") or image.mode not in ("L", "RGB"):
@@ -119,14 +119,14 @@ def _turbo(data: bytes, image: Image.Image, side: int | None) -> np.ndarray | No
         return None
 
 
-def _open(picture: bytes | BinaryIO, config: PictureConfig) -> Image.Image:
-    """Parses the header; nothing dear is done for a picture that it shows to be of no use."""
+def _open(source: bytes | BinaryIO, config: ImageConfig) -> Image.Image:
+    """Parses the header; nothing dear is done for a source that it shows to be of no use."""
     with _as_rejects():
-        image = pixels.open_picture(picture, config.max_pixels)
+        image = pixels.open_image(source, config.max_pixels)
     width, height = image.size
-    # EXIF data, which may turn the picture, can come after the pixels: rejected is what is at fault either way.
-    if (fault := size_fault(width, height, config)) and size_fault(height, width, config):
-        raise PictureRejected(*fault)
+    # EXIF data, which may turn the source, can come after the pixels: rejected is what is at fault either way.
+    if (fault := check_dimensions(width, height, config)) and check_dimensions(height, width, config):
+        raise ImageRejected(*fault)
     return image
 
 
@@ -135,27 +135,27 @@ def _as_rejects() -> Iterator[None]:
     try:
         yield
     except pixels.TooManyPixels as error:
-        raise PictureRejected(Reason.TOO_MANY_PIXELS, str(error)) from error
-    except pixels.NotAPicture as error:
-        raise PictureRejected(Reason.NOT_AN_IMAGE, str(error)) from error
-    except pixels.PictureError as error:
-        raise PictureRejected(Reason.CORRUPT_IMAGE, str(error)) from error
+        raise ImageRejected(Reason.TOO_MANY_PIXELS, str(error)) from error
+    except pixels.NotAnImage as error:
+        raise ImageRejected(Reason.NOT_AN_IMAGE, str(error)) from error
+    except pixels.ImageError as error:
+        raise ImageRejected(Reason.CORRUPT_IMAGE, str(error)) from error
 
 
 def suffix(data: bytes) -> str:
     """The usual file ending of a picture's format, without the dot."""
-    return pixels.picture_format(data)[0]
+    return pixels.image_format(data)[0]
 
 
 def exif_text(data: bytes) -> str:
     """JSON of a picture's EXIF data, values as text by the tags' names; "{}" if there are none, or none that parse."""
     try:
-        said = pixels.open_picture(data, sys.maxsize).getexif()
+        said = pixels.open_image(data, sys.maxsize).getexif()
         named = {
             ExifTags.TAGS[tag]: str(value).strip()[:EXIF_CHARACTERS]
             for tag, value in said.items()
             if tag in ExifTags.TAGS and not isinstance(value, bytes)
         }
-    except Exception:  # hostile metadata fail in every way, and a picture is none the worse for them
+    except Exception:  # hostile metadata fail in every way, and a image is none the worse for them
         return "{}"
     return json.dumps(named, ensure_ascii=False, sort_keys=True)

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from models.data.format import Manifest, read_manifest
 from models.errors import UserError
-from pipeline.inspection.stats import read_index, samples
+from pipeline.inspection.stats import iter_samples, read_index
 from pipeline.inspection.text_table import table
 
 EXAMPLES = 5  # keys shown of each kind
@@ -106,7 +106,7 @@ def _digests(directory: str, manifest: Manifest) -> dict[str, tuple[bytes, bytes
     return {
         sample.key: (_digest(sample.tokens.tobytes()), _digest(sample.codes.tobytes()))
         for shard in manifest.shards
-        for sample in samples(directory, shard)
+        for sample in iter_samples(directory, shard)
     }
 
 

@@ -23,7 +23,7 @@ from models.tokenizers.text import TextTokenizer
 from pipeline.output.files import read_json
 from pipeline.output.ledger import rejects_by_reason
 
-MOST_FAULTS_A_SHARD = 10  # a damaged shard is told in a few lines, not in ten thousand
+MAX_FAULTS_PER_SHARD = 10  # a damaged shard is told in a few lines, not in ten thousand
 
 
 class Fault(NamedTuple):
@@ -51,7 +51,7 @@ def verify(directory: str, workers: int) -> list[Fault]:
             raise
         return [Fault("manifest.json", str(error))]
     with _pool(workers) as run:
-        faults = list(superfluous(directory, manifest))
+        faults = list(unlisted_files(directory, manifest))
         faults += [fault for each in run(partial(_file_faults, directory), manifest.files) for fault in each]
         words = None if any(fault.path == "text_tokenizer.json" for fault in faults) else _read_words(directory)
         reports = run(partial(_check_shard, directory, manifest, words), manifest.shards)
@@ -77,7 +77,7 @@ def _pool(workers: int) -> Iterator[Callable]:
         yield lambda function, items: list(pool.map(function, items))
 
 
-def superfluous(directory: str, manifest: Manifest) -> Iterator[Fault]:
+def unlisted_files(directory: str, manifest: Manifest) -> Iterator[Fault]:
     known = {"manifest.json", *(file.path for file in (*manifest.shards, *manifest.files))}
     for root, _, names in os.walk(directory):
         for name in names:
@@ -123,7 +123,7 @@ def _check_shard(directory: str, manifest: Manifest, words: str | None, shard: S
     tokenizer = _tokenizer(words) if words is not None else None
     try:
         if not (changed and changed[0].what == "missing"):
-            for sample in format.read_shard(os.path.join(directory, shard.path)):
+            for sample in format.read_token_shard(os.path.join(directory, shard.path)):
                 keys.append(sample.key)
                 faults += [
                     Fault(shard.path, f"sample {len(keys) - 1} ({sample.key}): {what}")
@@ -135,7 +135,7 @@ def _check_shard(directory: str, manifest: Manifest, words: str | None, shard: S
         faults.append(Fault(shard.path, "the samples are not sorted by key"))
     if len(keys) != shard.pairs and not changed:
         faults.append(Fault(shard.path, f"{len(keys):,} samples, the manifest says {shard.pairs:,}"))
-    return ShardReport(keys, (changed + faults)[:MOST_FAULTS_A_SHARD])
+    return ShardReport(keys, (changed + faults)[:MAX_FAULTS_PER_SHARD])
 
 
 def sample_faults(sample: format.Sample, manifest: Manifest, words: TextTokenizer | None) -> Iterator[str]:

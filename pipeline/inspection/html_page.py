@@ -21,11 +21,11 @@ from pipeline.inspection.svg_plots import Tick
 from pipeline.records import Stage
 from pipeline.version import VERSION
 
-PICTURE_BYTES = 3_500_000  # of all pictures, as WebP; base64 makes 4.7 MB of it
+IMAGE_BYTES = 3_500_000  # of all images, as WebP; base64 makes 4.7 MB of it
 QUALITIES = ((82, 256), (60, 224), (45, 160), (30, 96))  # WebP quality and px a side: the first that fits
-MOST_CARDS = 200  # their pictures fit at the last quality whatever they show
-LONGEST = 600  # characters of a text that is shown
-LONGEST_LINK = 2000
+MAX_CARDS = 200  # their images fit at the last quality whatever they show
+MAX_TEXT = 600  # characters of a text that is shown
+MAX_LINK = 2000
 LICENCES = 8
 SIDE_TICKS = tuple(Tick(side, f"{side:,}") for side in (32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384))
 RATIO_TICKS = (
@@ -48,7 +48,7 @@ class Card(NamedTuple):
     original: np.ndarray | str | None  # the crop that became the codes, or why it is missing; None: not asked for
 
 
-class Page(NamedTuple):
+class Report(NamedTuple):
     name: str
     manifest: Manifest
     stats: dict[str, Any]  # of pipeline.stats.summary
@@ -59,14 +59,14 @@ class Page(NamedTuple):
     rejects_source: Optional[str] = None  # the one source to which the sample rows are narrowed
 
 
-def render(page: Page) -> str:
+def render(page: Report) -> str:
     """The whole file."""
     sections = [
-        ("account", "Account of rows", account(page.stats)),
+        ("account", "Account of rows", ledger_section(page.stats)),
         ("distributions", "Distributions", distributions(page.stats, page.measures)),
         ("pairs", "Pairs", pairs(page)),
         ("rejected", "Rejected rows", rejected(page)),
-        ("made", "Fingerprints and settings", made_with(page.manifest)),
+        ("made", "Fingerprints and settings", settings_section(page.manifest)),
     ]
     links = "".join(f'<li><a href="#{name}">{title}</a></li>' for name, title, _ in sections)
     body = "".join(
@@ -82,7 +82,7 @@ def render(page: Page) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <meta name="referrer" content="no-referrer">
-<title>{text(page.name)} · pairmill</title>
+<title>{escape_text(page.name)} · pairmill</title>
 <style>
 {style}</style>
 </head>
@@ -90,7 +90,7 @@ def render(page: Page) -> str:
 <a class="skip" href="#pairs">Skip to the pairs</a>
 <header>
 <p class="kind">Image-caption dataset</p>
-<h1>{text(page.name)}</h1>
+<h1>{escape_text(page.name)}</h1>
 {key_figures(page.stats)}
 <nav aria-label="On this page"><ul>{links}</ul></nav>
 </header>
@@ -105,7 +105,7 @@ def render(page: Page) -> str:
 # --- words and numbers -----------------------------------------------------------------------------------------------
 
 
-def text(value: str, longest: int = LONGEST) -> str:
+def escape_text(value: str, longest: int = MAX_TEXT) -> str:
     """Escaped, and cut where nobody reads on."""
     return escape(value if len(value) <= longest else value[: longest - 1] + "…")
 
@@ -113,7 +113,7 @@ def text(value: str, longest: int = LONGEST) -> str:
 def link(url: str, words: str) -> str:
     """A link, if the URL is one that a browser may safely follow; else nothing."""
     try:
-        safe = urlsplit(url).scheme in ("http", "https") and len(url) <= LONGEST_LINK
+        safe = urlsplit(url).scheme in ("http", "https") and len(url) <= MAX_LINK
     except ValueError:
         safe = False
     return f'<a href="{escape(url)}" rel="noopener noreferrer">{words}</a>' if safe else ""
@@ -160,29 +160,32 @@ def key_figures(stats: dict[str, Any]) -> str:
     return (
         '<dl class="figures">'
         + "".join(
-            f"<div><dt>{name}</dt><dd><strong>{value}</strong> <span>{text(note)}</span></dd></div>"
+            f"<div><dt>{name}</dt><dd><strong>{value}</strong> <span>{escape_text(note)}</span></dd></div>"
             for name, value, note in figures
         )
         + "</dl>"
     )
 
 
-def made_with(manifest: Manifest) -> str:
+def settings_section(manifest: Manifest) -> str:
     image, words = manifest.image_tokenizer, manifest.text_tokenizer
     recipe = manifest.settings.get("encode", {}).get("crop_recipe", "")
     entries = [
         (
             "Image tokenizer",
-            f"{text(image.spec)} <span>{image.vocabulary:,} codes, {image.grid} × {image.grid} of "
-            f"them for {image.image_size} px</span><code>{text(image.fingerprint)}</code>",
+            f"{escape_text(image.spec)} <span>{image.vocabulary:,} codes, {image.grid} × {image.grid} of "
+            f"them for {image.image_size} px</span><code>{escape_text(image.fingerprint)}</code>",
         ),
         (
             "Text tokenizer",
             f"BPE <span>{words.vocabulary:,} tokens, at most {words.max_tokens:,} a caption</span>"
-            f"<code>{text(words.fingerprint)}</code>",
+            f"<code>{escape_text(words.fingerprint)}</code>",
         ),
-        ("Crops", f"{text(recipe)} <span>{plural(manifest.draws, 'stored draw')} a picture</span>"),
-        ("Versions", text(", ".join(f"{name} {version}" for name, version in sorted(manifest.versions.items())))),
+        ("Crops", f"{escape_text(recipe)} <span>{plural(manifest.draws, 'stored draw')} a picture</span>"),
+        (
+            "Versions",
+            escape_text(", ".join(f"{name} {version}" for name, version in sorted(manifest.versions.items()))),
+        ),
     ]
     rows = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in entries)
     settings = escape(json.dumps(manifest.settings, indent=2, sort_keys=True, ensure_ascii=False)[:100_000])
@@ -195,7 +198,7 @@ def made_with(manifest: Manifest) -> str:
 # --- account of rows -------------------------------------------------------------------------------------------------
 
 
-def account(stats: dict[str, Any]) -> str:
+def ledger_section(stats: dict[str, Any]) -> str:
     sources = [
         (
             name,
@@ -224,7 +227,7 @@ def account(stats: dict[str, Any]) -> str:
 def _account_row(name: str, read: int, kept: int, rejected: dict[str, int]) -> str:
     parts = [("kept", kept), *((stage.value, rejected.get(stage.value, 0)) for stage in Stage)]
     return (
-        f'<tr><th scope="row">{text(name)}</th><td>{read:,}</td><td>{kept:,}</td>'
+        f'<tr><th scope="row">{escape_text(name)}</th><td>{read:,}</td><td>{kept:,}</td>'
         f"<td>{sum(rejected.values()):,}</td><td>{bar(parts, max(1, read))}</td></tr>"
     )
 
@@ -234,7 +237,8 @@ def reasons_by_stage(rejects: dict[str, dict[str, int]]) -> str:
     tables = []
     for stage in (stage.value for stage in Stage if stage.value in rejects):
         rows = "".join(
-            f'<tr><th scope="row"><a href="#{stage}-{text(reason)}">{text(reason)}</a></th><td>{number:,}</td>'
+            f'<tr><th scope="row"><a href="#{stage}-{escape_text(reason)}">{escape_text(reason)}</a></th>'
+            f"<td>{number:,}</td>"
             f"<td>{bar([(stage, number)], most)}</td></tr>"
             for reason, number in rejects[stage].items()
         )
@@ -249,7 +253,7 @@ def reasons_by_stage(rejects: dict[str, dict[str, int]]) -> str:
 def distributions(stats: dict[str, Any], measures: Measures) -> str:
     side = np.minimum(measures.width, measures.height)
     ratio = measures.width / np.maximum(measures.height, 1)
-    # Symmetric about the square, so that wide and tall pictures can be compared.
+    # Symmetric about the square, so that wide and tall images can be compared.
     reach = max(2.0, float(ratio.max(initial=1)), 1 / float(ratio.min(initial=1)))
     low, high = max(1, int(side.min(initial=64))), int(side.max(initial=256))
     codes, text_use = stats["codes"], stats["text"]
@@ -320,7 +324,8 @@ def licences(counts: dict[str, int]) -> str:
         shown[f"{len(counts) - LICENCES:,} others"] = rest
     most = max(shown.values(), default=1)
     rows = "".join(
-        f'<tr><th scope="row">{text(name, 80)}</th><td>{number:,}</td><td>{bar([("kept", number)], most)}</td></tr>'
+        f'<tr><th scope="row">{escape_text(name, 80)}</th><td>{number:,}</td>'
+        f"<td>{bar([('kept', number)], most)}</td></tr>"
         for name, number in shown.items()
     )
     return _figure(
@@ -331,11 +336,9 @@ def licences(counts: dict[str, int]) -> str:
 # --- pairs -----------------------------------------------------------------------------------------------------------
 
 
-def pairs(page: Page) -> str:
-    pictures = [
-        picture for card in page.cards for picture in (card.original, card.decoded) if isinstance(picture, np.ndarray)
-    ]
-    encoded = iter(encode_pictures(pictures))
+def pairs(page: Report) -> str:
+    images = [image for card in page.cards for image in (card.original, card.decoded) if isinstance(image, np.ndarray)]
+    encoded = iter(encode_images(images))
     with_originals = any(card.original is not None for card in page.cards)
     legend = (
         "Left the crop that became the codes, fetched again; right the picture decoded from the codes."
@@ -347,7 +350,7 @@ def pairs(page: Page) -> str:
         original = next(encoded) if isinstance(card.original, np.ndarray) else card.original
         items.append(f"<li>{_card(card.row, original, next(encoded))}</li>\n")
     wide = " both" if with_originals else ""
-    return f'<p>{text(page.chosen)} {legend}</p><ul class="cards{wide}">{"".join(items)}</ul>'
+    return f'<p>{escape_text(page.chosen)} {legend}</p><ul class="cards{wide}">{"".join(items)}</ul>'
 
 
 def _card(row: dict[str, Any], original: bytes | str | None, decoded: bytes) -> str:
@@ -355,30 +358,30 @@ def _card(row: dict[str, Any], original: bytes | str | None, decoded: bytes) -> 
     if isinstance(original, bytes):
         frames = _image(original, "Original crop") + frames
     elif original is not None:
-        frames = f'<p class="missing">original not to be had: {text(original)}</p>' + frames
+        frames = f'<p class="missing">original not to be had: {escape_text(original)}</p>' + frames
     links = " · ".join(filter(None, (link(row["page_url"], "page"), link(row["url"], "picture"))))
     return (
-        f'<article id="pair-{text(row["key"])}"><div class="pictures">{frames}</div>'
-        f'<h3 dir="auto">{text(row["caption"])}</h3>'
+        f'<article id="pair-{escape_text(row["key"])}"><div class="pictures">{frames}</div>'
+        f'<h3 dir="auto">{escape_text(row["caption"])}</h3>'
         f"<p>{_origin(row)} · {row['width']:,} × {row['height']:,} px</p>"
-        f"<p>{text(row['licence'] or 'licence not stated', 120)}{' · ' if links else ''}{links}</p>"
-        f"<p><code>{text(row['key'])}</code></p></article>"
+        f"<p>{escape_text(row['licence'] or 'licence not stated', 120)}{' · ' if links else ''}{links}</p>"
+        f"<p><code>{escape_text(row['key'])}</code></p></article>"
     )
 
 
 def _origin(row: dict[str, Any]) -> str:
-    return f"<b>{text(row['source'], 40)}</b> {text(row['file'], 80)} row {row['row']:,}"
+    return f"<b>{escape_text(row['source'], 40)}</b> {escape_text(row['file'], 80)} row {row['row']:,}"
 
 
 def _image(data: bytes, alt: str) -> str:
     return f'<img src="data:image/webp;base64,{base64.b64encode(data).decode()}" alt="{alt}" width="256" height="256">'
 
 
-def encode_pictures(pictures: list[np.ndarray]) -> list[bytes]:
+def encode_images(images: list[np.ndarray]) -> list[bytes]:
     """WebP files that together keep within PICTURE_BYTES, at the best of QUALITIES that does."""
     for quality, side in QUALITIES:
-        encoded = [_webp(picture, quality, side) for picture in pictures]
-        if sum(map(len, encoded)) <= PICTURE_BYTES:
+        encoded = [_webp(image, quality, side) for image in images]
+        if sum(map(len, encoded)) <= IMAGE_BYTES:
             break
     return encoded
 
@@ -395,7 +398,7 @@ def _webp(rgb_HWC: np.ndarray, quality: int, side: int) -> bytes:
 # --- rejected rows ---------------------------------------------------------------------------------------------------
 
 
-def rejected(page: Page) -> str:
+def rejected(page: Report) -> str:
     if not page.rejects:
         return "<p>None.</p>"
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
@@ -404,19 +407,19 @@ def rejected(page: Page) -> str:
     blocks = []
     for stage in (stage.value for stage in Stage):
         items = "".join(
-            f'<li id="{stage}-{text(reason)}"><h4><i class="{stage}"></i>{text(reason)}</h4>'
+            f'<li id="{stage}-{escape_text(reason)}"><h4><i class="{stage}"></i>{escape_text(reason)}</h4>'
             f"<ul>{''.join(map(_rejected_row, rows))}</ul></li>"
             for (its_stage, reason), rows in groups.items()
             if its_stage == stage
         )
         if items:
             blocks.append(f'<h3>In {stage}</h3><ul class="rejects">{items}</ul>')
-    whose = f" of {text(page.rejects_source)}" if page.rejects_source else ""
+    whose = f" of {escape_text(page.rejects_source)}" if page.rejects_source else ""
     return f"<p>One or two rows{whose} for each reason.</p>{''.join(blocks)}"
 
 
 def _rejected_row(row: dict[str, Any]) -> str:
     """Addresses are no links here: some were rejected for where they lead."""
-    detail = f" <span>{text(row['detail'], 200)}</span>" if row["detail"] else ""
-    url = f"<code>{text(row['url'], 160)}</code>" if row["url"] else ""
+    detail = f" <span>{escape_text(row['detail'], 200)}</span>" if row["detail"] else ""
+    url = f"<code>{escape_text(row['url'], 160)}</code>" if row["url"] else ""
     return f"<li>{_origin(row)}{detail}{url}</li>"

@@ -21,20 +21,20 @@ from pipeline.dataset.finish import FOLDERS, write_cards
 from pipeline.inspection.faults import Fault
 from pipeline.output import files as output_files
 from pipeline.output.files import WrittenFile, to_json, write_file
-from pipeline.output.ledger import KEPT, READ, Count, build_ledger, earlier_counts, read_ledger
+from pipeline.output.ledger import KEPT, READ, Count, build_ledger, previous_counts, read_ledger
 from pipeline.output.parquet import table_bytes
 from pipeline.output.schemas import REJECTS
 from pipeline.records import Reason, Rejected, Stage
 
-NEVER_DAMAGED = ("manifest.json", "text_tokenizer.json")  # without them nothing can be told from anything else
-REWRITTEN = ("ledger.json", cards.README, cards.CROISSANT)
+REQUIRED_FILES = ("manifest.json", "text_tokenizer.json")  # without them nothing can be told from anything else
+REGENERATED_FILES = ("ledger.json", cards.README, cards.CROISSANT)
 
 
 def repair(directory: str, faults: Iterable[Fault]) -> Iterator[str]:
     """Mends what can be mended and yields a line for each act. Raises UserError where nothing can be."""
     at_fault = {fault.path for fault in faults}
     for path in sorted(at_fault):
-        if path in NEVER_DAMAGED or (path.startswith("rejects/") and _is_listed(directory, path)):
+        if path in REQUIRED_FILES or (path.startswith("rejects/") and _is_listed(directory, path)):
             raise UserError(
                 f"{directory}/{path} is at fault, and nothing else holds what it held; build the dataset again"
             )
@@ -46,7 +46,7 @@ def repair(directory: str, faults: Iterable[Fault]) -> Iterator[str]:
     kept = dataclasses.replace(
         manifest,
         shards=tuple(shard for shard in manifest.shards if shard not in bad),
-        files=tuple(file for file in manifest.files if file.path not in gone and file.path not in REWRITTEN),
+        files=tuple(file for file in manifest.files if file.path not in gone and file.path not in REGENERATED_FILES),
     )
 
     lost = [row for shard in bad for row in _lost_rows(directory, shard, at_fault)]
@@ -64,7 +64,7 @@ def repair(directory: str, faults: Iterable[Fault]) -> Iterator[str]:
     written = write_cards(directory, kept, account, _licences(directory, kept), named)
     files += [File(*named[0]), *(File(*file) for file in written)]
     kept = dataclasses.replace(kept, files=tuple(sorted(files, key=lambda file: file.path)))
-    output_files.write_whole(output_files.join(directory, "manifest.json"), kept.to_json().encode())
+    output_files.write_atomically(output_files.join(directory, "manifest.json"), kept.to_json().encode())
     for path in (*sorted(gone), *others):  # the manifest names them no more
         if os.path.exists(os.path.join(directory, path)):
             os.remove(os.path.join(directory, path))
@@ -72,7 +72,7 @@ def repair(directory: str, faults: Iterable[Fault]) -> Iterator[str]:
         told = ", ".join(f"{number:,} of {source}" for source, number in sorted(shard.sources.items()))
         yield f"dropped {shard.path} and its index: {shard.pairs:,} pairs lost" + f" ({told})" * bool(told)
     yield from (f"removed {path}" for path in others)
-    yield from (f"wrote {path} anew" for path in REWRITTEN if path in at_fault)
+    yield from (f"wrote {path} anew" for path in REGENERATED_FILES if path in at_fault)
 
 
 def _is_listed(directory: str, path: str) -> bool:
@@ -112,7 +112,7 @@ def _account(
             read[source] += number
         counts += [((source, READ, ""), number) for source, number in read.items()]
     else:
-        counts += earlier_counts(read_ledger(directory))
+        counts += previous_counts(read_ledger(directory))
     counts += [((source, KEPT, ""), number - lost[source]) for source, number in before.items()]
     counts += [((source, Stage.ENCODE.value, Reason.DAMAGED_SHARD.value), number) for source, number in lost.items()]
     return build_ledger(counts, [])

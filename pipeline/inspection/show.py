@@ -14,32 +14,32 @@ from typing import Any
 
 from models.data.format import Manifest, Sample, read_manifest
 from models.errors import UserError
-from models.files import write_whole
+from models.files import write_atomically
 from models.tokenizers.image import ImageTokenizer, load_image_tokenizer
 from models.tokenizers.text import TextTokenizer
-from pipeline.fetch.addresses import networks
+from pipeline.fetch.addresses import parse_networks
 from pipeline.fetch.download import FetchConfig
-from pipeline.inspection.html_page import MOST_CARDS, Card, Page, render
-from pipeline.inspection.show_rows import Wanted, choose_pairs, choose_rejects, fetch_originals, read_samples
-from pipeline.inspection.stats import measure, summary
+from pipeline.inspection.html_page import MAX_CARDS, Card, Report, render
+from pipeline.inspection.show_rows import PairQuery, choose_pairs, choose_rejects, fetch_originals, read_samples
+from pipeline.inspection.stats import dataset_columns, summary
 from pipeline.output import files
 from pipeline.output.files import read_json
 from pipeline.output.ledger import KEPT, rejects_by_reason
 from pipeline.output.parquet import files_in
 
-MOST_COLUMNS = 100  # longer lines are hard to read
+MAX_COLUMNS = 100  # longer lines are hard to read
 JOINERS = "\u200c\u200d"  # invisible, but scripts and emoji are spelt with them
 
 
 # --- in the terminal -------------------------------------------------------------------------------------------------
 
 
-def listing(directory: str, manifest: Manifest, wanted: Wanted, columns: int) -> Iterator[str]:
+def listing(directory: str, manifest: Manifest, wanted: PairQuery, columns: int) -> Iterator[str]:
     """The lines of the terminal's answer."""
     words = load_text_tokenizer(directory, manifest)
     rows = choose_pairs(directory, manifest, wanted)
     samples = read_samples(directory, manifest, rows)
-    yield f"{directory}: {chosen(total_pairs(manifest), wanted, len(rows))}"
+    yield f"{directory}: {selection_text(total_pairs(manifest), wanted, len(rows))}"
     for row in rows:
         yield ""
         yield from pair_lines(row, samples[row["key"]], words, columns)
@@ -47,14 +47,14 @@ def listing(directory: str, manifest: Manifest, wanted: Wanted, columns: int) ->
         yield from reject_lines(directory, manifest, wanted, columns)
 
 
-def stage_listing(directory: str, wanted: Wanted, columns: int) -> Iterator[str]:
+def stage_listing(directory: str, wanted: PairQuery, columns: int) -> Iterator[str]:
     """The same of what select left; of fetch's output, whose pairs are beside the pictures, the rejected rows alone."""
     if not files_in(directory, "rejects"):
         raise UserError(f"{directory}: holds only counts, as `pairmill select --dry-run` leaves them; run it without")
     kept = sum(account[KEPT] for account in read_json(os.path.join(directory, "ledger.json"))["sources"].values())
     if has_pairs := bool(kept and files_in(directory, "pairs")):
         rows = choose_pairs(directory, None, wanted)
-        yield f"{directory}: {chosen(kept, wanted, len(rows))}"
+        yield f"{directory}: {selection_text(kept, wanted, len(rows))}"
         for row in rows:
             yield ""
             yield from selected_lines(row, columns)
@@ -83,7 +83,7 @@ def pair_lines(row: dict[str, Any], sample: Sample, words: TextTokenizer, column
     yield f"  {printable(row['url'])}"
 
 
-def reject_lines(directory: str, manifest: Manifest | None, wanted: Wanted, columns: int) -> Iterator[str]:
+def reject_lines(directory: str, manifest: Manifest | None, wanted: PairQuery, columns: int) -> Iterator[str]:
     """One or two rows of each reason, under the reason with its number of rows."""
     ledger = read_json(os.path.join(directory, "ledger.json"))
     accounts = {name: account for name, account in ledger["sources"].items() if wanted.source in (None, name)}
@@ -126,7 +126,7 @@ def total_pairs(manifest: Manifest) -> int:
     return sum(shard.pairs for shard in manifest.shards)
 
 
-def chosen(total: int, wanted: Wanted, shown: int) -> str:
+def selection_text(total: int, wanted: PairQuery, shown: int) -> str:
     """How the pairs were chosen, in words."""
     how = f", {wanted}" if str(wanted) else ""
     how += "" if wanted.keys else f", drawn by seed {wanted.seed}"
@@ -136,23 +136,23 @@ def chosen(total: int, wanted: Wanted, shown: int) -> str:
 # --- as a page -------------------------------------------------------------------------------------------------------
 
 
-def page(directory: str, manifest: Manifest, wanted: Wanted, spec: str, originals: FetchConfig | None) -> Page:
+def page(directory: str, manifest: Manifest, wanted: PairQuery, spec: str, originals: FetchConfig | None) -> Report:
     """Everything that the page says. `originals`: how to fetch the pictures again; None leaves them out."""
     images = load_image_tokenizer_of(manifest, spec)
     rows = choose_pairs(directory, manifest, wanted)
-    if len(rows) > MOST_CARDS:
-        raise UserError(f"{len(rows):,} pairs are too many for one page; give at most {MOST_CARDS} keys")
+    if len(rows) > MAX_CARDS:
+        raise UserError(f"{len(rows):,} pairs are too many for one page; give at most {MAX_CARDS} keys")
     ledger = read_json(os.path.join(directory, "ledger.json"))
-    measures = measure(directory, manifest)
+    measures = dataset_columns(directory, manifest)
     cards = list(make_cards(directory, manifest, images, rows, originals))
     rejects = choose_rejects(directory, manifest, wanted.seed, wanted.source)
-    return Page(
-        dataset_name(directory),
+    return Report(
+        folder_name(directory),
         manifest,
         summary(manifest, ledger, measures),
         measures,
         cards,
-        chosen(total_pairs(manifest), wanted, len(rows)),
+        selection_text(total_pairs(manifest), wanted, len(rows)),
         rejects,
         wanted.source,
     )
@@ -171,7 +171,7 @@ def make_cards(
         yield Card(row, decoded, originals.get(row["key"]))
 
 
-def dataset_name(directory: str) -> str:
+def folder_name(directory: str) -> str:
     return Path(directory).resolve().name
 
 
@@ -237,15 +237,15 @@ def check(args: argparse.Namespace) -> None:
         if args.fetch_originals:
             raise UserError("--fetch-originals: only a page shows pictures; add --html FILE")
         return
-    if args.count > MOST_CARDS:
-        raise UserError(f"--count {args.count}: a page holds at most {MOST_CARDS} pairs")
+    if args.count > MAX_CARDS:
+        raise UserError(f"--count {args.count}: a page holds at most {MAX_CARDS} pairs")
     if not Path(args.html).absolute().parent.is_dir():
         raise UserError(f"--html {args.html}: its folder does not exist")
     if Path(args.html).is_dir():
         raise UserError(f"--html {args.html}: this is a folder; name a file")
 
 
-def is_of_a_stage(directory: str) -> bool:
+def is_stage_output(directory: str) -> bool:
     """Whether select or fetch ended here: the ledger is the last that they write, and there is no manifest."""
     there = [files.exists(files.join(directory, name)) for name in ("manifest.json", "ledger.json", "_work")]
     return there == [False, True, False]
@@ -254,10 +254,10 @@ def is_of_a_stage(directory: str) -> bool:
 def main(arguments: list[str] | None = None) -> int:
     args = make_parser().parse_args(arguments)
     check(args)
-    allowed = networks(args.allow_address)
-    wanted = Wanted(args.count, args.seed, tuple(args.key), args.source, args.search)
-    columns = min(MOST_COLUMNS, shutil.get_terminal_size((MOST_COLUMNS, 0)).columns)
-    if is_of_a_stage(args.directory):
+    allowed = parse_networks(args.allow_address)
+    wanted = PairQuery(args.count, args.seed, tuple(args.key), args.source, args.search)
+    columns = min(MAX_COLUMNS, shutil.get_terminal_size((MAX_COLUMNS, 0)).columns)
+    if is_stage_output(args.directory):
         if args.html is not None:
             raise UserError(f"--html: {args.directory} holds no dataset, and a page shows one; leave out --html")
         print("\n".join(stage_listing(args.directory, wanted, columns)))
@@ -270,7 +270,7 @@ def main(arguments: list[str] | None = None) -> int:
     content = page(args.directory, manifest, wanted, args.image_tokenizer or manifest.image_tokenizer.spec, originals)
     data = render(content).encode()
     try:
-        write_whole(args.html, data)
+        write_atomically(args.html, data)
     except OSError as error:
         raise UserError(f"--html {args.html}: {error.strerror}") from None
     missing = sum(isinstance(card.original, str) for card in content.cards)

@@ -15,20 +15,20 @@ import pyarrow.parquet as pq
 from models.data import format
 from models.data.format import Manifest, Sample
 from models.errors import UserError
-from models.pixels import CropBox, apply_crop, seeded_integers
+from models.pixels import CropBox, apply_crop, seeded_randint
 from pipeline.fetch.download import FetchConfig
-from pipeline.fetch.fetcher import fetch_pictures
-from pipeline.images.fetched import Fetched
-from pipeline.images.validate import ANY_PICTURE
+from pipeline.fetch.fetcher import fetch_images
+from pipeline.images.fetched import FetchedImage
+from pipeline.images.validate import ANY_IMAGE
 from pipeline.output.parquet import files_in
 from pipeline.output.schemas import INDEX, PAIRS
 from pipeline.records import Pair, Rejected, Stage
 
-REJECTS_EACH = 2  # sample rows for one reason
-SAME_RATIO = 0.02  # relative: rounding when a small picture's sides become whole pixels
+REJECTS_PER_REASON = 2  # sample rows for one reason
+SAME_RATIO = 0.02  # relative: rounding when a small image's sides become whole pixels
 
 
-class Wanted(NamedTuple):
+class PairQuery(NamedTuple):
     """Which pairs to show. Keys are shown in their order and all of them; otherwise `count` are drawn."""
 
     count: int
@@ -45,9 +45,9 @@ class Wanted(NamedTuple):
         return " ".join(given)
 
 
-def draw(total: int, count: int, seed: str) -> list[int]:
+def sample_indices(total: int, count: int, seed: str) -> list[int]:
     """`count` different numbers below `total`, or all of them, shuffled: the same for the same seed everywhere."""
-    integers = seeded_integers(seed)
+    integers = seeded_randint(seed)
     moved: dict[int, int] = {}  # a shuffle of range(total), of which only the places touched are kept
     picks = []
     for i in range(min(count, total)):
@@ -60,7 +60,7 @@ def draw(total: int, count: int, seed: str) -> list[int]:
 # --- pairs -----------------------------------------------------------------------------------------------------------
 
 
-def choose_pairs(directory: str, manifest: Manifest | None, wanted: Wanted) -> list[dict[str, Any]]:
+def choose_pairs(directory: str, manifest: Manifest | None, wanted: PairQuery) -> list[dict[str, Any]]:
     """Rows of the index; without a manifest, of what select left. Raises UserError if there are none, or not each of
     the keys."""
     columns = [
@@ -77,7 +77,7 @@ def choose_pairs(directory: str, manifest: Manifest | None, wanted: Wanted) -> l
     starts = np.cumsum([0, *map(len, found)])
     if not starts[-1] and not wanted.keys:
         raise UserError(f"{directory}: " + (f"no pair matches {wanted}" if columns else "the dataset holds no pairs"))
-    picks = draw(int(starts[-1]), len(wanted.keys) or wanted.count, f"show/{wanted.seed}")
+    picks = sample_indices(int(starts[-1]), len(wanted.keys) or wanted.count, f"show/{wanted.seed}")
     files = (np.searchsorted(starts, picks, "right") - 1).tolist()
     rows: dict[int, dict[str, Any]] = {}
     for i in sorted(set(files)):
@@ -87,7 +87,7 @@ def choose_pairs(directory: str, manifest: Manifest | None, wanted: Wanted) -> l
     return _by_keys(directory, rows.values(), wanted) if wanted.keys else [rows[pick] for pick in picks]
 
 
-def _matches(table: pa.Table, wanted: Wanted) -> np.ndarray:
+def _matches(table: pa.Table, wanted: PairQuery) -> np.ndarray:
     mask = np.ones(len(table), bool)
     if wanted.keys:
         mask &= pc.is_in(table["key"], value_set=pa.array(wanted.keys)).to_numpy()
@@ -98,7 +98,7 @@ def _matches(table: pa.Table, wanted: Wanted) -> np.ndarray:
     return mask
 
 
-def _by_keys(directory: str, rows: Iterable[dict[str, Any]], wanted: Wanted) -> list[dict[str, Any]]:
+def _by_keys(directory: str, rows: Iterable[dict[str, Any]], wanted: PairQuery) -> list[dict[str, Any]]:
     by_key = {row["key"]: row for row in rows}
     if missing := [key for key in wanted.keys if key not in by_key]:
         others = wanted._replace(keys=())
@@ -113,7 +113,7 @@ def read_samples(directory: str, manifest: Manifest, rows: list[dict[str, Any]])
     for path in sorted({row["shard"] for row in rows}):
         missing = {row["key"] for row in rows if row["shard"] == path}
         try:
-            for sample in format.read_shard(os.path.join(directory, path)) if path in known else ():
+            for sample in format.read_token_shard(os.path.join(directory, path)) if path in known else ():
                 if sample.key in missing:
                     missing.remove(sample.key)
                     found[sample.key] = sample
@@ -158,7 +158,7 @@ def choose_rejects(
     return [
         rows[i]
         for (stage, reason), rows in ordered
-        for i in sorted(draw(len(rows), REJECTS_EACH, f"rejects/{seed}/{stage}/{reason}"))
+        for i in sorted(sample_indices(len(rows), REJECTS_PER_REASON, f"rejects/{seed}/{stage}/{reason}"))
     ]
 
 
@@ -168,7 +168,9 @@ def _few_of_each(table: pa.Table, seed: str) -> list[dict[str, Any]]:
     for kind in sorted(kinds, key=lambda kind: (kind["stage"], kind["reason"])):
         mask = pc.and_(pc.equal(table["stage"], kind["stage"]), pc.equal(table["reason"], kind["reason"]))
         places = np.flatnonzero(mask.to_numpy())
-        picks += places[draw(len(places), REJECTS_EACH, f"{seed}/{kind['stage']}/{kind['reason']}")].tolist()
+        picks += places[
+            sample_indices(len(places), REJECTS_PER_REASON, f"{seed}/{kind['stage']}/{kind['reason']}")
+        ].tolist()
     return table.take(picks).to_pylist() if picks else []
 
 
@@ -176,19 +178,19 @@ def fetch_originals(rows: list[dict[str, Any]], size: int, config: FetchConfig) 
     """Key -> the crop from which draw 0 was made, uint8 [size, size, 3], downloaded again; or why there is none."""
     by_key = {row["key"]: row for row in rows}
     found: dict[str, np.ndarray | str] = {}
-    for outcome in fetch_pictures([_pair(row) for row in rows], config, ANY_PICTURE):
+    for outcome in fetch_images([_pair(row) for row in rows], config, ANY_IMAGE):
         if isinstance(outcome, Rejected):
             found[outcome.key] = outcome.reason
         else:
-            found[outcome.pair.key] = first_crop(outcome, by_key[outcome.pair.key], size)
+            found[outcome.pair.key] = original_crop(outcome, by_key[outcome.pair.key], size)
     return found
 
 
-def first_crop(picture: Fetched, row: dict[str, Any], size: int) -> np.ndarray | str:
+def original_crop(image: FetchedImage, row: dict[str, Any], size: int) -> np.ndarray | str:
     """The crop of draw 0, or why these bytes are not those that it was cut from."""
-    if picture.sha256 != row["sha256"]:
+    if image.sha256 != row["sha256"]:
         return "no longer the same file"
-    rgb_HWC, wide, high = picture.rgb_HWC, row["width"], row["height"]
+    rgb_HWC, wide, high = image.rgb_HWC, row["width"], row["height"]
     if rgb_HWC.shape[:2] != (high, wide):  # the boxes are those of a smaller copy (`pairmill fetch --resize`)
         if abs(rgb_HWC.shape[1] / rgb_HWC.shape[0] * high / wide - 1) > SAME_RATIO:
             return "another size than the index says"

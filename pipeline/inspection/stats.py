@@ -22,7 +22,7 @@ from pipeline.output.files import read_json
 from pipeline.output.ledger import rejects_by_reason
 from pipeline.output.schemas import INDEX
 
-TOLD = ["split", "source", "licence", "sha256", "phash", "caption"]  # columns of the index
+STATS_COLUMNS = ["split", "source", "licence", "sha256", "phash", "caption"]  # columns of the index
 QUANTILES = {"min": 0, "p5": 5, "median": 50, "p95": 95, "max": 100}
 
 
@@ -38,20 +38,20 @@ class Measures(NamedTuple):
     token_counts: np.ndarray  # [vocabulary], occurrences in all captions
 
 
-def measure(directory: str, manifest: Manifest) -> Measures:
+def dataset_columns(directory: str, manifest: Manifest) -> Measures:
     """Reads the whole dataset once."""
-    index = read_index(directory, manifest, [*TOLD, "width", "height"])
+    index = read_index(directory, manifest, [*STATS_COLUMNS, "width", "height"])
     tokens, codes, token_counts = _count_tokens(directory, manifest)
     words = np.array([len(caption.split()) for caption in index["caption"].to_pylist()])
     width, height = (index[name].to_numpy() for name in ("width", "height"))
-    return Measures(index.select(TOLD), words, tokens, width, height, codes, token_counts)
+    return Measures(index.select(STATS_COLUMNS), words, tokens, width, height, codes, token_counts)
 
 
 def dataset_stats(directory: str) -> dict[str, Any]:
     """Everything that `--json` prints. Raises UserError for what is no finished dataset."""
     manifest = read_manifest(directory)
     ledger = read_json(os.path.join(directory, "ledger.json"))
-    return summary(manifest, ledger, measure(directory, manifest))
+    return summary(manifest, ledger, dataset_columns(directory, manifest))
 
 
 def summary(manifest: Manifest, ledger: dict[str, Any], measures: Measures) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def _count_tokens(directory: str, manifest: Manifest) -> tuple[np.ndarray, np.nd
     lengths, codes = [], np.zeros(manifest.image_tokenizer.vocabulary, np.int64)
     tokens = np.zeros(manifest.text_tokenizer.vocabulary, np.int64)
     for shard in manifest.shards:
-        here = list(samples(directory, shard))
+        here = list(iter_samples(directory, shard))
         if here:  # counted shard by shard: a count for each sample would touch the whole vocabulary each time
             lengths += [len(sample.tokens) for sample in here]
             codes += np.bincount(np.concatenate([sample.codes.ravel() for sample in here]), minlength=len(codes))
@@ -106,9 +106,9 @@ def _count_tokens(directory: str, manifest: Manifest) -> tuple[np.ndarray, np.nd
     return np.array(lengths), codes, tokens
 
 
-def samples(directory: str, shard: Shard) -> Iterator[format.Sample]:
+def iter_samples(directory: str, shard: Shard) -> Iterator[format.Sample]:
     try:
-        yield from format.read_shard(os.path.join(directory, shard.path))
+        yield from format.read_token_shard(os.path.join(directory, shard.path))
     except ValueError as error:
         raise UserError(f"{shard.path} is damaged: {error}; `pairmill verify` names all that is") from None
 

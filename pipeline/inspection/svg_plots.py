@@ -10,12 +10,12 @@ from typing import NamedTuple
 import numpy as np
 
 WIDTH, HEIGHT, AXIS = 360, 132, 22  # units of the view box; the axis is the part below the bars
-BINS = 28
+HISTOGRAM_BINS = 28
 TAIL = 99  # percentile beyond which the whole numbers of a long range share the last bar
 CURVE_POINTS = 180
 
 
-class Bin(NamedTuple):
+class HistogramBin(NamedTuple):
     low: float  # included
     high: float  # not included, but in the last bin
     count: int
@@ -29,24 +29,24 @@ class Tick(NamedTuple):
 # --- bins ------------------------------------------------------------------------------------------------------------
 
 
-def whole_bins(values: np.ndarray) -> list[Bin]:
+def whole_bins(values: np.ndarray) -> list[HistogramBin]:
     """Bins of whole numbers, equally wide; of a long range, the last one takes the tail."""
     if not len(values):
         return []
     low, high = int(values.min()), int(values.max())
-    if high - low >= BINS:
+    if high - low >= HISTOGRAM_BINS:
         high = int(np.percentile(values, TAIL))
-    width = -(-(high - low + 1) // BINS)
+    width = -(-(high - low + 1) // HISTOGRAM_BINS)
     starts = list(range(low, high + 1, width))
     counts = np.bincount(np.minimum((values - low) // width, len(starts) - 1), minlength=len(starts))
-    return [Bin(start, start + width, int(count)) for start, count in zip(starts, counts, strict=True)]
+    return [HistogramBin(start, start + width, int(count)) for start, count in zip(starts, counts, strict=True)]
 
 
-def log_bins(values: np.ndarray, low: float, high: float, bins: int = BINS) -> list[Bin]:
+def log_bins(values: np.ndarray, low: float, high: float, bins: int = HISTOGRAM_BINS) -> list[HistogramBin]:
     """Bins whose edges have a constant ratio, from `low` to `high`; what lies outside goes to the outermost."""
     edges = np.geomspace(low, high, bins + 1)
     counts, _ = np.histogram(np.clip(values, low, high), edges)
-    return [Bin(float(edges[i]), float(edges[i + 1]), int(count)) for i, count in enumerate(counts)]
+    return [HistogramBin(float(edges[i]), float(edges[i + 1]), int(count)) for i, count in enumerate(counts)]
 
 
 # --- plots -----------------------------------------------------------------------------------------------------------
@@ -62,7 +62,7 @@ def whole_histogram(values: np.ndarray, unit: str) -> str:
     ticks = [Tick(value, f"{value:,}") for value in range(-(-int(first) // step) * step, int(last) + 1, step)]
     width = bins[0].high - bins[0].low
 
-    def name(i: int, each: Bin) -> str:
+    def name(i: int, each: HistogramBin) -> str:
         most = int(values.max()) if i == len(bins) - 1 else int(each.high) - 1
         return f"{int(each.low):,}" + (f" to {most:,}" if most > each.low else "") + f" {unit}"
 
@@ -82,7 +82,9 @@ def log_histogram(values: np.ndarray, low: float, high: float, ticks: Sequence[T
     return histogram(bins, lambda i, each: f"{form.format(each.low, each.high)} {unit}".strip(), shown)
 
 
-def histogram(bins: list[Bin], name: Callable[[int, Bin], str], ticks: list[tuple[float, str]]) -> str:
+def histogram(
+    bins: list[HistogramBin], name: Callable[[int, HistogramBin], str], ticks: list[tuple[float, str]]
+) -> str:
     """Bars over an axis. `name` says in words what a bar stands for; ticks are (place in 0..1, label)."""
     most = max(1, max(each.count for each in bins))
     room, step = HEIGHT - AXIS, WIDTH / len(bins)

@@ -37,7 +37,7 @@ def is_local(path: str) -> bool:
 
 
 @contextlib.contextmanager
-def whole_file(path: str) -> Iterator[BinaryIO]:
+def atomic_writer(path: str) -> Iterator[BinaryIO]:
     """A file to write, under a name of its own beside `path`, renamed at the end: two workers that write the same file
     at once end with one whole file, and a killed one leaves only a `.tmp` behind."""
     folder, name = FileSystems.split(path)
@@ -56,8 +56,8 @@ def whole_file(path: str) -> Iterator[BinaryIO]:
     FileSystems.rename([temporary], [path])
 
 
-def write_whole(path: str, data: bytes) -> None:
-    with whole_file(path) as file:
+def write_atomically(path: str, data: bytes) -> None:
+    with atomic_writer(path) as file:
         file.write(data)
 
 
@@ -115,5 +115,5 @@ class WrittenFile(NamedTuple):
 
 
 def write_file(output: str, name: str, data: bytes) -> WrittenFile:
-    write_whole(join(output, *name.split("/")), data)
+    write_atomically(join(output, *name.split("/")), data)
     return WrittenFile(name, len(data), hashlib.sha256(data).hexdigest())

@@ -32,7 +32,7 @@ def call(function: Callable[..., None], *lists: list) -> None:
     function(*lists)
 
 
-def remove_others(output: str, folders: tuple[str, ...], ours: set[str]) -> None:
+def remove_stale_files(output: str, folders: tuple[str, ...], ours: set[str]) -> None:
     """Deletes what an interrupted run of the same job left under other names."""
     for folder in folders:
         base = output_files.join(output, *folder.split("/"))
@@ -40,7 +40,7 @@ def remove_others(output: str, folders: tuple[str, ...], ours: set[str]) -> None
 
 
 def write_settings(output: str, settings: dict[str, Any]) -> None:
-    output_files.write_whole(output_files.join(output, "settings.json"), output_files.to_json(settings))
+    output_files.write_atomically(output_files.join(output, "settings.json"), output_files.to_json(settings))
 
 
 def read_settings(folder: str) -> dict[str, Any]:

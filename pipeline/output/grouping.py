@@ -33,12 +33,12 @@ def grouped_by_hash(rows, number_of_groups, hash_of: Callable[[Any], int]):
     )
 
 
-def row_order(row: NamedTuple) -> tuple:
+def sort_key(row: NamedTuple) -> tuple:
     return row.source, row.file, row.row, row.key
 
 
 def row_hash(row: NamedTuple) -> int:
-    return int.from_bytes(hashlib.sha256("\0".join(map(str, row_order(row))).encode()).digest()[:8], "big")
+    return int.from_bytes(hashlib.sha256("\0".join(map(str, sort_key(row))).encode()).digest()[:8], "big")
 
 
 def key_hash(row: NamedTuple) -> int:

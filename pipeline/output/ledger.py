@@ -64,7 +64,7 @@ def build_ledger(counts: Iterable[Count], sources: Iterable[str]) -> dict[str, A
     return {"sources": ledger}
 
 
-def earlier_counts(ledger: dict[str, Any]) -> list[Count]:
+def previous_counts(ledger: dict[str, Any]) -> list[Count]:
     """The counts of the stages before, from their ledger: rows read, and rows rejected already."""
     counts: list[Count] = []
     for source, account in ledger["sources"].items():
@@ -75,7 +75,7 @@ def earlier_counts(ledger: dict[str, Any]) -> list[Count]:
 
 
 def write_ledger(output: str, ledger: dict[str, Any]) -> None:
-    files.write_whole(files.join(output, "ledger.json"), to_json(ledger))
+    files.write_atomically(files.join(output, "ledger.json"), to_json(ledger))
 
 
 def read_ledger(folder: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from apache_beam.coders import RowCoder, registry
 
 from pipeline.output import files as output_files
 from pipeline.output.files import WrittenFile, write_file
-from pipeline.output.grouping import grouped_by_hash, row_hash, row_order
+from pipeline.output.grouping import grouped_by_hash, row_hash, sort_key
 
 ROWS_PER_FILE = 500_000  # about 50 MB of pairs; a group of a shuffle must fit into a worker's memory
 GROUP_ROWS = 1 << 16  # of a row group: what a writer holds in memory
@@ -27,7 +27,7 @@ class FileWriter:
     """Writes a Parquet file table by table; the same bytes as `file_bytes` of all of them, however they are cut."""
 
     def __init__(self, file: BinaryIO, schema: pa.Schema):
-        self._sink = _Digest(file)
+        self._sink = _HashingFile(file)
         self._writer = pq.ParquetWriter(self._sink, schema, compression="zstd")
         self._waiting, self._groups = schema.empty_table(), 0
 
@@ -49,7 +49,7 @@ class FileWriter:
         self._groups += 1
 
 
-class _Digest(io.RawIOBase):
+class _HashingFile(io.RawIOBase):
     """Passes on what is written, and knows its length and its hash."""
 
     def __init__(self, file: BinaryIO):
@@ -134,6 +134,6 @@ class WriteParquet(beam.PTransform):
 
         def write(group: tuple[int, Iterable[NamedTuple]], of: int) -> WrittenFile:
             name = f"{folder}/{group[0]:05d}-of-{of:05d}.parquet"
-            return write_file(output, name, table_bytes(sorted(group[1], key=row_order), schema))
+            return write_file(output, name, table_bytes(sorted(group[1], key=sort_key), schema))
 
         return grouped | "Write" >> beam.Map(write, beam.pvalue.AsSingleton(files)).with_output_types(WrittenFile)

@@ -11,10 +11,10 @@ from collections import Counter
 from pipeline.output import files
 from pipeline.output.work_folder import FETCHED_FOLDER, WORK_FOLDER
 
-EVERY_S = 5.0
+REPORT_INTERVAL_S = 5.0
 
 
-class ShowProgress:
+class ProgressReporter:
     """Context manager. Prints units done, pairs/s and time left of a local output while the pipeline runs.
 
     The plan (`_work/plan.json`) appears once the pairs are selected; before that the time passed is shown.
@@ -25,7 +25,7 @@ class ShowProgress:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
 
-    def __enter__(self) -> ShowProgress:
+    def __enter__(self) -> ProgressReporter:
         if files.is_local(self._output):
             self._thread.start()
         return self
@@ -37,7 +37,7 @@ class ShowProgress:
 
     def _run(self) -> None:
         begun, first, most = time.monotonic(), None, 0
-        while not self._stop.wait(EVERY_S):
+        while not self._stop.wait(REPORT_INTERVAL_S):
             now = time.monotonic()
             plan = _plan(self._output)
             if plan is None:

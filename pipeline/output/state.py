@@ -17,7 +17,7 @@ from pipeline.output.files import to_json
 from pipeline.output.finish import read_settings
 from pipeline.output.work_folder import WORK_FOLDER
 
-OUR_FILES = re.compile(
+KNOWN_FILES = re.compile(
     r"(manifest|ledger|settings|attempts|text_tokenizer|croissant)\.json|README\.md"
     r"|(train|val|index|rejects|pairs|_work)/.*|\d{5,}(\.tar|\.parquet|_stats\.json)|(.*/)?\.[^/]*\.tmp"
 )
@@ -39,7 +39,7 @@ def prepare_output(
     mine = {"job": job, "settings": json.loads(json.dumps(settings))}
     marker = output_files.join(output, WORK_FOLDER, "settings.json")
     files = [name for name in output_files.list_files(output) if name != LOCK]
-    foreign = [name for name in files if not OUR_FILES.fullmatch(name)]
+    foreign = [name for name in files if not KNOWN_FILES.fullmatch(name)]
     if foreign:
         raise UserError(f"--output {output}: holds {foreign[0]}, which pairmill did not write; choose an empty folder")
     try:
@@ -66,7 +66,7 @@ def prepare_output(
         output_files.delete(
             output, [name for name in files if name.endswith(output_files.TEMPORARY_SUFFIX) or name == finished_by]
         )
-    output_files.write_whole(marker, to_json(mine))
+    output_files.write_atomically(marker, to_json(mine))
 
 
 def _place(folder: str) -> str:
@@ -100,7 +100,7 @@ def reopen_output(output: str, job: str, settings: dict[str, Any], finished_by: 
         changes = ", ".join(_differences(made, settings))
         raise UserError(f"--output {output}: was made with other settings ({changes}); --overwrite replaces it")
     marker = output_files.join(output, WORK_FOLDER, "settings.json")
-    output_files.write_whole(marker, to_json({"job": job, "settings": settings}))
+    output_files.write_atomically(marker, to_json({"job": job, "settings": settings}))
     output_files.delete(output, [finished_by])
 
 

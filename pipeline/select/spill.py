@@ -21,9 +21,9 @@ from pipeline.output import files
 from pipeline.output.schemas import PAIRS
 from pipeline.output.work_folder import WORK_FOLDER
 from pipeline.records import Pair, Rejected
-from pipeline.select.urls import normalised_url
+from pipeline.select.urls import canonical_url
 
-BINS = 1024
+HASH_BINS = 1024
 """Ranges of hashes that can be told apart: so many files are the most that the second half writes."""
 BATCH_ROWS = 2048
 SPILL_BATCHES = 64
@@ -41,7 +41,7 @@ ROWS = pa.schema(
 """A pair (its reason is empty) or a reject (what it has no value for is empty), and the 128-bit hash of its URL."""
 
 
-class Spill(NamedTuple):
+class SpillFile(NamedTuple):
     """A file of rows, sorted by hash."""
 
     path: str  # below the output
@@ -49,7 +49,7 @@ class Spill(NamedTuple):
 
     @property
     def rows(self) -> int:
-        return self.rows_of(0, BINS)
+        return self.rows_of(0, HASH_BINS)
 
     def rows_of(self, first_bin: int, stop_bin: int) -> int:
         """How many rows a range of bins has here."""
@@ -62,10 +62,10 @@ class Spill(NamedTuple):
         return int(cuts[first_bin]), int(cuts[stop_bin])
 
 
-registry.register_coder(Spill, RowCoder)
+registry.register_coder(SpillFile, RowCoder)
 
 
-def write_spills(output: str, name: str, outcomes: Iterable[Pair | Rejected]) -> Iterator[Spill]:
+def write_spills(output: str, name: str, outcomes: Iterable[Pair | Rejected]) -> Iterator[SpillFile]:
     """The rows of one piece, in as many files as memory asks for."""
     rows = map(_row, outcomes)
     batches = (_batch(some) for some in iter(lambda: list(itertools.islice(rows, BATCH_ROWS)), []))
@@ -76,7 +76,7 @@ def write_spills(output: str, name: str, outcomes: Iterable[Pair | Rejected]) ->
 
 
 def read_spill(
-    output: str, spill: Spill, first_bin: int, stop_bin: int, columns: Sequence[str] = ROWS.names
+    output: str, spill: SpillFile, first_bin: int, stop_bin: int, columns: Sequence[str] = ROWS.names
 ) -> pa.Table:
     """The rows of a range of bins."""
     first, stop = spill.range_of(first_bin, stop_bin)
@@ -91,7 +91,7 @@ def read_spill(
 
 def _row(outcome: Pair | Rejected) -> tuple:
     if isinstance(outcome, Pair):
-        digest = _digest(normalised_url(outcome.url))
+        digest = _digest(canonical_url(outcome.url))
         return (*outcome, "", "", *digest)
     row = outcome
     empty = (row.key, row.source, row.file, row.row, row.url, (), "", "", None, None, "", "", "", "", "")
@@ -108,15 +108,15 @@ def _batch(rows: list[tuple]) -> pa.RecordBatch:
     return pa.record_batch([pa.array(column, field.type) for column, field in columns], ROWS)
 
 
-def _write_spill(output: str, name: str, table: pa.Table) -> Spill:
+def _write_spill(output: str, name: str, table: pa.Table) -> SpillFile:
     high = table["high"].to_numpy()
     order = np.argsort(high, kind="stable")
-    edges = np.arange(BINS, dtype=np.uint64) * np.uint64(2**64 // BINS)
+    edges = np.arange(HASH_BINS, dtype=np.uint64) * np.uint64(2**64 // HASH_BINS)
     cuts = np.append(np.searchsorted(high[order], edges), len(table)).astype("<u4")
     buffer = io.BytesIO()
     with pa.ipc.new_file(buffer, ROWS, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
         for begin in range(0, len(table), BATCH_ROWS):
             writer.write_table(table.take(order[begin : begin + BATCH_ROWS]).combine_chunks())
     path = f"{WORK_FOLDER}/rows/{name}.arrow"
-    files.write_whole(files.join(output, *path.split("/")), buffer.getbuffer())
-    return Spill(path, cuts.tobytes())
+    files.write_atomically(files.join(output, *path.split("/")), buffer.getbuffer())
+    return SpillFile(path, cuts.tobytes())

@@ -17,18 +17,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from apache_beam.coders import RowCoder, registry
 
-from pipeline.filters import SelectConfig, judge
+from pipeline.filters import SelectConfig, filter_candidate
 from pipeline.output import files as output_files
 from pipeline.output import ledger, parquet, schemas
 from pipeline.output.files import WrittenFile
-from pipeline.output.finish import remove_others, write_settings
+from pipeline.output.finish import remove_stale_files, write_settings
 from pipeline.output.ledger import KEPT, READ, Count
 from pipeline.output.work_folder import WORK_FOLDER
 from pipeline.records import Pair, Rejected, Stage
-from pipeline.select.spill import BINS, Spill, write_spills
-from pipeline.select.url_duplicates import Outcomes, outcomes_of
+from pipeline.select.spill import HASH_BINS, SpillFile, write_spills
+from pipeline.select.url_duplicates import UrlGroups, group_by_url
 from pipeline.sources import cc12m, wit
-from pipeline.sources.file_ranges import LineCount, Piece, count_lines, lines_before, rows_of
+from pipeline.sources.file_ranges import FileRange, LineCount, count_lines, first_line_number, read_range
 from pipeline.sources.registry import SourceSettings
 
 
@@ -37,7 +37,7 @@ def finish_select(
 ) -> None:
     """Writes settings.json, then ledger.json, by which a selection counts as finished."""
     account = ledger.build_ledger(counts, sources)
-    remove_others(output, ("pairs", "rejects"), {file.path for file in files})
+    remove_stale_files(output, ("pairs", "rejects"), {file.path for file in files})
     write_settings(output, settings)
     ledger.write_ledger(output, account)
 
@@ -45,26 +45,26 @@ def finish_select(
 FOLDER = f"{WORK_FOLDER}/rows"
 
 
-class Account(NamedTuple):
+class RangeResult(NamedTuple):
     """What became of one piece: where its rows are, and how many."""
 
     source: str
     rows: int
-    spills: list[Spill]
+    spills: list[SpillFile]
 
 
-class Part(NamedTuple):
+class HashPartition(NamedTuple):
     """One of the files that the second half writes: a range of hashes."""
 
     number: int
     of: int
 
 
-for _record in (Account, Part):
+for _record in (RangeResult, HashPartition):
     registry.register_coder(_record, RowCoder)
 
 
-def with_indexes(settings: SourceSettings, output: str) -> SourceSettings:
+def build_url_indexes(settings: SourceSettings, output: str) -> SourceSettings:
     """The settings as workers want them: of lists that are too long for their memory an index, which this writes into
     the output's work. Raises UserError for a list that is none."""
     if settings.cc12m.hashes:
@@ -79,17 +79,17 @@ def with_indexes(settings: SourceSettings, output: str) -> SourceSettings:
     return settings
 
 
-class ReadAndJudge(beam.PTransform):
+class ReadAndFilter(beam.PTransform):
     """Pieces of sources -> an Account of each. Every row read becomes a pair or a reject, on disk."""
 
-    def __init__(self, pieces: list[Piece], config: SelectConfig, settings: SourceSettings, output: str):
+    def __init__(self, pieces: list[FileRange], config: SelectConfig, settings: SourceSettings, output: str):
         self._pieces, self._config, self._settings, self._output = pieces, config, settings, output
 
     def expand(self, begin):
         ranges = [piece for piece in self._pieces if piece.kind == "lines"]
         counts = (
             begin
-            | "Ranges" >> beam.Create(ranges).with_output_types(Piece)
+            | "Ranges" >> beam.Create(ranges).with_output_types(FileRange)
             | "Spread ranges" >> beam.Reshuffle()
             | "Count lines" >> beam.Map(count_lines).with_output_types(LineCount)
         )
@@ -97,35 +97,41 @@ class ReadAndJudge(beam.PTransform):
         numbered = list(enumerate(self._pieces))
         return (
             begin
-            | "Pieces" >> beam.Create(numbered).with_output_types(tuple[int, Piece])
+            | "Pieces" >> beam.Create(numbered).with_output_types(tuple[int, FileRange])
             | "Spread pieces" >> beam.Reshuffle()
             | "Read and judge"
             >> beam.Map(
-                read_piece, beam.pvalue.AsList(counts), self._config, self._settings, self._output
-            ).with_output_types(Account)
+                filter_range, beam.pvalue.AsList(counts), self._config, self._settings, self._output
+            ).with_output_types(RangeResult)
         )
 
 
-def read_piece(
-    numbered: tuple[int, Piece], counts: list[LineCount], config: SelectConfig, settings: SourceSettings, output: str
-) -> Account:
+def filter_range(
+    numbered: tuple[int, FileRange],
+    counts: list[LineCount],
+    config: SelectConfig,
+    settings: SourceSettings,
+    output: str,
+) -> RangeResult:
     """Reads and judges a piece, or takes what an interrupted run left of it."""
     number, piece = numbered
     name = f"{number:06d}-{_identity(piece)}"
     marker = output_files.join(output, *FOLDER.split("/"), f"{name}.msgpack")
     if output_files.exists(marker):
         rows, spills = msgpack.unpackb(output_files.read(marker))
-        return Account(piece.source, rows, [Spill(*spill) for spill in spills])
-    read = rows_of(piece, settings, lines_before(piece, counts))
+        return RangeResult(piece.source, rows, [SpillFile(*spill) for spill in spills])
+    read = read_range(piece, settings, first_line_number(piece, counts))
     spills = list(
-        write_spills(output, name, (row if isinstance(row, Rejected) else judge(row, config) for row in read))
+        write_spills(
+            output, name, (row if isinstance(row, Rejected) else filter_candidate(row, config) for row in read)
+        )
     )
     rows = sum(spill.rows for spill in spills)
-    output_files.write_whole(marker, msgpack.packb([rows, spills]))
-    return Account(piece.source, rows, spills)
+    output_files.write_atomically(marker, msgpack.packb([rows, spills]))
+    return RangeResult(piece.source, rows, spills)
 
 
-def _identity(piece: Piece) -> str:
+def _identity(piece: FileRange) -> str:
     """Of a piece as it is now: a file that was changed since an interrupted run is another one."""
     state = os.stat(piece.path) if os.path.exists(piece.path) else None
     facts = (*piece, state and state.st_size, state and state.st_mtime_ns)
@@ -143,20 +149,20 @@ class _Parts(beam.PTransform):
             accounts
             | "Rows" >> beam.Map(lambda account: account.rows).with_output_types(int)
             | "All rows" >> beam.CombineGlobally(sum)
-            | "Parts" >> beam.FlatMap(plan_parts, self._rows_per_file).with_output_types(Part)
+            | "Parts" >> beam.FlatMap(plan_parts, self._rows_per_file).with_output_types(HashPartition)
             | "Spread parts" >> beam.Reshuffle()
         )
 
 
-def plan_parts(rows: int, rows_per_file: int) -> list[Part]:
-    of = min(BINS, max(1, -(-rows // rows_per_file)))
-    return [Part(number, of) for number in range(of)]
+def plan_parts(rows: int, rows_per_file: int) -> list[HashPartition]:
+    of = min(HASH_BINS, max(1, -(-rows // rows_per_file)))
+    return [HashPartition(number, of) for number in range(of)]
 
 
-def outcomes_of_part(part: Part, accounts: Iterable[Account], output: str) -> Outcomes:
+def outcomes_of_part(part: HashPartition, accounts: Iterable[RangeResult], output: str) -> UrlGroups:
     """What becomes of the rows of a part."""
-    bins = [BINS * number // part.of for number in (part.number, part.number + 1)]
-    return outcomes_of(output, [spill for account in accounts for spill in account.spills], *bins)
+    bins = [HASH_BINS * number // part.of for number in (part.number, part.number + 1)]
+    return group_by_url(output, [spill for account in accounts for spill in account.spills], *bins)
 
 
 class WriteSelected(beam.PTransform):
@@ -182,7 +188,7 @@ class _WritePart(beam.DoFn):
     def __init__(self, output: str, dry_run: bool):
         self._output, self._dry_run = output, dry_run
 
-    def process(self, part: Part, accounts: list[Account]):
+    def process(self, part: HashPartition, accounts: list[RangeResult]):
         outcomes = outcomes_of_part(part, accounts, self._output)
         for count in counts_of(outcomes):
             yield beam.pvalue.TaggedOutput(WriteSelected.COUNTS, count)
@@ -190,12 +196,12 @@ class _WritePart(beam.DoFn):
             yield from write_part(part, outcomes, self._output)
 
 
-def write_part(part: Part, outcomes: Outcomes, output: str) -> list[WrittenFile]:
+def write_part(part: HashPartition, outcomes: UrlGroups, output: str) -> list[WrittenFile]:
     names = [f"{folder}/{part.number:05d}-of-{part.of:05d}.parquet" for folder in ("pairs", "rejects")]
     with contextlib.ExitStack() as stack:
         pairs, rejects = (
             parquet.FileWriter(
-                stack.enter_context(output_files.whole_file(output_files.join(output, *name.split("/")))), schema
+                stack.enter_context(output_files.atomic_writer(output_files.join(output, *name.split("/")))), schema
             )
             for name, schema in zip(names, (schemas.PAIRS, schemas.REJECTS), strict=True)
         )
@@ -208,7 +214,7 @@ def write_part(part: Part, outcomes: Outcomes, output: str) -> list[WrittenFile]
         return [writer.close(name) for writer, name in zip((pairs, rejects), names, strict=True)]
 
 
-def counts_of(outcomes: Outcomes) -> list[Count]:
+def counts_of(outcomes: UrlGroups) -> list[Count]:
     """The ledger's counts of kept and rejected rows."""
     return [
         ((source, Stage.SELECT.value, reason) if reason else (source, KEPT, ""), number)
@@ -216,7 +222,7 @@ def counts_of(outcomes: Outcomes) -> list[Count]:
     ]
 
 
-def read_count(account: Account) -> Count:
+def read_count(account: RangeResult) -> Count:
     return (account.source, READ, ""), account.rows
 
 
@@ -243,7 +249,7 @@ class _RowsOfPart(beam.DoFn):
     def __init__(self, output: str):
         self._output = output
 
-    def process(self, part: Part, accounts: list[Account]):
+    def process(self, part: HashPartition, accounts: list[RangeResult]):
         tables = outcomes_of_part(part, accounts, self._output).tables(self._output)
         for row in (row for table in tables for batch in table.to_batches(10_000) for row in batch.to_pylist()):
             if row["reason"]:

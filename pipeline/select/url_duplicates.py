@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.records import Reason
-from pipeline.select.spill import ROWS, Spill, read_spill
+from pipeline.select.spill import ROWS, SpillFile, read_spill
 from pipeline.sources.precedence import RANK, first_of_url
 
 KEY_BYTES = 32
@@ -23,10 +23,10 @@ TABLE_ROWS = 1 << 14
 _COLUMNS = ("key", "source", "file", "row", "reason", "high", "low")
 
 
-class Outcomes(NamedTuple):
+class UrlGroups(NamedTuple):
     """The rows of some spills, as far as they decide; row n of spill s is element begins[s] + n of each array."""
 
-    spills: Sequence[Spill]  # those with rows in the range
+    spills: Sequence[SpillFile]  # those with rows in the range
     bins: tuple[int, int]
     begins: np.ndarray  # int64 [spills + 1]
     order: np.ndarray  # int64: elements in the order of source, file and row
@@ -70,7 +70,7 @@ class Outcomes(NamedTuple):
             yield rows.take(places[begin : begin + TABLE_ROWS])
 
 
-def outcomes_of(output: str, spills: Sequence[Spill], first_bin: int, stop_bin: int) -> Outcomes:
+def group_by_url(output: str, spills: Sequence[SpillFile], first_bin: int, stop_bin: int) -> UrlGroups:
     """Of each URL only the first pair stays, as `dedup.first_of` has it."""
     bins = first_bin, stop_bin
     # Sorted, because the runner hands them over in any order
@@ -78,7 +78,7 @@ def outcomes_of(output: str, spills: Sequence[Spill], first_bin: int, stop_bin: 
     begins = np.cumsum([0, *(spill.rows_of(*bins) for spill in spills)])
     key, row = np.empty(begins[-1], f"S{KEY_BYTES}"), np.empty(begins[-1], np.int64)
     high, low = np.empty(begins[-1], np.uint64), np.empty(begins[-1], np.uint64)
-    codes = {name: _Codes(begins[-1]) for name in ("source", "file", "reason")}
+    codes = {name: _DictionaryColumn(begins[-1]) for name in ("source", "file", "reason")}
     for begin, end, spill in zip(begins, begins[1:], spills, strict=False):
         table = read_spill(output, spill, *bins, columns=_COLUMNS)
         here = slice(begin, end)
@@ -98,10 +98,10 @@ def outcomes_of(output: str, spills: Sequence[Spill], first_bin: int, stop_bin: 
     counts = collections.Counter({(source.names[one], reason.names[two]): n for (one, two), n in counts.items()})
     for code, number in collections.Counter(source.codes[is_repeated].tolist()).items():
         counts[source.names[code], Reason.DUPLICATE_URL.value] += number
-    return Outcomes(spills, bins, begins, order, stays, key, dict(counts))
+    return UrlGroups(spills, bins, begins, order, stays, key, dict(counts))
 
 
-class _Codes:
+class _DictionaryColumn:
     """A column of few different texts, as numbers."""
 
     def __init__(self, rows: int):

@@ -13,7 +13,7 @@ _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
 
-def normalised_url(url: str) -> str:
+def canonical_url(url: str) -> str:
     """One name for the spellings of a URL: host in lower case; without scheme, default port and fragment; escapes only
     where they are needed (RFC 3986, 6.2.2). The query stays, because it may choose the picture. Flickr's hosts
     (`farm8.`, `live.`, `c2.`) are one: they serve the same path; a thumbnail of Wikimedia's is its original."""

@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from models.errors import UserError
 from pipeline.records import Candidate
-from pipeline.sources.readers import WHOLE_FILE, Begin, Row, caption_and_url, lines, open_source
+from pipeline.sources.readers import WHOLE_FILE, LineStart, Row, caption_and_url, lines, open_source
 from pipeline.sources.url_index import open_index, write_index
 
 NAME = "cc12m"
@@ -32,7 +32,9 @@ class Cc12mSettings:
 DEFAULT = Cc12mSettings()
 
 
-def read(stream: BinaryIO, file: str, begin: Begin = WHOLE_FILE, settings: Cc12mSettings = DEFAULT) -> Iterator[Row]:
+def read(
+    stream: BinaryIO, file: str, begin: LineStart = WHOLE_FILE, settings: Cc12mSettings = DEFAULT
+) -> Iterator[Row]:
     rows = caption_and_url(stream, file, NAME, False, begin)
     return _with_hashes(rows, settings.hashes) if settings.hashes else rows
 

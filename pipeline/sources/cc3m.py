@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from pipeline.sources.readers import WHOLE_FILE, Begin, Row, caption_and_url
+from pipeline.sources.readers import WHOLE_FILE, LineStart, Row, caption_and_url
 
 NAME = "cc3m"
 
 
-def read(stream: BinaryIO, file: str, begin: Begin = WHOLE_FILE) -> Iterator[Row]:
+def read(stream: BinaryIO, file: str, begin: LineStart = WHOLE_FILE) -> Iterator[Row]:
     return caption_and_url(stream, file, NAME, True, begin)

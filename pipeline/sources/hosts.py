@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 from yarl import URL
 
-# Where hosts redirect to when a picture is gone: Flickr, as met in YFCC100M, and imgur.
+# Where hosts redirect to when a image is gone: Flickr, as met in YFCC100M, and imgur.
 PLACEHOLDER = re.compile(
     r"/photo_(unavailable|deleted|not_found)[^/]*\.(png|gif|jpg)$|^i\.imgur\.com/removed\.png$", re.IGNORECASE
 )
 FLICKR_JPEG = re.compile(r"static\.?flickr\.com/.*\.jpg$", re.IGNORECASE)
-# MD5 of files that hosts serve under a picture's own name when it is gone: imgur's (which is also its ETag there).
+# MD5 of files that hosts serve under a image's own name when it is gone: imgur's (which is also its ETag there).
 PLACEHOLDER_MD5 = frozenset({"d835884373f4d6c8f24742ceabe74946"})
 PLACEHOLDER_BYTES = 4_096  # no such file is longer, so that others need no second hash
 
@@ -24,7 +24,7 @@ def is_placeholder(target: URL, beginning: bytes = b"") -> bool:
     place = f"{target.raw_host}{target.raw_path}"
     if PLACEHOLDER.search(place):
         return True
-    # Flickr's photos are what their names say; the picture that it puts in their place is a PNG or a GIF.
+    # Flickr's photos are what their names say; the image that it puts in their place is a PNG or a GIF.
     return bool(FLICKR_JPEG.search(place)) and beginning.startswith((b"\x89PNG", b"GIF8"))
 
 
@@ -44,19 +44,19 @@ class HostLimits(NamedTuple):
 
 
 # By the end of a host's name. Wikimedia's robot policy: 2 connections, 25 Mbit/s, and a contact in the User-Agent.
-# Flickr names no limit for its pictures: its own is less than the default, since YFCC100M has nothing but them.
-PRESETS = {
+# Flickr names no limit for its images: its own is less than the default, since YFCC100M has nothing but them.
+HOST_LIMITS = {
     "wikimedia.org": HostLimits(2, math.inf, 25e6 / 8),
     "staticflickr.com": HostLimits(2, 5.0),
     "static.flickr.com": HostLimits(2, 5.0),
 }
-WANT_CONTACT = ("wikimedia.org", "wikipedia.org")
+CONTACT_REQUIRED = ("wikimedia.org", "wikipedia.org")
 CONTACT = re.compile(r"https?://|[^\s@]+@[^\s@]+\.[^\s@]+")
 
 
 def limits_for(host: str, limits: HostLimits) -> HostLimits:
     """The limits, or less where the host asks for less."""
-    for name, preset in PRESETS.items():
+    for name, preset in HOST_LIMITS.items():
         if _is_of(host, name):
             return HostLimits(*map(min, limits, preset))
     return limits
@@ -66,9 +66,9 @@ def _is_of(host: str, name: str) -> bool:
     return host == name or host.endswith(f".{name}")
 
 
-def misses_contact(host: str, user_agent: str) -> bool:
+def lacks_contact(host: str, user_agent: str) -> bool:
     """Whether a host that wants a contact (a URL or an e-mail address) is asked without one."""
-    return any(_is_of(host, name) for name in WANT_CONTACT) and not CONTACT.search(user_agent)
+    return any(_is_of(host, name) for name in CONTACT_REQUIRED) and not CONTACT.search(user_agent)
 
 
 FLICKR_FARM = re.compile(r"(?:farm\d+|live|static)\.(?:staticflickr|static\.flickr|flickr)\.com")
@@ -77,7 +77,7 @@ FLICKR_CDN = re.compile(r"c\d+\.staticflickr\.com")
 FLICKR_URL = re.compile(r"https?://[^/]*flickr\.com/", re.IGNORECASE)
 
 
-def live_url(url: str) -> str:
+def current_url(url: str) -> str:
     """Where Flickr serves a photo today: the hosts `farm1.` to `farm9.` of the lists redirect there, if they answer at
     all. For fetching only: the photo's hash, and what names it in a list, is the URL as stored."""
     return _FARM_URL.sub("https://live.staticflickr.com/", url, count=1)

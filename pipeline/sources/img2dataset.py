@@ -15,14 +15,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
 from models.errors import UserError
-from pipeline.records import Candidate, unreadable
+from pipeline.records import Candidate, malformed
 from pipeline.sources.paths import absolute, exists, expand
 from pipeline.sources.readers import MAX_ROW_BYTES, Row, parquet_columns, parquet_records, pixels
 
 NAME = "img2dataset"
 URL_COLUMNS = ("url", "image_url")
-PICTURE_COLUMNS = ("jpg", "png", "webp")
-TEXT_SUFFIXES = {"json", "txt"}  # of a sample's members in a tar; any other is its picture
+IMAGE_COLUMNS = ("jpg", "png", "webp")
+TEXT_SUFFIXES = {"json", "txt"}  # of a sample's members in a tar; any other is its image
 CAPTION_COLUMNS = ("caption", "text", "alt", "alt_text")
 
 
@@ -53,7 +53,7 @@ def read(stream: BinaryIO, file: str, path: str = "") -> Iterator[Row]:
     wanted = (*URL_COLUMNS, *CAPTION_COLUMNS, "original_width", "original_height", "key", "status")
     store = _store(absolute(path), parquet_columns(stream)) if path else ""
     for row, (record, fault) in enumerate(parquet_records(stream, wanted, (URL_COLUMNS, CAPTION_COLUMNS))):
-        yield unreadable(NAME, file, row, "", fault) if fault else _candidate(record, file, row, store)
+        yield malformed(NAME, file, row, "", fault) if fault else _candidate(record, file, row, store)
 
 
 def _store(path: str, columns: Sequence[str]) -> str:
@@ -61,7 +61,7 @@ def _store(path: str, columns: Sequence[str]) -> str:
     beside = path.removesuffix(".parquet")
     if "key" not in columns or "status" not in columns or beside == path:
         return ""
-    if set(PICTURE_COLUMNS) & set(columns):
+    if set(IMAGE_COLUMNS) & set(columns):
         return path
     if exists(f"{beside}.tar"):
         return f"{beside}.tar"
@@ -71,7 +71,7 @@ def _store(path: str, columns: Sequence[str]) -> str:
 def _candidate(record: Mapping[str, Any], file: str, row: int, store: str) -> Row:
     url, caption = _first(record, URL_COLUMNS), _first(record, CAPTION_COLUMNS)
     if not isinstance(url, str) or not isinstance(caption, str):
-        return unreadable(NAME, file, row, f"{url}\t{caption}", "the URL or the caption is not text")
+        return malformed(NAME, file, row, f"{url}\t{caption}", "the URL or the caption is not text")
     width, height = (pixels(record.get(name)) for name in ("original_width", "original_height"))
     place = row if store.endswith(".parquet") else record.get("key")
     stored_at = f"{store}#{place}" if store and record.get("status") == "success" else ""
@@ -91,7 +91,7 @@ def _of_tar(stream: BinaryIO, file: str, store: str) -> Iterator[Row]:
     except (tarfile.TarError, EOFError) as error:
         fault = str(error)
     if fault:
-        yield unreadable(NAME, file, row, "", f"not readable as a tar file from here on: {fault}")
+        yield malformed(NAME, file, row, "", f"not readable as a tar file from here on: {fault}")
 
 
 def _samples(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
@@ -111,13 +111,13 @@ def _sample(
 ) -> Row:
     texts = {ending: info for ending, info in members.items() if ending in TEXT_SUFFIXES}
     if any(info.size > MAX_ROW_BYTES for info in texts.values()):
-        return unreadable(NAME, file, row, key, f"{key}: a text of more than {MAX_ROW_BYTES} bytes")
+        return malformed(NAME, file, row, key, f"{key}: a text of more than {MAX_ROW_BYTES} bytes")
     data = {ending: tar.extractfile(info).read() for ending, info in texts.items()}
     try:
         said = dict(json.loads(data.get("json", b"{}")))
         caption = data["txt"].decode() if "txt" in data else said.get("caption")
     except (ValueError, TypeError, RecursionError) as error:
-        return unreadable(NAME, file, row, key, f"{key}: not readable as img2dataset's .json and .txt: {error}")
+        return malformed(NAME, file, row, key, f"{key}: not readable as img2dataset's .json and .txt: {error}")
     record = said | {"url": said.get("url"), "caption": caption, "key": key, "status": "success"}
     return _candidate(record, file, row, store)
 

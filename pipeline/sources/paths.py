@@ -61,8 +61,8 @@ def open_raw(path: str) -> io.BufferedReader:
             return open(path, "rb")  # the caller's `with` closes it
         if not _is_http(path) and _beam_knows(path):
             return io.BufferedReader(FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED))
-        if _is_http(path) and not _sends_parts(path):
-            return io.BufferedReader(_AsItComes(fsspec.open(path, "rb", block_size=0).open()), CHUNK_BYTES)
+        if _is_http(path) and not _supports_ranges(path):
+            return io.BufferedReader(_SequentialFile(fsspec.open(path, "rb", block_size=0).open()), CHUNK_BYTES)
         return io.BufferedReader(fsspec.open(path, "rb").open(), CHUNK_BYTES)
     except (FileNotFoundError, IsADirectoryError, PermissionError, BeamIOError) as error:
         raise UserError(f"can't open {path}: check that the file exists and may be read") from error
@@ -73,7 +73,7 @@ def open_raw(path: str) -> io.BufferedReader:
 
 
 @functools.lru_cache
-def _sends_parts(url: str) -> bool:
+def _supports_ranges(url: str) -> bool:
     """Whether a server sends parts of a file. Not all say so: its last byte is asked for."""
     with fsspec.open(url, "rb").open() as file:
         try:
@@ -84,7 +84,7 @@ def _sends_parts(url: str) -> bool:
     return True
 
 
-class _AsItComes(io.RawIOBase):
+class _SequentialFile(io.RawIOBase):
     """fsspec's file of a server that sends no parts; that one says that it can seek, and raises."""
 
     def __init__(self, file: BinaryIO):

@@ -13,13 +13,13 @@ BLOCK = 1 << 20
 FILES_AT_ONCE = 8  # hashing leaves Python's lock, reading waits
 
 
-def provenance(paths: Iterable[str]) -> list[dict[str, Any]]:
+def describe_files(paths: Iterable[str]) -> list[dict[str, Any]]:
     """One entry a file, in the order given. A job that is resumed sees by it that its lists are the same."""
     with concurrent.futures.ThreadPoolExecutor(FILES_AT_ONCE) as pool:
-        return list(pool.map(measure, paths))
+        return list(pool.map(describe_file, paths))
 
 
-def measure(path: str) -> dict[str, Any]:
+def describe_file(path: str) -> dict[str, Any]:
     digest, size = hashlib.sha256(), 0
     with open_raw(path) as file:
         while block := file.read(BLOCK):

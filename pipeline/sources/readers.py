@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.records import Candidate, Rejected, unreadable
+from pipeline.records import Candidate, Rejected, malformed
 from pipeline.sources.byte_ranges import RangeLines, bzip2_chunks, count_line_ends, plain_chunks
 from pipeline.sources.paths import CHUNK_BYTES, open_raw
 
@@ -40,14 +40,14 @@ class Line(NamedTuple):
     fault: str  # "", or why this can't be a row
 
 
-class Begin(NamedTuple):
+class LineStart(NamedTuple):
     """Where in its file a stream of lines begins: by default at the beginning."""
 
     line: int = 0
     first_line: str = ""  # the file's own first line, if `line` is another
 
 
-WHOLE_FILE = Begin()
+WHOLE_FILE = LineStart()
 
 
 @contextlib.contextmanager
@@ -138,7 +138,7 @@ def lines(stream: BinaryIO) -> Iterator[Line]:
 
 
 def caption_and_url(
-    stream: BinaryIO, file: str, source: str, caption_first: bool, begin: Begin = WHOLE_FILE
+    stream: BinaryIO, file: str, source: str, caption_first: bool, begin: LineStart = WHOLE_FILE
 ) -> Iterator[Row]:
     """Rows of two fields, split at the first tab; quote characters are text. `caption_first` is the published order: a
     header line `caption<TAB>url` or `url<TAB>caption` overrules it, and so does a row in which only one field is a
@@ -217,17 +217,17 @@ def _header(text: str) -> str:
 
 def _caption_and_url(line: Line, file: str, row: int, source: str, caption_first: bool) -> Row:
     if line.fault:
-        return unreadable(source, file, row, line.text, line.fault)
+        return malformed(source, file, row, line.text, line.fault)
     first, tab, second = line.text.partition("\t")
     if not tab:
-        return unreadable(source, file, row, line.text, field_count_fault(1, "2"))
+        return malformed(source, file, row, line.text, field_count_fault(1, "2"))
     if has_http_scheme(first) != has_http_scheme(second):
         caption_first = has_http_scheme(second)
     caption, url = (first, second) if caption_first else (second, first)
     if caption_first and url.count("\t") == 3:
         url = url.partition("\t")[0]  # the labels file: caption, URL, labels, machine ids, confidences
     if "\t" in url:
-        return unreadable(source, file, row, line.text, field_count_fault(line.text.count("\t") + 1, "2"))
+        return malformed(source, file, row, line.text, field_count_fault(line.text.count("\t") + 1, "2"))
     return Candidate(source, file, row, url.strip(), (), caption, None, None, "", "", "")
 
 

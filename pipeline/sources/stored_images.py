@@ -23,8 +23,8 @@ from pipeline.records import Pair
 from pipeline.sources.paths import base_name, open_raw
 from pipeline.sources.readers import lines, open_seekable, open_source
 
-COLUMNS = ("image", "jpg", "png", "webp")  # of a Parquet file's pictures: wit_base's first, then img2dataset's
-BLOCK_PLACES = 100  # neighbours that go into one unit
+COLUMNS = ("image", "jpg", "png", "webp")  # of a Parquet file's images: wit_base's first, then img2dataset's
+ROWS_PER_BLOCK = 100  # neighbours that go into one unit
 BATCH_ROWS = 16
 
 
@@ -34,12 +34,12 @@ class NotStored(NamedTuple):
     detail: str  # for people
 
 
-def place_hash(stored_at: str) -> int:
+def location_hash(stored_at: str) -> int:
     """64 bits, the same for neighbours in a file: what can be read from any place is read in blocks, a text file, which
     can't, as a whole. Independent of the folder."""
     path, _, place = stored_at.rpartition("#")
     whole = not _reads_anywhere(path) or not place.isdecimal()
-    block = f"{base_name(path)}#{'' if whole else int(place) // BLOCK_PLACES}"
+    block = f"{base_name(path)}#{'' if whole else int(place) // ROWS_PER_BLOCK}"
     return int.from_bytes(hashlib.sha256(block.encode("utf-8", "surrogatepass")).digest()[:8], "big")
 
 
@@ -52,7 +52,7 @@ def read_stored(pairs: Iterable[Pair]) -> Iterator[tuple[Pair, bytes | NotStored
     for path, places in sorted(by_path.items()):
         fault = "is not there"
         try:
-            for place, data in _pictures(path, frozenset(places)):
+            for place, data in _images(path, frozenset(places)):
                 for pair in places.pop(place, ()):
                     yield pair, data
         except UserError:
@@ -70,7 +70,7 @@ def _reads_anywhere(path: str) -> bool:
     return path.endswith((".parquet", ".tar")) or "." not in base_name(path)
 
 
-def _pictures(path: str, places: Collection[str]) -> Iterator[tuple[str, bytes]]:
+def _images(path: str, places: Collection[str]) -> Iterator[tuple[str, bytes]]:
     if os.path.isdir(path):
         return _of_folder(path, places)
     if path.endswith(".tar"):
@@ -131,6 +131,6 @@ def _of_text(path: str, places: Collection[str]) -> Iterator[tuple[str, bytes]]:
                 try:
                     yield str(row), base64.b64decode(line.text.split("\t")[1], validate=True)
                 except (IndexError, binascii.Error):
-                    yield str(row), b""  # which is no picture
+                    yield str(row), b""  # which is no image
             if row == last:
                 return

@@ -24,7 +24,7 @@ def write_index(path: str, values: Iterable[tuple[str, bytes]], width: int) -> i
     entries = np.frombuffer(data, [("high", "<u8"), ("rest", f"V{8 + width}")])
     high = np.ascontiguousarray(entries["high"])
     order = np.argsort(high, kind="stable")
-    with files.whole_file(path) as file:
+    with files.atomic_writer(path) as file:
         for column in (high, entries["rest"]):
             for first in range(0, len(order), BATCH):
                 file.write(column[order[first : first + BATCH]].tobytes())

@@ -15,7 +15,7 @@ WIDTHS = (20, 40, 60, 120, 250, 330, 500, 960, 1280, 1920, 3840)
 """px; any other is answered with status 400."""
 RENDERED_WIDTH = 960
 """px, of what has no original that could be fetched, where originals are wanted."""
-PICTURES = {"jpg": "image/jpeg", "jpeg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
+IMAGES = {"jpg": "image/jpeg", "jpeg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
 RENDERED = {  # ending -> (before the width, after the name) of a thumbnail
     "svg": ("", ".png"),
     "gif": ("", ""),
@@ -51,17 +51,17 @@ def thumbnail_url(name: str, project: str, width: int) -> str:
     )
 
 
-def picture_urls(name: str, host: str, width: int) -> list[str]:
+def image_urls(name: str, host: str, width: int) -> list[str]:
     """Where a picture of the wiki at `host` may be, the likeliest first; [] for what no picture can be made of. `width`
     is that of a thumbnail, one of WIDTHS; 0: the original where there is one."""
     ending = name.rpartition(".")[2].lower()
-    if ending not in PICTURES and ending not in RENDERED:
+    if ending not in IMAGES and ending not in RENDERED:
         return []
     urls = []
     for project in ("commons", host.partition(".")[0]):
         if width or ending in RENDERED:
             urls.append(thumbnail_url(name, project, width or RENDERED_WIDTH))
-        if ending in PICTURES:  # also where a picture is narrower than the thumbnail
+        if ending in IMAGES:  # also where a image is narrower than the thumbnail
             urls.append(file_url(name, project))
     return urls
 

@@ -18,11 +18,11 @@ from typing import BinaryIO, NamedTuple, Optional
 from urllib.parse import quote, urlsplit
 from xml.etree import ElementTree
 
-from pipeline.records import Candidate, Reason, Stage, reject, unreadable
+from pipeline.records import Candidate, Reason, Stage, malformed, reject
 from pipeline.sources.paths import exists, open_raw
 from pipeline.sources.readers import MAX_ROW_BYTES, Row, lines, open_source
-from pipeline.sources.wikimedia_urls import PICTURES, VIDEOS, file_name, file_url, picture_urls
-from pipeline.sources.wikitext import NAMESPACES, Link, links
+from pipeline.sources.wikimedia_urls import IMAGES, VIDEOS, file_name, file_url, image_urls
+from pipeline.sources.wikitext import NAMESPACES, ImageLink, links
 
 NAME = "wikipedia-dump"
 PART_BYTES = 4 << 20  # of the compressed file, that one worker reads at a time
@@ -90,11 +90,11 @@ def read_part(path: str, file: str, first: int, stop: int, settings: DumpSetting
     with open_raw(path) as raw:
         raw.seek(first)
         stream = bz2.BZ2File(_Limited(raw, stop - first))
-        yield from _rows(_pages(stream), file, head(path) if first else None, settings, first)
+        yield from _rows(_pages(stream), file, read_wiki(path) if first else None, settings, first)
 
 
 @functools.lru_cache(4)
-def head(path: str) -> Wiki:
+def read_wiki(path: str) -> Wiki:
     """What the first stream of a dump says of its wiki."""
     with open_source(path) as stream:
         return _wiki(stream.read(1 << 20))
@@ -118,14 +118,14 @@ class _Limited:
         return False
 
 
-class _Page(NamedTuple):
+class _DumpPage(NamedTuple):
     """A piece of the file: the head, a page, or where reading ended too early."""
 
     data: bytes
     fault: str
 
 
-def _pages(stream: BinaryIO) -> Iterator[_Page]:
+def _pages(stream: BinaryIO) -> Iterator[_DumpPage]:
     """The head and the pages, each as it lies in the file."""
     rest = b""
     while True:
@@ -134,18 +134,18 @@ def _pages(stream: BinaryIO) -> Iterator[_Page]:
         except (EOFError, OSError, ValueError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise
-            yield _Page(rest, f"the dump is cut off or damaged from here on: {error}")
+            yield _DumpPage(rest, f"the dump is cut off or damaged from here on: {error}")
             return
         if not chunk:
             break
         *whole, rest = (rest + chunk).split(b"</page>")
         for page in whole:
-            yield _Page(page + b"</page>", "")
+            yield _DumpPage(page + b"</page>", "")
         if len(rest) > MAX_PAGE_BYTES:
-            yield _Page(b"", f"a page of more than {MAX_PAGE_BYTES} bytes")
+            yield _DumpPage(b"", f"a page of more than {MAX_PAGE_BYTES} bytes")
             rest = b""
     if b"<page>" in rest:
-        yield _Page(rest, "the dump ends inside of a page")
+        yield _DumpPage(rest, "the dump ends inside of a page")
 
 
 def _wiki(data: bytes) -> Wiki:
@@ -156,18 +156,20 @@ def _wiki(data: bytes) -> Wiki:
     return Wiki((urlsplit(html.unescape(base[1])).hostname if base else "") or "en.wikipedia.org", names)
 
 
-def _rows(pages: Iterator[_Page], file: str, wiki: Optional[Wiki], settings: DumpSettings, first: int) -> Iterator[Row]:
+def _rows(
+    pages: Iterator[_DumpPage], file: str, wiki: Optional[Wiki], settings: DumpSettings, first: int
+) -> Iterator[Row]:
     row = first
     for data, fault in pages:
         begin = data.find(b"<page>")
         if wiki is None and begin >= 0:
             wiki = _wiki(data[:begin])
         if fault or begin < 0:
-            yield unreadable(NAME, file, row, data[:200].decode("utf-8", "replace"), fault or "no page")
+            yield malformed(NAME, file, row, data[:200].decode("utf-8", "replace"), fault or "no page")
             continue
         *endless, data = data[begin + len(b"<page>") :].split(b"<page>")  # in texts it is escaped
         for text in endless:
-            yield unreadable(NAME, file, row, text.decode("utf-8", "replace"), "a page has no end")
+            yield malformed(NAME, file, row, text.decode("utf-8", "replace"), "a page has no end")
         data = b"<page>" + data
         try:
             page = ElementTree.fromstring(data)
@@ -175,7 +177,7 @@ def _rows(pages: Iterator[_Page], file: str, wiki: Optional[Wiki], settings: Dum
             if not 0 <= number < MAX_PAGE_ID:
                 raise ValueError(f"page id {number}")
         except (ElementTree.ParseError, ValueError) as error:
-            yield unreadable(NAME, file, row, data.decode("utf-8", "replace"), f"not readable as XML: {error}")
+            yield malformed(NAME, file, row, data.decode("utf-8", "replace"), f"not readable as XML: {error}")
             continue
         row = number * ROWS_PER_PAGE
         if page.findtext("ns") != "0" or page.find("redirect") is not None:
@@ -187,12 +189,12 @@ def _rows(pages: Iterator[_Page], file: str, wiki: Optional[Wiki], settings: Dum
             row += 1
 
 
-def _row(link: Link, wiki: Wiki, file: str, row: int, page_url: str, settings: DumpSettings) -> Row:
+def _row(link: ImageLink, wiki: Wiki, file: str, row: int, page_url: str, settings: DumpSettings) -> Row:
     name = file_name(link.name)
     ending = name.rpartition(".")[2].lower()
-    urls = picture_urls(name, wiki.host, settings.width)
+    urls = image_urls(name, wiki.host, settings.width)
     url, *fallback_urls = urls or (file_url(name, "commons"),)
-    mime_type = PICTURES.get(ending, "image/png")
+    mime_type = IMAGES.get(ending, "image/png")
     candidate = Candidate(NAME, file, row, url, tuple(fallback_urls), link.caption, None, None, "", page_url, mime_type)
     if ending in VIDEOS:
         return reject(candidate, Stage.SELECT, Reason.VIDEO)

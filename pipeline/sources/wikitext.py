@@ -11,7 +11,7 @@ from typing import NamedTuple
 import mwparserfromhell
 
 
-class Link(NamedTuple):
+class ImageLink(NamedTuple):
     """A picture on a page."""
 
     name: str  # of the file, as written
@@ -138,7 +138,7 @@ _KEPT_TEMPLATES = frozenset(
 )
 
 
-def links(text: str, namespaces: frozenset[str] = NAMESPACES) -> Iterator[Link]:
+def links(text: str, namespaces: frozenset[str] = NAMESPACES) -> Iterator[ImageLink]:
     """The pictures of a page: file links and galleries in the order of the text, then infoboxes."""
     text, prefix = _HIDDEN.sub("", text), _prefix(namespaces)
     for match in re.finditer(rf"\[\[{prefix}|<gallery\b", text, re.IGNORECASE):
@@ -168,12 +168,12 @@ def _balanced(text: str, start: int, opening: str, closing: str) -> str:
     return ""
 
 
-def _link(text: str, prefix: str) -> Link:
+def _link(text: str, prefix: str) -> ImageLink:
     """`Name|options|caption`."""
     name, *rest = _split(text)
     said = [part for part in rest if part.strip() and not _OPTION.fullmatch(part.strip())]
     alt = next((found[1] for part in rest if (found := _ALT.fullmatch(part.strip()))), "")
-    return Link(name.strip(), plain_text(said[-1] if said else alt, prefix))
+    return ImageLink(name.strip(), plain_text(said[-1] if said else alt, prefix))
 
 
 def _split(text: str) -> list[str]:
@@ -190,14 +190,14 @@ def _split(text: str) -> list[str]:
     return [*parts, text[begin:]]
 
 
-def _gallery_links(text: str, prefix: str) -> Iterator[Link]:
+def _gallery_links(text: str, prefix: str) -> Iterator[ImageLink]:
     for line in text.splitlines():
         line = re.sub(rf"^{prefix}", "", line, flags=re.IGNORECASE).strip()
         if "." in line.partition("|")[0]:
             yield _link(line, prefix)
 
 
-def _infobox_links(text: str, prefix: str) -> Iterator[Link]:
+def _infobox_links(text: str, prefix: str) -> Iterator[ImageLink]:
     for template in mwparserfromhell.parse(text).filter_templates(recursive=False)[:1]:
         values = {str(each.name).strip().lower(): str(each.value).strip() for each in template.params}
         for name, value in values.items():
@@ -206,7 +206,7 @@ def _infobox_links(text: str, prefix: str) -> Iterator[Link]:
                 continue  # a link in full has been found already
             captions = (values.get(each.format(match[1]), "") for each in _CAPTIONS)
             said = next((each for each in captions if each), "")
-            yield Link(re.sub(rf"^{prefix}", "", value, flags=re.IGNORECASE), plain_text(said, prefix))
+            yield ImageLink(re.sub(rf"^{prefix}", "", value, flags=re.IGNORECASE), plain_text(said, prefix))
 
 
 def plain_text(wikitext: str, prefix: str) -> str:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
 
 from models.errors import UserError
-from pipeline.records import Candidate, unreadable
+from pipeline.records import Candidate, malformed
 from pipeline.sources.paths import absolute, expand
 from pipeline.sources.readers import MAX_ROW_BYTES, Line, Row, field_count_fault, lines, open_source, pixels
 from pipeline.sources.url_index import open_index, write_index
@@ -44,7 +44,7 @@ COLUMNS = (
     "context_section_description",
     "caption_title_and_reference_description",
 )
-USED = {
+REQUIRED_COLUMNS = {
     "image_url",
     "page_url",
     "language",
@@ -83,7 +83,7 @@ class WitSettings:
 DEFAULT = WitSettings()
 
 
-class Record(NamedTuple):
+class CsvRow(NamedTuple):
     fields: list[str]
     fault: str  # "", or why these can't be a row
 
@@ -124,37 +124,37 @@ def _rows(stream: BinaryIO, file: str) -> Iterator[Row]:
     columns: Mapping[str, int] = {name: index for index, name in enumerate(COLUMNS)}
     expected = (len(COLUMNS) - 1, len(COLUMNS))
     row = 0
-    for number, (fields, fault) in enumerate(records(stream)):
-        if number == 0 and set(fields) >= USED:
+    for number, (fields, fault) in enumerate(csv_rows(stream)):
+        if number == 0 and set(fields) >= REQUIRED_COLUMNS:
             columns, expected = {name: index for index, name in enumerate(fields)}, (len(fields),)
             continue
         if not fault and len(fields) not in expected:
             fault = field_count_fault(len(fields), " or ".join(map(str, expected)))
         if fault:
-            yield unreadable(NAME, file, row, "\t".join(fields), fault)
+            yield malformed(NAME, file, row, "\t".join(fields), fault)
         else:
-            yield _candidate({name: fields[columns[name]] for name in USED}, file, row)
+            yield _candidate({name: fields[columns[name]] for name in REQUIRED_COLUMNS}, file, row)
         row += 1
 
 
-def records(stream: BinaryIO) -> Iterator[Record]:
+def csv_rows(stream: BinaryIO) -> Iterator[CsvRow]:
     """Rows of CSV with tabs. A quote that is never closed takes no more than its own row: where a line inside quotes
     begins as only a row can, the open row ends."""
     # csv's limit is the whole process's and 131,072 by default, less than a page's text
     csv.field_size_limit(max(csv.field_size_limit(), MAX_ROW_BYTES))
-    feed = _Feed(lines(stream))
+    feed = _RowLines(lines(stream))
     while feed.more():
         reader = csv.reader(feed, delimiter="\t")
         while feed.start_row():
             try:
-                yield Record(next(reader), feed.fault)
+                yield CsvRow(next(reader), feed.fault)
             except csv.Error as error:
-                yield Record([], feed.fault or str(error))
+                yield CsvRow([], feed.fault or str(error))
             if feed.cut:
                 break  # this reader has been told that its input ended
 
 
-class _Feed:
+class _RowLines:
     """Lines for a csv reader that know where a row began."""
 
     def __init__(self, source: Iterator[Line]):

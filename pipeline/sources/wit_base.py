@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
-from pipeline.records import Candidate, unreadable
+from pipeline.records import Candidate, malformed
 from pipeline.sources.paths import absolute
 from pipeline.sources.readers import Row, parquet_columns, parquet_records, pixels
 from pipeline.sources.wit import caption_from
@@ -29,10 +29,10 @@ TEXTS = ("language", "page_url", "caption_reference_description", "caption_alt_t
 
 def read(stream: BinaryIO, file: str, path: str = "") -> Iterator[Row]:
     """The rows; `stream` must be able to seek. `path`: where a later stage finds the file."""
-    holds_pictures = bool(path) and "image" in parquet_columns(stream)
+    holds_images = bool(path) and "image" in parquet_columns(stream)
     for row, (record, fault) in enumerate(parquet_records(stream, COLUMNS, (("image_url",), ("wit_features",)))):
-        stored_at = f"{absolute(path)}#{row}" if holds_pictures else ""
-        yield unreadable(NAME, file, row, "", fault) if fault else _candidate(record, file, row, stored_at)
+        stored_at = f"{absolute(path)}#{row}" if holds_images else ""
+        yield malformed(NAME, file, row, "", fault) if fault else _candidate(record, file, row, stored_at)
 
 
 def page_texts(features: Any) -> list[dict[str, str]]:

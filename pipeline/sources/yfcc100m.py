@@ -20,9 +20,9 @@ from urllib.parse import quote, unquote_plus
 import numpy as np
 
 from models.errors import UserError
-from pipeline.records import Candidate, Reason, Stage, reject, unreadable
+from pipeline.records import Candidate, Reason, Stage, malformed, reject
 from pipeline.sources.hosts import FLICKR_URL
-from pipeline.sources.readers import SQLITE_MAGIC, WHOLE_FILE, Begin, Row, field_count_fault, lines, open_source
+from pipeline.sources.readers import SQLITE_MAGIC, WHOLE_FILE, LineStart, Row, field_count_fault, lines, open_source
 from pipeline.text.captions import is_file_name
 
 NAME = "yfcc100m"
@@ -71,14 +71,14 @@ class YfccSettings:
 DEFAULT = YfccSettings()
 
 
-def read(stream: BinaryIO, file: str, begin: Begin = WHOLE_FILE, settings: YfccSettings = DEFAULT) -> Iterator[Row]:
+def read(stream: BinaryIO, file: str, begin: LineStart = WHOLE_FILE, settings: YfccSettings = DEFAULT) -> Iterator[Row]:
     """The rows of a text part."""
     for row, line in enumerate(lines(stream), begin.line):
         if row == 0 and line.text.startswith(SQLITE_MAGIC.decode()):
-            yield unreadable(NAME, file, row, "", "a sqlite database is read from a local path only: copy it first")
+            yield malformed(NAME, file, row, "", "a sqlite database is read from a local path only: copy it first")
             return
         if line.fault:
-            yield unreadable(NAME, file, row, line.text, line.fault)
+            yield malformed(NAME, file, row, line.text, line.fault)
         else:
             yield _parse(line.text.split("\t"), line.text, file, row, settings)
 
@@ -114,7 +114,7 @@ def read_sqlite(path: str, file: str, first: int, stop: int, settings: YfccSetti
                 yield _parse(fields, "\t".join(fields), file, row, settings)
                 row += 1
     except sqlite3.Error as error:
-        yield unreadable(NAME, file, row, "", f"the sqlite database can't be read from here on: {error}")
+        yield malformed(NAME, file, row, "", f"the sqlite database can't be read from here on: {error}")
 
 
 def photo_hash(url: str) -> str:
@@ -171,7 +171,7 @@ def subset_ids(path: str) -> np.ndarray:
     return np.sort(np.concatenate(ids))
 
 
-def is_in(identity: int, ids: np.ndarray) -> bool:
+def contains(identity: int, ids: np.ndarray) -> bool:
     place = int(np.searchsorted(ids, np.uint64(identity)))
     return place < len(ids) and int(ids[place]) == identity
 
@@ -191,22 +191,22 @@ def _parse(fields: Sequence[str], text: str, file: str, row: int, settings: Yfcc
         stored_hash = fields[2]
         fields = [fields[1], *fields[3:]]
     if len(fields) != len(COLUMNS):
-        return unreadable(NAME, file, row, text, field_count_fault(len(fields), "23 or 25"))
+        return malformed(NAME, file, row, text, field_count_fault(len(fields), "23 or 25"))
     if not fields[PHOTO_ID].isdecimal() or len(fields[PHOTO_ID]) > 19 or fields[MARKER] not in ("0", "1"):
-        return unreadable(NAME, file, row, text, "the photo id or the marker of a photo or video is not a number")
+        return malformed(NAME, file, row, text, "the photo id or the marker of a photo or video is not a number")
     if "\0" in text:
-        return unreadable(NAME, file, row, text, "the row holds a NUL byte")
+        return malformed(NAME, file, row, text, "the row holds a NUL byte")
     url = fields[URL]
     photo = stored_hash if re.fullmatch("[0-9a-f]{16,32}", stored_hash) else photo_hash(url)
     caption = caption_from(unquote_plus(fields[TITLE]), unquote_plus(fields[DESCRIPTION]), settings.caption)
     if "\ufffd" in caption:
-        return unreadable(NAME, file, row, text, "the title or the description is not UTF-8")
+        return malformed(NAME, file, row, text, "the title or the description is not UTF-8")
     # A list whose URLs lead elsewhere is somebody's copy: the bucket knows only Flickr's own.
     fallback_urls = (bucket_url(photo),) if FLICKR_URL.match(url) else ()
     candidate = Candidate(
         NAME, file, row, url, fallback_urls, caption, None, None, fields[LICENCE], fields[PAGE_URL], ""
     )
-    if settings.subset and not is_in(int(fields[PHOTO_ID]), subset_ids(settings.subset)):
+    if settings.subset and not contains(int(fields[PHOTO_ID]), subset_ids(settings.subset)):
         return reject(candidate, Stage.SELECT, Reason.NOT_IN_SUBSET)
     if fields[MARKER] == "1":
         return reject(candidate, Stage.SELECT, Reason.VIDEO)

@@ -1,5 +1,5 @@
 """Phrases that say nothing of what a picture shows: when and by whom it was taken, how to use the page it stood on, its
-licence, what camera software writes by itself. `covered_words` says how much of a caption they are."""
+licence, what camera software writes by itself. `boilerplate_words` says how much of a caption they are."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _VAGUE_DATE = (
     rf"(?:(?:circa|ca?\.|about|around)\s*)?(?:the\s+)?{_YEAR}(?:s|'s)?)"
 )
 _DATE = rf"(?:<date>|{_FULL_DATE}|{_VAGUE_DATE})"
-_PICTURE = r"(?:photo(?:graph)?|picture|image|pic|shot|snapshot|scan|screenshot|file|video|pano(?:rama)?)s?"
+_IMAGE = r"(?:photo(?:graph)?|picture|image|pic|shot|snapshot|scan|screenshot|file|video|pano(?:rama)?)s?"
 _TAKEN = r"(?:photograph|shoot|record|film|captur|upload|creat|post|scann|publish|add|dat)(?:ed|ing)|taken|shot|snapped"
 _NAME = r"(?:[^\W\d_a-z][\w'.-]*|[\w-]+)(?:\s+[^\W\d_a-z][\w'.-]*){0,3}"  # after the first word, only capitals
 _LICENCE = (
@@ -53,12 +53,12 @@ _AGENCIES = "shutterstock|istock(?:photo)?|getty ?images|alamy|dreamstime|deposi
 _CREDITS = (
     (
         (" by ", ":"),
-        rf"(?i:{_PICTURE}|photography|courtesy)(?i:\s+(?:credits?|source|courtesy|copyright))?(?i:\s+(?:taken|of))?"
+        rf"(?i:{_IMAGE}|photography|courtesy)(?i:\s+(?:credits?|source|courtesy|copyright))?(?i:\s+(?:taken|of))?"
         rf"(?:(?i:\s+by)\s+|\s*:\s*){_NAME}",
     ),
     (
         ("courtesy", "via ", "ed by "),
-        rf"(?i:(?:{_PICTURE}\s+)?courtesy(?:\s+of)?|via|(?:photograph|upload|post)ed\s+by)\s+{_NAME}",
+        rf"(?i:(?:{_IMAGE}\s+)?courtesy(?:\s+of)?|via|(?:photograph|upload|post)ed\s+by)\s+{_NAME}",
     ),
     (("credit", "photographer", "source", "author"), rf"(?i:credits?|photographer|source|author)\s*:\s*{_NAME}"),
     (("©", "(c)", "copyright"), rf"(?:©|\([cC]\)|[Cc]opyright)\s*(?:{_YEAR}\s*)?(?:[Bb]y\s+)?{_CAPITALISED}"),
@@ -68,11 +68,11 @@ _PHRASES = (
     # when it was taken
     (
         ("0", "<date>"),
-        rf"(?:(?:this|the|my)\s+)?(?:{_PICTURE}\s+)?(?:(?:was|were|is|originally|first)\s+)*(?:{_TAKEN})"
+        rf"(?:(?:this|the|my)\s+)?(?:{_IMAGE}\s+)?(?:(?:was|were|is|originally|first)\s+)*(?:{_TAKEN})"
         rf"(?:\s+(?:by\s+me|with\s+(?:(?:an?|my|the)\s+)?\w+))?\s*(?:on|in|at|during|back\s+in|circa|:)?\s*"
         rf"(?:(?:the|a)\s+)?{_DATE}",
     ),
-    (("0",), rf"(?:{_PICTURE}|date)(?:\s+(?:date|from|of|on))?\s*[:\s]\s*{_FULL_DATE}"),
+    (("0",), rf"(?:{_IMAGE}|date)(?:\s+(?:date|from|of|on))?\s*[:\s]\s*{_FULL_DATE}"),
     (("0",), rf"(?:(?:on|dated|from)\s+)?{_FULL_DATE}"),
     # where it was put
     (
@@ -146,7 +146,7 @@ _PHRASES = (
     # licences
     (
         _LICENCE_HINTS,
-        rf"(?:(?:this|the|all)\s+)?(?:(?:{_PICTURE}|work|content)\s+)?(?:(?:is|are|was|has\s+been)\s+)?(?:(?:licen[cs]ed|"
+        rf"(?:(?:this|the|all)\s+)?(?:(?:{_IMAGE}|work|content)\s+)?(?:(?:is|are|was|has\s+been)\s+)?(?:(?:licen[cs]ed|"
         r"released|available|published|made\s+available|in|dedicated|placed|free\s+to\s+use)\s+)+"
         rf"(?:(?:under|into|in|to|a|an|the|terms|of|with)\s+)*{_LICENCE}",
     ),
@@ -204,7 +204,7 @@ def is_possible(caption: str) -> bool:
     return bool(_hinted(caption[:MAX_CHARACTERS]))
 
 
-def covered_words(caption: str) -> tuple[int, int]:
+def boilerplate_words(caption: str) -> tuple[int, int]:
     """How many of a caption's words lie in boilerplate, and how many there are."""
     caption = caption[:MAX_CHARACTERS]
     covered = caption

@@ -68,7 +68,7 @@ _SUFFIX = (
     r"|[\s_-]+\d+)*"
 )
 _FILE_NAME = re.compile(
-    rf"(?:_?(?:{_CAMERA})[\s_#-]*\d{{3,}}[\d\s_.-]*|"  # IMG_0520, DSC01234, Picture 012
+    rf"(?:_?(?:{_CAMERA})[\s_#-]*\d{{3,}}[\d\s_.-]*|"  # IMG_0520, DSC01234, Image 012
     r"(?:IMG|VID|PXL|PANO|SCREEN\s?SHOT|WHATSAPP (?:IMAGE|VIDEO))[\s_-]*(?:from\s)?\d[\d\s_.:-]*"
     r"(?:(?:at|um|à|de)\s[\d.:\s]*)?(?:\s?[AP]M)?(?:[\s_-]?WA\d+)?|"  # Screenshot 2019-04-05 at 10.11.12 AM
     r"\d{1,4}[_-]\d{3,}|\d{3}[A-Z]{1,4}\d{4}|"  # 100_1234, 100B1234
@@ -98,7 +98,7 @@ def has_url(text: str) -> bool:
     return bool(_URL.search(text))
 
 
-def undo_tokenised_spacing(text: str) -> str:
+def detokenise(text: str) -> str:
     """The usual spacing of a caption whose tokens were set apart: `it does n't rain .` -> `it doesn't rain.`"""
     if _ONLY_STOPS.fullmatch(text):
         return text.replace(" ,", ",").replace(" .", ".")

@@ -1,7 +1,7 @@
 """Words by which a short text shows that it is English.
 
-`SURE`: common words that other languages written in Latin letters do not have (the frequent ones at least): function
-words, and what captions name. `SHARED`: function words of English that are words elsewhere too ("in", "on", "is")."""
+`ENGLISH_ONLY`: common words that other languages written in Latin letters do not have (the frequent ones at least):
+function words, and what captions name. `SHARED`: function words of English that are words elsewhere too ("in", "on", "is")."""
 
 from __future__ import annotations
 
@@ -98,5 +98,5 @@ a all an are as at be been by can do for had has have he her i if in is it man m
 same so to us via was we will
 """
 
-SURE = frozenset(_SURE.split())
+ENGLISH_ONLY = frozenset(_SURE.split())
 SHARED = frozenset(_SHARED.split())

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Optional
 
 from models.errors import UserError
-from pipeline.text.english_words import SHARED, SURE
+from pipeline.text.english_words import ENGLISH_ONLY, SHARED
 
 MAX_CHARACTERS = 500
 """Of a long caption only the beginning is looked at: more changes no answer and costs time."""
@@ -78,7 +78,7 @@ def best_score(caption: str) -> float:
     if not mostly_latin(text):
         return 0.0
     words = english_words(text)
-    if text.isascii() and plainly_english(words):
+    if text.isascii() and obviously_english(words):
         return 1.0
     first = first_features(text, words)
     score = _logit(first, FIRST)
@@ -114,10 +114,10 @@ class Words(NamedTuple):
 
 def english_words(text: str) -> Words:
     words = _WORD.findall(text.lower())
-    return Words(words, sum(map(SURE.__contains__, words)), sum(map(SHARED.__contains__, words)))
+    return Words(words, sum(map(ENGLISH_ONLY.__contains__, words)), sum(map(SHARED.__contains__, words)))
 
 
-def plainly_english(words: Words) -> bool:
+def obviously_english(words: Words) -> bool:
     """Whether the words alone decide, as they do for most sentences. None of the texts in other languages that were
     measured passes."""
     total = len(words.all)

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.data.batch import NO_TOKEN
-from models.data.format import read_manifest, read_shard
-from models.data.shard_file import HEADER, ShardFile
+from models.data.format import read_manifest, read_token_shard
+from models.data.shard_file import TAR_HEADER_BYTES, ShardFile
 from models.data.stream import Stream
 from models.errors import UserError
 from models.tokenizers.bpe_dropout import BPEDropout
@@ -23,7 +23,7 @@ from tests.support.streams import BUFFER, PAIRS, SHARDS, first_keys, global_keys
 
 
 def test_batches_hold_what_the_shards_hold(stream_dataset):
-    samples = {sample.key: sample for path in stream_dataset.glob("train/*.tar") for sample in read_shard(path)}
+    samples = {sample.key: sample for path in stream_dataset.glob("train/*.tar") for sample in read_token_shard(path)}
     batch = next(iter(make_stream(stream_dataset)))
     assert batch.text_BT.shape == (4, 16) and batch.text_BT.dtype == torch.int64
     assert batch.codes_BN.shape == (4, 16) and batch.codes_BN.dtype == torch.int64
@@ -44,7 +44,7 @@ def test_every_epoch_holds_every_pair_once_in_an_order_of_its_own(stream_dataset
     epochs = [keys[:PAIRS], keys[PAIRS : 2 * PAIRS], keys[2 * PAIRS :]]
     assert all(sorted(epoch) == sorted(epochs[0]) for epoch in epochs) and len(set(epochs[0])) == PAIRS
     assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
-    written = [sample.key for path in sorted(stream_dataset.glob("train/*.tar")) for sample in read_shard(path)]
+    written = [sample.key for path in sorted(stream_dataset.glob("train/*.tar")) for sample in read_token_shard(path)]
     assert sum(a == b for a, b in zip(epochs[0], written, strict=True)) < PAIRS / 2
 
 
@@ -67,7 +67,7 @@ def test_resumes_at_the_exact_pair(stream_dataset, before, batch_size, then):
 
 
 def test_draws_take_turns_by_epoch(stream_dataset):
-    samples = {sample.key: sample for path in stream_dataset.glob("train/*.tar") for sample in read_shard(path)}
+    samples = {sample.key: sample for path in stream_dataset.glob("train/*.tar") for sample in read_token_shard(path)}
     stream = make_stream(stream_dataset, batch_size=PAIRS)
     for epoch, batch in enumerate(itertools.islice(stream, 3)):
         for key, codes_N in zip(batch.keys, batch.codes_BN, strict=True):
@@ -76,7 +76,7 @@ def test_draws_take_turns_by_epoch(stream_dataset):
 
 def test_validation_is_read_once_in_the_order_on_disk(stream_dataset):
     batches = list(make_stream(stream_dataset, batch_size=2, split="val"))
-    written = [sample.key for path in sorted(stream_dataset.glob("val/*.tar")) for sample in read_shard(path)]
+    written = [sample.key for path in sorted(stream_dataset.glob("val/*.tar")) for sample in read_token_shard(path)]
     assert [len(batch.keys) for batch in batches] == [2, 2, 1]
     assert [key for batch in batches for key in batch.keys] == written
 
@@ -89,7 +89,7 @@ def test_members_are_found_as_tarfile_finds_them(stream_dataset):
             assert [info.offset for info in infos] == file.members.offsets.tolist()
             assert [info.uname.encode() for info in infos] == file.members.sources.tolist()
             for info, offset, size in zip(infos, *file.members[:2], strict=True):
-                assert file.read(offset, size)[HEADER:] == tar.extractfile(info).read()
+                assert file.read(offset, size)[TAR_HEADER_BYTES:] == tar.extractfile(info).read()
 
 
 # --- weights, dropout -------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.data.epoch_order import Order
+from models.data.epoch_order import EpochOrder
 from models.data.stream import Stream
 from models.errors import UserError
 from tests.support.datasets import write_dataset
@@ -75,7 +75,7 @@ def test_a_fault_in_a_worker_ends_the_run(own_dataset):
 
 
 def test_a_rank_reads_its_own_lanes_only(stream_dataset):
-    order = Order([40] * 16, seed=0, lanes=4, buffer=8)
+    order = EpochOrder([40] * 16, seed=0, lanes=4, buffer=8)
     whole = np.arange(order.total)
     shards = [
         {int(shard) for block, _, _ in order.blocks(whole[rank::4]) for shard in order.entries(block)[0]}
@@ -93,7 +93,7 @@ def test_a_rank_reads_its_own_lanes_only(stream_dataset):
     data=st.data(),
 )
 def test_an_epoch_is_every_entry_once(pairs, lanes, buffer, seed, data):
-    order = Order(pairs, seed, lanes, buffer)
+    order = EpochOrder(pairs, seed, lanes, buffer)
     epoch = data.draw(st.integers(0, 5))
     places = np.arange(order.total) + epoch * order.total
     found = [None] * order.total

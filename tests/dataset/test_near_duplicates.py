@@ -21,14 +21,14 @@ from pipeline.dataset import image_signature
 from pipeline.dataset.exclusion_list import hash_line, read_hashes
 from pipeline.dataset.near_duplicates import (
     DropNearDuplicates,
-    NearConfig,
-    Node,
+    ImageNode,
+    NearDuplicateConfig,
+    band_entries,
     candidates_of,
-    keyed,
-    losers_of,
-    seen_of,
+    duplicates_to_drop,
+    signed_image,
 )
-from pipeline.records import Record
+from pipeline.records import EncodedPair
 from tests.conftest import ROOT
 
 IMAGES = ROOT / "sample" / "images"
@@ -39,8 +39,8 @@ def rgb(name: str) -> np.ndarray:
     return pixels.decode_rgb((IMAGES / name).read_bytes())
 
 
-def record(name: str, picture: np.ndarray, source: str = "cc3m", row: int = 0) -> Record:
-    return Record(
+def record(name: str, image: np.ndarray, source: str = "cc3m", row: int = 0) -> EncodedPair:
+    return EncodedPair(
         f"{row:032x}",
         "train",
         source,
@@ -48,7 +48,7 @@ def record(name: str, picture: np.ndarray, source: str = "cc3m", row: int = 0) -
         row,
         "",
         name,
-        *picture.shape[1::-1],
+        *image.shape[1::-1],
         "",
         "",
         f"{row:064x}",
@@ -56,54 +56,54 @@ def record(name: str, picture: np.ndarray, source: str = "cc3m", row: int = 0) -
         b"",
         b"",
         (),
-        image_signature.signature(np.ascontiguousarray(picture)),
+        image_signature.compute_signature(np.ascontiguousarray(image)),
     )
 
 
-def changed(picture: np.ndarray, change: str, seed: int) -> np.ndarray:
+def changed(image: np.ndarray, change: str, seed: int) -> np.ndarray:
     draw = random.Random(seed)
     for step in CHANGES[change]:
-        picture = step(picture, draw)
-    return np.ascontiguousarray(picture)
+        image = step(image, draw)
+    return np.ascontiguousarray(image)
 
 
 @pytest.mark.parametrize("change", ["resized", "recompressed", "cropped", "re-toned"])
-def test_a_changed_copy_is_the_same_picture(change):
+def test_a_changed_copy_is_the_same_image(change):
     found = 0
     for seed, name in enumerate(NAMES):
         one, other = (
-            image_signature.look(image_signature.signature(each))
+            image_signature.unpack_signature(image_signature.compute_signature(each))
             for each in (rgb(name), changed(rgb(name), change, seed))
         )
-        assert image_signature.same_picture(one, other) == image_signature.same_picture(other, one)
-        meet = set(image_signature.bands(image_signature.keys(one)).ravel()) & set(
-            image_signature.bands(image_signature.keys(other)).ravel()
+        assert image_signature.is_near_duplicate(one, other) == image_signature.is_near_duplicate(other, one)
+        meet = set(image_signature.band_keys(image_signature.hash_bits(one)).ravel()) & set(
+            image_signature.band_keys(image_signature.hash_bits(other)).ravel()
         )
-        found += bool(meet) and image_signature.same_picture(one, other)
+        found += bool(meet) and image_signature.is_near_duplicate(one, other)
     assert found >= len(NAMES) - 1
 
 
-def test_different_pictures_are_different():
-    every = [image_signature.look(image_signature.signature(rgb(name))) for name in NAMES]
-    assert not any(image_signature.same_picture(*pair) for pair in itertools.combinations(every[:10], 2))
+def test_different_images_are_different():
+    every = [image_signature.unpack_signature(image_signature.compute_signature(rgb(name))) for name in NAMES]
+    assert not any(image_signature.is_near_duplicate(*pair) for pair in itertools.combinations(every[:10], 2))
 
 
-def drawn(mouth: int = 0, colour=(250, 200, 40)) -> image_signature.Look:
+def drawn(mouth: int = 0, colour=(250, 200, 40)) -> image_signature.Signature:
     face = np.full((128, 128, 3), 255, np.uint8)
     cv2.circle(face, (64, 64), 55, colour, -1)
     for x in (44, 84):
         cv2.circle(face, (x, 50), 6, (60, 30, 0), -1)
     cv2.ellipse(face, (64, 80), (26, 14), 0, mouth, mouth + 180, (60, 30, 0), -1)
-    return image_signature.look(image_signature.signature(face))
+    return image_signature.unpack_signature(image_signature.compute_signature(face))
 
 
-def test_another_mouth_or_colour_is_another_picture():
-    assert image_signature.same_picture(drawn(), drawn())
-    assert not image_signature.same_picture(drawn(), drawn(mouth=180))
-    assert not image_signature.same_picture(drawn(), drawn(colour=(120, 220, 250)))
+def test_another_mouth_or_colour_is_another_image():
+    assert image_signature.is_near_duplicate(drawn(), drawn())
+    assert not image_signature.is_near_duplicate(drawn(), drawn(mouth=180))
+    assert not image_signature.is_near_duplicate(drawn(), drawn(colour=(120, 220, 250)))
 
 
-def cluster(seed: int) -> image_signature.Look:
+def cluster(seed: int) -> image_signature.Signature:
     """A glow with a few hundred stars around it."""
     draw = np.random.RandomState(seed)
     y, x = np.mgrid[-1:1:128j, -1:1:128j]
@@ -111,15 +111,15 @@ def cluster(seed: int) -> image_signature.Look:
     for _ in range(300):
         place = draw.normal(64, 25, 2)
         sky += draw.uniform(10, 40) * np.exp(-((y * 64 + 64 - place[0]) ** 2 + (x * 64 + 64 - place[1]) ** 2) / 3)
-    return image_signature.look(
-        image_signature.signature(np.repeat(np.clip(sky, 0, 255).astype(np.uint8)[:, :, None], 3, 2))
+    return image_signature.unpack_signature(
+        image_signature.compute_signature(np.repeat(np.clip(sky, 0, 255).astype(np.uint8)[:, :, None], 3, 2))
     )
 
 
 def test_two_star_clusters_differ_by_their_stars_alone():
     one, other = cluster(1), cluster(2)
-    assert image_signature.same_picture(one, one) and not image_signature.same_picture(one, other)
-    found = image_signature.fit(one, other)
+    assert image_signature.is_near_duplicate(one, one) and not image_signature.is_near_duplicate(one, other)
+    found = image_signature.align(one, other)
     assert (
         found.explained > image_signature.MIN_EXPLAINED
         and found.worst < image_signature.MAX_WORST
@@ -127,19 +127,19 @@ def test_two_star_clusters_differ_by_their_stars_alone():
     )
 
 
-def test_plain_pictures_are_nothing_to_go_by():
+def test_plain_images_are_nothing_to_go_by():
     plain = [
-        image_signature.look(image_signature.signature(np.full((70, 90, 3), value, np.uint8)))
+        image_signature.unpack_signature(image_signature.compute_signature(np.full((70, 90, 3), value, np.uint8)))
         for value in (0, 128, 255)
     ]
-    assert not any(image_signature.same_picture(*pair) for pair in itertools.product(plain, [*plain, drawn()]))
+    assert not any(image_signature.is_near_duplicate(*pair) for pair in itertools.product(plain, [*plain, drawn()]))
 
 
 def test_candidates_are_the_same_in_any_order():
     records = [record(name, rgb(name), row=row) for row, name in enumerate(NAMES[:6])]
     records += [record(name, changed(rgb(name), "cropped", 1), row=10 + row) for row, name in enumerate(NAMES[:6])]
     groups: dict[int, list[bytes]] = {}
-    for key, entry in (entry for each in records for entry in keyed(seen_of(each))):
+    for key, entry in (entry for each in records for entry in band_entries(signed_image(each))):
         groups.setdefault(key, []).append(entry)
     found = {pair for key, entries in groups.items() for pair in candidates_of((key, entries), True)}
     again = {pair for key, entries in groups.items() for pair in candidates_of((key, entries[::-1] * 2), True)}
@@ -148,12 +148,14 @@ def test_candidates_are_the_same_in_any_order():
 
 
 def test_of_a_set_the_first_stays_whatever_the_order():
-    a, b, c, d, e = (Node(rank, "f", 0, name) for rank, name in ((0, "a"), (1, "b"), (1, "c"), (2, "d"), (-1, "e")))
+    a, b, c, d, e = (
+        ImageNode(rank, "f", 0, name) for rank, name in ((0, "a"), (1, "b"), (1, "c"), (2, "d"), (-1, "e"))
+    )
     edges = [(b, c), (c, a), (d, c)]
     for order in itertools.permutations(edges):
-        assert dict(losers_of([*order, *order])) == {"b": a, "c": a, "d": a}
-        assert dict(losers_of([pair[::-1] for pair in order] + [(d, e)])) == {"a": e, "b": e, "c": e, "d": e}
-    assert list(losers_of([])) == []
+        assert dict(duplicates_to_drop([*order, *order])) == {"b": a, "c": a, "d": a}
+        assert dict(duplicates_to_drop([pair[::-1] for pair in order] + [(d, e)])) == {"a": e, "b": e, "c": e, "d": e}
+    assert list(duplicates_to_drop([])) == []
 
 
 def test_in_a_pipeline(tmp_path):
@@ -161,9 +163,9 @@ def test_in_a_pipeline(tmp_path):
     records.append(record("copy", changed(rgb(NAMES[0]), "cropped", 3), "cc3m", 10))  # of the first source: it stays
     records.append(record("evaluation", changed(rgb(NAMES[1]), "re-toned", 4), "cc3m", 11))
     (tmp_path / "hashes").write_text(
-        hash_line("ab" * 32, image_signature.signature(rgb(NAMES[1])), "coco 7") + f"{2:064x}\n"
+        hash_line("ab" * 32, image_signature.compute_signature(rgb(NAMES[1])), "coco 7") + f"{2:064x}\n"
     )
-    config = NearConfig(True, str(tmp_path / "hashes"))
+    config = NearDuplicateConfig(True, str(tmp_path / "hashes"))
     with beam.Pipeline(
         options=PipelineOptions([f"--runner={LOCAL_RUNNER}", "--direct_runner_bundle_repeat=2"])
     ) as pipeline:

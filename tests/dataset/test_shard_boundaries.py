@@ -10,32 +10,32 @@ from hypothesis import strategies as st
 
 from pipeline.dataset.shard_boundaries import (
     ShardSize,
-    Weighed,
+    WeightedKey,
+    boundary_keys,
     by_split,
-    cut,
-    in_cut_bins,
-    place_cuts,
+    in_boundary_bins,
+    locate_boundaries,
     shard_of,
-    weigh,
+    weighted_key,
 )
 from tests.support.datasets import tiny_text_tokenizer
 from tests.support.records import make_record
 
 
-def cuts_of(pairs: list[Weighed], size: ShardSize) -> dict[str, list[str]]:
+def cuts_of(pairs: list[WeightedKey], size: ShardSize) -> dict[str, list[str]]:
     """What FindCuts gives, without Beam."""
     weights: Counter = Counter()
     for pair in pairs:
         weights[pair.bin] += pair.weight
-    places = place_cuts(weights, size)
+    places = locate_boundaries(weights, size)
     bins = defaultdict(list)
     for pair in pairs:
-        for name, entry in in_cut_bins(pair, places):
+        for name, entry in in_boundary_bins(pair, places):
             bins[name].append(entry)
-    return by_split(found for group in bins.items() for found in cut(group, places))
+    return by_split(found for group in bins.items() for found in boundary_keys(group, places))
 
 
-def shards_of(pairs: list[Weighed], size: ShardSize) -> dict[tuple[str, int, int], list[Weighed]]:
+def shards_of(pairs: list[WeightedKey], size: ShardSize) -> dict[tuple[str, int, int], list[WeightedKey]]:
     cuts, shards = cuts_of(pairs, size), defaultdict(list)
     for pair in sorted(pairs):
         shards[shard_of(pair, cuts)].append(pair)
@@ -48,7 +48,7 @@ keys = st.lists(st.text("0123456789abcdef", min_size=5, max_size=5), unique=True
 
 @given(keys, st.integers(1, 30), st.randoms(use_true_random=False))
 def test_shards_differ_by_one_pair_at_most_and_none_is_too_large(names, size, chance):
-    pairs = [Weighed(chance.choice(("train", "val")), name, 1) for name in names]
+    pairs = [WeightedKey(chance.choice(("train", "val")), name, 1) for name in names]
     shards = shards_of(pairs, ShardSize(size))
     for split in ("train", "val"):
         sizes = [len(members) for place, members in shards.items() if place[0] == split]
@@ -61,7 +61,7 @@ def test_shards_differ_by_one_pair_at_most_and_none_is_too_large(names, size, ch
 
 @given(keys, st.integers(1, 9000), st.data())
 def test_bytes_are_shared_out_but_for_a_pair(names, size, data):
-    pairs = [Weighed("train", name, data.draw(st.integers(1, 3000))) for name in names]
+    pairs = [WeightedKey("train", name, data.draw(st.integers(1, 3000))) for name in names]
     total, heaviest = sum(pair.weight for pair in pairs), max((pair.weight for pair in pairs), default=0)
     share = total / max(1, -(-total // size))
     shards = shards_of(pairs, ShardSize(bytes=size))
@@ -73,7 +73,7 @@ def test_bytes_are_shared_out_but_for_a_pair(names, size, data):
 def test_a_key_that_comes_twice_stays_in_one_shard():
     """Where it is seen and refused."""
     chance = random.Random(3)
-    pairs = [Weighed("train", f"{chance.randrange(40):032x}", 1) for _ in range(200)]
+    pairs = [WeightedKey("train", f"{chance.randrange(40):032x}", 1) for _ in range(200)]
     homes = defaultdict(set)
     for place, members in shards_of(pairs, ShardSize(7)).items():
         for pair in members:
@@ -83,6 +83,6 @@ def test_a_key_that_comes_twice_stays_in_one_shard():
 
 def test_the_weight_of_a_pair_is_its_room_in_the_tar_file():
     record = make_record(3, tiny_text_tokenizer(), draws=2)
-    assert weigh(record, ShardSize(7), 2) == ("train", record.key, 1)
-    assert weigh(record, ShardSize(bytes=7), 2) == ("train", record.key, 1024)
-    assert weigh(record._replace(caption="x" * 500), ShardSize(bytes=7), 2).weight == 1536
+    assert weighted_key(record, ShardSize(7), 2) == ("train", record.key, 1)
+    assert weighted_key(record, ShardSize(bytes=7), 2) == ("train", record.key, 1024)
+    assert weighted_key(record._replace(caption="x" * 500), ShardSize(bytes=7), 2).weight == 1536

@@ -58,7 +58,7 @@ def test_every_row_ends_as_expected(dataset, expected):
     outcome = kept | rejected
     wanted = {(row["source"], row["file"], row["row"]): row["expected"] for row in expected}
     assert outcome.keys() == wanted.keys()
-    # Which of two rows with one picture stays is the pipeline's choice: there the numbers must agree.
+    # Which of two rows with one image stays is the pipeline's choice: there the numbers must agree.
     free = {"kept", "duplicate_url", "duplicate_pair"}
     assert {k: v for k, v in outcome.items() if v not in free} == {k: v for k, v in wanted.items() if v not in free}
     assert collections.Counter(outcome.values()) == collections.Counter(wanted.values())

@@ -88,7 +88,7 @@ def test_two_writers_at_once(images, tiny_dvae, tmp_path):
 
 def test_killed_at_random_and_run_again(images, tiny_dvae, tmp_path, exhaustive):
     chance = random.Random(11)
-    # The source holds its pictures: select, read them, encode, in one job.
+    # The source holds its images: select, read them, encode, in one job.
     options = [
         f"--source=img2dataset={images}/*.tar",
         f"--image-tokenizer={tiny_dvae}",

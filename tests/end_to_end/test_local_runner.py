@@ -23,7 +23,7 @@ from apache_beam.runners.worker.data_plane import ClosableOutputStream, SizeBase
 from beam_jobs.flags import common
 from beam_jobs.flags.common import beam_options
 from models.errors import UserError
-from pipeline.fetch.units import ToUnits, Unit
+from pipeline.fetch.units import GroupIntoUnits, Unit
 from pipeline.output.parquet import ReadParquet, WriteParquet
 from pipeline.output.schemas import PAIRS, REJECTS
 from pipeline.records import Pair, Rejected
@@ -77,7 +77,7 @@ def run(paths: list[str], output, options: PipelineOptions) -> int:
         _ = (
             pipeline
             | ReadParquet(paths, Pair)
-            | ToUnits(1000, str(output))
+            | GroupIntoUnits(1000, str(output))
             | "Reject" >> beam.FlatMap(rejects).with_output_types(Rejected)
             | WriteParquet(str(output), "rejects", REJECTS, rows_per_file=20_000)
         )

@@ -15,7 +15,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from beam_jobs import select_pairs
 from models.errors import UserError
 from pipeline.output import files as output_files
-from pipeline.sources.file_ranges import count_lines, lines_before, pieces, rows_of
+from pipeline.sources.file_ranges import count_lines, file_ranges, first_line_number, read_range
 from pipeline.sources.paths import exists
 from tests.conftest import ROOT
 
@@ -74,14 +74,14 @@ def test_lists_in_a_bucket(store, monkeypatch):
     store.put("lists/one.tsv", data)
     store.put("lists/two.tsv.bz2", bz2.compress(data))
     for pattern, number in ((f"{store.url}/lists/one.tsv", 1), (f"{store.url}/lists/*", 2)):
-        found = pieces("cc3m", pattern)
+        found = file_ranges("cc3m", pattern)
         before = [count_lines(piece) for piece in found]
-        rows = [row for piece in found for row in rows_of(piece, first_line=lines_before(piece, before))]
+        rows = [row for piece in found for row in read_range(piece, first_line=first_line_number(piece, before))]
         assert len(found) > 3 * number and [row.row for row in rows] == [*range(1000)] * number
     assert exists(f"{store.url}/lists/one.tsv") and not exists(f"{store.url}/lists/none.tsv")
     for name in ("lists/none.tsv", "none*", "lists"):
         with pytest.raises(UserError, match="no file matches"):
-            pieces("cc3m", f"{store.url}/{name}")
+            file_ranges("cc3m", f"{store.url}/{name}")
 
 
 def test_select_from_a_bucket_into_one(store, tmp_path):

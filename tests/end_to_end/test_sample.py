@@ -20,7 +20,7 @@ from tests.conftest import ROOT
 
 SAMPLE = ROOT / "sample"
 SOURCES = SAMPLE / "sources"
-PICTURES = make_sources.load_pictures()
+IMAGES = make_sources.load_images()
 EXPECTED = [json.loads(line) for line in (SOURCES / make_sources.EXPECTED).read_text("utf-8").splitlines()]
 
 
@@ -38,30 +38,30 @@ def wit_records() -> list[list[str]]:
     return list(csv.reader(io.StringIO(text, newline=""), delimiter="\t"))
 
 
-# the pictures ---------------------------------------------------------------------------------------------------------
+# the images ---------------------------------------------------------------------------------------------------------
 
 
-def test_every_picture_is_described_and_opens_at_its_size():
-    assert {path.name for path in (SAMPLE / "images").iterdir()} == set(PICTURES)
-    for picture in PICTURES.values():
-        with Image.open(SAMPLE / "images" / picture.file) as image:
+def test_every_image_is_described_and_opens_at_its_size():
+    assert {path.name for path in (SAMPLE / "images").iterdir()} == set(IMAGES)
+    for entry in IMAGES.values():
+        with Image.open(SAMPLE / "images" / entry.file) as image:
             image.load()
-            assert image.size == (picture.width, picture.height), picture.file
+            assert image.size == (entry.width, entry.height), entry.file
 
 
 def test_captions_are_sentences_of_their_own():
-    captions = [picture.caption for picture in PICTURES.values()]
+    captions = [image.caption for image in IMAGES.values()]
     assert len(set(captions)) == len(captions)
     assert [caption for caption in captions if not 6 <= len(caption.split()) <= 20] == []
 
 
-def test_every_picture_is_free_and_credited():
+def test_every_image_is_free_and_credited():
     text = (SAMPLE / "CREDITS").read_text("utf-8")
     assert text == make_sources.credits_text()
-    for picture in PICTURES.values():
-        assert picture.licence in ("CC0-1.0", "public-domain")
-        assert picture.author and picture.title and urlsplit(picture.source_url).scheme in ("http", "https")
-        assert f"images/{picture.file} - {picture.author} - " in text
+    for image in IMAGES.values():
+        assert image.licence in ("CC0-1.0", "public-domain")
+        assert image.author and image.title and urlsplit(image.source_url).scheme in ("http", "https")
+        assert f"images/{image.file} - {image.author} - " in text
 
 
 def test_the_odd_files_can_be_made_again(tmp_path):
@@ -118,8 +118,8 @@ def test_writing_twice_gives_the_same_bytes(tmp_path):
 def test_nearly_every_reason_is_to_be_seen():
     assert {entry["expected"] for entry in EXPECTED} == {"kept", *(reason.value for reason in Reason)} - {
         Reason.HASH_MISMATCH.value,  # only a list of hashes could show it
-        Reason.NOT_STORED.value,  # these four hold no pictures
-        Reason.DUPLICATE_IMAGE.value,  # two captions of one picture are two pairs
+        Reason.NOT_STORED.value,  # these four hold no images
+        Reason.DUPLICATE_IMAGE.value,  # two captions of one image are two pairs
         # what only an option rejects
         Reason.LICENCE.value,
         Reason.MACHINE_TAG.value,

@@ -44,7 +44,7 @@ def get(url: str, follow: bool = True, **headers: str):
     return answer
 
 
-def test_serves_a_picture(server):
+def test_serves_a_image(server):
     answer = get(f"{server.url}/images/colosseum.webp")
     assert answer.data == (SAMPLE / "images" / "colosseum.webp").read_bytes()
     assert answer.headers["Content-Type"] == "image/webp"
@@ -135,10 +135,10 @@ def test_odd_files(server):
 
 
 def test_opt_out_and_mirror(server):
-    picture = (SAMPLE / "images" / "cat.jpg").read_bytes()
+    image = (SAMPLE / "images" / "cat.jpg").read_bytes()
     for route, tag in (("noai", "noai"), ("noimageai", "noimageai"), ("mirror/7", None)):
         answer = get(f"{server.url}/odd-routes/{route}/cat.jpg")
-        assert answer.data == picture and answer.headers["X-Robots-Tag"] == tag
+        assert answer.data == image and answer.headers["X-Robots-Tag"] == tag
 
 
 def test_flaky_fails_every_first_time(server):
@@ -186,7 +186,7 @@ def test_source_files_name_the_server(server):
     assert b'href="wit_v1.sample.tsv.gz"' in get(f"{server.url}/sources/").data
 
 
-def test_every_row_that_should_be_kept_leads_to_a_picture(server):
+def test_every_row_that_should_be_kept_leads_to_a_image(server):
     entries = map(json.loads, get(f"{server.url}/sources/expected.jsonl").data.decode().splitlines())
     kept = [entry["url"] for entry in entries if entry["expected"] == "kept"]
     for url in kept:

@@ -16,7 +16,7 @@ from yarl import URL
 from pipeline.fetch import download
 from pipeline.fetch.download import parse_url
 from pipeline.fetch.retry import FetchFailed
-from pipeline.images.fetched import Fetched
+from pipeline.images.fetched import FetchedImage
 from pipeline.records import Rejected
 from pipeline.sources import hosts
 from pipeline.sources.hosts import is_placeholder, is_placeholder_file
@@ -102,7 +102,7 @@ GOOD = 30
 class Unit(NamedTuple):
     """A unit of everything at once: each answer from a host of its own, and good pictures of the same hosts."""
 
-    found: dict[str, Fetched | Rejected]  # by the answer's name
+    found: dict[str, FetchedImage | Rejected]  # by the answer's name
     among: list[str]  # what became of the good ones
     took_s: float
     memory: int  # bytes at the worst moment, the server's own included
@@ -176,7 +176,7 @@ def test_memory_stays_bounded(unit):
     assert unit.memory < 30_000_000
 
 
-def test_pictures_arrive_byte_for_byte(unit):
+def test_images_arrive_byte_for_byte(unit):
     found = unit.found
     for name in ("no_length", "too_long/keep-alive", "gzipped", "says/Content-Type/nonsense"):
         assert found[name].data == jpeg()

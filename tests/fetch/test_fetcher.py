@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.fetch import fetcher as fetch_module
-from pipeline.fetch.fetcher import fetch_pictures, interleave_hosts
-from pipeline.images.validate import PictureConfig
+from pipeline.fetch.fetcher import fetch_images, interleave_hosts
+from pipeline.images.validate import ImageConfig
 from tests.support.fetching import QUICK, SLACK_S, outcome, outcomes, pair, result, with_settings
 from tests.support.images import jpeg
 
@@ -90,7 +90,7 @@ def test_a_caller_that_stops_early_ends_the_downloads(hostile):
     pairs = [pair(hostile.url(f"good/stop{number}")) for number in range(5)]
     pairs += [pair(hostile.url(f"stall/{number}", host=60 + number)) for number in range(10)]
     begun = time.monotonic()
-    for _ in fetch_pictures(pairs, with_settings(timeout_s=30), PictureConfig()):
+    for _ in fetch_images(pairs, with_settings(timeout_s=30), ImageConfig()):
         break
     assert time.monotonic() - begun < SLACK_S
     assert not threads()
@@ -98,7 +98,7 @@ def test_a_caller_that_stops_early_ends_the_downloads(hostile):
 
 def test_a_caller_that_is_slow_slows_the_downloads(hostile):
     pairs = [pair(hostile.url(f"good/slowed{number}")) for number in range(30)]
-    found = fetch_pictures(pairs, with_settings(connections=3), PictureConfig())
+    found = fetch_images(pairs, with_settings(connections=3), ImageConfig())
     next(found)
     time.sleep(0.5)
     assert sum(request.path.startswith("good/slowed") for request in hostile.log) <= 4
@@ -106,14 +106,14 @@ def test_a_caller_that_is_slow_slows_the_downloads(hostile):
     assert not threads()
 
 
-def test_pictures_larger_than_the_memory_come_one_by_one(hostile):
+def test_images_larger_than_the_memory_come_one_by_one(hostile):
     pairs = [pair(hostile.url(f"large/1500x1200/{number}")) for number in range(6)]
     found = outcomes(pairs, with_settings(memory_bytes=1_000_000))
     assert {one.rgb_HWC.shape for one in found} == {(1200, 1500, 3)}
 
 
 def test_no_pairs():
-    assert list(fetch_pictures([], QUICK, PictureConfig())) == []
+    assert list(fetch_images([], QUICK, ImageConfig())) == []
 
 
 def test_a_fault_in_the_program_reaches_the_caller(hostile, monkeypatch):

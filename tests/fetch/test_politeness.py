@@ -10,12 +10,12 @@ from email.utils import formatdate
 import pytest
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from pipeline.fetch.fetcher import fetch_pictures
+from pipeline.fetch.fetcher import fetch_images
 from pipeline.fetch.opt_out import OPT_OUTS, opt_out
 from pipeline.fetch.politeness import warn_once
 from pipeline.fetch.retry import retry_after_s
-from pipeline.images.validate import PictureConfig
-from pipeline.sources.hosts import HostLimits, limits_for, misses_contact
+from pipeline.images.validate import ImageConfig
+from pipeline.sources.hosts import HostLimits, lacks_contact, limits_for
 from tests.support.fetching import SLACK_S, outcome, outcomes, pair, result, with_settings
 
 
@@ -85,7 +85,7 @@ def test_hosts_that_ask_for_less_get_less():
     ],
 )
 def test_who_wants_a_contact(host, user_agent, expected):
-    assert misses_contact(host, user_agent) is expected
+    assert lacks_contact(host, user_agent) is expected
 
 
 def test_one_process_warns(tmp_path, capsys):
@@ -132,7 +132,7 @@ def test_a_host_that_is_slow_does_not_hold_up_others(hostile):
     slow = [pair(hostile.url(f"slow/waits{number}", host=74)) for number in range(10)]
     quick = [pair(hostile.url(f"good/passes{number}", host=75)) for number in range(20)]
     config = with_settings(connections=4, per_host_connections=1)
-    order = [outcome.pair.url for outcome in fetch_pictures([*slow, *quick], config, PictureConfig())]
+    order = [outcome.pair.url for outcome in fetch_images([*slow, *quick], config, ImageConfig())]
     assert max(order.index(pair.url) for pair in quick) < len(order) - 3
 
 

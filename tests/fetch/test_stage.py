@@ -16,11 +16,11 @@ import pytest
 import webdataset
 from PIL import Image
 
-from pipeline.fetch.stage import UnitAccount, fetch_unit
+from pipeline.fetch.stage import UnitResult, fetch_unit
 from pipeline.fetch.units import Unit
-from pipeline.images.shard_reader import list_pairs, read_pictures
+from pipeline.images.shard_reader import list_pairs, read_images
 from pipeline.images.shard_writer import StoreConfig
-from pipeline.images.validate import PictureConfig
+from pipeline.images.validate import ImageConfig
 from pipeline.output import files as output_files
 from pipeline.output import progress
 from tests.conftest import ROOT
@@ -30,7 +30,7 @@ from tests.support.image_records import records_of
 
 IMAGES = ROOT / "sample" / "images"
 NAMES = ["bison.jpg", "arcdetriomphe.webp", "lemon.png", "hedgehog.jpg"]
-# What img2dataset writes into every .json, and the type of each where there is a picture.
+# What img2dataset writes into every .json, and the type of each where there is a image.
 IMG2DATASET_FIELDS = {
     "caption": str,
     "url": str,
@@ -54,8 +54,8 @@ def unit_of(*urls: str, number: int = 3) -> Unit:
     return Unit(number, 10, sorted(pairs, key=lambda pair: pair.key))
 
 
-def fetch(unit: Unit, output: Path, store: StoreConfig | None = None, attempt: int = 1) -> UnitAccount:
-    return fetch_unit(unit, str(output), attempt, QUICK, PictureConfig(), store or StoreConfig())
+def fetch(unit: Unit, output: Path, store: StoreConfig | None = None, attempt: int = 1) -> UnitResult:
+    return fetch_unit(unit, str(output), attempt, QUICK, ImageConfig(), store or StoreConfig())
 
 
 def files(output: Path) -> dict[str, bytes]:
@@ -85,7 +85,7 @@ def sample_unit(server) -> Unit:
 
 
 @pytest.fixture(scope="module")
-def fetched(sample_unit, tmp_path_factory) -> tuple[Path, UnitAccount]:
+def fetched(sample_unit, tmp_path_factory) -> tuple[Path, UnitResult]:
     output = tmp_path_factory.mktemp("fetched")
     return output, fetch(sample_unit, output)
 
@@ -107,7 +107,7 @@ def test_the_account_of_a_unit(fetched, sample_unit):
     assert {row.stage for row in account.rejected} == {"fetch"}
 
 
-def test_pictures_are_stored_as_fetched(fetched, sample_unit):
+def test_images_are_stored_as_fetched(fetched, sample_unit):
     found = members(fetched[0])
     assert list(found) == sorted(found, key=lambda name: (name.split(".")[0], name.endswith("txt"), "json" in name))
     for position, row in enumerate(sample_unit.pairs):
@@ -187,7 +187,7 @@ def test_stock_webdataset_reads_it(fetched, sample_unit):
 
 def test_what_was_fetched_is_read_again(fetched, sample_unit):
     path = str(fetched[0] / "00003.tar")
-    found = list(read_pictures(path, PictureConfig()))
+    found = list(read_images(path, ImageConfig()))
     kept = [row for row in sample_unit.pairs if "/images/" in row.url]
     assert [one.pair for one in found] == kept == list(list_pairs(path))
     for one in found:
@@ -206,12 +206,12 @@ def test_resized(sample_unit, tmp_path, image_format, pillow):
     by_url = {row["url"].rpartition("/")[2]: row for row in rows(tmp_path)}
     for name in NAMES:
         width, height = size_of((IMAGES / name).read_bytes())
-        row, picture = by_url[name], Image.open(io.BytesIO(found[f"{by_url[name]['key']}.{image_format}"]))
-        assert picture.format == pillow
-        assert picture.size == (row["width"], row["height"])
+        row, image = by_url[name], Image.open(io.BytesIO(found[f"{by_url[name]['key']}.{image_format}"]))
+        assert image.format == pillow
+        assert image.size == (row["width"], row["height"])
         assert (row["original_width"], row["original_height"]) == (width, height)
-        assert min(picture.size) == min(200, width, height)  # never enlarged
-        assert picture.width / picture.height == pytest.approx(width / height, abs=0.01)
+        assert min(image.size) == min(200, width, height)  # never enlarged
+        assert image.width / image.height == pytest.approx(width / height, abs=0.01)
         assert row["sha256"] == hashlib.sha256((IMAGES / name).read_bytes()).hexdigest()  # of what was fetched
 
 
@@ -269,14 +269,14 @@ def test_killed_while_it_writes(flaky, tmp_path, monkeypatch, attempt, moment):
         fetch(unit, tmp_path / "killed")
         shutil.copytree(tmp_path / "killed", tmp_path / "undisturbed")
     with monkeypatch.context() as patch:
-        renames, whole_file = iter(range(10)), output_files.whole_file
+        renames, whole_file = iter(range(10)), output_files.atomic_writer
 
         def kill_at_rename(path):
             if next(renames) == moment:
                 raise Killed
             return whole_file(path)
 
-        patch.setattr(output_files, "whole_file", kill_at_rename)
+        patch.setattr(output_files, "atomic_writer", kill_at_rename)
         with pytest.raises(Killed):
             fetch(unit, tmp_path / "killed", attempt=attempt)
     before = len(server.log)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.images import area_resize as module
-from pipeline.images.area_resize import shrink
+from pipeline.images.area_resize import area_resize
 
 
 @settings(deadline=None, max_examples=40)
@@ -17,7 +17,7 @@ from pipeline.images.area_resize import shrink
 def test_equal_to_opencvs(width, height, data):
     rgb = np.random.default_rng(width).integers(0, 256, (height, width, 3)).astype(np.uint8)
     size = data.draw(st.integers(1, width)), data.draw(st.integers(1, height))
-    found = shrink(rgb, *size)
+    found = area_resize(rgb, *size)
     assert found.dtype == np.uint8
     difference = np.abs(found.astype(int) - cv2.resize(rgb, size, interpolation=cv2.INTER_AREA))
     assert difference.max() <= 1  # where an average lies half way between two numbers
@@ -26,9 +26,9 @@ def test_equal_to_opencvs(width, height, data):
 
 @pytest.mark.parametrize("size", [(256, 171), (300, 200), (150, 100), (299, 1), (1, 199)])
 def test_one_colour_stays_one_colour(size):
-    assert (shrink(np.full((200, 300, 3), (1, 128, 255), np.uint8), *size) == (1, 128, 255)).all()
+    assert (area_resize(np.full((200, 300, 3), (1, 128, 255), np.uint8), *size) == (1, 128, 255)).all()
 
 
-def test_large_pictures_are_left_to_opencv(monkeypatch):
-    monkeypatch.setattr(module, "_shares", None)
-    assert shrink(np.zeros((1100, 1000, 3), np.uint8), 300, 333).shape == (333, 300, 3)
+def test_large_images_are_left_to_opencv(monkeypatch):
+    monkeypatch.setattr(module, "_averaging_matrix", None)
+    assert area_resize(np.zeros((1100, 1000, 3), np.uint8), 300, 333).shape == (333, 300, 3)

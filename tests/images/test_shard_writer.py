@@ -14,27 +14,27 @@ from PIL import Image
 
 from models.errors import UserError
 from pipeline.images import shard_reader, shard_writer
-from pipeline.images.fetched import Fetched
-from pipeline.images.shard_reader import list_pairs, read_pictures, read_shard
-from pipeline.images.shard_writer import StoreConfig, to_stored
-from pipeline.images.validate import PictureConfig
+from pipeline.images.fetched import FetchedImage
+from pipeline.images.shard_reader import list_pairs, read_image_shard, read_images
+from pipeline.images.shard_writer import StoreConfig, to_image_file
+from pipeline.images.validate import ImageConfig
 from tests.support.fetching import pair, result
 from tests.support.images import encoded, jpeg, photo
 
 
-def picture_of(image: Image.Image, form: str = "PNG") -> Fetched:
+def image_of(image: Image.Image, form: str = "PNG") -> FetchedImage:
     data = encoded(image, form)
-    return Fetched(pair("http://a.org/x"), data, np.asarray(image), hashlib.sha256(data).hexdigest())
+    return FetchedImage(pair("http://a.org/x"), data, np.asarray(image), hashlib.sha256(data).hexdigest())
 
 
 def test_quality_is_a_setting():
-    sizes = [len(to_stored(picture_of(photo()), StoreConfig(100, "jpg", quality)).data) for quality in (30, 60, 95)]
+    sizes = [len(to_image_file(image_of(photo()), StoreConfig(100, "jpg", quality)).data) for quality in (30, 60, 95)]
     assert sizes == sorted(sizes)
     assert sizes[0] < sizes[2] / 2
 
 
-def test_small_pictures_keep_their_size():
-    stored = to_stored(picture_of(photo(90, 70)), StoreConfig(256, "png"))
+def test_small_images_keep_their_size():
+    stored = to_image_file(image_of(photo(90, 70)), StoreConfig(256, "png"))
     assert (stored.width, stored.height, stored.suffix) == (90, 70, "png")
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(stored.data))), np.asarray(photo(90, 70)))
 
@@ -82,7 +82,7 @@ def test_img2datasets_own_output_is_read(tmp_path):
             {"txt": "no picture", "json": metadata(6)},
         ],
     )
-    found = list(read_pictures(path, PictureConfig()))
+    found = list(read_images(path, ImageConfig()))
     assert [result(one) for one in found] == ["fetched"] * 4 + ["corrupt_image", "aspect_ratio"]
     pairs = [one.pair for one in found[:4]]
     assert [one.caption for one in pairs] == ["a bison in the snow", "two boats", "caption 2", "no json"]
@@ -114,23 +114,23 @@ def test_a_tar_that_was_cut_off_is_an_error(tmp_path, cut):
     (tmp_path / "cut.tar").write_bytes(data[:cut])
     zeros = len(data) - len(data.rstrip(b"\0"))
     if cut < 0 and not -cut % 512 and -cut <= zeros - 1024:
-        assert len(list(read_shard(str(tmp_path / "cut.tar")))) == 5  # only some of the filling is missing
+        assert len(list(read_image_shard(str(tmp_path / "cut.tar")))) == 5  # only some of the filling is missing
         return
     with pytest.raises(ValueError, match=r"cut\.tar is not a whole tar file"):
-        list(read_shard(str(tmp_path / "cut.tar")))
+        list(read_image_shard(str(tmp_path / "cut.tar")))
 
 
 def test_no_tar_at_all(tmp_path):
     for data in (b"", b"nonsense" * 1000, bytes(700)):
         (tmp_path / "x.tar").write_bytes(data)
         with pytest.raises(ValueError, match=r"x\.tar is not a whole tar file"):
-            list(read_shard(str(tmp_path / "x.tar")))
+            list(read_image_shard(str(tmp_path / "x.tar")))
 
 
 def test_damaged_metadata_is_an_error_that_names_the_file(tmp_path):
     path = img2dataset_tar(tmp_path / "00000.tar", [{"jpg": jpeg(), "txt": "x", "json": b"{"}])
     with pytest.raises(ValueError, match=r"00000\.tar.*000000000"):
-        list(read_shard(path))
+        list(read_image_shard(path))
 
 
 # --- finding ---------------------------------------------------------------------------------------------------------
@@ -138,12 +138,15 @@ def test_damaged_metadata_is_an_error_that_names_the_file(tmp_path):
 
 def test_finding_tar_files(tmp_path):
     with pytest.raises(UserError, match="no such file"):
-        shard_reader.find(str(tmp_path / "*.tar"))
+        shard_reader.find_image_shards(str(tmp_path / "*.tar"))
     for name in ("00001.tar", "00000.tar", "00000.parquet"):
         (tmp_path / name).write_bytes(b"")
-    assert shard_reader.find(str(tmp_path / "*.tar")) == [str(tmp_path / "00000.tar"), str(tmp_path / "00001.tar")]
+    assert shard_reader.find_image_shards(str(tmp_path / "*.tar")) == [
+        str(tmp_path / "00000.tar"),
+        str(tmp_path / "00001.tar"),
+    ]
     with pytest.raises(UserError, match=r"not a \.tar file"):
-        shard_reader.find(str(tmp_path / "*"))
+        shard_reader.find_image_shards(str(tmp_path / "*"))
 
 
 def test_whose_tar_files_they_are(tmp_path):
@@ -153,17 +156,17 @@ def test_whose_tar_files_they_are(tmp_path):
         for number in range(2):
             (folder / f"{number:05d}.tar").write_bytes(b"")
     tars = sorted(map(str, ours.glob("*.tar")))
-    assert shard_reader.made_by_fetch(tars) is None
+    assert shard_reader.fetch_output_of(tars) is None
     (ours / "settings.json").write_text("{}")
     with pytest.raises(UserError, match="unfinished fetch"):
-        shard_reader.made_by_fetch(tars)
+        shard_reader.fetch_output_of(tars)
     (ours / "ledger.json").write_text("{}")
-    assert shard_reader.made_by_fetch(tars) == str(ours)
+    assert shard_reader.fetch_output_of(tars) == str(ours)
     with pytest.raises(UserError, match=r"leaves out 00001\.tar"):
-        shard_reader.made_by_fetch(tars[:1])
+        shard_reader.fetch_output_of(tars[:1])
     with pytest.raises(UserError, match="one output"):
-        shard_reader.made_by_fetch([*tars, *map(str, other.glob("*.tar"))])
-    assert shard_reader.made_by_fetch(list(map(str, other.glob("*.tar")))) is None
+        shard_reader.fetch_output_of([*tars, *map(str, other.glob("*.tar"))])
+    assert shard_reader.fetch_output_of(list(map(str, other.glob("*.tar")))) is None
 
 
 def test_no_outcome_is_no_row(tmp_path):

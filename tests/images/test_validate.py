@@ -11,26 +11,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, features
 
-from models.pixels import PictureError, decode_rgb
+from models.pixels import ImageError, decode_rgb
 from pipeline.images.validate import (
-    PictureConfig,
-    PictureRejected,
-    check_beginning,
+    ImageConfig,
+    ImageRejected,
+    check_dimensions,
+    check_header,
+    checked_size,
     decode,
-    decode_for,
-    size_fault,
+    decode_scaled,
     suffix,
-    usable_size,
 )
 from tests.support.images import encoded, jpeg, large_jpeg, photo, png_of, rotated_jpeg
 
-DEFAULTS = PictureConfig()
+DEFAULTS = ImageConfig()
 
 
-def reason(data: bytes, config: PictureConfig = DEFAULTS) -> str:
+def reason(data: bytes, config: ImageConfig = DEFAULTS) -> str:
     try:
         decode(data, config)
-    except PictureRejected as fault:
+    except ImageRejected as fault:
         assert fault.detail
         return fault.reason.value
     return "good"
@@ -59,13 +59,13 @@ def reason(data: bytes, config: PictureConfig = DEFAULTS) -> str:
     ],
 )
 def test_size_fault(width, height, expected):
-    fault = size_fault(width, height, DEFAULTS)
+    fault = check_dimensions(width, height, DEFAULTS)
     assert (fault and fault[0].value) == expected
 
 
 @given(st.integers(64, 10**6), st.integers(64, 10**6))
 def test_the_ratio_is_exact(width, height):
-    assert (size_fault(width, height, DEFAULTS) is None) == (width <= 2 * height and height <= 2 * width)
+    assert (check_dimensions(width, height, DEFAULTS) is None) == (width <= 2 * height and height <= 2 * width)
 
 
 @pytest.mark.parametrize(
@@ -92,17 +92,17 @@ def test_decode(data, expected):
 
 
 def test_limits_are_settings():
-    assert reason(jpeg(300, 100), PictureConfig(max_ratio=3.0)) == "good"
-    assert reason(jpeg(40, 40), PictureConfig(min_side=40)) == "good"
-    assert reason(large_jpeg(1000, 1001), PictureConfig(max_pixels=1_000_000)) == "too_many_pixels"
-    assert reason(large_jpeg(1000, 1000), PictureConfig(max_pixels=1_000_000)) == "good"
+    assert reason(jpeg(300, 100), ImageConfig(max_ratio=3.0)) == "good"
+    assert reason(jpeg(40, 40), ImageConfig(min_side=40)) == "good"
+    assert reason(large_jpeg(1000, 1001), ImageConfig(max_pixels=1_000_000)) == "too_many_pixels"
+    assert reason(large_jpeg(1000, 1000), ImageConfig(max_pixels=1_000_000)) == "good"
 
 
-def test_the_ratio_is_that_of_the_upright_picture():
-    wide = PictureConfig(min_ratio=1.0)
+def test_the_ratio_is_that_of_the_upright_image():
+    wide = ImageConfig(min_ratio=1.0)
     assert reason(jpeg(200, 150), wide) == "good"
     assert reason(rotated_jpeg(), wide) == "aspect_ratio"  # stored at 200 x 150 px
-    assert decode(rotated_jpeg(), PictureConfig(max_ratio=1.0)).shape == (200, 150, 3)
+    assert decode(rotated_jpeg(), ImageConfig(max_ratio=1.0)).shape == (200, 150, 3)
 
 
 def test_nothing_is_decoded_that_the_header_rejects(monkeypatch):
@@ -116,14 +116,14 @@ def test_nothing_is_decoded_that_the_header_rejects(monkeypatch):
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "BMP", "TIFF"])
 def test_the_beginning_tells_the_size(form):
     data = encoded(photo(200, 150), form)
-    assert check_beginning(data[:8192], DEFAULTS) == (200, 150)
+    assert check_header(data[:8192], DEFAULTS) == (200, 150)
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP"])
 def test_every_beginning_is_good_so_far(form):
     data = encoded(photo(200, 150), form)
     for length in [*range(12, 200), *range(200, len(data), 997)]:
-        assert check_beginning(data[:length], DEFAULTS) in (None, (200, 150)), length
+        assert check_header(data[:length], DEFAULTS) in (None, (200, 150)), length
 
 
 @pytest.mark.parametrize(
@@ -137,25 +137,25 @@ def test_every_beginning_is_good_so_far(form):
     ],
 )
 def test_the_beginning_rejects(data, expected):
-    with pytest.raises(PictureRejected) as fault:
-        check_beginning(data[:1024], DEFAULTS)
+    with pytest.raises(ImageRejected) as fault:
+        check_header(data[:1024], DEFAULTS)
     assert fault.value.reason == expected
 
 
-def test_the_beginning_of_a_picture_with_much_exif_tells_nothing_yet():
+def test_the_beginning_of_a_image_with_much_exif_tells_nothing_yet():
     exif = Image.Exif()
     exif[0x9286] = b"x" * 30_000  # a comment
     data = jpeg(exif=exif.tobytes())
-    assert check_beginning(data[:8192], DEFAULTS) is None
-    assert check_beginning(data[:65_536], DEFAULTS) == (200, 150)
+    assert check_header(data[:8192], DEFAULTS) is None
+    assert check_header(data[:65_536], DEFAULTS) == (200, 150)
 
 
-def test_a_picture_that_exif_may_turn_is_not_rejected_early():
-    assert check_beginning(rotated_jpeg()[:1024], PictureConfig(max_ratio=1.0)) == (200, 150)
-    assert usable_size(io.BytesIO(rotated_jpeg()), PictureConfig(max_ratio=1.0)) == (200, 150)
+def test_a_image_that_exif_may_turn_is_not_rejected_early():
+    assert check_header(rotated_jpeg()[:1024], ImageConfig(max_ratio=1.0)) == (200, 150)
+    assert checked_size(io.BytesIO(rotated_jpeg()), ImageConfig(max_ratio=1.0)) == (200, 150)
 
 
-def test_decoded_pictures_are_upright_rgb():
+def test_decoded_images_are_upright_rgb():
     rgb = decode(encoded(photo(80, 120).convert("CMYK"), "JPEG"), DEFAULTS)
     assert rgb.shape == (120, 80, 3)
     assert rgb.dtype == np.uint8
@@ -196,28 +196,28 @@ def test_suffix(form, ending):
     ],
 )
 def test_a_jpeg_is_decoded_at_the_scale_that_is_needed(size, side, expected):
-    found = decode_for(jpeg(*size), DEFAULTS, side)
+    found = decode_scaled(jpeg(*size), DEFAULTS, side)
     assert (found.rgb_HWC.shape[1], found.rgb_HWC.shape[0]) == expected
     assert (found.width, found.height) == size
 
 
-def test_a_reduced_picture_looks_like_the_whole_one():
+def test_a_reduced_image_looks_like_the_whole_one():
     data = encoded(photo(512, 384).resize((1024, 768), Image.BICUBIC), "JPEG", quality=90)
     whole = decode(data, DEFAULTS)
     for side, scale in ((384, 2), (192, 4)):
-        reduced = decode_for(data, DEFAULTS, side).rgb_HWC
+        reduced = decode_scaled(data, DEFAULTS, side).rgb_HWC
         averaged = whole.reshape(768 // scale, scale, 1024 // scale, scale, 3).mean((1, 3))
         assert reduced.shape == averaged.shape
         assert np.abs(reduced - averaged).mean() < 3
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_reduced_picture_is_upright(orientation):
+def test_a_reduced_image_is_upright(orientation):
     image = photo(400, 300)
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = encoded(image, "JPEG", exif=exif.tobytes(), quality=95)
-    whole, reduced = decode(data, DEFAULTS), decode_for(data, DEFAULTS, 150)
+    whole, reduced = decode(data, DEFAULTS), decode_scaled(data, DEFAULTS, 150)
     assert (reduced.height, reduced.width) == whole.shape[:2]
     small = np.asarray(Image.fromarray(whole).resize(reduced.rgb_HWC.shape[1::-1], Image.BOX), np.int16)
     assert np.abs(small - reduced.rgb_HWC).mean() < 12
@@ -228,7 +228,7 @@ def test_a_reduced_picture_is_upright(orientation):
     ("form", "mode"),
     [("JPEG", "L"), ("JPEG", "RGB"), ("JPEG", "CMYK"), ("PNG", "L"), ("PNG", "RGB"), ("WEBP", "L"), ("WEBP", "RGB")],
 )
-def test_whole_pictures_are_what_pillow_makes_of_them(form, mode):
+def test_whole_images_are_what_pillow_makes_of_them(form, mode):
     data = encoded(photo(201, 151).convert(mode), form)
     np.testing.assert_array_equal(decode(data, DEFAULTS), np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
 
@@ -247,10 +247,10 @@ def test_damage_is_found_at_every_scale(exhaustive):
         found = []
         for side in (None, 1, 64):
             try:
-                found.append(decode_for(bytes(data), DEFAULTS, side)[1:])
-            except PictureRejected as fault:
+                found.append(decode_scaled(bytes(data), DEFAULTS, side)[1:])
+            except ImageRejected as fault:
                 found.append(fault.reason.value)
-        with contextlib.suppress(PictureError, ValueError):
+        with contextlib.suppress(ImageError, ValueError):
             upright = decode_rgb(bytes(data))
             found.append(upright.shape[1::-1] if min(upright.shape[:2]) >= 64 else found[0])
         assert len(set(found)) == 1, number

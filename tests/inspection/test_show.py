@@ -26,22 +26,22 @@ from models.data.format import read_manifest
 from models.errors import UserError
 from models.tokenizers.dvae import DVAE, DVAEConfig, save_dvae
 from pipeline.cli import main
-from pipeline.dataset.finish import DatasetParts, finish_dataset
+from pipeline.dataset.finish import ManifestFields, finish_dataset
 from pipeline.dataset.shards import write_shard
-from pipeline.images.fetched import Fetched
+from pipeline.images.fetched import FetchedImage
 from pipeline.inspection import html_page, show, svg_plots
 from pipeline.inspection import stats as inspection_stats
-from pipeline.inspection.show_rows import Wanted, choose_pairs, choose_rejects, draw, first_crop
+from pipeline.inspection.show_rows import PairQuery, choose_pairs, choose_rejects, original_crop, sample_indices
 from pipeline.inspection.stats import Measures
 from pipeline.output.files import write_file
 from pipeline.output.ledger import KEPT, READ
 from pipeline.output.parquet import table_bytes
 from pipeline.output.schemas import REJECTS
-from pipeline.records import Record, Rejected, row_key
-from pipeline.tokenize_stage import EncodeConfig, Encoder
+from pipeline.records import EncodedPair, Rejected, row_key
+from pipeline.tokenize_stage import EncodeConfig, PairEncoder
 from tests.support.datasets import tiny_text_tokenizer
 
-SIZE, PICTURES = 32, 6
+SIZE, IMAGES = 32, 6
 SCRIPT = "A <script>alert('x')</script> in the \"caption\" & more"
 CAPTIONS = [SCRIPT, *(f"A red cat in the snow, number {i}" for i in range(1, 16))]
 
@@ -50,11 +50,11 @@ CAPTIONS = [SCRIPT, *(f"A red cat in the snow, number {i}" for i in range(1, 16)
 def made(tmp_path_factory):
     """16 pairs of cc3m and wit in two shards, and 5 rejected rows; six pictures that a server has."""
     base = tmp_path_factory.mktemp("show")
-    pictures = base / "pictures"
-    pictures.mkdir()
-    data = [picture_bytes(i) for i in range(PICTURES)]
+    images = base / "pictures"
+    images.mkdir()
+    data = [image_bytes(i) for i in range(IMAGES)]
     for i, content in enumerate(data):
-        (pictures / f"{i}.png").write_bytes(content)
+        (images / f"{i}.png").write_bytes(content)
     torch.manual_seed(0)
     spec = f"dvae:{base / 'tiny.safetensors'}"
     save_dvae(
@@ -62,15 +62,15 @@ def made(tmp_path_factory):
         base / "tiny.safetensors",
     )
     (base / "words.json").write_text(tiny_text_tokenizer().text, encoding="utf-8")
-    encoder = Encoder(EncodeConfig(spec, str(base / "words.json"), draws=2))
-    with serving(pictures) as address:
+    encoder = PairEncoder(EncodeConfig(spec, str(base / "words.json"), draws=2))
+    with serving(images) as address:
         records = [record(i, address, data, encoder) for i in range(len(CAPTIONS))]
         output = base / "lions & <tigers>"
         write(output, records, encoder)
         yield SimpleNamespace(directory=str(output), records=records, encoder=encoder, spec=spec, base=base, data=data)
 
 
-def picture_bytes(i: int) -> bytes:
+def image_bytes(i: int) -> bytes:
     noise = np.random.RandomState(i).randint(0, 255, (40, 48, 3)).astype(np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(noise).save(buffer, "PNG")
@@ -92,15 +92,15 @@ def serving(folder: Path):
         server.shutdown()
 
 
-def record(i: int, address: str, data: list[bytes], encoder: Encoder) -> Record:
+def record(i: int, address: str, data: list[bytes], encoder: PairEncoder) -> EncodedPair:
     """Pairs beyond the server's pictures have one that it no longer has; that of pair 1 has changed since."""
     source = "cc3m" if i % 2 else "wit"
-    url, picture = f"{address}/{i}.png", data[i % PICTURES]
+    url, image = f"{address}/{i}.png", data[i % IMAGES]
     key = row_key(source, url, CAPTIONS[i])
-    rgb_HWC = pixels.decode_rgb(picture)
-    boxes = [pixels.transformer_crop(48, 40, SIZE, pixels.seeded_integers(f"{key}/{n}")) for n in range(2)]
+    rgb_HWC = pixels.decode_rgb(image)
+    boxes = [pixels.transformer_crop(48, 40, SIZE, pixels.seeded_randint(f"{key}/{n}")) for n in range(2)]
     codes = np.stack([encoder.images.encode(pixels.apply_crop(rgb_HWC, box, SIZE).copy()) for box in boxes])
-    return Record(
+    return EncodedPair(
         key=key,
         split="val" if i == 3 else "train",
         source=source,
@@ -112,7 +112,7 @@ def record(i: int, address: str, data: list[bytes], encoder: Encoder) -> Record:
         height=40,
         licence="CC0" * (i % 3 == 0),
         page_url="javascript:alert(1)" if i == 2 else 'https://example.org/?a=1&b="2"',
-        sha256=hashlib.sha256(picture).hexdigest() if i != 1 else "0" * 64,
+        sha256=hashlib.sha256(image).hexdigest() if i != 1 else "0" * 64,
         phash="0" * 16,
         codes=codes.astype("<u2").tobytes(),
         tokens=np.array(encoder.text.encode(CAPTIONS[i]), "<u2").tobytes(),
@@ -120,7 +120,7 @@ def record(i: int, address: str, data: list[bytes], encoder: Encoder) -> Record:
     )
 
 
-def write(output: Path, records: list[Record], encoder: Encoder) -> None:
+def write(output: Path, records: list[EncodedPair], encoder: PairEncoder) -> None:
     kinds = [("fetch", "refused_address")] * 3 + [("select", "not_english")] * 2
     rejects = [
         Rejected(f"{i:032x}", "wit", "wit.tsv", i, f"http://10.0.0.{i}/<b>\x1b[31m", stage, reason, "why")
@@ -139,7 +139,7 @@ def write(output: Path, records: list[Record], encoder: Encoder) -> None:
         (("cc3m", READ, ""), 8),
         (("cc3m", KEPT, ""), 8),
     ]
-    parts = DatasetParts(encoder.images.info, encoder.text.info, encoder.text.text, 2, {"encode": {}}, {}, ())
+    parts = ManifestFields(encoder.images.info, encoder.text.info, encoder.text.text, 2, {"encode": {}}, {}, ())
     finish_dataset(str(output), parts, shards, files, counts)
 
 
@@ -220,10 +220,10 @@ def test_same_seed_same_bytes(made):
     assert len(Tags(first).all("img")) == 5
 
 
-def test_the_picture_is_the_one_that_the_codes_stand_for(made, monkeypatch):
-    monkeypatch.setattr(html_page, "_webp", lambda picture, quality, side: picture.tobytes())
+def test_the_image_is_the_one_that_the_codes_stand_for(made, monkeypatch):
+    monkeypatch.setattr(html_page, "_webp", lambda image, quality, side: image.tobytes())
     content = show.page(
-        made.directory, read_manifest(made.directory), Wanted(1, keys=(made.records[4].key,)), made.spec, None
+        made.directory, read_manifest(made.directory), PairQuery(1, keys=(made.records[4].key,)), made.spec, None
     )
     codes = np.frombuffer(made.records[4].codes, "<u2").reshape(2, -1)
     assert (content.cards[0].decoded == made.encoder.images.decode(codes[0])).all()
@@ -260,23 +260,23 @@ def test_originals_at_addresses_that_are_not_public_stay_out(made):
 
 
 def test_the_crop_is_draw_0_also_of_a_resized_copy(made):
-    record, picture = made.records[0], made.data[0]
-    rgb_HWC = pixels.decode_rgb(picture)
+    record, image = made.records[0], made.data[0]
+    rgb_HWC = pixels.decode_rgb(image)
     row = {"width": 48, "height": 40, "sha256": record.sha256, "crop_boxes": [record.boxes[:6], record.boxes[6:]]}
-    fetched = Fetched(None, picture, rgb_HWC, record.sha256)
+    fetched = FetchedImage(None, image, rgb_HWC, record.sha256)
     expected = pixels.apply_crop(rgb_HWC, pixels.CropBox(*record.boxes[:6]), SIZE)
-    assert (first_crop(fetched, row, SIZE) == expected).all()
+    assert (original_crop(fetched, row, SIZE) == expected).all()
     larger = fetched._replace(rgb_HWC=np.repeat(np.repeat(rgb_HWC, 2, 0), 2, 1))
-    assert (first_crop(larger, row, SIZE) == expected).all()
-    assert "size" in first_crop(fetched._replace(rgb_HWC=rgb_HWC[:20]), row, SIZE)
+    assert (original_crop(larger, row, SIZE) == expected).all()
+    assert "size" in original_crop(fetched._replace(rgb_HWC=rgb_HWC[:20]), row, SIZE)
 
 
-def test_pictures_keep_within_the_budget():
+def test_images_keep_within_the_budget():
     noise = [np.random.RandomState(i).randint(0, 255, (256, 256, 3)).astype(np.uint8) for i in range(4)]
-    everything = noise * (2 * html_page.MOST_CARDS // len(noise))
-    assert sum(map(len, html_page.encode_pictures(noise))) > 4 * 20_000
-    assert sum(len(html_page._webp(picture, *html_page.QUALITIES[-1])) for picture in noise) * len(everything) / 4 < (
-        html_page.PICTURE_BYTES
+    everything = noise * (2 * html_page.MAX_CARDS // len(noise))
+    assert sum(map(len, html_page.encode_images(noise))) > 4 * 20_000
+    assert sum(len(html_page._webp(image, *html_page.QUALITIES[-1])) for image in noise) * len(everything) / 4 < (
+        html_page.IMAGE_BYTES
     )
 
 
@@ -298,10 +298,10 @@ def test_a_page_of_100_000_pairs_is_one_file_under_5_mb(made):
     measures = Measures(index, words, 2 * words, width, height, random.randint(0, 99, 8192), random.zipf(2, 16384))
     account = {"read": 150_000, "kept": number, "rejected": {"fetch": {"http_404": 50_000}}}
     stats = inspection_stats.summary(manifest, {"sources": {"wit": account}}, measures)
-    row = choose_pairs(made.directory, manifest, Wanted(1))[0]
+    row = choose_pairs(made.directory, manifest, PairQuery(1))[0]
     noise = random.randint(0, 255, (256, 256, 3)).astype(np.uint8)
     cards = [html_page.Card(row | {"key": f"{i:032x}", "caption": "long " * 500}, noise, noise) for i in range(40)]
-    content = html_page.Page("large", manifest, stats, measures, cards, "40 of 100,000 pairs.", [])
+    content = html_page.Report("large", manifest, stats, measures, cards, "40 of 100,000 pairs.", [])
     assert stats["duplicates_left"]["same_perceptual_hash"] == 10_000
     assert len(html_page.render(content).encode()) < 5_000_000
 
@@ -336,7 +336,7 @@ def test_tokens_read_as_words():
 
 
 def chosen(made, **wanted):
-    return choose_pairs(made.directory, read_manifest(made.directory), Wanted(**{"count": 100, **wanted}))
+    return choose_pairs(made.directory, read_manifest(made.directory), PairQuery(**{"count": 100, **wanted}))
 
 
 def test_the_choice_can_be_narrowed(made):
@@ -407,9 +407,9 @@ def test_another_text_tokenizer_is_refused(made, tmp_path):
 
 @pytest.mark.parametrize(("total", "count"), [(0, 5), (1, 1), (10, 3), (10, 10), (10, 99), (10**12, 4)])
 def test_draw_gives_different_numbers(total, count):
-    picks = draw(total, count, "seed")
+    picks = sample_indices(total, count, "seed")
     assert len(picks) == len(set(picks)) == min(total, count)
-    assert all(0 <= pick < total for pick in picks) and picks == draw(total, count, "seed")
+    assert all(0 <= pick < total for pick in picks) and picks == sample_indices(total, count, "seed")
 
 
 # --- plots -----------------------------------------------------------------------------------------------------------
@@ -420,7 +420,7 @@ def test_bins_hold_every_value(values):
     values = np.array(values)
     assert sum(each.count for each in svg_plots.whole_bins(values)) == len(values)
     assert sum(each.count for each in svg_plots.log_bins(values, 1, 100)) == len(values)
-    assert len(svg_plots.whole_bins(values)) <= svg_plots.BINS
+    assert len(svg_plots.whole_bins(values)) <= svg_plots.HISTOGRAM_BINS
     assert f": {len(values[values == values.min()]):,}</title>" in svg_plots.whole_histogram(values, "words")
 
 

@@ -21,7 +21,7 @@ from pipeline.inspection.verify import main
 from pipeline.output.files import to_json, write_file
 from pipeline.output.parquet import table_bytes
 from pipeline.output.schemas import INDEX
-from pipeline.records import Record
+from pipeline.records import EncodedPair
 from tests.conftest import files_of
 from tests.support.records import make_record, write_records
 
@@ -138,7 +138,7 @@ def first_shard(own: Path) -> tuple[Manifest, str, list[dict]]:
 def test_a_sample_that_is_wrong_is_named(own, change, said):
     _, path, rows = first_shard(own)
     records = {r.key: r for i in range(120) for r in [make_record(i, tokenizer(own), 2)]}
-    members: list[Record] = [records[row["key"]] for row in rows]
+    members: list[EncodedPair] = [records[row["key"]] for row in rows]
     members[2] = change(members[2])
     data = tar_bytes((r.key, pack_sample(r.caption, r.tokens, r.codes, 2), r.source) for r in members)
     rewritten(own, path, data)

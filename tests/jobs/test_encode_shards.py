@@ -16,7 +16,7 @@ from models.tokenizers.text import BUNDLED
 from models.tokenizers.vqgan import VQGAN, from_taming
 from pipeline.inspection import faults
 from pipeline.output import files, progress
-from pipeline.output.work_folder import UnitStore, write_plan
+from pipeline.output.work_folder import CompletedUnits, write_plan
 from tests.conftest import files_of
 
 
@@ -83,13 +83,13 @@ def test_another_grid_and_vocabulary_flow_through(images, tmp_path):
 def test_progress_tells_where_the_time_goes(tmp_path):
     output = str(tmp_path)
     write_plan(output, {"units": 4})
-    store = UnitStore(output)
+    store = CompletedUnits(output)
     store.save("a", [], [])
     store.save_times("a", {"pictures_s": 1.0, "model_s": 8.0, "write_s": 1.0, "pictures": 50})
     plan = progress._plan(output)
     assert progress._line(plan, progress._units_done(output), 10.0, 1) == "1/4 image shards, 30 s left"
     assert progress._where_time_goes(output) == " (5.0 images/s a worker: pictures 10%, model 80%, write 10%)"
-    files.write_whole(
+    files.write_atomically(
         files.join(output, "_work", "times", "b.json"),
         b'{"pictures_s": 0, "model_s": 0, "write_s": 0, "pictures": 0}',
     )

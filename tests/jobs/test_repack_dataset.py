@@ -12,7 +12,7 @@ from beam_jobs import encode_shards, repack_dataset
 from models.data.format import read_manifest
 from models.errors import UserError
 from pipeline.inspection.faults import verify
-from pipeline.tokenize_stage import Encoder
+from pipeline.tokenize_stage import PairEncoder
 from tests.conftest import files_of
 from tests.support.records import write_records
 
@@ -100,9 +100,9 @@ def test_encode_adds_what_is_new_and_nothing_else(images, tiny_dvae, tmp_path, m
     assert encode_shards.main([f"--images={images}/0000[0-3].tar", *options, f"--output={old}"]) == 0
     assert encode_shards.main([f"--images={images}/*.tar", *options, f"--output={whole}"]) == 0
     before = files_of(old)
-    encoded, prepare = [], Encoder.prepare
+    encoded, prepare = [], PairEncoder.prepare
     monkeypatch.setattr(
-        Encoder, "prepare", lambda self, picture: (encoded.append(picture.pair.key), prepare(self, picture))[1]
+        PairEncoder, "prepare", lambda self, image: (encoded.append(image.pair.key), prepare(self, image))[1]
     )
     assert encode_shards.main([f"--images={images}/*.tar", *options, f"--add-to={old}", f"--output={both}"]) == 0
     assert sorted(encoded) == sorted(keys(whole) - keys(old)) and len(encoded) == 10

@@ -24,9 +24,9 @@ from pipeline.output import parquet
 from pipeline.records import Pair, Rejected
 from pipeline.select import spill, url_duplicates
 from pipeline.select import urls as select_urls
-from pipeline.select.stage import Account, Part, outcomes_of_part, plan_parts, read_piece
+from pipeline.select.stage import HashPartition, RangeResult, filter_range, outcomes_of_part, plan_parts
 from pipeline.sources import precedence, yfcc100m
-from pipeline.sources.file_ranges import Piece
+from pipeline.sources.file_ranges import FileRange
 from pipeline.sources.registry import DEFAULTS
 from pipeline.sources.registry import SOURCES as ALL_SOURCES
 from tests.conftest import ROOT, files_of
@@ -198,10 +198,10 @@ def test_dry_run_only_counts(selected, sources, tmp_path):
         show.main([str(tmp_path)])
 
 
-def account(tmp_path, lines: bytes, number: int = 0) -> Account:
+def account(tmp_path, lines: bytes, number: int = 0) -> RangeResult:
     path = tmp_path / f"cc3m-{number}.tsv"
     path.write_bytes(lines)
-    return read_piece((number, Piece("cc3m", str(path))), [], SelectConfig(), DEFAULTS, str(tmp_path))
+    return filter_range((number, FileRange("cc3m", str(path))), [], SelectConfig(), DEFAULTS, str(tmp_path))
 
 
 def test_a_piece_that_is_done_is_not_read_again(tmp_path, monkeypatch):
@@ -213,11 +213,11 @@ def test_a_piece_that_is_done_is_not_read_again(tmp_path, monkeypatch):
     assert account_again(tmp_path).rows == 0
 
 
-def account_again(tmp_path) -> Account:
-    return read_piece((0, Piece("cc3m", f"{tmp_path}/cc3m-0.tsv")), [], SelectConfig(), DEFAULTS, str(tmp_path))
+def account_again(tmp_path) -> RangeResult:
+    return filter_range((0, FileRange("cc3m", f"{tmp_path}/cc3m-0.tsv")), [], SelectConfig(), DEFAULTS, str(tmp_path))
 
 
-def rows_of_part(part: Part, accounts: list[Account], output: Path) -> list[dict]:
+def rows_of_part(part: HashPartition, accounts: list[RangeResult], output: Path) -> list[dict]:
     found = outcomes_of_part(part, accounts, str(output))
     rows = [row for table in found.tables(str(output)) for row in table.to_pylist()]
     assert collections.Counter((row["source"], row["reason"]) for row in rows) == found.counts
@@ -245,9 +245,9 @@ def test_the_parts_hold_every_row_once_whatever_their_number(tmp_path, monkeypat
     def rows(parts):
         return sorted(tuple(row.values()) for part in parts for row in rows_of_part(part, accounts, tmp_path))
 
-    whole = rows([Part(0, 1)])
+    whole = rows([HashPartition(0, 1)])
     kept = [row for row in whole if not row[-4]]
-    assert len(whole) == 2000 and len(kept) == len({select_urls.normalised_url(row[4]) for row in whole})
+    assert len(whole) == 2000 and len(kept) == len({select_urls.canonical_url(row[4]) for row in whole})
     assert {row[2] for row in whole if row[-4] == "duplicate_url"} == {"cc3m-0.tsv", "cc3m-1.tsv"}
     assert rows(plan_parts(2000, 300)) == rows(plan_parts(10**9, 1)) == whole
 
@@ -263,13 +263,13 @@ def test_files_of_one_name_and_a_file_given_twice(tmp_path, monkeypatch):
         (tmp_path / folder / "list.tsv").write_text(
             "".join(f"a brown dog on the beach\thttp://{folder}.example/{n % 60}.jpg\n" for n in range(70))
         )
-        piece = Piece("cc3m", f"{tmp_path}/{folder}/list.tsv")
-        accounts.append(read_piece((number, piece), [], SelectConfig(), DEFAULTS, str(tmp_path)))
-    table = rows_of_part(Part(0, 1), accounts, tmp_path)
+        piece = FileRange("cc3m", f"{tmp_path}/{folder}/list.tsv")
+        accounts.append(filter_range((number, piece), [], SelectConfig(), DEFAULTS, str(tmp_path)))
+    table = rows_of_part(HashPartition(0, 1), accounts, tmp_path)
     assert [row["row"] for row in table] == [n for n in range(70) for _ in range(3)]
     kept = [(row["row"], row["url"][7]) for row in table if not row["reason"]]
     assert sorted(kept) == [(n, folder) for n in range(60) for folder in "ab"]
-    assert rows_of_part(Part(0, 1), accounts[::-1], tmp_path) == table
+    assert rows_of_part(HashPartition(0, 1), accounts[::-1], tmp_path) == table
 
 
 def test_a_file_written_in_parts_has_the_bytes_of_one_written_at_once(tmp_path, monkeypatch):
@@ -290,10 +290,11 @@ def test_duplicates_are_the_ones_that_first_of_leaves(tmp_path):
     made = account(
         tmp_path, b"".join(b"a brown dog on the beach %d\thttp://a.example/%d.jpg\n" % (n, n % 7) for n in range(50))
     )
-    table = rows_of_part(Part(0, 1), [made], tmp_path)
+    table = rows_of_part(HashPartition(0, 1), [made], tmp_path)
     pairs = [Pair(**{name: row[name] for name in Pair._fields}) for row in table]
     first = {
-        precedence.first_of([pair for pair in pairs if pair.url == url]).key for url in {pair.url for pair in pairs}
+        precedence.preferred_pair([pair for pair in pairs if pair.url == url]).key
+        for url in {pair.url for pair in pairs}
     }
     assert {row["key"] for row in table if not row["reason"]} == first
     assert {row["detail"].removeprefix("kept ") for row in table if row["reason"]} == first

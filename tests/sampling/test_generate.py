@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 
 from models.errors import UserError
-from models.image_files import picture_grid
+from models.image_files import image_grid
 from models.sampling import generate as drawing
 from models.sampling import sampler
-from models.sampling.checkpoint import Artist, load_artist
-from models.sampling.generate import Task
+from models.sampling.checkpoint import ImageGenerator, load_generator
+from models.sampling.generate import GenerationRequest
 from models.sampling.reranking import Ranking
-from models.sampling.sampler import Knobs, Order, Sampling, choose, draw, picture_seed
+from models.sampling.sampler import ImageRequest, SamplingConfig, SamplingTensors, image_seed, sample_codes, sample_next
 from models.tokenizers.dvae import DVAE, DVAEConfig, save_dvae
 
 
@@ -28,12 +28,12 @@ def checkpoint(tiny_checkpoint) -> Path:
 
 
 @pytest.fixture(scope="module")
-def artist(checkpoint) -> Artist:
-    return load_artist(checkpoint)
+def artist(checkpoint) -> ImageGenerator:
+    return load_generator(checkpoint)
 
 
-def orders_of(tokens: list[int], seeds: list[int], *others) -> list[Order]:
-    return [Order(tokens, seed, *others) for seed in seeds]
+def orders_of(tokens: list[int], seeds: list[int], *others) -> list[ImageRequest]:
+    return [ImageRequest(tokens, seed, *others) for seed in seeds]
 
 
 def run(checkpoint: Path, output: Path, *others: object, prompt: str = "a red cat", count: int = 3) -> int:
@@ -57,7 +57,7 @@ def run(checkpoint: Path, output: Path, *others: object, prompt: str = "a red ca
     )
 
 
-def test_writes_pictures_that_say_what_made_them(checkpoint, artist, tmp_path):
+def test_writes_images_that_say_what_made_them(checkpoint, artist, tmp_path):
     assert run(checkpoint, tmp_path, prompt="a red cat 😺 in the snow") == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0000.png", "0001.png", "0002.png", "grid.png"]
     with Image.open(tmp_path / "0002.png") as image:
@@ -71,38 +71,40 @@ def test_writes_pictures_that_say_what_made_them(checkpoint, artist, tmp_path):
         assert image.size == (128, 128)
 
 
-def test_a_seed_draws_the_same_pictures_again(checkpoint, tmp_path):
+def test_a_seed_draws_the_same_images_again(checkpoint, tmp_path):
     """And more of them go on from there."""
     run(checkpoint, tmp_path / "a", count=3)
-    run(checkpoint, tmp_path / "b", count=sampler.GROUP + 2)
+    run(checkpoint, tmp_path / "b", count=sampler.BATCH_SIZE + 2)
     for name in ("0000.png", "0001.png", "0002.png"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     run(checkpoint, tmp_path / "c", "--seed", 8, count=1)
     assert (tmp_path / "a" / "0000.png").read_bytes() != (tmp_path / "c" / "0000.png").read_bytes()
 
 
-def test_a_picture_is_the_same_alone_or_among_others(artist):
-    group = sampler.GROUP
-    seeds = [picture_seed(0, index) for index in range(2 * group + 1)]
-    together = draw(artist.model, orders_of([5, 6], seeds))
+def test_a_image_is_the_same_alone_or_among_others(artist):
+    group = sampler.BATCH_SIZE
+    seeds = [image_seed(0, index) for index in range(2 * group + 1)]
+    together = sample_codes(artist.model, orders_of([5, 6], seeds))
     assert len({tuple(codes) for codes in together.tolist()}) == len(seeds)
     for index in (0, 2, group, 2 * group):
-        assert torch.equal(draw(artist.model, orders_of([5, 6], [seeds[index]]))[0], together[index])
+        assert torch.equal(sample_codes(artist.model, orders_of([5, 6], [seeds[index]]))[0], together[index])
 
 
 def test_the_caption_matters(artist):
-    assert not torch.equal(draw(artist.model, orders_of([5, 6], [1])), draw(artist.model, orders_of([9], [1])))
+    assert not torch.equal(
+        sample_codes(artist.model, orders_of([5, 6], [1])), sample_codes(artist.model, orders_of([9], [1]))
+    )
 
 
 def test_a_long_prompt_is_cut_to_what_the_model_reads(artist):
     tokens = [5] * artist.model.config.text_length
-    long, cut = (draw(artist.model, orders_of(given, [1])) for given in (tokens + [6] * 1000, tokens))
+    long, cut = (sample_codes(artist.model, orders_of(given, [1])) for given in (tokens + [6] * 1000, tokens))
     assert torch.equal(long, cut)
 
 
 @pytest.mark.parametrize("prompt", ["x " * 5000, "😺", "mot à mot"])
 def test_any_text_draws(artist, tmp_path, prompt):
-    drawing.generate(artist, Task(prompt, 1, 0), tmp_path)
+    drawing.generate(artist, GenerationRequest(prompt, 1, 0), tmp_path)
     assert (tmp_path / "0000.png").exists()
 
 
@@ -114,45 +116,57 @@ LOGITS = torch.log(torch.tensor([[0.1, 0.4, 0.2, 0.3]]))
 @pytest.mark.parametrize(
     "sampling, kept",
     [
-        (Sampling(), {0, 1, 2, 3}),
-        (Sampling(top_k=1), {1}),
-        (Sampling(top_k=2), {1, 3}),
-        (Sampling(top_k=9), {0, 1, 2, 3}),
-        (Sampling(top_p=0.3), {1}),
-        (Sampling(top_p=0.6), {1, 3}),
-        (Sampling(top_p=0.95), {0, 1, 2, 3}),
-        (Sampling(top_k=3, top_p=0.5), {1, 3}),  # of the three that top-k leaves, 0.4 / 0.9 is too little
-        (Sampling(temperature=1e-300), {1}),
+        (SamplingConfig(), {0, 1, 2, 3}),
+        (SamplingConfig(top_k=1), {1}),
+        (SamplingConfig(top_k=2), {1, 3}),
+        (SamplingConfig(top_k=9), {0, 1, 2, 3}),
+        (SamplingConfig(top_p=0.3), {1}),
+        (SamplingConfig(top_p=0.6), {1, 3}),
+        (SamplingConfig(top_p=0.95), {0, 1, 2, 3}),
+        (SamplingConfig(top_k=3, top_p=0.5), {1, 3}),  # of the three that top-k leaves, 0.4 / 0.9 is too little
+        (SamplingConfig(temperature=1e-300), {1}),
     ],
 )
 def test_choose_keeps(sampling, kept):
     chances_B = torch.linspace(0, 1 - 2**-24, 1000)
-    knobs = Knobs.of([sampling] * 1000, 4)
-    assert set(choose(LOGITS.expand(1000, -1), chances_B, knobs).tolist()) == kept
+    knobs = SamplingTensors.of([sampling] * 1000, 4)
+    assert set(sample_next(LOGITS.expand(1000, -1), chances_B, knobs).tolist()) == kept
 
 
 def test_choose_follows_the_probabilities():
     chances_B = (torch.arange(1000) + 0.5) / 1000
-    counts = torch.bincount(choose(LOGITS.expand(1000, -1), chances_B, Knobs.of([Sampling()] * 1000, 4)), minlength=4)
+    counts = torch.bincount(
+        sample_next(LOGITS.expand(1000, -1), chances_B, SamplingTensors.of([SamplingConfig()] * 1000, 4)), minlength=4
+    )
     assert counts.tolist() == [100, 400, 200, 300]
-    knobs = Knobs.of([Sampling(temperature=1e6)] * 1000, 4)
-    hot = torch.bincount(choose(LOGITS.expand(1000, -1), chances_B, knobs), minlength=4)
+    knobs = SamplingTensors.of([SamplingConfig(temperature=1e6)] * 1000, 4)
+    hot = torch.bincount(sample_next(LOGITS.expand(1000, -1), chances_B, knobs), minlength=4)
     assert hot.tolist() == [250] * 4
 
 
 def test_every_row_is_chosen_by_its_own_sampling():
-    samplings = [Sampling(), Sampling(top_k=1), Sampling(top_p=0.6), Sampling(temperature=1e-3), Sampling(top_k=3)]
+    samplings = [
+        SamplingConfig(),
+        SamplingConfig(top_k=1),
+        SamplingConfig(top_p=0.6),
+        SamplingConfig(temperature=1e-3),
+        SamplingConfig(top_k=3),
+    ]
     chances_B = torch.full((5,), 0.05)
-    together = choose(LOGITS.expand(5, -1), chances_B, Knobs.of(samplings, 4))
-    alone = [choose(LOGITS, chances_B[:1], Knobs.of([sampling], 4)).item() for sampling in samplings]
+    together = sample_next(LOGITS.expand(5, -1), chances_B, SamplingTensors.of(samplings, 4))
+    alone = [sample_next(LOGITS, chances_B[:1], SamplingTensors.of([sampling], 4)).item() for sampling in samplings]
     assert together.tolist() == alone == [0, 1, 1, 1, 1]
 
 
 def test_a_group_may_mix_captions_and_samplings(artist):
-    mixed = [Order([5, 6], 1), Order([9], 2, Sampling(top_k=3)), Order([7], 3, Sampling(0.5, top_p=0.9))]
-    together = draw(artist.model, mixed)
+    mixed = [
+        ImageRequest([5, 6], 1),
+        ImageRequest([9], 2, SamplingConfig(top_k=3)),
+        ImageRequest([7], 3, SamplingConfig(0.5, top_p=0.9)),
+    ]
+    together = sample_codes(artist.model, mixed)
     for order, codes_N in zip(mixed, together, strict=True):
-        assert torch.equal(draw(artist.model, [order])[0], codes_N)
+        assert torch.equal(sample_codes(artist.model, [order])[0], codes_N)
 
 
 # --- guidance, completion, ranking -----------------------------------------------------------------------------------
@@ -160,11 +174,11 @@ def test_a_group_may_mix_captions_and_samplings(artist):
 
 def test_guidance_mixes_the_logits_with_and_without_a_caption(artist):
     """At 0 the caption is not looked at; above 1 it says more than it does alone."""
-    blank, with_caption = (draw(artist.model, orders_of(tokens, [1, 2])) for tokens in ([], [5, 6]))
-    at_0, at_5 = (draw(artist.model, orders_of([5, 6], [1, 2], Sampling(guidance=g))) for g in (0.0, 5.0))
+    blank, with_caption = (sample_codes(artist.model, orders_of(tokens, [1, 2])) for tokens in ([], [5, 6]))
+    at_0, at_5 = (sample_codes(artist.model, orders_of([5, 6], [1, 2], SamplingConfig(guidance=g))) for g in (0.0, 5.0))
     assert torch.equal(at_0, blank)
     assert not torch.equal(at_5, with_caption) and not torch.equal(at_5, blank)
-    assert torch.equal(draw(artist.model, orders_of([5, 6], [2], Sampling(guidance=5.0)))[0], at_5[1])
+    assert torch.equal(sample_codes(artist.model, orders_of([5, 6], [2], SamplingConfig(guidance=5.0)))[0], at_5[1])
 
 
 def test_guidance_without_blank_captions_in_training_says_so(checkpoint, tmp_path, capsys):
@@ -181,37 +195,38 @@ def test_guidance_without_blank_captions_in_training_says_so(checkpoint, tmp_pat
     assert "--blank-captions" not in capsys.readouterr().out
 
 
-def test_guided_and_unguided_pictures_are_no_group(artist):
+def test_guided_and_unguided_images_are_no_group(artist):
     with pytest.raises(ValueError, match="all with guidance or all without"):
-        draw(artist.model, [Order([5], 1), Order([5], 1, Sampling(guidance=2.0))])
+        sample_codes(artist.model, [ImageRequest([5], 1), ImageRequest([5], 1, SamplingConfig(guidance=2.0))])
 
 
 def test_a_completion_begins_as_given_and_goes_on_as_drawn(artist):
-    whole = draw(artist.model, orders_of([5, 6], [1]))[0]
-    assert torch.equal(draw(artist.model, [Order([5, 6], 1, given=whole[:24].tolist())])[0], whole)
-    other = draw(artist.model, [Order([5, 6], 1, given=[3] * 24)])[0]
+    whole = sample_codes(artist.model, orders_of([5, 6], [1]))[0]
+    assert torch.equal(sample_codes(artist.model, [ImageRequest([5, 6], 1, given=whole[:24].tolist())])[0], whole)
+    other = sample_codes(artist.model, [ImageRequest([5, 6], 1, given=[3] * 24)])[0]
     assert other[:24].tolist() == [3] * 24 and not torch.equal(other[24:], whole[24:])
 
 
-def test_completes_a_picture_from_a_file(checkpoint, artist, tmp_path):
+def test_completes_a_image_from_a_file(checkpoint, artist, tmp_path):
     run(checkpoint, tmp_path / "a", count=1)
     run(checkpoint, tmp_path / "b", "--complete", tmp_path / "a" / "0000.png", "--rows", 5, count=2)
     with Image.open(tmp_path / "a" / "0000.png") as a, Image.open(tmp_path / "b" / "0001.png") as b:
         given = artist.image_tokenizer.encode(np.array(a))[: 5 * 8]
         assert b.text["given_codes"] == "40"
-        drawn = draw(
-            artist.model, [Order(artist.text_tokenizer.encode("a red cat"), picture_seed(7, 1), given=given.tolist())]
+        drawn = sample_codes(
+            artist.model,
+            [ImageRequest(artist.text_tokenizer.encode("a red cat"), image_seed(7, 1), given=given.tolist())],
         )[0]
         assert np.array_equal(np.asarray(b), artist.image_tokenizer.decode(drawn.numpy()))
 
 
 def test_ranking_keeps_the_best_and_says_how_good(artist, tmp_path):
     class Redness:
-        def scores(self, caption, pictures):
+        def scores(self, caption, images):
             assert caption == "a red cat"
-            return [float(picture[..., 0].mean()) for picture in pictures]
+            return [float(image[..., 0].mean()) for image in images]
 
-    drawing.generate(artist, Task("a red cat", 6, 0), tmp_path, Ranking(Redness(), 2))
+    drawing.generate(artist, GenerationRequest("a red cat", 6, 0), tmp_path, Ranking(Redness(), 2))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0000.png", "0001.png", "grid.png"]
     with Image.open(tmp_path / "0000.png") as best, Image.open(tmp_path / "0001.png") as second:
         assert float(best.text["score"]) >= float(second.text["score"])
@@ -221,8 +236,8 @@ def test_ranking_keeps_the_best_and_says_how_good(artist, tmp_path):
 
 @pytest.mark.parametrize("count, shape", [(1, (2, 3)), (2, (2, 6)), (3, (4, 6)), (5, (4, 9))])
 def test_grids_are_nearly_square(count, shape):
-    pictures = np.arange(count, dtype=np.uint8)[:, None, None, None].repeat(2, 1).repeat(3, 2).repeat(3, 3)
-    grid = picture_grid(pictures)
+    images = np.arange(count, dtype=np.uint8)[:, None, None, None].repeat(2, 1).repeat(3, 2).repeat(3, 3)
+    grid = image_grid(images)
     assert grid.shape == (*shape, 3)
     assert grid[::2, ::3, 0].flatten().tolist() == [*range(count), *[255] * (shape[0] * shape[1] // 6 - count)]
 
@@ -248,7 +263,7 @@ def test_another_text_tokenizer(checkpoint, tmp_path):
     path = copied / "text_tokenizer.json"
     path.write_text(path.read_text() + "\n")
     with pytest.raises(UserError, match="was trained on another text tokenizer"):
-        load_artist(copied)
+        load_generator(copied)
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "text_tokenizer.json"])
@@ -256,7 +271,7 @@ def test_a_missing_file_is_named(checkpoint, tmp_path, name):
     copied = shutil.copytree(checkpoint, tmp_path / "run")
     (copied / name).unlink()
     with pytest.raises(UserError, match=name):
-        load_artist(copied)
+        load_generator(copied)
 
 
 def test_weights_of_another_size(checkpoint, tmp_path):
@@ -265,7 +280,7 @@ def test_weights_of_another_size(checkpoint, tmp_path):
     described["model"]["width"] = 64
     (copied / "config.json").write_text(json.dumps(described))
     with pytest.raises(UserError, match=r"its weights are not of the sizes in config\.json"):
-        load_artist(copied)
+        load_generator(copied)
 
 
 def test_the_bundled_model_has_learned_colours(tmp_path):
@@ -284,9 +299,9 @@ def test_the_bundled_model_has_learned_colours(tmp_path):
             str(tmp_path / colour),
         ]
         assert drawing.main(arguments) == 0
-        pictures = [np.asarray(Image.open(path), np.float64) for path in sorted((tmp_path / colour).glob("[0-9]*.png"))]
-        assert {picture.shape for picture in pictures} == {(128, 128, 3)}
-        redness[colour] = np.mean([picture[..., 0] - picture[..., 2] for picture in pictures])
+        images = [np.asarray(Image.open(path), np.float64) for path in sorted((tmp_path / colour).glob("[0-9]*.png"))]
+        assert {image.shape for image in images} == {(128, 128, 3)}
+        redness[colour] = np.mean([image[..., 0] - image[..., 2] for image in images])
     assert redness["red"] > redness["blue"] + 20
 
 
@@ -325,7 +340,7 @@ def test_a_damaged_file(checkpoint, tmp_path, name, data):
     copied = shutil.copytree(checkpoint, tmp_path / "run")
     (copied / name).write_bytes(data)
     with pytest.raises(UserError, match="is not a checkpoint that can be read"):
-        load_artist(copied)
+        load_generator(copied)
 
 
 def test_an_output_that_is_a_file(checkpoint, tmp_path):

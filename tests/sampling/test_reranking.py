@@ -53,22 +53,22 @@ def folder(theirs, open_clip, tmp_path_factory) -> Path:
     return directory
 
 
-def test_keeps_the_pictures_that_open_clip_likes_best(tiny_checkpoint, folder, theirs, open_clip, tmp_path):
+def test_keeps_the_images_that_open_clip_likes_best(tiny_checkpoint, folder, theirs, open_clip, tmp_path):
     ask = ["--checkpoint", str(tiny_checkpoint), "--prompt", "a red cat", "--count", "6", "--threads", "1"]
     generate.main([*ask, "--output", str(tmp_path / "all")])
     generate.main([*ask, "--output", str(tmp_path / "best"), "--rank", "2", "--rank-model", str(folder)])
     assert sorted(path.name for path in (tmp_path / "best").iterdir()) == ["0000.png", "0001.png", "grid.png"]
 
     look = open_clip.image_transform(32, is_train=False)  # by the mean and deviation that are open_clip's defaults
-    pictures = [Image.open(tmp_path / "all" / f"{i:04d}.png") for i in range(6)]
+    images = [Image.open(tmp_path / "all" / f"{i:04d}.png") for i in range(6)]
     with torch.no_grad():
         text = theirs.encode_text(open_clip.tokenize(["a red cat"]))
-        scores = torch.cosine_similarity(theirs.encode_image(torch.stack([look(p) for p in pictures])), text)
+        scores = torch.cosine_similarity(theirs.encode_image(torch.stack([look(p) for p in images])), text)
     for place, index in enumerate(scores.argsort(descending=True)[:2].tolist()):
         with Image.open(tmp_path / "best" / f"{place:04d}.png") as kept:
             assert kept.text["index"] == str(index)
             assert float(kept.text["score"]) == pytest.approx(scores[index].item(), abs=1e-4)
-            assert np.array_equal(np.asarray(kept), np.asarray(pictures[index]))
+            assert np.array_equal(np.asarray(kept), np.asarray(images[index]))
 
 
 def without_weights(folder: Path) -> None:

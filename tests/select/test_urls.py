@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.records import Pair
-from pipeline.select.urls import normalised_url
-from pipeline.sources.precedence import first_of
+from pipeline.select.urls import canonical_url
+from pipeline.sources.precedence import preferred_pair
 
 
 @pytest.mark.parametrize(
@@ -32,11 +32,11 @@ from pipeline.sources.precedence import first_of
         ("http://[::1", "http://[::1"),
     ],
 )
-def test_one_picture(spellings):
-    assert len({normalised_url(url) for url in spellings}) == 1
+def test_one_image(spellings):
+    assert len({canonical_url(url) for url in spellings}) == 1
 
 
-def test_different_pictures():
+def test_different_images():
     urls = [
         "http://example.com/a.jpg",
         "http://example.com/A.jpg",
@@ -52,14 +52,14 @@ def test_different_pictures():
         "http://a:99999/",
         "",
     ]
-    assert len({normalised_url(url) for url in urls}) == len(urls)
+    assert len({canonical_url(url) for url in urls}) == len(urls)
 
 
 @given(st.text(max_size=30), st.text(max_size=20))
 @settings(max_examples=300)
 def test_normalising_is_stable(path, query):
-    once = normalised_url(f"http://example.com/{path}?{query}")
-    assert normalised_url(f"http://{once}") == once
+    once = canonical_url(f"http://example.com/{path}?{query}")
+    assert canonical_url(f"http://{once}") == once
 
 
 def pair(source, file, row):
@@ -68,4 +68,4 @@ def pair(source, file, row):
 
 def test_the_first_stays_in_whatever_order_they_come():
     pairs = [pair("cc12m", "a", 0), pair("cc3m", "b", 10), pair("cc3m", "b", 9), pair("cc3m", "c", 0)]
-    assert {first_of(order) for order in itertools.permutations(pairs)} == {pairs[2]}
+    assert {preferred_pair(order) for order in itertools.permutations(pairs)} == {pairs[2]}

@@ -34,9 +34,9 @@ def test_generate_answers_as_dalle_server_does(client, count):
     answer = client.post("/generate", json={"text": "apple", "num_images": count})
     assert answer.status_code == 200 and answer.headers["content-type"] == "application/json"
     assert isinstance(answer.json(), list) and len(answer.json()) == count
-    for picture in answer.json():
-        assert picture.startswith("/9j/4AAQSkZJRg")
-        with Image.open(io.BytesIO(base64.b64decode(picture, validate=True))) as image:
+    for data in answer.json():
+        assert data.startswith("/9j/4AAQSkZJRg")
+        with Image.open(io.BytesIO(base64.b64decode(data, validate=True))) as image:
             assert image.format == "JPEG" and image.size == (64, 64)
 
 
@@ -70,7 +70,7 @@ BAD_NUMBERS = [
 
 @pytest.mark.parametrize("path", ["/generate", "/v1/images"])
 @pytest.mark.parametrize("number", BAD_NUMBERS, ids=lambda number: number[:12])
-def test_bad_numbers_of_pictures(client, path, number):
+def test_bad_numbers_of_images(client, path, number):
     answer = client.post(path, content=f'{{"text": "a cat", "num_images": {number}}}', headers=JSON)
     assert answer.status_code in (400, 422)
     assert set(answer.json()) == {"Error" if path == "/generate" else "detail"}

@@ -45,9 +45,9 @@ def test_a_job_gives_what_the_command_draws(client, tiny_checkpoint, tmp_path):
     assert (job["status"], job["seed"], job["text"]) == ("done", 5, "a red cat")
     for index, image in enumerate(job["images"]):
         assert image["progress"] == 1
-        picture = client.get(image["url"])
-        assert picture.headers["content-type"] == "image/png"
-        assert picture.content == (tmp_path / f"{index:04d}.png").read_bytes()
+        drawn = client.get(image["url"])
+        assert drawn.headers["content-type"] == "image/png"
+        assert drawn.content == (tmp_path / f"{index:04d}.png").read_bytes()
     assert client.get(alone["images"][0]["url"]).content == (tmp_path / "0000.png").read_bytes()
     assert client.get(f"/v1/images/{job['id']}/6.png").status_code == 404
 
@@ -106,12 +106,12 @@ def test_a_client_that_goes_cancels_its_job(artist, gate):
 
 def test_requests_are_drawn_together(artist, monkeypatch, gate):
     groups = []
-    on_group = job_queue.DrawingQueue._draw
+    on_group = job_queue.JobQueue._draw
     monkeypatch.setattr(
-        job_queue.DrawingQueue,
+        job_queue.JobQueue,
         "_draw",
         lambda self, group: (
-            groups.append([picture.order.sampling.guidance for _, picture in group]) or on_group(self, group)
+            groups.append([image.order.sampling.guidance for _, image in group]) or on_group(self, group)
         ),
     )
     with serving(artist) as client:
@@ -150,7 +150,7 @@ def test_200_requests_at_once(artist):
 def test_a_failure_is_told_and_the_next_job_is_drawn(artist, monkeypatch):
     with serving(artist) as client:
         with monkeypatch.context() as patch:
-            patch.setattr(job_queue, "draw_steps", lambda *_: 1 / 0)
+            patch.setattr(job_queue, "sample_steps", lambda *_: 1 / 0)
             job = client.post("/v1/images", json=ASK).json()
             assert events_of(client, job)[-1][0] == "failed"
         assert client.post("/generate", json=ASK).status_code == 200

@@ -33,7 +33,7 @@ def browser(width: int, height: int) -> Iterator:
 
 
 @pytest.mark.parametrize("width, height", [(390, 844), (1280, 900)], ids=["phone", "desk"])
-def test_a_browser_draws_pictures_by_keyboard(client, width, height):
+def test_a_browser_draws_images_by_keyboard(client, width, height):
     with browser(width, height) as window:
         window.get(str(client.base_url))
         text = window.switch_to.active_element  # the field has the focus at once
@@ -42,9 +42,9 @@ def test_a_browser_draws_pictures_by_keyboard(client, width, height):
         slider.send_keys("\ue012")  # arrow left: 4 to 3
         assert window.find_element("id", "count-shown").text == "3"
         text.send_keys("\ue007")  # enter
-        pictures = wait_for(lambda: window.find_elements("css selector", "figure[aria-busy=false] img"), 3)
-        widths = wait_for(lambda: [p for p in pictures if int(p.get_property("naturalWidth")) == 64], 3)
-        assert [picture.get_attribute("alt") for picture in widths] == ["a red cat in the snow"] * 3
+        images = wait_for(lambda: window.find_elements("css selector", "figure[aria-busy=false] img"), 3)
+        widths = wait_for(lambda: [p for p in images if int(p.get_property("naturalWidth")) == 64], 3)
+        assert [image.get_attribute("alt") for image in widths] == ["a red cat in the snow"] * 3
         assert re.match(r"3 pictures in [\d.]+ s,\s+seed \d+", window.find_element("id", "status").text)
         saves = window.find_elements("css selector", "figcaption a[download]")
         assert re.fullmatch(r"a-red-cat-in-the-snow-\d+-0\.png", saves[0].get_attribute("download"))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.records import Candidate, Rejected
 from pipeline.sources.byte_ranges import RangeLines, bzip2_chunks, count_line_ends, plain_chunks
-from pipeline.sources.file_ranges import count_lines, lines_before, pieces, rows_of
+from pipeline.sources.file_ranges import count_lines, file_ranges, first_line_number, read_range
 from pipeline.sources.readers import line_ranges, lines
 
 
@@ -74,13 +74,13 @@ def test_rows_keep_their_numbers(tmp_path, monkeypatch, header, packed):
     rows = [b"http://a.example/%d.jpg\t%s" % (n, draw.randbytes(40).hex().encode()) for n in range(12_000)]
     rows[100:103] = [b"", b"", b"one field"]
     (tmp_path / "cc12m.tsv").write_bytes(header + b"\n".join(rows) + b"\n\n")
-    whole = list(rows_of(pieces("cc12m", f"{tmp_path}/cc12m.tsv")[0]))
+    whole = list(read_range(file_ranges("cc12m", f"{tmp_path}/cc12m.tsv")[0]))
     (tmp_path / "cc12m.tsv").write_bytes(packed(header + b"\n".join(rows) + b"\n\n"))
     monkeypatch.setattr("pipeline.sources.file_ranges.RANGE_BYTES", 200_000)
-    parts = pieces("cc12m", f"{tmp_path}/cc12m.tsv")
+    parts = file_ranges("cc12m", f"{tmp_path}/cc12m.tsv")
     assert len(parts) > 2 and {part.kind for part in parts} == {"lines"}
     counts = [count_lines(part) for part in parts]
-    found = [row for part in parts for row in rows_of(part, first_line=lines_before(part, counts + counts))]
+    found = [row for part in parts for row in read_range(part, first_line=first_line_number(part, counts + counts))]
     assert found == whole and [row.row for row in found] == list(range(12_000))
     assert {type(row) for row in found} == {Candidate, Rejected}
 
@@ -92,9 +92,9 @@ def test_a_damaged_range_is_one_row_and_the_others_are_read(tmp_path, monkeypatc
     )
     packed[len(packed) // 2] ^= 1
     (tmp_path / "cc3m.bz2").write_bytes(packed)
-    parts = pieces("cc3m", f"{tmp_path}/cc3m.bz2")
+    parts = file_ranges("cc3m", f"{tmp_path}/cc3m.bz2")
     counts = [count_lines(part) for part in parts]
-    found = [row for part in parts for row in rows_of(part, first_line=lines_before(part, counts))]
+    found = [row for part in parts for row in read_range(part, first_line=first_line_number(part, counts))]
     faults = [row for row in found if isinstance(row, Rejected)]
     assert len({row.row for row in found}) == len(found) > 10_000
     assert 1 <= len(faults) <= 2 and all("damaged" in row.detail for row in faults)

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from models.errors import UserError
 from pipeline.records import Reason, Rejected
 from pipeline.sources import cc3m, paths, readers
-from pipeline.sources.file_ranges import Piece, count_lines, lines_before, pieces, rows_of
+from pipeline.sources.file_ranges import FileRange, count_lines, file_ranges, first_line_number, read_range
 from pipeline.sources.paths import base_name, expand
 from pipeline.sources.readers import lines, open_source
 
@@ -60,7 +60,7 @@ def test_a_file_that_is_cut_off_gives_its_rows_and_one_reject(tmp_path, kind):
     packed = PACKED[kind](text)
     path = tmp_path / "cut"
     path.write_bytes(packed[: len(packed) * 2 // 3])
-    found = list(rows_of(Piece("cc3m", str(path))))
+    found = list(read_range(FileRange("cc3m", str(path))))
     assert len(found) > 10_000
     assert [row.row for row in found] == list(range(len(found)))
     assert set(reasons(found[:-1])) == {""}
@@ -149,11 +149,11 @@ class QuietHandler(http.server.SimpleHTTPRequestHandler):
 def test_http(server):
     folder, url = server
     (folder / "pairs.tsv.gz").write_bytes(gzip.compress(b"a cat\thttp://example.com/c.jpg\n"))
-    [piece] = pieces("cc3m", f"{url}/pairs.tsv.gz?download=1")
-    [row] = rows_of(piece)
+    [piece] = file_ranges("cc3m", f"{url}/pairs.tsv.gz?download=1")
+    [row] = read_range(piece)
     assert (row.file, row.raw_caption) == ("pairs.tsv.gz", "a cat")
     with pytest.raises(UserError, match=r"none\.tsv"):
-        pieces("cc3m", f"{url}/none.tsv")
+        file_ranges("cc3m", f"{url}/none.tsv")
 
 
 class RangeHandler(QuietHandler):
@@ -183,9 +183,11 @@ def test_the_same_rows_from_any_place(tmp_path, monkeypatch, place, kind):
     (tmp_path / "list.tsv").write_bytes(data)
 
     def read(pattern):
-        found = pieces("cc3m", pattern)
+        found = file_ranges("cc3m", pattern)
         before = [count_lines(piece) for piece in found if piece.kind == "lines"]
-        return len(found), [row for piece in found for row in rows_of(piece, first_line=lines_before(piece, before))]
+        return len(found), [
+            row for piece in found for row in read_range(piece, first_line=first_line_number(piece, before))
+        ]
 
     here, expected = read(f"{tmp_path}/list.tsv")
     assert [row.row for row in expected] == list(range(1000)) and (here > 3) == (kind != "gz")

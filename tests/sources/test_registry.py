@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from models.errors import UserError
 from pipeline.records import Candidate, Reason, Rejected
 from pipeline.sources import cc3m, cc12m, img2dataset, wit, wit_base, yfcc100m
-from pipeline.sources.file_ranges import Piece, pieces, rows_of
+from pipeline.sources.file_ranges import FileRange, file_ranges, read_range
 from pipeline.sources.precedence import RANK
 from pipeline.sources.registry import SOURCES
 from tests.sources.test_wit import wit_file, wit_row
@@ -36,7 +36,7 @@ def test_registry(tmp_path):
     )
     (tmp_path / "x").write_text("x")
     with pytest.raises(UserError, match="choose one of cc3m"):
-        pieces("laion", f"{tmp_path}/x")
+        file_ranges("laion", f"{tmp_path}/x")
 
 
 # Conceptual Captions
@@ -100,8 +100,8 @@ def test_img2dataset(tmp_path):
     pq.write_table(table, tmp_path / "00000.parquet")
     (tmp_path / "00000.tar").write_bytes(b"")
     for pattern in (tmp_path, tmp_path / "*.parquet", tmp_path / "00000.tar", tmp_path / "*.tar"):
-        [piece] = pieces("img2dataset", str(pattern))
-        first, second = rows_of(piece)
+        [piece] = file_ranges("img2dataset", str(pattern))
+        first, second = read_range(piece)
         assert first == Candidate(
             "img2dataset",
             "00000.parquet",
@@ -137,12 +137,12 @@ def test_img2dataset_tars_and_folders_alone(tmp_path):
             "000000001": {"png": b"\x89PNG", "json": json.dumps(said | {"caption": None}).encode()},
             "000000002": {"jpg": b"\xff\xd8", "json": b"[1]"},
             "000000003": {"jpg": b"\xff\xd8", "txt": b"A \xff"},
-            "000000004": {"json": b"{}"},  # no picture
+            "000000004": {"json": b"{}"},  # no image
         },
     )
     for pattern in (tmp_path, tmp_path / "*.tar"):
-        [piece] = pieces("img2dataset", str(pattern))
-        found = list(rows_of(piece))
+        [piece] = file_ranges("img2dataset", str(pattern))
+        found = list(read_range(piece))
         assert found[0] == Candidate(
             "img2dataset",
             "00000.tar",
@@ -163,7 +163,7 @@ def test_img2dataset_tars_and_folders_alone(tmp_path):
     whole = (tmp_path / "00000.tar").read_bytes()
     for cut in (100, 700, 1024 * 3):
         (tmp_path / "00000.tar").write_bytes(whole[:cut])
-        assert "not readable as a tar" in list(rows_of(piece))[-1].detail
+        assert "not readable as a tar" in list(read_range(piece))[-1].detail
     pq.write_table(
         pa.table(
             {"key": ["000000000"], "url": ["http://a.example/1.jpg"], "caption": ["A barn"], "status": ["success"]}
@@ -171,11 +171,11 @@ def test_img2dataset_tars_and_folders_alone(tmp_path):
         tmp_path / "00001.parquet",
     )
     (tmp_path / "00001").mkdir()
-    assert [piece.path for piece in pieces("img2dataset", f"{tmp_path}/00001/")] == [f"{tmp_path}/00001.parquet"]
-    assert [piece.path[-9:] for piece in pieces("img2dataset", str(tmp_path))] == ["00000.tar", "1.parquet"]
+    assert [piece.path for piece in file_ranges("img2dataset", f"{tmp_path}/00001/")] == [f"{tmp_path}/00001.parquet"]
+    assert [piece.path[-9:] for piece in file_ranges("img2dataset", str(tmp_path))] == ["00000.tar", "1.parquet"]
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="holds no Parquet file and no tar"):
-        pieces("img2dataset", f"{tmp_path}/empty")
+        file_ranges("img2dataset", f"{tmp_path}/empty")
 
 
 def test_img2dataset_other_parquet(tmp_path):
@@ -183,11 +183,11 @@ def test_img2dataset_other_parquet(tmp_path):
     pq.write_table(pa.table({"URL": [b"\xff"], "TEXT": [3]}), tmp_path / "types.parquet")
     pq.write_table(pa.table({"link": ["http://a"]}), tmp_path / "no.parquet")
     (tmp_path / "cut.parquet").write_bytes((tmp_path / "no.parquet").read_bytes()[:50])
-    [row] = rows_of(Piece("img2dataset", f"{tmp_path}/laion.parquet"))
+    [row] = read_range(FileRange("img2dataset", f"{tmp_path}/laion.parquet"))
     assert (row.url, row.raw_caption) == ("http://a", "A barn")
     faults = {"types": "not text", "no": "no column url or image_url among link", "cut": "not readable as Parquet"}
     for name, detail in faults.items():
-        [row] = rows_of(Piece("img2dataset", f"{tmp_path}/{name}.parquet"))
+        [row] = read_range(FileRange("img2dataset", f"{tmp_path}/{name}.parquet"))
         assert row.reason == Reason.MALFORMED_ROW and detail in row.detail
 
 

@@ -16,11 +16,11 @@ from collections.abc import Callable
 import pytest
 
 from beam_jobs import select_pairs
-from pipeline.filters import SelectConfig, judge
+from pipeline.filters import SelectConfig, filter_candidate
 from pipeline.records import Candidate, Pair, Reason, Rejected
-from pipeline.select.stage import Part, outcomes_of_part, read_piece
+from pipeline.select.stage import HashPartition, filter_range, outcomes_of_part
 from pipeline.sources import wit
-from pipeline.sources.file_ranges import Piece, pieces, rows_of
+from pipeline.sources.file_ranges import FileRange, file_ranges, read_range
 from pipeline.sources.readers import MAX_ROW_BYTES
 from pipeline.sources.registry import DEFAULTS, SOURCES
 
@@ -146,7 +146,7 @@ def name_of(source: str) -> str:
 def read(folder, source: str, data: bytes) -> list[Candidate | Rejected]:
     path = folder / name_of(source)
     path.write_bytes(data)
-    return [row for piece in pieces(source, str(path)) for row in rows_of(piece)]
+    return [row for piece in file_ranges(source, str(path)) for row in read_range(piece)]
 
 
 def reasons(found: list[Candidate | Rejected]) -> list[str]:
@@ -266,7 +266,7 @@ def test_a_job_over_files_that_are_none(tmp_path):
         assert accounts[name] == {"read": number, "kept": 0, "rejected": {"select": {"malformed_row": number}}}
     cc3m = accounts["cc3m"]
     assert cc3m["read"] == cc3m["kept"] + sum(cc3m["rejected"]["select"].values())
-    assert cc3m["rejected"]["select"]["malformed_row"] == 4  # the cut, and three lines of a picture
+    assert cc3m["rejected"]["select"]["malformed_row"] == 4  # the cut, and three lines of a image
 
 
 # Damage of any kind
@@ -354,8 +354,8 @@ def test_every_mutated_row_is_kept_or_rejected_with_a_reason(tmp_path, source, e
     path = tmp_path / name_of(source)
     path.write_bytes(data)
     config = SelectConfig(language_detector="cld3")  # the quickest
-    piece = Piece(source, str(path))
-    read = [judge(row, config) if isinstance(row, Candidate) else row for row in rows_of(piece)]
+    piece = FileRange(source, str(path))
+    read = [filter_candidate(row, config) if isinstance(row, Candidate) else row for row in read_range(piece)]
     assert all(isinstance(row, Pair) or row.reason in REASONS for row in read)
     numbers = [row.row for row in read]
     if source in LINES:
@@ -365,11 +365,11 @@ def test_every_mutated_row_is_kept_or_rejected_with_a_reason(tmp_path, source, e
     intact = {outcome.url for outcome in read if isinstance(outcome, Pair)}
     for each in range(number + 1):  # a bad row costs no other
         for found in SOURCES[source].read(io.BytesIO(head(source) + row(source, 2 * each)), path.name):
-            assert found.url in intact or not isinstance(judge(found, config), Pair)
+            assert found.url in intact or not isinstance(filter_candidate(found, config), Pair)
 
-    account = read_piece((0, piece), [], config, DEFAULTS, str(tmp_path / "out"))
+    account = filter_range((0, piece), [], config, DEFAULTS, str(tmp_path / "out"))
     counts = collections.Counter()
-    for (_, reason), rows in outcomes_of_part(Part(0, 1), [account], str(tmp_path / "out")).counts.items():
+    for (_, reason), rows in outcomes_of_part(HashPartition(0, 1), [account], str(tmp_path / "out")).counts.items():
         counts[reason] += rows
     assert account.rows == len(read) == sum(counts.values()) and counts.keys() <= REASONS | {""}
     assert counts[""] + counts["duplicate_url"] == sum(isinstance(row, Pair) for row in read)

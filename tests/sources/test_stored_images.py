@@ -17,13 +17,13 @@ import pytest
 from beam_jobs import fetch_images, select_pairs
 from models.errors import UserError
 from pipeline.fetch.units import unit_hash
-from pipeline.images.shard_reader import read_shard
+from pipeline.images.shard_reader import read_image_shard
 from pipeline.inspection import show
 from pipeline.records import Pair
 from pipeline.sources import cc12m, url_index, wit
-from pipeline.sources.file_ranges import Piece, rows_of
+from pipeline.sources.file_ranges import FileRange, read_range
 from pipeline.sources.registry import SourceSettings
-from pipeline.sources.stored_images import place_hash, read_stored
+from pipeline.sources.stored_images import location_hash, read_stored
 from pipeline.sources.url_index import UrlIndex, write_index
 from tests.conftest import ROOT
 
@@ -85,7 +85,7 @@ def test_an_empty_index(tmp_path):
     assert UrlIndex(str(tmp_path / "index"), 16).get("http://a") is None
 
 
-def test_pictures_that_are_no_longer_the_same_are_rejected(server, tmp_path):
+def test_images_that_are_no_longer_the_same_are_rejected(server, tmp_path):
     urls = [f"{server.url}/images/{name}" for name in ("cat.jpg", "dog.jpg", "coffee.jpg", "cow.jpg")]
     (tmp_path / "cc12m.tsv").write_text("".join(f"{url}\t{CAPTION} {n}\n" for n, url in enumerate(urls)))
     hashes = [sha256("cat.jpg").upper(), "0" * 64, ""]  # of the fourth nothing is known
@@ -136,15 +136,15 @@ def test_ranges_of_the_list_are_given_their_hashes_too(tmp_path):
     found = [
         row
         for ends in ((0, size // 2), (size // 2, size))
-        for row in rows_of(Piece("cc12m", f"{tmp_path}/cc12m.tsv", "lines", *ends), settings)
+        for row in read_range(FileRange("cc12m", f"{tmp_path}/cc12m.tsv", "lines", *ends), settings)
     ]
     assert [row.expected_sha256 for row in found] == [f"{n:02x}" * 32 for n in range(100)]
 
 
-# Pictures
+# Images
 
 DEAD = "http://127.0.0.1:1"  # where nobody answers
-PICTURES = ("cat.jpg", "dog.jpg", "coffee.jpg", "cow.jpg")
+IMAGES = ("cat.jpg", "dog.jpg", "coffee.jpg", "cow.jpg")
 
 
 def data(name: str) -> bytes:
@@ -153,7 +153,7 @@ def data(name: str) -> bytes:
 
 def write_wit_base(folder: Path) -> str:
     """Row groups of two rows; of the last picture there are no bytes."""
-    images = [{"bytes": data(name), "path": None} for name in PICTURES[:3]] + [{"bytes": None, "path": None}]
+    images = [{"bytes": data(name), "path": None} for name in IMAGES[:3]] + [{"bytes": None, "path": None}]
     features = [
         {
             name: [text]
@@ -223,16 +223,16 @@ def write_img2dataset(folder: Path, form: str) -> str:
         "original_width": [640, 640, None],
         "original_height": [480, 480, None],
     }
-    picture = data({"tar": "comb.png", "folder": "chicken.jpg", "parquet": "bison.jpg"}[form])
+    image = data({"tar": "comb.png", "folder": "chicken.jpg", "parquet": "bison.jpg"}[form])
     if form == "parquet":
-        table["jpg"] = [picture, None, None]
+        table["jpg"] = [image, None, None]
     pq.write_table(pa.table(table), folder / "00000.parquet")
     if form == "folder":
         (folder / "00000").mkdir()
-        (folder / "00000" / "000000000.jpg").write_bytes(picture)
+        (folder / "00000" / "000000000.jpg").write_bytes(image)
     if form == "tar":
         with tarfile.open(folder / "00000.tar", "w") as tar:
-            for name, body in (("000000000.json", b"{}"), ("000000000.png", picture), ("000000000.txt", b"A caption")):
+            for name, body in (("000000000.json", b"{}"), ("000000000.png", image), ("000000000.txt", b"A caption")):
                 info = tarfile.TarInfo(name)
                 info.size = len(body)
                 tar.addfile(info, io.BytesIO(body))
@@ -265,7 +265,7 @@ def stored(tmp_path_factory) -> Path:
     return base
 
 
-def test_pictures_that_the_sources_hold_are_not_fetched(stored):
+def test_images_that_the_sources_hold_are_not_fetched(stored):
     accounts = json.loads((stored / "images" / "ledger.json").read_text())["sources"]
     assert accounts == {
         "wit-base": {"read": 4, "kept": 3, "rejected": {"fetch": {"not_stored": 1}}},
@@ -273,11 +273,11 @@ def test_pictures_that_the_sources_hold_are_not_fetched(stored):
         "img2dataset": {"read": 9, "kept": 3, "rejected": {"fetch": {"connection": 3, "not_stored": 3}}},
     }
     found = {
-        hashlib.sha256(picture.data).hexdigest()
+        hashlib.sha256(image.data).hexdigest()
         for path in (stored / "images").glob("*.tar")
-        for picture in read_shard(str(path))
+        for image in read_image_shard(str(path))
     }
-    assert found == {sha256(name) for name in (*PICTURES[:3], "brick.jpg", "comb.png", "chicken.jpg", "bison.jpg")}
+    assert found == {sha256(name) for name in (*IMAGES[:3], "brick.jpg", "comb.png", "chicken.jpg", "bison.jpg")}
 
 
 def test_show_of_what_fetch_left(stored, capsys):
@@ -318,10 +318,10 @@ def test_files_that_are_gone_or_damaged(tmp_path):
 
 def test_neighbours_go_into_one_unit():
     assert unit_hash(pair_at("")) == 0 != unit_hash(pair_at("/a/0.parquet#5"))
-    blocks = [place_hash(f"/a/0.parquet#{row}") for row in range(1000)]
-    assert len(set(blocks)) == 10 and blocks[0] == blocks[99] == place_hash("/b/0.parquet#50")
-    assert len({place_hash(f"/a/part-0.csv.gz#{row}") for row in range(1000)}) == 1
-    assert place_hash("/a/00000.tar#000000099") == place_hash("/a/00000.tar#000000000")
+    blocks = [location_hash(f"/a/0.parquet#{row}") for row in range(1000)]
+    assert len(set(blocks)) == 10 and blocks[0] == blocks[99] == location_hash("/b/0.parquet#50")
+    assert len({location_hash(f"/a/part-0.csv.gz#{row}") for row in range(1000)}) == 1
+    assert location_hash("/a/00000.tar#000000099") == location_hash("/a/00000.tar#000000000")
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import pytest
 
 from pipeline.records import Candidate, Rejected
 from pipeline.sources import wikipedia_dump
-from pipeline.sources.file_ranges import pieces, rows_of
+from pipeline.sources.file_ranges import file_ranges, read_range
 from pipeline.sources.registry import SourceSettings
-from pipeline.sources.wikimedia_urls import picture_urls
+from pipeline.sources.wikimedia_urls import image_urls
 from pipeline.sources.wikipedia_dump import DEFAULT
 
 HEAD = """<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/" xml:lang="de">
@@ -61,13 +61,13 @@ def streams() -> list[str]:
 
 
 def read_all(folder, settings=DEFAULT):
-    found = pieces("wikipedia-dump", f"{folder}/*multistream*.bz2")
-    return found, [row for piece in found for row in rows_of(piece, SourceSettings(wikipedia_dump=settings))]
+    found = file_ranges("wikipedia-dump", f"{folder}/*multistream*.bz2")
+    return found, [row for piece in found for row in read_range(piece, SourceSettings(wikipedia_dump=settings))]
 
 
 def test_with_and_without_the_index(tmp_path, streams, monkeypatch):
     monkeypatch.setattr(wikipedia_dump, "PART_BYTES", 1500)
-    wikipedia_dump.head.cache_clear()
+    wikipedia_dump.read_wiki.cache_clear()
     write_dump(tmp_path, streams)
     parts, rows = read_all(tmp_path)
     assert len(parts) > 3 and {part.kind for part in parts} == {"streams"}
@@ -79,8 +79,8 @@ def test_with_and_without_the_index(tmp_path, streams, monkeypatch):
         "wikipedia-dump",
         DUMP,
         1_000_000,
-        picture_urls("Bild_100.jpg", "de.wikipedia.org", 500)[0],
-        tuple(picture_urls("Bild_100.jpg", "de.wikipedia.org", 500)[1:]),
+        image_urls("Bild_100.jpg", "de.wikipedia.org", 500)[0],
+        tuple(image_urls("Bild_100.jpg", "de.wikipedia.org", 500)[1:]),
         "Ein Boot im Hafen 100",
         None,
         None,
@@ -95,7 +95,7 @@ def test_with_and_without_the_index(tmp_path, streams, monkeypatch):
 @pytest.mark.parametrize("share", [0.2, 0.55, 0.97])
 def test_a_dump_that_is_cut_off(tmp_path, streams, monkeypatch, index, share):
     monkeypatch.setattr(wikipedia_dump, "PART_BYTES", 1500)
-    wikipedia_dump.head.cache_clear()
+    wikipedia_dump.read_wiki.cache_clear()
     write_dump(tmp_path, streams, index)
     whole = read_all(tmp_path)[1]
     data = (tmp_path / DUMP).read_bytes()
@@ -107,7 +107,7 @@ def test_a_dump_that_is_cut_off(tmp_path, streams, monkeypatch, index, share):
 
 
 def test_what_is_no_article_and_what_is_no_xml(tmp_path):
-    wikipedia_dump.head.cache_clear()
+    wikipedia_dump.read_wiki.cache_clear()
     broken = page(3, "[[Datei:A.jpg|drei Wörter hier]]").replace("<revision>", "<revision")
     redirect = page(2, "[[Datei:A.jpg]]", redirect='<redirect title="B"/>')
     write_dump(tmp_path, [page(1, "[[Datei:A.jpg|x y z]]", namespace=6) + redirect + broken + article(4)], False)
@@ -116,8 +116,8 @@ def test_what_is_no_article_and_what_is_no_xml(tmp_path):
     assert "not readable as XML" in rows[0].detail
 
 
-def test_what_can_be_no_picture(tmp_path):
-    wikipedia_dump.head.cache_clear()
+def test_what_can_be_no_image(tmp_path):
+    wikipedia_dump.read_wiki.cache_clear()
     text = "[[File:A.webm|ein Film über Boote]] [[File:B.ogg|ein Ton]] [[File:C.svg|eine Karte]]"
     write_dump(tmp_path, [page(5, text)], False)
     assert [getattr(row, "reason", "") for row in read_all(tmp_path)[1]] == ["video", "unsupported_type", ""]

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.records import Candidate, Rejected
 from pipeline.sources import wit, wit_base
-from pipeline.sources.file_ranges import Piece, rows_of
+from pipeline.sources.file_ranges import FileRange, read_range
 
 
 def rows(module, data: bytes, **settings):
@@ -143,7 +143,7 @@ def test_wit_base(tmp_path, shape):
         }
     )
     pq.write_table(table, tmp_path / "0.parquet")
-    found = list(rows_of(Piece("wit-base", f"{tmp_path}/0.parquet")))
+    found = list(read_range(FileRange("wit-base", f"{tmp_path}/0.parquet")))
     assert found[0] == Candidate(
         "wit-base",
         "0.parquet",

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.records import Rejected
 from pipeline.sources import hosts, yfcc100m
-from pipeline.sources.file_ranges import pieces, rows_of
+from pipeline.sources.file_ranges import file_ranges, read_range
 from pipeline.sources.registry import SourceSettings
 from pipeline.sources.yfcc100m import YfccSettings
 
@@ -80,7 +80,7 @@ def test_photo_hash():
     ],
 )
 def test_where_a_photo_is_fetched_today(url, today):
-    assert hosts.live_url(url) == today
+    assert hosts.current_url(url) == today
 
 
 def test_yfcc_layouts_say_the_same():
@@ -146,9 +146,9 @@ def database(tmp_path):
 
 def test_yfcc_sqlite_in_ranges(database, monkeypatch):
     monkeypatch.setattr("pipeline.sources.file_ranges.SQLITE_ROWS", 4)
-    found = pieces("yfcc100m", str(database))
+    found = file_ranges("yfcc100m", str(database))
     assert [(piece.first, piece.stop) for piece in found] == [(1, 5), (5, 9), (9, 11)]
-    read = [row for piece in found for row in rows_of(piece, SourceSettings(YfccSettings("title")))]
+    read = [row for piece in found for row in read_range(piece, SourceSettings(YfccSettings("title")))]
     assert [row.row for row in read] == list(range(10))
     assert reasons(read) == ["", "video"] * 5
     assert (read[0].url, read[0].raw_caption, read[0].file) == (PHOTO_URL, "Harbour at dawn", "yfcc100m_dataset.sql")
@@ -160,6 +160,6 @@ def test_yfcc_sqlite_damaged_or_without_the_table(tmp_path, database):
     connection.close()
     (tmp_path / "cut.sql").write_bytes(database.read_bytes()[:3000])
     for name in ("empty.sql", "cut.sql"):
-        found = [row for piece in pieces("yfcc100m", str(tmp_path / name)) for row in rows_of(piece)]
+        found = [row for piece in file_ranges("yfcc100m", str(tmp_path / name)) for row in read_range(piece)]
         assert reasons(found) == ["malformed_row"]
         assert "sqlite" in found[0].detail

@@ -7,9 +7,9 @@ import hashlib
 from pathlib import Path
 
 from pipeline.fetch.download import FetchConfig
-from pipeline.fetch.fetcher import fetch_pictures
-from pipeline.images.fetched import Fetched
-from pipeline.images.validate import PictureConfig
+from pipeline.fetch.fetcher import fetch_images
+from pipeline.images.fetched import FetchedImage
+from pipeline.images.validate import ImageConfig
 from pipeline.output.files import write_file
 from pipeline.output.ledger import KEPT, READ, build_ledger, write_ledger
 from pipeline.output.parquet import table_bytes
@@ -39,22 +39,22 @@ def with_settings(**settings) -> FetchConfig:
     return dataclasses.replace(QUICK, **settings)
 
 
-def outcomes(pairs: list[Pair], config: FetchConfig = QUICK) -> list[Fetched | Rejected]:
+def outcomes(pairs: list[Pair], config: FetchConfig = QUICK) -> list[FetchedImage | Rejected]:
     """In the order of the pairs; every pair has one."""
     found = {
-        (outcome.pair.key if isinstance(outcome, Fetched) else outcome.key): outcome
-        for outcome in fetch_pictures(pairs, config, PictureConfig())
+        (outcome.pair.key if isinstance(outcome, FetchedImage) else outcome.key): outcome
+        for outcome in fetch_images(pairs, config, ImageConfig())
     }
     assert found.keys() == {pair.key for pair in pairs}
     return [found[pair.key] for pair in pairs]
 
 
-def outcome(pair: Pair, config: FetchConfig = QUICK) -> Fetched | Rejected:
+def outcome(pair: Pair, config: FetchConfig = QUICK) -> FetchedImage | Rejected:
     return outcomes([pair], config)[0]
 
 
-def result(outcome: Fetched | Rejected) -> str:
-    return "fetched" if isinstance(outcome, Fetched) else outcome.reason
+def result(outcome: FetchedImage | Rejected) -> str:
+    return "fetched" if isinstance(outcome, FetchedImage) else outcome.reason
 
 
 def write_pairs(folder: Path, pairs: list[Pair]) -> None:

@@ -5,19 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from models.tokenizers.text import BUNDLED
-from pipeline.images.shard_reader import read_pictures
-from pipeline.images.validate import PictureConfig
-from pipeline.records import Record
-from pipeline.tokenize_stage import EncodeConfig, Encoder
+from pipeline.images.shard_reader import read_images
+from pipeline.images.validate import ImageConfig
+from pipeline.records import EncodedPair
+from pipeline.tokenize_stage import EncodeConfig, PairEncoder
 
 
-def records_of(folder: Path, image_tokenizer: str) -> dict[str, Record]:
+def records_of(folder: Path, image_tokenizer: str) -> dict[str, EncodedPair]:
     """By key. A dataset follows from its records, in whatever order they come."""
-    encoder = Encoder(EncodeConfig(image_tokenizer, str(BUNDLED)))
+    encoder = PairEncoder(EncodeConfig(image_tokenizer, str(BUNDLED)))
     found = [
         record
         for path in sorted(folder.glob("*.tar"))
-        for record in encoder.encode(read_pictures(str(path), PictureConfig()))
+        for record in encoder.encode(read_images(str(path), ImageConfig()))
     ]
     assert len({record.key for record in found}) == len(found)
     return {record.key: record for record in found}

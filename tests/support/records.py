@@ -9,23 +9,23 @@ import numpy as np
 
 from models.tokenizers.info import ImageTokenizerInfo
 from models.tokenizers.text import TextTokenizer
-from pipeline.dataset.finish import DatasetParts, finish_dataset
+from pipeline.dataset.finish import ManifestFields, finish_dataset
 from pipeline.dataset.shards import write_shard
 from pipeline.output.files import write_file
 from pipeline.output.ledger import KEPT, READ
 from pipeline.output.parquet import table_bytes
 from pipeline.output.schemas import REJECTS
-from pipeline.records import Record, Rejected, row_key
+from pipeline.records import EncodedPair, Rejected, row_key
 from tests.support.datasets import CAPTIONS, SOURCES, tiny_text_tokenizer
 
 IMAGES = ImageTokenizerInfo("none", "0" * 64, vocabulary=32, grid=4, image_size=32)
 LICENCES = ("CC0", "", "CC BY-SA 4.0 | <b>")
 
 
-def make_record(i: int, text: TextTokenizer, draws: int = 1, split: str = "train") -> Record:
+def make_record(i: int, text: TextTokenizer, draws: int = 1, split: str = "train") -> EncodedPair:
     source, caption, url = SOURCES[i % 3], CAPTIONS[i % len(CAPTIONS)], f"https://example.org/{i}.jpg"
     codes = np.random.RandomState(i).randint(0, IMAGES.vocabulary, (draws, IMAGES.grid**2))
-    return Record(
+    return EncodedPair(
         key=row_key(source, url, caption),
         split=split,
         source=source,
@@ -45,13 +45,13 @@ def make_record(i: int, text: TextTokenizer, draws: int = 1, split: str = "train
     )
 
 
-def write_records(output: Path, pairs: int = 60, shards: int = 5, draws: int = 1, first: int = 0) -> list[Record]:
+def write_records(output: Path, pairs: int = 60, shards: int = 5, draws: int = 1, first: int = 0) -> list[EncodedPair]:
     """`shards` of training and one of validation, two files of rejects."""
     text = tiny_text_tokenizer()
     records = [make_record(i, text, draws, "val" if i % 10 == 9 else "train") for i in range(first, first + pairs)]
     written = []
     for split, of in (("train", shards), ("val", 1)):
-        groups: dict[int, list[Record]] = {i: [] for i in range(of)}
+        groups: dict[int, list[EncodedPair]] = {i: [] for i in range(of)}
         for record in records:
             if record.split == split:
                 groups[int(record.key[:16], 16) * of >> 64].append(record)
@@ -67,6 +67,6 @@ def write_records(output: Path, pairs: int = 60, shards: int = 5, draws: int = 1
     counts = [((source, KEPT, ""), n) for source, n in kept.items()]
     counts += [((source, READ, ""), n + 2 * (source == "wit")) for source, n in kept.items()]
     counts += [(("wit", "select", "not_english"), 2)]
-    parts = DatasetParts(IMAGES, text.info, text.text, draws, {"select": {"float": 1e-5, "text": "é"}}, {}, ())
+    parts = ManifestFields(IMAGES, text.info, text.text, draws, {"select": {"float": 1e-5, "text": "é"}}, {}, ())
     finish_dataset(str(output), parts, written, files, counts)
     return records

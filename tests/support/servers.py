@@ -12,14 +12,14 @@ from collections.abc import Iterator
 import httpx
 import uvicorn
 
-from models.sampling.checkpoint import Artist
+from models.sampling.checkpoint import ImageGenerator
 from models.server.app import make_app
 
 ASK = {"text": "a red cat", "num_images": 1}
 
 
 @contextlib.contextmanager
-def serving(artist: Artist, **limits: int) -> Iterator[httpx.Client]:
+def serving(artist: ImageGenerator, **limits: int) -> Iterator[httpx.Client]:
     running = uvicorn.Server(
         uvicorn.Config(make_app(artist, **limits), port=0, log_level="warning", timeout_graceful_shutdown=1)
     )

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.text.captions import MAX_CHARACTERS, clean_caption, has_url, is_file_name, undo_tokenised_spacing
+from pipeline.text.captions import MAX_CHARACTERS, clean_caption, detokenise, has_url, is_file_name
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_has_url():
     ],
 )
 def test_undo_tokenised_spacing(tokens, text):
-    assert undo_tokenised_spacing(tokens) == text
+    assert detokenise(tokens) == text
 
 
 TOKENS = st.sampled_from(
@@ -156,8 +156,8 @@ TOKENS = st.sampled_from(
 @given(st.lists(TOKENS, max_size=10).map(" ".join))
 @settings(max_examples=500)
 def test_undoing_twice_is_undoing_once(tokens):
-    text = undo_tokenised_spacing(tokens)
-    assert undo_tokenised_spacing(text) == text
+    text = detokenise(tokens)
+    assert detokenise(text) == text
 
 
 @pytest.mark.parametrize(

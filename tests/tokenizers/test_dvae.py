@@ -20,9 +20,9 @@ from models.errors import UserError
 from models.tokenizers.dvae import DVAE, DVAEConfig, kl_to_uniform, load_dvae, logit_laplace_nll, save_dvae
 from models.tokenizers.image import load_image_tokenizer
 from models.training.distributed import World
-from models.training.dvae_images import batches, list_pictures
-from models.training.train_dvae import TrainingConfig, cosine, train
-from models.training.vector_quantised import Quantised, k_means
+from models.training.dvae_images import batches, list_images
+from models.training.train_dvae import DVAETrainingConfig, cosine, train
+from models.training.vector_quantised import VectorQuantisedDVAE, k_means
 
 SMALL = DVAEConfig(hidden=8, vocabulary=32, decoder_input=16, image_size=64)
 
@@ -113,7 +113,7 @@ def test_kl_by_hand():
 
 
 def test_schedules_are_the_papers():
-    config = TrainingConfig(steps=3_000_000, learning_rate=1e-4)
+    config = DVAETrainingConfig(steps=3_000_000, learning_rate=1e-4)
     assert config.temperature(0) == 1 and config.temperature(150_000) == config.temperature(2_000_000) == 1 / 16
     assert config.temperature(75_000) == pytest.approx((1 + 1 / 16) / 2)
     assert config.kl_weight_at(0) == 0 and config.kl_weight_at(5_000) == 6.6
@@ -145,7 +145,7 @@ def test_tokenizer_goes_both_ways(tiny_dvae):
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def images(tmp_path):
     """A tar file of coloured squares, one damaged picture among them."""
     rng = np.random.default_rng(0)
     with tarfile.open(tmp_path / "pictures.tar", "w") as tar:
@@ -165,10 +165,10 @@ def fresh() -> DVAE:
 
 
 @pytest.mark.parametrize("method, killed_at", [("relaxed", 3), ("quantised", 1), ("quantised", 3)])
-def test_training_resumed_gives_the_same_weights(pictures, tmp_path, monkeypatch, method, killed_at):
-    config = TrainingConfig(steps=5, batch_size=4, window=32, method=method)
+def test_training_resumed_gives_the_same_weights(images, tmp_path, monkeypatch, method, killed_at):
+    config = DVAETrainingConfig(steps=5, batch_size=4, window=32, method=method)
     assert config.codes_from in (0, 1)  # resumed as the codes begin, and after
-    train(pictures, fresh(), config, tmp_path / "whole", resume=False, report_every=1)
+    train(images, fresh(), config, tmp_path / "whole", resume=False, report_every=1)
 
     from models.training import train_dvae as trainer
 
@@ -181,37 +181,37 @@ def test_training_resumed_gives_the_same_weights(pictures, tmp_path, monkeypatch
 
     monkeypatch.setattr(trainer, "average_gradients", killed)
     with pytest.raises(KeyboardInterrupt):
-        train(pictures, fresh(), config, tmp_path / "halves", resume=False, report_every=1)
+        train(images, fresh(), config, tmp_path / "halves", resume=False, report_every=1)
     monkeypatch.setattr(trainer, "average_gradients", real)
-    train(pictures, fresh(), config, tmp_path / "halves", resume=True, report_every=1)
+    train(images, fresh(), config, tmp_path / "halves", resume=True, report_every=1)
     whole, halves = ((tmp_path / name / "dvae.safetensors").read_bytes() for name in ("whole", "halves"))
     assert whole == halves
 
 
-def test_training_refuses_to_mix_runs(pictures, tmp_path):
-    config = TrainingConfig(steps=2, batch_size=2, window=32)
-    train(pictures, fresh(), config, tmp_path / "out", resume=False)
+def test_training_refuses_to_mix_runs(images, tmp_path):
+    config = DVAETrainingConfig(steps=2, batch_size=2, window=32)
+    train(images, fresh(), config, tmp_path / "out", resume=False)
     with pytest.raises(UserError, match="continue it with --resume"):
-        train(pictures, fresh(), config, tmp_path / "out", resume=False)
+        train(images, fresh(), config, tmp_path / "out", resume=False)
     with pytest.raises(UserError, match="batch_size 2 -> 3"):
-        train(pictures, fresh(), TrainingConfig(2, batch_size=3, window=32), tmp_path / "out", resume=True)
+        train(images, fresh(), DVAETrainingConfig(2, batch_size=3, window=32), tmp_path / "out", resume=True)
 
 
-def test_held_out_pictures_stay_the_same(pictures):
-    training, held_out = list_pictures(pictures)
+def test_held_out_images_stay_the_same(images):
+    training, held_out = list_images(images)
     assert len(training) + len(held_out) == 40 and not {m.name for m in training} & {m.name for m in held_out}
 
 
 @pytest.fixture
 def quantised():
     torch.manual_seed(0)
-    learner = Quantised(DVAE(SMALL))
+    learner = VectorQuantisedDVAE(DVAE(SMALL))
     learner.begin_codes([torch.rand(4, 3, 64, 64) for _ in range(3)], seed=0)
     return learner
 
 
 def test_codes_begin_at_the_centres_of_the_latents():
-    learner = Quantised(fresh())
+    learner = VectorQuantisedDVAE(fresh())
     assert not learner.has_codes
     kept = learner.begin_codes([torch.rand(4, 3, 64, 64) for _ in range(3)], seed=0)
     assert 0.2 < kept < 1 and learner.has_codes
@@ -265,19 +265,19 @@ def test_k_means_finds_clusters():
     assert torch.cdist(middles, found).min(1).values.max() < 0.2
 
 
-def test_ranks_share_a_batch(pictures):
-    members, _ = list_pictures(pictures)
-    config = TrainingConfig(steps=3, batch_size=4, window=32)
+def test_ranks_share_a_batch(images):
+    members, _ = list_images(images)
+    config = DVAETrainingConfig(steps=3, batch_size=4, window=32)
     whole = list(batches(members, config.batch_plan, 0))
     halves = [list(batches(members, config.batch_plan, 0, rank, 2)) for rank in range(2)]
-    broken = 0  # where a picture is broken, the next one takes its place in its own half
+    broken = 0  # where a image is broken, the next one takes its place in its own half
     for step, x_BCHW in enumerate(whole):
         together = torch.cat([half[step] for half in halves])
         broken += not torch.equal(together, x_BCHW)
     assert broken <= 1
 
 
-def test_two_processes_train_together(pictures, tmp_path):
+def test_two_processes_train_together(images, tmp_path):
     pairmill = os.path.join(os.path.dirname(sys.executable), "pairmill")
     command = [
         sys.executable,
@@ -289,7 +289,7 @@ def test_two_processes_train_together(pictures, tmp_path):
         pairmill,
         "train-dvae",
         "--images",
-        pictures,
+        images,
         "--steps=5",
         "--method=quantised",
         "--batch-size=4",

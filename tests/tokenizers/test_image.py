@@ -21,8 +21,8 @@ from models import pixels
 from models.errors import UserError
 from models.tokenizers.dalle_pytorch_vae import DiscreteVAE, DiscreteVAEConfig
 from models.tokenizers.dvae import DVAE, DVAEConfig, save_dvae
-from models.tokenizers.image import BUNDLED, Computing, load_image_tokenizer
-from models.tokenizers.untrusted_weights import read_checkpoint, tensors_of
+from models.tokenizers.image import BUNDLED, ComputeOptions, load_image_tokenizer
+from models.tokenizers.untrusted_weights import extract_tensors, read_checkpoint
 
 
 def installed(peer: Callable):
@@ -39,7 +39,7 @@ def views(size: int) -> np.ndarray:
     return pixels.to_uint8(nn.functional.interpolate(coarse, size=(size, size), mode="bicubic"))
 
 
-def agree(spec: str, their_logits: Callable, their_picture: Callable, sign: int = 1) -> None:
+def agree(spec: str, their_logits: Callable, their_image: Callable, sign: int = 1) -> None:
     """Codes, logits and decoded pictures of the SPEC equal the peer's, whose functions take 0..1 [B, 3, H, W] and
     codes [B, h, w]. `sign` -1: the peer gives distances."""
     tokenizer = load_image_tokenizer(spec)
@@ -55,7 +55,7 @@ def agree(spec: str, their_logits: Callable, their_picture: Callable, sign: int 
         assert differ.mean() <= 1e-4, f"{differ.sum()} of {differ.size} codes differ"
         torch.testing.assert_close(tokenizer._model.logits(x_BCHW), logits_BVhw, rtol=1e-4, atol=1e-4)
         codes_Bhw = torch.from_numpy(codes_BN.astype(np.int64)).view(-1, info.grid, info.grid)
-        torch.testing.assert_close(tokenizer._model.decode(codes_Bhw), their_picture(codes_Bhw), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(tokenizer._model.decode(codes_Bhw), their_image(codes_Bhw), rtol=1e-4, atol=1e-4)
 
 
 def spread(model: nn.Module) -> nn.Module:
@@ -88,12 +88,12 @@ def openai_files(tmp_path_factory) -> tuple[Path, nn.Module, nn.Module]:
 def test_openai_dvae(openai_files):
     folder, encoder, decoder = openai_files
 
-    def their_picture(codes_Bhw):
+    def their_image(codes_Bhw):
         one_hot = nn.functional.one_hot(codes_Bhw, 128).permute(0, 3, 1, 2).float()
         return pixels.phi_inverse(torch.sigmoid(decoder(one_hot)[:, :3]))
 
     for spec in (f"openai-dvae:{folder}", f"openai-dvae:{folder / 'encoder.pkl'}"):
-        agree(spec, lambda x: encoder(pixels.phi(x)), their_picture)
+        agree(spec, lambda x: encoder(pixels.phi(x)), their_image)
 
 
 def test_openai_dvae_in_the_format_before_zip(openai_files, tmp_path):
@@ -164,11 +164,11 @@ def test_taming(name, tmp_path):
         assert (distances.argmin(-1) == nearest).all()
         return -distances.permute(0, 3, 1, 2).float()
 
-    def their_picture(codes_Bhw):
+    def their_image(codes_Bhw):
         table = quantizer.embed if hasattr(quantizer, "embed") else quantizer.embedding
         return (theirs.decode(table(codes_Bhw).permute(0, 3, 1, 2)) + 1) / 2
 
-    agree(f"taming:{config},{checkpoint}", their_logits, their_picture)
+    agree(f"taming:{config},{checkpoint}", their_logits, their_image)
 
 
 @pytest.mark.parametrize("attention", [True, False])
@@ -198,11 +198,11 @@ def test_diffusers(attention, suffix, tmp_path):
         assert (distances.argmin(-1) == nearest).all()
         return -distances.permute(0, 3, 1, 2).float()
 
-    def their_picture(codes_Bhw):
+    def their_image(codes_Bhw):
         vectors = theirs.quantize.embedding(codes_Bhw).permute(0, 3, 1, 2)
         return (theirs.decode(vectors, force_not_quantize=True).sample + 1) / 2
 
-    agree(f"diffusers:{tmp_path}", their_logits, their_picture)
+    agree(f"diffusers:{tmp_path}", their_logits, their_image)
 
 
 @pytest.mark.parametrize("blocks", [0, 2])
@@ -247,7 +247,7 @@ def test_fingerprint_follows_every_file(discrete_vae_file):
     assert load_image_tokenizer(spec).info.fingerprint != before.fingerprint
 
 
-def test_pictures_of_another_size(tiny_dvae):
+def test_images_of_another_size(tiny_dvae):
     """`SPEC@PX`: the same weights on a smaller grid, and not to be taken for codes of the usual one."""
     usual, small = load_image_tokenizer("bundled").info, load_image_tokenizer("bundled@128")
     assert (small.info.grid, small.info.image_size, small.info.spec) == (16, 128, "bundled@128")
@@ -263,7 +263,7 @@ def test_pictures_of_another_size(tiny_dvae):
 
 
 def test_bfloat16_changes_few_codes(tiny_dvae):
-    exact, quick = load_image_tokenizer("bundled"), load_image_tokenizer("bundled", Computing("bfloat16"))
+    exact, quick = load_image_tokenizer("bundled"), load_image_tokenizer("bundled", ComputeOptions("bfloat16"))
     changed = np.mean([(exact.encode(view) != quick.encode(view)).mean() for view in views(256)])
     assert 0 < changed < 0.2
     assert exact.info == quick.info
@@ -432,7 +432,7 @@ def test_a_module_that_holds_itself_ends(tmp_path):
     module = nn.Linear(2, 2)
     module._modules["self"] = module
     torch.save(module, tmp_path / "module.pt")
-    assert tensors_of(read_checkpoint(tmp_path / "module.pt"))["weight"].shape == (2, 2)
+    assert extract_tensors(read_checkpoint(tmp_path / "module.pt"))["weight"].shape == (2, 2)
 
 
 def test_a_dvae_with_nan(tmp_path):
@@ -453,7 +453,7 @@ def test_a_cut_dvae(tmp_path):
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
 def test_compiled_codes_are_the_same(discrete_vae_file):
     spec = f"dalle-pytorch:{discrete_vae_file}"
-    plain, compiled = (load_image_tokenizer(spec, Computing(compiled=compiled)) for compiled in (False, True))
+    plain, compiled = (load_image_tokenizer(spec, ComputeOptions(compiled=compiled)) for compiled in (False, True))
     different = np.mean([(plain.encode(view) != compiled.encode(view)).mean() for view in views(64)])
     assert different <= 1e-2
 
@@ -461,4 +461,4 @@ def test_compiled_codes_are_the_same(discrete_vae_file):
 def test_compiling_without_a_compiler_is_told(tiny_dvae, monkeypatch):
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UserError, match=r"needs a C\+\+ compiler"):
-        load_image_tokenizer(tiny_dvae, Computing(compiled=True))
+        load_image_tokenizer(tiny_dvae, ComputeOptions(compiled=True))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.tokenizers.winograd import Scratch, WinogradConv2d, quicken
+from models.tokenizers.winograd import Scratch, WinogradConv2d, use_winograd
 
 
 @pytest.mark.parametrize("batch, height, width", [(1, 32, 32), (3, 8, 12), (1, 4, 4), (1, 6, 8), (1, 132, 128)])
@@ -26,16 +26,16 @@ def test_layers_and_threads_share_buffers():
     """Of other sizes, one after the other, and at the same time: no thread sees another's."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(64, 96, 3, padding=1), nn.MaxPool2d(2), nn.Conv2d(96, 64, 3, padding=1)).eval()
-    pictures = torch.randn(24, 1, 64, 48, 40).contiguous()
+    images = torch.randn(24, 1, 64, 48, 40).contiguous()
     with torch.no_grad():
-        expected = [model(x_BCHW) for x_BCHW in pictures]
-        quicken(model)
+        expected = [model(x_BCHW) for x_BCHW in images]
+        use_winograd(model)
         with torch.inference_mode():
-            model(pictures[0])
+            model(images[0])
         with concurrent.futures.ThreadPoolExecutor(4) as pool:
-            found = list(pool.map(torch.no_grad()(model), pictures))
+            found = list(pool.map(torch.no_grad()(model), images))
     assert all(torch.allclose(one, other, atol=1e-4) for one, other in zip(found, expected, strict=True))
-    assert all(torch.equal(model(pictures[i]), found[i]) for i in (0, 23))
+    assert all(torch.equal(model(images[i]), found[i]) for i in (0, 23))
 
 
 def test_only_what_gains_is_replaced():
@@ -49,6 +49,6 @@ def test_only_what_gains_is_replaced():
         nn.Conv2d(256, 64, 3, padding=1, bias=False),
     ]
     model = nn.Sequential(nn.Sequential(nn.Conv2d(256, 64, 3, padding=1)), *kept)
-    quicken(model)
+    use_winograd(model)
     assert isinstance(model[0][0], WinogradConv2d)
     assert all(layer is before for layer, before in zip(model[1:], kept, strict=True))

@@ -18,17 +18,17 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from models.data.format import read_manifest, read_shard
+from models.data.format import read_manifest, read_token_shard
 from models.data.stream import Stream
 from models.errors import UserError
 from models.sampling.checkpoint import load_model
-from models.sampling.sampler import Order, draw
+from models.sampling.sampler import ImageRequest, sample_codes
 from models.tokenizers.image import load_image_tokenizer
 from models.training import train as trainer
 from models.training import weight_average
 from models.training.schedule import Plateau
-from models.training.train import TrainingConfig, default_learning_rate, make_optimiser
-from models.training.weight_average import Average
+from models.training.train import TransformerTrainingConfig, default_learning_rate, make_optimiser
+from models.training.weight_average import WeightAverage
 from models.transformer.model import SIZES, Transformer, TransformerConfig
 from tests.support.datasets import DISTINCT_CAPTIONS, write_dataset
 from tests.support.training import STEPS, entries, run
@@ -49,7 +49,9 @@ def overfitted(tmp_path_factory) -> Path:
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(SIZES, "small", (3, 4, 64))
-        trainer.train(base / "dataset", "small", TrainingConfig(220, 32, 8e-3, schedule="cosine"), base / "run")
+        trainer.train(
+            base / "dataset", "small", TransformerTrainingConfig(220, 32, 8e-3, schedule="cosine"), base / "run"
+        )
     return base
 
 
@@ -62,11 +64,11 @@ def test_overfits_64_pairs(overfitted):
     assert last["text"] - math.log(64) * len(tokens) / sum(tokens) < 0.1
 
 
-def test_draws_those_64_pictures_from_their_captions(overfitted):
+def test_draws_those_64_images_from_their_captions(overfitted):
     model, _ = load_model(overfitted / "run")
     pairs = pairs_of(overfitted / "dataset")
     assert len({pair.codes.tobytes() for pair in pairs}) == 64
-    drawn = draw(model, [Order(pair.tokens.tolist(), seed) for seed, pair in enumerate(pairs)])
+    drawn = sample_codes(model, [ImageRequest(pair.tokens.tolist(), seed) for seed, pair in enumerate(pairs)])
     wrong = sum(
         (codes_N != torch.from_numpy(pair.codes[0].astype("int64"))).any().item()
         for codes_N, pair in zip(drawn, pairs, strict=True)
@@ -75,7 +77,7 @@ def test_draws_those_64_pictures_from_their_captions(overfitted):
 
 
 def pairs_of(dataset: Path) -> list:
-    return [pair for shard in read_manifest(dataset).shards for pair in read_shard(dataset / shard.path)]
+    return [pair for shard in read_manifest(dataset).shards for pair in read_token_shard(dataset / shard.path)]
 
 
 def test_leaves_what_drawing_needs(training_dataset, undisturbed):
@@ -142,7 +144,7 @@ def test_validates_by_source(training_dataset, undisturbed):
 def test_averaged_weights_are_the_running_mean(monkeypatch):
     monkeypatch.setattr(weight_average, "EVERY", 2)
     model = torch.nn.Linear(1, 1, bias=False)
-    average, seen, expected = Average(model), [], None
+    average, seen, expected = WeightAverage(model), [], None
     for step in range(1, 3001):
         with torch.no_grad():
             model.weight.fill_(float(step))
@@ -157,10 +159,10 @@ def test_averaged_weights_are_the_running_mean(monkeypatch):
 
 def test_blank_captions_are_those_of_the_share(training_dataset, undisturbed, tmp_path):
     stream = Stream(training_dataset, "train", 8)
-    config = TrainingConfig(1, 8, 1e-3, blank_captions=0.25)
+    config = TransformerTrainingConfig(1, 8, 1e-3, blank_captions=0.25)
     batch, blank = next(iter(stream)), 0
     for step in range(200):
-        hidden = trainer.hide_captions(batch, config, step).text_BT
+        hidden = trainer.drop_captions(batch, config, step).text_BT
         kept = (hidden == batch.text_BT).all(dim=1)
         assert ((hidden == -1).all(dim=1) | kept).all()
         blank += (~kept).sum().item()
@@ -279,17 +281,17 @@ def test_a_loss_that_is_no_number_ends_the_run(training_dataset, tmp_path):
 
 
 def test_learning_rate_warms_up_and_falls():
-    config = TrainingConfig(steps=100, batch_size=1, learning_rate=1.0, schedule="cosine")
+    config = TransformerTrainingConfig(steps=100, batch_size=1, learning_rate=1.0, schedule="cosine")
     rates = [config.learning_rate_at(step) for step in range(100)]
     assert rates[:10] == pytest.approx([0.1 * n for n in range(1, 11)])
     assert rates[10:] == sorted(rates[10:], reverse=True) and rates[-1] == pytest.approx(0.1, abs=0.001)
-    paper = TrainingConfig(steps=430_000, batch_size=1024, learning_rate=4.5e-4)
+    paper = TransformerTrainingConfig(steps=430_000, batch_size=1024, learning_rate=4.5e-4)
     assert paper.learning_rate_at(4_999) == pytest.approx(4.5e-4) == paper.learning_rate_at(5_000)
     assert default_learning_rate(3968) == 4.5e-4 < default_learning_rate(256)
 
 
 def test_the_rate_is_halved_on_a_plateau_five_times():
-    plateau, config = Plateau(), TrainingConfig(steps=1000, batch_size=1, learning_rate=1.0)
+    plateau, config = Plateau(), TransformerTrainingConfig(steps=1000, batch_size=1, learning_rate=1.0)
     halved = [plateau.saw(loss) for loss in (5.0, 4.0, 4.0, 4.5, 3.9999, 3.9, 3.9, 3.0)]
     assert halved == [False, False, False, False, True, False, False, False]
     assert [config.learning_rate_at(step, plateau.halvings) for step in (49, 99, 100, 999)] == [0.5, 1.0, 0.5, 0.5]

@@ -32,7 +32,7 @@ def test_a_killed_run_resumes_exactly(training_dataset, undisturbed, tmp_path, m
 def test_killed_between_the_checkpoint_and_the_files_to_draw_from(
     training_dataset, undisturbed, tmp_path, monkeypatch, name
 ):
-    write_whole = files.write_whole
+    write_whole = files.write_atomically
 
     def stop(path, data):
         if path.name == name and (tmp_path / "checkpoint-00000006.pt").exists():
@@ -40,7 +40,7 @@ def test_killed_between_the_checkpoint_and_the_files_to_draw_from(
         write_whole(path, data)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(checkpoint, "write_whole", stop)
+        patch.setattr(checkpoint, "write_atomically", stop)
         run(training_dataset, tmp_path)
     assert run(training_dataset, tmp_path, "--resume") == 0
     assert files_of(tmp_path) == files_of(undisturbed)
@@ -123,14 +123,14 @@ def test_a_checkpoint_is_plain_data(undisturbed):
 def test_a_full_disk_leaves_the_previous_checkpoint(training_dataset, tmp_path, monkeypatch):
     run(training_dataset, tmp_path, steps=3)
     before = {name: (tmp_path / name).read_bytes() for name in ("checkpoint.pt", "model.safetensors", "config.json")}
-    write_whole = files.write_whole
+    write_whole = files.write_atomically
 
     def full(path, data):
         if path.name == "checkpoint.pt":
             raise OSError(28, "No space left on device")
         write_whole(path, data)
 
-    monkeypatch.setattr(checkpoint, "write_whole", full)
+    monkeypatch.setattr(checkpoint, "write_atomically", full)
     with pytest.raises(UserError, match="No space left on device; the previous one is whole"):
         run(training_dataset, tmp_path, "--resume", steps=5)
     assert {name: (tmp_path / name).read_bytes() for name in before} == before

@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from models.transformer import attention
 from models.transformer.attention import (
     KINDS,
-    attend,
-    attend_one,
+    cached_attention,
     code_mask,
     layer_kinds,
     lines,
+    masked_attention,
     sequence_mask,
     visible_codes,
 )
@@ -106,7 +106,7 @@ def test_attend_equals_plain_masked_attention(kind, grid):
     qkv = torch.randn(3, 2, 3, prefix + grid**2, 4, generator=generator, dtype=torch.float64, requires_grad=True)
     weights = torch.randn(2, 3, prefix + grid**2, 4, generator=generator, dtype=torch.float64)
     plain = F.scaled_dot_product_attention(*qkv, attn_mask=mask)
-    fast = attend(*qkv, kind, grid)
+    fast = masked_attention(*qkv, kind, grid)
     torch.testing.assert_close(fast, plain)
     gradients = [torch.autograd.grad((out * weights).sum(), qkv)[0] for out in (fast, plain)]
     torch.testing.assert_close(*gradients)
@@ -117,7 +117,7 @@ def test_one_code_at_a_time_equals_all_at_once(kind):
     generator = torch.Generator().manual_seed(0)
     grid, prefix = 7, 5
     q, k, v = torch.randn(3, 2, 3, prefix + grid**2, 4, generator=generator)
-    at_once = attend(q, k, v, kind, grid)[:, :, prefix:]
+    at_once = masked_attention(q, k, v, kind, grid)[:, :, prefix:]
     for place, codes in enumerate(visible_codes(kind, grid)):
-        one = attend_one(q[:, :, prefix + place], k, v, prefix, codes)
+        one = cached_attention(q[:, :, prefix + place], k, v, prefix, codes)
         torch.testing.assert_close(one, at_once[:, :, place])

@@ -13,10 +13,10 @@ from models.transformer.model import (
     SIZES,
     Transformer,
     TransformerConfig,
+    apply_rotary,
     block_parameters,
-    make_turns,
+    rotary_angles,
     training_flops,
-    turn,
 )
 
 CONFIG = TransformerConfig(layers=3, heads=2, width=16, text_vocabulary=11, image_vocabulary=7, text_length=6, grid=12)
@@ -137,9 +137,9 @@ def test_an_untrained_model_guesses_uniformly(batch):
 
 def test_rotary_positions_make_a_product_depend_on_the_distance_alone():
     config = TransformerConfig(**{**vars(CONFIG), "rotary": True})
-    turns = make_turns(config)
+    turns = rotary_angles(config)
     q, k = torch.randn(2, 8, generator=torch.Generator().manual_seed(0))
-    turned_q, turned_k = (turn(x.expand(1, 1, config.prefix + config.codes, -1), turns)[0, 0] for x in (q, k))
+    turned_q, turned_k = (apply_rotary(x.expand(1, 1, config.prefix + config.codes, -1), turns)[0, 0] for x in (q, k))
     products = (turned_q @ turned_k.T)[config.prefix :, config.prefix :].view(12, 12, 12, 12)
     torch.testing.assert_close(products[5, 7, 3, 4], products[9, 10, 7, 7])
     torch.testing.assert_close(turned_q.norm(dim=1), q.norm().expand(len(turned_q)))
