@@ -25,8 +25,8 @@ STEPS = ((4, 6), (2, 6), (BLUR, 6))  # (blur in px, iterations): coarse, then fi
 
 
 MIN_EXPLAINED, MAX_WORST, MAX_COLOUR, MIN_DETAIL = 0.95, 0.3, 10.0, 0.75
-"""Thresholds for a `AlignmentScores`; of the pictures that only look alike, flags and emoji need the second. By the last, pairs of
-different star clusters have at most 0.70, of changed copies one in a hundred less than 0.83."""
+"""Thresholds for `AlignmentScores`. Among images that only look alike, flags and emoji need the second. Of the last,
+pairs of different star clusters have at most 0.70, and one changed copy in a hundred has less than 0.83."""
 DETAIL_BLUR, PLACE_BLUR = 2.0, 3.0  # px: what is finer is detail; how large a place is
 DETAIL_NOISE, MIN_DETAIL_SPREAD = 3.0, 0.15  # luma; of the detail measured by itself and the noise
 

@@ -1,4 +1,4 @@
-"""The files of a source and their parts: `file_ranges` lists what a pattern has to read, `read_range` reads one of them.
+"""The files of a source and their parts: `file_ranges` lists what a pattern has to read, `read_range` reads one.
 
 Both work without Beam. A range yields one element for each row of the published file. Rows are numbered from 0 in the
 file's order, a recognised header line is not a row, and bad data is a `Rejected`, never an exception."""

@@ -17,7 +17,7 @@ def preferred_pair(pairs: Iterable[Pair | EncodedPair]) -> Pair | EncodedPair:
 
 
 def first_of_url(pairs: np.ndarray, high: np.ndarray, low: np.ndarray, ranks: tuple[np.ndarray, ...]) -> np.ndarray:
-    """For each row the one that stays of its URL: the first by `ranks` (the order of `preferred_pair`, as arrays) of the
+    """For each row the one that stays of its URL: the first by `ranks` (the order of `preferred_pair`) of the
     `pairs` (numbers of rows) with the same 128 bits; a row that is not a pair has itself."""
     stays = np.arange(len(high))
     order = pairs[np.lexsort([column[pairs] for column in (*reversed(ranks), low, high)])]

@@ -1,7 +1,8 @@
 """Words by which a short text shows that it is English.
 
 `ENGLISH_ONLY`: common words that other languages written in Latin letters do not have (the frequent ones at least):
-function words, and what captions name. `SHARED`: function words of English that are words elsewhere too ("in", "on", "is")."""
+function words, and what captions name. `SHARED`: function words of English that are words elsewhere too ("in", "on",
+"is")."""
 
 from __future__ import annotations
 
