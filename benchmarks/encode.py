@@ -31,7 +31,7 @@ from benchmarks import peers
 from models import pixels
 from models.tokenizers.dvae import DVAE, DVAEConfig
 from models.tokenizers.image import ComputeOptions, ImageTokenizer, load_image_tokenizer
-from models.tokenizers.text import BUNDLED as BUNDLED_TEXT
+from models.tokenizers.text import BUNDLED_BPE as BUNDLED_TEXT
 from models.tokenizers.vqgan import VQGAN, from_taming
 from pipeline.images.fetched import FetchedImage
 from pipeline.inspection.text_table import table

@@ -25,7 +25,7 @@ from benchmarks import peers
 from models import pixels
 from models.tokenizers.dalle_pytorch_vae import DiscreteVAE, DiscreteVAEConfig
 from models.tokenizers.dvae import load_dvae
-from models.tokenizers.image import BUNDLED
+from models.tokenizers.image import BUNDLED_DVAE
 from models.training.dvae_images import Member, batches, centre_view, list_images
 from models.training.train_dvae import DVAETrainingConfig
 from pipeline.inspection.text_table import table
@@ -96,7 +96,7 @@ def train_rival(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("images", metavar="PATTERN")
-    parser.add_argument("--tokenizer", type=Path, default=BUNDLED, metavar="FILE")
+    parser.add_argument("--tokenizer", type=Path, default=BUNDLED_DVAE, metavar="FILE")
     parser.add_argument("--prefix", action="append", metavar="NAME", help="repeatable; default: all names")
     parser.add_argument("--pictures", type=int, default=400, metavar="N", help="at most (default %(default)s)")
     parser.add_argument("--rival-minutes", type=float, metavar="M")

@@ -44,7 +44,7 @@ from models.data.batch import NO_TOKEN
 from models.data.format import Manifest, Shard, pack_sample, read_manifest, tar_bytes
 from models.data.stream import Stream
 from models.tokenizers.info import ImageTokenizerInfo
-from models.tokenizers.text import BUNDLED, TextTokenizer
+from models.tokenizers.text import BUNDLED_BPE, TextTokenizer
 from pipeline.inspection.text_table import table
 
 BATCH, TOKENS, CODES = 256, 256, 1024
@@ -56,7 +56,7 @@ MODULES = {"webdataset": "webdataset", "MosaicML Streaming": "streaming", "litda
 
 
 def make_pairs(number: int) -> Iterator[dict]:
-    text = TextTokenizer.load(BUNDLED)
+    text = TextTokenizer.load(BUNDLED_BPE)
     with open(Path(__file__).parent.parent / "sample" / "captions.jsonl", encoding="utf-8") as file:
         words = " ".join(json.loads(line)["caption"] for line in file).split()
     random = np.random.RandomState(0)
@@ -71,7 +71,7 @@ def make_pairs(number: int) -> Iterator[dict]:
 
 
 def write_ours(folder: Path, pairs: int) -> None:
-    text, images = TextTokenizer.load(BUNDLED), ImageTokenizerInfo("none", "0" * 64, 8192, 32, 256)
+    text, images = TextTokenizer.load(BUNDLED_BPE), ImageTokenizerInfo("none", "0" * 64, 8192, 32, 256)
     (folder / "train").mkdir(parents=True)
     shards, group = [], []
     for pair in make_pairs(pairs):

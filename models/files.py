@@ -12,6 +12,9 @@ from typing import BinaryIO
 
 from models.errors import UserError
 
+BUNDLED = Path(__file__).parent / "bundled"
+"""The models that are part of the package."""
+
 
 def sha256_of(path: str | Path) -> str:
     with open(path, "rb") as file:

@@ -11,7 +11,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from beam_jobs.flags.common import LOCAL_RUNNER
 from beam_jobs.flags.files import shard_settings
 from models.tokenizers.image import DEVICES, PRECISIONS, ComputeOptions
-from models.tokenizers.text import BUNDLED as BUNDLED_TEXT_TOKENIZER
+from models.tokenizers.text import BUNDLED_BPE as BUNDLED_TEXT_TOKENIZER
 from pipeline.dataset.near_duplicates import NearDuplicateConfig
 from pipeline.tokenize_stage import CROP_RECIPE, EncodeConfig
 

@@ -14,11 +14,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 
 from models.errors import UserError
+from models.files import BUNDLED
 from models.tokenizers.image import ImageTokenizer, load_image_tokenizer
 from models.tokenizers.text import TextTokenizer
 from models.transformer.model import Transformer, TransformerConfig, block_parameters, inference_weights
 
-BUNDLED = Path(__file__).parent.parent / "bundled" / "transformer"
+BUNDLED_TRANSFORMER = BUNDLED / "transformer"
 SMALL_MODEL_PARAMETERS = 10_000_000  # parameters: below, a product is done before a second thread has woken up
 
 
@@ -116,12 +117,12 @@ def find_checkpoint(name: str) -> Path:
     """The folder of a --checkpoint. Raises UserError for `bundled` in a package without one."""
     if name != "bundled":
         return Path(name)
-    if not BUNDLED.is_dir():
+    if not BUNDLED_TRANSFORMER.is_dir():
         raise UserError(
             "--checkpoint DIR is missing: give a folder made by `pairmill train` (`make demo` leaves a "
             "small one in demo/model); none is in this package"
         )
-    return BUNDLED
+    return BUNDLED_TRANSFORMER
 
 
 def generator_from_args(args: argparse.Namespace) -> ImageGenerator:

@@ -32,6 +32,7 @@ from torch import nn
 
 from models import pixels
 from models.errors import UserError
+from models.files import BUNDLED
 from models.tokenizers.dalle_pytorch_vae import DiscreteVAE, DiscreteVAEConfig
 from models.tokenizers.dvae import DVAE, DVAEConfig, load_dvae
 from models.tokenizers.info import ImageTokenizerInfo
@@ -39,7 +40,7 @@ from models.tokenizers.untrusted_weights import InertObject, extract_tensors, lo
 from models.tokenizers.vqgan import VQGAN, from_diffusers, from_taming, weights_from_diffusers
 from models.tokenizers.winograd import use_winograd
 
-BUNDLED = Path(__file__).parent.parent / "bundled" / "dvae.safetensors"
+BUNDLED_DVAE = BUNDLED / "dvae.safetensors"
 MAX_VOCABULARY = 1 << 16  # codes are stored in 16 bits
 MAX_SIZE = 2048  # px a side, of SPEC@PX
 PRECISIONS = ("float32", "bfloat16")
@@ -124,7 +125,7 @@ def load_image_tokenizer(spec: str, computing: ComputeOptions | None = None) -> 
     """Raises UserError for an unknown SPEC, a file that is missing, damaged or of another model, an absent device."""
     sized = re.fullmatch(r"(.+)@(\d+)", spec)
     plain = sized[1] if sized else spec
-    kind, _, rest = ("dvae", ":", str(BUNDLED)) if plain == "bundled" else plain.partition(":")
+    kind, _, rest = ("dvae", ":", str(BUNDLED_DVAE)) if plain == "bundled" else plain.partition(":")
     if kind not in _LOADERS or not rest:
         raise UserError(f"image tokenizer {spec!r}: give `bundled`, or one of {', '.join(map(_usage, _LOADERS))}")
     if computing and computing.device != "cpu" and not torch.cuda.is_available():

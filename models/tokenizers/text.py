@@ -13,10 +13,11 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from models.errors import UserError
+from models.files import BUNDLED
 from models.tokenizers.info import TextTokenizerInfo
 
 MAX_TOKENS = 256
-BUNDLED = Path(__file__).parent.parent / "bundled" / "text_tokenizer.json"
+BUNDLED_BPE = BUNDLED / "text_tokenizer.json"
 
 
 class TextTokenizer:
@@ -34,7 +35,7 @@ class TextTokenizer:
         )
 
     @classmethod
-    def load(cls, path: str | Path = BUNDLED) -> TextTokenizer:
+    def load(cls, path: str | Path = BUNDLED_BPE) -> TextTokenizer:
         """Raises UserError for a file that is missing, no tokenizer, or too large for 16-bit tokens."""
         try:
             loaded = cls(Path(path).read_text(encoding="utf-8"))

@@ -19,7 +19,7 @@ import webdataset
 
 from beam_jobs import build_dataset, encode_shards, fetch_images, select_pairs
 from models.data.format import read_manifest
-from models.tokenizers.text import BUNDLED
+from models.tokenizers.text import BUNDLED_BPE
 from pipeline.inspection import faults, stats
 from tests.conftest import ROOT, files_of
 
@@ -121,7 +121,7 @@ def test_the_three_stages_give_the_same_dataset(dataset, source_options, fetch_o
                 f"--images={images}/*.tar",
                 f"--image-tokenizer={tiny_dvae}",
                 "--text-tokenizer",
-                str(BUNDLED),
+                str(BUNDLED_BPE),
                 *ENCODE,
                 f"--output={shards}",
                 *ONE_WORKER,

@@ -15,7 +15,7 @@ import pytest
 
 from beam_jobs import encode_shards, fetch_images, select_pairs
 from models.data.format import read_manifest
-from models.tokenizers.text import BUNDLED
+from models.tokenizers.text import BUNDLED_BPE
 from pipeline.output.ledger import read_ledger
 from pipeline.output.parquet import files_in, read_rows
 from pipeline.records import Pair
@@ -69,7 +69,7 @@ def test_encode_reads_it(theirs, urls, tiny_dvae, tmp_path):
                 f"--output={tmp_path / 'out'}",
                 "--direct_num_workers=1",
                 f"--image-tokenizer={tiny_dvae}",
-                f"--text-tokenizer={BUNDLED}",
+                f"--text-tokenizer={BUNDLED_BPE}",
             ]
         )
         == 0

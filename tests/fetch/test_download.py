@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from yarl import URL
 
-from pipeline.fetch import download
 from pipeline.fetch.download import parse_url
 from pipeline.fetch.retry import FetchFailed
 from pipeline.images.fetched import FetchedImage
@@ -129,7 +128,7 @@ def unit(hostile) -> Unit:
     among = [hostile.url(f"good/among{number}", host=2 + number) for number in range(GOOD)]
     gone = hashlib.md5(gone_jpeg()).hexdigest()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(download, "PLACEHOLDER_MD5", hosts.PLACEHOLDER_MD5 | {gone})
+        patch.setattr(hosts, "PLACEHOLDER_MD5", hosts.PLACEHOLDER_MD5 | {gone})
         begun = time.monotonic()
         tracemalloc.start()
         try:
@@ -287,6 +286,6 @@ def test_placeholders(url, beginning, expected):
 
 def test_placeholders_by_their_hash(monkeypatch):
     assert not is_placeholder_file(gone_jpeg())
-    monkeypatch.setattr(download, "PLACEHOLDER_MD5", frozenset({hashlib.md5(gone_jpeg()).hexdigest()}))
+    monkeypatch.setattr(hosts, "PLACEHOLDER_MD5", frozenset({hashlib.md5(gone_jpeg()).hexdigest()}))
     assert is_placeholder_file(gone_jpeg())
     assert not is_placeholder_file(jpeg())

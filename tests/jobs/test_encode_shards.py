@@ -12,7 +12,7 @@ import yaml
 from beam_jobs import encode_shards
 from models import pixels
 from models.data.format import read_manifest
-from models.tokenizers.text import BUNDLED
+from models.tokenizers.text import BUNDLED_BPE
 from models.tokenizers.vqgan import VQGAN, from_taming
 from pipeline.inspection import faults
 from pipeline.output import files, progress
@@ -27,7 +27,7 @@ def encode(images: Path, output: Path, tokenizer: str, *options: str) -> Path:
                 f"--images={images}/*.tar",
                 f"--output={output}",
                 f"--image-tokenizer={tokenizer}",
-                f"--text-tokenizer={BUNDLED}",
+                f"--text-tokenizer={BUNDLED_BPE}",
                 "--draws=2",
                 *options,
             ]

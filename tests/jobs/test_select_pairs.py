@@ -207,7 +207,7 @@ def account(tmp_path, lines: bytes, number: int = 0) -> RangeResult:
 def test_a_piece_that_is_done_is_not_read_again(tmp_path, monkeypatch):
     made = account(tmp_path, b"a brown dog on the beach\thttp://a.example/1.jpg\n")
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.select.stage.rows_of", None)
+        patch.setattr("pipeline.select.stage.read_range", None)
         assert account_again(tmp_path) == made
     (tmp_path / "cc3m-0.tsv").write_bytes(b"")  # another file by now
     assert account_again(tmp_path).rows == 0

@@ -13,6 +13,7 @@ from PIL import Image
 
 from models.errors import UserError
 from models.image_files import image_grid
+from models.sampling import checkpoint as checkpoints
 from models.sampling import generate as drawing
 from models.sampling import sampler
 from models.sampling.checkpoint import ImageGenerator, load_generator
@@ -306,12 +307,12 @@ def test_the_bundled_model_has_learned_colours(tmp_path):
 
 
 def test_draws_with_the_bundled_model_unless_told_otherwise(checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr(drawing, "BUNDLED", checkpoint)
+    monkeypatch.setattr(checkpoints, "BUNDLED_TRANSFORMER", checkpoint)
     run(checkpoint, tmp_path / "a", count=1)
     run("bundled", tmp_path / "b", count=1)
     drawing.main(["--prompt", "a red cat", "--count", "1", "--seed", "7", "--output", str(tmp_path / "c")])
     assert len({(tmp_path / name / "0000.png").read_bytes() for name in "abc"}) == 1
-    monkeypatch.setattr(drawing, "BUNDLED", tmp_path / "none")
+    monkeypatch.setattr(checkpoints, "BUNDLED_TRANSFORMER", tmp_path / "none")
     with pytest.raises(UserError, match="--checkpoint DIR is missing: give a folder made by `pairmill train`"):
         run("bundled", tmp_path / "d")
 

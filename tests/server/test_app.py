@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from models.errors import UserError
-from models.sampling import generate
+from models.sampling import checkpoint
 from models.server import app
 from models.server.middleware import MAX_BODY
 from tests.support.servers import ASK
@@ -262,7 +262,7 @@ def test_serves_this_machine_until_interrupted(tiny_checkpoint):
     ],
 )
 def test_wrong_arguments(monkeypatch, arguments, said):
-    monkeypatch.setattr(generate, "BUNDLED", Path("/nowhere"))
+    monkeypatch.setattr(checkpoint, "BUNDLED_TRANSFORMER", Path("/nowhere"))
     with pytest.raises(UserError, match=said):
         app.main([str(argument) for argument in arguments])
 

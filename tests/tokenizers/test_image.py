@@ -21,7 +21,7 @@ from models import pixels
 from models.errors import UserError
 from models.tokenizers.dalle_pytorch_vae import DiscreteVAE, DiscreteVAEConfig
 from models.tokenizers.dvae import DVAE, DVAEConfig, save_dvae
-from models.tokenizers.image import BUNDLED, ComputeOptions, load_image_tokenizer
+from models.tokenizers.image import BUNDLED_DVAE, ComputeOptions, load_image_tokenizer
 from models.tokenizers.untrusted_weights import extract_tensors, read_checkpoint
 
 
@@ -445,7 +445,7 @@ def test_a_dvae_with_nan(tmp_path):
 
 def test_a_cut_dvae(tmp_path):
     path = tmp_path / "dvae.safetensors"
-    path.write_bytes(BUNDLED.read_bytes()[:-100])
+    path.write_bytes(BUNDLED_DVAE.read_bytes()[:-100])
     with pytest.raises(UserError, match=str(path)):
         load_image_tokenizer(f"dvae:{path}")
 
