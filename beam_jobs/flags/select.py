@@ -8,14 +8,9 @@ from typing import Any
 
 from models.errors import UserError
 from pipeline.filters import SelectConfig
-from pipeline.sources import wikimedia_urls, yfcc100m
-from pipeline.sources.cc12m import Cc12mSettings
 from pipeline.sources.file_ranges import FileRange, file_ranges
 from pipeline.sources.provenance import describe_files
 from pipeline.sources.registry import SOURCES, SourceSettings
-from pipeline.sources.wikipedia_dump import DumpSettings
-from pipeline.sources.wit import WitSettings
-from pipeline.sources.yfcc100m import YfccSettings
 from pipeline.text.language import DETECTORS
 
 
@@ -49,52 +44,8 @@ def add_select_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also drop captions of repeated words and of capitals alone, as Conceptual Captions did",
     )
-    group.add_argument(
-        "--cc12m-person",
-        default=SelectConfig.cc12m_person,
-        metavar="TEXT",
-        help="what stands for CC12M's mark of a name",
-    )
-    group.add_argument(
-        "--cc12m-hashes",
-        metavar="FILE",
-        help="CC12M's file of URL, SHA256 and MD5: a picture that is another now is a hash_mismatch",
-    )
-    group.add_argument(
-        "--wit-pixels",
-        action="append",
-        default=[],
-        metavar="PATTERN",
-        help="repeatable: Kaggle's files of pixels (URL, base64 bytes, metadata URL): what they hold of "
-        "wit's pictures is not fetched",
-    )
-    group.add_argument("--keep-cc3m-spacing", action="store_true", help="leave CC3M's tokens apart, as published")
-    group.add_argument(
-        "--wikipedia-width",
-        type=int,
-        default=DumpSettings.width,
-        metavar="W",
-        choices=(0, *wikimedia_urls.WIDTHS),
-        help="px of a dump's thumbnails, one of the widths that are served; 0: originals",
-    )
-    group.add_argument(
-        "--yfcc-caption",
-        default=yfcc100m.CAPTIONS[0],
-        choices=yfcc100m.CAPTIONS,
-        help="what of a YFCC100M row is its caption",
-    )
-    group.add_argument(
-        "--yfcc-subset",
-        metavar="FILE",
-        help="keep only the photos that a list names, such as OpenAI's yfcc100m_subset_data.tsv.bz2",
-    )
-    group.add_argument(
-        "--yfcc-refuse-machine-tag",
-        action="append",
-        default=[],
-        metavar="TEXT",
-        help="repeatable: rows with a machine tag that begins so go, for example uploaded:by=instagram",
-    )
+    for source in SOURCES.values():
+        source.add_arguments(group)
     group.add_argument("--val-share", type=float, default=SelectConfig.val_share, help="of the pairs, by hash of key")
 
 
@@ -108,20 +59,14 @@ def select_config(args: argparse.Namespace) -> SelectConfig:
         language_detector=args.language_detector,
         language_threshold=args.language_threshold,
         val_share=args.val_share,
-        cc12m_person=args.cc12m_person,
         licences=tuple(args.licence),
         sharma=args.sharma,
-        undo_cc3m_spacing=not args.keep_cc3m_spacing,
     )
 
 
 def source_settings(args: argparse.Namespace) -> SourceSettings:
-    return SourceSettings(
-        YfccSettings(args.yfcc_caption, args.yfcc_subset or "", tuple(args.yfcc_refuse_machine_tag)),
-        DumpSettings(args.wikipedia_width),
-        Cc12mSettings(args.cc12m_hashes or ""),
-        WitSettings(tuple(args.wit_pixels)),
-    )
+    """The settings of every source, used or not."""
+    return {name: source.settings_from(args) for name, source in SOURCES.items()}
 
 
 def source_pieces(patterns: list[str]) -> list[FileRange]:
@@ -136,7 +81,14 @@ def source_pieces(patterns: list[str]) -> list[FileRange]:
 
 
 def select_settings(args: argparse.Namespace, pieces: list[FileRange]) -> dict[str, Any]:
-    own = dataclasses.asdict(source_settings(args))
-    lists = [args.cc12m_hashes] if args.cc12m_hashes else []
-    files = describe_files(dict.fromkeys([*(piece.path for piece in pieces), *lists]))
-    return {"sources": args.source, "files": files} | dataclasses.asdict(select_config(args)) | own
+    """What the output records of select: the files that are read, with their sha256, and all settings."""
+    chosen = source_settings(args)
+    side_files = [path for name, source in SOURCES.items() for path in source.side_files(chosen[name])]
+    settings: dict[str, Any] = {
+        "sources": args.source,
+        "files": describe_files(dict.fromkeys([*(piece.path for piece in pieces), *side_files])),
+    }
+    settings |= dataclasses.asdict(select_config(args))
+    for name, source in SOURCES.items():
+        settings |= source.recorded(chosen[name])
+    return settings
