@@ -25,7 +25,7 @@ def run(options: PipelineOptions, output: str, job: str, build: Callable[[beam.P
     Raises UserError for what the user can mend.
     """
     for name in ("apache_beam", "root"):
-        logging.getLogger(name).setLevel(logging.ERROR)  # Beam's warnings speak of its insides
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what fails comes as an exception, too
     pipeline = beam.Pipeline(options=options)
     build(pipeline)
     try:
