@@ -27,7 +27,7 @@ from models.data.batch import NO_TOKEN, Batch
 from models.data.format import Manifest
 from models.data.stream import Stream
 from models.errors import UserError
-from models.files import write_atomically
+from models.files import join, read, write_atomically
 from models.training.checkpoint import Checkpoint, TrainState
 from models.training.distributed import SHARDINGS, World, distributed_world, full_tensor, no_gradient_sync, wrap_model
 from models.training.log import Log, Progress
@@ -96,7 +96,7 @@ def default_precision() -> str:
 
 
 def train(
-    dataset: Path,
+    dataset: str | Path,
     size: str,
     config: TransformerTrainingConfig,
     output: Path,
@@ -109,7 +109,7 @@ def train(
 
 
 def _train(
-    dataset: Path,
+    dataset: str | Path,
     size: str,
     config: TransformerTrainingConfig,
     output: Path,
@@ -285,12 +285,12 @@ def _introduce(
     )
 
 
-def _read_text_tokenizer(dataset: Path, manifest: Manifest) -> bytes:
-    path = dataset / "text_tokenizer.json"
+def _read_text_tokenizer(dataset: str | Path, manifest: Manifest) -> bytes:
+    path = join(dataset, "text_tokenizer.json")
     try:
-        text = path.read_bytes()
+        text = read(path)
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; copy it again or build the dataset again") from None
+        raise UserError(f"{path}: {error.strerror or error}; copy it again or build the dataset again") from None
     if hashlib.sha256(text).hexdigest() != manifest.text_tokenizer.fingerprint:
         raise UserError(f"{path} is not the tokenizer that made the tokens (its sha256 differs from the manifest's)")
     return text
@@ -301,7 +301,9 @@ def _read_text_tokenizer(dataset: Path, manifest: Manifest) -> bytes:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="pairmill train", description=__doc__.split("\n")[0])
-    parser.add_argument("--dataset", required=True, type=Path, metavar="DIR", help="made by `pairmill build` or encode")
+    parser.add_argument(
+        "--dataset", required=True, metavar="DIR", help="made by `pairmill build` or encode; a folder or a URL"
+    )
     parser.add_argument("--size", required=True, choices=SIZES, metavar="NAME", help=", ".join(SIZES))
     parser.add_argument("--steps", required=True, type=int, metavar="N", help="updates to make (the paper: 430,000)")
     parser.add_argument("--batch-size", required=True, type=int, metavar="B", help="pairs an update (the paper: 1,024)")

@@ -29,7 +29,7 @@ class Validation(NamedTuple):
     pairs: int  # of all processes
 
     @classmethod
-    def read(cls, dataset: Path, batch_size: int, world: World, text_length: int | None = None) -> Validation:
+    def read(cls, dataset: str | Path, batch_size: int, world: World, text_length: int | None = None) -> Validation:
         """Without pairs for a dataset that has none for validation; says so."""
         try:
             stream = Stream(dataset, "val", batch_size, max_tokens=text_length, rank=world.rank, ranks=world.size)
