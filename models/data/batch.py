@@ -11,7 +11,7 @@ class Batch(NamedTuple):
     keys: list[str]
     text_BT: torch.Tensor  # int64, NO_TOKEN after the caption's end
     codes_BN: torch.Tensor  # int64, row by row
-    end: int  # the place of the order, over all epochs, at which the next batch begins
+    next_position: int  # the place of the order, over all epochs, at which the next batch begins
 
 
 NO_TOKEN = -1  # in text_BT: no token here

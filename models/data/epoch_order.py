@@ -40,9 +40,9 @@ class EpochOrder:
         self.total = int(self._pairs.sum())
         self._line = functools.lru_cache(maxsize=2)(self._lay_out)
 
-    def blocks(self, places: np.ndarray) -> list[tuple[ShuffleBlock, np.ndarray, np.ndarray]]:
-        """Global places (over all epochs) as (block, rows of `places` that it holds, offsets in it), in their order."""
-        epoch, place = np.divmod(places, self.total)
+    def blocks(self, positions: np.ndarray) -> list[tuple[ShuffleBlock, np.ndarray, np.ndarray]]:
+        """Global positions (over all epochs) as (block, rows of `positions` that it holds, offsets in it), in their order."""
+        epoch, place = np.divmod(positions, self.total)
         lane, within = place % self.lanes, place // self.lanes
         number, offset = np.divmod(within, self.buffer)
         ids = (epoch * (int(number.max(initial=0)) + 1) + number) * self.lanes + lane  # one for each block
@@ -59,10 +59,10 @@ class EpochOrder:
         start = block.number * self.buffer
         size = max(0, min(self.buffer, length - start))
         first = block.lane * share + min(block.lane, rest) + start
-        places = first + self._permutation(f"{block.epoch}/{block.lane}/{block.number}", size)
+        positions = first + self._permutation(f"{block.epoch}/{block.lane}/{block.number}", size)
         order, ends = self._line(block.epoch)
-        at = np.searchsorted(ends, places, side="right")
-        return order[at], places - ends[at] + self._pairs[order[at]]
+        at = np.searchsorted(ends, positions, side="right")
+        return order[at], positions - ends[at] + self._pairs[order[at]]
 
     def _lay_out(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """(shards in the epoch's order, where each ends on the line)."""

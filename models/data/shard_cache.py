@@ -36,7 +36,7 @@ class ShardCache:
         self._folder, self._max_bytes = Path(folder), max_bytes
         self._pool: concurrent.futures.ThreadPoolExecutor | None = None  # made where it is used: threads do not fork
         self._process = 0
-        self._coming: dict[str, concurrent.futures.Future[str]] = {}
+        self._pending: dict[str, concurrent.futures.Future[str]] = {}
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             probe = self._folder / f".{uuid.uuid4().hex}.tmp"
@@ -49,14 +49,14 @@ class ShardCache:
         """Begins to fetch, in the background."""
         if self._process != os.getpid():
             self._pool = concurrent.futures.ThreadPoolExecutor(DOWNLOADS, "prefetch")
-            self._process, self._coming = os.getpid(), {}
-        if sha256 not in self._coming:
-            self._coming[sha256] = self._pool.submit(self._fetch, url, size, sha256)
+            self._process, self._pending = os.getpid(), {}
+        if sha256 not in self._pending:
+            self._pending[sha256] = self._pool.submit(self._fetch, url, size, sha256)
 
     def fetch(self, url: str, size: int, sha256: str) -> str:
         """The local path of a shard, downloaded if need be. Raises UserError when it cannot be had as it should be."""
-        coming = self._coming.pop(sha256, None) if self._process == os.getpid() else None
-        path = coming.result() if coming else self._fetch(url, size, sha256)
+        pending = self._pending.pop(sha256, None) if self._process == os.getpid() else None
+        path = pending.result() if pending else self._fetch(url, size, sha256)
         return path if os.path.exists(path) else self._fetch(url, size, sha256)  # removed again meanwhile
 
     def _fetch(self, url: str, size: int, sha256: str) -> str:
@@ -74,7 +74,7 @@ class ShardCache:
             temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
             try:
                 with self._locked(".room.lock"):
-                    self._make_room(size)
+                    self._evict(size)
                     with open(temporary, "wb") as file:
                         file.truncate(size)  # counts from now on
                 self._download(url, temporary, sha256)
@@ -94,7 +94,7 @@ class ShardCache:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
-    def _make_room(self, size: int) -> None:
+    def _evict(self, size: int) -> None:
         """Removes the shards used longest ago until `size` more bytes fit."""
         found = []
         for each in (*self._folder.glob("*.tar"), *self._folder.glob(".*.tmp")):

@@ -33,24 +33,24 @@ class SourceWeights:
             raise UserError(f"{directory} has no source {unknown[0]!r}; it has {', '.join(sorted(known))}")
         self._seed = seed
         self._counts = [
-            {source: self._times(number, source, pairs) for source, pairs in sorted(shard.sources.items())}
+            {source: self._repeats(number, source, pairs) for source, pairs in sorted(shard.sources.items())}
             for number, shard in enumerate(shards)
         ]
         self.pairs = [sum(counts.values()) for counts in self._counts]
         if not sum(self.pairs):
             raise UserError(f"{directory}: with these weights no pair is left; give a source more")
 
-    def _times(self, shard: int, source: str, pairs: int) -> int:
+    def _repeats(self, shard: int, source: str, pairs: int) -> int:
         """How many pairs of the source an epoch has from this shard: rounded up or down so that the mean is right."""
         digest = hashlib.sha256(f"{self._seed}/weights/{shard}/{source}".encode()).digest()
         return math.floor(self.weights.get(source, 1.0) * pairs + int.from_bytes(digest[:4], "big") / 2**32)
 
-    def chosen(self, shard: int, sources: np.ndarray, epoch: int) -> np.ndarray:
+    def epoch_entries(self, shard: int, sources: np.ndarray, epoch: int) -> np.ndarray:
         """The positions in the shard of its entries of that epoch, [pairs[shard]]."""
         parts = []
         for source, number in self._counts[shard].items():
-            places = np.flatnonzero(sources == source.encode())
-            whole, rest = divmod(number, len(places))
-            some = permutation(f"{self._seed}/{epoch}/weights/{shard}/{source}", len(places))[:rest]
-            parts += [places] * whole + [places[some]]
+            positions = np.flatnonzero(sources == source.encode())
+            whole, rest = divmod(number, len(positions))
+            some = permutation(f"{self._seed}/{epoch}/weights/{shard}/{source}", len(positions))[:rest]
+            parts += [positions] * whole + [positions[some]]
         return np.concatenate(parts)

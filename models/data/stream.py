@@ -1,6 +1,6 @@
 """A dataset's shards to batches of tensors, in an order that follows from (seed, epoch), resumable at the exact pair.
 
-Training goes through the epochs without end, in the order of models/order.py. A step takes the next `batch_size` places
+Training goes through the epochs without end, in the order of models/order.py. A step takes the next `batch_size` positions
 of it; of R ranks, each has every R-th of them, and of W workers, each makes every W-th batch. So neither number has a
 part in what a step holds, and a run goes on at the exact pair with others. Validation goes once through, in the order
 on disk.
@@ -98,7 +98,7 @@ class Stream(IterableDataset):
         self.pairs = self._order.total  # in an epoch
         self._dropout = self._make_dropout(bpe_dropout)
         self._cache = self._make_cache(cache, cache_bytes)
-        self._place = 0
+        self._position = 0
         self._files: weakref.WeakValueDictionary[int, ShardFile] = weakref.WeakValueDictionary()
         self._blocks: dict[int, BlockLocations] = {}  # lane -> the block that it is in
 
@@ -111,7 +111,7 @@ class Stream(IterableDataset):
     def __iter__(self) -> Iterator[Batch]:
         info = get_worker_info()
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
-        start = self._place
+        start = self._position
         for number in itertools.count(worker, workers):
             begin = start + number * self.batch_size
             end = begin + self.batch_size
@@ -120,12 +120,16 @@ class Stream(IterableDataset):
                     return
                 end = min(end, self.pairs)
             batch = self._batch(np.arange(begin + self.rank, max(end, begin + self.rank), self.ranks), end)
-            self._place = end
+            self._position = end
             yield batch
 
     def state_dict(self, after: Batch | None = None) -> dict:
         """What comes after a batch: the one given (needed where workers made it), or the last one yielded."""
-        return {"version": STATE_VERSION, **self._identity(), "place": self._place if after is None else after.end}
+        return {
+            "version": STATE_VERSION,
+            **self._identity(),
+            "place": self._position if after is None else after.next_position,
+        }
 
     def load_state_dict(self, state: dict) -> None:
         """Raises UserError for a state that means another order than this stream's."""
@@ -134,7 +138,7 @@ class Stream(IterableDataset):
             if state.get(name) != value:
                 what = "its shards are others" if name == "shards" else f"{name} {state.get(name)} is now {value}"
                 raise UserError(f"cannot go on in {self.directory} at the same pair: {what}; start a new run")
-        self._place = state["place"]
+        self._position = state["place"]
 
     def _identity(self) -> dict:
         return {
@@ -191,7 +195,7 @@ class Stream(IterableDataset):
                 rows = np.flatnonzero(which == i)
                 at = entries[rows]
                 if self._weights:
-                    at = self._weights.chosen(int(numbers[i]), file.members.sources, block.epoch)[at]
+                    at = self._weights.epoch_entries(int(numbers[i]), file.members.sources, block.epoch)[at]
                 offsets[rows], sizes[rows] = file.members.offsets[at], file.members.sizes[at]
             open_block = self._blocks[block.lane] = BlockLocations(block, files, which, offsets, sizes)
             self._prefetch(block._replace(number=block.number + 1))
@@ -205,9 +209,9 @@ class Stream(IterableDataset):
 
     # --- tensors -----------------------------------------------------------------------------------------------------
 
-    def _batch(self, places: np.ndarray, end: int) -> Batch:
-        members: list[bytes] = [b""] * len(places)
-        for block, rows, at in self._order.blocks(places):
+    def _batch(self, positions: np.ndarray, end: int) -> Batch:
+        members: list[bytes] = [b""] * len(positions)
+        for block, rows, at in self._order.blocks(positions):
             files, file, offsets, sizes = self._open(block)[1:]
             reads = [each.read for each in files]
             for row, number, offset, size in zip(
@@ -220,8 +224,8 @@ class Stream(IterableDataset):
             codes = [body["codes"] for body in bodies]
             tokens = [body["tokens"] for body in bodies]
         except (ValueError, KeyError, TypeError, msgpack.exceptions.UnpackException):
-            raise self._damaged(places, members) from None
-        epochs = places // self.pairs
+            raise self._damaged(positions, members) from None
+        epochs = positions // self.pairs
         if self._dropout:
             seeds = (f"{self.seed}/{epoch}/{key}" for epoch, key in zip(epochs.tolist(), keys, strict=True))
             tokens = [
@@ -270,11 +274,11 @@ class Stream(IterableDataset):
                 f"{vocabulary}; build the dataset again"
             )
 
-    def _damaged(self, places: np.ndarray, members: list[bytes]) -> UserError:
+    def _damaged(self, positions: np.ndarray, members: list[bytes]) -> UserError:
         """The pair that cannot be read, by shard and key."""
         where = {
             row: files[number].path
-            for block, rows, at in self._order.blocks(places)
+            for block, rows, at in self._order.blocks(positions)
             for files, file in [self._open(block)[1:3]]
             for row, number in zip(rows, file[at], strict=True)
         }

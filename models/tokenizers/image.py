@@ -78,17 +78,15 @@ class ImageTokenizer:
     stays in float32.
     """
 
-    def __init__(
-        self, model: DiscreteAutoencoder, spec: str, fingerprint: str, computing: ComputeOptions | None = None
-    ):
-        computing = computing or ComputeOptions()
-        self._device = torch.device(computing.device)
+    def __init__(self, model: DiscreteAutoencoder, spec: str, fingerprint: str, compute: ComputeOptions | None = None):
+        compute = compute or ComputeOptions()
+        self._device = torch.device(compute.device)
         self._model = model.to(self._device, memory_format=torch.channels_last).eval()
-        self._bfloat16 = computing.precision == "bfloat16"
+        self._bfloat16 = compute.precision == "bfloat16"
         if not self.on_accelerator and not self._bfloat16:
             use_winograd(model.encoder)
         self._logits = model.logits
-        if computing.compiled:
+        if compute.compiled:
             self._logits = torch.compile(model.logits, dynamic=False, options={"freezing": True})
         config = model.config
         self.info = ImageTokenizerInfo(spec, fingerprint, config.vocabulary, config.grid, config.image_size)
@@ -121,15 +119,15 @@ class ImageTokenizer:
         return pixels.to_uint8(self._model.decode(codes_1hw.to(self._device)).cpu())[0]
 
 
-def load_image_tokenizer(spec: str, computing: ComputeOptions | None = None) -> ImageTokenizer:
+def load_image_tokenizer(spec: str, compute: ComputeOptions | None = None) -> ImageTokenizer:
     """Raises UserError for an unknown SPEC, a file that is missing, damaged or of another model, an absent device."""
     sized = re.fullmatch(r"(.+)@(\d+)", spec)
     plain = sized[1] if sized else spec
     kind, _, rest = ("dvae", ":", str(BUNDLED_DVAE)) if plain == "bundled" else plain.partition(":")
     if kind not in _LOADERS or not rest:
         raise UserError(f"image tokenizer {spec!r}: give `bundled`, or one of {', '.join(map(_usage, _LOADERS))}")
-    if computing and computing.device != "cpu" and not torch.cuda.is_available():
-        raise UserError(f"device {computing.device!r}: PyTorch sees no such accelerator here; use --device cpu")
+    if compute and compute.device != "cpu" and not torch.cuda.is_available():
+        raise UserError(f"device {compute.device!r}: PyTorch sees no such accelerator here; use --device cpu")
     find_files, load, _ = _LOADERS[kind]
     files = find_files(rest)
     for file in files:
@@ -139,7 +137,7 @@ def load_image_tokenizer(spec: str, computing: ComputeOptions | None = None) -> 
         model = load(*files)
     except (ValueError, OSError) as error:
         raise UserError(f"image tokenizer {spec!r}: {error}") from None
-    if computing and computing.compiled and computing.device == "cpu" and not _cpp_compiler():
+    if compute and compute.compiled and compute.device == "cpu" and not _cpp_compiler():
         raise UserError("--compile needs a C++ compiler (on Debian: apt-get install g++); leave it out or install one")
     if model.config.vocabulary > MAX_VOCABULARY:
         raise UserError(f"image tokenizer {spec!r}: {model.config.vocabulary} codes; at most {MAX_VOCABULARY} fit")
@@ -150,7 +148,7 @@ def load_image_tokenizer(spec: str, computing: ComputeOptions | None = None) -> 
             raise UserError(f"image tokenizer {spec!r}: give a multiple of {pixels_a_code} px, up to {MAX_SIZE}")
         model.config = dataclasses.replace(model.config, image_size=size)
         fingerprint = hashlib.sha256(f"{fingerprint}@{size}".encode()).hexdigest()
-    return ImageTokenizer(model, spec, fingerprint, computing)
+    return ImageTokenizer(model, spec, fingerprint, compute)
 
 
 def _cpp_compiler() -> bool:
@@ -210,8 +208,8 @@ def _load_openai(encoder: Path, decoder: Path) -> DVAE:
 
 def _load_taming(config: Path, checkpoint: Path) -> VQGAN:
     try:
-        described = from_taming(yaml.safe_load(config.read_text("utf-8"))["model"])
-        model = VQGAN(described)
+        vqgan_config = from_taming(yaml.safe_load(config.read_text("utf-8"))["model"])
+        model = VQGAN(vqgan_config)
     except yaml.YAMLError as error:
         raise ValueError(f"{config} is not YAML: {str(error).splitlines()[0]}") from error
     except (LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
@@ -224,11 +222,11 @@ def _load_taming(config: Path, checkpoint: Path) -> VQGAN:
 
 def _load_diffusers(config: Path, weights: Path) -> VQGAN:
     try:
-        described = from_diffusers(json.loads(config.read_text("utf-8")))
-        model = VQGAN(described)
+        vqgan_config = from_diffusers(json.loads(config.read_text("utf-8")))
+        model = VQGAN(vqgan_config)
     except (LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
         raise ValueError(_not_understood(config, error)) from error
-    renamed = weights_from_diffusers(extract_tensors(read_checkpoint(weights)), len(described.widths))
+    renamed = weights_from_diffusers(extract_tensors(read_checkpoint(weights)), len(vqgan_config.widths))
     return load_checked(model, renamed, weights)
 
 

@@ -32,8 +32,8 @@ def layer_kinds(layers: int) -> tuple[str, ...]:
 
 def code_mask(kind: str, grid: int) -> torch.Tensor:
     """bool [N, N]: may the code of this row of the mask look at the code of this column?"""
-    place = torch.arange(grid * grid, device="cpu")  # even where a model is made on no device
-    distance = place[:, None] - place[None, :]  # how far the key lies back in raster order
+    position = torch.arange(grid * grid, device="cpu")  # even where a model is made on no device
+    distance = position[:, None] - position[None, :]  # how far the key lies back in raster order
     if kind == "row":
         return (distance >= 0) & (distance <= grid)
     if kind == "column":

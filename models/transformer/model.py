@@ -119,10 +119,10 @@ class TransformerBlock(nn.Module):
         self.feed_out = nn.Linear(4 * width, width)
 
     def forward(
-        self, x_BLM: torch.Tensor, turns: RotaryAngles | None = None, cache: KVCache | None = None
+        self, x_BLM: torch.Tensor, angles: RotaryAngles | None = None, cache: KVCache | None = None
     ) -> torch.Tensor:
         """A whole sequence, or (with a cache to fill) the positions before the codes."""
-        q_BHLD, k_BHLD, v_BHLD = self._heads(x_BLM, turns)
+        q_BHLD, k_BHLD, v_BHLD = self._heads(x_BLM, angles)
         if cache is None:
             pattern = None if self.kind == "full" else LineWindows(self.by_column, self.neighbours, self.hidden_GGW)
             y_BHLD = masked_attention(q_BHLD, k_BHLD, v_BHLD, self.kind, self.grid, pattern)
@@ -134,21 +134,25 @@ class TransformerBlock(nn.Module):
         x_BLM = x_BLM + self.attention_out(y_BHLD.transpose(1, 2).flatten(2))
         return x_BLM + self._feed(x_BLM)
 
-    def step(self, x_BM: torch.Tensor, cache: KVCache, place: int, turns: RotaryAngles | None = None) -> torch.Tensor:
+    def decode_one(
+        self, x_BM: torch.Tensor, cache: KVCache, position: int, angles: RotaryAngles | None = None
+    ) -> torch.Tensor:
         """The code at `place`, 0 to N - 1 in raster order, after those before it. Rows that the cache lacks look at
         nothing: they only give the products their size."""
         rows = len(cache.k_BHLD)
-        q_BHLD, k_BHLD, v_BHLD = (x_BHLD[:rows] for x_BHLD in self._heads(x_BM[:, None], turns))
-        position = cache.k_BHLD.shape[2] - self.grid**2 + place
-        cache.k_BHLD[:, :, position] = k_BHLD[:, :, 0]
-        cache.v_BHLD[:, :, position] = v_BHLD[:, :, 0]
-        y_BHD = cached_attention(q_BHLD[:, :, 0], cache.k_BHLD, cache.v_BHLD, position - place, cache.visible[place])
+        q_BHLD, k_BHLD, v_BHLD = (x_BHLD[:rows] for x_BHLD in self._heads(x_BM[:, None], angles))
+        offset = cache.k_BHLD.shape[2] - self.grid**2 + position
+        cache.k_BHLD[:, :, offset] = k_BHLD[:, :, 0]
+        cache.v_BHLD[:, :, offset] = v_BHLD[:, :, 0]
+        y_BHD = cached_attention(
+            q_BHLD[:, :, 0], cache.k_BHLD, cache.v_BHLD, offset - position, cache.visible[position]
+        )
         x_BM = x_BM + self.attention_out(F.pad(y_BHD.flatten(1), (0, 0, 0, len(x_BM) - rows)))
         return x_BM + self._feed(x_BM)
 
-    def _heads(self, x_BLM: torch.Tensor, turns: RotaryAngles | None):
+    def _heads(self, x_BLM: torch.Tensor, angles: RotaryAngles | None):
         q, k, v = self.qkv(self.attention_norm(x_BLM)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        return (q, k, v) if turns is None else (apply_rotary(q, turns), apply_rotary(k, turns), v)
+        return (q, k, v) if angles is None else (apply_rotary(q, angles), apply_rotary(k, angles), v)
 
     def _feed(self, x: torch.Tensor) -> torch.Tensor:
         return self.feed_out(F.gelu(self.feed_in(self.feed_norm(x))))
@@ -175,18 +179,18 @@ def rotary_angles(config: TransformerConfig) -> RotaryAngles:
     pairs = config.width // config.heads // 2
     if pairs % 2:
         raise ValueError(f"rotary positions need heads of a multiple of 4 numbers, not {2 * pairs}")
-    places_P = torch.arange(config.prefix, device="cpu")
+    positions_P = torch.arange(config.prefix, device="cpu")
     line_G = config.prefix + torch.arange(config.grid, device="cpu")
-    rows_L = torch.cat([places_P, line_G.repeat_interleave(config.grid)])
-    columns_L = torch.cat([places_P, line_G.repeat(config.grid)])
-    speeds = 10_000.0 ** -(torch.arange(pairs // 2, device="cpu") / max(1, pairs // 2))
-    angles_LD = torch.cat([rows_L[:, None] * speeds, columns_L[:, None] * speeds], dim=1)
+    rows_L = torch.cat([positions_P, line_G.repeat_interleave(config.grid)])
+    columns_L = torch.cat([positions_P, line_G.repeat(config.grid)])
+    frequencies = 10_000.0 ** -(torch.arange(pairs // 2, device="cpu") / max(1, pairs // 2))
+    angles_LD = torch.cat([rows_L[:, None] * frequencies, columns_L[:, None] * frequencies], dim=1)
     return RotaryAngles(angles_LD.cos(), angles_LD.sin())
 
 
-def apply_rotary(x_BHLD: torch.Tensor, turns: RotaryAngles) -> torch.Tensor:
+def apply_rotary(x_BHLD: torch.Tensor, angles: RotaryAngles) -> torch.Tensor:
     a, b = x_BHLD.chunk(2, dim=-1)
-    cos, sin = turns.cos.to(x_BHLD.dtype), turns.sin.to(x_BHLD.dtype)
+    cos, sin = angles.cos.to(x_BHLD.dtype), angles.sin.to(x_BHLD.dtype)
     return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
 
 
@@ -209,8 +213,8 @@ class Transformer(nn.Module):
         self.text_head = nn.Linear(width, config.text_vocabulary)
         self.image_head = nn.Linear(width, config.image_vocabulary)
         cos, sin = rotary_angles(config) if config.rotary else (None, None)
-        self.register_buffer("turns_cos", cos, persistent=False)
-        self.register_buffer("turns_sin", sin, persistent=False)
+        self.register_buffer("rotary_cos", cos, persistent=False)
+        self.register_buffer("rotary_sin", sin, persistent=False)
         self.recompute = False  # blocks keep no activations: less memory, a third more work
         self._initialise()
 
@@ -241,16 +245,16 @@ class Transformer(nn.Module):
     def states(self, text_BT: torch.Tensor, codes_BN: torch.Tensor) -> torch.Tensor:
         """Normalised states [B, L, M]."""
         x_BLM = torch.cat([self._embed_text(text_BT), self._embed_codes(codes_BN)], dim=1)
-        turns = self._turns(slice(None))
+        angles = self._angles(slice(None))
         for block in self.blocks:
             if self.recompute and self.training:
-                x_BLM = checkpoint(block, x_BLM, turns, use_reentrant=False)
+                x_BLM = checkpoint(block, x_BLM, angles, use_reentrant=False)
             else:
-                x_BLM = block(x_BLM, turns)
+                x_BLM = block(x_BLM, angles)
         return self.norm(x_BLM)
 
-    def _turns(self, positions: slice) -> RotaryAngles | None:
-        return RotaryAngles(self.turns_cos[positions], self.turns_sin[positions]) if self.config.rotary else None
+    def _angles(self, positions: slice) -> RotaryAngles | None:
+        return RotaryAngles(self.rotary_cos[positions], self.rotary_sin[positions]) if self.config.rotary else None
 
     def _embed_text(self, text_BT: torch.Tensor) -> torch.Tensor:
         """[B, P, M]: both start tokens and what is between them."""
@@ -266,30 +270,30 @@ class Transformer(nn.Module):
 
     # --- drawing -----------------------------------------------------------------------------------------------------
 
-    def start_drawing(self, text_BT: torch.Tensor, drawn: int | None = None) -> tuple[list[KVCache], torch.Tensor]:
-        """Runs the captions: the filled caches, and the logits [B, V] of the first code. With `drawn`, only so many
+    def prefill(self, text_BT: torch.Tensor, cached_rows: int | None = None) -> tuple[list[KVCache], torch.Tensor]:
+        """Runs the captions: the filled caches, and the logits [B, V] of the first code. With `cached_rows`, only so many
         rows have caches, the first ones; the others are there for the size of the products."""
         x_BLM, config = self._embed_text(text_BT), self.config
-        shape = drawn or len(text_BT), config.heads, config.prefix + config.codes, config.width // config.heads
+        shape = cached_rows or len(text_BT), config.heads, config.prefix + config.codes, config.width // config.heads
         caches = [
             KVCache(
                 x_BLM.new_zeros(shape), x_BLM.new_zeros(shape), visible_codes(block.kind, config.grid, x_BLM.device)
             )
             for block in self.blocks
         ]
-        turns = self._turns(slice(config.prefix))
+        angles = self._angles(slice(config.prefix))
         for block, cache in zip(self.blocks, caches, strict=True):
-            x_BLM = block(x_BLM, turns, cache)
+            x_BLM = block(x_BLM, angles, cache)
         return caches, self._image_logits(x_BLM[:, -1])
 
-    def draw_next(self, codes_B: torch.Tensor, place: int, caches: list[KVCache]) -> torch.Tensor:
-        """The code drawn for `place` (0 to N - 2) to the logits [B, V] of the next. Fills the caches."""
-        row, column = divmod(place, self.config.grid)
+    def decode_one(self, codes_B: torch.Tensor, position: int, caches: list[KVCache]) -> torch.Tensor:
+        """The code cached_rows for `place` (0 to N - 2) to the logits [B, V] of the next. Fills the caches."""
+        row, column = divmod(position, self.config.grid)
         x_BM = self.code(codes_B) + (self.row.weight[row] + self.column.weight[column])
-        position = self.config.prefix + place
-        turns = self._turns(slice(position, position + 1))
+        offset = self.config.prefix + position
+        angles = self._angles(slice(offset, offset + 1))
         for block, cache in zip(self.blocks, caches, strict=True):
-            x_BM = block.step(x_BM, cache, place, turns)
+            x_BM = block.decode_one(x_BM, cache, position, angles)
         return self._image_logits(x_BM)
 
     def _image_logits(self, x_BM: torch.Tensor) -> torch.Tensor:
