@@ -11,15 +11,16 @@ class UserError(Exception):
     """Wrong usage or unusable input: one line that names the place and the mend. Commands print it and exit with 2."""
 
 
-def report_errors(command: Callable[[], int]) -> int:
-    """Runs a command; a user's error becomes one line and status 2, an interruption status 130."""
+def report_errors(command: Callable[[], int], after_interrupt: str = "") -> int:
+    """Runs a command; a user's error becomes one line and status 2, an interruption status 130 and a line that ends
+    with what the user may count on then."""
     try:
         return command()
     except UserError as error:
         print(f"pairmill: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("pairmill: interrupted; the same command continues where this one stopped", file=sys.stderr)
+        print("pairmill: interrupted" + f"; {after_interrupt}" * bool(after_interrupt), file=sys.stderr)
         return 130
     except BrokenPipeError:
         # The reader of our output (head, less) has seen enough; Python's own flush at exit must not complain.

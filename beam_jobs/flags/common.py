@@ -9,6 +9,7 @@ import os
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from beam_jobs.local_runner import LocalRunner
 from models.errors import UserError
 
 
@@ -102,5 +103,4 @@ def beam_options(rest: list[str]) -> PipelineOptions:
     return options
 
 
-# The name is spelled out: "DirectRunner" would first try to download and start a Go program.
-LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
+LOCAL_RUNNER = f"{LocalRunner.__module__}.{LocalRunner.__qualname__}"
