@@ -1,4 +1,4 @@
-"""What every room shares: the error that a user reads, and files that appear whole or not at all."""
+"""The error that is shown to users, and how a command ends with one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 
 class UserError(Exception):
-    """Wrong usage or unusable input: one line that names the place and the mend. Commands print it and exit with 2."""
+    """Wrong usage or unusable input: one line that names the place and the fix. Commands print it and exit with 2."""
 
 
 def report_errors(command: Callable[[], int], after_interrupt: str = "") -> int:
@@ -23,6 +23,6 @@ def report_errors(command: Callable[[], int], after_interrupt: str = "") -> int:
         print("pairmill: interrupted" + f"; {after_interrupt}" * bool(after_interrupt), file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader of our output (head, less) has seen enough; Python's own flush at exit must not complain.
+        # The reader of the output (head, less) closed the pipe; Python's flush at exit must not raise.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
