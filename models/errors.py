@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 
 class UserError(Exception):
-    """Wrong usage or unusable input: one line that names the place and the mend. Commands print it and exit with 2."""
+    """Wrong usage or unusable input: one line that names the place and the fix. Commands print it and exit with 2."""
 
 
 # What the system refuses, and what a user can do about it. Other system errors are bugs and keep their traceback.

@@ -90,7 +90,8 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["serve", "--checkpoint", "/nowhere"], "/nowhere"),
     # where it is to be written
     *[([*command, "--output", "FILE/out"], "FILE") for command in (
-        ["select", *CC3M], ["build", *CC3M], ["encode", "--images", "TAR", *TOKENIZERS], ["repack", "--dataset", "DATASET"],
+        ["select", *CC3M], ["build", *CC3M], ["encode", "--images", "TAR", *TOKENIZERS],
+        ["repack", "--dataset", "DATASET"],
         ["train-bpe", "--captions", str(CAPTIONS), "--vocabulary", "300"], ["hash", str(IMAGE)],
         ["train-dvae", "--images", "TAR", "--steps", "1"], [*TRAIN[:-2], "--dataset", "DATASET"],
         ["generate", "--prompt", "a cat", "--count", "1"],
