@@ -29,14 +29,19 @@ from pipeline.tokenize_stage import EncodeImageShard
 
 def main(arguments: list[str] | None = None) -> int:
     parser = job_parser("encode", __doc__.split("\n")[0])
-    parser.add_argument("--images", required=True, metavar="PATTERN", help="tar files of `pairmill fetch`, img2dataset")
+    parser.add_argument(
+        "--images",
+        required=True,
+        metavar="PATTERN",
+        help="tar files of images, as `pairmill fetch` and img2dataset write them; PATTERN is a path or a glob",
+    )
     parser.add_argument(
         "--add-to",
         metavar="DATASET",
-        help="take its pairs as they are, encode only what it lacks, and write both to --output",
+        help="finished dataset to extend: --output receives its pairs as they are, and those of --images that it lacks",
     )
     add_image_options(parser)
-    add_encode_options(parser, required=True)
+    add_encode_options(parser)
     add_size_options(parser)
     args, beam_options = parse(parser, arguments)
     image, encode = image_config(args), encode_config(args, beam_options)

@@ -70,7 +70,7 @@ class EncodeConfig:
     centre_first: bool = False  # the first draw is the centre square instead of a random one
     batch_size: int = 64  # views that an accelerator computes at once; a processor takes them one by one
     threads: int = 1  # processor threads of one worker process; no influence on the codes
-    looks: bool = False  # whether records carry the signature by which look-alikes are found
+    with_signatures: bool = False  # whether records carry the signature by which near-duplicates are found
 
 
 class StageTimer:
@@ -142,7 +142,7 @@ class PairEncoder:
             boxes[0] = pixels.centre_crop(width, height, size)
         views = np.stack([pixels.apply_crop(rgb_HWC, box, size) for box in boxes])
         phash = str(imagehash.phash(Image.fromarray(rgb_HWC)))
-        look = image_signature.compute_signature(rgb_HWC) if self._config.looks else b""
+        look = image_signature.compute_signature(rgb_HWC) if self._config.with_signatures else b""
         return PreparedImage(image.pair, width, height, image.sha256, phash, boxes, views, look)
 
     def _records(self, waiting: list[PreparedImage], times: StageTimer) -> Iterator[EncodedPair]:
