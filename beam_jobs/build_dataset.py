@@ -1,4 +1,4 @@
-"""`pairmill build`: select, fetch and encode in one job. No picture is kept, only its codes."""
+"""`pairmill build`: selects, fetches and encodes in one job. Images are not stored, only their codes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`pairmill fetch`: pairs/*.parquet to pictures in img2dataset's layout."""
+"""`pairmill fetch`: downloads the images of pairs/*.parquet and stores them in img2dataset's layout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`pairmill repack`: datasets to one, merged, thinned out or in other shards, without encoding anything again."""
+"""`pairmill repack`: merges datasets, reduces them to a share or changes the size of shards; encodes nothing again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`pairmill select`: source files to pairs/*.parquet, rejects/*.parquet and ledger.json."""
+"""`pairmill select`: reads source files and writes pairs/*.parquet, rejects/*.parquet and ledger.json."""
 
 from __future__ import annotations
 

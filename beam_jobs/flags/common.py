@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import NoReturn, TypeVar
 
 from apache_beam.io.filesystems import FileSystems
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import PipelineOptions, _BeamArgumentParser
 
 from models.errors import UserError
 
@@ -27,7 +27,7 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 class JobParser(argparse.ArgumentParser):
     """A parser that reports wrong usage as a UserError: one line that names the option, without argparse's usage."""
 
-    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def, override]
+    def parse_known_args(self, args=None, namespace=None):
         try:
             return super().parse_known_args(args, namespace)
         except argparse.ArgumentError as error:
@@ -109,11 +109,15 @@ def parse(parser: JobParser, arguments: list[str] | None) -> tuple[argparse.Name
 
 
 def beam_options(rest: list[str]) -> PipelineOptions:
-    """Beam takes unknown options without a word; a mistyped one of ours must not pass as one of its."""
-    known = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for options in PipelineOptions.__subclasses__():
+    """Beam's options from what the job's parser did not know, with this machine's local runner as the default.
+
+    Beam ignores unknown options, so a mistyped one would have no effect. Raises UserError for it, and for options with
+    which Beam loses data.
+    """
+    known = _BeamArgumentParser(add_help=False, allow_abbrev=False)
+    for options_class in PipelineOptions.__subclasses__():
         with contextlib.suppress(argparse.ArgumentError):  # two of them may define the same option
-            options._add_argparse_args(known)
+            options_class._add_argparse_args(known)
     with contextlib.redirect_stderr(open(os.devnull, "w")):
         try:
             _, unknown = known.parse_known_args(rest)
@@ -135,7 +139,7 @@ def beam_options(rest: list[str]) -> PipelineOptions:
         asked = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
         asked.add_argument("--direct_num_workers", type=int, default=0)
         workers = asked.parse_known_args(rest)[0].direct_num_workers
-        workers = workers or os.cpu_count()
+        workers = workers or os.cpu_count() or 1
         extra = [f"--runner={LOCAL_RUNNER}", f"--direct_num_workers={workers}"]
         if "direct_running_mode" not in given and workers > 1:
             extra.append("--direct_running_mode=multi_processing")

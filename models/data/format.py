@@ -147,7 +147,7 @@ def unpack_sample(key: str, data: bytes) -> Sample:
         raise ValueError(f"{key}{SAMPLE_SUFFIX} is not a sample: {error!r}") from error
 
 
-def tar_bytes(samples: Iterable[tuple[str, ...]]) -> bytes:
+def tar_bytes(samples: Iterable[tuple[str, bytes] | tuple[str, bytes, str]]) -> bytes:
     """A tar file of (key, packed sample, source), in the order given, with fixed metadata: same samples, same bytes.
 
     The source stands in the header as the owner's name: `tar tv` shows it, and it takes no room. It may be left out.

@@ -1,6 +1,6 @@
-"""`pairmill hash`: pictures to the list of hashes that `--exclude` keeps out of a dataset.
+"""`pairmill hash`: writes a list of hashes of images, which `--exclude` keeps out of a dataset.
 
-For evaluation sets: `pairmill hash 'val2014/*.jpg' --output coco-val.hashes`. Tar files are looked into."""
+For evaluation sets: `pairmill hash 'val2014/*.jpg' --output coco-val.hashes`. Reads the images in tar files, too."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def files_of(path: str) -> Iterator[tuple[str, bytes]]:
         return
     with tarfile.open(path) as tar:
         for member in tar:
-            if member.isfile() and not member.name.endswith((".txt", ".json")):
-                yield f"{os.path.basename(path)}/{member.name}", tar.extractfile(member).read()
+            if (content := tar.extractfile(member)) and not member.name.endswith((".txt", ".json")):
+                yield f"{os.path.basename(path)}/{member.name}", content.read()
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="pairmill hash", description=__doc__.split("\n")[0])
-    parser.add_argument("pictures", metavar="PATTERN", help="files, or tar files of files")
-    parser.add_argument("--output", required=True, metavar="FILE")
+    parser.add_argument("images", metavar="PATTERN", help="image files, or tar files of them: a path or a glob")
+    parser.add_argument("--output", required=True, metavar="FILE", help="list of hashes to write")
     args = parser.parse_args(arguments)
     lines, unreadable = [], 0
-    for path in expand(args.pictures):
+    for path in expand(args.images):
         for name, data in files_of(path):
             try:
                 image = decode(data, ANY_IMAGE)

@@ -16,7 +16,7 @@ from models.data.format import Manifest, Shard, index_path, pack_uint16, read_ma
 from models.errors import UserError
 from pipeline.dataset.finish import ManifestFields
 from pipeline.output import files, parquet
-from pipeline.output.ledger import READ, Count, previous_counts, read_ledger
+from pipeline.output.ledger import READ, Count, CountRows, previous_counts, read_ledger
 from pipeline.records import EncodedPair, Reason, Rejected, Stage, reject
 
 
@@ -228,6 +228,57 @@ class RemainingRejects(beam.PTransform):
             )
             | "Same key" >> beam.CoGroupByKey()
             | "Which" >> beam.FlatMap(_still_rejected).with_outputs(self.REPLACED, main="rejects")
+        )
+
+
+class JoinedRows(NamedTuple):
+    """PCollections of a new dataset: its records, its rejects, and the ledger's counts of rows read."""
+
+    records: beam.PCollection
+    rejects: beam.PCollection
+    counts: beam.PCollection
+
+
+class JoinExisting(beam.PTransform):
+    """(encoded records, rejects of encoding, rejects of fetching) -> JoinedRows with those of the datasets to extend.
+
+    A row counts as read once: one that a dataset rejected because it could not be fetched, and that is encoded now,
+    is taken off that dataset's count. Without datasets, the counts are those of `fetch_ledger`, if there is one.
+    """
+
+    def __init__(self, datasets: list[ExistingDataset], fetch_ledger: Optional[dict[str, Any]]):
+        self._datasets, self._fetch_ledger = datasets, fetch_ledger
+
+    def expand(self, inputs) -> JoinedRows:
+        records, encode_rejects, fetch_rejects = inputs
+        rejects = (encode_rejects, fetch_rejects) | "Rejected" >> beam.Flatten()
+        if self._fetch_ledger is not None and not self._datasets:
+            counts = [count for count in previous_counts(self._fetch_ledger) if count[0][1] == READ]
+            return JoinedRows(records, rejects, records.pipeline | "Counts of fetch" >> beam.Create(counts))
+        new_counts = (
+            records | "Count records" >> CountRows(READ),
+            rejects | "Count rejects" >> CountRows(READ),
+        )
+        if not self._datasets:
+            return JoinedRows(records, rejects, new_counts | "Rows read" >> beam.Flatten())
+        existing = records.pipeline | "Old records" >> ReadRecords(self._datasets, [Subset()])
+        old_rejects = records.pipeline | "Old rejects" >> parquet.ReadParquet(reject_files(self._datasets), Rejected)
+        new_keys = (
+            (records, encode_rejects)
+            | "Encoded now" >> beam.Flatten()
+            | "Their keys" >> beam.Map(lambda row: row.key).with_output_types(str)
+        )
+        remaining = (old_rejects, new_keys) | "Remaining rejects" >> RemainingRejects()
+        replaced_counts = (
+            remaining[RemainingRejects.REPLACED]
+            | "Count replaced" >> CountRows(READ)
+            | "Take off" >> beam.MapTuple(lambda entry, number: (entry, -number))
+        )
+        old_counts = records.pipeline | "Old counts" >> beam.Create(counts_read(self._datasets))
+        return JoinedRows(
+            (records, existing.records) | "Old and new" >> beam.Flatten(),
+            (rejects, remaining.rejects) | "All rejected" >> beam.Flatten(),
+            (*new_counts, replaced_counts, old_counts) | "Rows read" >> beam.Flatten(),
         )
 
 

@@ -58,7 +58,10 @@ def finish_dataset(
         write_file(output, "text_tokenizer.json", parts.text_tokenizer_json.encode()),
     ]
     manifest = Manifest(
-        shards=tuple(Shard(*shard[:6]) for shard in sorted(shards, key=lambda shard: shard.path)),
+        shards=tuple(
+            Shard(shard.path, shard.split, shard.pairs, shard.bytes, shard.sha256, dict(shard.sources))
+            for shard in sorted(shards, key=lambda shard: shard.path)
+        ),
         image_tokenizer=parts.image_tokenizer,
         text_tokenizer=parts.text_tokenizer,
         draws=parts.draws,
@@ -68,7 +71,7 @@ def finish_dataset(
     licences = sum((Counter(shard.licences) for shard in shards), Counter())
     files = [
         *rejects,
-        *(shard.index for shard in shards),
+        *(shard.index_file for shard in shards),
         *named,
         *write_cards(output, manifest, account, licences, named),
     ]

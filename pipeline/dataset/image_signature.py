@@ -157,7 +157,7 @@ def _warp(frame: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray, tuple[s
         within = np.flatnonzero((places > -0.5 / side) & (places < 1 + 0.5 / side))
         inside.append(slice(within[0], within[-1] + 1))
         matrices.append(_linear(np.clip(places * side - 0.5, 0, side - 1)))
-    return matrices[0], matrices[1], tuple(inside)
+    return matrices[0], matrices[1], (inside[0], inside[1])
 
 
 def _align(moved: np.ndarray, fixed: np.ndarray) -> np.ndarray:

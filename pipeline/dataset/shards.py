@@ -30,7 +30,7 @@ class WrittenShard(NamedTuple):
     sha256: str
     sources: Mapping[str, int]  # source -> pairs
     licences: Mapping[str, int]  # as the sources state them -> pairs
-    index: WrittenFile
+    index_file: WrittenFile
 
 
 registry.register_coder(WrittenShard, RowCoder)

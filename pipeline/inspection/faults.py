@@ -77,8 +77,14 @@ def _pool(workers: int) -> Iterator[Callable]:
         yield lambda function, items: list(pool.map(function, items))
 
 
+def listed_paths(manifest: Manifest) -> set[str]:
+    """The paths of all shards and files that the manifest names."""
+    return {shard.path for shard in manifest.shards} | {file.path for file in manifest.files}
+
+
 def unlisted_files(directory: str, manifest: Manifest) -> Iterator[Fault]:
-    known = {"manifest.json", *(file.path for file in (*manifest.shards, *manifest.files))}
+    """A fault for each file of the folder that the manifest does not name."""
+    known = {"manifest.json"} | listed_paths(manifest)
     for root, _, names in os.walk(directory):
         for name in names:
             path = os.path.relpath(os.path.join(root, name), directory).replace(os.sep, "/")

@@ -18,7 +18,7 @@ from models.data.format import File, Manifest, Shard, index_path, read_manifest
 from models.errors import UserError
 from pipeline.dataset import cards
 from pipeline.dataset.finish import FOLDERS, write_cards
-from pipeline.inspection.faults import Fault
+from pipeline.inspection.faults import Fault, listed_paths
 from pipeline.output import files as output_files
 from pipeline.output.files import WrittenFile, to_json, write_file
 from pipeline.output.ledger import KEPT, READ, Count, build_ledger, previous_counts, read_ledger
@@ -39,7 +39,7 @@ def repair(directory: str, faults: Iterable[Fault]) -> Iterator[str]:
                 f"{directory}/{path} is at fault, and nothing else holds what it held; build the dataset again"
             )
     manifest = read_manifest(directory)
-    listed = {file.path for file in (*manifest.shards, *manifest.files)}
+    listed = listed_paths(manifest)
     others = sorted(path for path in at_fault - listed if path.split("/")[0] in FOLDERS or path.endswith(".tmp"))
     bad = [shard for shard in manifest.shards if shard.path in at_fault or index_path(shard.path) in at_fault]
     gone = {path for shard in bad for path in (shard.path, index_path(shard.path))}

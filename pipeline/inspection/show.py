@@ -1,5 +1,6 @@
-"""`pairmill show DIR`: pairs of a dataset and rejected rows to look at, in the terminal or as one HTML page; of what
-select or fetch left, in the terminal."""
+"""`pairmill show DIR`: prints pairs and rejected rows of a dataset, or writes them as one HTML page.
+
+Of the output of select or fetch it only prints rows."""
 
 from __future__ import annotations
 
@@ -202,29 +203,31 @@ def load_text_tokenizer(directory: str, manifest: Manifest) -> TextTokenizer:
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="pairmill show", description=__doc__.split("\n")[0])
-    parser.add_argument("directory", metavar="DIR", help="a dataset, or what select or fetch left")
-    parser.add_argument("--html", metavar="FILE", help="write one page with pictures and plots, complete in itself")
-    parser.add_argument("--count", type=int, default=24, metavar="N", help="pairs to show (default: 24)")
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="another seed, other pairs (default: 0)")
-    parser.add_argument("--key", action="append", default=[], metavar="KEY", help="this pair; repeatable")
-    parser.add_argument("--source", metavar="NAME", help="only pairs of this source, such as cc12m")
-    parser.add_argument("--search", metavar="TEXT", help="only pairs with this in the caption, in any case")
+    parser.add_argument("directory", metavar="DIR", help="dataset, or output of `pairmill select` or `pairmill fetch`")
+    parser.add_argument("--html", metavar="FILE", help="write a self-contained HTML page with images and plots")
+    parser.add_argument("--count", type=int, default=24, metavar="N", help="number of pairs to show (default: 24)")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the choice of pairs (default: 0)")
+    parser.add_argument(
+        "--key", action="append", default=[], metavar="KEY", help="show the pair with this key; repeatable"
+    )
+    parser.add_argument("--source", metavar="NAME", help="show only pairs of this source, such as cc12m")
+    parser.add_argument("--search", metavar="TEXT", help="show only pairs whose caption contains TEXT, in any case")
     parser.add_argument(
         "--fetch-originals",
         action="store_true",
-        help="download the pictures again and show the crops beside their reconstructions",
+        help="download the images again, to show each crop beside its reconstruction; needs --html",
     )
     parser.add_argument(
         "--allow-address",
         action="append",
         default=[],
         metavar="CIDR",
-        help="a network that is refused otherwise, such as 127.0.0.0/8",
+        help="network that may be connected to although its addresses are not public, such as 127.0.0.0/8; repeatable",
     )
     parser.add_argument(
         "--image-tokenizer",
         metavar="SPEC",
-        help="where the dataset's image tokenizer is, if no longer where the manifest says",
+        help="image tokenizer that made the codes, if it is no longer where the manifest says",
     )
     return parser
 

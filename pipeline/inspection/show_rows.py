@@ -29,9 +29,9 @@ SAME_RATIO = 0.02  # relative: rounding when a small image's sides become whole 
 
 
 class PairQuery(NamedTuple):
-    """Which pairs to show. Keys are shown in their order and all of them; otherwise `count` are drawn."""
+    """Which pairs to show. Keys are shown in their order and all of them; otherwise `number` pairs are sampled."""
 
-    count: int
+    number: int
     seed: int = 0
     keys: tuple[str, ...] = ()
     source: Optional[str] = None
@@ -77,7 +77,7 @@ def choose_pairs(directory: str, manifest: Manifest | None, wanted: PairQuery) -
     starts = np.cumsum([0, *map(len, found)])
     if not starts[-1] and not wanted.keys:
         raise UserError(f"{directory}: " + (f"no pair matches {wanted}" if columns else "the dataset holds no pairs"))
-    picks = sample_indices(int(starts[-1]), len(wanted.keys) or wanted.count, f"show/{wanted.seed}")
+    picks = sample_indices(int(starts[-1]), len(wanted.keys) or wanted.number, f"show/{wanted.seed}")
     files = (np.searchsorted(starts, picks, "right") - 1).tolist()
     rows: dict[int, dict[str, Any]] = {}
     for i in sorted(set(files)):

@@ -1,4 +1,4 @@
-"""`pairmill stats DIR`: what is in a dataset, and what was dropped on the way, as tables or as JSON."""
+"""`pairmill stats DIR`: counts of what a dataset holds and of what was rejected, as tables or as JSON."""
 
 from __future__ import annotations
 
@@ -241,8 +241,8 @@ def stats_tables(stats: dict[str, Any]) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="pairmill stats", description=__doc__.split("\n")[0])
-    parser.add_argument("directory", metavar="DIR", help="a dataset, or the output of select or fetch")
-    parser.add_argument("--json", action="store_true", help="for machines")
+    parser.add_argument("directory", metavar="DIR", help="dataset, or output of `pairmill select` or `pairmill fetch`")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     args = parser.parse_args(arguments)
     whole = os.path.exists(os.path.join(args.directory, "manifest.json"))
     if not whole and not os.path.exists(os.path.join(args.directory, "ledger.json")):

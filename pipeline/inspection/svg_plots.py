@@ -18,7 +18,7 @@ CURVE_POINTS = 180
 class HistogramBin(NamedTuple):
     low: float  # included
     high: float  # not included, but in the last bin
-    count: int
+    values: int  # how many values fall into the bin
 
 
 class Tick(NamedTuple):
@@ -86,16 +86,16 @@ def histogram(
     bins: list[HistogramBin], name: Callable[[int, HistogramBin], str], ticks: list[tuple[float, str]]
 ) -> str:
     """Bars over an axis. `name` says in words what a bar stands for; ticks are (place in 0..1, label)."""
-    most = max(1, max(each.count for each in bins))
+    most = max(1, max(each.values for each in bins))
     room, step = HEIGHT - AXIS, WIDTH / len(bins)
     gap = min(2.0, step / 5)
     bars = []
     for i, each in enumerate(bins):
         # A bar of a single pair among millions must still be seen.
-        tall = max(1.5, each.count / most * (room - 4)) if each.count else 0
+        tall = max(1.5, each.values / most * (room - 4)) if each.values else 0
         bars.append(
             f'<rect x="{i * step + gap / 2:.1f}" y="{room - tall:.1f}" width="{step - gap:.1f}" '
-            f'height="{tall:.1f}" rx="1"><title>{escape(name(i, each))}: {each.count:,}</title></rect>'
+            f'height="{tall:.1f}" rx="1"><title>{escape(name(i, each))}: {each.values:,}</title></rect>'
         )
     return _svg(f'<g class="bars">{"".join(bars)}</g>{_axis(ticks)}')
 

@@ -336,7 +336,7 @@ def test_tokens_read_as_words():
 
 
 def chosen(made, **wanted):
-    return choose_pairs(made.directory, read_manifest(made.directory), PairQuery(**{"count": 100, **wanted}))
+    return choose_pairs(made.directory, read_manifest(made.directory), PairQuery(**{"number": 100, **wanted}))
 
 
 def test_the_choice_can_be_narrowed(made):
@@ -344,7 +344,7 @@ def test_the_choice_can_be_narrowed(made):
     assert [row["caption"] for row in chosen(made, search="SCRIPT")] == [SCRIPT]
     assert len(chosen(made, source="cc3m", search="number 1")) == 4  # 1, 11, 13, 15
     keys = tuple(made.records[i].key for i in (5, 3, 9))  # 3 lies in another shard
-    assert tuple(row["key"] for row in chosen(made, keys=keys, count=1)) == keys
+    assert tuple(row["key"] for row in chosen(made, keys=keys, number=1)) == keys
     assert len({row["key"] for row in chosen(made)}) == 16
     rejects = choose_rejects(made.directory, read_manifest(made.directory), 0, "cc3m")
     assert rejects == []
@@ -418,8 +418,8 @@ def test_draw_gives_different_numbers(total, count):
 @pytest.mark.parametrize("values", [[5], [3, 3, 3], [*range(1, 20)], [1, 2, 3, 1000]])
 def test_bins_hold_every_value(values):
     values = np.array(values)
-    assert sum(each.count for each in svg_plots.whole_bins(values)) == len(values)
-    assert sum(each.count for each in svg_plots.log_bins(values, 1, 100)) == len(values)
+    assert sum(each.values for each in svg_plots.whole_bins(values)) == len(values)
+    assert sum(each.values for each in svg_plots.log_bins(values, 1, 100)) == len(values)
     assert len(svg_plots.whole_bins(values)) <= svg_plots.HISTOGRAM_BINS
     assert f": {len(values[values == values.min()]):,}</title>" in svg_plots.whole_histogram(values, "words")
 
