@@ -78,20 +78,20 @@ def read_hashes(path: str) -> ExclusionList:
     for number, line in enumerate(files.read(path).decode("utf-8", "replace").splitlines(), 1):
         if not line.strip():
             continue
-        sha256, _, rest = line.strip().partition("\t")
-        signature, _, name = rest.partition("\t")
+        sha256, _, remainder = line.strip().partition("\t")
+        encoded, _, name = remainder.partition("\t")
         try:
-            look = base64.b64decode(signature, validate=True)
+            signature = base64.b64decode(encoded, validate=True)
         except ValueError:
-            look = b"?"
-        if len(sha256) != 64 or len(look) not in (0, image_signature.SIGNATURE_BYTES):
+            signature = b"?"
+        if len(sha256) != 64 or len(signature) not in (0, image_signature.SIGNATURE_BYTES):
             raise UserError(f"--exclude {path}, line {number}: no picture's hash; make the file with `pairmill hash`")
         names[sha256.lower()] = name or sha256
-        if look:
-            images.append(ExcludedImage(number, sha256.lower(), look, name or sha256))
+        if signature:
+            images.append(ExcludedImage(number, sha256.lower(), signature, name or sha256))
     return ExclusionList(names, images)
 
 
-def hash_line(sha256: str, look: bytes, name: str) -> str:
+def hash_line(sha256: str, signature: bytes, name: str) -> str:
     """One line of such a file."""
-    return f"{sha256}\t{base64.b64encode(look).decode()}\t{' '.join(name.split())}\n"
+    return f"{sha256}\t{base64.b64encode(signature).decode()}\t{' '.join(name.split())}\n"

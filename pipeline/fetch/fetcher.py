@@ -132,7 +132,7 @@ class _LoopThread(threading.Thread):
         self._pairs, self._config, self._image_config, self._side = pairs, config, image_config, side
         self._host_s = host_s
         self._memory = memory_lease(config.memory_bytes)
-        self._started = threading.Event()
+        self._loop_started = threading.Event()
         self._cancel: Callable[[], object] | None = None
         self.outcomes: queue.SimpleQueue[FetchedImage | Rejected | BaseException | None] = queue.SimpleQueue()
 
@@ -143,13 +143,13 @@ class _LoopThread(threading.Thread):
         except BaseException as error:
             self.outcomes.put(error)
         finally:
-            self._started.set()
+            self._loop_started.set()
 
     async def _fetch_all(self) -> None:
         task = asyncio.current_task()
         assert task, "a coroutine runs in a task"
         self._loop, self._cancel = asyncio.get_running_loop(), task.cancel
-        self._started.set()
+        self._loop_started.set()
         with concurrent.futures.ThreadPoolExecutor(DECODING_THREADS, "decode") as decoders:
             async with Downloads(self._config, self._image_config, self._host_s) as downloads:
                 self._fetcher = _Fetcher(
@@ -170,7 +170,7 @@ class _LoopThread(threading.Thread):
 
     def stop(self) -> None:
         """Cancels downloads that still run, and waits for the thread."""
-        self._started.wait()
+        self._loop_started.wait()
         if self._cancel:
             with contextlib.suppress(RuntimeError):  # the loop is closed already
                 self._loop.call_soon_threadsafe(self._cancel)

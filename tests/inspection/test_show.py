@@ -428,3 +428,12 @@ def test_plots_of_nothing_are_empty():
     assert svg_plots.whole_histogram(np.array([], int), "words") == ""
     assert svg_plots.frequency_curve(np.zeros(16, int)) == ""
     assert svg_plots.frequency_curve(np.array([4, 0, 0, 9])).count("<path") == 1
+
+
+def test_the_line_of_even_use_is_at_the_mean_of_all_codes():
+    """The codes that never occur count as well. Heights are logarithmic: the most frequent code fills all but 6 px."""
+    svg = svg_plots.frequency_curve(np.array([4, 0, 0, 9]))
+    y = 132 - 22 - np.log1p(13 / 4) / np.log1p(9) * (132 - 22 - 6)
+    assert f'<line class="even" x1="0" x2="360" y1="{y:.1f}" y2="{y:.1f}"/>' in svg
+    even = svg_plots.frequency_curve(np.array([5, 5, 5]))
+    assert 'y1="6.0" y2="6.0"' in even and " L0.0,6.0" in even  # where all are equal, it lies on the curve
