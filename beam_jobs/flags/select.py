@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 from typing import Any
 
+from beam_jobs.flags.common import at_least, share
 from models.errors import UserError
 from pipeline.filters import SelectConfig
 from pipeline.sources import wikimedia_urls, yfcc100m
@@ -31,12 +32,12 @@ def add_select_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--language-detector", default=SelectConfig.language_detector, choices=sorted(DETECTORS))
     group.add_argument(
         "--language-threshold",
-        type=float,
+        type=share(lambda number: 0 <= number <= 1, "give a number from 0 to 1"),
         metavar="P",
         help="of the detector's score, from 0 to 1: English from here up (by default 0.5)",
     )
-    group.add_argument("--min-words", type=int, default=SelectConfig.min_words, help="of a caption")
-    group.add_argument("--min-characters", type=int, default=SelectConfig.min_characters, help="of a caption")
+    group.add_argument("--min-words", type=at_least(0), default=SelectConfig.min_words, help="of a caption")
+    group.add_argument("--min-characters", type=at_least(0), default=SelectConfig.min_characters, help="of a caption")
     group.add_argument(
         "--licence",
         action="append",
@@ -95,7 +96,12 @@ def add_select_options(parser: argparse.ArgumentParser) -> None:
         metavar="TEXT",
         help="repeatable: rows with a machine tag that begins so go, for example uploaded:by=instagram",
     )
-    group.add_argument("--val-share", type=float, default=SelectConfig.val_share, help="of the pairs, by hash of key")
+    group.add_argument(
+        "--val-share",
+        type=share(lambda number: 0 <= number < 1, "give a share from 0 to below 1"),
+        default=SelectConfig.val_share,
+        help="of the pairs, by hash of key",
+    )
 
 
 def select_config(args: argparse.Namespace) -> SelectConfig:
