@@ -5,47 +5,48 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-POLL_INTERVAL_S = 0.05
-
 
 @contextlib.contextmanager
-def exit_on_interrupt(job: str) -> Iterator[None]:
-    """While the block runs, Ctrl-C ends this process and its workers with status 130.
+def exit_on_interrupt(job: str, note: str) -> Iterator[None]:
+    """While the block runs, Ctrl-C ends this process and its workers with status 130, and a line with `note`.
 
-    Left alone, the runner's threads would go on waiting for workers that are gone. The signal may reach any thread:
-    it is blocked in this one and those that start from it, one waits for it, and a handler is there for older ones.
-    Nothing has to be tidied: files appear whole or not at all, and the next run removes what was left.
+    Left alone, the runner's threads would go on waiting for workers that are gone. Whichever thread the signal reaches,
+    Python's own handler writes its number into a socket; the thread that reads there acts, since the main thread may be
+    waiting for a lock. Nothing has to be tidied: files appear atomically, and the next run removes what was left.
     """
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "sigtimedwait"):
-        yield  # not ours to handle, or a system without the call
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers
         return
-    over = threading.Event()
-    handler = signal.signal(signal.SIGINT, lambda *_: _end(job))
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    watcher = threading.Thread(target=_watch, args=(job, over), name="interrupt", daemon=True)
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    handler = signal.signal(signal.SIGINT, lambda *_: None)
+    wakeup = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    watcher = threading.Thread(target=_watch, args=(reader, job, note), name="interrupt", daemon=True)
     watcher.start()
     try:
         yield
     finally:
-        over.set()
-        watcher.join()
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.set_wakeup_fd(wakeup)
         signal.signal(signal.SIGINT, handler)
+        writer.close()
+        watcher.join()
+        reader.close()
 
 
-def _watch(job: str, over: threading.Event) -> None:
-    while not over.is_set():
-        if signal.sigtimedwait({signal.SIGINT}, POLL_INTERVAL_S):
-            _end(job)
+def _watch(reader: socket.socket, job: str, note: str) -> None:
+    while numbers := reader.recv(64):
+        if signal.SIGINT in numbers:
+            _end(job, note)
 
 
-def _end(job: str) -> None:
-    print(f"pairmill: {job} interrupted; the same command continues where it stopped", file=sys.stderr, flush=True)
+def _end(job: str, note: str) -> None:
+    print(f"pairmill: {job} interrupted; {note}", file=sys.stderr, flush=True)
     for child in _descendants(os.getpid()):
         with contextlib.suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)

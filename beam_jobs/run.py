@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, TestOptions
-from apache_beam.runners.portability.fn_api_runner import worker_handlers
 
+from beam_jobs.flags.common import LOCAL_RUNNER
 from beam_jobs.interrupt import exit_on_interrupt
 from models import errors
 from models.errors import UserError
@@ -18,11 +18,6 @@ from pipeline.output.ledger import read_ledger
 from pipeline.output.progress import ProgressReporter
 from pipeline.output.state import finish_output
 
-# Beam's local runner empties the buffers of its streams every second, from a thread of its own: in the middle of an
-# element, and what is written while it does so is lost (TimeBasedBufferingClosableOutputStream; so in 2.45 to 2.77).
-# With 0 they are emptied by size, between elements, as everywhere else in Beam.
-worker_handlers.DATA_BUFFER_TIME_LIMIT_MS = 0
-
 
 def run(options: PipelineOptions, output: str, job: str, build: Callable[[beam.Pipeline], None]) -> int:
     """Builds the pipeline, runs it to its end with progress, and prints the account of rows; the exit status.
@@ -30,11 +25,11 @@ def run(options: PipelineOptions, output: str, job: str, build: Callable[[beam.P
     Raises UserError for what the user can mend.
     """
     for name in ("apache_beam", "root"):
-        logging.getLogger(name).setLevel(logging.ERROR)  # Beam's warnings speak of its insides
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what fails comes as an exception, too
     pipeline = beam.Pipeline(options=options)
     build(pipeline)
     try:
-        with ProgressReporter(output, job), exit_on_interrupt(job):
+        with ProgressReporter(output, job), exit_on_interrupt(job, _after_interrupt(options)):
             pipeline.run().wait_until_finish()
     except Exception as error:
         # A worker's exception arrives as text inside the runner's.
@@ -47,6 +42,13 @@ def run(options: PipelineOptions, output: str, job: str, build: Callable[[beam.P
         finish_output(output)
         print(ledger_tables(read_ledger(output)))
     return 0
+
+
+def _after_interrupt(options: PipelineOptions) -> str:
+    """What a user who interrupted a job may count on."""
+    if options.get_all_options()["runner"] == LOCAL_RUNNER:
+        return "the same command continues with what was not finished"
+    return "the job itself may run on: look at its engine, and cancel it there"
 
 
 def command(main: Callable[[], int]) -> int:

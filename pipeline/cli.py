@@ -28,6 +28,13 @@ COMMANDS = {
     "serve": ("models.server.app", "text to pictures, as a page and over HTTP"),
 }
 
+# What a command that was interrupted leaves: a job says it by itself once it runs.
+_CONTINUES = "the same command continues with what was not finished"
+_RESUMES = "the same command with --resume continues from the last checkpoint, if it has written one"
+AFTER_INTERRUPT = dict.fromkeys(("build", "select", "fetch", "encode", "repack"), _CONTINUES) | dict.fromkeys(
+    ("train", "train-dvae"), _RESUMES
+)
+
 
 def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -42,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     module, _ = COMMANDS[arguments[0]]
     logging.getLogger().setLevel(logging.ERROR)  # Beam's warnings, from its import on, speak of its insides
-    return report_errors(lambda: _load(module)(arguments[1:]))
+    return report_errors(lambda: _load(module)(arguments[1:]), AFTER_INTERRUPT.get(arguments[0], ""))
 
 
 def _load(module: str) -> Callable[[list[str]], int]:

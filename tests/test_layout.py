@@ -42,8 +42,9 @@ ROOMS = {
     "pipeline.inspection": "models.files models.pixels models.data models.tokenizers pipeline.dataset pipeline.fetch "
     "pipeline.images pipeline.output",
     "pipeline.cli": "",
-    "beam_jobs.flags": "models.files models.tokenizers pipeline.text pipeline.filters pipeline.sources pipeline.images "
-    "pipeline.fetch pipeline.dataset pipeline.tokenize_stage pipeline.output",
+    "beam_jobs.local_runner": "",
+    "beam_jobs.flags": "beam_jobs.local_runner models.files models.tokenizers pipeline.text pipeline.filters "
+    "pipeline.sources pipeline.images pipeline.fetch pipeline.dataset pipeline.tokenize_stage pipeline.output",
     "beam_jobs.interrupt": "",
     "beam_jobs.run": "beam_jobs.flags beam_jobs.interrupt pipeline.fetch pipeline.inspection pipeline.output",
 }

@@ -7,8 +7,11 @@ import contextlib
 import os
 
 from apache_beam.io.filesystems import FileSystems
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
+from apache_beam.runners.runner import create_runner
 
+from beam_jobs.local_runner import LocalRunner
 from models.errors import UserError
 
 
@@ -27,9 +30,16 @@ def job_parser(name: str, description: str) -> argparse.ArgumentParser:
         allow_abbrev=False,
         epilog="Options not listed go to Apache Beam: --runner, --temp_location, ...",
     )
-    parser.add_argument("--output", required=True, metavar="DIR", help="a folder, or gs://..., s3://...")
+    parser.add_argument("--output", required=True, type=path, metavar="DIR", help="a folder, or gs://..., s3://...")
     parser.add_argument("--overwrite", action="store_true", help="replace what an earlier run left in DIR")
     return parser
+
+
+def path(text: str) -> str:
+    """An argparse type: a path is not empty, which would be the current folder."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("is empty; name a folder or a file")
+    return text
 
 
 def parse(parser: argparse.ArgumentParser, arguments: list[str] | None) -> tuple[argparse.Namespace, PipelineOptions]:
@@ -63,8 +73,19 @@ def parse(parser: argparse.ArgumentParser, arguments: list[str] | None) -> tuple
     if hasattr(args, "val_share") and not 0 <= args.val_share < 1:
         raise UserError(f"--val-share {args.val_share}: give a share from 0 to below 1")
     options = beam_options(rest)
+    check_engine(options)
     FileSystems.set_options(options)  # a pipeline would, but the output is looked at before there is one
     return args, options
+
+
+def check_engine(options: PipelineOptions) -> None:
+    """Raises UserError for a runner that does not exist and for options that it lacks, before anything is written."""
+    try:
+        runner = create_runner(options.view_as(StandardOptions).runner)
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        raise UserError(f"--runner: {' '.join(str(error).split())}") from None
+    if errors := PipelineOptionsValidator(options, runner).validate():
+        raise UserError(f"--runner {options.view_as(StandardOptions).runner}: {' '.join(' '.join(errors).split())}")
 
 
 def beam_options(rest: list[str]) -> PipelineOptions:
@@ -102,5 +123,4 @@ def beam_options(rest: list[str]) -> PipelineOptions:
     return options
 
 
-# The name is spelled out: "DirectRunner" would first try to download and start a Go program.
-LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
+LOCAL_RUNNER = f"{LocalRunner.__module__}.{LocalRunner.__qualname__}"
