@@ -44,7 +44,7 @@ peers: $(DEV_STAMP) ## the peers' own code, servers of S3's and Google's interfa
 	$(PIP) --no-deps taming-transformers-rom1504 diffusers dalle-pytorch einops axial-positional-embedding rotary-embedding-torch
 	$(PIP) --no-deps open_clip_torch timm torchvision regex
 	$(PIP) img2dataset 'httpx[http2]'
-	$(PIP) -e '.[gcp,s3]' 'moto[s3]' flask flask-cors gcp-storage-emulator  # servers that stand in for the clouds
+	$(PIP) -e '.[gcp,s3,remote]' 'moto[s3]' flask flask-cors gcp-storage-emulator  # servers that stand in for the clouds
 	$(PIP) --upgrade --target $(STREAM_PEERS) --no-deps mosaicml-streaming litdata lightning-utilities torchvision \
 	  transformers catalogue huggingface-hub regex boto3 botocore s3transfer jmespath python-snappy cramjam zstd Brotli \
 	  paramiko oci azure-storage-blob azure-storage-file-datalake google-cloud-storage
@@ -60,11 +60,12 @@ test-exhaustive: $(DEV_STAMP) ## the tests, with everything random repeated many
 
 # An environment of what the README installs and no more, where nothing of dev hides a missing requirement. It is made
 # anew when the requirements change: one that is no longer named must go. The package is copied, as for a user.
-$(PLAIN)/.installed: setup.cfg pyproject.toml constraints.txt
+$(PLAIN)/.installed-plain: setup.cfg pyproject.toml constraints.txt
 	rm -rf $(PLAIN) build
 	$(MAKE) install VENV=$(PLAIN) EDITABLE=
+	@touch $@
 
-plain: $(PLAIN)/.installed ## what the README installs, by itself: each module imported, each command run once
+plain: $(PLAIN)/.installed-plain ## what the README installs, by itself: each module imported, each command run once
 	rm -rf build
 	$(PLAIN)/bin/pip install --quiet --disable-pip-version-check --no-deps --force-reinstall .  # the code of now
 	$(PLAIN)/bin/python tests/end_to_end/plain_install.py

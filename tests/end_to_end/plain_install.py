@@ -9,6 +9,7 @@ a status other than 0 and on a traceback in what a process prints. No pytest: it
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import shlex
@@ -22,7 +23,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from packaging.requirements import Requirement  # Beam, among others, depends on it
 from packaging.utils import canonicalize_name
@@ -48,6 +49,7 @@ EXTRAS = {
 PYTHON = [sys.executable, "-I"]
 PAIRMILL = os.path.join(os.path.dirname(sys.executable), "pairmill")
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+TRAINING = ("train-dvae", "train", "generate")  # on a machine that has no extra
 AT_ONCE = 2
 LIMIT_S = 300  # for one process
 ONE_ROW_RUNS = 12
@@ -56,11 +58,11 @@ TRACEBACK = "Traceback (most recent call last)"
 
 # One environment stands for several: a third with torch would take 5 GB more. The finder of installed modules is
 # replaced by one that does not see, neither as modules nor as metadata, what an extra left out would have brought.
-IMPORT_ALONE = """
+SEEING_LESS = """
 import importlib, json, re, sys
 from importlib.machinery import PathFinder
 
-module, hidden_modules, hidden_names = json.loads(sys.argv[1])
+module, hidden_modules, hidden_names = json.loads(sys.argv.pop(1))
 
 class Fewer:
     @staticmethod
@@ -76,7 +78,9 @@ class Fewer:
     invalidate_caches = PathFinder.invalidate_caches
 
 sys.meta_path[sys.meta_path.index(PathFinder)] = Fewer
-importlib.import_module(module)
+imported = importlib.import_module(module)
+if sys.argv[1:]:
+    sys.exit(imported.main(sys.argv[1:]))
 """
 
 
@@ -102,7 +106,7 @@ def run(name: str, command: list[str], folder: Path) -> str:
         return judged(name, status, printed)
 
 
-def judged(name: str, status: int | str, printed: tempfile._TemporaryFileWrapper) -> str:
+def judged(name: str, status: int | str, printed: IO[str]) -> str:
     printed.seek(0)
     text = printed.read()
     if status != 0 or TRACEBACK in text:
@@ -148,6 +152,7 @@ def installed_with(extra: str | None) -> set[str]:
     return {name for name, _ in reached}
 
 
+@functools.cache
 def hidden_without(extra: str | None) -> Hidden:
     seen = installed_with(extra)
     modules = [
@@ -159,15 +164,19 @@ def hidden_without(extra: str | None) -> Hidden:
     return Hidden(sorted(modules), sorted(names - seen))
 
 
+def seeing_less(module: str, extra: str | None, *arguments: str) -> list[str]:
+    """The command that imports a module, and calls its main with the arguments if there are any."""
+    return [*PYTHON, "-c", SEEING_LESS, json.dumps([module, *hidden_without(extra)]), *arguments]
+
+
 def import_all(folder: Path) -> int:
     """Each module in a process of its own, which sees only what the table allows it; their number."""
-    hidden = {extra: hidden_without(extra) for extra in set(EXTRAS.values())}
 
     def import_alone(module: str) -> str | None:
-        argument = json.dumps([module, *hidden[extra_of(module)]])
-        beside = f" with the extra {extra}" if (extra := extra_of(module)) else " without any extra"
+        extra = extra_of(module)
+        beside = f" with the extra {extra}" if extra else " without any extra"
         try:
-            run(f"import {module}{beside}", [*PYTHON, "-c", IMPORT_ALONE, argument], folder)
+            run(f"import {module}{beside}", seeing_less(module, extra), folder)
         except Failure as failure:
             return str(failure)
 
@@ -182,8 +191,10 @@ def import_all(folder: Path) -> int:
 
 
 def pairmill(folder: Path, line: str) -> str:
+    name, *_ = arguments = shlex.split(line)
     print(f"  pairmill {line}", flush=True)
-    return run(f"pairmill {line}", [PAIRMILL, *shlex.split(line)], folder)
+    command = seeing_less("pipeline.cli", None, *arguments) if name in TRAINING else [PAIRMILL, *arguments]
+    return run(f"pairmill {line}", command, folder)
 
 
 def run_commands(folder: Path, url: str) -> set[str]:
@@ -199,7 +210,7 @@ def run_commands(folder: Path, url: str) -> set[str]:
         f"encode --images 'pictures/*.tar' {tokenizers} --exclude excluded.parquet --output encoded",
         f"build --source wit={url}/sources/wit_v1.sample.tsv.gz {fetching} {tokenizers} --output built",
         "repack --dataset encoded --dataset built --output merged",
-        "diff encoded merged",
+        "diff merged merged",
         "stats merged",
         "verify merged",
         "show merged --html page.html --count 4",
