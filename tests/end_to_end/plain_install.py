@@ -3,7 +3,7 @@
     .venv-plain/bin/python tests/end_to_end/plain_install.py
 
 Imports each module alone, runs every command once on the sample, and `pairmill select` on one row many times. Fails on
-a status other than the one that is due and on a traceback in what a process prints. No pytest: it would bring packages of its own.
+a status that is not due and on a traceback in what a process prints. No pytest: it would bring packages of its own.
 """
 
 from __future__ import annotations
