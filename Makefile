@@ -6,9 +6,13 @@ BIN    := $(VENV)/bin
 DEMO   ?= demo
 STAMP  := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
+CONSTRAINTS ?= constraints.txt
+EDITABLE ?= --editable
+PLAIN := .venv-plain
+FRESH := .venv-constraints
 
 .DEFAULT_GOAL := help
-.PHONY: help install peers demo test test-exhaustive lint bench clean
+.PHONY: help install peers demo test test-exhaustive plain plain-demo lint bench constraints clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,13 +20,13 @@ help: ## this list
 install: $(STAMP) ## the environment, in .venv (the other targets do this by themselves)
 
 # constraints.txt pins every package to the version this was tested with.
-PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS)
 
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' \
 	  || { echo "pairmill needs Python 3.10 to 3.12; name one: make PYTHON=python3.11 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV) || { echo "no venv in this Python; on Debian: apt-get install python3-venv"; exit 1; }
-	$(PIP) --editable '.[pipeline,serve]'
+	$(PIP) $(EDITABLE) '.[pipeline,serve]'
 	@touch $@
 
 # What only tests need: pytest, ruff, stock webdataset, Beam's Dataflow parts for checking the graph, and the dVAE of
@@ -32,13 +36,18 @@ $(DEV_STAMP): $(STAMP)
 	$(PIP) --no-deps DALL-E==0.1
 	@touch $@
 
-# The peers, for parity tests and benchmarks; those whose image tokenizers are read here without what only training needs.
-# Of torchvision, open_clip takes what is plain Python; 0.15.2 is the last that imports beside any other torch.
+# The peers, for parity tests and benchmarks. The image tokenizers and dalle-pytorch come without what only their
+# training scripts need. Of torchvision, open_clip takes what is plain Python.
+# benchmarks.stream's peers want versions that clash with pairmill's: a folder of their own, which only it sees.
+STREAM_PEERS := $(VENV)/stream-peers
 peers: $(DEV_STAMP) ## the peers' own code, servers of S3's and Google's interfaces; without it the tests beside it skip themselves, but OpenAI's
-	$(PIP) --no-deps taming-transformers-rom1504 diffusers dalle-pytorch einops
+	$(PIP) --no-deps taming-transformers-rom1504 diffusers dalle-pytorch einops axial-positional-embedding rotary-embedding-torch
 	$(PIP) --no-deps open_clip_torch timm torchvision regex
-	$(PIP) img2dataset
-	$(PIP) -e '.[gcp,s3]' 'moto[s3]' flask flask-cors gcp-storage-emulator  # servers that stand in for the clouds
+	$(PIP) img2dataset 'httpx[http2]'
+	$(PIP) -e '.[gcp,s3,remote]' 'moto[s3]' flask flask-cors gcp-storage-emulator  # servers that stand in for the clouds
+	$(PIP) --upgrade --target $(STREAM_PEERS) --no-deps mosaicml-streaming litdata lightning-utilities torchvision \
+	  transformers catalogue huggingface-hub regex boto3 botocore s3transfer jmespath python-snappy cramjam zstd Brotli \
+	  paramiko oci azure-storage-blob azure-storage-file-datalake google-cloud-storage
 
 demo: $(STAMP) ## the whole way on the sample: lists, shards, statistics, a trained model, pictures; in demo/
 	$(BIN)/python sample/demo.py --output '$(DEMO)'
@@ -49,6 +58,21 @@ test: $(DEV_STAMP) ## the tests, as many at once as there are cores
 test-exhaustive: $(DEV_STAMP) ## the tests, with everything random repeated many times; takes an hour or so
 	$(BIN)/python -m pytest --exhaustive
 
+# An environment of what the README installs and no more, where nothing of dev hides a missing requirement. It is made
+# anew when the requirements change: one that is no longer named must go. The package is copied, as for a user.
+$(PLAIN)/.installed-plain: setup.cfg pyproject.toml constraints.txt
+	rm -rf $(PLAIN) build
+	$(MAKE) install VENV=$(PLAIN) EDITABLE=
+	@touch $@
+
+plain: $(PLAIN)/.installed-plain ## what the README installs, by itself: each module imported, each command run once
+	rm -rf build
+	$(PLAIN)/bin/pip install --quiet --disable-pip-version-check --no-deps --force-reinstall .  # the code of now
+	$(PLAIN)/bin/python tests/end_to_end/plain_install.py
+
+plain-demo: plain ## the demo in that environment
+	$(PLAIN)/bin/python sample/demo.py --output '$(DEMO)'
+
 lint: $(DEV_STAMP) ## style and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -58,12 +82,21 @@ bench: $(DEV_STAMP) ## the numbers of the README; CAPTIONS=FILE adds languages, 
 	$(BIN)/python -m benchmarks.select
 	$(BIN)/python -m benchmarks.fetch
 	$(BIN)/python -m benchmarks.encode
-	$(BIN)/python -m benchmarks.stream
+	PYTHONPATH='$(STREAM_PEERS)' $(BIN)/python -m benchmarks.stream
 	$(BIN)/python -m benchmarks.train
 	$(BIN)/python -m benchmarks.generate
 	$(if $(CAPTIONS),$(BIN)/python -m benchmarks.language $(CAPTIONS))
 	$(if $(PICTURES),$(BIN)/python -m benchmarks.duplicates '$(PICTURES)')
 	$(if $(PICTURES),$(BIN)/python -m benchmarks.reconstruction '$(PICTURES)')
 
-clean: ## removes the environment and the demo's output
-	rm -rf $(VENV) $(DEMO)
+# The newest versions of everything that the targets above install, but for lines of constraints.txt marked `# held:`.
+constraints: ## constraints.txt anew, from a fresh environment; then run the tests
+	rm -rf $(FRESH) build && mkdir build
+	grep '# held:' constraints.txt > build/held.txt || true
+	$(MAKE) peers VENV=$(FRESH) CONSTRAINTS=build/held.txt
+	$(FRESH)/bin/python .ci/constraints.py constraints.txt $(FRESH)/stream-peers > build/constraints.txt
+	mv build/constraints.txt constraints.txt
+	rm -rf $(FRESH)
+
+clean: ## removes the environments and the demo's output
+	rm -rf $(VENV) $(PLAIN) $(FRESH) $(DEMO) build

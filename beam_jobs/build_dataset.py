@@ -1,4 +1,4 @@
-"""`pairmill build`: select, fetch and encode in one job. No picture is kept, only its codes."""
+"""`pairmill build`: selects, fetches and encodes in one job. Images are not stored, only their codes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     add_select_options(parser)
     add_fetch_options(parser)
     add_image_options(parser)
-    add_encode_options(parser, required=False)
+    add_encode_options(parser)
     add_size_options(parser)
     args, beam_options = parse(parser, arguments)
     pieces, select = source_pieces(args.source), select_config(args)

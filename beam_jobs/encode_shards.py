@@ -1,4 +1,4 @@
-"""`pairmill encode`: pictures in img2dataset's layout to a dataset of image codes and BPE tokens."""
+"""`pairmill encode`: turns images in img2dataset's layout into a dataset of image codes and BPE tokens."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ from beam_jobs.flags.images import add_image_options, image_config
 from beam_jobs.run import command, run
 from pipeline import tokenize_stage
 from pipeline.dataset import existing, finish
-from pipeline.dataset.existing import ReadRecords, RemainingRejects, Subset, counts_read, new_rejects, open_existing
-from pipeline.dataset.existing import reject_files as reject_files_of
+from pipeline.dataset.existing import JoinExisting, new_rejects, open_existing
 from pipeline.dataset.finish import finish_dataset
 from pipeline.dataset.stage import WriteDataset
 from pipeline.images import shard_format, shard_reader
 from pipeline.output import parquet, state
 from pipeline.output.finish import Finish, read_settings
-from pipeline.output.ledger import READ, CountRows, previous_counts, read_ledger
+from pipeline.output.ledger import read_ledger
 from pipeline.output.work_folder import write_plan
 from pipeline.records import Rejected
 from pipeline.tokenize_stage import EncodeImageShard
@@ -29,14 +28,19 @@ from pipeline.tokenize_stage import EncodeImageShard
 
 def main(arguments: list[str] | None = None) -> int:
     parser = job_parser("encode", __doc__.split("\n")[0])
-    parser.add_argument("--images", required=True, metavar="PATTERN", help="tar files of `pairmill fetch`, img2dataset")
+    parser.add_argument(
+        "--images",
+        required=True,
+        metavar="PATTERN",
+        help="tar files of images, as `pairmill fetch` and img2dataset write them; PATTERN is a path or a glob",
+    )
     parser.add_argument(
         "--add-to",
         metavar="DATASET",
-        help="take its pairs as they are, encode only what it lacks, and write both to --output",
+        help="finished dataset to extend: --output receives its pairs as they are, and those of --images that it lacks",
     )
     add_image_options(parser)
-    add_encode_options(parser, required=True)
+    add_encode_options(parser)
     add_size_options(parser)
     args, beam_options = parse(parser, arguments)
     image, encode = image_config(args), encode_config(args, beam_options)
@@ -49,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     existing.check_addition(old, parts)
     if old:
         settings["added_to"] = old[0].manifest.settings
-    inputs = {FileSystems.split(path)[0] for path in paths} | {each.directory for each in old}
+    inputs = {FileSystems.split(path)[0] for path in paths} | {dataset.directory for dataset in old}
     state.prepare_output(args.output, "encode", finish.identity(parts), "manifest.json", args.overwrite, inputs)
     write_plan(args.output, {"units": len(paths)})
 
@@ -69,39 +73,13 @@ def main(arguments: list[str] | None = None) -> int:
             | "Reject files" >> beam.Create(reject_files).with_output_types(str)
             | "Read rejects" >> beam.FlatMap(new_rejects, old).with_output_types(Rejected)
         )
-        now = (encoded[EncodeImageShard.REJECTED], earlier) | "Rejected" >> beam.Flatten()
-        records, rejected = encoded.records, now
-        if before and not old:
-            read = pipeline | "Counts before" >> beam.Create(
-                [count for count in previous_counts(ledger) if count[0][1] == READ]
-            )
-        else:
-            read = (
-                records | "Count records" >> CountRows(READ),
-                now | "Count rejects" >> CountRows(READ),
-            ) | "Count read" >> beam.Flatten()
-        if old:
-            kept = pipeline | "Old records" >> ReadRecords(old, [Subset()])
-            old_rejects = pipeline | "Old rejects" >> parquet.ReadParquet(reject_files_of(old), Rejected)
-            new_keys = (
-                (encoded.records, encoded[EncodeImageShard.REJECTED])
-                | "Pictures" >> beam.Flatten()
-                | "Their keys" >> beam.Map(lambda row: row.key).with_output_types(str)
-            )
-            dropped = (old_rejects, new_keys) | "Still rejected" >> RemainingRejects()
-            twice = (
-                dropped[RemainingRejects.REPLACED]
-                | "Count replaced" >> CountRows(READ)
-                | "Not twice" >> beam.MapTuple(lambda entry, number: (entry, -number))
-            )
-            records = (records, kept.records) | "Old and new" >> beam.Flatten()
-            rejected = (now, dropped.rejects) | "All rejected" >> beam.Flatten()
-            before_that = pipeline | "Old counts" >> beam.Create(counts_read(old))
-            read = (read, twice, before_that) | "All read" >> beam.Flatten()
-        written = (records, rejected) | "Dataset" >> WriteDataset(
+        joined = (encoded.records, encoded[EncodeImageShard.REJECTED], earlier) | "Join" >> JoinExisting(
+            old, ledger if before else None
+        )
+        written = (joined.records, joined.rejects) | "Dataset" >> WriteDataset(
             args.output, args.draws, shard_size(args), args.rows_per_file, near_config(args)
         )
-        counts = (read, written.counts) | "Counts" >> beam.Flatten()
+        counts = (joined.counts, written.counts) | "Counts" >> beam.Flatten()
         _ = pipeline | "Finish" >> Finish(
             partial(finish_dataset, args.output, parts), written.shards, written.rejects, counts
         )

@@ -1,4 +1,4 @@
-"""`pairmill fetch`: pairs/*.parquet to pictures in img2dataset's layout."""
+"""`pairmill fetch`: downloads the images of pairs/*.parquet and stores them in img2dataset's layout."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from functools import partial
 
 import apache_beam as beam
 
-from beam_jobs.flags.common import job_parser, parse
+from beam_jobs.flags.common import at_least, job_parser, parse
 from beam_jobs.flags.fetch import add_fetch_options, fetch_config, fetch_settings
 from beam_jobs.flags.files import add_rows_per_file
-from beam_jobs.flags.images import add_image_options, image_config, store_config
+from beam_jobs.flags.images import add_image_options, add_store_options, image_config, store_config
 from beam_jobs.run import command, run
 from models.errors import UserError
 from pipeline.fetch.stage import FetchUnit, count_transient_failures, finish_fetch, read_attempt, write_attempt
@@ -22,32 +22,21 @@ from pipeline.records import Pair, Rejected
 
 def main(arguments: list[str] | None = None) -> int:
     parser = job_parser("fetch", __doc__.split("\n")[0])
-    parser.add_argument("--pairs", required=True, metavar="DIR", help="the output of `pairmill select`")
-    parser.add_argument(
-        "--resize",
-        type=int,
-        default=0,
-        metavar="N",
-        help="px of the shorter side, never enlarged; 0 keeps the bytes as fetched",
-    )
-    parser.add_argument("--image-format", choices=("jpg", "webp", "png"), default="jpg", help="of resized pictures")
-    parser.add_argument("--quality", type=int, default=95, metavar="Q", help="of resized JPEG and WebP")
+    parser.add_argument("--pairs", required=True, metavar="DIR", help="folder that `pairmill select` wrote")
     parser.add_argument(
         "--attempts",
-        type=int,
+        type=at_least(1),
         default=5,
         metavar="N",
-        help="runs in which a row that fails for a passing reason is tried",
+        help="runs of this command, the first included, in which images are tried again after a failure that may be "
+        "temporary",
     )
     add_fetch_options(parser)
     add_image_options(parser)
+    add_store_options(parser)
     add_rows_per_file(parser)
     args, beam_options = parse(parser, arguments)
-    fetch, image, store = (
-        fetch_config(args),
-        image_config(args),
-        store_config(args),
-    )
+    fetch, image, store = fetch_config(args), image_config(args), store_config(args)
     if not files.exists(files.join(args.pairs, "ledger.json")):
         raise UserError(f"--pairs {args.pairs}: no ledger.json there; run `pairmill select` to its end first")
     if not (pair_files := parquet.files_in(args.pairs, "pairs")):

@@ -1,4 +1,4 @@
-"""`pairmill repack`: datasets to one, merged, thinned out or in other shards, without encoding anything again."""
+"""`pairmill repack`: merges datasets, reduces them to a share or changes the size of shards; encodes nothing again."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from functools import partial
 
 import apache_beam as beam
 
-from beam_jobs.flags.common import job_parser, parse
+from beam_jobs.flags.common import job_parser, parse, share
 from beam_jobs.flags.files import add_size_options, shard_settings, shard_size
 from beam_jobs.run import command, run
 from models.errors import UserError
@@ -19,6 +19,11 @@ from pipeline.output.finish import Finish
 from pipeline.output.ledger import read_ledger
 from pipeline.records import Rejected
 
+SHARE_FIX = (
+    "give a number above 0, at most 1; a dataset holds a pair once: how often training meets it is said there, by "
+    "Stream(..., weights={SOURCE: 2})"
+)
+
 
 def main(arguments: list[str] | None = None) -> int:
     parser = job_parser("repack", __doc__.split("\n")[0])
@@ -27,33 +32,33 @@ def main(arguments: list[str] | None = None) -> int:
         action="append",
         required=True,
         metavar="DIR",
-        help="repeatable; of pairs that several have, the first one's stay",
+        help="dataset to read; repeatable; a pair that several datasets hold is taken from the first",
     )
     parser.add_argument(
         "--share",
         action="append",
-        type=float,
+        type=share(lambda number: 0 < number <= 1, SHARE_FIX),
         default=[],
         metavar="W",
-        help="of the pairs of the dataset in the same place, from above 0 to 1 (default: all); the "
-        "same pairs each time, and those of a smaller share are among those of a larger one",
+        help="share of a dataset's pairs to keep, above 0 and at most 1; give one for each --dataset, in the same "
+        "order (default: all pairs); a share always keeps the same pairs, and a larger one keeps these, too",
     )
-    parser.add_argument("--only-source", action="append", default=[], metavar="NAME", help="repeatable")
+    parser.add_argument(
+        "--only-source",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="keep only the pairs of this source, such as cc12m; repeatable",
+    )
     add_size_options(parser)
     args, beam_options = parse(parser, arguments)
     if args.share and len(args.share) != len(args.dataset):
         raise UserError(f"--share: {len(args.share)} for {len(args.dataset)} datasets; give one for each, or none")
-    for share in args.share:
-        if not 0 < share <= 1:
-            raise UserError(
-                f"--share {share:g}: give a number above 0, at most 1; a dataset holds a pair once: how "
-                "often training meets it is said there, by Stream(..., weights={SOURCE: 2})"
-            )
     datasets = open_existing(args.dataset)
     sources = {source for each in datasets for source in read_ledger(each.directory)["sources"]}
     if unknown := set(args.only_source) - sources:
         raise UserError(f"--only-source {min(unknown)}: the datasets have {', '.join(sorted(sources))}")
-    wanted = [Subset(share, tuple(args.only_source)) for share in args.share or [1.0] * len(datasets)]
+    wanted = [Subset(number, tuple(args.only_source)) for number in args.share or [1.0] * len(datasets)]
     parts = parts_of(datasets, wanted, shard_settings(args), sources)
     state.prepare_output(args.output, "repack", finish.identity(parts), "manifest.json", args.overwrite, args.dataset)
 

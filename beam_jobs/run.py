@@ -1,9 +1,10 @@
-"""Running a job: the runner, progress, the account of rows at its end."""
+"""Runs a job: the runner, progress, and the counts of rows at its end."""
 
 from __future__ import annotations
 
 import logging
 import re
+import traceback
 from collections.abc import Callable
 
 import apache_beam as beam
@@ -18,23 +19,28 @@ from pipeline.output.ledger import read_ledger
 from pipeline.output.progress import ProgressReporter
 from pipeline.output.state import finish_output
 
+# A worker's exception arrives as text inside the runner's, or as it is; Beam adds the step's name to its message:
+# "models.errors.UserError: TEXT [while running 'STEP']".
+_USER_ERROR = re.compile(
+    re.escape(f"{UserError.__module__}.{UserError.__qualname__}: ") + r"(.+?)(?: \[while running|\\n|\n|$)"
+)
+
 
 def run(options: PipelineOptions, output: str, job: str, build: Callable[[beam.Pipeline], None]) -> int:
-    """Builds the pipeline, runs it to its end with progress, and prints the account of rows; the exit status.
+    """Builds the pipeline, runs it to its end with progress, and prints the counts of rows. Returns the exit status.
 
-    Raises UserError for what the user can mend.
+    Raises UserError for what the user can fix.
     """
     for name in ("apache_beam", "root"):
-        logging.getLogger(name).setLevel(logging.ERROR)  # Beam's warnings speak of its insides
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what fails comes as an exception, too
     pipeline = beam.Pipeline(options=options)
     build(pipeline)
     try:
         with ProgressReporter(output, job), exit_on_interrupt(job, _after_interrupt(options)):
             pipeline.run().wait_until_finish()
     except Exception as error:
-        # A worker's exception arrives as text inside the runner's.
-        if said := re.search(r"models\.errors\.UserError: (.+?)(?: \[while running|\\n|\n|$)", str(error)):
-            raise UserError(said[1]) from error
+        if message := user_error_in("".join(traceback.format_exception_only(error))):
+            raise UserError(message) from error
         raise
     if options.view_as(TestOptions).dry_run:
         print(f"{job}: the graph was built and checked; nothing ran")
@@ -51,6 +57,12 @@ def _after_interrupt(options: PipelineOptions) -> str:
     return "the job itself may run on: look at its engine, and cancel it there"
 
 
+def user_error_in(text: str) -> str | None:
+    """The message of the first UserError that the text of a runner's exception quotes, or None."""
+    found = _USER_ERROR.search(text)
+    return found[1] if found else None
+
+
 def command(main: Callable[[], int]) -> int:
-    """Runs a job as `python -m beam_jobs.NAME`: a user's error is one line and status 2."""
+    """Runs a job as `python -m beam_jobs.NAME`. A UserError becomes one line and status 2."""
     return errors.report_errors(main)

@@ -1,4 +1,4 @@
-"""`pairmill select`: source files to pairs/*.parquet, rejects/*.parquet and ledger.json."""
+"""`pairmill select`: reads source files and writes pairs/*.parquet, rejects/*.parquet and ledger.json."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ def main(arguments: list[str] | None = None) -> int:
     add_select_options(parser)
     add_image_options(parser)
     add_rows_per_file(parser)
-    parser.add_argument("--dry-run", action="store_true", help="only count: no pairs, no rejects, just ledger.json")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="only count the rows: write ledger.json, but neither pairs nor rejects"
+    )
     args, beam_options = parse(parser, arguments)
     pieces, config = source_pieces(args.source), select_config(args)
     sources = source_settings(args)

@@ -132,7 +132,8 @@ def main() -> None:
             together = meets(whole[name], other)
             by_key += together
             found += together and image_signature.is_near_duplicate(
-                image_signature.unpack_signature(whole[name].look), image_signature.unpack_signature(other.look)
+                image_signature.unpack_signature(whole[name].signature),
+                image_signature.unpack_signature(other.signature),
             )
             near += (hashes[name] != phash(copy)).sum() <= np.array(distances)
         rows.append((change, *(round(100 * number / len(images), 2) for number in (found, by_key, *near))))
@@ -147,7 +148,9 @@ def main() -> None:
     joined = [
         pair
         for pair in candidates
-        if image_signature.is_near_duplicate(*(image_signature.unpack_signature(whole[name].look) for name in pair))
+        if image_signature.is_near_duplicate(
+            *(image_signature.unpack_signature(whole[name].signature) for name in pair)
+        )
     ]
     compare_ms = (time.process_time() - started) / max(1, len(candidates)) * 1e3
     matrix = np.array(list(hashes.values()), np.float32)

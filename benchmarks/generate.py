@@ -27,9 +27,9 @@ PROMPT = [1, 2, 3]
 def ours(config: TransformerConfig, images: int, device: str) -> float:
     """Seconds for so many pictures, at most a group: it is always computed whole."""
     model = Transformer(config).eval().to(device)
-    orders = [ImageRequest(PROMPT, seed) for seed in range(images)]
+    requests = [ImageRequest(PROMPT, seed) for seed in range(images)]
     started = time.perf_counter()
-    sample_codes(model, orders).cpu()
+    sample_codes(model, requests).cpu()
     return time.perf_counter() - started
 
 

@@ -1,4 +1,4 @@
-"""RGB arrays to PNG and JPEG bytes, and several images to a grid."""
+"""Encodes RGB arrays as PNG and JPEG, and lays several images out in a grid."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL.PngImagePlugin import PngInfo
 
 
 def png(image_HWC: np.ndarray, texts: dict[str, str]) -> bytes:
-    """A PNG of uint8 [H, W, 3] with text chunks; those outside Latin-1 are written as iTXt."""
+    """Encodes uint8 [H, W, 3] as PNG bytes, with `texts` as iTXt chunks."""
     info = PngInfo()
     for name, text in texts.items():
         info.add_itxt(name, text)
@@ -21,7 +21,7 @@ def png(image_HWC: np.ndarray, texts: dict[str, str]) -> bytes:
 
 
 def image_grid(images_BHWC: np.ndarray) -> np.ndarray:
-    """All pictures in a near-square, uint8 [rows * H, columns * W, 3]; places left over are white."""
+    """Lays out uint8 [B, H, W, 3] in a nearly square grid [rows * H, columns * W, 3]; unused cells are white."""
     count, height, width, _ = images_BHWC.shape
     columns = math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
@@ -31,6 +31,7 @@ def image_grid(images_BHWC: np.ndarray) -> np.ndarray:
 
 
 def jpeg(image_HWC: np.ndarray) -> bytes:
+    """Encodes uint8 [H, W, 3] as JPEG bytes of quality 90."""
     buffer = io.BytesIO()
     Image.fromarray(image_HWC).save(buffer, "JPEG", quality=90)
     return buffer.getvalue()

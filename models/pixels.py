@@ -1,13 +1,12 @@
 """Pixels, in one place: bytes to RGB, the paper's crops, resizing, and phi with its inverse.
 
-Precomputing codes, training and drawing all go through here, so that a picture means the same everywhere.
+Precomputing codes, training and sampling share these functions, so that they treat an image alike.
 Section and listing numbers are those of "Zero-Shot Text-to-Image Generation" (arXiv 2102.12092).
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import re
 import struct
@@ -15,38 +14,40 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
-import cv2  # area interpolation with exact fractional weights, as TensorFlow's AREA; Pillow's BOX has none
+import cv2  # area interpolation with exact fractional weights, as TensorFlow's AREA; Pillow's BOX rounds them
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+
+from models.hashing import stable_hash
 
 if TYPE_CHECKING:  # fetching needs pixels, not torch, which takes 200 MB of every worker
     import torch
 
 LOGIT_LAPLACE_EPS = 0.1  # appendix A.3: keeps phi(x) off 0 and 1, where the logit is infinite
 IMAGE_SUFFIXES = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif"})
-MAX_PIXELS = 100_000_000  # a 100-megapixel image takes 300 MB as RGB, and 700 MB while it is decoded
+MAX_PIXELS = 100_000_000  # an image of this size takes 300 MB as RGB, and 700 MB while it is decoded
 
 Integers = Callable[[int, int], int]
-"""`integers(low, high)` draws one integer in [low, high)."""
+"""`integers(low, high)` returns a random integer in [low, high)."""
 
 
 class ImageError(ValueError):
-    """The bytes are not a picture that can be used; the message says why."""
+    """The bytes are not a usable image; the message gives the reason."""
 
 
 class NotAnImage(ImageError):
-    """The bytes don't begin as those of any format that is read here."""
+    """The first bytes match none of the supported formats."""
 
 
 class TooManyPixels(ImageError):
-    """The header announces more pixels than allowed (a decompression bomb, or a map sheet)."""
+    """The header declares more pixels than allowed (a decompression bomb, or a map sheet)."""
 
 
 class CropBox(NamedTuple):
-    """How one training view was cut out of a picture: square, then resize, then window.
+    """How one training view is cropped from an image: square, then resize, then window.
 
-    The square at (left, top) with the given side, in the upright original's pixels, is resized to
-    `resized` x `resized`; the view is the window at (x, y) of that.
+    The square at (left, top) with the given side, in pixels of the upright original, is resized to
+    `resized` x `resized`; the view is the window at (x, y) of the result.
     """
 
     left: int
@@ -58,24 +59,24 @@ class CropBox(NamedTuple):
 
 
 def seeded_randint(seed: str) -> Integers:
-    """Integers from SHA-256 of `seed` and a counter: the same on every machine and in every library version."""
+    """Returns a generator of integers that follow from `seed` alone: the same on every machine and library version."""
     counter = 0
 
     def integers(low: int, high: int) -> int:
         nonlocal counter
-        digest = hashlib.sha256(f"{seed}/{counter}".encode()).digest()
+        value = stable_hash(f"{seed}/{counter}")
         counter += 1
-        return low + int.from_bytes(digest[:8], "big") % (high - low)
+        return low + value % (high - low)
 
     return integers
 
 
 # --- bytes to pixels -------------------------------------------------------------------------------------------------
 
-# Ending, Pillow's name, first bytes. No other format is tried: Pillow knows dozens, one of which starts Ghostscript.
+# Suffix, Pillow's name, first bytes. No other format is tried: Pillow reads dozens, one of which starts Ghostscript.
 _FORMATS = tuple(
-    (ending, name, re.compile(start, re.DOTALL))
-    for ending, name, start in (
+    (suffix, name, re.compile(start, re.DOTALL))
+    for suffix, name, start in (
         ("jpg", "JPEG", rb"\xff\xd8\xff"),
         ("png", "PNG", rb"\x89PNG\r\n\x1a\n"),
         ("webp", "WEBP", rb"RIFF....WEBP"),
@@ -85,20 +86,20 @@ _FORMATS = tuple(
         ("bmp", "BMP", rb"BM"),
     )
 )
-_STRIP_PIXELS = 1 << 20  # converted at once: whole copies of large images would take several times their size
+_STRIP_PIXELS = 1 << 20  # converted at a time: converting a large image at once takes several times its memory
 _ORIENTATION = 0x0112  # EXIF tag
 
 
-def image_format(beginning: bytes) -> tuple[str, str]:
-    """(file ending, Pillow's name) by the first bytes of a file, 12 of them. Raises NotAPicture."""
-    for ending, name, start in _FORMATS:
-        if start.match(beginning):
-            return ending, name
-    raise NotAnImage(f"begins with {bytes(beginning[:12])!r}")
+def image_format(header: bytes) -> tuple[str, str]:
+    """Recognises a format by the first 12 bytes: (file suffix, Pillow's name). Raises NotAnImage."""
+    for suffix, name, start in _FORMATS:
+        if start.match(header):
+            return suffix, name
+    raise NotAnImage(f"begins with {bytes(header[:12])!r}")
 
 
 def open_image(data: bytes | BinaryIO, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Parses the header only. Raises NotAPicture, TooManyPixels, or PictureError for a header that is damaged."""
+    """Opens an image by parsing its header only. Raises NotAnImage, TooManyPixels, or ImageError if it is damaged."""
     file = io.BytesIO(data) if isinstance(data, bytes) else data
     file.seek(0)
     _, name = image_format(file.read(12))
@@ -113,8 +114,8 @@ def open_image(data: bytes | BinaryIO, max_pixels: int = MAX_PIXELS) -> Image.Im
     except Image.DecompressionBombError as error:
         raise TooManyPixels(_message(error)) from error
     except UnidentifiedImageError as error:
-        raise ImageError(f"{name}: damaged header") from error  # Pillow's text names an address in memory
-    except Exception as error:  # decoders fail in every way on hostile bytes: that costs the image, not the job
+        raise ImageError(f"{name}: damaged header") from error  # Pillow's message holds a memory address
+    except Exception as error:  # decoders raise anything on hostile bytes, which must not end the job
         raise ImageError(f"{name}: {_message(error)}") from error
     width, height = image.size
     if width * height > max_pixels:
@@ -123,9 +124,9 @@ def open_image(data: bytes | BinaryIO, max_pixels: int = MAX_PIXELS) -> Image.Im
 
 
 def to_rgb(image: Image.Image) -> np.ndarray:
-    """Decodes to upright RGB, uint8 [height, width, 3]: EXIF applied, transparency laid on white, first frame only.
+    """Decodes to upright RGB, uint8 [height, width, 3]: EXIF applied, transparency over white, first frame only.
 
-    Raises PictureError for data that ends early or does not decode.
+    Raises ImageError for data that ends early or does not decode.
     """
     try:
         with _quiet_pillow():
@@ -140,7 +141,7 @@ def to_rgb(image: Image.Image) -> np.ndarray:
 
 @contextlib.contextmanager
 def _quiet_pillow() -> Iterator[None]:
-    """Without Pillow's warnings: of bombs, for which the limit here is an error, and of odd metadata."""
+    """Silences Pillow's warnings about bombs, for which TooManyPixels is raised, and about odd metadata."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")
         yield
@@ -164,9 +165,9 @@ def _in_strips(image: Image.Image) -> np.ndarray:
 
 
 def _deep_grey_to_rgb(image: Image.Image) -> np.ndarray:
-    """Grey of 16 or 32 bits to 8 by dividing: Pillow's own convert() clips everything above 255 to white.
+    """Scales 16- and 32-bit grey to 8 bits; Pillow's convert() would clip all values above 255 to white.
 
-    Only 16 bits say what white is; of wider ones and of fractions the brightest pixel tells the scale.
+    White is 65535 in 16 bits; for 32-bit integers and floats it is inferred from the brightest pixel.
     """
     grey = np.asarray(image)
     if image.mode.startswith("I;16"):
@@ -180,16 +181,16 @@ def _deep_grey_to_rgb(image: Image.Image) -> np.ndarray:
 
 
 def orientation_of(image: Image.Image) -> int:
-    """What EXIF says, 1 to 8. Data that do not parse turn nothing: viewers show such a picture as it lies."""
+    """The EXIF orientation, 1 to 8; 1 if the data does not parse, as viewers treat such images."""
     try:
-        said = image.getexif().get(_ORIENTATION)
+        orientation = image.getexif().get(_ORIENTATION)
     except (SyntaxError, OSError, ValueError, LookupError, TypeError, struct.error):
         return 1
-    return said if said in range(1, 9) else 1
+    return next((valid for valid in range(1, 9) if valid == orientation), 1)
 
 
 def apply_orientation(rgb_HWC: np.ndarray, orientation: int) -> np.ndarray:
-    """Upright, from what lies as an EXIF orientation of 1 to 8 says."""
+    """Turns and mirrors an image with an EXIF orientation of 1 to 8 upright."""
     if orientation in (5, 6, 7, 8):
         rgb_HWC = rgb_HWC.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
@@ -202,7 +203,7 @@ def apply_orientation(rgb_HWC: np.ndarray, orientation: int) -> np.ndarray:
 def decode_rgb(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Bytes of a JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF file to upright RGB, uint8 [height, width, 3].
 
-    Raises PictureError (NotAPicture, TooManyPixels, or itself for damaged data).
+    Raises ImageError: NotAnImage, TooManyPixels, or the base class for damaged data.
     """
     return to_rgb(open_image(data, max_pixels))
 
@@ -211,9 +212,9 @@ def decode_rgb(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 
 
 def resize(rgb_HWC: np.ndarray, side: int) -> np.ndarray:
-    """Square uint8 [s, s, 3] to [side, side, 3]: area averaging down (listings 1 and 2), bicubic up.
+    """Resizes a square uint8 [s, s, 3] to [side, side, 3]: area averaging down (listings 1 and 2), bicubic up.
 
-    The paper does not say what happens to pictures under 256 px; enlarging is our own rule.
+    The paper does not mention images smaller than 256 px; pairmill enlarges them.
     """
     if rgb_HWC.shape[0] == side:
         return rgb_HWC
@@ -222,14 +223,17 @@ def resize(rgb_HWC: np.ndarray, side: int) -> np.ndarray:
 
 
 def apply_crop(rgb_HWC: np.ndarray, box: CropBox, size: int) -> np.ndarray:
-    """Cuts the view that `box` names: uint8 [size, size, 3]."""
+    """Crops the view of `box`: uint8 [size, size, 3]."""
     square = rgb_HWC[box.top : box.top + box.side, box.left : box.left + box.side]
     return resize(square, box.resized)[box.y : box.y + size, box.x : box.x + size]
 
 
 def transformer_crop(width: int, height: int, size: int, integers: Integers) -> CropBox:
-    """Listing 2: the crop from which the transformer's codes come. The square lies in the central quarter of the
-    slack, its side becomes t in [size, min(side, 9/8 size)], and the window is anywhere in it. No flip."""
+    """The crop of Listing 2, from which the transformer's codes are computed; no flip.
+
+    The square lies in the central quarter of the slack, is resized to a side in [size, min(side, 9/8 size)], and the
+    window lies anywhere in it.
+    """
     side = min(width, height)
     left, top = (_central_offset(slack, integers) for slack in (width - side, height - side))
     resized = integers(size, max(size, min(side, round(9 / 8 * size))) + 1)
@@ -238,7 +242,7 @@ def transformer_crop(width: int, height: int, size: int, integers: Integers) -> 
 
 
 def centre_crop(width: int, height: int, size: int) -> CropBox:
-    """The centre square, resized to `size`: what Listing 2 varies."""
+    """The centre square, resized to `size`: Listing 2 without randomness."""
     side = min(width, height)
     return CropBox((width - side) // 2, (height - side) // 2, side, size, 0, 0)
 
@@ -249,8 +253,11 @@ def _central_offset(slack: int, integers: Integers) -> int:
 
 
 def dvae_crop(width: int, height: int, size: int, integers: Integers) -> tuple[CropBox, bool]:
-    """Listing 1: the crop and flip with which the dVAE is trained. The square lies anywhere; its side becomes t in
-    [min(s, 9/8 size), min(s, 12/8 size)] (never under `size`); the window is anywhere; half are mirrored."""
+    """The crop and flip of Listing 1, with which the dVAE is trained.
+
+    The square lies anywhere, is resized to a side in [min(s, 9/8 size), min(s, 12/8 size)] but at least `size`, and the
+    window lies anywhere in it. Half of the views are mirrored.
+    """
     side = min(width, height)
     left, top = integers(0, width - side + 1), integers(0, height - side + 1)
     low, high = (max(size, min(side, round(ratio * size))) for ratio in (9 / 8, 12 / 8))
@@ -263,23 +270,23 @@ def dvae_crop(width: int, height: int, size: int, integers: Integers) -> tuple[C
 
 
 def to_tensor(views_BHWC: np.ndarray, device: torch.device | str = "cpu") -> torch.Tensor:
-    """uint8 [B, H, W, 3] to float32 [B, 3, H, W] in 0..1, laid out channels-last (what convolutions run fastest on)."""
+    """uint8 [B, H, W, 3] to float32 [B, 3, H, W] in 0..1, in channels-last layout, the fastest for convolutions."""
     import torch
 
-    x_BCHW = torch.from_numpy(views_BHWC).to(device).permute(0, 3, 1, 2)  # as bytes: a quarter of the transfer
+    x_BCHW = torch.from_numpy(views_BHWC).to(device).permute(0, 3, 1, 2)  # transferred as bytes: a quarter of the size
     return x_BCHW.to(torch.float32, memory_format=torch.channels_last) / 255
 
 
 def to_uint8(x_BCHW: torch.Tensor) -> np.ndarray:
-    """float [B, 3, H, W] in 0..1 to uint8 [B, H, W, 3]."""
+    """float [B, 3, H, W] in 0..1, on the CPU, to uint8 [B, H, W, 3]."""
     return (x_BCHW.float().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
 
 
 def phi(x: torch.Tensor) -> torch.Tensor:
-    """0..1 into (eps, 1 - eps): appendix A.3."""
+    """Maps 0..1 to [eps, 1 - eps] (appendix A.3)."""
     return (1 - 2 * LOGIT_LAPLACE_EPS) * x + LOGIT_LAPLACE_EPS
 
 
 def phi_inverse(y: torch.Tensor) -> torch.Tensor:
-    """Back to 0..1, clamped: what the decoder says outside the range of phi is black or white."""
+    """Maps back to 0..1; values outside the range of phi are clamped to black or white."""
     return ((y - LOGIT_LAPLACE_EPS) / (1 - 2 * LOGIT_LAPLACE_EPS)).clamp(0, 1)

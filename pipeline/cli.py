@@ -11,21 +11,27 @@ from models.errors import UserError, report_errors
 from pipeline.version import VERSION
 
 COMMANDS = {
-    "build": ("beam_jobs.build_dataset", "select, fetch and encode in one job: lists in, dataset out"),
-    "select": ("beam_jobs.select_pairs", "source files to pairs, with a reason for each row dropped"),
-    "fetch": ("beam_jobs.fetch_images", "pairs to pictures, in img2dataset's layout"),
-    "encode": ("beam_jobs.encode_shards", "pictures to image codes and BPE tokens, in WebDataset shards"),
-    "repack": ("beam_jobs.repack_dataset", "datasets to one: merged, thinned out, in other shards"),
-    "stats": ("pipeline.inspection.stats", "what is in a dataset, and what was dropped"),
-    "diff": ("pipeline.inspection.diff", "what two datasets have in common, and what not"),
-    "show": ("pipeline.inspection.show", "a page with pictures, their reconstruction from the codes, and captions"),
-    "verify": ("pipeline.inspection.verify", "is every byte of a dataset as it was written?"),
-    "hash": ("pipeline.dataset.exclusion_list", "pictures that must not be in a dataset, for --exclude"),
+    "build": ("beam_jobs.build_dataset", "select, fetch and encode in one job: from lists of images to a dataset"),
+    "select": ("beam_jobs.select_pairs", "source files to image-caption pairs, with a reason for each rejected row"),
+    "fetch": ("beam_jobs.fetch_images", "pairs to images, in img2dataset's layout"),
+    "encode": ("beam_jobs.encode_shards", "images to image codes and BPE tokens, in WebDataset shards"),
+    "repack": (
+        "beam_jobs.repack_dataset",
+        "datasets to one: merged, reduced to a share, or in shards of another size",
+    ),
+    "stats": ("pipeline.inspection.stats", "counts of what a dataset holds and of what was rejected"),
+    "diff": ("pipeline.inspection.diff", "pairs that two datasets share, and pairs that differ"),
+    "show": (
+        "pipeline.inspection.show",
+        "pairs in the terminal, or a page with images, reconstructions and captions",
+    ),
+    "verify": ("pipeline.inspection.verify", "check every byte of a dataset, and repair it"),
+    "hash": ("pipeline.dataset.exclusion_list", "images to a list of hashes, for `build --exclude`"),
     "train-bpe": ("models.training.train_bpe", "captions to a text tokenizer"),
-    "train-dvae": ("models.training.train_dvae", "pictures to an image tokenizer"),
+    "train-dvae": ("models.training.train_dvae", "images to an image tokenizer"),
     "train": ("models.training.train", "a dataset to a transformer"),
-    "generate": ("models.sampling.generate", "text to pictures"),
-    "serve": ("models.server.app", "text to pictures, as a page and over HTTP"),
+    "generate": ("models.sampling.generate", "text to images"),
+    "serve": ("models.server.app", "text to images, as a web page and over HTTP"),
 }
 
 # What a command that was interrupted leaves: a job says it by itself once it runs.
@@ -48,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"pairmill: there is no command {arguments[0]!r}; `pairmill --help` lists them", file=sys.stderr)
         return 2
     module, _ = COMMANDS[arguments[0]]
-    logging.getLogger().setLevel(logging.ERROR)  # Beam's warnings, from its import on, speak of its insides
+    logging.getLogger().setLevel(logging.ERROR)  # Beam warns about its internals, from its import on
     return report_errors(lambda: _load(module)(arguments[1:]), AFTER_INTERRUPT.get(arguments[0], ""))
 
 
@@ -59,7 +65,7 @@ def _load(module: str) -> Callable[[list[str]], int]:
         if error.name and error.name.split(".")[0] in ("models", "pipeline", "beam_jobs"):
             raise
         raise UserError(
-            f"the package {error.name} is not installed; `pip install 'pairmill[pipeline,serve]'` brings it"
+            f"the package {error.name} is not installed; `pip install 'pairmill[pipeline,serve]'` installs it"
         ) from None
 
 
@@ -70,7 +76,7 @@ def usage() -> str:
         [
             "usage: pairmill COMMAND [options]     (pairmill COMMAND --help lists its options)",
             "",
-            "Image-caption lists from the web to training-ready tokens.",
+            "Turns image-caption lists from the web into training-ready tokens.",
             "",
             *lines,
         ]

@@ -58,7 +58,7 @@ class PreparedImage(NamedTuple):
     phash: str
     boxes: list[pixels.CropBox]  # draws
     views: np.ndarray  # uint8 [draws, size, size, 3]
-    look: bytes  # signature of pipeline.looks, b"" unless look-alikes are searched
+    signature: bytes  # of image_signature; empty unless near-duplicates are searched
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +70,7 @@ class EncodeConfig:
     centre_first: bool = False  # the first draw is the centre square instead of a random one
     batch_size: int = 64  # views that an accelerator computes at once; a processor takes them one by one
     threads: int = 1  # processor threads of one worker process; no influence on the codes
-    looks: bool = False  # whether records carry the signature by which look-alikes are found
+    with_signatures: bool = False  # whether records carry the signature by which near-duplicates are found
 
 
 class StageTimer:
@@ -78,18 +78,18 @@ class StageTimer:
 
     def __init__(self) -> None:
         self.seconds = {"pictures_s": 0.0, "model_s": 0.0}
-        self._begun = time.perf_counter()
+        self._started = time.perf_counter()
 
     @contextlib.contextmanager
-    def spent_on(self, what: str) -> Iterator[None]:
-        begun = time.perf_counter()
+    def timed(self, what: str) -> Iterator[None]:
+        started = time.perf_counter()
         yield
-        self.seconds[what] += time.perf_counter() - begun
+        self.seconds[what] += time.perf_counter() - started
 
     def all(self) -> dict[str, float]:
         """With what is left, which goes into BPE and writing."""
-        rest = time.perf_counter() - self._begun - sum(self.seconds.values())
-        return self.seconds | {"write_s": rest}
+        remaining = time.perf_counter() - self._started - sum(self.seconds.values())
+        return self.seconds | {"write_s": remaining}
 
 
 class PairEncoder:
@@ -110,14 +110,14 @@ class PairEncoder:
         self._images_at_once = max(1, at_once // config.draws) if self.images.on_accelerator else at_once
 
     def encode(
-        self, outcomes: Iterable[FetchedImage | Rejected], times: StageTimer | None = None
+        self, outcomes: Iterable[FetchedImage | Rejected], timer: StageTimer | None = None
     ) -> Iterator[EncodedPair | Rejected]:
-        """Fetched pictures become records; rejects pass through. Adds to `times` where the time went."""
-        times = times or StageTimer()
+        """Fetched pictures become records; rejects pass through. Adds to `timer` where the time went."""
+        timer = timer or StageTimer()
         waiting: list[PreparedImage] = []
         outcomes = iter(outcomes)
         while True:
-            with times.spent_on("pictures_s"):
+            with timer.timed("pictures_s"):
                 if (outcome := next(outcomes, None)) is None:
                     break
                 if not isinstance(outcome, Rejected):
@@ -125,9 +125,9 @@ class PairEncoder:
             if isinstance(outcome, Rejected):
                 yield outcome
             elif len(waiting) == self._images_at_once:
-                yield from self._records(waiting, times)
+                yield from self._records(waiting, timer)
                 waiting = []
-        yield from self._records(waiting, times)
+        yield from self._records(waiting, timer)
 
     def prepare(self, image: FetchedImage) -> PreparedImage:
         """Everything that needs the whole picture; what is left of it are the views."""
@@ -142,13 +142,13 @@ class PairEncoder:
             boxes[0] = pixels.centre_crop(width, height, size)
         views = np.stack([pixels.apply_crop(rgb_HWC, box, size) for box in boxes])
         phash = str(imagehash.phash(Image.fromarray(rgb_HWC)))
-        look = image_signature.compute_signature(rgb_HWC) if self._config.looks else b""
-        return PreparedImage(image.pair, width, height, image.sha256, phash, boxes, views, look)
+        signature = image_signature.compute_signature(rgb_HWC) if self._config.with_signatures else b""
+        return PreparedImage(image.pair, width, height, image.sha256, phash, boxes, views, signature)
 
-    def _records(self, waiting: list[PreparedImage], times: StageTimer) -> Iterator[EncodedPair]:
+    def _records(self, waiting: list[PreparedImage], timer: StageTimer) -> Iterator[EncodedPair]:
         if not waiting:
             return
-        with times.spent_on("model_s"):
+        with timer.timed("model_s"):
             codes = list(self._codes([view for image in waiting for view in image.views]))
         draws = self._config.draws
         for number, image in enumerate(waiting):
@@ -182,7 +182,7 @@ class PairEncoder:
             codes=codes.astype("<u2").tobytes(),
             tokens=np.asarray(self.text.encode(pair.caption), "<u2").tobytes(),
             boxes=[number for box in image.boxes for number in box],
-            look=image.look,
+            look=image.signature,
         )
 
 
@@ -203,11 +203,11 @@ class _EncodingDoFn(beam.DoFn):
         self, name: str, pairs: Sequence[Pair], read: Callable[[list[Pair]], Iterable[FetchedImage | Rejected]]
     ):
         """What became of a unit whose pictures `read` gives."""
-        times = StageTimer()
+        timer = StageTimer()
         records, rejects = resume_unit(
-            name, pairs, self._store, lambda pending: self._encoder.encode(read(pending), times)
+            name, pairs, self._store, lambda pending: self._encoder.encode(read(pending), timer)
         )
-        self._store.save_times(name, times.all() | {"pictures": len(records)})
+        self._store.save_times(name, timer.all() | {"pictures": len(records)})
         yield from records
         for row in rejects:
             yield beam.pvalue.TaggedOutput(self.REJECTED, row)
@@ -237,7 +237,7 @@ class EncodeImageShard(_EncodingDoFn):
 
     def setup(self) -> None:
         super().setup()
-        self._known = [KnownKeys(each, unfetched=False) for each in self._existing]
+        self._known = [KnownKeys(dataset, unfetched=False) for dataset in self._existing]
 
     def process(self, path: str):
         def is_new(pair: Pair | Rejected) -> bool:

@@ -129,17 +129,17 @@ def undisturbed(training_dataset, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def artist(tiny_checkpoint):
+def generator(tiny_checkpoint):
     """What draws with that."""
     return load_generator(tiny_checkpoint)
 
 
 @pytest.fixture(scope="module")
-def client(artist):
+def client(generator):
     """An httpx.Client of a server that draws with it."""
     from tests.support.servers import serving  # only servers' tests need what it imports
 
-    with serving(artist) as client:
+    with serving(generator) as client:
         yield client
 
 

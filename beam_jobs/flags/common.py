@@ -1,79 +1,148 @@
-"""The options of the jobs, and, from the modules beside this one, what else the jobs share."""
+"""What the options of all jobs share: the parser, types that check bounds, and Beam's options."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import os
+from collections.abc import Callable
+from typing import NoReturn, TypeVar
 
 from apache_beam.io.filesystems import FileSystems
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions, _BeamArgumentParser
+from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
+from apache_beam.runners.runner import create_runner
 
 from beam_jobs.local_runner import LocalRunner
 from models.errors import UserError
 
+Number = TypeVar("Number", int, float)
+Group = argparse.ArgumentParser | argparse._ArgumentGroup  # what options are added to
+
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows the defaults that say something."""
+    """Adds the default to a help text, unless it is empty."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default in (None, False, []) else super()._get_help_string(action)
+        return action.help if action.default in (None, False, [], "") else super()._get_help_string(action)
 
 
-def job_parser(name: str, description: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+class JobParser(argparse.ArgumentParser):
+    """A parser that reports wrong usage as a UserError: one line that names the option, without argparse's usage."""
+
+    def parse_known_args(self, args=None, namespace=None):
+        try:
+            return super().parse_known_args(args, namespace)
+        except argparse.ArgumentError as error:
+            # The types below begin their message with the value, argparse's own begin with a complaint.
+            separator = " " if isinstance(error.__context__, argparse.ArgumentTypeError) else ": "
+            self.error(separator.join(filter(None, (error.argument_name, error.message))))
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; `{self.prog} --help` lists the options" if message.startswith("the ") else message)
+
+
+def at_least(minimum: int) -> Callable[[str], int]:
+    """The argparse type of whole numbers from `minimum` up."""
+
+    def whole_number(text: str) -> int:
+        number = _number(int, text, f"give a whole number, {minimum} or more")
+        if number < minimum:
+            raise argparse.ArgumentTypeError(f"{text}: give {minimum} or more")
+        return number
+
+    return whole_number
+
+
+def above(minimum: float) -> Callable[[str], float]:
+    """The argparse type of numbers above `minimum`."""
+
+    def number_above(text: str) -> float:
+        number = _number(float, text, f"give a number over {minimum:g}")
+        if not number > minimum:  # true of NaN as well
+            raise argparse.ArgumentTypeError(f"{text}: give a number over {minimum:g}")
+        return number
+
+    return number_above
+
+
+def share(is_valid: Callable[[float], bool], fix: str) -> Callable[[str], float]:
+    """The argparse type of shares. `is_valid` says which numbers are, `fix` what to give instead of others."""
+
+    def valid_share(text: str) -> float:
+        number = _number(float, text, fix)
+        if not is_valid(number):
+            raise argparse.ArgumentTypeError(f"{text}: {fix}")
+        return number
+
+    return valid_share
+
+
+def _number(kind: type[Number], text: str, fix: str) -> Number:
+    try:
+        return kind(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text}: {fix}") from None
+
+
+def job_parser(name: str, description: str) -> JobParser:
+    """The parser of `pairmill NAME`, with the options that all jobs have."""
+    parser = JobParser(
         prog=f"pairmill {name}",
         description=description,
         formatter_class=_HelpFormatter,
         allow_abbrev=False,
+        exit_on_error=False,  # parse_known_args raises, and reports the error itself
         epilog="Options not listed go to Apache Beam: --runner, --temp_location, ...",
     )
-    parser.add_argument("--output", required=True, metavar="DIR", help="a folder, or gs://..., s3://...")
-    parser.add_argument("--overwrite", action="store_true", help="replace what an earlier run left in DIR")
+    parser.add_argument(
+        "--output",
+        required=True,
+        type=path,
+        metavar="DIR",
+        help="folder to write to: a local path, or gs://..., s3://...",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace what an earlier run left in --output")
     return parser
 
 
-def parse(parser: argparse.ArgumentParser, arguments: list[str] | None) -> tuple[argparse.Namespace, PipelineOptions]:
-    """Ours, and Beam's. Raises UserError for a number out of range and for an option that neither knows."""
-    args, rest = parser.parse_known_args(arguments)
-    for name, least in (
-        ("min_words", 0),
-        ("min_characters", 0),
-        ("min_side", 1),
-        ("max_pixels", 1),
-        ("retries", 0),
-        ("max_bytes", 1),
-        ("connections", 1),
-        ("per_host_connections", 1),
-        ("pairs_per_unit", 1),
-        ("draws", 1),
-        ("batch_size", 1),
-        ("attempts", 1),
-        ("pairs_per_shard", 1),
-        ("bytes_per_shard", 1),
-        ("rows_per_file", 1),
-        ("resize", 0),
-    ):
-        if getattr(args, name, None) is not None and getattr(args, name) < least:
-            raise UserError(f"--{name.replace('_', '-')} {getattr(args, name)}: give {least} or more")
-    for name in ("timeout", "per_host_rate", "min_ratio", "max_ratio"):
-        if hasattr(args, name) and not getattr(args, name) > 0:
-            raise UserError(f"--{name.replace('_', '-')} {getattr(args, name)}: give a number over 0")
-    if getattr(args, "language_threshold", None) is not None and not 0 <= args.language_threshold <= 1:
-        raise UserError(f"--language-threshold {args.language_threshold}: give a number from 0 to 1")
-    if hasattr(args, "val_share") and not 0 <= args.val_share < 1:
-        raise UserError(f"--val-share {args.val_share}: give a share from 0 to below 1")
-    options = beam_options(rest)
-    FileSystems.set_options(options)  # a pipeline would, but the output is looked at before there is one
+def path(text: str) -> str:
+    """The argparse type of paths: an empty one would be the current folder."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("is empty; name a folder or a file")
+    return text
+
+
+def parse(parser: JobParser, arguments: list[str] | None) -> tuple[argparse.Namespace, PipelineOptions]:
+    """The job's own options, and Beam's. Raises UserError for a value out of range and for an option that neither
+    the job nor Beam has."""
+    args, remaining = parser.parse_known_args(arguments)
+    options = beam_options(remaining)
+    check_engine(options)
+    FileSystems.set_options(options)  # a pipeline would do this too late: the output is checked before it is built
     return args, options
 
 
+def check_engine(options: PipelineOptions) -> None:
+    """Raises UserError for a runner that does not exist and for options that it lacks, before anything is written."""
+    try:
+        runner = create_runner(options.view_as(StandardOptions).runner)
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        raise UserError(f"--runner: {' '.join(str(error).split())}") from None
+    if errors := PipelineOptionsValidator(options, runner).validate():
+        raise UserError(f"--runner {options.view_as(StandardOptions).runner}: {' '.join(' '.join(errors).split())}")
+
+
 def beam_options(rest: list[str]) -> PipelineOptions:
-    """Beam takes unknown options without a word; a mistyped one of ours must not pass as one of its."""
-    known = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for options in PipelineOptions.__subclasses__():
+    """Beam's options from what the job's parser did not know, with this machine's local runner as the default.
+
+    Beam ignores unknown options, so a mistyped one would have no effect. Raises UserError for it, and for options with
+    which Beam loses data.
+    """
+    known = _BeamArgumentParser(add_help=False, allow_abbrev=False)
+    for options_class in PipelineOptions.__subclasses__():
         with contextlib.suppress(argparse.ArgumentError):  # two of them may define the same option
-            options._add_argparse_args(known)
+            options_class._add_argparse_args(known)
     with contextlib.redirect_stderr(open(os.devnull, "w")):
         try:
             _, unknown = known.parse_known_args(rest)
@@ -95,7 +164,7 @@ def beam_options(rest: list[str]) -> PipelineOptions:
         asked = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
         asked.add_argument("--direct_num_workers", type=int, default=0)
         workers = asked.parse_known_args(rest)[0].direct_num_workers
-        workers = workers or os.cpu_count()
+        workers = workers or os.cpu_count() or 1
         extra = [f"--runner={LOCAL_RUNNER}", f"--direct_num_workers={workers}"]
         if "direct_running_mode" not in given and workers > 1:
             extra.append("--direct_running_mode=multi_processing")

@@ -1,4 +1,4 @@
-"""The options of the stage that encodes, and what becomes of them; apart from the others', because this needs torch."""
+"""Options of encode, and the settings of them that a manifest records. Imports torch: select and fetch must not."""
 
 from __future__ import annotations
 
@@ -6,85 +6,109 @@ import argparse
 import os
 from typing import Any
 
+import torch
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_jobs.flags.common import LOCAL_RUNNER
+from beam_jobs.flags.common import LOCAL_RUNNER, at_least
 from beam_jobs.flags.files import shard_settings
 from models.tokenizers.image import DEVICES, PRECISIONS, ComputeOptions
 from models.tokenizers.text import BUNDLED_BPE as BUNDLED_TEXT_TOKENIZER
 from pipeline.dataset.near_duplicates import NearDuplicateConfig
 from pipeline.tokenize_stage import CROP_RECIPE, EncodeConfig
 
+AUTO = "auto"
 
-def add_encode_options(parser: argparse.ArgumentParser, required: bool) -> None:
+
+def add_encode_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("encode")
     group.add_argument(
         "--image-tokenizer",
-        required=required,
-        default=None if required else "bundled",
+        default="bundled",
         metavar="SPEC",
-        help="bundled, dvae:FILE, openai-dvae:FILE, taming:CONFIG,FILE, diffusers:FOLDER, "
-        "dalle-pytorch:FILE; SPEC@128: for pictures of 128 px a side",
+        help="image tokenizer to use: bundled, dvae:FILE, openai-dvae:FILE, taming:CONFIG,FILE, diffusers:FOLDER or "
+        "dalle-pytorch:FILE; with @128 after it, images are tokenized at 128 x 128 px",
     )
     group.add_argument(
         "--precision",
         choices=PRECISIONS,
         default=ComputeOptions.precision,
-        help="of the image tokenizer; bfloat16 is faster and changes a few codes in a hundred",
+        help="number format in which the image tokenizer computes; bfloat16 is faster and changes a few codes in a "
+        "hundred",
     )
-    group.add_argument("--device", choices=DEVICES, default=ComputeOptions.device, help="that computes the codes")
+    group.add_argument(
+        "--device",
+        choices=(AUTO, *DEVICES),
+        default=AUTO,
+        help="device that runs the image tokenizer; auto is cuda if there is one, else cpu",
+    )
     group.add_argument(
         "--compile",
         action="store_true",
-        help="the image tokenizer, by torch.compile: half a minute at the start of every worker, then "
-        "up to a fifth faster; needs a C++ compiler",
+        help="compile the image tokenizer with torch.compile, which takes every worker half a minute and makes it up "
+        "to a fifth faster; needs a C++ compiler",
     )
     group.add_argument(
         "--batch-size",
-        type=int,
+        type=at_least(1),
         default=EncodeConfig.batch_size,
         metavar="N",
-        help="pictures that an accelerator computes at once (a processor takes one after the other, "
-        "which is faster there); no influence on the codes",
+        help="crops that a GPU encodes at once; a CPU encodes them one by one, which is faster there; the codes do not "
+        "depend on N",
     )
     group.add_argument(
         "--text-tokenizer",
-        required=required,
+        default="bundled",
         metavar="FILE",
-        default=None if required else str(BUNDLED_TEXT_TOKENIZER),
-        help="a tokenizer.json, or bundled",
+        help="text tokenizer to use: a tokenizer.json, such as `pairmill train-bpe` writes, or bundled",
     )
-    group.add_argument("--draws", type=int, default=EncodeConfig.draws, metavar="K", help="crops stored for a picture")
-    group.add_argument("--centre-first", action="store_true", help="the first draw is the centre square")
+    group.add_argument(
+        "--draws",
+        type=at_least(1),
+        default=EncodeConfig.draws,
+        metavar="K",
+        help="random crops of each image whose codes are stored",
+    )
+    group.add_argument(
+        "--centre-first",
+        action="store_true",
+        help="make the first crop of each image its centre square instead of a random one",
+    )
     group.add_argument(
         "--near-duplicates",
         action="store_true",
-        help="of pictures that look alike (resized, recompressed, cropped, re-toned) keep the first",
+        help="keep only the first of images that are copies of each other, even if resized, recompressed, cropped or "
+        "changed in tone",
     )
     group.add_argument(
         "--exclude",
         default="",
         metavar="FILE",
-        help="keep out what looks like a picture of this list, which `pairmill hash` wrote",
+        help="list of images, as `pairmill hash` writes it; reject these images and their near-duplicates",
     )
 
 
 def encode_config(args: argparse.Namespace, options: PipelineOptions) -> EncodeConfig:
-    text = str(BUNDLED_TEXT_TOKENIZER) if args.text_tokenizer == "bundled" else args.text_tokenizer
+    text_tokenizer = str(BUNDLED_TEXT_TOKENIZER) if args.text_tokenizer == "bundled" else args.text_tokenizer
     given = options.get_all_options()
-    local = given.get("runner") == LOCAL_RUNNER
-    threads = max(1, os.cpu_count() // given["direct_num_workers"]) if local else 1
-    computing = ComputeOptions(args.precision, args.device, args.compile)
+    is_local = given.get("runner") == LOCAL_RUNNER
+    threads = max(1, (os.cpu_count() or 1) // given["direct_num_workers"]) if is_local else 1
     return EncodeConfig(
-        args.image_tokenizer,
-        text,
-        args.draws,
-        computing,
-        args.centre_first,
-        args.batch_size,
-        threads,
-        near_config(args).on,
+        image_tokenizer=args.image_tokenizer,
+        text_tokenizer=text_tokenizer,
+        draws=args.draws,
+        computing=ComputeOptions(args.precision, device_of(args), args.compile),
+        centre_first=args.centre_first,
+        batch_size=args.batch_size,
+        threads=threads,
+        with_signatures=near_config(args).on,
     )
+
+
+def device_of(args: argparse.Namespace) -> str:
+    """`cpu` or `cuda`: what --device names, or for `auto` what the machine that starts the job has."""
+    if args.device != AUTO:
+        return args.device
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def near_config(args: argparse.Namespace) -> NearDuplicateConfig:
@@ -92,12 +116,13 @@ def near_config(args: argparse.Namespace) -> NearDuplicateConfig:
 
 
 def encode_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """What the manifest says of the encoding."""
     return {
         "draws": args.draws,
         "shards": shard_settings(args),
         "crop_recipe": CROP_RECIPE,
         "precision": args.precision,
-        "device": args.device,
+        "device": device_of(args),
         "compiled": args.compile,
         "centre_first": args.centre_first,
         "near_duplicates": args.near_duplicates,

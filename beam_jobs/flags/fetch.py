@@ -1,14 +1,14 @@
-"""Arguments to what the stages are given, and to the settings that an output remembers."""
+"""Options of fetch, and the settings of them that an output records."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import ipaddress
 from typing import Any
 
+from beam_jobs.flags.common import above, at_least
 from beam_jobs.flags.images import image_config, store_config
-from models.errors import UserError
+from pipeline.fetch.addresses import parse_networks
 from pipeline.fetch.download import FetchConfig
 from pipeline.fetch.opt_out import OPT_OUTS
 from pipeline.fetch.politeness import shared_folder
@@ -18,25 +18,53 @@ def add_fetch_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("fetch")
     group.add_argument(
         "--timeout",
-        type=float,
+        type=above(0),
         default=FetchConfig.timeout_s,
         metavar="S",
-        help="seconds for one attempt at one picture",
+        help="seconds that one attempt to download an image may take, redirects included",
     )
     group.add_argument(
-        "--retries", type=int, default=FetchConfig.retries, metavar="N", help="after a failure that may pass"
+        "--retries",
+        type=at_least(0),
+        default=FetchConfig.retries,
+        metavar="N",
+        help="further attempts after a failure that may be temporary, such as a timeout or status 503",
     )
-    group.add_argument("--max-bytes", type=int, default=FetchConfig.max_bytes, help="of one picture")
-    group.add_argument("--connections", type=int, default=FetchConfig.connections, help="of one worker, in all")
     group.add_argument(
-        "--per-host-connections", type=int, default=FetchConfig.per_host_connections, metavar="N", help="of one machine"
+        "--max-bytes",
+        type=at_least(1),
+        default=FetchConfig.max_bytes,
+        metavar="N",
+        help="reject images whose file has more than N bytes",
     )
     group.add_argument(
-        "--per-host-rate", type=float, default=FetchConfig.per_host_rate, metavar="R", help="requests/s of one machine"
+        "--connections",
+        type=at_least(1),
+        default=FetchConfig.connections,
+        metavar="N",
+        help="connections that one worker process keeps open at once, to all hosts together",
     )
-    group.add_argument("--user-agent", default=FetchConfig.user_agent, metavar="TEXT", help="of your own")
     group.add_argument(
-        "--contact", metavar="TEXT", help="a URL or an e-mail address, for the User-Agent: hosts block what hides"
+        "--per-host-connections",
+        type=at_least(1),
+        default=FetchConfig.per_host_connections,
+        metavar="N",
+        help="connections that all workers of one machine together keep open to one host",
+    )
+    group.add_argument(
+        "--per-host-rate",
+        type=above(0),
+        default=FetchConfig.per_host_rate,
+        metavar="R",
+        help="requests per second that all workers of one machine together send to one host",
+    )
+    group.add_argument(
+        "--user-agent", default=FetchConfig.user_agent, metavar="TEXT", help="User-Agent header of every request"
+    )
+    group.add_argument(
+        "--contact",
+        metavar="TEXT",
+        help="URL or e-mail address to add to the User-Agent header; some hosts block clients that name no contact",
     )
     group.add_argument(
         "--ignore-opt-out",
@@ -45,31 +73,27 @@ def add_fetch_options(parser: argparse.ArgumentParser) -> None:
         const="all",
         default=[],
         choices=("all", *OPT_OUTS),
-        help="fetch in spite of this header; without a name, of any",
+        help="download images although their site sends this opt-out in a header; without a name, any opt-out; "
+        "repeatable",
     )
     group.add_argument(
         "--allow-address",
         action="append",
         default=[],
         metavar="CIDR",
-        help="a network that is refused otherwise, such as 127.0.0.0/8",
+        help="network that may be connected to although its addresses are not public, such as 127.0.0.0/8; repeatable",
     )
     group.add_argument(
         "--pairs-per-unit",
-        type=int,
+        type=at_least(1),
         default=1000,
         metavar="N",
-        help="pairs fetched, and remembered after a kill, together",
+        help="pairs in one unit of work; a job that was interrupted does not repeat finished units",
     )
 
 
 def fetch_config(args: argparse.Namespace) -> FetchConfig:
-    """Raises UserError for an --allow-address that is no network."""
-    for network in args.allow_address:
-        try:
-            ipaddress.ip_network(network)
-        except ValueError as error:
-            raise UserError(f"--allow-address {network}: {error}; give a network such as 127.0.0.0/8") from None
+    """Raises UserError for an --allow-address that is not a network."""
     ignored = OPT_OUTS if "all" in args.ignore_opt_out else args.ignore_opt_out
     user_agent = f"{args.user_agent} ({args.contact})" if args.contact else args.user_agent
     return FetchConfig(
@@ -81,12 +105,13 @@ def fetch_config(args: argparse.Namespace) -> FetchConfig:
         per_host_rate=args.per_host_rate,
         user_agent=user_agent,
         obey=tuple(name for name in OPT_OUTS if name not in ignored),
-        allow_addresses=tuple(args.allow_address),
+        allow_addresses=parse_networks(args.allow_address),
         shared_folder=shared_folder(),
     )
 
 
 def fetch_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """What the manifest says of the downloads: everything that may change which images arrive."""
     fetch, images = dataclasses.asdict(fetch_config(args)), dataclasses.asdict(image_config(args))
     names = ("timeout_s", "retries", "max_bytes", "user_agent", "obey", "allow_addresses")
     store = dataclasses.asdict(store_config(args)) if getattr(args, "resize", 0) else {"resize": 0}

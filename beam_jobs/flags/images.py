@@ -1,19 +1,63 @@
-"""Options of images: size, ratio, and how they are stored."""
+"""Options of images: which are kept, and how `fetch` stores them."""
 
 from __future__ import annotations
 
 import argparse
 
+from beam_jobs.flags.common import above, at_least
 from pipeline.images.shard_writer import StoreConfig
 from pipeline.images.validate import ImageConfig
 
 
 def add_image_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("pictures")
-    group.add_argument("--min-ratio", type=float, default=ImageConfig.min_ratio, help="width / height")
-    group.add_argument("--max-ratio", type=float, default=ImageConfig.max_ratio, help="width / height")
-    group.add_argument("--min-side", type=int, default=ImageConfig.min_side, help="px of the shorter side")
-    group.add_argument("--max-pixels", type=int, default=ImageConfig.max_pixels)
+    """The bounds that an image must keep to."""
+    group = parser.add_argument_group("images")
+    group.add_argument(
+        "--min-ratio",
+        type=above(0),
+        default=ImageConfig.min_ratio,
+        metavar="R",
+        help="reject images whose width / height is below R",
+    )
+    group.add_argument(
+        "--max-ratio",
+        type=above(0),
+        default=ImageConfig.max_ratio,
+        metavar="R",
+        help="reject images whose width / height is above R",
+    )
+    group.add_argument(
+        "--min-side",
+        type=at_least(1),
+        default=ImageConfig.min_side,
+        metavar="N",
+        help="reject images whose shorter side has fewer than N px",
+    )
+    group.add_argument(
+        "--max-pixels",
+        type=at_least(1),
+        default=ImageConfig.max_pixels,
+        metavar="N",
+        help="reject images whose width x height is more than N px, without decoding them",
+    )
+
+
+def add_store_options(parser: argparse.ArgumentParser) -> None:
+    """How `fetch` stores an image."""
+    group = parser.add_argument_group("stored images")
+    group.add_argument(
+        "--resize",
+        type=at_least(0),
+        default=0,
+        metavar="N",
+        help="reduce the shorter side of larger images to N px; 0 stores every image as it was downloaded",
+    )
+    group.add_argument(
+        "--image-format", choices=("jpg", "webp", "png"), default="jpg", help="file format of resized images"
+    )
+    group.add_argument(
+        "--quality", type=int, default=95, metavar="Q", help="JPEG or WebP quality of resized images, from 1 to 100"
+    )
 
 
 def image_config(args: argparse.Namespace) -> ImageConfig:

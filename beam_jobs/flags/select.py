@@ -1,4 +1,4 @@
-"""Options of select, and the settings that an output remembers of them."""
+"""Options of select, and the settings that an output records of them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 from typing import Any
 
+from beam_jobs.flags.common import at_least, share
 from models.errors import UserError
 from pipeline.filters import SelectConfig
 from pipeline.sources.file_ranges import FileRange, file_ranges
@@ -21,32 +22,46 @@ def add_select_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         required=True,
         metavar="NAME=PATTERN",
-        help=f"repeatable; NAME is one of {', '.join(SOURCES)}; PATTERN a path, a glob or a URL",
+        help=f"repeatable: files to read; NAME is one of {', '.join(SOURCES)}; PATTERN a path, a glob or a URL",
     )
-    group.add_argument("--language-detector", default=SelectConfig.language_detector, choices=sorted(DETECTORS))
+    group.add_argument(
+        "--language-detector",
+        default=SelectConfig.language_detector,
+        choices=sorted(DETECTORS),
+        help="tells English captions from others",
+    )
     group.add_argument(
         "--language-threshold",
-        type=float,
+        type=share(lambda number: 0 <= number <= 1, "give a number from 0 to 1"),
         metavar="P",
-        help="of the detector's score, from 0 to 1: English from here up (by default 0.5)",
+        help="lowest detector score, from 0 to 1, of a caption that counts as English (default: 0.5)",
     )
-    group.add_argument("--min-words", type=int, default=SelectConfig.min_words, help="of a caption")
-    group.add_argument("--min-characters", type=int, default=SelectConfig.min_characters, help="of a caption")
+    group.add_argument(
+        "--min-words", type=at_least(0), default=SelectConfig.min_words, help="fewest words of a caption"
+    )
+    group.add_argument(
+        "--min-characters", type=at_least(0), default=SelectConfig.min_characters, help="fewest characters of a caption"
+    )
     group.add_argument(
         "--licence",
         action="append",
         default=[],
         metavar="TEXT",
-        help="repeatable: keep only rows that state it, for example 'Attribution License'",
+        help="repeatable: keep only rows that state one of these licences, for example 'Attribution License'",
     )
     group.add_argument(
         "--sharma",
         action="store_true",
-        help="also drop captions of repeated words and of capitals alone, as Conceptual Captions did",
+        help="also drop captions of repeated words and captions in capitals, as Conceptual Captions did",
     )
     for source in SOURCES.values():
         source.add_arguments(group)
-    group.add_argument("--val-share", type=float, default=SelectConfig.val_share, help="of the pairs, by hash of key")
+    group.add_argument(
+        "--val-share",
+        type=share(lambda number: 0 <= number < 1, "give a share from 0 to below 1"),
+        default=SelectConfig.val_share,
+        help="share of the pairs held out for validation, chosen by a hash of the key",
+    )
 
 
 def select_config(args: argparse.Namespace) -> SelectConfig:
@@ -70,7 +85,10 @@ def source_settings(args: argparse.Namespace) -> SourceSettings:
 
 
 def source_pieces(patterns: list[str]) -> list[FileRange]:
-    """--source NAME=PATTERN ... -> what there is to read. Raises UserError for an unknown name and for no files."""
+    """The file ranges of the values of --source, NAME=PATTERN each.
+
+    Raises UserError for an unknown name and for a pattern that matches no file.
+    """
     found = []
     for text in patterns:
         name, equals, pattern = text.partition("=")

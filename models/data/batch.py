@@ -1,4 +1,4 @@
-"""A batch of samples as the trainer takes it."""
+"""A batch of pairs as tensors."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import torch
 
 
 class Batch(NamedTuple):
+    """Pairs of one step: text and codes of B pairs."""
+
     keys: list[str]
-    text_BT: torch.Tensor  # int64, NO_TOKEN after the caption's end
-    codes_BN: torch.Tensor  # int64, row by row
-    end: int  # the place of the order, over all epochs, at which the next batch begins
+    text_BT: torch.Tensor  # int64, NO_TOKEN after the end of the caption
+    codes_BN: torch.Tensor  # int64, in raster order
+    next_position: int  # in the order of all epochs, where the next batch starts
 
 
-NO_TOKEN = -1  # in text_BT: no token here
+NO_TOKEN = -1  # marks a position of text_BT without a token

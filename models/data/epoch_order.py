@@ -1,9 +1,9 @@
-"""The order in which training meets the pairs of a split: a function of (seed, epoch), of nothing else.
+"""The order in which training reads the pairs of a split: a function of seed and epoch alone.
 
-An epoch shuffles the shards and lays them end to end. That line of pairs is cut into `lanes` equal pieces, each lane is
-shuffled piece by piece, and the epoch takes a pair from each lane in turn: place i is the (i // lanes)-th of lane
-i % lanes. Who reads a place (which rank, which worker) has no part in it. A rank that takes every R-th place meets only
-lanes / R of the lanes, hence of the shards, where R divides the number of lanes.
+An epoch shuffles the shards and lays them end to end. This sequence of pairs is cut into `lanes` equal lanes, each lane
+is shuffled block by block, and the epoch takes a pair from each lane in turn: position i is the (i // lanes)-th pair of
+lane i % lanes. The order does not depend on which rank or worker reads a position. A rank that takes every R-th
+position reads only lanes / R of the lanes, hence of the shards, if R divides the number of lanes.
 """
 
 from __future__ import annotations
@@ -16,64 +16,64 @@ from typing import NamedTuple
 import numpy as np
 
 LANES = 8
-SHUFFLE_BUFFER = 8_192  # pairs of a lane shuffled together; only their offsets are held, 12 bytes a pair
+SHUFFLE_BUFFER = 8_192  # pairs of a lane shuffled together; memory holds only their offsets, 12 bytes a pair
 
 
 class ShuffleBlock(NamedTuple):
-    """Pairs of a lane that are shuffled together."""
+    """Identifies a block: pairs of a lane that are shuffled together."""
 
     epoch: int
     lane: int
-    number: int  # in the lane
+    number: int  # of the block in its lane
 
 
 class EpochOrder:
-    """Where each place of an epoch lies: (shard, entry of the shard)."""
+    """Maps each position to (shard, entry of the shard)."""
 
     def __init__(
         self, pairs: Sequence[int], seed: int, lanes: int = LANES, buffer: int = SHUFFLE_BUFFER, shuffled: bool = True
     ):
-        """`pairs` of each shard. Not shuffled: in the order on disk, by one lane."""
+        """`pairs`: number of pairs of each shard. Without `shuffled`, the order on disk in one lane."""
         self._pairs = np.asarray(pairs, np.int64)
         self._seed, self._shuffled, self.buffer = seed, shuffled, buffer
         self.lanes = lanes if shuffled else 1
         self.total = int(self._pairs.sum())
         self._line = functools.lru_cache(maxsize=2)(self._lay_out)
 
-    def blocks(self, places: np.ndarray) -> list[tuple[ShuffleBlock, np.ndarray, np.ndarray]]:
-        """Global places (over all epochs) as (block, rows of `places` that it holds, offsets in it), in their order."""
-        epoch, place = np.divmod(places, self.total)
-        lane, within = place % self.lanes, place // self.lanes
+    def blocks(self, positions: np.ndarray) -> list[tuple[ShuffleBlock, np.ndarray, np.ndarray]]:
+        """Groups positions, counted over all epochs, by block: (block, indices into `positions`, offsets in the block)."""
+        epoch, position = np.divmod(positions, self.total)
+        lane, within = position % self.lanes, position // self.lanes
         number, offset = np.divmod(within, self.buffer)
         ids = (epoch * (int(number.max(initial=0)) + 1) + number) * self.lanes + lane  # one for each block
         return [
             (ShuffleBlock(int(epoch[rows[0]]), int(lane[rows[0]]), int(number[rows[0]])), rows, offset[rows])
-            for each in np.unique(ids)
-            for rows in [np.flatnonzero(ids == each)]
+            for block_id in np.unique(ids)
+            for rows in [np.flatnonzero(ids == block_id)]
         ]
 
     def entries(self, block: ShuffleBlock) -> tuple[np.ndarray, np.ndarray]:
-        """(shards, entries of them) of a block, in its shuffled order. Empty for one beyond the lane's end."""
-        share, rest = divmod(self.total, self.lanes)
-        length = share + (block.lane < rest)
+        """(shards, entries of the shards) of a block's pairs, in their shuffled order; empty beyond the lane's end."""
+        share, remainder = divmod(self.total, self.lanes)
+        length = share + (block.lane < remainder)
         start = block.number * self.buffer
         size = max(0, min(self.buffer, length - start))
-        first = block.lane * share + min(block.lane, rest) + start
-        places = first + self._permutation(f"{block.epoch}/{block.lane}/{block.number}", size)
+        first = block.lane * share + min(block.lane, remainder) + start
+        positions = first + self._permutation(f"{block.epoch}/{block.lane}/{block.number}", size)
         order, ends = self._line(block.epoch)
-        at = np.searchsorted(ends, places, side="right")
-        return order[at], places - ends[at] + self._pairs[order[at]]
+        at = np.searchsorted(ends, positions, side="right")
+        return order[at], positions - ends[at] + self._pairs[order[at]]
 
     def _lay_out(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """(shards in the epoch's order, where each ends on the line)."""
+        """(shards in the order of the epoch, end of each in the sequence of pairs)."""
         order = self._permutation(f"{epoch}", len(self._pairs))
         return order, np.cumsum(self._pairs[order])
 
-    def _permutation(self, what: str, n: int) -> np.ndarray:
-        return permutation(f"{self._seed}/{what}", n) if self._shuffled else np.arange(n)
+    def _permutation(self, name: str, n: int) -> np.ndarray:
+        return permutation(f"{self._seed}/{name}", n) if self._shuffled else np.arange(n)
 
 
-def permutation(what: str, n: int) -> np.ndarray:
-    """A shuffle of range(n) that follows from the text."""
-    # RandomState, because NumPy keeps its numbers the same for ever; those of default_rng may change.
-    return np.random.RandomState(np.frombuffer(hashlib.sha256(what.encode()).digest(), np.uint32)).permutation(n)
+def permutation(seed: str, n: int) -> np.ndarray:
+    """A shuffled range(n) that follows from the seed."""
+    # RandomState, because NumPy never changes its stream of numbers; that of default_rng may change.
+    return np.random.RandomState(np.frombuffer(hashlib.sha256(seed.encode()).digest(), np.uint32)).permutation(n)

@@ -1,7 +1,4 @@
-"""Datasets that lie elsewhere (gs://, s3://, https://, whatever fsspec knows), and the folder that keeps their shards.
-
-Local paths need no fsspec: it is imported for a URL alone.
-"""
+"""A local folder that caches the shards of remote datasets (gs://, s3://, https://, any URL that fsspec supports)."""
 
 from __future__ import annotations
 
@@ -20,63 +17,68 @@ from models.errors import UserError
 from models.files import open_read
 
 BLOCK = 1 << 20  # bytes copied at a time
-DOWNLOADS = 4  # at once
-STALE_AFTER_S = 3600.0  # nobody writes a shard for so long
+MAX_DOWNLOADS = 4  # at once, in the background
+STALE_AFTER_S = 3600.0  # an older temporary file was left by a killed process
 DEFAULT_CACHE_BYTES = 50 * 10**9
 
 
 class ShardCache:
     """A folder of shards, named by their sha256, of limited size; safe for any number of processes.
 
-    `fetch` gives a local path. A file may be removed while another process reads it: what is open stays readable.
+    A file may be removed while another process reads it: open files stay readable.
     """
 
     def __init__(self, folder: str | os.PathLike, max_bytes: int):
-        """Raises UserError for a folder that cannot be written."""
+        """Raises UserError for a folder that is not writable."""
         self._folder, self._max_bytes = Path(folder), max_bytes
-        self._pool: concurrent.futures.ThreadPoolExecutor | None = None  # made where it is used: threads do not fork
+        self._pool: concurrent.futures.ThreadPoolExecutor | None = (
+            None  # made on first use: threads do not survive a fork
+        )
         self._process = 0
-        self._coming: dict[str, concurrent.futures.Future[str]] = {}
+        self._pending: dict[str, concurrent.futures.Future[str]] = {}
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             probe = self._folder / f".{uuid.uuid4().hex}.tmp"
             probe.touch()
             probe.unlink()
         except OSError as error:
-            raise UserError(f"cache {folder}: {error.strerror}; give a folder that can be written") from None
+            raise UserError(f"cache {folder}: {error.strerror}; give a writable folder") from None
 
     def prefetch(self, url: str, size: int, sha256: str) -> None:
-        """Begins to fetch, in the background."""
-        if self._process != os.getpid():
-            self._pool = concurrent.futures.ThreadPoolExecutor(DOWNLOADS, "prefetch")
-            self._process, self._coming = os.getpid(), {}
-        if sha256 not in self._coming:
-            self._coming[sha256] = self._pool.submit(self._fetch, url, size, sha256)
+        """Starts to fetch a shard in the background; `size` in bytes."""
+        if self._pool is None or self._process != os.getpid():
+            self._pool = concurrent.futures.ThreadPoolExecutor(MAX_DOWNLOADS, "prefetch")
+            self._process, self._pending = os.getpid(), {}
+        if sha256 not in self._pending:
+            self._pending[sha256] = self._pool.submit(self._fetch, url, size, sha256)
 
     def fetch(self, url: str, size: int, sha256: str) -> str:
-        """The local path of a shard, downloaded if need be. Raises UserError when it cannot be had as it should be."""
-        coming = self._coming.pop(sha256, None) if self._process == os.getpid() else None
-        path = coming.result() if coming else self._fetch(url, size, sha256)
-        return path if os.path.exists(path) else self._fetch(url, size, sha256)  # removed again meanwhile
+        """Returns the local path of a shard, downloaded if necessary; `size` in bytes.
+
+        Raises UserError if the shard cannot be downloaded, has another hash or is larger than the cache.
+        """
+        pending = self._pending.pop(sha256, None) if self._process == os.getpid() else None
+        path = pending.result() if pending else self._fetch(url, size, sha256)
+        return path if os.path.exists(path) else self._fetch(url, size, sha256)  # another process may have removed it
 
     def _fetch(self, url: str, size: int, sha256: str) -> str:
         path = self._folder / f"{sha256}.tar"
-        # One process downloads, the others wait for it.
+        # One process downloads a shard; the others wait for it.
         with self._locked(f".{sha256}.lock"):
             if path.exists():
-                os.utime(path)  # the last one used is the last to go
+                os.utime(path)  # the least recently used shard is evicted first
                 return str(path)
             if size > self._max_bytes:
                 raise UserError(
-                    f"cache {self._folder}: a shard has {size:,} bytes, the cache may hold "
-                    f"{self._max_bytes:,}; give more"
+                    f"cache {self._folder}: a shard has {size:,} bytes, the cache at most {self._max_bytes:,}; "
+                    "give it more"
                 )
             temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
             try:
                 with self._locked(".room.lock"):
-                    self._make_room(size)
+                    self._evict(size)
                     with open(temporary, "wb") as file:
-                        file.truncate(size)  # counts from now on
+                        file.truncate(size)  # reserves the space
                 self._download(url, temporary, sha256)
                 os.replace(temporary, path)
             except FileNotFoundError:
@@ -94,23 +96,23 @@ class ShardCache:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
-    def _make_room(self, size: int) -> None:
-        """Removes the shards used longest ago until `size` more bytes fit."""
-        found = []
-        for each in (*self._folder.glob("*.tar"), *self._folder.glob(".*.tmp")):
+    def _evict(self, size: int) -> None:
+        """Removes the least recently used shards until `size` more bytes fit."""
+        found: list[tuple[int, int, Path]] = []  # time of use in ns (0: stale), bytes, path
+        for path in (*self._folder.glob("*.tar"), *self._folder.glob(".*.tmp")):
             with contextlib.suppress(FileNotFoundError):
-                status = each.stat()
-                is_left_over = each.suffix == ".tmp" and status.st_mtime < time.time() - STALE_AFTER_S
-                found.append((0 if is_left_over else status.st_mtime_ns, status.st_size, each))
-        room = self._max_bytes - size - sum(each[1] for each in found)
+                status = path.stat()
+                is_stale = path.suffix == ".tmp" and status.st_mtime < time.time() - STALE_AFTER_S
+                found.append((0 if is_stale else status.st_mtime_ns, status.st_size, path))
+        free = self._max_bytes - size - sum(taken for _, taken, _ in found)
         for used, freed, path in sorted(found):
-            if room >= 0:
+            if free >= 0:
                 break
             if path.suffix == ".tmp" and used:
-                continue  # somebody is writing it
+                continue  # another process is writing it
             path.unlink(missing_ok=True)
             (self._folder / f".{path.stem}.lock").unlink(missing_ok=True)
-            room += freed
+            free += freed
 
     @staticmethod
     def _download(url: str, path: Path, sha256: str) -> None:

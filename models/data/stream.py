@@ -1,16 +1,16 @@
-"""A dataset's shards to batches of tensors, in an order that follows from (seed, epoch), resumable at the exact pair.
+"""Batches of tensors from a dataset's shards, in an order that follows from seed and epoch, resumable at each batch.
 
-Training goes through the epochs without end, in the order of models/order.py. A step takes the next `batch_size` places
-of it; of R ranks, each has every R-th of them, and of W workers, each makes every W-th batch. So neither number has a
-part in what a step holds, and a run goes on at the exact pair with others. Validation goes once through, in the order
-on disk.
+Training iterates over the epochs without end, in the order of models.data.epoch_order. A step takes the next
+`batch_size` positions; each of R ranks reads every R-th of them, and each of W workers makes every W-th batch. So the
+pairs of a step do not depend on these numbers, and a resumed run may change them. Validation iterates once, in the
+order on disk.
 
     stream = Stream("dataset", "train", batch_size=512, rank=rank, ranks=ranks)
     for batch in stream.loader(workers=2):
         ...
         state = stream.state_dict(after=batch)
 
-Every shard is checked against the manifest when it is opened: a damaged dataset ends the run with its name.
+Each shard is checked against the manifest when it is opened; a damaged shard ends the run with an error naming it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import os
 import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgpack
 import numpy as np
@@ -43,17 +43,17 @@ STATE_VERSION = 2
 
 
 class BlockLocations(NamedTuple):
-    """Where the pairs of a block lie, in its shuffled order."""
+    """Files, offsets and sizes of a block's pairs, in their shuffled order."""
 
     block: ShuffleBlock
     files: list[ShardFile]
-    file: np.ndarray  # [pairs], into `files`
+    file: np.ndarray  # int64 [pairs], indices into `files`
     offsets: np.ndarray  # int64 [pairs]
     sizes: np.ndarray  # int32 [pairs]
 
 
 class Stream(IterableDataset):
-    """Iterating yields batches; `state_dict()` then says what comes after the last one that was yielded."""
+    """Yields batches; `state_dict()` holds the position after the last one."""
 
     def __init__(
         self,
@@ -72,19 +72,21 @@ class Stream(IterableDataset):
         cache: str | Path | None = None,
         cache_bytes: int = shard_cache.DEFAULT_CACHE_BYTES,
     ):
-        """`batch_size` is that of all ranks together. Captions are cut to `max_tokens`, by default the length of the
-        dataset's own. `weights`: how often an epoch has a pair of a source (default 1). A directory that is a URL needs
-        a `cache`, a local folder. Reads the manifest only.
-        Raises UserError for a split without pairs and for a missing shard."""
+        """Reads the manifest only. `batch_size` counts the pairs of all ranks together. Captions are cut to `max_tokens`
+        (default: the dataset's length). `weights`: how often an epoch contains a pair of a source (default 1). A
+        directory that is a URL needs a `cache`, a local folder.
+
+        Raises UserError for invalid numbers, a split without pairs and a missing shard.
+        """
         if split not in SPLITS:
             raise UserError(f"split {split!r}: a dataset has {' and '.join(SPLITS)}")
         for name, value in (("batch size", batch_size), ("lanes", lanes), ("buffer", buffer), ("ranks", ranks)):
             if value < 1:
                 raise UserError(f"{name} {value}: give 1 or more")
         if not 0 <= rank < ranks:
-            raise UserError(f"rank {rank}: of {ranks} ranks, they are numbered 0 to {ranks - 1}")
+            raise UserError(f"rank {rank}: give 0 to {ranks - 1} for {ranks} ranks")
         if batch_size % ranks:
-            raise UserError(f"batch size {batch_size} is that of all ranks: give a multiple of {ranks}")
+            raise UserError(f"batch size {batch_size} counts the pairs of all ranks: give a multiple of {ranks}")
         self.directory, self.split, self.batch_size, self.seed = os.fspath(directory), split, batch_size, seed
         self.rank, self.ranks = rank, ranks
         self.manifest = read_manifest(directory)
@@ -98,43 +100,49 @@ class Stream(IterableDataset):
         self.pairs = self._order.total  # in an epoch
         self._dropout = self._make_dropout(bpe_dropout)
         self._cache = self._make_cache(cache, cache_bytes)
-        self._place = 0
+        self._position = 0
         self._files: weakref.WeakValueDictionary[int, ShardFile] = weakref.WeakValueDictionary()
-        self._blocks: dict[int, BlockLocations] = {}  # lane -> the block that it is in
+        self._blocks: dict[int, BlockLocations] = {}  # lane -> its current block
 
     def loader(self, workers: int = 0, ahead: int = 2) -> DataLoader:
-        """The batches, made by that many processes, each `ahead` of what is asked for; 0: by this one. A plain
-        `DataLoader(stream, batch_size=None, ...)` does the same, a little more slowly."""
-        extra = {"prefetch_factor": ahead} if workers else {}
-        return DataLoader(self, batch_size=None, num_workers=workers, collate_fn=_identity, **extra)
+        """Loads batches in `workers` processes, each up to `ahead` batches in advance; 0 loads them in this process.
+
+        A plain `DataLoader(stream, batch_size=None, ...)` gives the same batches, a little more slowly.
+        """
+        prefetch = ahead if workers else None
+        return DataLoader(self, batch_size=None, num_workers=workers, collate_fn=_identity, prefetch_factor=prefetch)
 
     def __iter__(self) -> Iterator[Batch]:
         info = get_worker_info()
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
-        start = self._place
+        start = self._position
         for number in itertools.count(worker, workers):
-            begin = start + number * self.batch_size
-            end = begin + self.batch_size
+            first = start + number * self.batch_size
+            end = first + self.batch_size
             if self.split == "val":
-                if begin >= self.pairs:
+                if first >= self.pairs:
                     return
                 end = min(end, self.pairs)
-            batch = self._batch(np.arange(begin + self.rank, max(end, begin + self.rank), self.ranks), end)
-            self._place = end
+            batch = self._batch(np.arange(first + self.rank, max(end, first + self.rank), self.ranks), end)
+            self._position = end
             yield batch
 
     def state_dict(self, after: Batch | None = None) -> dict:
         """What comes after a batch: the one given (needed where workers made it), or the last one yielded."""
-        return {"version": STATE_VERSION, **self._identity(), "place": self._place if after is None else after.end}
+        return {
+            "version": STATE_VERSION,
+            **self._identity(),
+            "place": self._position if after is None else after.next_position,
+        }
 
     def load_state_dict(self, state: dict) -> None:
-        """Raises UserError for a state that means another order than this stream's."""
-        mine = {"version": STATE_VERSION, **self._identity()}
-        for name, value in mine.items():
+        """Resumes at a state of `state_dict`. Raises UserError if its order is not this stream's."""
+        expected = {"version": STATE_VERSION, **self._identity()}
+        for name, value in expected.items():
             if state.get(name) != value:
-                what = "its shards are others" if name == "shards" else f"{name} {state.get(name)} is now {value}"
-                raise UserError(f"cannot go on in {self.directory} at the same pair: {what}; start a new run")
-        self._place = state["place"]
+                change = "its shards differ" if name == "shards" else f"{name} was {state.get(name)}, now is {value}"
+                raise UserError(f"cannot resume in {self.directory} at the same pair: {change}; start a new run")
+        self._position = state["place"]
 
     def _identity(self) -> dict:
         return {
@@ -146,7 +154,7 @@ class Stream(IterableDataset):
             "shards": _digest(self.shards),
         }
 
-    # --- what it reads from ------------------------------------------------------------------------------------------
+    # --- shards ------------------------------------------------------------------------------------------------------
 
     def _make_dropout(self, probability: float) -> BPEDropout | None:
         if not probability:
@@ -158,19 +166,19 @@ class Stream(IterableDataset):
     def _make_cache(self, folder: str | Path | None, max_bytes: int) -> ShardCache | None:
         if models_files.is_url(self.directory):
             if folder is None:
-                raise UserError(f"{self.directory} is remote: name a local folder for its shards with cache=")
+                raise UserError(f"{self.directory} is remote: give a local folder for its shards as cache=")
             return ShardCache(folder, max_bytes)
         folders = {os.path.join(self.directory, name) for name in map(os.path.dirname, (s.path for s in self.shards))}
-        there = {path for folder in folders if os.path.isdir(folder) for path in _files_in(folder)}
+        present = {path for folder in folders if os.path.isdir(folder) for path in _files_in(folder)}
         for shard in self.shards:
-            if os.path.join(self.directory, shard.path) not in there:
+            if os.path.join(self.directory, shard.path) not in present:
                 raise UserError(
                     f"{os.path.join(self.directory, shard.path)} is missing, but the manifest names it; {REBUILD_HINT}"
                 )
         return None
 
     def _file(self, number: int) -> ShardFile:
-        """An opened shard; the same one as long as any block needs it."""
+        """Opens a shard; blocks that need the same shard share it."""
         file = self._files.get(number)
         if file is None:
             shard = self.shards[number]
@@ -191,25 +199,28 @@ class Stream(IterableDataset):
                 rows = np.flatnonzero(which == i)
                 at = entries[rows]
                 if self._weights:
-                    at = self._weights.chosen(int(numbers[i]), file.members.sources, block.epoch)[at]
+                    assert file.members.sources is not None  # requested in _file
+                    at = self._weights.epoch_entries(int(numbers[i]), file.members.sources, block.epoch)[at]
                 offsets[rows], sizes[rows] = file.members.offsets[at], file.members.sizes[at]
             open_block = self._blocks[block.lane] = BlockLocations(block, files, which, offsets, sizes)
             self._prefetch(block._replace(number=block.number + 1))
         return open_block
 
     def _prefetch(self, block: ShuffleBlock) -> None:
-        for number in np.unique(self._order.entries(block)[0]).tolist() if self._cache else ():
+        if self._cache is None:
+            return
+        for number in np.unique(self._order.entries(block)[0]).tolist():
             if number not in self._files:
                 shard = self.shards[number]
                 self._cache.prefetch(models_files.join(self.directory, shard.path), shard.bytes, shard.sha256)
 
     # --- tensors -----------------------------------------------------------------------------------------------------
 
-    def _batch(self, places: np.ndarray, end: int) -> Batch:
-        members: list[bytes] = [b""] * len(places)
-        for block, rows, at in self._order.blocks(places):
+    def _batch(self, positions: np.ndarray, end: int) -> Batch:
+        members: list[bytes] = [b""] * len(positions)
+        for block, rows, at in self._order.blocks(positions):
             files, file, offsets, sizes = self._open(block)[1:]
-            reads = [each.read for each in files]
+            reads = [shard_file.read for shard_file in files]
             for row, number, offset, size in zip(
                 rows.tolist(), file[at].tolist(), offsets[at].tolist(), sizes[at].tolist(), strict=True
             ):
@@ -220,8 +231,8 @@ class Stream(IterableDataset):
             codes = [body["codes"] for body in bodies]
             tokens = [body["tokens"] for body in bodies]
         except (ValueError, KeyError, TypeError, msgpack.exceptions.UnpackException):
-            raise self._damaged(places, members) from None
-        epochs = places // self.pairs
+            raise self._damaged(positions, members) from None
+        epochs = positions // self.pairs
         if self._dropout:
             seeds = (f"{self.seed}/{epoch}/{key}" for epoch, key in zip(epochs.tolist(), keys, strict=True))
             tokens = [
@@ -231,12 +242,12 @@ class Stream(IterableDataset):
         return Batch(keys, self._text(keys, tokens), self._codes(keys, codes, epochs % self.manifest.draws), end)
 
     def _text(self, keys: list[str], tokens: list[bytes]) -> torch.Tensor:
-        """int64 [B, T]."""
-        most = 2 * self.max_tokens  # bytes
+        """Tokens as int64 [B, T], NO_TOKEN after the end of a caption."""
+        max_bytes = 2 * self.max_tokens
         lengths = np.fromiter(map(len, tokens), np.int64, len(tokens))
-        if len(lengths) and lengths.max() > most:
-            tokens = [each[:most] for each in tokens]
-            lengths = np.minimum(lengths, most)
+        if len(lengths) and lengths.max() > max_bytes:
+            tokens = [packed[:max_bytes] for packed in tokens]
+            lengths = np.minimum(lengths, max_bytes)
         lengths //= 2
         ids = np.frombuffer(b"".join(tokens), "<u2")
         rows = np.repeat(np.arange(len(tokens)), lengths)
@@ -246,35 +257,37 @@ class Stream(IterableDataset):
         return torch.from_numpy(text_BT)
 
     def _codes(self, keys: list[str], codes: list[bytes], draws: np.ndarray) -> torch.Tensor:
-        """int64 [B, N], of one draw each."""
-        images, of = self.manifest.image_tokenizer, self.manifest.draws
-        size = 2 * images.grid**2  # bytes of a draw
-        for key, each in zip(keys, codes, strict=True):
-            if len(each) != of * size:
+        """Codes as int64 [B, N], of one crop of each pair."""
+        images, total = self.manifest.image_tokenizer, self.manifest.draws
+        size = 2 * images.grid**2  # bytes of a crop
+        for key, packed in zip(keys, codes, strict=True):
+            if len(packed) != total * size:
                 raise UserError(
-                    f"{self.directory}: pair {key} has {len(each) // 2} codes, not {of} x "
+                    f"{self.directory}: pair {key} has {len(packed) // 2} codes, not {total} x "
                     f"{images.grid**2}; build the dataset again"
                 )
-        if of > 1:
-            codes = [each[draw * size : (draw + 1) * size] for each, draw in zip(codes, draws.tolist(), strict=True)]
+        if total > 1:
+            codes = [
+                packed[crop * size : (crop + 1) * size] for packed, crop in zip(codes, draws.tolist(), strict=True)
+            ]
         ids_BN = np.frombuffer(b"".join(codes), "<u2").reshape(len(codes), images.grid**2)
         self._check("code", ids_BN, None, images.vocabulary, keys)
         return torch.from_numpy(ids_BN.astype(np.int64))
 
     def _check(self, name: str, ids: np.ndarray, rows: np.ndarray | None, vocabulary: int, keys: list[str]) -> None:
         if ids.size and ids.max() >= vocabulary:
-            worst = int(ids.argmax())
-            key = keys[worst // ids.shape[1] if rows is None else int(rows[worst])]
+            largest = int(ids.argmax())
+            key = keys[largest // ids.shape[1] if rows is None else int(rows[largest])]
             raise UserError(
                 f"{self.directory}: pair {key} has {name} {ids.max()}, but the vocabulary has "
                 f"{vocabulary}; build the dataset again"
             )
 
-    def _damaged(self, places: np.ndarray, members: list[bytes]) -> UserError:
-        """The pair that cannot be read, by shard and key."""
+    def _damaged(self, positions: np.ndarray, members: list[bytes]) -> UserError:
+        """The error for the first malformed pair, with its shard and key."""
         where = {
             row: files[number].path
-            for block, rows, at in self._order.blocks(places)
+            for block, rows, at in self._order.blocks(positions)
             for files, file in [self._open(block)[1:3]]
             for row, number in zip(rows, file[at], strict=True)
         }
@@ -283,10 +296,10 @@ class Stream(IterableDataset):
                 unpack_sample(member[:KEY_BYTES].decode("ascii", "replace"), member[TAR_HEADER_BYTES:])
             except ValueError as error:
                 return UserError(f"{where[row]} is damaged: {error}; build the dataset again")
-        return UserError(f"{self.directory}: a pair near {where[0]} is damaged; run `pairmill verify`")
+        return UserError(f"{self.directory}: a pair near {where[0]} is damaged; run `pairmill verify` to find it")
 
 
-def _identity(batch: Batch) -> Batch:
+def _identity(batch: Any) -> Any:
     return batch
 
 

@@ -1,4 +1,4 @@
-"""A folder that `pairmill train` wrote -> a model and its tokenizers, ready to sample."""
+"""Loads a checkpoint folder of `pairmill train`: the model and its tokenizers, ready to sample."""
 
 from __future__ import annotations
 
@@ -16,96 +16,114 @@ from safetensors.torch import load
 from models.errors import UserError
 from models.files import BUNDLED
 from models.tokenizers.image import ImageTokenizer, load_image_tokenizer
+from models.tokenizers.info import require_same_tokenizer
 from models.tokenizers.text import TextTokenizer
 from models.transformer.model import Transformer, TransformerConfig, block_parameters, inference_weights
 
 BUNDLED_TRANSFORMER = BUNDLED / "transformer"
-SMALL_MODEL_PARAMETERS = 10_000_000  # parameters: below, a product is done before a second thread has woken up
+SMALL_MODEL_PARAMETERS = 10_000_000  # below, one thread is faster: a product ends before a second thread wakes up
 
 
 class ImageGenerator(NamedTuple):
-    """A checkpoint, ready to draw."""
+    """A transformer with its tokenizers, ready to sample images."""
 
     model: Transformer
     text_tokenizer: TextTokenizer
     image_tokenizer: ImageTokenizer
     fingerprint: str  # SHA-256 of the weights
-    knows_blank: bool = False  # was it trained with blank captions, so that guidance means something?
+    supports_guidance: bool = False  # whether it was trained with blank captions, which guidance needs
 
 
 def load_model(directory: Path, averaged: bool = False) -> tuple[Transformer, str]:
-    """The model of a checkpoint, without its head for text, and the SHA-256 of the weights' file. Raises UserError for
-    a folder that is none."""
-    described = read_config(directory)
+    """Loads (model without its text head, SHA-256 of the weights' file); `averaged` takes averaged.safetensors.
+
+    Raises UserError for a folder that is not a checkpoint or is damaged.
+    """
+    config = read_config(directory)
     try:
         data = (directory / ("averaged.safetensors" if averaged else "model.safetensors")).read_bytes()
-        model = Transformer(TransformerConfig(**described["model"]))
-        model.text_head = None
+        model = Transformer(TransformerConfig(**config["model"]))
+        del model.text_head  # sampling predicts no text, and the file holds no weights for it
         model.load_state_dict(inference_weights(load(data)))
     except FileNotFoundError as error:
         raise _missing(error) from None
-    except RuntimeError:  # torch's words for it are a page
+    except RuntimeError:  # torch's message fills a page
         raise UserError(
-            f"{directory} is not a checkpoint that can be read: its weights are not of the sizes in "
-            "config.json; copy all of the folder again"
+            f"{directory} is not a readable checkpoint: its weights do not have the sizes in "
+            "config.json; copy the full folder again"
         ) from None
     except (OSError, ValueError, KeyError, TypeError, ArithmeticError, SafetensorError) as error:
-        raise _unreadable(directory, error) from None
+        raise _malformed(directory, error) from None
     return model.eval(), hashlib.sha256(data).hexdigest()
 
 
 def read_config(directory: Path) -> dict:
-    """`config.json` of a checkpoint. Raises UserError."""
+    """Reads `config.json` of a checkpoint. Raises UserError for a file that is missing, damaged or lacks a field."""
     try:
-        described = json.loads((directory / "config.json").read_bytes())
-        described["model"], described["training"]["blank_captions"], described["text_tokenizer"]["fingerprint"]
-        described["image_tokenizer"]["spec"], described["image_tokenizer"]["fingerprint"]
+        config = json.loads((directory / "config.json").read_bytes())
+        config["model"], config["training"]["blank_captions"], config["text_tokenizer"]["fingerprint"]
+        config["image_tokenizer"]["spec"], config["image_tokenizer"]["fingerprint"]
     except FileNotFoundError as error:
         raise _missing(error) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _unreadable(directory, error) from None
-    return described
+        raise _malformed(directory, error) from None
+    return config
 
 
 def _missing(error: FileNotFoundError) -> UserError:
-    return UserError(f"{error.filename} does not exist: --checkpoint names a folder made by `pairmill train`")
+    return UserError(f"{error.filename} does not exist: give a folder made by `pairmill train` with --checkpoint")
 
 
-def _unreadable(directory: Path, error: Exception) -> UserError:
-    return UserError(f"{directory} is not a checkpoint that can be read: {str(error).splitlines()[0]}")
+def _malformed(directory: Path, error: Exception) -> UserError:
+    return UserError(f"{directory} is not a readable checkpoint: {str(error).splitlines()[0]}")
 
 
 def load_generator(directory: Path, image_tokenizer_spec: str | None = None, averaged: bool = False) -> ImageGenerator:
-    """Reads what `pairmill train` wrote. Raises UserError for a folder that is none, and for other tokenizers."""
+    """Loads a checkpoint folder; `image_tokenizer_spec` replaces the SPEC that it was trained with.
+
+    Raises UserError for a folder that is not a checkpoint and for tokenizers other than those of the training.
+    """
     model, fingerprint = load_model(directory, averaged)
-    described = read_config(directory)
-    image, text = described["image_tokenizer"], described["text_tokenizer"]
+    config = read_config(directory)
+    image, text = config["image_tokenizer"], config["text_tokenizer"]
     text_tokenizer = TextTokenizer.load(directory / "text_tokenizer.json")
     image_tokenizer = load_image_tokenizer(image_tokenizer_spec or image["spec"])
-    for what, given, trained in (
-        ("text tokenizer", text_tokenizer.info.fingerprint, text["fingerprint"]),
-        ("image tokenizer", image_tokenizer.info.fingerprint, image["fingerprint"]),
-    ):
-        if given != trained:
-            raise UserError(
-                f"{directory} was trained on another {what} ({trained[:12]}, not {given[:12]}); "
-                "its codes mean nothing here: give the one it was trained with"
-            )
-    knows_blank = described["training"]["blank_captions"] > 0
-    return ImageGenerator(model, text_tokenizer, image_tokenizer, fingerprint, knows_blank)
+    require_same_tokenizer(
+        text_tokenizer.info.fingerprint,
+        text["fingerprint"],
+        f"{directory} was trained with another text tokenizer",
+        f"copy text_tokenizer.json of the training into {directory} again",
+    )
+    require_same_tokenizer(
+        image_tokenizer.info.fingerprint,
+        image["fingerprint"],
+        f"{directory} was trained with another image tokenizer",
+        "pass the one it was trained with as --image-tokenizer",
+    )
+    supports_guidance = config["training"]["blank_captions"] > 0
+    return ImageGenerator(model, text_tokenizer, image_tokenizer, fingerprint, supports_guidance)
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that `generator_from_args` reads."""
     model = parser.add_argument_group("the model")
     model.add_argument(
         "--checkpoint",
         default="bundled",
         metavar="DIR",
-        help="made by `pairmill train` (default: `bundled`, the small one in the package)",
+        help="folder made by `pairmill train` (default: `bundled`, the small model in the package)",
     )
-    model.add_argument("--image-tokenizer", metavar="SPEC", help="where it is now (default: where it was in training)")
-    model.add_argument("--averaged", action="store_true", help="draw with the averaged weights, for long trainings")
-    model.add_argument("--device", default=default_device(), help="cpu, cuda, cuda:1, ... (here: %(default)s)")
+    model.add_argument(
+        "--image-tokenizer",
+        metavar="SPEC",
+        help="the image tokenizer of the training, if it has moved (default: the SPEC in config.json)",
+    )
+    model.add_argument("--averaged", action="store_true", help="use the averaged weights, for long trainings")
+    model.add_argument(
+        "--device",
+        default=default_device(),
+        help="device that runs the model: cpu, cuda, cuda:1, ... (default here: %(default)s)",
+    )
     model.add_argument("--threads", type=int, help="processor threads (default: all; 1 for a small model)")
 
 
@@ -114,27 +132,30 @@ def default_device() -> str:
 
 
 def find_checkpoint(name: str) -> Path:
-    """The folder of a --checkpoint. Raises UserError for `bundled` in a package without one."""
+    """Resolves the value of --checkpoint to a folder. Raises UserError for `bundled` if the package has no model."""
     if name != "bundled":
         return Path(name)
     if not BUNDLED_TRANSFORMER.is_dir():
         raise UserError(
             "--checkpoint DIR is missing: give a folder made by `pairmill train` (`make demo` leaves a "
-            "small one in demo/model); none is in this package"
+            "small one in demo/model); this package holds no bundled model"
         )
     return BUNDLED_TRANSFORMER
 
 
 def generator_from_args(args: argparse.Namespace) -> ImageGenerator:
-    """The artist of a command's add_model_arguments()."""
+    """Loads the generator that a command's options name, moves it to its device and sets the number of threads.
+
+    Raises UserError for unusable options.
+    """
     if args.threads is not None and args.threads < 1:
         raise UserError(f"--threads {args.threads}: give 1 or more")
-    artist = load_generator(find_checkpoint(args.checkpoint), args.image_tokenizer, args.averaged)
+    generator = load_generator(find_checkpoint(args.checkpoint), args.image_tokenizer, args.averaged)
     try:
-        artist.model.to(args.device)
-    except (RuntimeError, AssertionError) as error:  # torch's way to say that it was built without this device
+        generator.model.to(args.device)
+    except (RuntimeError, AssertionError) as error:  # torch raises either for a device that it was built without
         raise UserError(f"--device {args.device}: {str(error).splitlines()[0]}") from None
     torch.set_num_threads(
-        args.threads or (1 if block_parameters(artist.model) < SMALL_MODEL_PARAMETERS else os.cpu_count())
+        args.threads or (1 if block_parameters(generator.model) < SMALL_MODEL_PARAMETERS else os.cpu_count() or 1)
     )
-    return artist
+    return generator

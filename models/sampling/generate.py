@@ -1,140 +1,164 @@
-"""Draws pictures from text: `pairmill generate --checkpoint DIR --prompt TEXT --count 4 --seed 0 --output DIR`.
+"""Draws images from text: `pairmill generate --checkpoint DIR --prompt TEXT --count 4 --seed 0 --output DIR`.
 
-Picture i of a seed is the same drawn alone or among others: its random numbers are its own, and pictures go through
-the model in groups of one fixed size. DIR receives 0000.png, 0001.png, ... with prompt, seed and fingerprints in their
-text chunks, and grid.png with all of them. `--complete FILE` goes on from the upper part of a picture; `--rank N` keeps
-the best by an image-text model, as the paper does (section 2.6).
+Image i of a seed is the same whether it is sampled alone or among others: each image has a random generator of its
+own, and all go through the model in batches of one fixed size. DIR receives 0000.png, 0001.png, ... with prompt, seed
+and fingerprints in their text chunks, and grid.png with all of them. `--complete FILE` continues from the upper part of
+an image; `--rank N` keeps the images that an image-text model scores best, as the paper does (section 2.6).
 
-Shape letters: B pictures drawn together, T text positions, N codes, V codes in the vocabulary.
+Shape letters: H W pixels, N codes.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from models.errors import UserError
 from models.files import write_atomically
 from models.image_files import image_grid, png
-from models.pixels import CropBox, ImageError, apply_crop, decode_rgb
+from models.pixels import ImageError, apply_crop, centre_crop, decode_rgb
 from models.sampling.checkpoint import ImageGenerator, add_model_arguments, generator_from_args
 from models.sampling.reranking import Ranking, load_ranker
 from models.sampling.sampler import BATCH_SIZE, PAPER_SAMPLING, ImageRequest, SamplingConfig, image_seed, sample_codes
 
-MAX_COUNT = 1024  # the paper draws 512
+MAX_COUNT = 1024  # images; the paper samples 512 a caption
 
 
-class GenerationRequest(NamedTuple):
-    """What one command, or one request, wants drawn."""
+@dataclasses.dataclass(frozen=True)
+class GenerationRequest:
+    """The images that one command or one HTTP request asks for."""
 
     prompt: str
     count: int
     seed: int
     sampling: SamplingConfig = PAPER_SAMPLING
-    given: Sequence[int] = ()  # codes that every image begins with
+    prefix_codes: Sequence[int] = ()  # fixed codes that every image starts with, in raster order
 
 
-def image_requests(artist: ImageGenerator, task: GenerationRequest) -> list[ImageRequest]:
-    """One for each picture. Raises UserError for a prompt without text."""
-    tokens = artist.text_tokenizer.encode(task.prompt) if task.prompt.strip() else []
+def image_requests(generator: ImageGenerator, request: GenerationRequest) -> list[ImageRequest]:
+    """Makes one ImageRequest an image. Raises UserError for a prompt without text."""
+    tokens = generator.text_tokenizer.encode(request.prompt) if request.prompt.strip() else []
     if not tokens:
-        raise UserError("--prompt is empty: describe the picture in a few words")
+        raise UserError("--prompt is empty: describe the image in a few words")
     return [
-        ImageRequest(tokens, image_seed(task.seed, index), task.sampling, task.given) for index in range(task.count)
+        ImageRequest(tokens, image_seed(request.seed, index), request.sampling, request.prefix_codes)
+        for index in range(request.count)
     ]
 
 
-def png_metadata(artist: ImageGenerator, task: GenerationRequest) -> dict[str, str]:
-    """What a picture's file says of its making; with its `index` that is enough to draw it again."""
+def png_metadata(generator: ImageGenerator, request: GenerationRequest) -> dict[str, str]:
+    """The text chunks of every PNG of a request; with the image's `index` they suffice to sample it again."""
     return {
-        "prompt": task.prompt,
-        "seed": str(task.seed),
-        "sampling": json.dumps(task.sampling._asdict()),
-        "given_codes": str(len(task.given)),
-        "model": artist.fingerprint,
-        "image_tokenizer": artist.image_tokenizer.info.fingerprint,
-        "text_tokenizer": artist.text_tokenizer.info.fingerprint,
+        "prompt": request.prompt,
+        "seed": str(request.seed),
+        "sampling": json.dumps(request.sampling._asdict()),
+        "given_codes": str(len(request.prefix_codes)),
+        "model": generator.fingerprint,
+        "image_tokenizer": generator.image_tokenizer.info.fingerprint,
+        "text_tokenizer": generator.text_tokenizer.info.fingerprint,
         "software": "pairmill",
     }
 
 
-def generate(artist: ImageGenerator, task: GenerationRequest, output: Path, ranking: Ranking | None = None) -> None:
-    """Draws the task's pictures into `output`; with a ranking only the best of them, best first."""
-    texts, started, images = png_metadata(artist, task), time.monotonic(), []
-    todo = image_requests(artist, task)
+def generate(
+    generator: ImageGenerator, request: GenerationRequest, output: Path, ranking: Ranking | None = None
+) -> None:
+    """Writes the request's images into `output`; with a ranking only the best, in that order."""
+    metadata, started = png_metadata(generator, request), time.monotonic()
+    images: list[np.ndarray] = []
+    requests = image_requests(generator, request)
     output.mkdir(parents=True, exist_ok=True)
-    for first in range(0, len(todo), BATCH_SIZE):
-        for codes_N in sample_codes(artist.model, todo[first : first + BATCH_SIZE]).cpu().numpy():
-            images.append(artist.image_tokenizer.decode(codes_N))
+    for first in range(0, len(requests), BATCH_SIZE):
+        for codes_N in sample_codes(generator.model, requests[first : first + BATCH_SIZE]).cpu().numpy():
+            images.append(generator.image_tokenizer.decode(codes_N))
             if not ranking:
                 index = len(images) - 1
-                write_atomically(output / f"{index:04d}.png", png(images[-1], {**texts, "index": str(index)}))
-        print(f"generate: {len(images)} of {len(todo)} pictures, {time.monotonic() - started:.1f} s", flush=True)
+                write_atomically(output / f"{index:04d}.png", png(images[-1], {**metadata, "index": str(index)}))
+        print(f"generate: {len(images)} of {len(requests)} images, {time.monotonic() - started:.1f} s", flush=True)
     if ranking:
-        scores = ranking.ranker.scores(task.prompt, images)
+        scores = ranking.ranker.scores(request.prompt, images)
         best = sorted(range(len(images)), key=lambda index: -scores[index])[: ranking.keep]
-        for place, index in enumerate(best):
+        for rank, index in enumerate(best):
             score = {"index": str(index), "score": f"{scores[index]:.4f}"}
-            write_atomically(output / f"{place:04d}.png", png(images[index], {**texts, **score}))
+            write_atomically(output / f"{rank:04d}.png", png(images[index], {**metadata, **score}))
         images = [images[index] for index in best]
-    write_atomically(output / "grid.png", png(image_grid(np.stack(images)), texts))
+    write_atomically(output / "grid.png", png(image_grid(np.stack(images)), metadata))
 
 
-def first_rows(artist: ImageGenerator, path: Path, rows: int) -> list[int]:
-    """The codes of a picture's upper part: `rows` rows of them. Raises UserError for a file that is no picture."""
-    info = artist.image_tokenizer.info
+def first_rows(generator: ImageGenerator, path: Path, rows: int) -> list[int]:
+    """Encodes an image file's centre square and returns its first `rows` rows of codes.
+
+    Raises UserError for a number of rows outside 1 to grid - 1 and for a file that is not a readable image.
+    """
+    info = generator.image_tokenizer.info
     if not 1 <= rows < info.grid:
-        raise UserError(f"--rows {rows}: give 1 to {info.grid - 1} of the picture's {info.grid} rows of codes")
+        raise UserError(f"--rows {rows}: give 1 to {info.grid - 1} of the image's {info.grid} rows of codes")
     try:
         rgb_HWC = decode_rgb(path.read_bytes())
     except OSError as error:
         raise UserError(f"--complete {path}: {error.strerror}") from None
     except ImageError as error:
-        raise UserError(f"--complete {path} is no picture that can be read: {error}") from None
+        raise UserError(f"--complete {path} is not a readable image: {error}") from None
     height, width, _ = rgb_HWC.shape
-    side = min(height, width)
-    middle = CropBox((width - side) // 2, (height - side) // 2, side, info.image_size, 0, 0)
-    return artist.image_tokenizer.encode(apply_crop(rgb_HWC, middle, info.image_size))[: rows * info.grid].tolist()
+    view_HWC = apply_crop(rgb_HWC, centre_crop(width, height, info.image_size), info.image_size)
+    return generator.image_tokenizer.encode(view_HWC)[: rows * info.grid].tolist()
 
 
 def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--temperature", type=float, default=1.0, help="lower is safer, higher bolder (default 1)")
-    parser.add_argument("--top-k", type=int, default=0, metavar="K", help="draw among the K likeliest codes; 0: all")
+    parser.add_argument(
+        "--temperature",
+        type=float,
+        default=1.0,
+        help="divides the logits: below 1 images are safer, above 1 more varied (default 1)",
+    )
+    parser.add_argument(
+        "--top-k",
+        type=int,
+        default=0,
+        metavar="K",
+        help="sample each code among the K most likely; 0: among all (default 0)",
+    )
     parser.add_argument(
         "--top-p",
         type=float,
         default=1.0,
         metavar="P",
-        help="draw among the likeliest codes that have this share of the probability (default 1)",
+        help="sample each code among the most likely that hold this share of the probability (default 1)",
     )
     parser.add_argument(
         "--guidance",
         type=float,
         default=1.0,
         metavar="G",
-        help="above 1: follow the caption more closely, at twice the time; for a model that was "
-        "trained with --blank-captions (default 1)",
+        help="above 1: follow the caption more closely, at twice the time; for a model trained with --blank-captions "
+        "(default 1)",
     )
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="pairmill generate", description=__doc__.split("\n")[0])
-    parser.add_argument("--prompt", required=True, metavar="TEXT")
-    parser.add_argument("--count", type=int, default=4, metavar="N", help=f"1 to {MAX_COUNT} (default %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="(default %(default)s)")
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR")
+    parser.add_argument("--prompt", required=True, metavar="TEXT", help="describes the images")
+    parser.add_argument(
+        "--count", type=int, default=4, metavar="N", help=f"number of images, 1 to {MAX_COUNT} (default %(default)s)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="S", help="the same seed gives the same images (default %(default)s)"
+    )
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for the PNG files")
     add_sampling_arguments(parser)
-    parser.add_argument("--complete", type=Path, metavar="FILE", help="go on from the upper part of this picture")
-    parser.add_argument("--rows", type=int, metavar="R", help="rows of codes to keep of it (default: half)")
-    parser.add_argument("--rank", type=int, metavar="N", help="keep the N pictures that fit the prompt best")
-    parser.add_argument("--rank-model", type=Path, metavar="DIR", help="an open_clip model's folder, for --rank")
+    parser.add_argument(
+        "--complete", type=Path, metavar="FILE", help="keep the upper part of this image and sample the remainder"
+    )
+    parser.add_argument("--rows", type=int, metavar="R", help="rows of codes to keep with --complete (default: half)")
+    parser.add_argument("--rank", type=int, metavar="N", help="keep the N images that fit the prompt best")
+    parser.add_argument("--rank-model", type=Path, metavar="DIR", help="folder of an open_clip model, for --rank")
     add_model_arguments(parser)
     args = parser.parse_args(arguments)
     if not 1 <= args.count <= MAX_COUNT:
@@ -149,15 +173,23 @@ def main(arguments: list[str] | None = None) -> int:
         raise UserError("--rank N, from 1 to --count, goes with --rank-model DIR, a folder with an open_clip model")
     if args.rows is not None and not args.complete:
         raise UserError("--rows goes with --complete FILE")
-    artist = generator_from_args(args)
-    if args.guidance != 1 and not artist.knows_blank:
-        print(f"generate: {args.checkpoint} was trained without --blank-captions: --guidance says little", flush=True)
+    generator = generator_from_args(args)
+    if args.guidance != 1 and not generator.supports_guidance:
+        print(
+            f"generate: {args.checkpoint} was trained without --blank-captions: --guidance has little effect",
+            flush=True,
+        )
     ranking = Ranking(load_ranker(args.rank_model), args.rank) if args.rank else None
-    rows = artist.image_tokenizer.info.grid // 2 if args.rows is None else args.rows
-    given = first_rows(artist, args.complete, rows) if args.complete else ()
+    rows = generator.image_tokenizer.info.grid // 2 if args.rows is None else args.rows
+    prefix_codes = first_rows(generator, args.complete, rows) if args.complete else []
     sampling = SamplingConfig(args.temperature, args.top_k, args.top_p, args.guidance)
     try:
-        generate(artist, GenerationRequest(args.prompt, args.count, args.seed, sampling, given), args.output, ranking)
+        generate(
+            generator,
+            GenerationRequest(args.prompt, args.count, args.seed, sampling, prefix_codes),
+            args.output,
+            ranking,
+        )
     except OSError as error:
         raise UserError(f"--output {args.output}: {error.strerror}") from None
     return 0

@@ -1,13 +1,13 @@
-"""Which picture fits a caption best, by an image-text model of the user's (section 2.6: the paper ranks 512 so).
+"""Ranks images by how well they fit a caption, with a contrastive model of the user's (section 2.6: of 512 images).
 
-The model is a folder in open_clip's form: `open_clip_config.json` and its weights.
+The model is a folder in the layout of open_clip: `open_clip_config.json` and the weights.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -19,29 +19,42 @@ CONFIG = "open_clip_config.json"
 BATCH = 16  # images
 
 
+class ImageTextModel(Protocol):
+    """The methods of an open_clip model that ranking needs. Embeddings are float [B, M]."""
+
+    def encode_text(self, tokens: torch.Tensor, normalize: bool = False) -> torch.Tensor: ...
+
+    def encode_image(self, images: torch.Tensor, normalize: bool = False) -> torch.Tensor: ...
+
+
 class Ranker(NamedTuple):
-    model: torch.nn.Module
+    """An image-text model with its preprocessing."""
+
+    model: ImageTextModel
     tokenize: Callable[[list[str]], torch.Tensor]
     preprocess: Callable[[Image.Image], torch.Tensor]
 
     @torch.inference_mode()
     def scores(self, caption: str, images: Sequence[np.ndarray]) -> list[float]:
-        """The cosine between the caption and each picture, uint8 [H, W, 3]."""
+        """The cosine similarity of the caption and each image, uint8 [H, W, 3]; in the order of the images."""
         text_1M = self.model.encode_text(self.tokenize([caption]), normalize=True)
-        found = []
+        cosines: list[float] = []
         for first in range(0, len(images), BATCH):
             batch = [self.preprocess(Image.fromarray(image)) for image in images[first : first + BATCH]]
-            found += (self.model.encode_image(torch.stack(batch), normalize=True) @ text_1M[0]).tolist()
-        return found
+            cosines += (self.model.encode_image(torch.stack(batch), normalize=True) @ text_1M[0]).tolist()
+        return cosines
 
 
 class Ranking(NamedTuple):
     ranker: Ranker
-    keep: int  # the best so many
+    keep: int  # number of best images to keep
 
 
 def load_ranker(directory: Path) -> Ranker:
-    """Reads an open_clip folder, without a network. Raises UserError for another one, or without open_clip."""
+    """Reads an open_clip folder; needs no network.
+
+    Raises UserError for another kind of folder, and when open_clip is not installed.
+    """
     if not (directory / CONFIG).is_file():
         raise UserError(f"--rank-model {directory} holds no {CONFIG}: give the folder of an open_clip model")
     try:
@@ -50,9 +63,9 @@ def load_ranker(directory: Path) -> Ranker:
         raise UserError(f"--rank needs open_clip ({error}): pip install 'open_clip_torch>=3'") from None
     name = f"local-dir:{directory.resolve()}"
     try:
-        model, preprocess = open_clip.create_model_from_pretrained(name)  # others take random weights where none are
+        model, preprocess = open_clip.create_model_from_pretrained(name)  # other loaders fall back to random weights
         tokenize = open_clip.get_tokenizer(name)
-    except Exception as error:  # the library's own, torch's, safetensors', pickle's, those of missing packages
+    except Exception as error:  # open_clip's, torch's, safetensors', pickle's or a missing package's
         reason = " ".join(line.strip() for line in str(error).splitlines()[:2]).partition(". ")[0]
         raise UserError(f"--rank-model {directory} cannot be read: {reason or type(error).__name__}") from None
     return Ranker(model.eval(), tokenize, preprocess)

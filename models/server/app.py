@@ -1,13 +1,13 @@
-"""A page and an HTTP interface that draw pictures from text: `pairmill serve --checkpoint DIR --port 8000`.
+"""A page and an HTTP interface that draw images from text: `pairmill serve --checkpoint DIR --port 8000`.
 
     GET  /                      the page
     POST /generate              {"text", "num_images"} -> ["base64 of a JPEG", ...], as DALLE-server answers
     POST /v1/images             {"text", "num_images", "seed", ...} -> a job
-    GET  /v1/images/ID          the job; .../events tells its progress; .../N.png is a picture; DELETE cancels
+    GET  /v1/images/ID          the job; .../events streams its progress; .../N.png is an image; DELETE cancels
     GET  /healthz, /metrics     for a load balancer and for Prometheus
-    GET  /openapi.json          the interface, described
+    GET  /openapi.json          the description of the interface
 
-It reads nothing from disk once it runs, and answers this machine only unless --host says otherwise.
+The running server opens no files, and accepts connections from this machine only unless --host is given.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from models.errors import UserError
 from models.sampling.checkpoint import ImageGenerator, add_model_arguments, generator_from_args
 from models.server.job_queue import JobQueue
-from models.server.middleware import LimitsMiddleware, Metrics, answer_error, validation_error
+from models.server.middleware import LimitsMiddleware, Metrics, http_error, validation_error
 from models.server.routes import ServerState, routes
 
 WEB = Path(__file__).parent / "web"
@@ -38,10 +38,10 @@ PAGE = {
 }
 
 
-def make_app(artist: ImageGenerator, max_images: int = 10, max_waiting: int = 64) -> FastAPI:
-    """At most `max_images` pictures a request, and `max_waiting` pictures in the queue."""
+def make_app(generator: ImageGenerator, max_images: int = 10, max_waiting: int = 64) -> FastAPI:
+    """Builds the application: at most `max_images` images a request, and `max_waiting` images in the queue."""
     metrics = Metrics()
-    queue = JobQueue(artist, max_waiting, metrics.drawn)
+    queue = JobQueue(generator, max_waiting, metrics.record_batch)
     metrics.waiting.set_function(lambda: queue.waiting)
 
     @asynccontextmanager
@@ -50,24 +50,24 @@ def make_app(artist: ImageGenerator, max_images: int = 10, max_waiting: int = 64
             yield
 
     app = FastAPI(
-        title="pairmill", summary="Pictures from text", version="1", lifespan=lifespan, docs_url=None, redoc_url=None
-    )  # those pages load scripts from elsewhere
-    app.state.studio = ServerState(queue, metrics, max_images)
+        title="pairmill", summary="Images from text", version="1", lifespan=lifespan, docs_url=None, redoc_url=None
+    )  # without FastAPI's documentation pages, which load scripts from elsewhere
+    app.state.server = ServerState(queue, metrics, max_images)
     app.add_middleware(LimitsMiddleware, metrics=metrics)
     app.add_exception_handler(RequestValidationError, validation_error)
-    app.add_exception_handler(StarletteHTTPException, answer_error)
+    app.add_exception_handler(StarletteHTTPException, http_error)
     for path, (name, kind) in PAGE.items():
-        content = (WEB / name).read_bytes()  # now: no request ever opens a file
+        content = (WEB / name).read_bytes()  # at the start: no request opens a file
         app.add_api_route(path, _constant(content, kind), methods=["GET"], include_in_schema=False)
     app.include_router(routes)
     return app
 
 
 def _constant(content: bytes, kind: str) -> Callable[[], Awaitable[Response]]:
-    async def answer() -> Response:
+    async def respond() -> Response:
         return Response(content, media_type=kind)
 
-    return answer
+    return respond
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
@@ -75,26 +75,39 @@ def _constant(content: bytes, kind: str) -> Callable[[], Awaitable[Response]]:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="pairmill serve", description=__doc__.split("\n")[0])
-    parser.add_argument("--port", type=int, default=8000, metavar="P", help="0 takes any (default %(default)s)")
-    parser.add_argument("--host", default="127.0.0.1", help="the address to answer at (default: this machine only)")
-    parser.add_argument("--max-images", type=int, default=10, metavar="N", help="a request (default %(default)s)")
+    parser.add_argument(
+        "--port",
+        type=int,
+        default=8000,
+        metavar="P",
+        help="port to listen on; 0 takes a free one (default %(default)s)",
+    )
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine only)"
+    )
+    parser.add_argument(
+        "--max-images", type=int, default=10, metavar="N", help="most images in a request (default %(default)s)"
+    )
     parser.add_argument(
         "--max-waiting",
         type=int,
         default=64,
         metavar="N",
-        help="pictures in the queue; above that the answer is 429 (default %(default)s)",
+        help="most images in the queue; beyond them requests are answered with 429 (default %(default)s)",
     )
     add_model_arguments(parser)
     args = parser.parse_args(arguments)
     if not 0 <= args.port < 1 << 16:
         raise UserError(f"--port {args.port}: give 0 to 65535")
     if not 1 <= args.max_images <= args.max_waiting:
-        raise UserError("--max-images is 1 or more, --max-waiting as many or more")
-    artist = generator_from_args(args)
+        raise UserError(
+            f"--max-images {args.max_images}, --max-waiting {args.max_waiting}: give 1 or more, and no more --max-images "
+            "than --max-waiting"
+        )
+    generator = generator_from_args(args)
     with _listen(args.host, args.port) as listening:
         host, port = listening.getsockname()[:2]
-        app = make_app(artist, args.max_images, args.max_waiting)
+        app = make_app(generator, args.max_images, args.max_waiting)
         print(f"serve: http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
         config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3)
         uvicorn.Server(config).run(sockets=[listening])
@@ -107,10 +120,10 @@ def _listen(host: str, port: int) -> socket.socket:
         listening = socket.socket(family, kind, protocol)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
-        listening.listen()  # now: who reads the address and connects at once is not turned away
+        listening.listen()  # before the address is printed: a client may connect at once
     except OSError as error:
         raise UserError(
-            f"cannot answer at {host} port {port}: {error.strerror}; choose another --port or --host"
+            f"cannot listen on {host} port {port}: {error.strerror}; choose another --port or --host"
         ) from None
     return listening
 

@@ -1,7 +1,7 @@
-"""Jobs for one artist: a bounded queue, and a thread that draws the pictures of several jobs together.
+"""A bounded queue of jobs for one generator, and a thread that samples the images of several jobs together.
 
-Pictures are drawn in the order of their jobs, GROUP at a time. A job that was cancelled, or whose client has gone, is
-skipped from the next code on. Finished jobs are kept for a while, so that their pictures can be fetched.
+Images are sampled in the order of their jobs, BATCH_SIZE at a time. A job that is cancelled, or whose client
+disconnects, stops at the next code. Finished jobs are kept for a while, so that clients can fetch their images.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import torch
@@ -23,16 +24,21 @@ from models.sampling.checkpoint import ImageGenerator
 from models.sampling.generate import GenerationRequest, image_requests, png_metadata
 from models.sampling.sampler import BATCH_SIZE, ImageRequest, sample_steps
 
-KEPT_JOBS = 256  # finished ones; each holds some images of about 100 kB
-FIRST_GUESS_S = 10.0  # a group's time, before one has been drawn
-PREVIEW_SHARE = 0.2  # of the time, at most, goes into previews
-QUEUED, DRAWING, DONE, CANCELLED, FAILED = "queued", "drawing", "done", "cancelled", "failed"
+KEPT_JOBS = 256  # finished jobs; each holds some images of about 100 kB
+FIRST_GUESS_S = 10.0  # assumed time of a batch before one has been measured
+PREVIEW_SHARE = 0.2  # of the time, at most, is spent on previews
+Status = Literal["queued", "drawing", "done", "cancelled", "failed"]
+QUEUED: Literal["queued"] = "queued"
+DRAWING: Literal["drawing"] = "drawing"
+DONE: Literal["done"] = "done"
+CANCELLED: Literal["cancelled"] = "cancelled"
+FAILED: Literal["failed"] = "failed"
 FINISHED = (DONE, CANCELLED, FAILED)
 log = logging.getLogger(__name__)
 
 
 class QueueFull(Exception):
-    """Nothing more fits; `retry_after_s` says when something should."""
+    """The queue has no capacity left; after `retry_after_s` seconds it should have."""
 
     def __init__(self, retry_after_s: int):
         super().__init__(f"the queue is full; try again in {retry_after_s} s")
@@ -41,65 +47,65 @@ class QueueFull(Exception):
 
 @dataclass
 class JobImage:
-    """One picture of a job, as far as it is."""
+    """One image of a job and its progress."""
 
-    order: ImageRequest
-    codes: int = 0  # drawn so far
-    preview: bytes = b""  # a JPEG of the rows drawn so far
-    pixels_HWC: np.ndarray | None = None  # when it is done
-    png: bytes = b""
+    request: ImageRequest
+    codes: int = 0  # number of codes sampled so far
+    preview: bytes = b""  # JPEG of the rows sampled so far
+    pixels_HWC: np.ndarray | None = None  # uint8 [H, W, 3], once it is finished
+    png: bytes = b""  # once it is finished
 
 
 @dataclass
 class Job:
-    """What one request wants. Written by the drawing thread alone, but for `cancelled`."""
+    """The images of one request. Only the sampling thread changes it, except for `cancelled` and `watchers`."""
 
-    task: GenerationRequest
+    request: GenerationRequest
     images: list[JobImage]
-    id: str = field(default_factory=lambda: secrets.token_urlsafe(12))  # not to be guessed: it opens the images
-    status: str = QUEUED
+    id: str = field(default_factory=lambda: secrets.token_urlsafe(12))  # unguessable: it gives access to the images
+    status: Status = QUEUED
     cancelled: bool = False
-    watchers: int = 0  # clients who look on; previews are made for them
-    version: int = 0  # counts the changes
-    created: float = field(default_factory=time.monotonic)
-    drawing_since: float | None = None
+    watchers: int = 0  # clients that read the events; without any, no previews are made
+    version: int = 0  # number of changes
+    created: float = field(default_factory=time.monotonic)  # this and the next two: seconds of time.monotonic
+    started: float | None = None
     finished: float | None = None
 
     def changed(self) -> None:
         self.version += 1
 
     @property
-    def over(self) -> bool:
+    def is_finished(self) -> bool:
         return self.status in FINISHED
 
     @property
     def seconds(self) -> float:
-        """Of drawing so far, without the time in the queue."""
-        if self.drawing_since is None:
+        """Time spent sampling so far, without the time in the queue."""
+        if self.started is None:
             return 0.0
-        return (self.finished or time.monotonic()) - self.drawing_since
+        return (self.finished or time.monotonic()) - self.started
 
 
 class JobQueue:
-    """Use as a context: the thread runs inside it, and what is still to do is cancelled at its end."""
+    """A context manager: its thread runs inside the context, and leaving it cancels all unfinished jobs."""
 
     def __init__(
-        self, artist: ImageGenerator, max_waiting: int, on_drawn: Callable[[int, float], None] = lambda *_: None
+        self, generator: ImageGenerator, max_waiting: int, on_sampled: Callable[[int, float], None] = lambda *_: None
     ):
-        """At most `max_waiting` pictures wait; `on_drawn(pictures, seconds)` is called after each group."""
-        self.artist, self.max_waiting, self._on_drawn = artist, max_waiting, on_drawn
+        """At most `max_waiting` images wait; `on_sampled(images, seconds)` is called after each batch."""
+        self.generator, self.max_waiting, self._on_sampled = generator, max_waiting, on_sampled
         self._waiting: list[tuple[Job, JobImage]] = []
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._changed = threading.Condition()
         self._closed = False
-        self._group_s = FIRST_GUESS_S  # of the last one
-        self._thread = threading.Thread(target=self._run, name="drawing", daemon=True)
+        self._batch_s = FIRST_GUESS_S  # time of the last batch
+        self._thread = threading.Thread(target=self._run, name="sampling", daemon=True)
 
     def __enter__(self) -> JobQueue:
         self._thread.start()
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         with self._changed:
             self._closed = True
             for job in self._jobs.values():
@@ -109,16 +115,16 @@ class JobQueue:
 
     @property
     def waiting(self) -> int:
-        """Pictures that nobody has begun to draw."""
+        """Number of images whose sampling has not started."""
         return len(self._waiting)
 
-    def submit(self, task: GenerationRequest) -> Job:
-        """Raises QueueFull, and UserError for a prompt without text."""
-        job = Job(task, [JobImage(order) for order in image_requests(self.artist, task)])
+    def submit(self, request: GenerationRequest) -> Job:
+        """Queues the images of a request. Raises QueueFull, and UserError for a prompt without text."""
+        job = Job(request, [JobImage(image_request) for image_request in image_requests(self.generator, request)])
         with self._changed:
-            if len(self._waiting) + task.count > self.max_waiting:
-                groups = math.ceil((len(self._waiting) + task.count) / BATCH_SIZE)
-                raise QueueFull(max(1, round(groups * self._group_s)))
+            if len(self._waiting) + request.count > self.max_waiting:
+                batches = math.ceil((len(self._waiting) + request.count) / BATCH_SIZE)
+                raise QueueFull(max(1, round(batches * self._batch_s)))
             self._waiting += [(job, image) for image in job.images]
             self._jobs[job.id] = job
             self._forget_old()
@@ -126,10 +132,11 @@ class JobQueue:
         return job
 
     def find(self, job_id: str) -> Job | None:
+        """The job with this id; None if it does not exist or has been forgotten."""
         return self._jobs.get(job_id)
 
     def cancel(self, job: Job) -> None:
-        """Takes effect with the next code; a finished job stays as it is."""
+        """Stops a job at its next code; a finished job is not changed."""
         with self._changed:
             job.cancelled = True
             self._waiting = [(other, image) for other, image in self._waiting if other is not job]
@@ -138,7 +145,7 @@ class JobQueue:
             self._changed.notify_all()
 
     def _forget_old(self) -> None:
-        old = [job.id for job in self._jobs.values() if job.over][:-KEPT_JOBS]
+        old = [job.id for job in self._jobs.values() if job.is_finished][:-KEPT_JOBS]
         for job_id in old:
             del self._jobs[job_id]
 
@@ -148,24 +155,24 @@ class JobQueue:
         while group := self._next_group():
             started = time.monotonic()
             try:
-                finished = self._draw(group)
-            except Exception:  # whatever it was, the next job may do better; the log has the place
-                log.exception("drawing failed")
+                finished = self._sample(group)
+            except Exception:  # of any kind: the next job may succeed, and the log has the traceback
+                log.exception("sampling failed")
                 for job, _ in group:
                     self.cancel(job)
                     _finish(job, FAILED)
                 continue
             if finished:
-                self._group_s = time.monotonic() - started
-                self._on_drawn(len(group), self._group_s)
+                self._batch_s = time.monotonic() - started
+                self._on_sampled(len(group), self._batch_s)
         for job in self._jobs.values():
-            if not job.over:
+            if not job.is_finished:
                 _finish(job, CANCELLED)
 
     def _next_group(self) -> list[tuple[Job, JobImage]]:
-        """The first that wait, as many as go together; [] when the queue is closed."""
+        """Takes the next images that can be sampled together, at most BATCH_SIZE; [] when the queue is closed."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closed)
+            self._changed.wait_for(lambda: bool(self._waiting) or self._closed)
             if self._closed:
                 return []
             guided = _guided(self._waiting[0][1])
@@ -174,51 +181,50 @@ class JobQueue:
             self._waiting = [entry for entry in self._waiting if id(entry[1]) not in taken]
             for job, _ in group:
                 if job.status == QUEUED:
-                    job.status, job.drawing_since = DRAWING, time.monotonic()
+                    job.status, job.started = DRAWING, time.monotonic()
                     job.changed()
             return group
 
-    def _draw(self, group: list[tuple[Job, JobImage]]) -> bool:
-        """Draws the group and finishes its jobs; False when nobody wanted it any more."""
-        grid = self.artist.image_tokenizer.info.grid
+    def _sample(self, group: list[tuple[Job, JobImage]]) -> bool:
+        """Samples the images and finishes their jobs; False if all the jobs were cancelled before the end."""
+        grid = self.generator.image_tokenizer.info.grid
         previewed, previews_s = time.monotonic(), 0.0
-        codes_BN = None
-        for codes_BN in sample_steps(self.artist.model, [image.order for _, image in group]):
+        for codes_BN in sample_steps(self.generator.model, [image.request for _, image in group]):
             for job, _ in group:
-                if job.cancelled and not job.over:
+                if job.cancelled and not job.is_finished:
                     _finish(job, CANCELLED)
-            if all(job.over for job, _ in group):
+            if all(job.is_finished for job, _ in group):
                 return False
-            drawn = codes_BN.shape[1]
-            if drawn % grid or drawn == grid**2:
+            sampled = codes_BN.shape[1]
+            if sampled % grid or sampled == grid**2:
                 continue
-            began = time.monotonic()
-            if began - previewed >= previews_s * (1 / PREVIEW_SHARE - 1):
+            started = time.monotonic()
+            if started - previewed >= previews_s * (1 / PREVIEW_SHARE - 1):
                 for (job, image), codes_N in zip(group, codes_BN, strict=True):
-                    if job.watchers and not job.over:
+                    if job.watchers and not job.is_finished:
                         image.preview = self._preview(codes_N)
                 previewed = time.monotonic()
-                previews_s = previewed - began
+                previews_s = previewed - started
             for job, image in group:
-                image.codes = drawn
+                image.codes = sampled
                 job.changed()
         for (job, image), codes_N in zip(group, codes_BN.cpu().numpy(), strict=True):
-            if not job.over:
+            if not job.is_finished:
                 self._complete(job, image, codes_N)
         return True
 
     def _preview(self, codes_N: torch.Tensor) -> bytes:
-        """The rows that are there, as a JPEG; below them the tokenizer is given the last one again."""
-        info = self.artist.image_tokenizer.info
+        """A JPEG of the finished rows. The tokenizer decodes full images, so the last row stands in for those below."""
+        info = self.generator.image_tokenizer.info
         rows_RG = codes_N.cpu().view(-1, info.grid)
-        whole = torch.cat([rows_RG, rows_RG[-1:].expand(info.grid - len(rows_RG), -1)]).flatten().numpy()
+        full = torch.cat([rows_RG, rows_RG[-1:].expand(info.grid - len(rows_RG), -1)]).flatten().numpy()
         height = len(rows_RG) * info.image_size // info.grid
-        return jpeg(self.artist.image_tokenizer.decode(whole)[:height])
+        return jpeg(self.generator.image_tokenizer.decode(full)[:height])
 
     def _complete(self, job: Job, image: JobImage, codes_N: np.ndarray) -> None:
-        image.pixels_HWC = self.artist.image_tokenizer.decode(codes_N)
+        image.pixels_HWC = self.generator.image_tokenizer.decode(codes_N)
         index = next(i for i, other in enumerate(job.images) if other is image)
-        image.png = png(image.pixels_HWC, {**png_metadata(self.artist, job.task), "index": str(index)})
+        image.png = png(image.pixels_HWC, {**png_metadata(self.generator, job.request), "index": str(index)})
         image.codes, image.preview = len(codes_N), b""
         if all(other.png for other in job.images):
             _finish(job, DONE)
@@ -226,10 +232,10 @@ class JobQueue:
 
 
 def _guided(image: JobImage) -> bool:
-    return image.order.sampling.guidance != 1
+    return image.request.sampling.guidance != 1
 
 
-def _finish(job: Job, status: str) -> None:
+def _finish(job: Job, status: Status) -> None:
     job.status, job.finished = status, time.monotonic()
     for image in job.images:
         image.preview = b""

@@ -1,4 +1,4 @@
-"""What stands before and behind every answer of the server: limits, headers, the form of errors, counters."""
+"""Applies to every request and response of the server: size limits, headers, the form of errors, metrics."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ HEADERS = {
 
 
 class Metrics:
-    def __init__(self):
+    """The Prometheus metrics of one server."""
+
+    def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "pairmill_requests", "Requests answered", ["method", "path", "status"], registry=self.registry
@@ -37,30 +39,34 @@ class Metrics:
         )
         self.waiting = Gauge("pairmill_waiting_pictures", "Pictures in the queue", registry=self.registry)
 
-    def drawn(self, images: int, seconds: float) -> None:
+    def record_batch(self, images: int, seconds: float) -> None:
+        """Counts a batch of images and the time that it took."""
         self.images.inc(images)
         self.group_s.observe(seconds)
 
 
-async def validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
-    """422 without the input: what was sent may not be JSON that can be sent back."""
-    faults = [
-        {"loc": [str(part) for part in fault["loc"]], "msg": fault["msg"], "type": fault["type"]}
-        for fault in error.errors()
+async def validation_error(request: Request, error: Exception) -> JSONResponse:
+    """Responds with 422 but without the input, which may not be valid JSON."""
+    assert isinstance(error, RequestValidationError)
+    errors = [
+        {"loc": [str(part) for part in entry["loc"]], "msg": entry["msg"], "type": entry["type"]}
+        for entry in error.errors()
     ]
     if request.url.path == "/generate":
-        said = "; ".join(f"{'.'.join(fault['loc'][1:]) or 'body'}: {fault['msg']}" for fault in faults)
-        return JSONResponse({"Error": f"Invalid request: {said}"}, 422)
-    return JSONResponse({"detail": faults}, 422)
+        message = "; ".join(f"{'.'.join(entry['loc'][1:]) or 'body'}: {entry['msg']}" for entry in errors)
+        return JSONResponse({"Error": f"Invalid request: {message}"}, 422)
+    return JSONResponse({"detail": errors}, 422)
 
 
-async def answer_error(request: Request, error: StarletteHTTPException) -> JSONResponse:
+async def http_error(request: Request, error: Exception) -> JSONResponse:
+    """Responds with the error's status; /generate has DALLE-server's key for the message."""
+    assert isinstance(error, StarletteHTTPException)
     key = "Error" if request.url.path == "/generate" else "detail"
     return JSONResponse({key: error.detail}, error.status_code, error.headers)
 
 
 class LimitsMiddleware:
-    """Bounds a request's body, adds the headers that every answer has, and counts the answers."""
+    """Limits the size of request bodies, adds the common headers to every response, and counts responses."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics):
         self._app, self._metrics = app, metrics
@@ -70,11 +76,11 @@ class LimitsMiddleware:
             await self._app(scope, receive, send)
             return
 
-        async def answer(message: Message) -> None:
+        async def send_response(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
                 message["headers"] = [*message["headers"], *headers]
-                # Never the path and method that were sent: there is no end to them.
+                # Not the path and method as sent: clients could make up any number of labels.
                 route = getattr(scope.get("route"), "path", "other")
                 method = scope["method"] if scope["method"] in METHODS else "other"
                 self._metrics.requests.labels(method, route, message["status"]).inc()
@@ -82,14 +88,16 @@ class LimitsMiddleware:
 
         body = await _read_body(receive)
         if body is None:
-            refusal = JSONResponse({"detail": f"a request has at most {MAX_BODY} bytes"}, 413, {"Connection": "close"})
-            await refusal(scope, receive, answer)
+            refusal = JSONResponse(
+                {"detail": f"the request is too long: send at most {MAX_BODY} bytes"}, 413, {"Connection": "close"}
+            )
+            await refusal(scope, receive, send_response)
             return
-        await self._app(scope, _replay(body, receive), answer)
+        await self._app(scope, _replay(body, receive), send_response)
 
 
 async def _read_body(receive: Receive) -> bytes | None:
-    """None for one that is too long."""
+    """Reads the full body; None if it is longer than MAX_BODY."""
     body = b""
     while True:
         message = await receive()
@@ -103,7 +111,7 @@ async def _read_body(receive: Receive) -> bytes | None:
 
 
 def _replay(body: bytes, receive: Receive) -> Callable[[], Awaitable[Message]]:
-    """The body first, then what the connection says."""
+    """Returns a `receive` that gives the body first, then the connection's further messages."""
     read = False
 
     async def replay() -> Message:

@@ -1,4 +1,4 @@
-"""The paths of the server, and what they share."""
+"""The HTTP routes of the server and the state that they share."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import base64
 import secrets
 from collections.abc import AsyncIterable
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from fastapi import Path as InPath
@@ -31,32 +31,37 @@ from models.server.schemas import (
 )
 from models.transformer.model import block_parameters
 
-ANY_SEED = 1 << 31  # those that are made up are short enough to be written down
+ANY_SEED = 1 << 31  # chosen seeds are below this: short enough to be copied by hand
 POLL_S = 0.05
+NO_SUCH_JOB = "no such job: the server forgets finished jobs after a while"
+MISSING: dict[int | str, dict[str, Any]] = {404: {"description": NO_SUCH_JOB}}
 
 
 class ServerState(NamedTuple):
-    """What every request shares."""
+    """The queue, metrics and limits that all requests share."""
 
     queue: JobQueue
     metrics: Metrics
-    max_images: int  # a request
+    max_images: int  # of a request
 
-    def submit(self, task: GenerationRequest) -> Job:
-        """Raises HTTPException: 422 for what cannot be drawn, 429 when too much waits."""
-        if task.count > self.max_images:
-            raise HTTPException(422, f"num_images {task.count}: at most {self.max_images}")
+    def submit(self, request: GenerationRequest) -> Job:
+        """Puts a job into the queue. Raises HTTPException: 422 for unusable requests, 429 when the queue is full."""
+        if request.count > self.max_images:
+            raise HTTPException(422, f"num_images {request.count}: give at most {self.max_images}")
         try:
-            return self.queue.submit(task)
+            return self.queue.submit(request)
         except QueueFull as error:
             raise HTTPException(
                 429, "Too Many Requests. Please try again later", {"Retry-After": str(error.retry_after_s)}
             ) from None
         except UserError:
-            raise HTTPException(422, "text holds nothing that the model can read") from None
+            raise HTTPException(
+                422, "text holds nothing that the model can read: describe the image in a few words"
+            ) from None
 
-    def answer(self, job: Job) -> JobResponse:
-        codes = self.queue.artist.model.config.codes
+    def job_response(self, job: Job) -> JobResponse:
+        """The job's current state as it is sent to clients."""
+        codes = self.queue.generator.model.config.codes
         images = [
             ImageResponse(progress=image.codes / codes, url=f"/v1/images/{job.id}/{i}.png" if image.png else None)
             for i, image in enumerate(job.images)
@@ -64,8 +69,8 @@ class ServerState(NamedTuple):
         return JobResponse(
             id=job.id,
             status=job.status,
-            text=job.task.prompt,
-            seed=job.task.seed,
+            text=job.request.prompt,
+            seed=job.request.seed,
             seconds=round(job.seconds, 2),
             images=images,
         )
@@ -75,7 +80,7 @@ routes = APIRouter()
 
 
 def server_state(request: Request) -> ServerState:
-    return request.app.state.studio
+    return request.app.state.server
 
 
 InState = Annotated[ServerState, Depends(server_state)]
@@ -84,72 +89,71 @@ InState = Annotated[ServerState, Depends(server_state)]
 @routes.post(
     "/generate", responses={422: {"model": ErrorResponse}, 429: {"model": ErrorResponse}, 503: {"model": ErrorResponse}}
 )
-async def generate(ask: GenerateBody, request: Request, studio: InState) -> list[str]:
-    """Draws, then answers with the pictures: base64 of a JPEG each. Cancelled when the client goes."""
-    job = studio.submit(GenerationRequest(ask.text, ask.num_images, any_seed()))
+async def generate(body: GenerateBody, request: Request, state: InState) -> list[str]:
+    """Draws images and returns them, each as base64 of a JPEG. The job is cancelled when the client disconnects."""
+    job = state.submit(GenerationRequest(body.text, body.num_images, any_seed()))
     try:
-        while not job.over and not await request.is_disconnected():
+        while not job.is_finished and not await request.is_disconnected():
             await asyncio.sleep(POLL_S)
     finally:
-        studio.queue.cancel(job)  # nothing, if it is over
+        state.queue.cancel(job)  # has no effect on a finished job
     if job.status == FAILED:
-        raise HTTPException(500, "drawing failed; the server's log says why")
+        raise HTTPException(500, "drawing failed; see the server's log")
     if not all(image.png for image in job.images):
-        raise HTTPException(499, "cancelled: the client has gone, or the server is closing")
-    return [base64.b64encode(jpeg(image.pixels_HWC)).decode() for image in job.images]
+        raise HTTPException(499, "cancelled: the client disconnected, or the server is shutting down")
+    return [base64.b64encode(jpeg(image.pixels_HWC)).decode() for image in job.images if image.pixels_HWC is not None]
 
 
 @routes.post("/v1/images", status_code=202, responses={429: {"description": "the queue is full; see Retry-After"}})
-async def submit(ask: ImagesBody, response: Response, studio: InState) -> JobResponse:
+async def submit(body: ImagesBody, response: Response, state: InState) -> JobResponse:
     """Puts a job into the queue."""
-    sampling = SamplingConfig(ask.temperature, ask.top_k, ask.top_p, ask.guidance)
-    job = studio.submit(
-        GenerationRequest(ask.text, ask.num_images, any_seed() if ask.seed is None else ask.seed, sampling)
+    sampling = SamplingConfig(body.temperature, body.top_k, body.top_p, body.guidance)
+    job = state.submit(
+        GenerationRequest(body.text, body.num_images, any_seed() if body.seed is None else body.seed, sampling)
     )
     response.headers["Location"] = f"/v1/images/{job.id}"
-    return studio.answer(job)
+    return state.job_response(job)
 
 
-def find(job_id: Annotated[str, InPath(max_length=64)], studio: InState) -> Job:
-    if job := studio.queue.find(job_id):
+def find(job_id: Annotated[str, InPath(max_length=64)], state: InState) -> Job:
+    if job := state.queue.find(job_id):
         return job
-    raise HTTPException(404, "no such job: finished ones are forgotten after a while")
+    raise HTTPException(404, NO_SUCH_JOB)
 
 
-Found = Annotated[Job, Depends(find)]
-MISSING = {404: {"description": "no such job: finished ones are forgotten after a while"}}
+FoundJob = Annotated[Job, Depends(find)]
 
 
 @routes.get("/v1/images/{job_id}", responses=MISSING)
-async def look(job: Found, studio: InState) -> JobResponse:
-    return studio.answer(job)
+async def get_job(job: FoundJob, state: InState) -> JobResponse:
+    return state.job_response(job)
 
 
 @routes.delete("/v1/images/{job_id}", responses=MISSING)
-async def cancel(job: Found, studio: InState) -> JobResponse:
-    """Stops drawing; pictures that are done stay. A finished job stays as it is."""
-    studio.queue.cancel(job)
-    return studio.answer(job)
+async def cancel(job: FoundJob, state: InState) -> JobResponse:
+    """Stops a job; its finished images are kept. A finished job is not changed."""
+    state.queue.cancel(job)
+    return state.job_response(job)
 
 
 @routes.get("/v1/images/{job_id}/events", response_class=EventSourceResponse, responses=MISSING)
-async def events(job: Found, studio: InState) -> AsyncIterable[ServerSentEvent]:
-    """Events `progress`, and one last of the name of the final status; each holds the job. A `preview` has the
-    number of a picture and a data: URL with the rows drawn so far."""
+async def events(job: FoundJob, state: InState) -> AsyncIterable[ServerSentEvent]:
+    """Streams `progress` events, and a last one named after the final status; each holds the job. A `preview` event
+    holds an image's number and a data: URL of the rows drawn so far."""
     job.watchers += 1
     try:
         seen, previews = -1, [b""] * len(job.images)
-        while not job.over:
+        while not job.is_finished:
             if job.version != seen:
                 seen = job.version
-                yield ServerSentEvent(event="progress", data=studio.answer(job))
+                yield ServerSentEvent(event="progress", data=state.job_response(job))
                 for i, image in enumerate(job.images):
                     if image.preview and image.preview is not previews[i]:
                         previews[i] = image.preview
                         url = f"data:image/jpeg;base64,{base64.b64encode(image.preview).decode()}"
                         yield ServerSentEvent(event="preview", data={"image": i, "url": url})
             await asyncio.sleep(POLL_S)
-        yield ServerSentEvent(event=job.status, data=studio.answer(job))
+        yield ServerSentEvent(event=job.status, data=state.job_response(job))
     finally:
         job.watchers -= 1
 
@@ -159,38 +163,39 @@ async def events(job: Found, studio: InState) -> AsyncIterable[ServerSentEvent]:
     response_class=Response,
     responses={200: {"content": {"image/png": {}}}, 404: {"description": "no such job, or not drawn yet"}},
 )
-async def image(job: Found, number: Annotated[int, InPath(ge=0, le=1 << 16)]) -> Response:
-    """The PNG with prompt, seed and fingerprints in its text chunks."""
+async def image(job: FoundJob, number: Annotated[int, InPath(ge=0, le=1 << 16)]) -> Response:
+    """Returns the PNG, with prompt, seed and fingerprints in its text chunks."""
     if number >= len(job.images) or not job.images[number].png:
-        raise HTTPException(404, "no such picture" if job.over else "not drawn yet")
+        raise HTTPException(404, "no such image" if job.is_finished else "not drawn yet")
     return Response(
         job.images[number].png,
         media_type="image/png",
-        headers={"Content-Disposition": f'inline; filename="{job.task.seed}-{number}.png"'},
+        headers={"Content-Disposition": f'inline; filename="{job.request.seed}-{number}.png"'},
     )
 
 
 @routes.get("/v1/model")
-async def model(studio: InState) -> ModelResponse:
-    artist = studio.queue.artist
+async def model(state: InState) -> ModelResponse:
+    """Describes the model and the limits of requests."""
+    generator = state.queue.generator
     return ModelResponse(
-        parameters=block_parameters(artist.model),
-        fingerprint=artist.fingerprint,
+        parameters=block_parameters(generator.model),
+        fingerprint=generator.fingerprint,
         max_text=MAX_TEXT,
-        image_size=artist.image_tokenizer.info.image_size,
-        max_images=studio.max_images,
-        guidance=artist.knows_blank,
+        image_size=generator.image_tokenizer.info.image_size,
+        max_images=state.max_images,
+        guidance=generator.supports_guidance,
     )
 
 
 @routes.get("/healthz", response_class=PlainTextResponse)
 async def health() -> str:
-    return "Health"  # DALLE-server's word
+    return "Health"  # as DALLE-server answers
 
 
 @routes.get("/metrics", response_class=PlainTextResponse)
-async def prometheus(studio: InState) -> Response:
-    return Response(generate_latest(studio.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+async def prometheus(state: InState) -> Response:
+    return Response(generate_latest(state.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
 def any_seed() -> int:

@@ -1,72 +1,82 @@
-"""What the server is asked, and what it answers."""
+"""Bodies of the server's requests and responses."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from models.server.job_queue import Status
+
 MAX_TEXT = 1000  # characters; a model reads 256 tokens
-MAX_SEED = (1 << 53) - 1  # what a JavaScript number holds exactly
+MAX_SEED = (1 << 53) - 1  # the largest integer that a JavaScript number holds exactly
 
 
-def _words(text: str) -> str:
+def _require_words(text: str) -> str:
     if not text.strip():
-        raise ValueError("is empty: describe the picture in a few words")
+        raise ValueError("is empty: describe the image in a few words")
     return text
 
 
-Text = Annotated[str, Field(max_length=MAX_TEXT, description="what to draw"), AfterValidator(_words)]
+Text = Annotated[str, Field(max_length=MAX_TEXT, description="describes the images"), AfterValidator(_require_words)]
 
 
 class GenerateBody(BaseModel):
-    """DALLE-server's request."""
+    """The body of POST /generate, as DALLE-server takes it."""
 
-    model_config = ConfigDict(strict=True)  # "3" is no number
+    model_config = ConfigDict(strict=True)  # refuses "3" as a number
     text: Text
-    num_images: int = Field(ge=1, description="how many pictures")
+    num_images: int = Field(ge=1, description="number of images")
 
 
 class ImagesBody(GenerateBody):
-    """The same with everything that decides a picture."""
+    """The body of POST /v1/images: GenerateBody and all that decides an image."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
     num_images: int = Field(1, ge=1)
-    seed: int | None = Field(None, ge=0, le=MAX_SEED, description="the same seed draws the same pictures; null: any")
+    seed: int | None = Field(
+        None, ge=0, le=MAX_SEED, description="the same seed gives the same images; null: the server chooses one"
+    )
     temperature: float = Field(1.0, gt=0, le=100, allow_inf_nan=False)
-    top_k: int = Field(0, ge=0, le=1 << 16, description="draw among so many of the likeliest codes; 0: all")
-    top_p: float = Field(1.0, gt=0, le=1, description="draw among the likeliest codes with this share")
-    guidance: float = Field(1.0, ge=0, le=100, allow_inf_nan=False, description="above 1: closer to the text")
+    top_k: int = Field(0, ge=0, le=1 << 16, description="sample among so many of the most likely codes; 0: all")
+    top_p: float = Field(
+        1.0, gt=0, le=1, description="sample among the most likely codes that hold this share of the probability"
+    )
+    guidance: float = Field(
+        1.0, ge=0, le=100, allow_inf_nan=False, description="above 1: images follow the text more closely"
+    )
 
 
 class ImageResponse(BaseModel):
-    progress: float = Field(description="0 to 1")
-    url: str | None = Field(description="of the PNG, once it is drawn")
+    """One image of a job."""
+
+    progress: float = Field(description="share of its codes drawn so far, 0 to 1")
+    url: str | None = Field(description="URL of the PNG once it is drawn")
 
 
 class JobResponse(BaseModel):
-    """A job as it stands."""
+    """The current state of a job."""
 
     id: str
-    status: Literal["queued", "drawing", "done", "cancelled", "failed"]
+    status: Status
     text: str
     seed: int
-    seconds: float = Field(description="of drawing, without the wait in the queue")
+    seconds: float = Field(description="time spent drawing, without the wait in the queue")
     images: list[ImageResponse]
 
 
 class ModelResponse(BaseModel):
-    """What draws here, and within which limits."""
+    """The model of this server and the limits of requests."""
 
-    parameters: int = Field(description="of the transformer's blocks")
+    parameters: int = Field(description="number of parameters of the transformer's blocks")
     fingerprint: str = Field(description="SHA-256 of the weights")
-    image_size: int = Field(description="px")
+    image_size: int = Field(description="px a side")
     max_images: int
     max_text: int
-    guidance: bool = Field(description="was it trained with blank captions, so that guidance means something?")
+    guidance: bool = Field(description="whether the model was trained with blank captions, which guidance needs")
 
 
 class ErrorResponse(BaseModel):
-    """DALLE-server's form of an error."""
+    """An error of POST /generate, in DALLE-server's form."""
 
     Error: str

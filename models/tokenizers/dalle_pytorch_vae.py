@@ -1,7 +1,7 @@
-"""The DiscreteVAE of lucidrains/DALLE-pytorch, to read its checkpoints: strided convolutions, ReLU, residual blocks.
+"""The DiscreteVAE of lucidrains/DALLE-pytorch: strided convolutions, ReLU, residual blocks.
 
-Layers have its names (numbers inside two sequences), so that checkpoints load name by name.
-Shape letters: B pictures, C channels, H W pixels, V vocabulary, h w code grid.
+Layers have the names of that project (numbers inside two sequences), so that its checkpoints load name by name.
+Shape letters: B images, C channels, H W pixels, V vocabulary, h w code grid.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import nn
 
 @dataclasses.dataclass(frozen=True)
 class DiscreteVAEConfig:
-    """The hparams of a checkpoint that its train_vae.py wrote."""
+    """The hparams in a checkpoint of DALLE-pytorch's train_vae.py."""
 
     image_size: int = 256
     num_tokens: int = 512
@@ -33,6 +33,8 @@ class DiscreteVAEConfig:
 
 
 class ResBlock(nn.Module):
+    """Three convolutions (kernels 3, 3, 1) with a residual connection."""
+
     def __init__(self, n: int):
         super().__init__()
         self.net = nn.Sequential(
@@ -44,7 +46,7 @@ class ResBlock(nn.Module):
 
 
 class DiscreteVAE(nn.Module):
-    """Pictures as floats in 0..1, [B, 3, H, W], to codes and back."""
+    """Encodes images, floats in 0..1 [B, 3, H, W], as codes, and decodes them."""
 
     def __init__(self, config: DiscreteVAEConfig):
         super().__init__()
@@ -61,11 +63,11 @@ class DiscreteVAE(nn.Module):
         ]
         self.codebook = nn.Embedding(config.num_tokens, config.codebook_dim)
         self.encoder = nn.Sequential(*down, *(ResBlock(n) for _ in range(blocks)), nn.Conv2d(n, config.num_tokens, 1))
-        widen = [nn.Conv2d(config.codebook_dim, n, 1)] if blocks else []
-        self.decoder = nn.Sequential(*widen, *(ResBlock(n) for _ in range(blocks)), *up, nn.Conv2d(n, 3, 1))
+        input_layer = [nn.Conv2d(config.codebook_dim, n, 1)] if blocks else []
+        self.decoder = nn.Sequential(*input_layer, *(ResBlock(n) for _ in range(blocks)), *up, nn.Conv2d(n, 3, 1))
 
     def logits(self, x_BCHW: torch.Tensor) -> torch.Tensor:
-        """[B, V, h, w]."""
+        """Pixels to code logits [B, V, h, w]."""
         return self.encoder(2 * x_BCHW - 1)
 
     def encode(self, x_BCHW: torch.Tensor) -> torch.Tensor:
@@ -73,5 +75,5 @@ class DiscreteVAE(nn.Module):
         return self.logits(x_BCHW).argmax(dim=1)
 
     def decode(self, codes_Bhw: torch.Tensor) -> torch.Tensor:
-        """Codes to pixels in 0..1."""
+        """Codes to pixels in about 0..1, [B, 3, H, W]."""
         return (self.decoder(self.codebook(codes_Bhw).permute(0, 3, 1, 2)) + 1) / 2

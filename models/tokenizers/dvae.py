@@ -1,7 +1,7 @@
 """The discrete VAE of the paper (section 2.1, appendix A): 256 x 256 RGB to 32 x 32 codes and back.
 
-Encoder and decoder are mirror images with the layer names of openai/DALL-E, so that its weights load name by name.
-Shape letters: B pictures, C channels, H W pixels, V vocabulary, h w code grid (H / 8, W / 8).
+Encoder and decoder mirror each other and have the layer names of openai/DALL-E, so that its weights load name by name.
+Shape letters: B images, C channels, H W pixels, V vocabulary, h w code grid (H / 8, W / 8).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -22,15 +23,15 @@ from torch import nn
 
 from models import pixels
 from models.files import write_atomically
-from models.tokenizers.untrusted_weights import load_checked
+from models.tokenizers.untrusted_weights import ModuleT, load_checked
 
-METADATA_NAME = "pairmill-dvae-1"  # of the configuration in the safetensors header
+METADATA_NAME = "pairmill-dvae-1"  # key of the configuration in the safetensors header
 DOWNSAMPLING = 8  # three 2x2 poolings between four groups
 
 
 @dataclasses.dataclass(frozen=True)
 class DVAEConfig:
-    """The published model is DVAEConfig(); every field can be smaller."""
+    """Sizes of a dVAE; DVAEConfig() has those of the published model."""
 
     hidden: int = 256  # width of the first group; the others are 2, 4 and 8 times as wide
     vocabulary: int = 8192
@@ -43,15 +44,15 @@ class DVAEConfig:
         return self.image_size // DOWNSAMPLING
 
     @classmethod
-    def of_weights(cls, weights: Mapping[str, torch.Tensor]) -> DVAEConfig:
-        """Of a model with weights of these names and shapes. Raises ValueError if they are none of a dVAE."""
+    def from_weights(cls, weights: Mapping[str, torch.Tensor]) -> DVAEConfig:
+        """Infers the sizes from a model's weights by name. Raises ValueError for weights that are not of a dVAE."""
         try:
             vocabulary, top = weights["encoder.blocks.output.conv.weight"].shape[:2]
             first = re.compile(r"encoder\.blocks\.group_1\.block_\d+\.res_path\.conv_1\.weight")
             blocks = sum(first.fullmatch(name) is not None for name in weights)
             return cls(top // 8, vocabulary, weights["decoder.blocks.input.weight"].shape[0], blocks)
         except (KeyError, ValueError) as error:
-            raise ValueError("these are no weights of a dVAE") from error
+            raise ValueError(f"these are not the weights of a dVAE: {error}") from error
 
     @property
     def layers(self) -> int:
@@ -66,11 +67,14 @@ class Conv(nn.Conv2d):
 
     def reset_parameters(self) -> None:
         nn.init.normal_(self.weight, std=1 / math.sqrt(self.in_channels * self.kernel_size[0] ** 2))
+        assert self.bias is not None  # the constructor above always makes one
         nn.init.zeros_(self.bias)
 
 
 class ResidualBlock(nn.Module):
     """Pre-activation bottleneck: kernels 3, 3, 3, 1 in the encoder, 1, 3, 3, 3 in the decoder; output x 1/layers^2."""
+
+    res_path: nn.Sequential
 
     def __init__(self, n_in: int, n_out: int, layers: int, kernels: tuple[int, int, int, int]):
         super().__init__()
@@ -87,8 +91,14 @@ class ResidualBlock(nn.Module):
         return self.id_path(x) + self.post_gain * self.res_path(x)
 
 
-def _group(n_in: int, n_out: int, config: DVAEConfig, kernels: tuple, last: tuple[str, nn.Module] | None):
-    blocks = [
+def _group(
+    n_in: int,
+    n_out: int,
+    config: DVAEConfig,
+    kernels: tuple[int, int, int, int],
+    last: tuple[str, nn.Module] | None,
+) -> nn.Sequential:
+    blocks: list[tuple[str, nn.Module]] = [
         (f"block_{i + 1}", ResidualBlock(n_in if i == 0 else n_out, n_out, config.layers, kernels))
         for i in range(config.blocks_per_group)
     ]
@@ -119,7 +129,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """One-hot or relaxed codes [B, V, h, w] to six maps [B, 6, H, W]: the logit-Laplace's mean and ln b by channel."""
+    """One-hot or relaxed codes [B, V, h, w] to six maps [B, 6, H, W]: mean and ln b of the logit-Laplace by channel."""
 
     def __init__(self, config: DVAEConfig):
         super().__init__()
@@ -140,15 +150,21 @@ class Decoder(nn.Module):
     def forward(self, z_BVhw: torch.Tensor) -> torch.Tensor:
         return self.blocks(z_BVhw)
 
+    @property
+    def input_layer(self) -> Conv:
+        """The first layer, 1x1 from one-hot codes."""
+        return cast(Conv, self.blocks[0])
+
     def from_codes(self, codes_Bhw: torch.Tensor) -> torch.Tensor:
-        """The same without building one-hots: a 1x1 convolution of a one-hot is a row of its weight."""
-        table_VD = self.blocks.input.weight[:, :, 0, 0].t()
-        x_BDhw = (F.embedding(codes_Bhw, table_VD) + self.blocks.input.bias).permute(0, 3, 1, 2)
+        """`forward` of codes [B, h, w] without one-hots, of which a 1x1 convolution picks a column of its weight."""
+        table_VD = self.input_layer.weight[:, :, 0, 0].t()
+        bias_D = self.input_layer.bias
+        x_BDhw = (F.embedding(codes_Bhw, table_VD) + bias_D).permute(0, 3, 1, 2)
         return self.blocks[1:](x_BDhw.contiguous(memory_format=torch.channels_last))
 
 
 class DVAE(nn.Module):
-    """Encoder and decoder with the model's own view of pixels: floats in 0..1, [B, 3, H, W]."""
+    """Encodes images, floats in 0..1 [B, 3, H, W], as codes, and decodes them."""
 
     def __init__(self, config: DVAEConfig):
         super().__init__()
@@ -165,13 +181,13 @@ class DVAE(nn.Module):
         return self.logits(x_BCHW).argmax(dim=1)
 
     def decode(self, codes_Bhw: torch.Tensor) -> torch.Tensor:
-        """Codes to pixels in 0..1: phi^-1 of the sigmoid of the mean (appendix A.3)."""
+        """Codes to pixels in 0..1, [B, 3, H, W]: phi^-1 of the sigmoid of the mean (appendix A.3)."""
         mean, _ = self.decoder.from_codes(codes_Bhw).float().chunk(2, dim=1)
         return pixels.phi_inverse(torch.sigmoid(mean))
 
 
 def logit_laplace_nll(x_BCHW: torch.Tensor, maps_B6HW: torch.Tensor) -> torch.Tensor:
-    """-log density of x in (0, 1), by element [B, 3, H, W] (equation 2):
+    """The negative log density of x in (0, 1), in nats by element [B, 3, H, W] (equation 2):
     ln(2 b x (1 - x)) + |logit x - mean| / b, with mean and ln b from the decoder's maps."""
     mean, ln_b = maps_B6HW.float().chunk(2, dim=1)
     return math.log(2) + ln_b + torch.log(x_BCHW * (1 - x_BCHW)) + (torch.logit(x_BCHW) - mean).abs() * torch.exp(-ln_b)
@@ -183,19 +199,24 @@ def kl_to_uniform(logits_BVhw: torch.Tensor) -> torch.Tensor:
     return (log_q.exp() * log_q).sum(dim=1) + math.log(logits_BVhw.shape[1])
 
 
+def to_channels_last(model: ModuleT, device: torch.device | None = None) -> ModuleT:
+    """Moves a model to a device (default: where it is), with its weights in the layout that suits convolutions."""
+    return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stubs lack it
+
+
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
 def save_dvae(model: DVAE, path: str | os.PathLike) -> None:
-    """Writes one safetensors file (16-bit weights) with the configuration inside; whole or not at all."""
+    """Writes one safetensors file with 16-bit weights and the configuration, atomically."""
     tensors = {name: value.detach().to(torch.float16).contiguous() for name, value in model.state_dict().items()}
-    # One entry: the library writes several in an order that changes, and with it the file's fingerprint.
+    # A single entry: the library writes several in a varying order, which would change the file's fingerprint.
     metadata = {METADATA_NAME: json.dumps(dataclasses.asdict(model.config), sort_keys=True)}
     write_atomically(path, save(tensors, metadata=metadata))
 
 
 def load_dvae(path: str | os.PathLike) -> DVAE:
-    """Reads what save_dvae wrote, as float32. Raises ValueError for another kind of file."""
+    """Loads a file of `save_dvae` as float32, frozen. Raises ValueError for another kind of file or a damaged one."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

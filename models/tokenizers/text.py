@@ -1,7 +1,7 @@
-"""Captions to byte-pair tokens (section 2.2): lower-cased, at most 256 a caption. `pairmill train-bpe` makes one.
+"""Encodes captions as byte-pair tokens (section 2.2): lower-cased, at most 256 a caption.
 
-The file is the `tokenizers` library's own tokenizer.json. Lower-casing is part of it and touches only the tokens:
-stored captions keep their case.
+The file is a tokenizer.json of the `tokenizers` library, as `pairmill train-bpe` writes it. It holds the lower-casing,
+which affects only the tokens: stored captions keep their case.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ BUNDLED_BPE = BUNDLED / "text_tokenizer.json"
 
 
 class TextTokenizer:
-    """A frozen tokenizer with a fingerprint."""
+    """A trained byte-pair encoding with its fingerprint."""
 
     def __init__(self, text: str):
-        self.text = text  # of tokenizer.json
+        self.text = text  # content of tokenizer.json
         self._tokenizer = Tokenizer.from_str(text)
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
@@ -36,20 +36,21 @@ class TextTokenizer:
 
     @classmethod
     def load(cls, path: str | Path = BUNDLED_BPE) -> TextTokenizer:
-        """Raises UserError for a file that is missing, no tokenizer, or too large for 16-bit tokens."""
+        """Loads a tokenizer.json. Raises UserError if it is missing, malformed or has more than 65,536 tokens."""
         try:
             loaded = cls(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise UserError(f"text tokenizer {path}: {error.strerror}; make one with `pairmill train-bpe`") from None
-        except Exception as error:  # the library raises bare Exception for a file it cannot parse
+        except Exception as error:  # the library raises a bare Exception for a malformed file
             raise UserError(f"text tokenizer {path} is not a tokenizer.json: {error}") from None
         if loaded.info.vocabulary > 1 << 16:
             raise UserError(f"text tokenizer {path}: {loaded.info.vocabulary:,} tokens; shards hold at most 65,536")
         return loaded
 
     def encode(self, caption: str) -> list[int]:
-        """Token ids, cut to 256."""
+        """Returns the token ids of a caption, cut to MAX_TOKENS."""
         return self._tokenizer.encode(caption, add_special_tokens=False).ids[:MAX_TOKENS]
 
     def decode(self, tokens: Iterable[int]) -> str:
+        """Returns the text of some token ids, special tokens included."""
         return self._tokenizer.decode(list(tokens), skip_special_tokens=False)

@@ -1,8 +1,8 @@
-"""Reads weight files that others made, without running what is in them.
+"""Reads weight files from others without running code that they hold.
 
-PyTorch's files are pickles: loading one plainly runs whatever code it names. `weights_only=True` is safe, but refuses
-what was pickled beside the weights: whole modules (OpenAI's dVAE), callbacks (Lightning's checkpoints). Here every name
-that a pickle asks for, but those that build tensors, becomes an inert object that remembers its state and does nothing.
+PyTorch's files are pickles, which run arbitrary code when they are loaded plainly. `weights_only=True` is safe, but
+refuses objects pickled beside the weights: full modules (OpenAI's dVAE), callbacks (Lightning's checkpoints). Here each
+class that a pickle names, except those that build tensors, becomes an inert object that only keeps its state.
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ import pickle
 import types
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any, BinaryIO, TypeVar
 
 import torch
 from safetensors.torch import load_file
 from torch import nn
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 _TENSOR_BUILDERS = {
     ("torch._utils", "_rebuild_tensor"),
@@ -34,15 +37,15 @@ _TENSOR_BUILDERS = {
 
 
 class InertObject:
-    """What stands for any other object: takes all arguments and states, does nothing."""
+    """Stands in for an object of any other class: accepts all arguments and states, and does nothing."""
 
-    def __init__(self, *arguments: object, **named: object):
-        self.state: dict = {}
+    def __init__(self, *arguments: object, **named: object) -> None:
+        self.state: dict[str, object] = {}
 
     def __setstate__(self, state: object) -> None:
         self.state = state if isinstance(state, dict) else {}
 
-    # Pickles may fill objects as lists and dictionaries.
+    # A pickle may fill an object as a list or a dictionary.
     def append(self, item: object) -> None:
         pass
 
@@ -63,36 +66,36 @@ class _Unpickler(pickle.Unpickler):
         return type(name.rpartition(".")[2], (InertObject,), {})
 
 
-def _load(file, **options) -> object:
+def _load(file: BinaryIO, **options: Any) -> object:
     return _Unpickler(file, **options).load()
 
 
-# What torch.load takes as the pickle module; it derives from Unpickler, which finds storages by itself.
+# Given to torch.load as its pickle module; torch subclasses Unpickler to find storages.
 _INERT_PICKLE = types.SimpleNamespace(Unpickler=_Unpickler, load=_load, __name__="inert pickle")
 
 
 def read_checkpoint(path: str | os.PathLike) -> object:
-    """Everything in a file of torch.save, with other objects than tensors and containers inert; safetensors as a
-    dictionary of tensors. Raises ValueError for what is neither, OSError for a file that can't be read."""
+    """Reads a file of torch.save, with objects other than tensors and containers inert, or a safetensors file as a
+    dictionary of tensors. Raises ValueError for another kind of file, OSError for an unreadable one."""
     with open(path, "rb") as file:
-        beginning = file.read(9)
+        header = file.read(9)
     try:
-        if beginning[8:] == b"{":  # eight bytes of length, then JSON
+        if header[8:] == b"{":  # safetensors: eight bytes of length, then JSON
             return load_file(path)
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 if any(name.endswith("/constants.pkl") for name in archive.namelist()):
-                    raise ValueError("a TorchScript program; give the weights themselves")
+                    raise ValueError("it is a TorchScript program; give a file of weights")
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Couldn't retrieve source code")  # of classes that are not wanted
+            warnings.filterwarnings("ignore", "Couldn't retrieve source code")  # of classes that become inert
             return torch.load(path, map_location="cpu", pickle_module=_INERT_PICKLE, weights_only=False)
-    except Exception as error:  # whatever hostile or cut bytes make of the readers
+    except Exception as error:  # the readers raise anything on hostile or truncated bytes
         message = str(error).partition("\n")[0] or type(error).__name__
         raise ValueError(f"{path} is not a readable file of weights: {message}") from error
 
 
 def extract_tensors(loaded: object) -> dict[str, torch.Tensor]:
-    """The weights by name, in a state dictionary or in a whole module that was pickled."""
+    """Collects the weights by name from a state dictionary or a pickled module; {} for anything else."""
     if isinstance(loaded, InertObject):
         return dict(_module_tensors(loaded, ""))
     if not isinstance(loaded, Mapping):
@@ -100,7 +103,7 @@ def extract_tensors(loaded: object) -> dict[str, torch.Tensor]:
     return {str(name): value for name, value in loaded.items() if isinstance(value, torch.Tensor)}
 
 
-def _module_tensors(module: InertObject, prefix: str):
+def _module_tensors(module: InertObject, prefix: str) -> Iterator[tuple[str, torch.Tensor]]:
     stack = [(module, prefix, 0)]
     while stack:
         module, prefix, depth = stack.pop()
@@ -108,7 +111,7 @@ def _module_tensors(module: InertObject, prefix: str):
             for name, value in _mapping(module.state.get(kind)).items():
                 if isinstance(value, torch.Tensor):
                     yield f"{prefix}{name}", value
-        if depth < 50:  # a hostile file may hold a module that holds itself
+        if depth < 50:  # a hostile file may hold a module that contains itself
             stack.extend(
                 (child, f"{prefix}{name}.", depth + 1)
                 for name, child in _mapping(module.state.get("_modules")).items()
@@ -120,19 +123,22 @@ def _mapping(value: object) -> Mapping:
     return value if isinstance(value, Mapping) else {}
 
 
-def load_checked(model: nn.Module, weights: Mapping[str, torch.Tensor], path: str | os.PathLike) -> nn.Module:
-    """Loads the weights as float32, ready for use. Names that the model lacks may be left over (losses, optimisers).
+def load_checked(model: ModuleT, weights: Mapping[str, torch.Tensor], path: str | os.PathLike) -> ModuleT:
+    """Loads the weights into the model as float32, and freezes it. Names that the model lacks (losses, optimisers) are
+    ignored.
 
-    Raises ValueError for missing weights, those of other shapes, and values that are not finite.
+    Raises ValueError for missing weights, weights of other shapes, and values that are not finite.
     """
-    wanted = model.state_dict()
-    for name, mine in wanted.items():
+    expected = model.state_dict()
+    for name, parameter in expected.items():
         if name not in weights:
-            raise ValueError(f"{path} has no weight {name}: it is of another model than its configuration says")
-        theirs = weights[name]
-        if theirs.shape != mine.shape:
-            raise ValueError(f"{path}: {name} is {list(theirs.shape)}, but its configuration says {list(mine.shape)}")
-        if not torch.isfinite(theirs.float()).all():
+            raise ValueError(f"{path} has no weight {name}: it does not fit its configuration")
+        actual = weights[name]
+        if actual.shape != parameter.shape:
+            raise ValueError(
+                f"{path}: {name} is {list(actual.shape)}, but its configuration says {list(parameter.shape)}"
+            )
+        if not torch.isfinite(actual.float()).all():
             raise ValueError(f"{path}: {name} holds values that are not finite")
-    model.load_state_dict(collections.OrderedDict((name, weights[name].float()) for name in wanted))
+    model.load_state_dict(collections.OrderedDict((name, weights[name].float()) for name in expected))
     return model.eval().requires_grad_(False)

@@ -1,8 +1,8 @@
 """The VQGAN of taming-transformers (Esser et al., arXiv 2012.09841): VQModel and GumbelVQ, encoder and decoder.
 
 Layers have the names of CompVis/taming-transformers, so that its checkpoints load name by name; diffusers' VQModel is
-the same network under other names (`from_diffusers`). Only what turns pictures to codes and back is here: no losses.
-Shape letters: B pictures, C channels, H W pixels, V vocabulary, D width of a code's vector, h w code grid.
+the same network under other names (`from_diffusers`). The losses of training are left out.
+Shape letters: B images, C channels, H W pixels, V vocabulary, D width of a code's vector, h w code grid.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from torch import nn
 
 @dataclasses.dataclass(frozen=True)
 class VQGANConfig:
-    """One network; `from_taming` and `from_diffusers` read it from their files."""
+    """Sizes of one network; `from_taming` and `from_diffusers` read them from configuration files."""
 
     vocabulary: int
     code_width: int  # of a code's vector
     latent: int  # channels between encoder and decoder
     input_width: int  # channels after the first convolution
-    widths: tuple[int, ...]  # of the levels, the largest resolution first; each but the last halves the sides
+    widths: tuple[int, ...]  # channels of the levels, largest resolution first; each but the last halves the sides
     blocks: int  # of a level in the encoder; the decoder has one more
     encoder_attention: tuple[bool, ...]  # by level
     decoder_attention: tuple[bool, ...]
     middle_attention: bool = True
-    double_latent: bool = False  # the encoder gives twice the latent channels
+    double_latent: bool = False  # the encoder's output has twice the latent channels
     gumbel: bool = False  # codes are the argmax of a projection (GumbelVQ), not the nearest vector (VQModel)
     groups: int = 32  # of the normalisations
     image_size: int = 256
@@ -41,6 +41,8 @@ class VQGANConfig:
 
 
 class ResnetBlock(nn.Module):
+    """Two normalised convolutions with a residual connection."""
+
     def __init__(self, n_in: int, n_out: int, groups: int):
         super().__init__()
         self.norm1, self.conv1 = _norm(n_in, groups), nn.Conv2d(n_in, n_out, 3, padding=1)
@@ -53,7 +55,7 @@ class ResnetBlock(nn.Module):
 
 
 class AttnBlock(nn.Module):
-    """Every position attends to every other, with one head."""
+    """Attention with one head from each position to all."""
 
     def __init__(self, n: int, groups: int):
         super().__init__()
@@ -68,7 +70,7 @@ class AttnBlock(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Halves the sides. The padding is on the right and below only, as published."""
+    """Halves the sides. Only the right and the bottom are padded, as published."""
 
     def __init__(self, n: int):
         super().__init__()
@@ -79,6 +81,8 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
+    """Doubles the sides."""
+
     def __init__(self, n: int):
         super().__init__()
         self.conv = nn.Conv2d(n, n, 3, padding=1)
@@ -107,6 +111,8 @@ class Level(nn.Module):
 
 
 class Middle(nn.Module):
+    """The blocks at the smallest resolution."""
+
     def __init__(self, n: int, attention: bool, groups: int):
         super().__init__()
         self.block_1, self.block_2 = ResnetBlock(n, n, groups), ResnetBlock(n, n, groups)
@@ -125,8 +131,9 @@ class Encoder(nn.Module):
         self.conv_in = nn.Conv2d(3, config.input_width, 3, padding=1)
         self.down = nn.ModuleList()
         for i, (n_in, n_out) in enumerate(itertools.pairwise(widths)):
-            self.down.append(Level(n_in, n_out, config.blocks, config.encoder_attention[i], config.groups))
-            self.down[i].downsample = Downsample(n_out) if i < last else None
+            level = Level(n_in, n_out, config.blocks, config.encoder_attention[i], config.groups)
+            level.downsample = Downsample(n_out) if i < last else None
+            self.down.append(level)
         self.mid = Middle(widths[-1], config.middle_attention, config.groups)
         self.norm_out = _norm(widths[-1], config.groups)
         self.conv_out = nn.Conv2d(widths[-1], config.latent * (2 if config.double_latent else 1), 3, padding=1)
@@ -150,8 +157,9 @@ class Decoder(nn.Module):
         self.up = nn.ModuleList()
         for i, n_out in enumerate(config.widths):
             n_in = config.widths[min(i + 1, last)]
-            self.up.append(Level(n_in, n_out, config.blocks + 1, config.decoder_attention[i], config.groups))
-            self.up[i].upsample = Upsample(n_out) if i > 0 else None
+            level = Level(n_in, n_out, config.blocks + 1, config.decoder_attention[i], config.groups)
+            level.upsample = Upsample(n_out) if i > 0 else None
+            self.up.append(level)
         self.norm_out = _norm(config.widths[0], config.groups)
         self.conv_out = nn.Conv2d(config.widths[0], 3, 3, padding=1)
 
@@ -163,14 +171,14 @@ class Decoder(nn.Module):
 
 
 class VectorQuantiser(nn.Module):
-    """VQModel's codebook."""
+    """The codebook of VQModel: a code is the nearest vector."""
 
     def __init__(self, config: VQGANConfig):
         super().__init__()
         self.embedding = nn.Embedding(config.vocabulary, config.code_width)
 
     def logits(self, z_BDhw: torch.Tensor) -> torch.Tensor:
-        """Minus the squared distance to each vector, [B, V, h, w]."""
+        """The negative squared distance to each vector, [B, V, h, w]."""
         table_VD = self.embedding.weight
         dots_BhwV = z_BDhw.permute(0, 2, 3, 1) @ table_VD.t()
         squares = z_BDhw.square().sum(1)[..., None] + table_VD.square().sum(1)
@@ -181,7 +189,7 @@ class VectorQuantiser(nn.Module):
 
 
 class GumbelProjection(nn.Module):
-    """GumbelVQ's codebook. The peer draws codes at random, in evaluation too; a dataset needs the argmax."""
+    """The codebook of GumbelVQ: a code is the argmax of a projection; the original samples it, in evaluation too."""
 
     def __init__(self, config: VQGANConfig):
         super().__init__()
@@ -196,19 +204,21 @@ class GumbelProjection(nn.Module):
 
 
 class VQGAN(nn.Module):
-    """Pictures as floats in 0..1, [B, 3, H, W], to codes and back."""
+    """Encodes images, floats in 0..1 [B, 3, H, W], as codes, and decodes them."""
 
     def __init__(self, config: VQGANConfig):
         super().__init__()
         self.config = config
         self.encoder, self.decoder = Encoder(config), Decoder(config)
-        self.quantize = GumbelProjection(config) if config.gumbel else VectorQuantiser(config)
+        self.quantize: GumbelProjection | VectorQuantiser = (
+            GumbelProjection(config) if config.gumbel else VectorQuantiser(config)
+        )
         latent = config.latent * (2 if config.double_latent else 1)
         self.quant_conv = nn.Conv2d(latent, config.code_width, 1)
         self.post_quant_conv = nn.Conv2d(config.code_width, config.latent, 1)
 
     def logits(self, x_BCHW: torch.Tensor) -> torch.Tensor:
-        """[B, V, h, w]: the greater, the closer."""
+        """Pixels to code scores [B, V, h, w]; the largest is the code."""
         return self.quantize.logits(self.quant_conv(self.encoder(2 * x_BCHW - 1)))
 
     def encode(self, x_BCHW: torch.Tensor) -> torch.Tensor:
@@ -216,7 +226,7 @@ class VQGAN(nn.Module):
         return self.logits(x_BCHW).argmax(dim=1)
 
     def decode(self, codes_Bhw: torch.Tensor) -> torch.Tensor:
-        """Codes to pixels in 0..1."""
+        """Codes to pixels in about 0..1, [B, 3, H, W]."""
         return (self.decoder(self.post_quant_conv(self.quantize.vectors(codes_Bhw))) + 1) / 2
 
 
@@ -224,18 +234,20 @@ def _norm(n: int, groups: int) -> nn.GroupNorm:
     return nn.GroupNorm(groups, n, eps=1e-6)
 
 
-# --- foreign configurations and names --------------------------------------------------------------------------------
+# --- configurations and names of other projects ----------------------------------------------------------------------
 
 
-def from_taming(described: Mapping) -> VQGANConfig:
-    """The `model` section of a taming-transformers yaml file. Raises ValueError for what is not supported, KeyError and
-    TypeError for what is missing or of another kind."""
-    name = str(described["target"]).rpartition(".")[2]
+def from_taming(section: Mapping) -> VQGANConfig:
+    """Reads the `model` section of a taming-transformers yaml file.
+
+    Raises ValueError for unsupported settings, KeyError and TypeError for missing or malformed ones.
+    """
+    name = str(section["target"]).rpartition(".")[2]
     if name not in ("VQModel", "GumbelVQ"):
-        raise ValueError(f"model.target {described['target']!r}: VQModel and GumbelVQ are supported")
-    params = described["params"]
+        raise ValueError(f"model.target {section['target']!r}: VQModel and GumbelVQ are supported")
+    params = section["params"]
     if params.get("remap") is not None:
-        raise ValueError("model.params.remap is not supported: use the configuration that the checkpoint was made with")
+        raise ValueError("model.params.remap is not supported; give the configuration of the training")
     network = params["ddconfig"]
     if network.get("resamp_with_conv", True) is not True or (network["in_channels"], network["out_ch"]) != (3, 3):
         raise ValueError("ddconfig: only RGB networks that resample by convolutions are supported")
@@ -257,13 +269,13 @@ def from_taming(described: Mapping) -> VQGANConfig:
     )
 
 
-def from_diffusers(described: Mapping) -> VQGANConfig:
-    """The config.json of a diffusers VQModel. Raises as `from_taming`."""
-    if described.get("_class_name") != "VQModel":
-        raise ValueError(f"_class_name {described.get('_class_name')!r}: only VQModel has codes")
-    if described.get("norm_type", "group") != "group" or described.get("act_fn", "silu") != "silu":
+def from_diffusers(config: Mapping) -> VQGANConfig:
+    """Reads the config.json of a diffusers VQModel. Raises as `from_taming`."""
+    if config.get("_class_name") != "VQModel":
+        raise ValueError(f"_class_name {config.get('_class_name')!r}: only VQModel has codes")
+    if config.get("norm_type", "group") != "group" or config.get("act_fn", "silu") != "silu":
         raise ValueError("only VQModels with norm_type group and act_fn silu are supported")
-    if (described["in_channels"], described["out_channels"]) != (3, 3):
+    if (config["in_channels"], config["out_channels"]) != (3, 3):
         raise ValueError("only RGB networks are supported")
     kinds = {
         "DownEncoderBlock2D": False,
@@ -271,28 +283,28 @@ def from_diffusers(described: Mapping) -> VQGANConfig:
         "UpDecoderBlock2D": False,
         "AttnUpDecoderBlock2D": True,
     }
-    unknown = [kind for kind in (*described["down_block_types"], *described["up_block_types"]) if kind not in kinds]
+    unknown = [kind for kind in (*config["down_block_types"], *config["up_block_types"]) if kind not in kinds]
     if unknown:
         raise ValueError(f"block type {unknown[0]!r} is not supported")
-    widths = tuple(map(int, described["block_out_channels"]))
-    latent = int(described["latent_channels"])
+    widths = tuple(map(int, config["block_out_channels"]))
+    latent = int(config["latent_channels"])
     return VQGANConfig(
-        vocabulary=int(described["num_vq_embeddings"]),
-        code_width=int(described.get("vq_embed_dim") or latent),
+        vocabulary=int(config["num_vq_embeddings"]),
+        code_width=int(config.get("vq_embed_dim") or latent),
         latent=latent,
         input_width=widths[0],
         widths=widths,
-        blocks=int(described["layers_per_block"]),
-        encoder_attention=tuple(kinds[kind] for kind in described["down_block_types"]),
-        decoder_attention=tuple(kinds[kind] for kind in reversed(described["up_block_types"])),
-        middle_attention=bool(described.get("mid_block_add_attention", True)),
-        groups=int(described.get("norm_num_groups", 32)),
+        blocks=int(config["layers_per_block"]),
+        encoder_attention=tuple(kinds[kind] for kind in config["down_block_types"]),
+        decoder_attention=tuple(kinds[kind] for kind in reversed(config["up_block_types"])),
+        middle_attention=bool(config.get("mid_block_add_attention", True)),
+        groups=int(config.get("norm_num_groups", 32)),
     )
 
 
 _DIFFUSERS_NAMES = tuple(
-    (re.compile(theirs), ours)
-    for theirs, ours in (
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
         (r"down_blocks\.(\d+)\.", r"down.\1."),
         (r"resnets\.(\d+)\.", r"block.\1."),
         (r"(down|up)samplers\.0\.", r"\1sample."),
@@ -312,13 +324,13 @@ _DIFFUSERS_NAMES = tuple(
 
 
 def weights_from_diffusers(weights: Mapping[str, torch.Tensor], levels: int) -> dict[str, torch.Tensor]:
-    """A diffusers VQModel's weights under the names used here. Its linear layers become 1x1 convolutions."""
+    """Renames the weights of a diffusers VQModel to the names used here. Linear layers become 1x1 convolutions."""
     renamed = {}
     for name, value in weights.items():
-        # Their decoder counts its levels from the smallest resolution.
+        # diffusers numbers the decoder's levels from the smallest resolution.
         name = re.sub(r"up_blocks\.(\d+)\.", lambda found: f"up.{levels - 1 - int(found[1])}.", name)
-        for theirs, ours in _DIFFUSERS_NAMES:
-            name = theirs.sub(ours, name)
+        for pattern, replacement in _DIFFUSERS_NAMES:
+            name = pattern.sub(replacement, name)
         linear = value.ndim == 2 and re.search(r"attn[._]\d+\.(q|k|v|proj_out)\.weight$", name)
         renamed[name] = value[:, :, None, None] if linear else value
     return renamed

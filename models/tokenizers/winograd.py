@@ -1,9 +1,9 @@
-"""3 x 3 convolutions with fewer multiplications, on a processor.
+"""3 x 3 convolutions with fewer multiplications, on the CPU.
 
 Lavin and Gray, 2016, F(4x4, 3x3): each 4 x 4 patch of the result takes 36 multiplications for each pair of channels
-instead of 144. PyTorch's own convolutions run at the speed of matrix products, so this is the way past them: about
-twice as fast. The transforms move 2.25 times the map, so a map is taken in strips whose tiles stay in the cache, in
-buffers that are used again. Largest errors are some 4e-5 where results are about 1, against 1e-5 of the direct form.
+instead of 144, about twice as fast as PyTorch's own convolutions, which run at the speed of matrix products. The
+transforms move 2.25 times the map, so a map is processed in strips whose tiles stay in the cache, in reused buffers.
+The largest errors are about 4e-5 where results are about 1, against 1e-5 of the direct form.
 
 Shape letters: R rows of tiles in a strip, w tiles in a row, C channels of the input and K of the result.
 """
@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
 PATCH = 4  # px of the result, from 6 px of the input
 TILE = 6
-MIN_CHANNELS = 64  # of input and result; with fewer, the transforms cost what the products save
-STRIP_BYTES = 2 << 20  # of tiles, at least: one core's second-level cache
+MIN_CHANNELS = 64  # of input and result; with fewer, the transforms cost more than the products save
+STRIP_BYTES = 2 << 20  # minimum size of a strip's tiles: one core's second-level cache
 KERNEL_TRANSFORM = (
     (1 / 4, 0, 0),
     (-1 / 6, -1 / 6, -1 / 6),
@@ -31,23 +32,25 @@ KERNEL_TRANSFORM = (
 
 
 class Scratch(threading.local):
-    """A thread's buffers, which all layers share: new memory would have to be cleared by the system each time."""
+    """Buffers of a thread, shared by all layers: the system would have to clear new memory for each use."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._buffers: dict[str, torch.Tensor] = {}
 
     def take(self, name: str, *shape: int) -> torch.Tensor:
-        """Whatever was in it, of this shape."""
+        """The buffer of a name as a tensor of this shape, uninitialised."""
         size = math.prod(shape)
         if name not in self._buffers or self._buffers[name].numel() < size:
-            with torch.inference_mode(False):  # so that it can be written to in any mode
+            with torch.inference_mode(False):  # so that any mode may write to it
                 self._buffers[name] = torch.empty(size)
         return self._buffers[name][:size].view(shape)
 
 
 class WinogradConv2d(nn.Module):
-    """What a float32 convolution with kernel 3, stride 1 and padding 1 computes, for inference. Maps whose sides are
-    no multiple of 4 take the direct form."""
+    """A float32 convolution with kernel 3, stride 1 and padding 1, for inference. Maps whose sides are not multiples of
+    4 take the direct form."""
+
+    weight_36CK: torch.Tensor
 
     def __init__(self, direct: nn.Conv2d, scratch: Scratch):
         super().__init__()
@@ -58,7 +61,7 @@ class WinogradConv2d(nn.Module):
         weight_36CK = torch.einsum("ia,jb,kcab->ijck", transform, transform, weight_KCab).flatten(0, 1)
         self.register_buffer("weight_36CK", weight_36CK.to(direct.weight.dtype).contiguous(), persistent=False)
 
-    @torch.compiler.disable  # which takes minutes for the transforms
+    @torch.compiler.disable  # compiling the transforms takes minutes
     @torch.no_grad()
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
         B, _, H, W = x_BCHW.shape
@@ -72,13 +75,13 @@ class WinogradConv2d(nn.Module):
         return out_BHWK.permute(0, 3, 1, 2)
 
     def _rows_in_strip(self, h: int, w: int) -> int:
-        """As many rows of tiles, of h, as take the room of the weights, so that neither is read much more often."""
+        """Number of rows of tiles in a strip, at most h, so that tiles and weights take about the same memory."""
         weight_bytes = self.weight_36CK.numel() * self.weight_36CK.element_size()
         row_bytes = weight_bytes // self.weight_36CK.shape[2] * w
         return min(h, max(1, max(STRIP_BYTES, weight_bytes) // row_bytes))
 
     def _strip(self, x_HWC: torch.Tensor, top: int, out_SWK: torch.Tensor) -> None:
-        """Rows `top` to `top` + S of the result."""
+        """Computes rows `top` to `top` + S of the result into `out_SWK`."""
         (H, W, C), (S, _, K), take = x_HWC.shape, out_SWK.shape, self._scratch.take
         R, w = S // PATCH, W // PATCH
         padded = take("padded", S + 2, W + 2, C)
@@ -117,10 +120,13 @@ class WinogradConv2d(nn.Module):
             take("a", R, w, PATCH, K),
             take("b", R, w, PATCH, K),
         )
+        assert self.direct.bias is not None  # use_winograd replaces only layers with a bias
         out_SWK += self.direct.bias
 
 
-def _transform_input(six, results, even, odd) -> None:
+def _transform_input(
+    six: Sequence[torch.Tensor], results: Sequence[torch.Tensor], even: torch.Tensor, odd: torch.Tensor
+) -> None:
     a, b, c, d, e, f = six
     torch.sub(e, c, alpha=5, out=results[0]).add_(a, alpha=4)
     torch.sub(e, c, alpha=4, out=even), torch.sub(d, b, alpha=4, out=odd)
@@ -130,7 +136,9 @@ def _transform_input(six, results, even, odd) -> None:
     torch.sub(f, d, alpha=5, out=results[5]).add_(b, alpha=4)
 
 
-def _transform_output(six, results, near, far) -> None:
+def _transform_output(
+    six: Sequence[torch.Tensor], results: Sequence[torch.Tensor], near: torch.Tensor, far: torch.Tensor
+) -> None:
     a, b, c, d, e, f = six
     torch.add(b, c, out=near), torch.add(d, e, out=far)
     torch.add(a, near, out=results[0]).add_(far)
@@ -141,7 +149,7 @@ def _transform_output(six, results, near, far) -> None:
 
 
 def use_winograd(model: nn.Module) -> None:
-    """Replaces the convolutions inside that this is for."""
+    """Replaces all suitable convolutions of a model, in place."""
     scratch = Scratch()
     for parent in list(model.modules()):
         for name, layer in parent.named_children():

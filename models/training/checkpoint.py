@@ -37,7 +37,7 @@ from models.training.weight_average import WeightAverage
 from models.transformer.model import TransformerConfig, inference_weights
 
 CHECKPOINT_FORMAT, CHECKPOINT_VERSION = "pairmill-transformer", 2
-WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+FULL_STATE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
 @dataclasses.dataclass
@@ -65,7 +65,7 @@ class Checkpoint:
     def path(self) -> Path:
         return self.output / "checkpoint.pt"
 
-    def _described(self) -> dict:
+    def _config(self) -> dict:
         return {
             "format": CHECKPOINT_FORMAT,
             "version": CHECKPOINT_VERSION,
@@ -78,14 +78,14 @@ class Checkpoint:
     def save(self, run: TrainState, stream: Stream, after: Batch, step: int) -> None:
         """All processes take part, the first one writes. Raises UserError when the disk refuses; the previous files
         are whole then."""
-        weights = get_model_state_dict(run.model, options=WHOLE)
-        optimiser = get_optimizer_state_dict(run.model, run.optimiser, options=WHOLE)
+        weights = get_model_state_dict(run.model, options=FULL_STATE)
+        optimiser = get_optimizer_state_dict(run.model, run.optimiser, options=FULL_STATE)
         average = run.average.state_dict()
-        if self.world.first:
-            described = self._described() | {"step": step}
+        if self.world.is_main:
+            config = self._config() | {"step": step}
             buffer = io.BytesIO()
             torch.save(
-                described
+                config
                 | {
                     "weights": weights,
                     "optimiser": optimiser,
@@ -98,21 +98,21 @@ class Checkpoint:
             )
             try:
                 write_atomically(self.path, buffer.getvalue())
-                self._follow(weights, average["parameters"], described)
+                self._export(weights, average["parameters"], config)
             except OSError as error:
                 raise UserError(
                     f"cannot write a checkpoint into {self.output}: {error.strerror}; the previous one is "
                     "whole: make room and go on with --resume"
                 ) from None
-        self.world.wait()
+        self.world.barrier()
 
-    def _follow(self, weights: dict, averaged: dict, described: dict) -> None:
+    def _export(self, weights: dict, averaged: dict, config: dict) -> None:
         """What is made of checkpoint.pt; config.json comes last but for the copies and says that the rest is there."""
         for name, values in (("model", weights), ("averaged", averaged)):
             write_atomically(self.output / f"{name}.safetensors", save(inference_weights(values)))
-        write_atomically(self.output / "config.json", json.dumps(described, indent=1, sort_keys=True) + "\n")
+        write_atomically(self.output / "config.json", json.dumps(config, indent=1, sort_keys=True) + "\n")
         if self.keep > 1:
-            self._keep_as(self.output / f"checkpoint-{described['step']:08d}.pt")
+            self._keep_as(self.output / f"checkpoint-{config['step']:08d}.pt")
             for old in sorted(self.output.glob("checkpoint-*.pt"))[: -self.keep]:
                 old.unlink()
 
@@ -144,19 +144,19 @@ class Checkpoint:
         self._refuse_other_run(state)
         # The first process sends what it has read to the others, which keep their share of it.
         options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=self.world.size > 1)
-        mine = state if self.world.first else {"weights": {}, "optimiser": {}}
+        mine = state if self.world.is_main else {"weights": {}, "optimiser": {}}
         set_model_state_dict(run.model, mine["weights"], options=options)
         set_optimizer_state_dict(run.model, run.optimiser, mine["optimiser"], options=options)
         run.average.load_state_dict(state["average"])
         run.plateau.__dict__.update(state["plateau"])
         stream.load_state_dict(state["stream"])
         torch.set_rng_state(state["random"])
-        if self.world.first and self._followed() != state["step"]:  # stopped right after it was written
-            described = {name: state[name] for name in (*self._described(), "step")}
-            self._follow(state["weights"], state["average"]["parameters"], described)
+        if self.world.is_main and self._exported_step() != state["step"]:  # stopped right after it was written
+            config = {name: state[name] for name in (*self._config(), "step")}
+            self._export(state["weights"], state["average"]["parameters"], config)
         return state["step"]
 
-    def _followed(self) -> int | None:
+    def _exported_step(self) -> int | None:
         """The step of the files to draw from; None where they are not all there."""
         try:
             return json.loads((self.output / "config.json").read_bytes())["step"]
@@ -164,7 +164,7 @@ class Checkpoint:
             return None
 
     def _refuse_other_run(self, state: dict) -> None:
-        mine = self._described()
+        mine = self._config()
         for name in ("format", "version"):
             if state.get(name) != mine[name]:
                 raise UserError(f"--resume: {self.path} has {name} {state.get(name)}, not {mine[name]}")

@@ -30,7 +30,7 @@ class World(NamedTuple):
     device: torch.device = torch.device("cpu")
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         """The one that writes and prints."""
         return self.rank == 0
 
@@ -40,7 +40,7 @@ class World(NamedTuple):
             dist.all_reduce(values)
         return values
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         if self.size > 1:
             dist.barrier()
 
@@ -76,14 +76,14 @@ def wrap_model(model: Transformer, world: World, sharding: str, precision: str) 
 
 
 @contextlib.contextmanager
-def no_gradient_sync(model: nn.Module, stay: bool) -> Iterator[None]:
+def no_gradient_sync(model: nn.Module, skip: bool) -> Iterator[None]:
     """Inside, gradients are not yet exchanged: of an update's parts, only the last one does that."""
-    if isinstance(model, DistributedDataParallel) and stay:
+    if isinstance(model, DistributedDataParallel) and skip:
         with model.no_sync():
             yield
         return
     if isinstance(model, FSDPModule):
-        model.set_requires_gradient_sync(not stay)
+        model.set_requires_gradient_sync(not skip)
     yield
 
 

@@ -28,12 +28,12 @@ class PromptGrid(NamedTuple):
         """From the checkpoint that was just written: one picture a prompt, with the same seeds each time. Writes
         `pictures/STEP.png` and returns it, uint8 [H, W, 3]."""
         model, fingerprint = load_model(output)
-        artist = ImageGenerator(model, self.text_tokenizer, self.image_tokenizer, fingerprint)
-        orders = [
-            ImageRequest(artist.text_tokenizer.encode(prompt), image_seed(0, index))
+        generator = ImageGenerator(model, self.text_tokenizer, self.image_tokenizer, fingerprint)
+        requests = [
+            ImageRequest(generator.text_tokenizer.encode(prompt), image_seed(0, index))
             for index, prompt in enumerate(self.prompts)
         ]
-        images = [self.image_tokenizer.decode(codes_N) for codes_N in sample_codes(model, orders).numpy()]
+        images = [self.image_tokenizer.decode(codes_N) for codes_N in sample_codes(model, requests).numpy()]
         grid_HWC = image_grid(np.stack(images))
         (output / "pictures").mkdir(exist_ok=True)
         texts = {"prompts": "\n".join(self.prompts), "step": str(step), "model": fingerprint}

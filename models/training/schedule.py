@@ -21,7 +21,7 @@ class Plateau:
     since: int = 0  # validations since the best one
     halvings: int = 0
 
-    def saw(self, loss: float) -> bool:
+    def update(self, loss: float) -> bool:
         """A validation's loss; True when the rate is halved by it."""
         if loss < self.best - MIN_GAIN:
             self.best, self.since = loss, 0

@@ -27,7 +27,7 @@ from models.data.batch import NO_TOKEN, Batch
 from models.data.format import Manifest
 from models.data.stream import Stream
 from models.errors import UserError
-from models.files import write_atomically
+from models.files import join, read, write_atomically
 from models.training.checkpoint import Checkpoint, TrainState
 from models.training.distributed import SHARDINGS, World, distributed_world, full_tensor, no_gradient_sync, wrap_model
 from models.training.log import Log, Progress
@@ -96,7 +96,7 @@ def default_precision() -> str:
 
 
 def train(
-    dataset: Path,
+    dataset: str | Path,
     size: str,
     config: TransformerTrainingConfig,
     output: Path,
@@ -109,7 +109,7 @@ def train(
 
 
 def _train(
-    dataset: Path,
+    dataset: str | Path,
     size: str,
     config: TransformerTrainingConfig,
     output: Path,
@@ -136,7 +136,7 @@ def _train(
     model_config = model_config_for(manifest, size, config.rotary, config.text_length)
     tokenizer_json = _read_text_tokenizer(dataset, manifest)
     validation = Validation.read(dataset, config.batch_size, world, config.text_length)
-    show = load_prompt_grid(running.prompts, manifest, tokenizer_json) if running.prompts and world.first else None
+    show = load_prompt_grid(running.prompts, manifest, tokenizer_json) if running.prompts and world.is_main else None
 
     torch.manual_seed(config.seed)
     plain = Transformer(model_config)
@@ -150,16 +150,16 @@ def _train(
     output.mkdir(parents=True, exist_ok=True)
     checkpoint = Checkpoint(output, manifest, model_config, dataclasses.asdict(config), world, running.keep)
     first_step = checkpoint.restore(run, stream) if resume else checkpoint.refuse_existing()
-    world.wait()  # nobody writes before everybody has looked
+    world.barrier()  # nobody writes before everybody has looked
     log = None
-    if world.first:
+    if world.is_main:
         write_atomically(output / "text_tokenizer.json", tokenizer_json)
         log = Log(output, first_step, running.tensorboard, running.wandb)
-        _introduce(stream, validation, model_config, parameters, config, world)
+        _print_summary(stream, validation, model_config, parameters, config, world)
     if first_step == 0:
         _validate(run, validation, 0, config, log)
     if first_step >= config.steps:
-        if world.first:
+        if world.is_main:
             print(f"train: {output} has {first_step:,} steps already; give more --steps to go on", flush=True)
         return
 
@@ -184,12 +184,16 @@ def _train(
             progress.report(done, values)
         if done % running.validate_every == 0 or done == config.steps:
             losses = _validate(run, validation, done, config, log)
-            if run.plateau.saw(losses.get("total", values["total"])) and config.schedule == "plateau" and world.first:
+            if (
+                run.plateau.update(losses.get("total", values["total"]))
+                and config.schedule == "plateau"
+                and world.is_main
+            ):
                 print(f"step {done:,}  no gain: learning rate halved", flush=True)
             checkpoint.save(run, stream, batch, done)
             if show:
                 log.image(done, show.draw(output, done))
-            world.wait()
+            world.barrier()
     if log:
         log.close()
         print(f"train: wrote {output / 'model.safetensors'}", flush=True)
@@ -207,8 +211,8 @@ def update(
     for number, (text_BT, codes_BN) in enumerate(parts, 1):
         with no_gradient_sync(run.model, number < len(parts)):
             with autocast(config.precision, world.device):
-                surprises = run.model(text_BT.to(world.device), codes_BN.to(world.device))
-            losses = surprises.losses(text_tokens, codes)
+                token_losses = run.model(text_BT.to(world.device), codes_BN.to(world.device))
+            losses = token_losses.losses(text_tokens, codes)
             (losses.total * world.size).backward()  # DDP and FSDP take the mean over processes, this wants the sum
         sums += torch.stack(losses).detach()
     norm = full_tensor(nn.utils.clip_grad_norm_(run.model.parameters(), MAX_GRADIENT_NORM))
@@ -263,7 +267,7 @@ def _validate(
     return losses
 
 
-def _introduce(
+def _print_summary(
     stream: Stream,
     validation: Validation,
     model: TransformerConfig,
@@ -285,12 +289,12 @@ def _introduce(
     )
 
 
-def _read_text_tokenizer(dataset: Path, manifest: Manifest) -> bytes:
-    path = dataset / "text_tokenizer.json"
+def _read_text_tokenizer(dataset: str | Path, manifest: Manifest) -> bytes:
+    path = join(dataset, "text_tokenizer.json")
     try:
-        text = path.read_bytes()
+        text = read(path)
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; copy it again or build the dataset again") from None
+        raise UserError(f"{path}: {error.strerror or error}; copy it again or build the dataset again") from None
     if hashlib.sha256(text).hexdigest() != manifest.text_tokenizer.fingerprint:
         raise UserError(f"{path} is not the tokenizer that made the tokens (its sha256 differs from the manifest's)")
     return text
@@ -301,7 +305,9 @@ def _read_text_tokenizer(dataset: Path, manifest: Manifest) -> bytes:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="pairmill train", description=__doc__.split("\n")[0])
-    parser.add_argument("--dataset", required=True, type=Path, metavar="DIR", help="made by `pairmill build` or encode")
+    parser.add_argument(
+        "--dataset", required=True, metavar="DIR", help="a folder or URL, made by `pairmill build` or encode"
+    )
     parser.add_argument("--size", required=True, choices=SIZES, metavar="NAME", help=", ".join(SIZES))
     parser.add_argument("--steps", required=True, type=int, metavar="N", help="updates to make (the paper: 430,000)")
     parser.add_argument("--batch-size", required=True, type=int, metavar="B", help="pairs an update (the paper: 1,024)")

@@ -84,7 +84,7 @@ class DVAETrainingConfig:
         rate = cosine(self.learning_rate, self.learning_rate * LEARNING_RATE_RATIO, step, min(1_200_000, self.steps))
         return rate * min(1.0, (step + 1) / WARM_UP) if self.method == "quantised" else rate
 
-    def revival(self, step: int) -> torch.Generator | None:
+    def dead_code_generator(self, step: int) -> torch.Generator | None:
         """What chooses latents for unused codes after this update, if it is one to look for those."""
         if step % DEAD_CODE_INTERVAL or step >= DEAD_CODE_UNTIL * self.steps:
             return None
@@ -168,7 +168,7 @@ def train(
     if config.batch_size % world.size:
         raise UserError(f"--batch-size {config.batch_size}: {world.size} processes can't share it evenly")
     members, held_out = list_images(images)
-    if world.first:
+    if world.is_main:
         print(f"train-dvae: {len(members):,} pictures, {len(held_out):,} held out", flush=True)
     views = [view for view in map(centre_view, held_out[:24]) if view is not None]
     val_BCHW = pixels.to_tensor(np.stack(views), world.device) if views else None
@@ -181,8 +181,8 @@ def train(
     for step, x_BCHW in enumerate(batches(members, config.batch_plan, first_step, world.rank, world.size), first_step):
         if isinstance(learner, VectorQuantisedDVAE) and step == config.codes_from:
             batch_images = [x.to(world.device) for x in codebook_batches(batches(members, config.batch_plan, step))]
-            kept = learner.begin_codes(batch_images, config.seed)
-            if world.first:
+            kept = learner.init_codebook(batch_images, config.seed)
+            if world.is_main:
                 print(f"train-dvae: codes begin; they keep {kept:.1%} of the latents' variance", flush=True)
         x_BCHW = x_BCHW.to(world.device)
         for group in state.optimiser.param_groups:
@@ -202,12 +202,12 @@ def train(
         average_gradients(learner.parameters(), world)
         state.optimiser.step()
         if isinstance(learner, VectorQuantisedDVAE) and codes_N is not None:
-            learner.follow(latents_NL, codes_N, config.revival(step), world)
+            learner.update_codebook(latents_NL, codes_N, config.dead_code_generator(step), world)
         state.average(step - config.codes_from if step >= config.codes_from else step, config.average)
 
         done = step + 1
         report = done % report_every == 0 or done == config.steps
-        if report and world.first:
+        if report and world.is_main:
             entry = {"step": done, "loss": round(loss.item(), 4)}
             entry |= {name: round(term.item(), 5) for name, term in terms.items()}
             entry |= {"temperature": round(config.temperature(step), 4)} if config.method == "relaxed" else {}
@@ -231,7 +231,7 @@ def train(
                 save_dvae(dvae, output / "dvae.safetensors")
             if val_BCHW is not None and dvae is not None:
                 write_atomically(output / "pictures.png", reconstruction_grid(dvae, val_BCHW[:8]))
-    if world.first:
+    if world.is_main:
         print(f"train-dvae: wrote {output / 'dvae.safetensors'}", flush=True)
 
 
@@ -254,7 +254,7 @@ class DVAETrainState:
     def dvae(self) -> DVAE | None:
         """The dVAE of averaged weights; None as long as there are no codes."""
         if isinstance(self.averaged, VectorQuantisedDVAE):
-            return self.averaged.folded() if self.averaged.has_codes else None
+            return self.averaged.to_dvae() if self.averaged.has_codes else None
         return self.averaged
 
     @torch.no_grad()

@@ -29,12 +29,12 @@ class Validation(NamedTuple):
     pairs: int  # of all processes
 
     @classmethod
-    def read(cls, dataset: Path, batch_size: int, world: World, text_length: int | None = None) -> Validation:
+    def read(cls, dataset: str | Path, batch_size: int, world: World, text_length: int | None = None) -> Validation:
         """Without pairs for a dataset that has none for validation; says so."""
         try:
             stream = Stream(dataset, "val", batch_size, max_tokens=text_length, rank=world.rank, ranks=world.size)
         except UserError as error:
-            if world.first:
+            if world.is_main:
                 print(f"train: no validation: {error}", flush=True)
             return cls(world, [], [], [], 0)
         count = min(stream.pairs, -(-MAX_PAIRS // batch_size) * batch_size)
@@ -46,10 +46,10 @@ class Validation(NamedTuple):
         names = sorted(set(found[:count]))
         batches, sources, begin = [], [], 0
         for batch in stream:
-            places = range(begin + world.rank, batch.end, world.size)
+            places = range(begin + world.rank, batch.next_position, world.size)
             batches.append(batch)
             sources.append([names.index(found[place]) for place in places])
-            begin = batch.end
+            begin = batch.next_position
             if begin >= count:
                 break
         return cls(world, batches, sources, names, count)
@@ -64,11 +64,11 @@ class Validation(NamedTuple):
         # For each source: nats and number of text tokens, nats and number of codes, pairs.
         sums = torch.zeros(len(self.names), 5, dtype=torch.float64)
         for batch, sources in zip(self.batches, self.sources, strict=True):
-            surprises = model(batch.text_BT.to(self.world.device), batch.codes_BN.to(self.world.device))
+            token_losses = model(batch.text_BT.to(self.world.device), batch.codes_BN.to(self.world.device))
             real_BT = batch.text_BT != NO_TOKEN
             text_BT = torch.zeros(real_BT.shape, dtype=torch.float64)
-            text_BT[real_BT] = surprises.text_R.double().cpu()
-            image_B = surprises.image_BN.double().sum(dim=1).cpu()
+            text_BT[real_BT] = token_losses.text_R.double().cpu()
+            image_B = token_losses.image_BN.double().sum(dim=1).cpu()
             codes_B = torch.full_like(image_B, batch.codes_BN.shape[1])
             rows = torch.stack([text_BT.sum(dim=1), real_BT.sum(dim=1), image_B, codes_B, torch.ones_like(image_B)], 1)
             sums.index_add_(0, torch.tensor(sources, dtype=torch.int64), rows)

@@ -47,8 +47,8 @@ class VectorQuantisedDVAE(nn.Module):
         self.trunk = trunk
         for block in _blocks(self.trunk):
             block.post_gain = 1.0
-        self.narrow = Conv(8 * config.hidden, LATENT, 1)
-        self.widen = Conv(LATENT, config.decoder_input, 1)
+        self.to_latent = Conv(8 * config.hidden, LATENT, 1)
+        self.from_latent = Conv(LATENT, config.decoder_input, 1)
         self.register_buffer("centres_VL", torch.zeros(config.vocabulary, LATENT))
         self.register_buffer("counts_V", torch.zeros(config.vocabulary))
         self.register_buffer("sums_VL", torch.zeros(config.vocabulary, LATENT))
@@ -60,7 +60,7 @@ class VectorQuantisedDVAE(nn.Module):
 
     def latents(self, x_BCHW: torch.Tensor) -> torch.Tensor:
         """Pictures in 0..1 to [B, L, h, w]."""
-        return self.narrow(F.relu(self.trunk.encoder.blocks[:-1](pixels.phi(x_BCHW)))).float()
+        return self.to_latent(F.relu(self.trunk.encoder.blocks[:-1](pixels.phi(x_BCHW)))).float()
 
     def losses(self, x_BCHW: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor | None]:
         """The loss by its terms, the latents [N, L], and the code of each [N] (None before there are codes).
@@ -79,7 +79,7 @@ class VectorQuantisedDVAE(nn.Module):
             through_NL = latents_NL + (chosen_NL - latents_NL).detach()
             z_BLhw = through_NL.reshape(B, h, w, L).permute(0, 3, 1, 2)
         *body, output = self.trunk.decoder.blocks[1:]
-        features = nn.Sequential(*body)(self.widen(z_BLhw))
+        features = nn.Sequential(*body)(self.from_latent(z_BLhw))
         mean = output(features)[:, :3].float()
         ln_b = output(features.detach())[:, 3:].float()
         y_BCHW = pixels.phi(x_BCHW)
@@ -94,7 +94,7 @@ class VectorQuantisedDVAE(nn.Module):
             return (self.centres_VL.square().sum(1) - 2 * latents_NL @ self.centres_VL.t()).argmin(dim=1)
 
     @torch.no_grad()
-    def begin_codes(self, batches: list[torch.Tensor], seed: int) -> float:
+    def init_codebook(self, batches: list[torch.Tensor], seed: int) -> float:
         """Codes from the latents of some batches. Returns the share of the latents' variance that they keep. The
         result depends on nothing but weights and arguments."""
         generator = torch.Generator().manual_seed(seed)
@@ -109,7 +109,7 @@ class VectorQuantisedDVAE(nn.Module):
         return (latents_NL - self.centres_VL[codes_N]).square().sum(1).mean()
 
     @torch.no_grad()
-    def follow(
+    def update_codebook(
         self, latents_NL: torch.Tensor, codes_N: torch.Tensor, generator: torch.Generator | None, world: World
     ) -> None:
         """Moves the codes towards the latents that chose them; with a generator, unused ones begin again at latents
@@ -121,14 +121,14 @@ class VectorQuantisedDVAE(nn.Module):
         self.distance.lerp_(world.sum(self._distance(latents_NL, codes_N)) / world.size, CODEBOOK_RATE)
         if generator is not None:
             picks = torch.randint(len(latents_NL), self.counts_V.shape, generator=generator).to(latents_NL.device)
-            fresh_VL = world.sum(latents_NL[picks] * float(world.first))
+            fresh_VL = world.sum(latents_NL[picks] * float(world.is_main))
             unused_V = self.counts_V < DEAD_CODE_THRESHOLD
             self.counts_V[unused_V] = 10 * DEAD_CODE_THRESHOLD
             self.sums_VL[unused_V] = 10 * DEAD_CODE_THRESHOLD * fresh_VL[unused_V]
         self.centres_VL.copy_(self.sums_VL / self.counts_V.clamp_min(1e-4)[:, None])
 
     @torch.no_grad()
-    def folded(self) -> DVAE:
+    def to_dvae(self) -> DVAE:
         """The dVAE that this is. Its codes are `nearest` of the latents."""
         model = DVAE(self.config).to(self.centres_VL.device).eval().requires_grad_(False)
         model.load_state_dict(self.trunk.state_dict())
@@ -139,12 +139,12 @@ class VectorQuantisedDVAE(nn.Module):
         # -scale |z - c|^2 less what is the same for all codes; z is a linear function of the encoder's features.
         scale = SHARPNESS / self.distance.clamp_min(1e-12)
         around_VL = self.centres_VL - self.centres_VL.mean(0)
-        shift_V = 2 * around_VL @ self.narrow.bias - self.centres_VL.square().sum(1)
+        shift_V = 2 * around_VL @ self.to_latent.bias - self.centres_VL.square().sum(1)
         last, first = model.encoder.blocks.output.conv, model.decoder.blocks.input
-        last.weight.copy_((2 * scale * around_VL @ self.narrow.weight[:, :, 0, 0])[:, :, None, None])
+        last.weight.copy_((2 * scale * around_VL @ self.to_latent.weight[:, :, 0, 0])[:, :, None, None])
         last.bias.copy_(scale * (shift_V - shift_V.mean()))
-        first.weight.copy_((self.widen.weight[:, :, 0, 0] @ self.centres_VL.t())[:, :, None, None])
-        first.bias.copy_(self.widen.bias)
+        first.weight.copy_((self.from_latent.weight[:, :, 0, 0] @ self.centres_VL.t())[:, :, None, None])
+        first.bias.copy_(self.from_latent.bias)
         return model.to(memory_format=torch.channels_last)
 
 

@@ -12,7 +12,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from models.training.distributed import full_tensor, local
 
-EVERY, DECAY = 25, 0.99  # updates; share
+UPDATE_INTERVAL, DECAY = 25, 0.99  # updates; share
 
 
 class WeightAverage:
@@ -26,7 +26,7 @@ class WeightAverage:
     @torch.no_grad()
     def update(self, step: int) -> None:
         """After update `step`, counted from 1."""
-        if step % EVERY:
+        if step % UPDATE_INTERVAL:
             return
         kept = min(DECAY, self._count / (self._count + 9))
         self._count += 1

@@ -1,15 +1,15 @@
-"""The paper's attention patterns (section 2.2, appendix B.1, figure 11): what each position may look at, and an exact
-way to compute it that touches little more than that.
+"""The paper's attention patterns (section 2.2, appendix B.1, figure 11) as masks, and an exact way to compute attention
+that multiplies little more than they allow.
 
-A sequence is a prefix (all that belongs to the text) and the grid * grid codes of a picture in raster order. The
-prefix is causal; a code sees the whole prefix and, of the codes up to itself, those of its layer's kind:
+A sequence is a prefix (the text with its start tokens) and the grid * grid codes of an image in raster order. The
+prefix is causal; a code sees the full prefix and, of the codes up to itself, those of its layer's kind:
 
     row          back to the same column of the row above, wrapping: grid + 1 codes with itself
     column       its own column from the top
     convolution  an 11 x 11 window, wrapping as `row` does: fixed distances in raster order
     full         all of them
 
-Shape letters: B pictures, H heads, L positions = prefix P + codes N, D width of a head, G side of the grid (so that
+Shape letters: B images, H heads, L positions = prefix P + codes N, D width of a head, G side of the grid (so that
 the codes are G lines of G), W keys of a line's window.
 """
 
@@ -26,14 +26,14 @@ KERNEL = 11
 
 
 def layer_kinds(layers: int) -> tuple[str, ...]:
-    """The kind of layer 1, 2, ...: column where (i - 2) mod 4 = 0, else row; convolution in the last."""
+    """The kinds of layers 1, 2, ...: column if (i - 2) mod 4 = 0, else row; convolution in the last layer."""
     return *("column" if (i - 2) % 4 == 0 else "row" for i in range(1, layers)), "convolution"
 
 
 def code_mask(kind: str, grid: int) -> torch.Tensor:
-    """bool [N, N]: may the code of this row of the mask look at the code of this column?"""
-    place = torch.arange(grid * grid, device="cpu")  # even where a model is made on no device
-    distance = place[:, None] - place[None, :]  # how far the key lies back in raster order
+    """The mask of codes, bool [N queries, N keys]: True where the query sees the key. Raises ValueError."""
+    position = torch.arange(grid * grid, device="cpu")  # also while a model is built on the meta device
+    distance = position[:, None] - position[None, :]  # of the key behind the query, in raster order
     if kind == "row":
         return (distance >= 0) & (distance <= grid)
     if kind == "column":
@@ -44,39 +44,40 @@ def code_mask(kind: str, grid: int) -> torch.Tensor:
         return (distance >= 0) & torch.isin(distance, torch.tensor(window, device="cpu"))
     if kind == "full":
         return distance >= 0
-    raise ValueError(f"attention kind {kind!r} is none of {', '.join(KINDS)}")
+    raise ValueError(f"attention kind {kind!r} is unknown; give one of {', '.join(KINDS)}")
 
 
 def sequence_mask(kind: str, grid: int, prefix: int) -> torch.Tensor:
-    """bool [L, L]: the same for a whole sequence."""
+    """The mask of a full sequence, bool [L queries, L keys]."""
     mask = torch.ones(prefix + grid * grid, prefix + grid * grid, dtype=torch.bool).tril()
     mask[prefix:, prefix:] = code_mask(kind, grid)
     return mask
 
 
-# --- all positions at once (training, and the prompt when drawing) ---------------------------------------------------
+# --- all positions at once (training) --------------------------------------------------------------------------------
 
 
 class LineWindows(NamedTuple):
-    """A kind's mask cut into lines of G codes, each with the few lines that its keys come from."""
+    """A mask cut into lines of G codes, each with the window of the few lines that its keys come from."""
 
-    by_column: bool  # lines are columns, not rows
+    by_column: bool  # whether lines are columns instead of rows
     neighbours: torch.Tensor  # int64 [G, lines in a window]
-    hidden_GGW: torch.Tensor  # bool: this query of this line must not see this key of the window
+    hidden_GGW: torch.Tensor  # bool [line, query, key]: True where the query does not see the key
 
 
 @functools.lru_cache(maxsize=16)
-@torch.inference_mode(False)  # a tensor made while drawing could not be trained with later
+@torch.inference_mode(False)  # training cannot use a tensor that was made in inference mode
 def lines(kind: str, grid: int) -> LineWindows:
-    """Reads off the mask how many lines back a line's keys reach; columns are transposed first, as in the paper."""
-    mask_GGGG = code_mask(kind, grid).view(grid, grid, grid, grid)  # line and place of the query, then of the key
+    """Cuts a kind's mask into lines and finds how many lines back its keys reach. Columns are transposed, as in the
+    paper."""
+    mask_GGGG = code_mask(kind, grid).view(grid, grid, grid, grid)  # line and offset of the query, then of the key
     if by_column := kind == "column":
         mask_GGGG = mask_GGGG.permute(1, 0, 3, 2)
     line = torch.arange(grid, device="cpu")
     reach = int((line[:, None] - line[None, :])[mask_GGGG.any(3).any(1)].max())
     neighbours = line[:, None] - torch.arange(reach, -1, -1, device="cpu")
     window = mask_GGGG.transpose(1, 2)[line[:, None], neighbours.clamp(min=0)]  # [line, neighbour, query, key]
-    window = window & (neighbours >= 0)[:, :, None, None]  # there is no line above the first
+    window = window & (neighbours >= 0)[:, :, None, None]  # no line lies above the first
     return LineWindows(by_column, neighbours.clamp(min=0), ~window.transpose(1, 2).flatten(2))
 
 
@@ -88,8 +89,10 @@ def masked_attention(
     grid: int,
     pattern: LineWindows | None = None,
 ) -> torch.Tensor:
-    """Masked attention [B, H, L, D] of a whole sequence, one softmax over prefix and codes together. `pattern` is
-    lines(kind, grid) on the device, for those who have it there."""
+    """Masked attention [B, H, L, D] of a full sequence, with one softmax over prefix and codes.
+
+    `pattern` is lines(kind, grid) on the device of the queries; by default it is copied there.
+    """
     if kind == "full":
         return F.scaled_dot_product_attention(q_BHLD, k_BHLD, v_BHLD, is_causal=True)
     prefix = q_BHLD.shape[2] - grid * grid
@@ -98,9 +101,16 @@ def masked_attention(
     return torch.cat([text_BHPD, _attend_codes(q, k, v, k_text, v_text, pattern or lines(kind, grid))], dim=2)
 
 
-def _attend_codes(q_BHND, k_BHND, v_BHND, k_BHPD, v_BHPD, lines: LineWindows) -> torch.Tensor:
-    """The codes' part. Per query it computes P + W products where a masked full product has P + N; for the paper's
-    sizes P + W is 322 (row), 290 (column) and 482 (convolution) against 1,282."""
+def _attend_codes(
+    q_BHND: torch.Tensor,
+    k_BHND: torch.Tensor,
+    v_BHND: torch.Tensor,
+    k_BHPD: torch.Tensor,
+    v_BHPD: torch.Tensor,
+    lines: LineWindows,
+) -> torch.Tensor:
+    """Attention [B, H, N, D] of the codes. A query takes P + W products instead of the P + N of a full masked product:
+    for the paper's sizes 322 (row), 290 (column) and 482 (convolution) instead of 1,282."""
     B, H, N, D = q_BHND.shape
     P, G = k_BHPD.shape[2], lines.neighbours.shape[0]
     q_BHGGD, k_BHGGD, v_BHGGD = (_to_lines(x, G, lines.by_column) for x in (q_BHND * D**-0.5, k_BHND, v_BHND))
@@ -120,7 +130,7 @@ def _to_lines(x_BHND: torch.Tensor, grid: int, by_column: bool) -> torch.Tensor:
 
 
 def _windows(x_BHGGD: torch.Tensor, neighbours: torch.Tensor) -> torch.Tensor:
-    """Each line's window: the lines it draws on, one after the other, [B, H, G, W, D]."""
+    """The window of each line: the lines of its keys, one after the other, [B, H, G, W, D]."""
     if neighbours.shape[1] == 1:
         return x_BHGGD
     B, H, G, _, D = x_BHGGD.shape
@@ -128,20 +138,20 @@ def _windows(x_BHGGD: torch.Tensor, neighbours: torch.Tensor) -> torch.Tensor:
     return picked.view(B, H, G, -1, D)
 
 
-# --- one position at a time (drawing) --------------------------------------------------------------------------------
+# --- one position at a time (sampling) -------------------------------------------------------------------------------
 
 
 @functools.lru_cache(maxsize=16)
 @torch.inference_mode(False)
 def visible_codes(kind: str, grid: int, device: torch.device | str = "cpu") -> tuple[torch.Tensor, ...]:
-    """For each code the codes that it looks at, itself included: int64, as many as there are."""
+    """For each of the N codes the codes that it sees, itself included, int64 of varying length."""
     return tuple(torch.nonzero(row)[:, 0].to(device) for row in code_mask(kind, grid))
 
 
 def cached_attention(
     q_BHD: torch.Tensor, k_BHLD: torch.Tensor, v_BHLD: torch.Tensor, prefix: int, codes: torch.Tensor
 ) -> torch.Tensor:
-    """Attention [B, H, D] of one code over the cached prefix and the cached `codes`, which alone are copied."""
+    """Attention [B, H, D] of one code over the cached prefix and those of the cached codes that it sees, `codes`."""
     q_BH1D = (q_BHD * q_BHD.shape[-1] ** -0.5)[:, :, None]
     k_text, v_text = k_BHLD[:, :, :prefix], v_BHLD[:, :, :prefix]
     k_codes, v_codes = (x[:, :, prefix:].index_select(2, codes) for x in (k_BHLD, v_BHLD))

@@ -1,8 +1,8 @@
-"""The paper's transformer (section 2.2, appendix B): captions and codes as one stream, pre-norm blocks as in GPT-3.
+"""The paper's transformer (section 2.2, appendix B): captions and codes as one sequence, pre-norm blocks as in GPT-3.
 
-A sequence is [start of text, T text positions, start of image, N codes]. Each position predicts the next one: the
-last of the text positions has nothing to predict (the start of the image is certain), and neither has the last code.
-A text position without a token holds a learned padding embedding of its own, which the codes see like any other.
+A sequence is [start of text, T text positions, start of image, N codes]. Each position predicts the next one, except
+the last text position (the start of the image is certain) and the last code. A text position without a token holds a
+learned padding embedding of its own, which the codes see like any other.
 
 Shape letters: B pairs, T text positions, P = T + 2 positions before the codes, N codes, L = P + N, M width, H heads,
 D width of a head, V a vocabulary.
@@ -11,7 +11,7 @@ D width of a head, V a vocabulary.
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -28,12 +28,12 @@ from models.transformer.attention import (
     visible_codes,
 )
 
-TEXT_WEIGHT, IMAGE_WEIGHT = 1 / 8, 7 / 8  # section 2.2: images are what matters
+TEXT_WEIGHT, IMAGE_WEIGHT = 1 / 8, 7 / 8  # of the loss (section 2.2)
 
 
 @dataclasses.dataclass(frozen=True)
 class TransformerConfig:
-    """`TransformerConfig.named("12b", 16384, 8192)` is the paper's."""
+    """Sizes of a transformer; `TransformerConfig.named("12b", 16384, 8192)` is the paper's."""
 
     layers: int
     heads: int
@@ -43,24 +43,27 @@ class TransformerConfig:
     text_length: int = 256
     grid: int = 32  # codes a side
     full_attention: bool = False  # every layer sees all earlier codes, instead of the paper's patterns
-    rotary: bool = False  # queries and keys are also turned by their row and column (not the paper's)
+    rotary: bool = False  # queries and keys also have rotary positions by row and column (not the paper's)
 
     @classmethod
-    def named(cls, size: str, text_vocabulary: int, image_vocabulary: int, **others) -> TransformerConfig:
-        """One of SIZES. Raises KeyError for another name."""
+    def named(cls, size: str, text_vocabulary: int, image_vocabulary: int, **others: Any) -> TransformerConfig:
+        """The configuration of a name in SIZES. Raises KeyError for another name."""
         layers, heads, width = SIZES[size]
         return cls(layers, heads, width, text_vocabulary, image_vocabulary, **others)
 
     @property
     def kinds(self) -> tuple[str, ...]:
+        """The kind of attention of each layer."""
         return ("full",) * self.layers if self.full_attention else layer_kinds(self.layers)
 
     @property
     def prefix(self) -> int:
+        """Number of positions before the codes."""
         return self.text_length + 2  # both start tokens
 
     @property
     def codes(self) -> int:
+        """Number of codes of an image."""
         return self.grid**2
 
 
@@ -79,7 +82,7 @@ SIZES = {
 
 
 class Losses(NamedTuple):
-    """Cross-entropies in nats a token, and their weighted sum."""
+    """Mean cross-entropies in nats a token, and their weighted sum; scalars."""
 
     total: torch.Tensor
     text: torch.Tensor
@@ -87,14 +90,17 @@ class Losses(NamedTuple):
 
 
 class TokenLosses(NamedTuple):
-    """Cross-entropies in nats: of each real text token, pair after pair, and of each code."""
+    """Cross-entropies in nats: of the R real text tokens, pair after pair, and of each code."""
 
     text_R: torch.Tensor
     image_BN: torch.Tensor
 
     def losses(self, text_tokens: int | None = None, codes: int | None = None) -> Losses:
-        """Text x 1/8 + image x 7/8, each averaged over its own tokens; padding is none. Of a part of an update, the
-        numbers are those of the whole: the losses of its parts then add up to the loss of the update."""
+        """Text x 1/8 + image x 7/8, each averaged over its own tokens, without padding.
+
+        For a part of an update, pass the numbers of text tokens and codes of the full update: the losses of the parts
+        then add up to its loss.
+        """
         text = self.text_R.sum() / max(1, self.text_R.numel() if text_tokens is None else text_tokens)
         image = self.image_BN.sum() / (self.image_BN.numel() if codes is None else codes)
         return Losses(TEXT_WEIGHT * text + IMAGE_WEIGHT * image, text, image)
@@ -103,13 +109,17 @@ class TokenLosses(NamedTuple):
 class TransformerBlock(nn.Module):
     """Attention of one kind, then a feed-forward layer of four times the width, each on a normalised input."""
 
+    neighbours: torch.Tensor
+    hidden_GGW: torch.Tensor
+
     def __init__(self, config: TransformerConfig, kind: str):
         super().__init__()
         self.kind, self.grid, self.heads = kind, config.grid, config.heads
-        by_column, neighbours, hidden_GGW = lines(kind, config.grid) if kind != "full" else (False, None, None)
-        self.by_column = by_column
-        self.register_buffer("neighbours", neighbours, persistent=False)  # moves to the device with the weights
-        self.register_buffer("hidden_GGW", hidden_GGW, persistent=False)
+        pattern = lines(kind, config.grid) if kind != "full" else None
+        self.by_column = pattern is not None and pattern.by_column
+        # Buffers, which move to the device with the weights.
+        self.register_buffer("neighbours", pattern and pattern.neighbours, persistent=False)
+        self.register_buffer("hidden_GGW", pattern and pattern.hidden_GGW, persistent=False)
         width = config.width
         self.attention_norm = nn.LayerNorm(width)
         self.qkv = nn.Linear(width, 3 * width)
@@ -119,10 +129,10 @@ class TransformerBlock(nn.Module):
         self.feed_out = nn.Linear(4 * width, width)
 
     def forward(
-        self, x_BLM: torch.Tensor, turns: RotaryAngles | None = None, cache: KVCache | None = None
+        self, x_BLM: torch.Tensor, angles: RotaryAngles | None = None, cache: KVCache | None = None
     ) -> torch.Tensor:
-        """A whole sequence, or (with a cache to fill) the positions before the codes."""
-        q_BHLD, k_BHLD, v_BHLD = self._heads(x_BLM, turns)
+        """Computes a full sequence [B, L, M], or the positions before the codes, with which it fills the cache."""
+        q_BHLD, k_BHLD, v_BHLD = self._heads(x_BLM, angles)
         if cache is None:
             pattern = None if self.kind == "full" else LineWindows(self.by_column, self.neighbours, self.hidden_GGW)
             y_BHLD = masked_attention(q_BHLD, k_BHLD, v_BHLD, self.kind, self.grid, pattern)
@@ -134,28 +144,36 @@ class TransformerBlock(nn.Module):
         x_BLM = x_BLM + self.attention_out(y_BHLD.transpose(1, 2).flatten(2))
         return x_BLM + self._feed(x_BLM)
 
-    def step(self, x_BM: torch.Tensor, cache: KVCache, place: int, turns: RotaryAngles | None = None) -> torch.Tensor:
-        """The code at `place`, 0 to N - 1 in raster order, after those before it. Rows that the cache lacks look at
-        nothing: they only give the products their size."""
+    def decode_one(
+        self, x_BM: torch.Tensor, cache: KVCache, position: int, angles: RotaryAngles | None = None
+    ) -> torch.Tensor:
+        """Computes the code at `position`, 0 to N - 1 in raster order: states [B, M] to states [B, M].
+
+        The cache may have fewer rows: the others attend to nothing and only fill the matrix products up.
+        """
         rows = len(cache.k_BHLD)
-        q_BHLD, k_BHLD, v_BHLD = (x_BHLD[:rows] for x_BHLD in self._heads(x_BM[:, None], turns))
-        position = cache.k_BHLD.shape[2] - self.grid**2 + place
-        cache.k_BHLD[:, :, position] = k_BHLD[:, :, 0]
-        cache.v_BHLD[:, :, position] = v_BHLD[:, :, 0]
-        y_BHD = cached_attention(q_BHLD[:, :, 0], cache.k_BHLD, cache.v_BHLD, position - place, cache.visible[place])
+        q_BHLD, k_BHLD, v_BHLD = (x_BHLD[:rows] for x_BHLD in self._heads(x_BM[:, None], angles))
+        offset = cache.k_BHLD.shape[2] - self.grid**2 + position
+        cache.k_BHLD[:, :, offset] = k_BHLD[:, :, 0]
+        cache.v_BHLD[:, :, offset] = v_BHLD[:, :, 0]
+        y_BHD = cached_attention(
+            q_BHLD[:, :, 0], cache.k_BHLD, cache.v_BHLD, offset - position, cache.visible[position]
+        )
         x_BM = x_BM + self.attention_out(F.pad(y_BHD.flatten(1), (0, 0, 0, len(x_BM) - rows)))
         return x_BM + self._feed(x_BM)
 
-    def _heads(self, x_BLM: torch.Tensor, turns: RotaryAngles | None):
+    def _heads(
+        self, x_BLM: torch.Tensor, angles: RotaryAngles | None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         q, k, v = self.qkv(self.attention_norm(x_BLM)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        return (q, k, v) if turns is None else (apply_rotary(q, turns), apply_rotary(k, turns), v)
+        return (q, k, v) if angles is None else (apply_rotary(q, angles), apply_rotary(k, angles), v)
 
     def _feed(self, x: torch.Tensor) -> torch.Tensor:
         return self.feed_out(F.gelu(self.feed_in(self.feed_norm(x))))
 
 
 class KVCache(NamedTuple):
-    """Keys and values of a layer's positions so far, and for each code the codes that it looks at."""
+    """Keys and values of a layer's positions so far, and for each code the codes that it sees."""
 
     k_BHLD: torch.Tensor
     v_BHLD: torch.Tensor
@@ -163,41 +181,45 @@ class KVCache(NamedTuple):
 
 
 class RotaryAngles(NamedTuple):
-    """Rotary positions: cosines and sines [L, D / 2] of the angles by which queries and keys are turned."""
+    """Cosines and sines [L, D / 2] of the angles by which queries and keys are rotated."""
 
     cos: torch.Tensor
     sin: torch.Tensor
 
 
 def rotary_angles(config: TransformerConfig) -> RotaryAngles:
-    """Half of a head's pairs of numbers turn with the row, half with the column. A text position counts as a place on
-    the diagonal before the picture. Frequencies fall from 1 to 1/10,000, as in RoFormer."""
+    """Half of a head's pairs of numbers rotate with the row, half with the column. Text positions lie on the diagonal
+    before the image. Frequencies fall from 1 to 1/10,000, as in RoFormer. Raises ValueError for odd widths of heads."""
     pairs = config.width // config.heads // 2
     if pairs % 2:
-        raise ValueError(f"rotary positions need heads of a multiple of 4 numbers, not {2 * pairs}")
-    places_P = torch.arange(config.prefix, device="cpu")
+        raise ValueError(f"rotary positions need heads whose width is a multiple of 4, got {2 * pairs}")
+    positions_P = torch.arange(config.prefix, device="cpu")
     line_G = config.prefix + torch.arange(config.grid, device="cpu")
-    rows_L = torch.cat([places_P, line_G.repeat_interleave(config.grid)])
-    columns_L = torch.cat([places_P, line_G.repeat(config.grid)])
-    speeds = 10_000.0 ** -(torch.arange(pairs // 2, device="cpu") / max(1, pairs // 2))
-    angles_LD = torch.cat([rows_L[:, None] * speeds, columns_L[:, None] * speeds], dim=1)
+    rows_L = torch.cat([positions_P, line_G.repeat_interleave(config.grid)])
+    columns_L = torch.cat([positions_P, line_G.repeat(config.grid)])
+    frequencies = 10_000.0 ** -(torch.arange(pairs // 2, device="cpu") / max(1, pairs // 2))
+    angles_LD = torch.cat([rows_L[:, None] * frequencies, columns_L[:, None] * frequencies], dim=1)
     return RotaryAngles(angles_LD.cos(), angles_LD.sin())
 
 
-def apply_rotary(x_BHLD: torch.Tensor, turns: RotaryAngles) -> torch.Tensor:
+def apply_rotary(x_BHLD: torch.Tensor, angles: RotaryAngles) -> torch.Tensor:
+    """Rotates queries or keys [B, H, L, D] by the angles of their positions."""
     a, b = x_BHLD.chunk(2, dim=-1)
-    cos, sin = turns.cos.to(x_BHLD.dtype), turns.sin.to(x_BHLD.dtype)
+    cos, sin = angles.cos.to(x_BHLD.dtype), angles.sin.to(x_BHLD.dtype)
     return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
 
 
 class Transformer(nn.Module):
     """Embeddings, blocks, and a head for each of the two vocabularies."""
 
+    rotary_cos: torch.Tensor
+    rotary_sin: torch.Tensor
+
     def __init__(self, config: TransformerConfig):
         super().__init__()
         self.config = config
         width = config.width
-        self.start = nn.Embedding(2, width)  # of text, of image
+        self.start = nn.Embedding(2, width)  # start of text, start of image
         self.text_token = nn.Embedding(config.text_vocabulary, width)
         self.text_position = nn.Embedding(config.text_length, width)
         self.text_padding = nn.Embedding(config.text_length, width)
@@ -209,13 +231,13 @@ class Transformer(nn.Module):
         self.text_head = nn.Linear(width, config.text_vocabulary)
         self.image_head = nn.Linear(width, config.image_vocabulary)
         cos, sin = rotary_angles(config) if config.rotary else (None, None)
-        self.register_buffer("turns_cos", cos, persistent=False)
-        self.register_buffer("turns_sin", sin, persistent=False)
-        self.recompute = False  # blocks keep no activations: less memory, a third more work
+        self.register_buffer("rotary_cos", cos, persistent=False)
+        self.register_buffer("rotary_sin", sin, persistent=False)
+        self.recompute = False  # in training, compute activations again instead of keeping them
         self._initialise()
 
     def _initialise(self) -> None:
-        """GPT-2's and GPT-3's: normal with std 0.02, less for what adds to the residual stream, biases 0."""
+        """As in GPT-2 and GPT-3: normal with std 0.02, smaller for layers that add to the residual stream; biases 0."""
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)
@@ -224,36 +246,36 @@ class Transformer(nn.Module):
                 nn.init.normal_(parameter, std=0.02 / (2 * self.config.layers) ** 0.5 if into_stream else 0.02)
 
     def forward(self, text_BT: torch.Tensor, codes_BN: torch.Tensor) -> TokenLosses:
-        """Tokens (int64, NO_TOKEN where there is none) and codes (int64) to what each of them costs."""
+        """Computes the cross-entropy of each token (int64, NO_TOKEN for padding) and each code (int64)."""
         x_BLM = self.states(text_BT, codes_BN)
         prefix, real_BT = self.config.prefix, text_BT != NO_TOKEN
-        # The text vocabulary is large and most captions are short: only real tokens are worth their logits.
+        # Logits of real tokens only: the text vocabulary is large and most captions are short.
         logits_RV = self.text_head(x_BLM[:, : prefix - 2][real_BT]).float()
         text_R = F.cross_entropy(logits_RV, text_BT[real_BT], reduction="none")
         logits_V = self.image_head(x_BLM[:, prefix - 1 : -1].flatten(0, 1)).float()
         image_BN = F.cross_entropy(logits_V, codes_BN.flatten(), reduction="none").view_as(codes_BN)
-        return TokenLosses(text_R, image_BN.clone())  # FSDP hangs its hooks on what comes out, which must be no view
+        return TokenLosses(text_R, image_BN.clone())  # no view: FSDP registers hooks on the outputs
 
     def loss(self, text_BT: torch.Tensor, codes_BN: torch.Tensor) -> Losses:
-        """Of a whole batch."""
+        """The losses of a full batch."""
         return self(text_BT, codes_BN).losses()
 
     def states(self, text_BT: torch.Tensor, codes_BN: torch.Tensor) -> torch.Tensor:
-        """Normalised states [B, L, M]."""
+        """The normalised states of all positions, [B, L, M]."""
         x_BLM = torch.cat([self._embed_text(text_BT), self._embed_codes(codes_BN)], dim=1)
-        turns = self._turns(slice(None))
+        angles = self._angles(slice(None))
         for block in self.blocks:
             if self.recompute and self.training:
-                x_BLM = checkpoint(block, x_BLM, turns, use_reentrant=False)
+                x_BLM = checkpoint(block, x_BLM, angles, use_reentrant=False)
             else:
-                x_BLM = block(x_BLM, turns)
+                x_BLM = block(x_BLM, angles)
         return self.norm(x_BLM)
 
-    def _turns(self, positions: slice) -> RotaryAngles | None:
-        return RotaryAngles(self.turns_cos[positions], self.turns_sin[positions]) if self.config.rotary else None
+    def _angles(self, positions: slice) -> RotaryAngles | None:
+        return RotaryAngles(self.rotary_cos[positions], self.rotary_sin[positions]) if self.config.rotary else None
 
     def _embed_text(self, text_BT: torch.Tensor) -> torch.Tensor:
-        """[B, P, M]: both start tokens and what is between them."""
+        """Embeds the start of text, the text positions and the start of image: [B, P, M]."""
         real_BT1 = (text_BT != NO_TOKEN)[:, :, None]
         tokens_BTM = self.text_token(text_BT.clamp(min=0)) + self.text_position.weight
         text_BTM = torch.where(real_BT1, tokens_BTM, self.text_padding.weight)
@@ -264,47 +286,48 @@ class Transformer(nn.Module):
         positions_NM = (self.row.weight[:, None] + self.column.weight[None, :]).flatten(0, 1)
         return self.code(codes_BN) + positions_NM
 
-    # --- drawing -----------------------------------------------------------------------------------------------------
+    # --- sampling ----------------------------------------------------------------------------------------------------
 
-    def start_drawing(self, text_BT: torch.Tensor, drawn: int | None = None) -> tuple[list[KVCache], torch.Tensor]:
-        """Runs the captions: the filled caches, and the logits [B, V] of the first code. With `drawn`, only so many
-        rows have caches, the first ones; the others are there for the size of the products."""
+    def prefill(self, text_BT: torch.Tensor, cached_rows: int | None = None) -> tuple[list[KVCache], torch.Tensor]:
+        """Runs the captions: returns the filled caches and the logits [B, V] of the first code.
+
+        With `cached_rows`, only so many rows, the first ones, have caches; the others only fill the matrix products up.
+        """
         x_BLM, config = self._embed_text(text_BT), self.config
-        shape = drawn or len(text_BT), config.heads, config.prefix + config.codes, config.width // config.heads
+        shape = cached_rows or len(text_BT), config.heads, config.prefix + config.codes, config.width // config.heads
         caches = [
             KVCache(
                 x_BLM.new_zeros(shape), x_BLM.new_zeros(shape), visible_codes(block.kind, config.grid, x_BLM.device)
             )
             for block in self.blocks
         ]
-        turns = self._turns(slice(config.prefix))
+        angles = self._angles(slice(config.prefix))
         for block, cache in zip(self.blocks, caches, strict=True):
-            x_BLM = block(x_BLM, turns, cache)
+            x_BLM = block(x_BLM, angles, cache)
         return caches, self._image_logits(x_BLM[:, -1])
 
-    def draw_next(self, codes_B: torch.Tensor, place: int, caches: list[KVCache]) -> torch.Tensor:
-        """The code drawn for `place` (0 to N - 2) to the logits [B, V] of the next. Fills the caches."""
-        row, column = divmod(place, self.config.grid)
+    def decode_one(self, codes_B: torch.Tensor, position: int, caches: list[KVCache]) -> torch.Tensor:
+        """The code cached_rows for `place` (0 to N - 2) to the logits [B, V] of the next. Fills the caches."""
+        row, column = divmod(position, self.config.grid)
         x_BM = self.code(codes_B) + (self.row.weight[row] + self.column.weight[column])
-        position = self.config.prefix + place
-        turns = self._turns(slice(position, position + 1))
+        offset = self.config.prefix + position
+        angles = self._angles(slice(offset, offset + 1))
         for block, cache in zip(self.blocks, caches, strict=True):
-            x_BM = block.step(x_BM, cache, place, turns)
+            x_BM = block.decode_one(x_BM, cache, position, angles)
         return self._image_logits(x_BM)
 
     def _image_logits(self, x_BM: torch.Tensor) -> torch.Tensor:
-        """The same as image_head, the other way round: of few rows and many codes a processor computes it in half the
-        time."""
+        """Computes image_head with its operands swapped: half the time on a CPU for few rows and many codes."""
         return torch.addmm(self.image_head.bias[:, None], self.image_head.weight, self.norm(x_BM).t()).t()
 
 
 def block_parameters(model: Transformer) -> int:
-    """Parameters without embeddings and output layers: what a size's name counts."""
+    """Number of parameters without embeddings and output layers, as the names of SIZES count them."""
     return sum(parameter.numel() for parameter in model.blocks.parameters())
 
 
 def inference_weights(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Of a state_dict() what drawing looks at, in 16 bits: all but the head that predicts text."""
+    """The weights of a state_dict() that sampling needs, in 16 bits: all but those of the text head."""
     return {
         name: weight.to(torch.float16).contiguous()
         for name, weight in weights.items()
@@ -313,12 +336,14 @@ def inference_weights(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tenso
 
 
 def training_flops(model: Transformer) -> float:
-    """Floating-point operations to train on one pair: two for each product, forward once and backward twice. Counts
-    the products of the weights and those of attention as the masks have them, not what a kernel wastes on top."""
+    """Floating-point operations to train on one pair: two for each multiply-add, once forward and twice backward.
+
+    Counts the products of the weights and those of attention that the masks allow, not what kernels compute beyond.
+    """
     config = model.config
     block = 12 * config.width**2 * (config.prefix + config.codes)
     heads = config.width * (config.text_length * config.text_vocabulary + config.codes * config.image_vocabulary)
-    keys = sum(_keys(kind, config) for kind in config.kinds)  # looked at, over all positions and layers
+    keys = sum(_keys(kind, config) for kind in config.kinds)  # seen, over all positions and layers
     return 6.0 * (config.layers * block + heads + 2 * config.width * keys)
 
 

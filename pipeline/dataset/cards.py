@@ -140,11 +140,11 @@ def croissant(manifest: Manifest, licences: Mapping[str, int], files: list[File]
                             "@type": "cr:Field",
                             "@id": f"pairs/{name}",
                             "name": name,
-                            "description": words,
+                            "description": description,
                             "dataType": kind,
                             "source": {"fileSet": {"@id": "index"}, "extract": {"column": name}},
                         }
-                        for name, kind, words in FIELDS
+                        for name, kind, description in FIELDS
                     ],
                 }
             ],
@@ -152,14 +152,14 @@ def croissant(manifest: Manifest, licences: Mapping[str, int], files: list[File]
     )
 
 
-def _file_set(name: str, pattern: str, encoding: str, words: str) -> dict[str, Any]:
+def _file_set(name: str, pattern: str, encoding: str, description: str) -> dict[str, Any]:
     return {
         "@type": "cr:FileSet",
         "@id": name,
         "name": name,
         "includes": pattern,
         "encodingFormat": encoding,
-        "description": words,
+        "description": description,
     }
 
 
@@ -168,13 +168,13 @@ def data_card(manifest: Manifest, ledger: Mapping[str, Any], licences: Mapping[s
     images, text = manifest.image_tokenizer, manifest.text_tokenizer
     size = sum(shard.bytes for shard in manifest.shards)
     pairs = sum(map(manifest.pairs, SPLITS))
-    accounts = [
-        (name, account["read"], account["kept"], account["read"] - account["kept"])
-        for name, account in sorted(ledger["sources"].items())
+    source_rows = [
+        (name, counts["read"], counts["kept"], counts["read"] - counts["kept"])
+        for name, counts in sorted(ledger["sources"].items())
     ]
     counted = list(by_number(licences).items())
-    rest = sum(number for _, number in counted[MAX_LICENCES:])
-    shown = counted[:MAX_LICENCES] + [("others", rest)] * (rest > 0)
+    remaining = sum(number for _, number in counted[MAX_LICENCES:])
+    shown = counted[:MAX_LICENCES] + [("others", remaining)] * (remaining > 0)
     files = manifest.settings.get("select", manifest.settings).get("files", [])
     return "\n".join(
         [
@@ -210,7 +210,7 @@ def data_card(manifest: Manifest, ledger: Mapping[str, Any], licences: Mapping[s
             "",
             "Every row read is kept, or rejected with a reason: see `ledger.json` and `rejects/`.",
             "",
-            *_table(("source", "rows read", "kept", "rejected"), accounts),
+            *_table(("source", "rows read", "kept", "rejected"), source_rows),
             *(
                 _table(("file", "bytes", "sha256"), [(f["name"], f["bytes"], f.get("sha256", "")) for f in files])
                 if files

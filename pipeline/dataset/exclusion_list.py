@@ -1,6 +1,6 @@
-"""`pairmill hash`: pictures to the list of hashes that `--exclude` keeps out of a dataset.
+"""`pairmill hash`: writes a list of hashes of images, which `--exclude` keeps out of a dataset.
 
-For evaluation sets: `pairmill hash 'val2014/*.jpg' --output coco-val.hashes`. Tar files are looked into."""
+For evaluation sets: `pairmill hash 'val2014/*.jpg' --output coco-val.hashes`. Reads the images in tar files, too."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def files_of(path: str) -> Iterator[tuple[str, bytes]]:
         return
     with tarfile.open(path) as tar:
         for member in tar:
-            if member.isfile() and not member.name.endswith((".txt", ".json")):
-                yield f"{os.path.basename(path)}/{member.name}", tar.extractfile(member).read()
+            if (content := tar.extractfile(member)) and not member.name.endswith((".txt", ".json")):
+                yield f"{os.path.basename(path)}/{member.name}", content.read()
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="pairmill hash", description=__doc__.split("\n")[0])
-    parser.add_argument("pictures", metavar="PATTERN", help="files, or tar files of files")
-    parser.add_argument("--output", required=True, metavar="FILE")
+    parser.add_argument("images", metavar="PATTERN", help="image files, or tar files of them: a path or a glob")
+    parser.add_argument("--output", required=True, metavar="FILE", help="list of hashes to write")
     args = parser.parse_args(arguments)
     lines, unreadable = [], 0
-    for path in expand(args.pictures):
+    for path in expand(args.images):
         for name, data in files_of(path):
             try:
                 image = decode(data, ANY_IMAGE)
@@ -78,20 +78,20 @@ def read_hashes(path: str) -> ExclusionList:
     for number, line in enumerate(files.read(path).decode("utf-8", "replace").splitlines(), 1):
         if not line.strip():
             continue
-        sha256, _, rest = line.strip().partition("\t")
-        signature, _, name = rest.partition("\t")
+        sha256, _, remainder = line.strip().partition("\t")
+        encoded, _, name = remainder.partition("\t")
         try:
-            look = base64.b64decode(signature, validate=True)
+            signature = base64.b64decode(encoded, validate=True)
         except ValueError:
-            look = b"?"
-        if len(sha256) != 64 or len(look) not in (0, image_signature.SIGNATURE_BYTES):
+            signature = b"?"
+        if len(sha256) != 64 or len(signature) not in (0, image_signature.SIGNATURE_BYTES):
             raise UserError(f"--exclude {path}, line {number}: no picture's hash; make the file with `pairmill hash`")
         names[sha256.lower()] = name or sha256
-        if look:
-            images.append(ExcludedImage(number, sha256.lower(), look, name or sha256))
+        if signature:
+            images.append(ExcludedImage(number, sha256.lower(), signature, name or sha256))
     return ExclusionList(names, images)
 
 
-def hash_line(sha256: str, look: bytes, name: str) -> str:
+def hash_line(sha256: str, signature: bytes, name: str) -> str:
     """One line of such a file."""
-    return f"{sha256}\t{base64.b64encode(look).decode()}\t{' '.join(name.split())}\n"
+    return f"{sha256}\t{base64.b64encode(signature).decode()}\t{' '.join(name.split())}\n"

@@ -16,29 +16,29 @@ from models.data.format import Manifest, Shard, index_path, pack_uint16, read_ma
 from models.errors import UserError
 from pipeline.dataset.finish import ManifestFields
 from pipeline.output import files, parquet
-from pipeline.output.ledger import READ, Count, previous_counts, read_ledger
+from pipeline.output.ledger import READ, Count, CountRows, previous_counts, read_ledger
 from pipeline.records import EncodedPair, Reason, Rejected, Stage, reject
 
 
 def check_addition(old: list[ExistingDataset], parts: ManifestFields) -> None:
     """Raises UserError unless new pairs would be encoded as those of the dataset that they are to join."""
-    for each in old:
-        for what, mine in (("image tokenizer", parts.image_tokenizer), ("text tokenizer", parts.text_tokenizer)):
-            theirs = getattr(each.manifest, what.replace(" ", "_"))
-            if theirs.fingerprint != mine.fingerprint:
+    for dataset in old:
+        for what, expected in (("image tokenizer", parts.image_tokenizer), ("text tokenizer", parts.text_tokenizer)):
+            actual = getattr(dataset.manifest, what.replace(" ", "_"))
+            if actual.fingerprint != expected.fingerprint:
                 raise UserError(
-                    f"--add-to {each.directory}: it was made by another {what} ({theirs.fingerprint[:12]}, "
-                    f"not {mine.fingerprint[:12]}); give that one"
+                    f"--add-to {dataset.directory}: it was made by another {what} ({actual.fingerprint[:12]}, "
+                    f"not {expected.fingerprint[:12]}); give that one"
                 )
-        if each.manifest.draws != parts.draws:
+        if dataset.manifest.draws != parts.draws:
             raise UserError(
-                f"--add-to {each.directory}: it has {each.manifest.draws} draws a picture; "
-                f"give --draws {each.manifest.draws}"
+                f"--add-to {dataset.directory}: it has {dataset.manifest.draws} draws a picture; "
+                f"give --draws {dataset.manifest.draws}"
             )
 
 
 def parts_of(
-    datasets: list[ExistingDataset], wanted: list[Subset], shards: dict[str, int], sources: set[str]
+    datasets: list[ExistingDataset], subsets: list[Subset], shards: dict[str, int], sources: set[str]
 ) -> ManifestFields:
     """What the new manifest says: the tokenizers of the old ones, and what they said of themselves."""
     first = datasets[0].manifest
@@ -46,19 +46,19 @@ def parts_of(
         "shards": shards,
         "made_from": [
             {
-                "manifest_sha256": hashlib.sha256(each.manifest.to_json().encode()).hexdigest(),
-                "share": which.share,
-                "only_sources": list(which.sources),
-                "settings": each.manifest.settings,
+                "manifest_sha256": hashlib.sha256(dataset.manifest.to_json().encode()).hexdigest(),
+                "share": subset.share,
+                "only_sources": list(subset.sources),
+                "settings": dataset.manifest.settings,
             }
-            for each, which in zip(datasets, wanted, strict=True)
+            for dataset, subset in zip(datasets, subsets, strict=True)
         ],
     }
-    words = files.read(files.join(datasets[0].directory, "text_tokenizer.json")).decode()
+    text_tokenizer_json = files.read(files.join(datasets[0].directory, "text_tokenizer.json")).decode()
     return ManifestFields(
         first.image_tokenizer,
         first.text_tokenizer,
-        words,
+        text_tokenizer_json,
         first.draws,
         settings,
         first.versions,
@@ -82,7 +82,7 @@ class Subset(NamedTuple):
     share: float = 1.0  # of the pairs, by hash of the key: always the same ones, and a larger share holds a smaller one
     sources: Sequence[str] = ()  # only these; none named: all
 
-    def refuses(self, record: EncodedPair) -> Optional[str]:
+    def rejection(self, record: EncodedPair) -> Optional[str]:
         """Why a record is left out, or None."""
         if self.sources and record.source not in self.sources:
             return f"source {record.source}"
@@ -95,11 +95,11 @@ def open_existing(directories: Sequence[str]) -> list[ExistingDataset]:
     found = [ExistingDataset(directory, read_manifest(directory)) for directory in directories]
     for other in found[1:]:
         for what in ("image_tokenizer", "text_tokenizer"):
-            mine, theirs = (getattr(each.manifest, what).fingerprint for each in (found[0], other))
-            if mine != theirs:
+            expected, actual = (getattr(each.manifest, what).fingerprint for each in (found[0], other))
+            if expected != actual:
                 raise UserError(
-                    f"{other.directory} has tokens of another {what.replace('_', ' ')} ({theirs[:12]}, not "
-                    f"{mine[:12]}) than {found[0].directory}; encode one of them again"
+                    f"{other.directory} has tokens of another {what.replace('_', ' ')} ({actual[:12]}, not "
+                    f"{expected[:12]}) than {found[0].directory}; encode one of them again"
                 )
         if other.manifest.draws != found[0].manifest.draws:
             raise UserError(
@@ -111,14 +111,19 @@ def open_existing(directories: Sequence[str]) -> list[ExistingDataset]:
 
 def counts_read(datasets: Iterable[ExistingDataset]) -> list[Count]:
     """The ledgers' rows read."""
-    return [count for each in datasets for count in previous_counts(read_ledger(each.directory)) if count[0][1] == READ]
+    return [
+        count
+        for dataset in datasets
+        for count in previous_counts(read_ledger(dataset.directory))
+        if count[0][1] == READ
+    ]
 
 
 def reject_files(datasets: Iterable[ExistingDataset]) -> list[str]:
     return [
-        files.join(each.directory, *file.path.split("/"))
-        for each in datasets
-        for file in each.manifest.files
+        files.join(dataset.directory, *file.path.split("/"))
+        for dataset in datasets
+        for file in dataset.manifest.files
         if file.path.startswith("rejects/")
     ]
 
@@ -126,22 +131,22 @@ def reject_files(datasets: Iterable[ExistingDataset]) -> list[str]:
 class ReadRecords(beam.PTransform):
     """The records of datasets; what is not wanted, and a key that an earlier dataset has, comes as a reject."""
 
-    def __init__(self, datasets: list[ExistingDataset], wanted: list[Subset]):
-        self._datasets, self._wanted = datasets, wanted
+    def __init__(self, datasets: list[ExistingDataset], subsets: list[Subset]):
+        self._datasets, self._subsets = datasets, subsets
 
-    def expand(self, begin):
+    def expand(self, pipeline):
         shards = [
-            (number, each.directory, shard)
-            for number, each in enumerate(self._datasets)
-            for shard in each.manifest.shards
+            (number, dataset.directory, shard)
+            for number, dataset in enumerate(self._datasets)
+            for shard in dataset.manifest.shards
         ]
         return (
-            begin
+            pipeline
             | "Shards" >> beam.Create(shards)
             | "Spread" >> beam.Reshuffle()
             | "Read" >> beam.FlatMap(_numbered).with_output_types(tuple[str, tuple[int, EncodedPair]])
             | "Same key" >> beam.GroupByKey()
-            | "First" >> beam.ParDo(_KeepWanted(self._wanted)).with_outputs(REJECTED, main="records")
+            | "First" >> beam.ParDo(_KeepWanted(self._subsets)).with_outputs(REJECTED, main="records")
         )
 
 
@@ -152,13 +157,13 @@ def _numbered(element: tuple[int, str, Shard]) -> Iterator[tuple[str, tuple[int,
 
 
 class _KeepWanted(beam.DoFn):
-    def __init__(self, wanted: list[Subset]):
-        self._wanted = wanted
+    def __init__(self, subsets: list[Subset]):
+        self._subsets = subsets
 
     def process(self, group: tuple[str, Iterable[tuple[int, EncodedPair]]]):
         first = None
-        for number, record in sorted(group[1], key=lambda each: (each[0], each[1].row)):
-            if reason := self._wanted[number].refuses(record):
+        for number, record in sorted(group[1], key=lambda numbered: (numbered[0], numbered[1].row)):
+            if reason := self._subsets[number].rejection(record):
                 rejected = reject(record, Stage.ENCODE, Reason.SAMPLED_OUT, reason)
             elif first:
                 rejected = reject(record, Stage.ENCODE, Reason.DUPLICATE_PAIR, f"kept {first.key}")
@@ -200,14 +205,14 @@ class KnownKeys:
                 yield from pq.read_table(path, columns=["key"], filters=wanted, partitioning=None)["key"].to_pylist()
 
     def __contains__(self, key: str) -> bool:
-        wanted = np.bytes_(bytes.fromhex(key))
-        place = int(np.searchsorted(self._keys, wanted))
-        return place < len(self._keys) and self._keys[place] == wanted
+        target = np.bytes_(bytes.fromhex(key))
+        position = int(np.searchsorted(self._keys, target))
+        return position < len(self._keys) and bool(self._keys[position] == target)
 
 
 def new_rejects(path: str, datasets: list[ExistingDataset]) -> Iterator[Rejected]:
     """The rows of a file of rejects that no dataset knows yet."""
-    known = [KnownKeys(each, unfetched=True) for each in datasets]
+    known = [KnownKeys(dataset, unfetched=True) for dataset in datasets]
     for row in parquet.read_rows(path, Rejected):
         if not any(row.key in keys for keys in known):
             yield row
@@ -228,6 +233,57 @@ class RemainingRejects(beam.PTransform):
             )
             | "Same key" >> beam.CoGroupByKey()
             | "Which" >> beam.FlatMap(_still_rejected).with_outputs(self.REPLACED, main="rejects")
+        )
+
+
+class JoinedRows(NamedTuple):
+    """PCollections of a new dataset: its records, its rejects, and the ledger's counts of rows read."""
+
+    records: beam.PCollection
+    rejects: beam.PCollection
+    counts: beam.PCollection
+
+
+class JoinExisting(beam.PTransform):
+    """(encoded records, rejects of encoding, rejects of fetching) -> JoinedRows with those of the datasets to extend.
+
+    A row counts as read once: one that a dataset rejected because it could not be fetched, and that is encoded now,
+    is taken off that dataset's count. Without datasets, the counts are those of `fetch_ledger`, if there is one.
+    """
+
+    def __init__(self, datasets: list[ExistingDataset], fetch_ledger: Optional[dict[str, Any]]):
+        self._datasets, self._fetch_ledger = datasets, fetch_ledger
+
+    def expand(self, inputs) -> JoinedRows:
+        records, encode_rejects, fetch_rejects = inputs
+        rejects = (encode_rejects, fetch_rejects) | "Rejected" >> beam.Flatten()
+        if self._fetch_ledger is not None and not self._datasets:
+            counts = [count for count in previous_counts(self._fetch_ledger) if count[0][1] == READ]
+            return JoinedRows(records, rejects, records.pipeline | "Counts of fetch" >> beam.Create(counts))
+        new_counts = (
+            records | "Count records" >> CountRows(READ),
+            rejects | "Count rejects" >> CountRows(READ),
+        )
+        if not self._datasets:
+            return JoinedRows(records, rejects, new_counts | "Rows read" >> beam.Flatten())
+        existing = records.pipeline | "Old records" >> ReadRecords(self._datasets, [Subset()])
+        old_rejects = records.pipeline | "Old rejects" >> parquet.ReadParquet(reject_files(self._datasets), Rejected)
+        new_keys = (
+            (records, encode_rejects)
+            | "Encoded now" >> beam.Flatten()
+            | "Their keys" >> beam.Map(lambda row: row.key).with_output_types(str)
+        )
+        remaining = (old_rejects, new_keys) | "Remaining rejects" >> RemainingRejects()
+        replaced_counts = (
+            remaining[RemainingRejects.REPLACED]
+            | "Count replaced" >> CountRows(READ)
+            | "Take off" >> beam.MapTuple(lambda entry, number: (entry, -number))
+        )
+        old_counts = records.pipeline | "Old counts" >> beam.Create(counts_read(self._datasets))
+        return JoinedRows(
+            (records, existing.records) | "Old and new" >> beam.Flatten(),
+            (rejects, remaining.rejects) | "All rejected" >> beam.Flatten(),
+            (*new_counts, replaced_counts, old_counts) | "Rows read" >> beam.Flatten(),
         )
 
 

@@ -41,7 +41,7 @@ class ManifestFields:
     draws: int
     settings: dict
     versions: dict
-    sources: tuple[str, ...]  # those asked for: a source whose files are empty has its account, too
+    sources: tuple[str, ...]  # those asked for: a source whose files are empty has its totals, too
 
 
 def finish_dataset(
@@ -52,13 +52,16 @@ def finish_dataset(
     counts: list[ledger.Count],
 ) -> None:
     """Removes what an earlier, interrupted run left under other names, then writes ledger, tokenizer and manifest."""
-    account = ledger.build_ledger(counts, parts.sources)
+    totals = ledger.build_ledger(counts, parts.sources)
     named = [
-        write_file(output, "ledger.json", output_files.to_json(account)),
+        write_file(output, "ledger.json", output_files.to_json(totals)),
         write_file(output, "text_tokenizer.json", parts.text_tokenizer_json.encode()),
     ]
     manifest = Manifest(
-        shards=tuple(Shard(*shard[:6]) for shard in sorted(shards, key=lambda shard: shard.path)),
+        shards=tuple(
+            Shard(shard.path, shard.split, shard.pairs, shard.bytes, shard.sha256, dict(shard.sources))
+            for shard in sorted(shards, key=lambda shard: shard.path)
+        ),
         image_tokenizer=parts.image_tokenizer,
         text_tokenizer=parts.text_tokenizer,
         draws=parts.draws,
@@ -68,22 +71,22 @@ def finish_dataset(
     licences = sum((Counter(shard.licences) for shard in shards), Counter())
     files = [
         *rejects,
-        *(shard.index for shard in shards),
+        *(shard.index_file for shard in shards),
         *named,
-        *write_cards(output, manifest, account, licences, named),
+        *write_cards(output, manifest, totals, licences, named),
     ]
     manifest = dataclasses.replace(manifest, files=tuple(File(*file) for file in sorted(files)))
-    ours = {shard.path for shard in shards} | {file.path for file in files}
-    remove_stale_files(output, (*FOLDERS, f"{WORK_FOLDER}/units"), ours)
+    written = {shard.path for shard in shards} | {file.path for file in files}
+    remove_stale_files(output, (*FOLDERS, f"{WORK_FOLDER}/units"), written)
     output_files.write_atomically(output_files.join(output, "manifest.json"), manifest.to_json().encode())
 
 
 def write_cards(
-    output: str, manifest: Manifest, account: dict[str, Any], licences: Mapping[str, int], named: list[WrittenFile]
+    output: str, manifest: Manifest, totals: dict[str, Any], licences: Mapping[str, int], named: list[WrittenFile]
 ) -> list[WrittenFile]:
     """README.md and croissant.json, which name some files with their hash."""
     description = cards.croissant(manifest, licences, [File(*file) for file in named])
     return [
-        write_file(output, cards.README, cards.data_card(manifest, account, licences)),
+        write_file(output, cards.README, cards.data_card(manifest, totals, licences)),
         write_file(output, cards.CROISSANT, description),
     ]

@@ -27,7 +27,7 @@ STEPS = ((4, 6), (2, 6), (BLUR, 6))  # (blur in px, iterations): coarse, then fi
 MIN_EXPLAINED, MAX_WORST, MAX_COLOUR, MIN_DETAIL = 0.95, 0.3, 10.0, 0.75
 """Thresholds for `AlignmentScores`. Among images that only look alike, flags and emoji need the second. Of the last,
 pairs of different star clusters have at most 0.70, and one changed copy in a hundred has less than 0.83."""
-DETAIL_BLUR, PLACE_BLUR = 2.0, 3.0  # px: what is finer is detail; how large a place is
+DETAIL_BLUR, LOCAL_BLUR = 2.0, 3.0  # px: what is finer is detail; how large a place is
 DETAIL_NOISE, MIN_DETAIL_SPREAD = 3.0, 0.15  # luma; of the detail measured by itself and the noise
 
 KEY_SIDE, BITS, BAND_BITS = 32, 96, 16
@@ -103,12 +103,12 @@ def band_keys(bits: np.ndarray) -> np.ndarray:
 
 def _resampling(first: float, last: float) -> np.ndarray:
     """The matrix that crops one axis by two shares and brings it back to its length."""
-    places = (first + (1 - first - last) * (np.arange(KEY_SIDE) + 0.5) / KEY_SIDE) * KEY_SIDE - 0.5
-    return _linear(np.clip(places, 0, KEY_SIDE - 1))
+    positions = (first + (1 - first - last) * (np.arange(KEY_SIDE) + 0.5) / KEY_SIDE) * KEY_SIDE - 0.5
+    return _linear(np.clip(positions, 0, KEY_SIDE - 1))
 
 
 def _linear(x: np.ndarray) -> np.ndarray:
-    """The matrix that interpolates at the places x."""
+    """The matrix that interpolates at the positions x."""
     rows, left = np.arange(len(x)), np.minimum(x.astype(int), len(x) - 2)
     matrix = np.zeros((len(x), len(x)), np.float32)
     matrix[rows, left] = 1 - (x - left)
@@ -119,7 +119,7 @@ def _linear(x: np.ndarray) -> np.ndarray:
 _FREQUENCIES = np.array(
     sorted(
         ((y, x) for y in range(16) for x in range(16) if y or x),
-        key=lambda place: (place[0] ** 2 + place[1] ** 2, place),
+        key=lambda frequency: (frequency[0] ** 2 + frequency[1] ** 2, frequency),
     )[:BITS]
 )
 _COSINES = np.cos(np.pi * np.outer(np.arange(KEY_SIDE), np.arange(KEY_SIDE) + 0.5) / KEY_SIDE).astype(np.float32)
@@ -153,11 +153,11 @@ def _warp(frame: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray, tuple[s
     the part of the result that lies inside of the picture."""
     matrices, inside = [], []
     for shift, scale in (frame[:2], frame[2:]):
-        places = ((np.arange(side) + 0.5) / side - 0.5) * scale + 0.5 + shift
-        within = np.flatnonzero((places > -0.5 / side) & (places < 1 + 0.5 / side))
+        positions = ((np.arange(side) + 0.5) / side - 0.5) * scale + 0.5 + shift
+        within = np.flatnonzero((positions > -0.5 / side) & (positions < 1 + 0.5 / side))
         inside.append(slice(within[0], within[-1] + 1))
-        matrices.append(_linear(np.clip(places * side - 0.5, 0, side - 1)))
-    return matrices[0], matrices[1], tuple(inside)
+        matrices.append(_linear(np.clip(positions * side - 0.5, 0, side - 1)))
+    return matrices[0], matrices[1], (inside[0], inside[1])
 
 
 def _align(moved: np.ndarray, fixed: np.ndarray) -> np.ndarray:
@@ -196,9 +196,9 @@ def _tone_curve(grey: np.ndarray, target: np.ndarray) -> np.ndarray:
     """`grey` with the tone curve that brings it nearest to `target`: brightness, contrast, gamma, tones cut off at the
     ends. A curve that fell anywhere would be no change of tone."""
     knots = np.linspace(grey.min(), grey.max() + 1e-3, TONE_KNOTS)
-    place = (grey.ravel() - knots[0]) / (knots[1] - knots[0])
-    left = np.minimum(place.astype(int), TONE_KNOTS - 2)
-    share = place - left
+    position = (grey.ravel() - knots[0]) / (knots[1] - knots[0])
+    left = np.minimum(position.astype(int), TONE_KNOTS - 2)
+    share = position - left
     # Least squares over a polygon; its own slope is kept a little straight where few pixels say anything.
     diagonal = np.bincount(left, (1 - share) ** 2, TONE_KNOTS) + np.bincount(left + 1, share**2, TONE_KNOTS)
     beside = np.bincount(left, share * (1 - share), TONE_KNOTS)[:-1]
@@ -214,7 +214,7 @@ def _common_detail(one: np.ndarray, other: np.ndarray) -> float:
     parts = []
     for grey in (one.astype(np.float32), other.astype(np.float32)):
         detail = grey - cv2.GaussianBlur(grey, (0, 0), DETAIL_BLUR)
-        parts.append(detail / np.sqrt(cv2.GaussianBlur(detail**2, (0, 0), PLACE_BLUR) + DETAIL_NOISE**2))
+        parts.append(detail / np.sqrt(cv2.GaussianBlur(detail**2, (0, 0), LOCAL_BLUR) + DETAIL_NOISE**2))
     if min(part.std() for part in parts) < MIN_DETAIL_SPREAD:
         return 1.0
     return float((parts[0] * parts[1]).sum() / np.sqrt((parts[0] ** 2).sum() * (parts[1] ** 2).sum()))

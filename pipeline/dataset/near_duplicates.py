@@ -43,7 +43,7 @@ class ImageNode(NamedTuple):
 
 class SignedImage(NamedTuple):
     node: ImageNode
-    look: bytes
+    signature: bytes  # of image_signature
 
 
 for _record in (ImageNode, SignedImage):
@@ -64,9 +64,9 @@ class DropNearDuplicates(beam.PTransform):
             [signed_excluded_image(image) for image in self._hashes.images]
         ).with_output_types(SignedImage)
         seen = (
-            records | "Looks" >> beam.FlatMap(signed_images).with_output_types(SignedImage),
+            records | "Signatures" >> beam.FlatMap(signed_images).with_output_types(SignedImage),
             listed,
-        ) | "All looks" >> beam.Flatten()
+        ) | "All signatures" >> beam.Flatten()
         candidates = (
             seen
             | "Keys" >> beam.FlatMap(band_entries).with_output_types(tuple[int, bytes])
@@ -80,15 +80,15 @@ class DropNearDuplicates(beam.PTransform):
         )
         half = (
             {"seen": by_key, "others": candidates}
-            | "First look" >> beam.CoGroupByKey()
+            | "First signature" >> beam.CoGroupByKey()
             | "With first" >> beam.FlatMapTuple(with_signature).with_output_types(tuple[str, SignedImage])
         )
         joined = (
             {"seen": by_key, "others": half}
-            | "Second look" >> beam.CoGroupByKey()
+            | "Second signature" >> beam.CoGroupByKey()
             | "Compare" >> beam.FlatMapTuple(confirmed_pairs).with_output_types(tuple[ImageNode, ImageNode])
         )
-        losers = (
+        dropped = (
             records.pipeline
             | "Sets once" >> beam.Create([None])
             | "Sets"
@@ -96,7 +96,7 @@ class DropNearDuplicates(beam.PTransform):
                 tuple[str, ImageNode]
             )
         )
-        return records | "Drop" >> beam.ParDo(_Drop(self._hashes.names), beam.pvalue.AsDict(losers)).with_outputs(
+        return records | "Drop" >> beam.ParDo(_Drop(self._hashes.names), beam.pvalue.AsDict(dropped)).with_outputs(
             self.REJECTED, main="records"
         )
 
@@ -116,7 +116,7 @@ def signed_images(record: EncodedPair) -> list[SignedImage]:
 
 def band_entries(seen: SignedImage) -> Iterator[tuple[int, bytes]]:
     """Every key of a picture, with its role (as it is, or a crop), all bits of that view, and its name."""
-    bits = image_signature.hash_bits(image_signature.unpack_signature(seen.look))
+    bits = image_signature.hash_bits(image_signature.unpack_signature(seen.signature))
     packed = np.packbits(bits, axis=1)
     done = set()
     for view, keys in enumerate(image_signature.band_keys(bits).tolist()):
@@ -135,9 +135,9 @@ def candidates_of(group: tuple[int, Iterable[bytes]], all_pairs: bool) -> Iterat
     size = 1 + image_signature.BITS // 8
     bits = np.array([np.frombuffer(entry[1:size], np.uint8) for entry in entries])
     names = [entry[size:].decode() for entry in entries]
-    whole = [number for number, entry in enumerate(entries) if entry.startswith(b"=")]
+    uncropped = [number for number, entry in enumerate(entries) if entry.startswith(b"=")]
     found = set()
-    for number in whole:
+    for number in uncropped:
         unequal = np.bitwise_count(bits ^ bits[number]).sum(1)
         for other in np.flatnonzero(unequal <= image_signature.MAX_UNEQUAL_BITS).tolist():
             pair = tuple(sorted((names[number], names[other])))
@@ -155,9 +155,9 @@ def with_signature(key: str, group: dict[str, list]) -> Iterator[tuple[str, Sign
 def confirmed_pairs(key: str, group: dict[str, list]) -> Iterator[tuple[ImageNode, ImageNode]]:
     """The pairs of which one is the other."""
     for seen in group["seen"]:
-        look = image_signature.unpack_signature(seen.look)
+        signature = image_signature.unpack_signature(seen.signature)
         for other in group["others"]:
-            if image_signature.is_near_duplicate(look, image_signature.unpack_signature(other.look)):
+            if image_signature.is_near_duplicate(signature, image_signature.unpack_signature(other.signature)):
                 yield other.node, seen.node
 
 
@@ -183,11 +183,11 @@ class _Drop(beam.DoFn):
     def __init__(self, excluded: dict[str, str]):
         self._excluded = excluded
 
-    def process(self, record: EncodedPair, losers: dict[str, ImageNode]):
-        gone = self._fault(record, losers.get(record.key))
-        yield beam.pvalue.TaggedOutput(DropNearDuplicates.REJECTED, gone) if gone else record._replace(look=b"")
+    def process(self, record: EncodedPair, dropped: dict[str, ImageNode]):
+        rejected = self._rejection(record, dropped.get(record.key))
+        yield beam.pvalue.TaggedOutput(DropNearDuplicates.REJECTED, rejected) if rejected else record._replace(look=b"")
 
-    def _fault(self, record: EncodedPair, instead: Optional[ImageNode]) -> Optional[Rejected]:
+    def _rejection(self, record: EncodedPair, instead: Optional[ImageNode]) -> Optional[Rejected]:
         if name := self._excluded.get(record.sha256):
             return reject(record, Stage.ENCODE, Reason.EXCLUDED, f"the same bytes as {name}")
         if instead is None:

@@ -1,6 +1,6 @@
 """Where to cut pairs into shards: evenly, in the order of their keys, by what they all are and nothing else.
 
-No process sees all keys. Their first bits are counted in bins; from the counts follow the places of the cuts, and only
+No process sees all keys. Their first bits are counted in bins; from the counts follow the offsets of the cuts, and only
 the bins that a cut falls into are sorted.
 """
 
@@ -64,16 +64,16 @@ class FindShardBoundaries(beam.PTransform):
             | "Sum" >> beam.CombinePerKey(sum)
             | "All bins" >> beam.combiners.ToDict()
         )
-        places = weights | "Place" >> beam.Map(locate_boundaries, self._size)
+        offsets = weights | "Locate boundaries" >> beam.Map(locate_boundaries, self._size)
         return (
             weighed
-            | "In cut bins"
-            >> beam.FlatMap(in_boundary_bins, beam.pvalue.AsSingleton(places)).with_output_types(
+            | "In boundary bins"
+            >> beam.FlatMap(in_boundary_bins, beam.pvalue.AsSingleton(offsets)).with_output_types(
                 tuple[KeyBin, tuple[str, int]]
             )
             | "Gather" >> beam.GroupByKey()
-            | "Cut" >> beam.FlatMap(boundary_keys, beam.pvalue.AsSingleton(places))
-            | "All cuts" >> beam.combiners.ToList()
+            | "Boundary keys" >> beam.FlatMap(boundary_keys, beam.pvalue.AsSingleton(offsets))
+            | "All boundaries" >> beam.combiners.ToList()
             | "By split" >> beam.Map(by_split)
         )
 
@@ -89,44 +89,44 @@ def locate_boundaries(weights: Mapping[KeyBin, int], size: ShardSize) -> dict[Ke
     """The bins that are cut."""
     found: dict[KeyBin, BoundaryOffsets] = {}
     for split in sorted({split for split, _ in weights}):
-        bins = sorted(each for each in weights if each[0] == split)
-        ends = list(itertools.accumulate(weights[each] for each in bins))
+        bins = sorted(key_bin for key_bin in weights if key_bin[0] == split)
+        ends = list(itertools.accumulate(weights[key_bin] for key_bin in bins))
         shards = -(-ends[-1] // (size.bytes or size.pairs))
         for number in range(1, shards):
-            place = number * ends[-1] // shards
-            index = bisect_right(ends, place)
-            begin = ends[index] - weights[bins[index]]
-            found.setdefault(bins[index], BoundaryOffsets([], index == 0)).before.append(place - begin)
+            offset = number * ends[-1] // shards
+            index = bisect_right(ends, offset)
+            start = ends[index] - weights[bins[index]]
+            found.setdefault(bins[index], BoundaryOffsets([], index == 0)).before.append(offset - start)
     return found
 
 
 def in_boundary_bins(
-    pair: WeightedKey, places: Mapping[KeyBin, BoundaryOffsets]
+    pair: WeightedKey, offsets: Mapping[KeyBin, BoundaryOffsets]
 ) -> Iterator[tuple[KeyBin, tuple[str, int]]]:
-    if pair.bin in places:
+    if pair.bin in offsets:
         yield pair.bin, (pair.key, pair.weight)
 
 
 def boundary_keys(
-    group: tuple[KeyBin, Iterable[tuple[str, int]]], places: Mapping[KeyBin, BoundaryOffsets]
+    group: tuple[KeyBin, Iterable[tuple[str, int]]], offsets: Mapping[KeyBin, BoundaryOffsets]
 ) -> Iterator[tuple[str, str]]:
     """(split, key) for the pairs of a bin into which a cut falls: there a shard begins."""
-    pairs, (before, leads) = sorted(group[1]), places[group[0]]
+    pairs, (before, leads) = sorted(group[1]), offsets[group[0]]
     ends = list(itertools.accumulate(weight for _, weight in pairs))
-    for place in before:
-        index = bisect_right(ends, place)
+    for offset in before:
+        index = bisect_right(ends, offset)
         if index or not leads:  # a pair that is larger than its share: no shard is empty before it
             yield group[0][0], pairs[index][0]
 
 
-def by_split(cuts: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+def by_split(boundaries: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for split, key in sorted(set(cuts)):
+    for split, key in sorted(set(boundaries)):
         found.setdefault(split, []).append(key)
     return found
 
 
-def shard_of(record: EncodedPair, cuts: ShardBoundaries) -> tuple[str, int, int]:
+def shard_of(record: EncodedPair, boundaries: ShardBoundaries) -> tuple[str, int, int]:
     """The split, the number of the shard in it, and how many shards that has."""
-    keys = cuts.get(record.split, [])
+    keys = boundaries.get(record.split, [])
     return record.split, bisect_right(keys, record.key), len(keys) + 1

@@ -30,7 +30,7 @@ class WrittenShard(NamedTuple):
     sha256: str
     sources: Mapping[str, int]  # source -> pairs
     licences: Mapping[str, int]  # as the sources state them -> pairs
-    index: WrittenFile
+    index_file: WrittenFile
 
 
 registry.register_coder(WrittenShard, RowCoder)
@@ -47,29 +47,31 @@ class WriteShards(beam.PTransform):
 
     def expand(self, records):
         output, draws = self._output, self._draws
-        cuts = records | "Cuts" >> FindShardBoundaries(self._size, draws)
+        boundaries = records | "Boundaries" >> FindShardBoundaries(self._size, draws)
         return (
             records
             | "Shard"
             >> beam.Map(
-                lambda record, cuts: (shard_of(record, cuts), record), beam.pvalue.AsSingleton(cuts)
+                lambda record, boundaries: (shard_of(record, boundaries), record), beam.pvalue.AsSingleton(boundaries)
             ).with_output_types(tuple[tuple[str, int, int], EncodedPair])
             | "Gather" >> beam.GroupByKey()
             | "Write"
-            >> beam.MapTuple(lambda place, members: write_shard(output, draws, place, members)).with_output_types(
+            >> beam.MapTuple(lambda shard_id, members: write_shard(output, draws, shard_id, members)).with_output_types(
                 WrittenShard
             )
         )
 
 
-def write_shard(output: str, draws: int, place: tuple[str, int, int], members: Iterable[EncodedPair]) -> WrittenShard:
-    """Writes one shard and its index; `place` is its split, its number and how many shards the split has.
+def write_shard(
+    output: str, draws: int, shard_id: tuple[str, int, int], members: Iterable[EncodedPair]
+) -> WrittenShard:
+    """Writes one shard and its index; `shard_id` is its split, its number and how many shards the split has.
     Raises RuntimeError for a key that comes twice: samples would be lost."""
-    (split, number, of), records = place, sorted(members, key=lambda record: record.key)
+    (split, number, total), records = shard_id, sorted(members, key=lambda record: record.key)
     for one, other in itertools.pairwise(records):
         if one.key == other.key:
             raise RuntimeError(f"key {one.key} comes twice ({one.source} {one.row} and {other.source} {other.row})")
-    name = f"{number:05d}-of-{of:05d}"
+    name = f"{number:05d}-of-{total:05d}"
     path = f"{split}/{name}.tar"
     data = format.tar_bytes(
         (record.key, format.pack_sample(record.caption, record.tokens, record.codes, draws), record.source)

@@ -44,16 +44,16 @@ class WriteDataset(beam.PTransform):
         records, rejected = inputs
         single = (
             records
-            | "By picture and caption" >> beam.Map(by_pair).with_output_types(tuple[str, EncodedPair])
+            | "By image and caption" >> beam.Map(by_pair).with_output_types(tuple[str, EncodedPair])
             | "Same pair" >> beam.GroupByKey()
             | "Keep first" >> beam.ParDo(KeepFirstPair()).with_outputs(REJECTED, main="records")
         )
-        gone = [rejected, single[REJECTED]]
+        all_rejected = [rejected, single[REJECTED]]
         kept = single.records
         if self._near.on:
-            unlike = kept | "Look-alikes" >> DropNearDuplicates(self._near)
-            kept, gone = unlike.records, [*gone, unlike[DropNearDuplicates.REJECTED]]
-        rejected = gone | "All rejects" >> beam.Flatten()
+            remaining = kept | "Near-duplicates" >> DropNearDuplicates(self._near)
+            kept, all_rejected = remaining.records, [*all_rejected, remaining[DropNearDuplicates.REJECTED]]
+        rejected = all_rejected | "All rejects" >> beam.Flatten()
         return WrittenDataset(
             shards=kept | "Shards" >> WriteShards(self._output, self._draws, self._size),
             rejects=rejected

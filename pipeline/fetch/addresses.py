@@ -1,4 +1,4 @@
-"""Which addresses may be connected to: a list from the web may point anywhere, inwards too."""
+"""Which addresses may be connected to: a URL from the web may point into the local network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from models.errors import UserError
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 RESOLVER_THREADS = 16  # lookups at once: getaddrinfo() blocks, for half a minute where a name server is down
-_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")  # the only part of IPv6 that is handed out (RFC 4291)
+_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")  # the only allocated part of IPv6 (RFC 4291)
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")  # IPv4 addresses as hosts without IPv4 see them (RFC 6052)
 # Not public, whatever Python's tables say: protocol assignments (Oracle's metadata), 6to4 relays, Azure's wire server.
 _NOT_PUBLIC = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "192.88.99.0/24", "168.63.129.16/32")))
@@ -37,7 +37,7 @@ def is_refused(address: str, allowed: Sequence[Network]) -> bool:
 
 
 def _inner(ip: Address) -> Address:
-    """The IPv4 address inside an IPv6 one, where a gateway or the kernel would go there."""
+    """The IPv4 address inside an IPv6 one to which a gateway or the kernel would connect; else the address itself."""
     if ip.version == 4:
         return ip
     if ip in _NAT64:
@@ -58,12 +58,12 @@ def literal_address(host: str) -> str | None:
 
 
 class PublicResolver(AbstractResolver):
-    """Names to public addresses only. The connection goes to the very address checked here, so that a name which
-    changes its answer between check and use (DNS rebinding) gains nothing."""
+    """Resolves names to public addresses only. The connection goes to the address checked here, so that a name which
+    resolves differently between check and use (DNS rebinding) gains nothing."""
 
     def __init__(self, allowed: Sequence[Network]):
         self._allowed = allowed
-        # Threads of its own: lookups that hang must not keep others waiting, nor the end of a unit.
+        # Separate threads: lookups that hang must delay neither others nor the end of a unit.
         self._threads = concurrent.futures.ThreadPoolExecutor(RESOLVER_THREADS, "resolve")
 
     async def resolve(
@@ -71,19 +71,20 @@ class PublicResolver(AbstractResolver):
     ) -> list[ResolveResult]:
         look_up = partial(socket.getaddrinfo, host, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
         found = await asyncio.get_running_loop().run_in_executor(self._threads, look_up)
-        public = [(kind, sockaddr) for kind, _, _, _, sockaddr in found if not is_refused(sockaddr[0], self._allowed)]
-        if found and not public:
-            raise RefusedAddress(f"{host} is {found[0][4][0]}")
+        resolved = [(kind, str(sockaddr[0])) for kind, _, _, _, sockaddr in found]
+        public = [(kind, address) for kind, address in resolved if not is_refused(address, self._allowed)]
+        if resolved and not public:
+            raise RefusedAddress(f"{host} is {resolved[0][1]}")
         return [
             ResolveResult(
                 hostname=host,
-                host=sockaddr[0],
-                port=sockaddr[1],
+                host=address,
+                port=port,
                 family=kind,
                 proto=socket.IPPROTO_TCP,
                 flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
             )
-            for kind, sockaddr in public
+            for kind, address in public
         ]
 
     async def close(self) -> None:
@@ -91,7 +92,7 @@ class PublicResolver(AbstractResolver):
 
 
 def parse_networks(texts: Iterable[str]) -> tuple[str, ...]:
-    """The --allow-address options. Raises UserError for one that is no network."""
+    """The values of --allow-address. Raises UserError for a value that is not a network in CIDR form."""
     for text in texts:
         try:
             ipaddress.ip_network(text)

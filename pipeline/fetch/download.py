@@ -11,7 +11,7 @@ import ssl
 import tempfile
 import time
 from collections.abc import Awaitable
-from typing import BinaryIO, NamedTuple, TypeVar
+from typing import BinaryIO, NamedTuple, TypeVar, cast
 
 import aiohttp  # asynchronous, pooled, and its resolver can be replaced, which the address check needs
 from yarl import URL
@@ -28,8 +28,8 @@ from pipeline.sources.hosts import HostLimits, is_placeholder, lacks_contact, li
 from pipeline.version import VERSION
 
 MAX_REDIRECTS = 5
-HEADER_SIZES = (1_024, 8_192, 65_536)  # bytes after which the header is looked at: EXIF data before it may be long
-SPOOLED_BYTES = 1 << 18  # of one body in memory; a longer one waits on disk until there is room to decode it
+HEADER_SIZES = (1_024, 8_192, 65_536)  # bytes after which the image header is parsed: long EXIF data may come before it
+SPOOLED_BYTES = 1 << 18  # of one body in memory; a longer one waits on disk until there is memory to decode it
 REASONS = {403: Reason.HTTP_403, 404: Reason.HTTP_404, 408: Reason.TIMEOUT, 410: Reason.HTTP_410, 429: Reason.HTTP_429}
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 WELL_FORMED = re.compile(r"(?:[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*")  # RFC 3986
@@ -41,39 +41,39 @@ class FetchConfig:
     """How to download. The defaults are meant not to get their user blocked."""
 
     timeout_s: float = 30.0  # for one attempt, redirects included
-    retries: int = 2  # after a reason that may pass
+    retries: int = 2  # after a transient reason
     max_bytes: int = 50_000_000
     connections: int = 128  # at once in one worker process; hosts that answer late keep most of them waiting
     per_host_connections: int = 4  # at once
     per_host_rate: float = 20.0  # requests/s
     user_agent: str = f"pairmill/{VERSION} (image-caption dataset builder)"
     obey: tuple[str, ...] = OPT_OUTS  # directives of X-Robots-Tag, and TDM-Reservation
-    allow_addresses: tuple[str, ...] = ()  # networks in CIDR form that are refused otherwise
+    allow_addresses: tuple[str, ...] = ()  # networks in CIDR form that are allowed though not public
     memory_bytes: int = 400_000_000  # of images being decoded or waiting, in one process
-    shared_folder: str = ""  # by which the workers of one machine keep a host's limits together; else each alone
+    shared_folder: str = ""  # in which the workers of one machine share a host's limits; if empty, each has its own
 
 
 class Body(NamedTuple):
-    """A reply that arrived whole."""
+    """The complete body of a response."""
 
     file: BinaryIO  # in memory, or on disk if it is long
     length: int  # bytes
-    size: Size | None  # if the beginning told
+    size: Size | None  # (width, height) in px, if the first bytes hold them
 
 
 class Downloads:
-    """What the downloads of one worker share: the connection pool, the gates of the hosts, and room.
+    """What the downloads of one worker share: the connection pool, the limiters of the hosts, and connection slots.
 
-    A download takes a place in the room before it connects. The place of one that ends in a body stays taken, until
-    the caller releases it: a caller that is slow slows the downloads.
+    A download acquires a slot before it connects. One that ends with a body keeps its slot until the caller releases
+    it, so a slow caller slows the downloads.
     """
 
-    def __init__(self, config: FetchConfig, image_config: ImageConfig, host_s: collections.Counter[str]):
+    def __init__(self, config: FetchConfig, image_config: ImageConfig, host_s: collections.defaultdict[str, float]):
         self._config, self._image_config = config, image_config
         self._host_s = host_s  # seconds waited for each host's answers, which this adds to
         self._allowed = [ipaddress.ip_network(network) for network in config.allow_addresses]
-        self._gates: dict[str, HostLimiter] = {}
-        self.room = asyncio.Semaphore(config.connections)
+        self._limiters: dict[str, HostLimiter] = {}
+        self.slots = asyncio.Semaphore(config.connections)
 
     async def __aenter__(self) -> Downloads:
         config = self._config
@@ -83,7 +83,7 @@ class Downloads:
             ),
             headers={"User-Agent": config.user_agent, "Accept": "image/*,*/*;q=0.5", "Accept-Encoding": "identity"},
             cookie_jar=aiohttp.DummyCookieJar(),  # nothing is remembered, so nothing is sent
-            timeout=aiohttp.ClientTimeout(total=None),  # the deadline is ours
+            timeout=aiohttp.ClientTimeout(total=None),  # _in_time bounds the time
         )
         return self
 
@@ -91,31 +91,34 @@ class Downloads:
         await self._session.close()
 
     async def get(self, url: str) -> Body:
-        """Follows redirects by hand, so that each hop is checked. Raises FetchFailed, PictureRejected."""
+        """Follows redirects by hand, so that each target is checked. All requests together have `timeout_s`, which does
+        not include waiting for slots. Raises FetchFailed, ImageRejected."""
         target, left_s = parse_url(url), self._config.timeout_s
         for _ in range(MAX_REDIRECTS + 1):
             if is_placeholder(target):
                 raise FetchFailed(Reason.PLACEHOLDER, str(target))
-            address = literal_address(target.raw_host)
+            host = target.raw_host or ""
+            address = literal_address(host)
             if address and is_refused(address, self._allowed):
-                raise FetchFailed(Reason.REFUSED_ADDRESS, f"{target.raw_host} is {address}")
-            gate = self._gate(target.raw_host.lower())
-            async with gate.turn(self.room):  # waiting for a turn does not count against the deadline
-                started, answer = time.monotonic(), None
+                raise FetchFailed(Reason.REFUSED_ADDRESS, f"{host} is {address}")
+            limiter = self._limiter(host.lower())
+            async with limiter.slot(self.slots):  # waiting for a slot does not count against the deadline
+                started = time.monotonic()
+                answer: Body | URL | None = None
                 try:
-                    answer = await self._hop(target, gate, started + left_s)
+                    answer = await self._request(target, limiter, started + left_s)
                 finally:
                     if not isinstance(answer, Body):
-                        self.room.release()
-                    self._host_s[target.raw_host] += time.monotonic() - started
+                        self.slots.release()
+                    self._host_s[host] += time.monotonic() - started
                 left_s -= time.monotonic() - started
             if isinstance(answer, Body):
                 return answer
             target = answer
         raise FetchFailed(Reason.HTTP_OTHER, f"more than {MAX_REDIRECTS} redirects")
 
-    def _gate(self, host: str) -> HostLimiter:
-        if host not in self._gates:
+    def _limiter(self, host: str) -> HostLimiter:
+        if host not in self._limiters:
             if lacks_contact(host, self._config.user_agent):
                 warn_once(
                     f"{host} blocks clients that name no contact: give --contact, a URL or an e-mail address",
@@ -123,41 +126,41 @@ class Downloads:
                 )
             limits = HostLimits(self._config.per_host_connections, self._config.per_host_rate)
             shared = shared_host(host, self._config.shared_folder)
-            self._gates[host] = HostLimiter(host, limits_for(host, limits), shared)
-        return self._gates[host]
+            self._limiters[host] = HostLimiter(host, limits_for(host, limits), shared)
+        return self._limiters[host]
 
-    async def _hop(self, target: URL, gate: HostLimiter, ends_at: float) -> Body | URL:
-        """The body, or where the server redirects to."""
+    async def _request(self, target: URL, limiter: HostLimiter, ends_at: float) -> Body | URL:
+        """Sends one request. Returns the body, or the URL that the server redirects to."""
         try:
             response = await self._in_time(ends_at, self._session.get(target, allow_redirects=False))
         except FetchFailed as failure:
             if failure.reason in TRANSIENT_REASONS:
-                gate.failed(failure)
+                limiter.failed(failure)
             raise
         try:
             if response.status != 429:
-                gate.answered()
-            answer = await self._in_time(ends_at, self._take(target, response))
+                limiter.answered()
+            answer = await self._in_time(ends_at, self._read_response(target, response))
             if isinstance(answer, Body):
-                gate.spent(answer.length)
+                limiter.count_bytes(answer.length)
             return answer
         except FetchFailed as failure:
             if failure.reason is Reason.HTTP_429:
-                gate.failed(failure)
+                limiter.failed(failure)
             raise
         finally:
-            response.release()  # drops the connection if there is more to come
+            response.release()  # closes the connection if part of the body is unread
 
     async def _in_time(self, ends_at: float, awaitable: Awaitable[T]) -> T:
         try:
             return await asyncio.wait_for(awaitable, ends_at - time.monotonic())
-        except asyncio.TimeoutError as error:  # before OSError, of which it is one since Python 3.11
+        except asyncio.TimeoutError as error:  # before OSError, a base class of it since Python 3.11
             raise FetchFailed(Reason.TIMEOUT, f"not done after {self._config.timeout_s:g} s") from error
         except RefusedAddress as error:
             raise FetchFailed(Reason.REFUSED_ADDRESS, str(error)) from error
         except aiohttp.ClientConnectorDNSError as error:
             raise FetchFailed(Reason.DNS, f"{error.host}: name does not resolve") from error
-        except (aiohttp.InvalidURL, UnicodeError) as error:  # UnicodeError: a name that can't be one
+        except (aiohttp.InvalidURL, UnicodeError) as error:  # UnicodeError: an impossible host name
             raise FetchFailed(Reason.BAD_URL, str(error)) from error
         except aiohttp.ClientConnectorCertificateError as error:
             raise FetchFailed(Reason.CONNECTION, f"TLS: {error.certificate_error}", final=True) from error
@@ -166,11 +169,11 @@ class Downloads:
             # that was closed, on broken chunks for example, before the body is waited for.
             raise FetchFailed(Reason.CONNECTION, f"{type(error).__name__}: {error}") from error
 
-    async def _take(self, target: URL, response: aiohttp.ClientResponse) -> Body | URL:
+    async def _read_response(self, target: URL, response: aiohttp.ClientResponse) -> Body | URL:
         if response.status in REDIRECTS and "Location" in response.headers:
             return redirect_target(target, response.headers["Location"])
         _check_response(response, self._config)
-        file = tempfile.SpooledTemporaryFile(SPOOLED_BYTES)  # noqa: SIM115 (the caller closes it)
+        file = cast(BinaryIO, tempfile.SpooledTemporaryFile(SPOOLED_BYTES))  # noqa: SIM115 (the caller closes it)
         try:
             length, size = await self._read(target, response, file)
         except BaseException:
@@ -179,29 +182,29 @@ class Downloads:
         return Body(file, length, size)
 
     async def _read(self, target: URL, response: aiohttp.ClientResponse, file: BinaryIO) -> tuple[int, Size | None]:
-        """Writes the body to the file. Returns its length, and the picture's size if the beginning tells; raises as
-        soon as either is out of bounds."""
-        length, size, beginning, looks = 0, None, bytearray(), list(HEADER_SIZES)
+        """Writes the body to the file. Returns its length in bytes, and the image's (width, height) in px if the first
+        bytes hold them. Raises FetchFailed or ImageRejected as soon as either is out of bounds."""
+        length, size, start, check_at = 0, None, bytearray(), list(HEADER_SIZES)
         with FramingWatch(response):
             async for chunk in response.content.iter_chunked(1 << 16):
                 length += len(chunk)
                 if length > self._config.max_bytes:
                     raise FetchFailed(Reason.TOO_LARGE, f"more than {self._config.max_bytes} bytes")
                 file.write(chunk)
-                if looks and not size:
-                    beginning += chunk
-                    if is_placeholder(target, bytes(beginning[:8])):
-                        raise FetchFailed(Reason.PLACEHOLDER, f"{bytes(beginning[:8])!r} under the name of a JPEG")
-                    if length >= looks[0]:
-                        looks = [look for look in looks if look > length]
-                        size = check_header(bytes(beginning[: HEADER_SIZES[-1]]), self._image_config)
+                if check_at and not size:
+                    start += chunk
+                    if is_placeholder(target, bytes(start[:8])):
+                        raise FetchFailed(Reason.PLACEHOLDER, f"{bytes(start[:8])!r} under the name of a JPEG")
+                    if length >= check_at[0]:
+                        check_at = [position for position in check_at if position > length]
+                        size = check_header(bytes(start[: HEADER_SIZES[-1]]), self._image_config)
         if not length:
             raise FetchFailed(Reason.NOT_AN_IMAGE, "empty reply")
         return length, size
 
 
 def parse_url(text: str) -> URL:
-    """Raises FetchFailed for what is no http or https URL with a host."""
+    """The URL without credentials. Raises FetchFailed unless it is an http or https URL with a host."""
     try:
         target = _as_written(text)
         if target.scheme not in ("http", "https") or not target.raw_host:
@@ -218,7 +221,7 @@ def _as_written(text: str) -> URL:
 
 
 def redirect_target(current: URL, location: str) -> URL:
-    """Raises FetchFailed for one that must not be followed."""
+    """The absolute URL of a Location header. Raises FetchFailed if it must not be followed."""
     try:
         target = current.join(_as_written(location))
     except ValueError as error:
@@ -233,7 +236,7 @@ def _check_response(response: aiohttp.ClientResponse, config: FetchConfig) -> No
     if status != 200:
         reason = REASONS.get(status, Reason.HTTP_5XX if status >= 500 else Reason.HTTP_OTHER)
         raise FetchFailed(reason, f"status {status}", retry_after_s(response.headers.get("Retry-After")))
-    if said := opt_out(response.headers, config.obey):
-        raise FetchFailed(Reason.OPTED_OUT, said)
+    if header := opt_out(response.headers, config.obey):
+        raise FetchFailed(Reason.OPTED_OUT, header)
     if (response.content_length or 0) > config.max_bytes:
         raise FetchFailed(Reason.TOO_LARGE, f"{response.content_length} bytes announced")

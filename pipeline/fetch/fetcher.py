@@ -1,7 +1,7 @@
-"""Polite, bounded, safe downloads: pairs in, checked pictures or reasons out.
+"""Polite, bounded, safe downloads: pairs in, checked images or reasons out.
 
-Every picture ends: an attempt has a deadline from connecting to the last byte and a cap on bytes, attempts and
-redirects are counted, and only a reason that may pass is tried again.
+Every download ends: an attempt has a deadline from connecting to the last byte and a limit of bytes, attempts and
+redirects are counted, and only transient failures are tried again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import contextlib
 import dataclasses
 import hashlib
 import io
-import itertools
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -30,16 +29,18 @@ from pipeline.sources.hosts import current_url, is_placeholder_file
 from pipeline.sources.stored_images import NotStored, read_stored
 
 DECODING_THREADS = 2
-DECODING_BYTES = 12  # memory a pixel (measured: 8 for JPEG, PNG and TIFF, 10 for AVIF, 16 for WebP); RGB's 3 remain
+DECODING_BYTES = 12  # of memory per pixel (measured: 8 for JPEG, PNG and TIFF, 10 for AVIF, 16 for WebP); RGB keeps 3
 
 
 @dataclasses.dataclass
 class DownloadStats:
-    """What some downloads came to, for those who watch."""
+    """Counts of some downloads, for the progress line."""
 
     outcomes: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)  # reason, or "success"
-    bytes: int = 0  # of image_config
-    host_s: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)  # waited for answers
+    bytes: int = 0  # of the image files
+    host_s: collections.defaultdict[str, float] = dataclasses.field(
+        default_factory=lambda: collections.defaultdict(float)
+    )  # host -> seconds waited for its responses
 
     def count(self, outcome: FetchedImage | Rejected) -> None:
         self.outcomes["success" if isinstance(outcome, FetchedImage) else outcome.reason] += 1
@@ -51,38 +52,38 @@ def fetch_images(
     config: FetchConfig,
     image_config: ImageConfig,
     side: int | None = None,
-    tally: DownloadStats | None = None,
+    stats: DownloadStats | None = None,
 ) -> Iterator[FetchedImage | Rejected]:
-    """One outcome for each pair, in the order in which they are done. A caller that makes the shorter sides `side` px
-    long may get reduced pictures, never below that.
+    """Yields one outcome for each pair, in the order in which they finish. With `side`, an image may come reduced, but
+    with a shorter side of at least `side` px.
 
-    The event loop runs in a thread of its own and waits while the caller is busy: at most `connections` pictures, and
-    `memory_bytes` of them, are held at once.
+    The event loop runs in a thread of its own and waits while the caller is busy: at most `connections` images, and
+    `memory_bytes` of them, are in memory at once.
     """
-    tally, pairs = tally or DownloadStats(), list(pairs)
+    stats, pairs = stats or DownloadStats(), list(pairs)
     for pair, found in read_stored(pair for pair in pairs if pair.stored_at):
-        outcome = _stored(pair, found, config, image_config, side)
-        tally.count(outcome)
-        yield outcome
+        stored = _stored(pair, found, config, image_config, side)
+        stats.count(stored)
+        yield stored
     pairs = [pair for pair in pairs if not pair.stored_at]
-    engine = _LoopThread(interleave_hosts(pairs), config, image_config, side, tally.host_s)
-    engine.start()
+    loop_thread = _LoopThread(interleave_hosts(pairs), config, image_config, side, stats.host_s)
+    loop_thread.start()
     try:
-        while (outcome := engine.outcomes.get()) is not None:
+        while (outcome := loop_thread.outcomes.get()) is not None:
             if isinstance(outcome, BaseException):
                 raise outcome
-            tally.count(outcome)
+            stats.count(outcome)
             yield outcome
-            engine.taken(outcome)
-            del outcome  # else it would be held until the next one has come
+            loop_thread.release(outcome)
+            del outcome  # else this name would hold it until the next outcome arrives
     finally:
-        engine.stop()
+        loop_thread.stop()
 
 
 def _stored(
     pair: Pair, found: bytes | NotStored, config: FetchConfig, image_config: ImageConfig, side: int | None
 ) -> FetchedImage | Rejected:
-    """The outcome of a picture that is held already: the same checks as if it had just arrived."""
+    """Checks an image that was read from a source's file as if it had been downloaded."""
     try:
         if isinstance(found, NotStored):
             raise FetchFailed(Reason.NOT_STORED, found.detail)
@@ -96,23 +97,23 @@ def _stored(
 
 
 def interleave_hosts(pairs: Iterable[Pair]) -> list[Pair]:
-    """One of each host in turn, so that a slow host does not hold up those behind it."""
+    """Orders pairs so that hosts alternate: a slow host then does not delay those after it."""
     by_host: dict[str, collections.deque[Pair]] = {}
     for pair in pairs:
         by_host.setdefault(_host_of(pair.url), collections.deque()).append(pair)
-    turn, ordered = collections.deque(by_host.values()), []
-    while turn:
-        waiting = turn.popleft()
+    queues, ordered = collections.deque(by_host.values()), []
+    while queues:
+        waiting = queues.popleft()
         ordered.append(waiting.popleft())
         if waiting:
-            turn.append(waiting)
+            queues.append(waiting)
     return ordered
 
 
 def _host_of(url: str) -> str:
     try:
         return urlsplit(url).hostname or ""
-    except ValueError:  # such a URL is rejected when its turn comes
+    except ValueError:  # such a URL is rejected when it is fetched
         return ""
 
 
@@ -125,13 +126,13 @@ class _LoopThread(threading.Thread):
         config: FetchConfig,
         image_config: ImageConfig,
         side: int | None,
-        host_s: collections.Counter[str],
+        host_s: collections.defaultdict[str, float],
     ):
         super().__init__(name="fetch", daemon=True)
         self._pairs, self._config, self._image_config, self._side = pairs, config, image_config, side
         self._host_s = host_s
         self._memory = memory_lease(config.memory_bytes)
-        self._begun = threading.Event()
+        self._loop_started = threading.Event()
         self._cancel: Callable[[], object] | None = None
         self.outcomes: queue.SimpleQueue[FetchedImage | Rejected | BaseException | None] = queue.SimpleQueue()
 
@@ -142,11 +143,13 @@ class _LoopThread(threading.Thread):
         except BaseException as error:
             self.outcomes.put(error)
         finally:
-            self._begun.set()
+            self._loop_started.set()
 
     async def _fetch_all(self) -> None:
-        self._loop, self._cancel = asyncio.get_running_loop(), asyncio.current_task().cancel
-        self._begun.set()
+        task = asyncio.current_task()
+        assert task, "a coroutine runs in a task"
+        self._loop, self._cancel = asyncio.get_running_loop(), task.cancel
+        self._loop_started.set()
         with concurrent.futures.ThreadPoolExecutor(DECODING_THREADS, "decode") as decoders:
             async with Downloads(self._config, self._image_config, self._host_s) as downloads:
                 self._fetcher = _Fetcher(
@@ -156,31 +159,31 @@ class _LoopThread(threading.Thread):
                 async def fetch(pair: Pair) -> None:
                     self.outcomes.put(await self._fetcher.fetch(pair))
 
-                # Waiting costs little: all pairs of a unit wait for their hosts at once, and then for room.
+                # Waiting is cheap: all pairs of a unit wait for their hosts at once, and then for connection slots.
                 await asyncio.gather(*map(fetch, self._pairs))
                 await self._fetcher.all_released()
 
-    def taken(self, outcome: FetchedImage | Rejected) -> None:
-        """The caller has done with an outcome, which makes room for another."""
+    def release(self, outcome: FetchedImage | Rejected) -> None:
+        """Frees the slot and the memory of an outcome. Called from the caller's thread."""
         if isinstance(outcome, FetchedImage):
             self._loop.call_soon_threadsafe(self._fetcher.release, outcome)
 
     def stop(self) -> None:
-        """Ends the downloads, if any are left, and waits for the thread."""
-        self._begun.wait()
+        """Cancels downloads that still run, and waits for the thread."""
+        self._loop_started.wait()
         if self._cancel:
-            with contextlib.suppress(RuntimeError):  # the loop has ended by itself
+            with contextlib.suppress(RuntimeError):  # the loop is closed already
                 self._loop.call_soon_threadsafe(self._cancel)
         self.join()
-        self._memory.give(self._memory.held)  # for outcomes that nobody has taken
+        self._memory.release(self._memory.held)  # of outcomes that the caller has not released
 
 
-# No other place is asked after these: a mirror is no way around an opt-out, and it holds the very same image.
+# No fallback URL is tried after these: a mirror must not circumvent an opt-out, and it holds the same image.
 NO_FALLBACK_REASONS = frozenset({Reason.OPTED_OUT, Reason.ASPECT_RATIO, Reason.TOO_SMALL, Reason.TOO_MANY_PIXELS})
 
 
 class _Fetcher:
-    """Pair -> picture, or the reason why not. A picture's place in the room is kept until it is released."""
+    """Fetches pairs. An image keeps its connection slot and its memory until it is released."""
 
     def __init__(
         self,
@@ -196,8 +199,8 @@ class _Fetcher:
         self._memory = memory
 
     async def fetch(self, pair: Pair) -> FetchedImage | Rejected:
-        """Tries the URL, then the fallbacks. Told is the failure that may pass, since a later run tries all of them
-        again; else that of the first URL."""
+        """Tries the URL, then the fallbacks. Reports the first transient failure, since a later run then tries all URLs
+        again, else that of the first URL."""
         failures: list[FetchFailed | ImageRejected] = []
         for url in (pair.url, *pair.fallback_urls):
             try:
@@ -206,28 +209,32 @@ class _Fetcher:
                 failures.append(failure)
                 if failure.reason in NO_FALLBACK_REASONS:
                     break
-        told = next((failure for failure in failures if failure.reason in TRANSIENT_REASONS), failures[0])
-        detail = told.detail.encode("utf-8", "replace").decode()  # what servers send need not be text
-        return reject(pair, Stage.FETCH, told.reason, detail[:200])
+        reported = next((failure for failure in failures if failure.reason in TRANSIENT_REASONS), failures[0])
+        detail = reported.detail.encode("utf-8", "replace").decode()  # what servers send need not be text
+        return reject(pair, Stage.FETCH, reported.reason, detail[:200])
 
     async def _with_retries(self, url: str) -> Body:
-        for attempt in itertools.count():
+        attempt = 0
+        while True:
             try:
                 return await self._downloads.get(url)
             except FetchFailed as failure:
-                rest_s = failure.retry_after_s or 0.0
-                last = failure.final or attempt == self._config.retries or rest_s > MAX_BACK_OFF_S
+                wait_s = failure.retry_after_s or 0.0
+                last = failure.final or attempt == self._config.retries or wait_s > MAX_BACK_OFF_S
                 if last or failure.reason not in TRANSIENT_REASONS:
                     raise
-                await asyncio.sleep(max(back_off_s(attempt), rest_s))
+                await asyncio.sleep(max(back_off_s(attempt), wait_s))
+                attempt += 1
 
     async def _decoded(self, pair: Pair, body: Body) -> FetchedImage:
-        """Raises PictureRejected. Waits until there is memory for the picture."""
+        """Decodes a body once there is memory for the image. Raises ImageRejected."""
         loop = asyncio.get_running_loop()
-        taken = kept = 0
+        acquired = kept = 0
         try:
-            size = body.size or await loop.run_in_executor(self._decoders, checked_size, body.file, self._image_config)
-            taken = await self._memory.take(body.length + size[0] * size[1] * DECODING_BYTES)
+            size = body.size
+            if size is None:
+                size = await loop.run_in_executor(self._decoders, checked_size, body.file, self._image_config)
+            acquired = await self._memory.acquire(body.length + size[0] * size[1] * DECODING_BYTES)
             data, image, sha256 = await loop.run_in_executor(
                 self._decoders, _decode, body.file, pair, self._image_config, self._side
             )
@@ -235,17 +242,17 @@ class _Fetcher:
             return FetchedImage(pair, data, image.rgb_HWC, sha256, (image.width, image.height))
         finally:
             body.file.close()
-            self._memory.give(taken - kept)
+            self._memory.release(acquired - kept)
             if not kept:
-                self._downloads.room.release()
+                self._downloads.slots.release()
 
     def release(self, image: FetchedImage) -> None:
-        self._memory.give(self._memory.at_most(len(image.data) + image.rgb_HWC.nbytes))
-        self._downloads.room.release()
+        self._memory.release(self._memory.at_most(len(image.data) + image.rgb_HWC.nbytes))
+        self._downloads.slots.release()
 
     async def all_released(self) -> None:
         for _ in range(self._config.connections):
-            await self._downloads.room.acquire()
+            await self._downloads.slots.acquire()
 
 
 def _decode(file: BinaryIO, pair: Pair, image_config: ImageConfig, side: int | None) -> tuple[bytes, DecodedImage, str]:

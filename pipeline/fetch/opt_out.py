@@ -7,12 +7,18 @@ from collections.abc import Collection
 from multidict import CIMultiDictProxy
 
 TDM_RESERVATION = "tdm-reservation"
-OPT_OUTS = ("noai", "noimageai", "noindex", "noimageindex", TDM_RESERVATION)  # X-Robots-Tag's as img2dataset obeys them
+OPT_OUTS = (
+    "noai",
+    "noimageai",
+    "noindex",
+    "noimageindex",
+    TDM_RESERVATION,
+)  # the directives of X-Robots-Tag are img2dataset's
 _DIRECTIVES_WITH_VALUES = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
 
 
 def opt_out(headers: CIMultiDictProxy[str], obeyed: Collection[str] = OPT_OUTS, robot: str = "pairmill") -> str | None:
-    """The header by which a site keeps its pictures out of training sets, or None. Only those in `obeyed` count.
+    """The header by which a site keeps its images out of training sets, or None. Only those in `obeyed` count.
 
     Directives of X-Robots-Tag may be for one robot: "somebot: noindex, noai". Those for others don't count.
     """

@@ -1,4 +1,4 @@
-"""How hosts are treated: connections and requests at once, back-off, opting out, and when to leave a host alone."""
+"""Limits of requests to a host: connections, rate, back-off, and when to stop asking it."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from pipeline.fetch.retry import BACK_OFF_S, MAX_BACK_OFF_S, FetchFailed
 from pipeline.records import Reason
 from pipeline.sources.hosts import HostLimits
 
-MAX_CONSECUTIVE_FAILURES = 10  # attempts in a row, after which a host counts as dead
-_POLL_S = 0.05  # how often a process looks whether another one has left a slot
-_PLACES = 1 << 16  # hosts that are told apart in the shared folder; two that collide share their limits
+MAX_CONSECUTIVE_FAILURES = 10  # failed attempts in a row after which a host counts as dead
+_POLL_S = 0.05  # interval at which a process checks whether another one has released a slot
+_HOST_FILES = 1 << 16  # in the shared folder; hosts whose hashes collide share their limits
 
 
-# --- turns -----------------------------------------------------------------------------------------------------------
+# --- slots -----------------------------------------------------------------------------------------------------------
 
 
 class HostLimiter:
-    """A host's limits, kept by one event loop and, given what it shares with others, by all of those together.
+    """Keeps to a host's limits in one event loop and, with `shared`, in all processes that share the host's files.
 
-    Closed once the host does not answer any more or asks for a long rest: what is left to fetch from it then fails at
-    once, and a later run tries it again.
+    Closes once the host no longer responds or asks for a long pause: further requests to it then fail at once, and a
+    later run tries them again.
     """
 
     def __init__(self, host: str, limits: HostLimits, shared: SharedHost | None = None):
@@ -46,68 +46,68 @@ class HostLimiter:
         self._closed: tuple[Reason, str] | None = None
 
     @contextlib.asynccontextmanager
-    async def turn(self, room: asyncio.Semaphore) -> AsyncIterator[None]:
-        """Waits until the host may be asked once more. Takes a place in `room`, for the caller to give back: none is
-        held while waiting, so that no host holds up another."""
+    async def slot(self, connections: asyncio.Semaphore) -> AsyncIterator[None]:
+        """Waits until a request to the host may start. Acquires one of `connections`, for the caller to release; none
+        is held while waiting, so that no host blocks another."""
         async with self._slots:
-            held = await self._start(room)
+            held = await self._start(connections)
             try:
                 yield
             finally:
                 held.close()
 
-    async def _start(self, room: asyncio.Semaphore) -> contextlib.ExitStack:
+    async def _start(self, connections: asyncio.Semaphore) -> contextlib.ExitStack:
         while True:
             if self._closed:
                 reason, detail = self._closed
                 raise FetchFailed(reason, detail, final=True)
-            await room.acquire()
+            await connections.acquire()
             held = contextlib.ExitStack()
-            if not self._shared or self._shared.take_slot(self._limits.connections, held):
+            if not self._shared or self._shared.try_acquire_slot(self._limits.connections, held):
                 wait_s = self._claim_start()
                 if wait_s <= 0:
                     return held
             else:
                 wait_s = random.uniform(0.5, 1.5) * _POLL_S
             held.close()
-            room.release()
+            connections.release()
             await asyncio.sleep(wait_s)
 
     def _claim_start(self) -> float:
-        """Seconds until the next request may start; 0 or less if it may now, which is then taken."""
+        """Seconds until the next request may start; 0 or less if it may start now, and then counts as started."""
         now, interval_s = time.monotonic(), 1 / self._limits.rate
         return self._clock.move(lambda start: now + interval_s if start <= now else start) - now
 
     def answered(self) -> None:
         self._failures = 0
 
-    def spent(self, length: int) -> None:
-        """Of the host's bytes/s, where it asks to keep to some."""
+    def count_bytes(self, length: int) -> None:
+        """Delays the next request where the host limits bytes per second."""
         if self._limits.bytes_per_s < math.inf:
             now, seconds = time.monotonic(), length / self._limits.bytes_per_s
             self._clock.move(lambda start: max(start, now) + seconds)
 
     def failed(self, failure: FetchFailed) -> None:
-        """Of an attempt without an answer, or with the answer that there were too many."""
+        """Counts an attempt without a response, or with status 429, and delays or stops requests to the host."""
         self._failures += 1
-        rest_s = failure.retry_after_s or 0.0
+        wait_s = failure.retry_after_s or 0.0
         if failure.reason is Reason.HTTP_429:
-            until = time.monotonic() + min(rest_s or BACK_OFF_S, MAX_BACK_OFF_S)
+            until = time.monotonic() + min(wait_s or BACK_OFF_S, MAX_BACK_OFF_S)
             self._clock.move(lambda start: max(start, until))
-        if rest_s > MAX_BACK_OFF_S and failure.reason is Reason.HTTP_429:
-            self._closed = failure.reason, f"{self._host} asks for {rest_s:.0f} s without requests"
+        if wait_s > MAX_BACK_OFF_S and failure.reason is Reason.HTTP_429:
+            self._closed = failure.reason, f"{self._host} asks for {wait_s:.0f} s without requests"
         elif self._failures >= MAX_CONSECUTIVE_FAILURES:
             self._closed = failure.reason, f"given up on {self._host} after {self._failures} failures in a row"
 
 
 class _RequestClock:
-    """When the next request to a host may start, on time.monotonic()."""
+    """The time at which the next request to a host may start, on time.monotonic()."""
 
     def __init__(self) -> None:
         self._start = 0.0
 
     def move(self, change: Callable[[float], float]) -> float:
-        """Returns what it was before."""
+        """Replaces the time by `change(time)`. Returns the time before."""
         before, self._start = self._start, change(self._start)
         return before
 
@@ -117,13 +117,13 @@ class SharedHost:
 
     def __init__(self, folder: str, host: str):
         os.makedirs(folder, mode=0o700, exist_ok=True)
-        self._path = os.path.join(folder, f"{zlib.crc32(host.encode()) % _PLACES:04x}")
-        self._mine: set[int] = set()
+        self._path = os.path.join(folder, f"{zlib.crc32(host.encode()) % _HOST_FILES:04x}")
+        self._held: set[int] = set()
 
-    def take_slot(self, slots: int, held: contextlib.ExitStack) -> bool:
-        first = random.randrange(slots)  # others would look at the same ones, one after the other
+    def try_acquire_slot(self, slots: int, held: contextlib.ExitStack) -> bool:
+        first = random.randrange(slots)  # random, so that processes try slots in different orders
         for number in (*range(first, slots), *range(first)):
-            if number in self._mine:
+            if number in self._held:
                 continue
             file = self._open(str(number))
             try:
@@ -131,8 +131,8 @@ class SharedHost:
             except BlockingIOError:
                 os.close(file)
                 continue
-            self._mine.add(number)
-            held.callback(self._mine.discard, number)
+            self._held.add(number)
+            held.callback(self._held.discard, number)
             held.callback(os.close, file)
             return True
         return False
@@ -153,20 +153,20 @@ class SharedHost:
 
 
 def shared_host(host: str, folder: str) -> SharedHost | None:
-    """What the workers that name the same folder share of a host; None without a folder."""
+    """The files by which workers with the same folder share a host's limits; None without a folder."""
     return SharedHost(folder, host) if folder else None
 
 
 @functools.cache
 def shared_folder() -> str:
-    """A folder for this run, by which its processes on one machine keep the limits of hosts together."""
+    """A folder for this run, in which its processes on one machine share the limits of hosts."""
     folder = tempfile.mkdtemp(prefix="pairmill-hosts-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 
 
 def warn_once(message: str, folder: str) -> None:
-    """To standard error; by one of the processes that share a folder."""
+    """Prints a warning to standard error, from one of the processes that share a folder."""
     if folder:
         os.makedirs(folder, mode=0o700, exist_ok=True)
         mark = os.path.join(folder, f"warned-{zlib.crc32(message.encode()):08x}")

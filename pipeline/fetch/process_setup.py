@@ -12,10 +12,10 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
 
 def set_malloc_thresholds() -> None:
-    """Makes glibc return the blocks of large pictures, and keep those of small ones, which come again at once.
+    """Makes glibc return the blocks of large images to the system, and keep those of small ones, which are soon reused.
 
-    By itself it keeps both, once one of them was freed, and for each thread: Pillow's blocks of 16 MB then add up to
-    some GB. Elsewhere (musl, macOS) there is nothing to set.
+    By default it keeps both, in each thread, once one was freed: Pillow's blocks of 16 MB then add up to some GB.
+    Other libraries (musl, macOS) have no such setting.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt:
@@ -25,9 +25,9 @@ def set_malloc_thresholds() -> None:
 
 def configure_process() -> None:
     """Settings of a process that fetches."""
-    cv2.setNumThreads(1)  # the cores are busy with other images: its threads would wait for each other
-    gc.freeze()  # what was imported stays: looking through it again and again takes a tenth of the time
+    cv2.setNumThreads(1)  # other images keep the cores busy: its threads would wait for each other
+    gc.freeze()  # imported modules stay: collecting among them again and again takes a tenth of the time
     set_malloc_thresholds()
-    # Each connection may have a file on disk, and some systems give a process 1,024 to begin with.
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    # Each connection may have a file on disk, and some systems allow a process only 1,024 by default.
+    maximum = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (maximum, maximum))

@@ -12,7 +12,7 @@ BACK_OFF_S, MAX_BACK_OFF_S = 1.0, 60.0
 
 
 class FetchFailed(Exception):
-    """Why an attempt failed. `final`: not to be tried again in this run, though the reason may pass."""
+    """Why an attempt failed. `final` means not to try again in this run, even if the reason is transient."""
 
     def __init__(self, reason: Reason, detail: str, retry_after_s: float | None = None, final: bool = False):
         super().__init__(f"{reason.value}: {detail}")
@@ -20,7 +20,7 @@ class FetchFailed(Exception):
 
 
 def retry_after_s(value: str | None) -> float | None:
-    """Of a Retry-After header, in seconds or an HTTP date; None if absent or unreadable."""
+    """Seconds to wait by a Retry-After header, which is in seconds or an HTTP date; None if absent or malformed."""
     if value is None:
         return None
     if value.strip().isdecimal():
@@ -32,5 +32,6 @@ def retry_after_s(value: str | None) -> float | None:
 
 
 def back_off_s(attempt: int) -> float:
-    """Exponential, with full jitter: many rows that failed together must not come back together."""
+    """Seconds to wait after an attempt, counted from 0: exponential with full jitter, so that rows that failed together
+    are not retried together."""
     return random.uniform(0, min(MAX_BACK_OFF_S, BACK_OFF_S * 2**attempt))

@@ -1,7 +1,8 @@
-"""Pairs to pictures on disk, unit by unit, in img2dataset's layout."""
+"""Pairs to images on disk, unit by unit, in img2dataset's layout."""
 
 from __future__ import annotations
 
+import heapq
 import json
 import time
 from typing import Any, NamedTuple
@@ -24,11 +25,11 @@ from pipeline.output.work_folder import FETCHED_FOLDER, WORK_FOLDER
 from pipeline.records import TRANSIENT_REASONS, Pair, Rejected, Stage
 
 ATTEMPTS_FILE = "attempts.json"
-SLOWEST_HOSTS = 20  # of a unit, that are told to those who watch
+SLOWEST_HOSTS = 20  # of a unit, recorded for the progress line
 
 
 class UnitResult(NamedTuple):
-    """What became of a unit's rows."""
+    """Result of fetching one unit: its fetched pairs and its rejected rows."""
 
     number: int
     kept: list[Pair]
@@ -36,7 +37,7 @@ class UnitResult(NamedTuple):
 
 
 class FetchUnit(beam.DoFn):
-    """Unit -> the tar, Parquet and statistics of its pictures; its fetched pairs, and rejects under their tag."""
+    """Unit -> its fetched pairs, and its rejects under their tag; writes the unit's tar, Parquet and statistics."""
 
     REJECTED = "rejected"
 
@@ -48,23 +49,23 @@ class FetchUnit(beam.DoFn):
         configure_process()
 
     def process(self, unit: Unit):
-        account = fetch_unit(unit, self._output, self._attempt, self._fetch, self._image_config, self._store)
-        yield from account.kept
-        for row in account.rejected:
+        result = fetch_unit(unit, self._output, self._attempt, self._fetch, self._image_config, self._store)
+        yield from result.kept
+        for row in result.rejected:
             yield beam.pvalue.TaggedOutput(self.REJECTED, row)
 
 
 def fetch_unit(
     unit: Unit, output: str, attempt: int, fetch: FetchConfig, image_config: ImageConfig, store: StoreConfig
 ) -> UnitResult:
-    """Does what is missing of a unit at this attempt, the first being 1.
+    """Completes a unit up to this attempt, counted from 1.
 
-    The first attempt fetches all pairs into shard `unit.number`; each later one fetches those that failed for a
-    passing reason until then, into a shard `unit.of` further on, if there are any. Finished shards are left alone.
+    The first attempt fetches all pairs into shard `unit.number`. Each later one fetches the pairs whose last failure
+    was transient, if there are any, into the shard whose number is `unit.total` larger. Finished shards stay unchanged.
     """
     rows: dict[str, dict] = {}
     for before in range(attempt):
-        number = unit.number + before * unit.of
+        number = unit.number + before * unit.total
         pairs = [pair for pair in unit.pairs if before == 0 or rows[pair.key]["reason"] in TRANSIENT_REASONS]
         if before > 0 and not pairs:
             break
@@ -73,7 +74,7 @@ def fetch_unit(
             _fetch_shard(number, pairs, found, output, fetch, image_config, store)
             found = {row["pair_key"]: row for row in read_metadata(output, number)}
         rows |= found
-    return _account(unit, rows)
+    return _result(unit, rows)
 
 
 def _is_finished(output: str, number: int) -> bool:
@@ -89,10 +90,10 @@ def _fetch_shard(
     image_config: ImageConfig,
     store: StoreConfig,
 ) -> None:
-    """Writes one shard of these pairs. `rows` is what the metadata of an earlier, killed run says.
+    """Writes one shard of these pairs. `rows` is the metadata that an earlier, killed run left.
 
-    Each of its three files is whole but may be older or newer than the next: what the tar holds is done, whatever the
-    rows say.
+    Each file of that run is complete but may be older or newer than the others: an image in the tar is fetched,
+    whatever the rows state.
     """
     with ShardWriter(output, number, pairs, store) as writer:
         missing = {pair.key: pair for pair in pairs}
@@ -103,23 +104,23 @@ def _fetch_shard(
             if rows[key]["status"] != "success" and rows[key]["reason"] not in TRANSIENT_REASONS:
                 writer.add(_rejected(rows[key]))
                 del missing[key]
-        tally, began = DownloadStats(), time.monotonic()
-        for outcome in fetch_images(missing.values(), fetch, image_config, store.resize or 1, tally):
+        stats, started = DownloadStats(), time.monotonic()
+        for outcome in fetch_images(missing.values(), fetch, image_config, store.resize or 1, stats):
             writer.add(outcome)
-            del outcome  # else it would be held until the next one has come, and its memory given to others
-        if _is_finished(output, number):  # by other pairs
+            del outcome  # else this name would hold its memory until the next outcome arrives
+        if _is_finished(output, number):  # a shard of other pairs
             files.delete(output, [f"{number:05d}_stats.json"])
         writer.write()
-    said = {
-        "outcomes": tally.outcomes,
-        "bytes": tally.bytes,
-        "seconds": time.monotonic() - began,
-        "host_s": dict(tally.host_s.most_common(SLOWEST_HOSTS)),
+    unit_stats = {
+        "outcomes": stats.outcomes,
+        "bytes": stats.bytes,
+        "seconds": time.monotonic() - started,
+        "host_s": dict(heapq.nlargest(SLOWEST_HOSTS, stats.host_s.items(), key=lambda item: item[1])),
     }
-    files.write_atomically(files.join(output, WORK_FOLDER, FETCHED_FOLDER, f"{number:05d}.json"), to_json(said))
+    files.write_atomically(files.join(output, WORK_FOLDER, FETCHED_FOLDER, f"{number:05d}.json"), to_json(unit_stats))
 
 
-def _account(unit: Unit, rows: dict[str, dict]) -> UnitResult:
+def _result(unit: Unit, rows: dict[str, dict]) -> UnitResult:
     kept = [pair for pair in unit.pairs if rows[pair.key]["status"] == "success"]
     rejected = [_rejected(rows[pair.key]) for pair in unit.pairs if rows[pair.key]["status"] != "success"]
     return UnitResult(unit.number, kept, rejected)
@@ -133,17 +134,17 @@ def _rejected(row: dict) -> Rejected:
 
 
 def count_transient_failures(output: str) -> int:
-    """How many rows of a finished output failed for a reason that may be gone by now."""
-    passing = {reason.value for reason in TRANSIENT_REASONS}
-    rejected = (account["rejected"].get(Stage.FETCH.value, {}) for account in read_ledger(output)["sources"].values())
-    return sum(number for reasons in rejected for reason, number in reasons.items() if reason in passing)
+    """The number of rows of a finished output that failed for a transient reason."""
+    transient = {reason.value for reason in TRANSIENT_REASONS}
+    rejected = (counts["rejected"].get(Stage.FETCH.value, {}) for counts in read_ledger(output)["sources"].values())
+    return sum(number for reasons in rejected for reason, number in reasons.items() if reason in transient)
 
 
 # --- attempts --------------------------------------------------------------------------------------------------------
 
 
 def read_attempt(output: str) -> int:
-    """How many runs have begun: the first attempt fetches all, each later one what failed for a passing reason."""
+    """The number of runs so far. The first fetches all rows, each later one those whose failure was transient."""
     path = files.join(output, ATTEMPTS_FILE)
     return json.loads(files.read(path))["attempts"] if files.exists(path) else 1
 
@@ -153,8 +154,8 @@ def write_attempt(output: str, attempt: int) -> None:
 
 
 def finish_fetch(output: str, settings: dict[str, Any], counts: list[Count], rejects: list[WrittenFile]) -> None:
-    """The same for the pictures; the counts include those of the selection."""
-    account = ledger.build_ledger(counts, [])
+    """Writes the settings and the ledger of a finished output. The counts include those of select."""
+    totals = ledger.build_ledger(counts, [])
     remove_stale_files(output, ("rejects",), {file.path for file in rejects})
     write_settings(output, settings)
-    ledger.write_ledger(output, account)
+    ledger.write_ledger(output, totals)

@@ -1,4 +1,4 @@
-"""Units of work: pairs that are fetched, and remembered after a kill, together."""
+"""Units of work: pairs that are fetched together and, once done, not again after an interruption."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from pipeline.sources.stored_images import location_hash
 
 
 class Unit(NamedTuple):
-    """Some of the pairs, by `unit_hash`; sorted by key."""
+    """The pairs whose `unit_hash` falls to this number, sorted by key."""
 
     number: int
-    of: int
+    total: int  # units of the job
     pairs: Sequence[Pair]
 
     @property
     def name(self) -> str:
-        return f"{self.number:05d}-of-{self.of:05d}"
+        return f"{self.number:05d}-of-{self.total:05d}"
 
 
 class GroupIntoUnits(beam.PTransform):
-    """Pairs -> units of about `pairs_per_unit`. The one shuffle before fetching: it moves rows, not pictures, and
-    mixes hosts, since a source's order does not survive hashing."""
+    """Pairs -> units of about `pairs_per_unit`. The one shuffle before fetching: it moves rows, not images, and hashing
+    mixes the hosts, whatever the order of the source."""
 
     def __init__(self, pairs_per_unit: int, output: str):
         self._pairs_per_unit, self._output = pairs_per_unit, output
@@ -44,16 +44,16 @@ class GroupIntoUnits(beam.PTransform):
 
 
 def unit_hash(pair: Pair) -> int:
-    """By key, but pictures that a source's file holds go as they lie there: few units then read one file."""
+    """Hash of the key or, for an image stored in a source's file, of its location: few units then read one file."""
     return location_hash(pair.stored_at) if pair.stored_at else key_hash(pair)
 
 
 def plan_units(pairs: int, pairs_per_unit: int, output: str) -> int:
-    """The number of units, which it also leaves in the output for those who watch the job."""
+    """The number of units. Also writes it to the output, for the progress line."""
     units = max(1, -(-pairs // pairs_per_unit))
     write_plan(output, {"pairs": pairs, "units": units})
     return units
 
 
-def to_unit(group: tuple[int, Iterable[Pair]], of: int) -> Unit:
-    return Unit(group[0], of, sorted(group[1], key=lambda pair: pair.key))
+def to_unit(group: tuple[int, Iterable[Pair]], total: int) -> Unit:
+    return Unit(group[0], total, sorted(group[1], key=lambda pair: pair.key))

@@ -1,4 +1,4 @@
-"""`pairmill diff A B`: what two datasets have in common and what not; status 0 if all pairs are the same, else 1."""
+"""`pairmill diff A B`: compares two datasets pair by pair; the exit status is 0 if all pairs are equal, else 1."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ EXAMPLES = 5  # keys shown of each kind
 FIELDS = ("caption", "source", "url", "licence", "split", "width", "height", "sha256")
 
 
-def differences(one: str, other: str) -> tuple[list[str], bool]:
-    """(lines that tell, whether all pairs are the same)."""
-    manifests = read_manifest(one), read_manifest(other)
+def differences(left: str, right: str) -> tuple[list[str], bool]:
+    """(lines that describe the differences, whether all pairs are equal). Raises UserError for a damaged dataset."""
+    manifests = read_manifest(left), read_manifest(right)
     lines = list(_settings(*manifests))
-    indices = [_by_key(directory, manifest) for directory, manifest in zip((one, other), manifests, strict=True)]
-    only = [sorted(mine.keys() - theirs.keys()) for mine, theirs in (indices, indices[::-1])]
+    indices = [_by_key(directory, manifest) for directory, manifest in zip((left, right), manifests, strict=True)]
+    only = [sorted(left_index.keys() - right_index.keys()) for left_index, right_index in (indices, indices[::-1])]
     both = sorted(indices[0].keys() & indices[1].keys())
     changed: Counter[str] = Counter()
     examples: dict[str, list[str]] = {}
-    tokens = [_digests(directory, manifest) for directory, manifest in zip((one, other), manifests, strict=True)]
+    tokens = [_digests(directory, manifest) for directory, manifest in zip((left, right), manifests, strict=True)]
     for key in both:
-        mine, theirs = indices[0][key], indices[1][key]
+        left_row, right_row = indices[0][key], indices[1][key]
         for name in (
-            *(name for name in FIELDS if mine[name] != theirs[name]),
+            *(name for name in FIELDS if left_row[name] != right_row[name]),
             *(name for i, name in enumerate(("tokens", "codes")) if tokens[0][key][i] != tokens[1][key][i]),
         ):
             changed[name] += 1
@@ -70,22 +70,22 @@ def differences(one: str, other: str) -> tuple[list[str], bool]:
     return lines, same
 
 
-def _settings(one: Manifest, other: Manifest) -> Iterator[str]:
-    """What made them, where that differs."""
+def _settings(left: Manifest, right: Manifest) -> Iterator[str]:
+    """A line for each setting, version and tokenizer that differs."""
     named = [
         {
-            **dict(_flat("settings", each.settings)),
-            **dict(_flat("versions", each.versions)),
-            "draws": each.draws,
-            "image tokenizer": each.image_tokenizer.fingerprint,
-            "text tokenizer": each.text_tokenizer.fingerprint,
+            **dict(_flat("settings", manifest.settings)),
+            **dict(_flat("versions", manifest.versions)),
+            "draws": manifest.draws,
+            "image tokenizer": manifest.image_tokenizer.fingerprint,
+            "text tokenizer": manifest.text_tokenizer.fingerprint,
         }
-        for each in (one, other)
+        for manifest in (left, right)
     ]
     for name in sorted({*named[0], *named[1]}):
-        mine, theirs = (each.get(name, "not there") for each in named)
-        if mine != theirs:
-            yield f"{name}: {mine} -> {theirs}"
+        left_value, right_value = (fields.get(name, "not there") for fields in named)
+        if left_value != right_value:
+            yield f"{name}: {left_value} -> {right_value}"
 
 
 def _flat(path: str, value: Any) -> Iterator[tuple[str, Any]]:
@@ -116,11 +116,11 @@ def _digest(data: bytes) -> bytes:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="pairmill diff", description=__doc__.split("\n")[0])
-    parser.add_argument("one", metavar="A")
-    parser.add_argument("other", metavar="B")
+    parser.add_argument("left", metavar="A", help="dataset to compare")
+    parser.add_argument("right", metavar="B", help="dataset to compare it with")
     args = parser.parse_args(arguments)
-    if os.path.realpath(args.one) == os.path.realpath(args.other):
-        raise UserError(f"{args.one} and {args.other} are the same folder; name two datasets")
-    lines, same = differences(args.one, args.other)
+    if os.path.realpath(args.left) == os.path.realpath(args.right):
+        raise UserError(f"{args.left} and {args.right} are the same folder; name two datasets")
+    lines, same = differences(args.left, args.right)
     print("\n".join(lines))
     return 0 if same else 1

@@ -52,9 +52,11 @@ def verify(directory: str, workers: int) -> list[Fault]:
         return [Fault("manifest.json", str(error))]
     with _pool(workers) as run:
         faults = list(unlisted_files(directory, manifest))
-        faults += [fault for each in run(partial(_file_faults, directory), manifest.files) for fault in each]
-        words = None if any(fault.path == "text_tokenizer.json" for fault in faults) else _read_words(directory)
-        reports = run(partial(_check_shard, directory, manifest, words), manifest.shards)
+        faults += [fault for found in run(partial(_file_faults, directory), manifest.files) for fault in found]
+        tokenizer_json = (
+            None if any(fault.path == "text_tokenizer.json" for fault in faults) else _read_text_tokenizer(directory)
+        )
+        reports = run(partial(_check_shard, directory, manifest, tokenizer_json), manifest.shards)
         keys: Counter[str] = Counter()
         for report in reports:
             faults += report.faults
@@ -77,8 +79,14 @@ def _pool(workers: int) -> Iterator[Callable]:
         yield lambda function, items: list(pool.map(function, items))
 
 
+def listed_paths(manifest: Manifest) -> set[str]:
+    """The paths of all shards and files that the manifest names."""
+    return {shard.path for shard in manifest.shards} | {file.path for file in manifest.files}
+
+
 def unlisted_files(directory: str, manifest: Manifest) -> Iterator[Fault]:
-    known = {"manifest.json", *(file.path for file in (*manifest.shards, *manifest.files))}
+    """A fault for each file of the folder that the manifest does not name."""
+    known = {"manifest.json"} | listed_paths(manifest)
     for root, _, names in os.walk(directory):
         for name in names:
             path = os.path.relpath(os.path.join(root, name), directory).replace(os.sep, "/")
@@ -101,26 +109,26 @@ def _file_faults(directory: str, file: File | Shard) -> list[Fault]:
     return []
 
 
-_words: dict[str, TextTokenizer] = {}  # of this process
+_tokenizers: dict[str, TextTokenizer] = {}  # of this process
 
 
-def _read_words(directory: str) -> str:
+def _read_text_tokenizer(directory: str) -> str:
     return Path(directory, "text_tokenizer.json").read_text(encoding="utf-8")
 
 
 def _tokenizer(text: str) -> TextTokenizer:
-    if text not in _words:
-        _words.clear()
-        _words[text] = TextTokenizer(text)
-    return _words[text]
+    if text not in _tokenizers:
+        _tokenizers.clear()
+        _tokenizers[text] = TextTokenizer(text)
+    return _tokenizers[text]
 
 
-def _check_shard(directory: str, manifest: Manifest, words: str | None, shard: Shard) -> ShardReport:
+def _check_shard(directory: str, manifest: Manifest, tokenizer_json: str | None, shard: Shard) -> ShardReport:
     """Hashes one shard, then reads it member by member."""
     changed = _file_faults(directory, shard)
     keys: list[str] = []
     faults: list[Fault] = []
-    tokenizer = _tokenizer(words) if words is not None else None
+    tokenizer = _tokenizer(tokenizer_json) if tokenizer_json is not None else None
     try:
         if not (changed and changed[0].what == "missing"):
             for sample in format.read_token_shard(os.path.join(directory, shard.path)):
@@ -138,7 +146,7 @@ def _check_shard(directory: str, manifest: Manifest, words: str | None, shard: S
     return ShardReport(keys, (changed + faults)[:MAX_FAULTS_PER_SHARD])
 
 
-def sample_faults(sample: format.Sample, manifest: Manifest, words: TextTokenizer | None) -> Iterator[str]:
+def sample_faults(sample: format.Sample, manifest: Manifest, text_tokenizer: TextTokenizer | None) -> Iterator[str]:
     images, text = manifest.image_tokenizer, manifest.text_tokenizer
     if sample.codes.shape != (manifest.draws, images.grid**2):
         yield f"codes of shape {sample.codes.shape}, expected {(manifest.draws, images.grid**2)}"
@@ -146,7 +154,7 @@ def sample_faults(sample: format.Sample, manifest: Manifest, words: TextTokenize
         yield f"code {int(sample.codes.max())} is not in a vocabulary of {images.vocabulary:,}"
     if len(sample.tokens) and int(sample.tokens.max()) >= text.vocabulary:
         yield f"token {int(sample.tokens.max())} is not in a vocabulary of {text.vocabulary:,}"
-    elif words is not None and sample.tokens.tolist() != words.encode(sample.caption):
+    elif text_tokenizer is not None and sample.tokens.tolist() != text_tokenizer.encode(sample.caption):
         yield "its tokens are not the tokenizer's answer for its caption"
 
 
@@ -155,16 +163,17 @@ def _count_faults(directory: str, manifest: Manifest, reports: list[ShardReport]
     sources: Counter[str] = Counter()
     for shard, report in zip(manifest.shards, reports, strict=True):
         rows = _read(directory, index_path(shard.path), ["key", "shard", "position", "source", "split"])
-        told = [(row["key"], row["shard"], row["position"], row["split"]) for row in rows.to_pylist()]
-        wanted = [(key, shard.path, i, shard.split) for i, key in enumerate(report.keys)]
-        if told != wanted:
-            odd = next(
-                (i for i, (one, other) in enumerate(zip(told, wanted, strict=False)) if one != other),
-                min(len(told), len(wanted)),
+        actual = [(row["key"], row["shard"], row["position"], row["split"]) for row in rows.to_pylist()]
+        expected = [(key, shard.path, i, shard.split) for i, key in enumerate(report.keys)]
+        if actual != expected:
+            wrong = next(
+                (i for i, (one, other) in enumerate(zip(actual, expected, strict=False)) if one != other),
+                min(len(actual), len(expected)),
             )
             yield Fault(
                 index_path(shard.path),
-                f"row {odd} is not sample {odd} of {shard.path} ({len(told):,} rows for {len(wanted):,} samples)",
+                f"row {wrong} is not sample {wrong} of {shard.path} "
+                f"({len(actual):,} rows for {len(expected):,} samples)",
             )
         here = Counter(rows["source"].to_pylist())
         if shard.sources and here != shard.sources:
@@ -174,12 +183,12 @@ def _count_faults(directory: str, manifest: Manifest, reports: list[ShardReport]
     if indexed != written:
         yield Fault("manifest.json", f"{indexed:,} files of index for {written:,} shards")
     ledger = read_json(os.path.join(directory, "ledger.json"))
-    for source, account in ledger["sources"].items():
-        rejected = sum(number for reasons in account["rejected"].values() for number in reasons.values())
-        if account["read"] != account["kept"] + rejected:
-            yield Fault("ledger.json", f"{source}: {account['read']:,} read is not {account['kept']:,} + {rejected:,}")
-        if account["kept"] != sources[source]:
-            yield Fault("ledger.json", f"{source}: {account['kept']:,} rows kept, the shards hold {sources[source]:,}")
+    for source, counts in ledger["sources"].items():
+        rejected = sum(number for reasons in counts["rejected"].values() for number in reasons.values())
+        if counts["read"] != counts["kept"] + rejected:
+            yield Fault("ledger.json", f"{source}: {counts['read']:,} read is not {counts['kept']:,} + {rejected:,}")
+        if counts["kept"] != sources[source]:
+            yield Fault("ledger.json", f"{source}: {counts['kept']:,} rows kept, the shards hold {sources[source]:,}")
     if missing := [source for source in sources if source not in ledger["sources"]]:
         yield Fault("ledger.json", f"source {missing[0]} is not in it")
     reasons = Counter(

@@ -54,7 +54,7 @@ class Report(NamedTuple):
     stats: dict[str, Any]  # of pipeline.stats.summary
     measures: Measures
     cards: list[Card]
-    chosen: str  # how the cards were chosen, in words
+    selection: str  # how the cards were chosen, in words
     rejects: list[dict[str, Any]]
     rejects_source: Optional[str] = None  # the one source to which the sample rows are narrowed
 
@@ -105,18 +105,18 @@ def render(page: Report) -> str:
 # --- words and numbers -----------------------------------------------------------------------------------------------
 
 
-def escape_text(value: str, longest: int = MAX_TEXT) -> str:
+def escape_text(value: str, max_length: int = MAX_TEXT) -> str:
     """Escaped, and cut where nobody reads on."""
-    return escape(value if len(value) <= longest else value[: longest - 1] + "…")
+    return escape(value if len(value) <= max_length else value[: max_length - 1] + "…")
 
 
-def link(url: str, words: str) -> str:
+def link(url: str, text: str) -> str:
     """A link, if the URL is one that a browser may safely follow; else nothing."""
     try:
         safe = urlsplit(url).scheme in ("http", "https") and len(url) <= MAX_LINK
     except ValueError:
         safe = False
-    return f'<a href="{escape(url)}" rel="noopener noreferrer">{words}</a>' if safe else ""
+    return f'<a href="{escape(url)}" rel="noopener noreferrer">{text}</a>' if safe else ""
 
 
 def size(number: int) -> str:
@@ -126,14 +126,14 @@ def size(number: int) -> str:
     return f"{number} bytes"
 
 
-def percent(part: int, whole: int) -> str:
-    return f"{100 * part / whole:.1f} %" if whole else "0 %"
+def percent(part: int, total: int) -> str:
+    return f"{100 * part / total:.1f} %" if total else "0 %"
 
 
-def bar(parts: Iterable[tuple[str, int]], whole: int) -> str:
+def bar(parts: Iterable[tuple[str, int]], total: int) -> str:
     """A horizontal bar of (class, number) parts; the numbers stand beside it."""
     spans = "".join(
-        f'<i class="{name}" style="width:{100 * number / whole:.2f}%"></i>' for name, number in parts if number
+        f'<i class="{name}" style="width:{100 * number / total:.2f}%"></i>' for name, number in parts if number
     )
     return f'<span class="bar" aria-hidden="true">{spans}</span>'
 
@@ -146,7 +146,7 @@ def plural(number: int, word: str) -> str:
 
 
 def key_figures(stats: dict[str, Any]) -> str:
-    shards, read = stats["shards"], sum(account["read"] for account in stats["sources"].values())
+    shards, read = stats["shards"], sum(counts["read"] for counts in stats["sources"].values())
     number = sum(stats["pairs"].values())
     codes = stats["image_tokenizer"]["grid"] ** 2
     figures = [
@@ -168,7 +168,7 @@ def key_figures(stats: dict[str, Any]) -> str:
 
 
 def settings_section(manifest: Manifest) -> str:
-    image, words = manifest.image_tokenizer, manifest.text_tokenizer
+    image, text = manifest.image_tokenizer, manifest.text_tokenizer
     recipe = manifest.settings.get("encode", {}).get("crop_recipe", "")
     entries = [
         (
@@ -178,8 +178,8 @@ def settings_section(manifest: Manifest) -> str:
         ),
         (
             "Text tokenizer",
-            f"BPE <span>{words.vocabulary:,} tokens, at most {words.max_tokens:,} a caption</span>"
-            f"<code>{escape_text(words.fingerprint)}</code>",
+            f"BPE <span>{text.vocabulary:,} tokens, at most {text.max_tokens:,} a caption</span>"
+            f"<code>{escape_text(text.fingerprint)}</code>",
         ),
         ("Crops", f"{escape_text(recipe)} <span>{plural(manifest.draws, 'stored draw')} a picture</span>"),
         (
@@ -209,8 +209,8 @@ def ledger_section(stats: dict[str, Any]) -> str:
         for name, each in sorted(stats["sources"].items())
     ]
     stages = [stage.value for stage in Stage]
-    whole = {stage: sum(rejected.get(stage, 0) for *_, rejected in sources) for stage in stages}
-    total = ("all", sum(each[1] for each in sources), sum(each[2] for each in sources), whole)
+    by_stage = {stage: sum(rejected.get(stage, 0) for *_, rejected in sources) for stage in stages}
+    total = ("all", sum(each[1] for each in sources), sum(each[2] for each in sources), by_stage)
     legend = "".join(
         f'<li><i class="{name}"></i>{words}</li>'
         for name, words in (("kept", "kept"), *((stage, f"rejected in {stage}") for stage in stages))
@@ -219,12 +219,12 @@ def ledger_section(stats: dict[str, Any]) -> str:
     return (
         f'<p>Every row read is either kept as a pair or rejected with a reason.</p><ul class="legend">{legend}</ul>'
         f'<table class="account"><thead><tr>{head}<td></td></tr></thead>'
-        f"<tbody>{''.join(_account_row(*each) for each in sources)}</tbody>"
-        f"<tfoot>{_account_row(*total)}</tfoot></table>{reasons_by_stage(stats['rejects_by_reason'])}"
+        f"<tbody>{''.join(_source_row(*each) for each in sources)}</tbody>"
+        f"<tfoot>{_source_row(*total)}</tfoot></table>{reasons_by_stage(stats['rejects_by_reason'])}"
     )
 
 
-def _account_row(name: str, read: int, kept: int, rejected: dict[str, int]) -> str:
+def _source_row(name: str, read: int, kept: int, rejected: dict[str, int]) -> str:
     parts = [("kept", kept), *((stage.value, rejected.get(stage.value, 0)) for stage in Stage)]
     return (
         f'<tr><th scope="row">{escape_text(name)}</th><td>{read:,}</td><td>{kept:,}</td>'
@@ -233,13 +233,13 @@ def _account_row(name: str, read: int, kept: int, rejected: dict[str, int]) -> s
 
 
 def reasons_by_stage(rejects: dict[str, dict[str, int]]) -> str:
-    most = max((number for reasons in rejects.values() for number in reasons.values()), default=1)
+    largest = max((number for reasons in rejects.values() for number in reasons.values()), default=1)
     tables = []
     for stage in (stage.value for stage in Stage if stage.value in rejects):
         rows = "".join(
             f'<tr><th scope="row"><a href="#{stage}-{escape_text(reason)}">{escape_text(reason)}</a></th>'
             f"<td>{number:,}</td>"
-            f"<td>{bar([(stage, number)], most)}</td></tr>"
+            f"<td>{bar([(stage, number)], largest)}</td></tr>"
             for reason, number in rejects[stage].items()
         )
         head = f"Rejected in {stage} <span>{plural(sum(rejects[stage].values()), 'row')}</span>"
@@ -320,12 +320,12 @@ def duplicates(left: dict[str, int], pairs: int) -> str:
 def licences(counts: dict[str, int]) -> str:
     """The most frequent ones, then the rest as one."""
     shown = dict(list(counts.items())[:LICENCES])
-    if rest := sum(counts.values()) - sum(shown.values()):
-        shown[f"{len(counts) - LICENCES:,} others"] = rest
-    most = max(shown.values(), default=1)
+    if remaining := sum(counts.values()) - sum(shown.values()):
+        shown[f"{len(counts) - LICENCES:,} others"] = remaining
+    largest = max(shown.values(), default=1)
     rows = "".join(
         f'<tr><th scope="row">{escape_text(name, 80)}</th><td>{number:,}</td>'
-        f"<td>{bar([('kept', number)], most)}</td></tr>"
+        f"<td>{bar([('kept', number)], largest)}</td></tr>"
         for name, number in shown.items()
     )
     return _figure(
@@ -350,7 +350,7 @@ def pairs(page: Report) -> str:
         original = next(encoded) if isinstance(card.original, np.ndarray) else card.original
         items.append(f"<li>{_card(card.row, original, next(encoded))}</li>\n")
     wide = " both" if with_originals else ""
-    return f'<p>{escape_text(page.chosen)} {legend}</p><ul class="cards{wide}">{"".join(items)}</ul>'
+    return f'<p>{escape_text(page.selection)} {legend}</p><ul class="cards{wide}">{"".join(items)}</ul>'
 
 
 def _card(row: dict[str, Any], original: bytes | str | None, decoded: bytes) -> str:
@@ -409,8 +409,8 @@ def rejected(page: Report) -> str:
         items = "".join(
             f'<li id="{stage}-{escape_text(reason)}"><h4><i class="{stage}"></i>{escape_text(reason)}</h4>'
             f"<ul>{''.join(map(_rejected_row, rows))}</ul></li>"
-            for (its_stage, reason), rows in groups.items()
-            if its_stage == stage
+            for (row_stage, reason), rows in groups.items()
+            if row_stage == stage
         )
         if items:
             blocks.append(f'<h3>In {stage}</h3><ul class="rejects">{items}</ul>')

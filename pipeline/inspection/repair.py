@@ -1,5 +1,5 @@
-"""Takes the shards that are at fault out of a dataset: their pairs become rejected rows, so that every row is still
-accounted for. What is gone stays gone; nothing is made up."""
+"""Removes damaged shards from a dataset. Their pairs become rejected rows, so that the ledger still counts every row.
+Lost data is not reconstructed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from models.data.format import File, Manifest, Shard, index_path, read_manifest
 from models.errors import UserError
 from pipeline.dataset import cards
 from pipeline.dataset.finish import FOLDERS, write_cards
-from pipeline.inspection.faults import Fault
+from pipeline.inspection.faults import Fault, listed_paths
 from pipeline.output import files as output_files
 from pipeline.output.files import WrittenFile, to_json, write_file
 from pipeline.output.ledger import KEPT, READ, Count, build_ledger, previous_counts, read_ledger
@@ -39,38 +39,38 @@ def repair(directory: str, faults: Iterable[Fault]) -> Iterator[str]:
                 f"{directory}/{path} is at fault, and nothing else holds what it held; build the dataset again"
             )
     manifest = read_manifest(directory)
-    listed = {file.path for file in (*manifest.shards, *manifest.files)}
+    listed = listed_paths(manifest)
     others = sorted(path for path in at_fault - listed if path.split("/")[0] in FOLDERS or path.endswith(".tmp"))
-    bad = [shard for shard in manifest.shards if shard.path in at_fault or index_path(shard.path) in at_fault]
-    gone = {path for shard in bad for path in (shard.path, index_path(shard.path))}
+    damaged = [shard for shard in manifest.shards if shard.path in at_fault or index_path(shard.path) in at_fault]
+    dropped = {path for shard in damaged for path in (shard.path, index_path(shard.path))}
     kept = dataclasses.replace(
         manifest,
-        shards=tuple(shard for shard in manifest.shards if shard not in bad),
-        files=tuple(file for file in manifest.files if file.path not in gone and file.path not in REGENERATED_FILES),
+        shards=tuple(shard for shard in manifest.shards if shard not in damaged),
+        files=tuple(file for file in manifest.files if file.path not in dropped and file.path not in REGENERATED_FILES),
     )
 
-    lost = [row for shard in bad for row in _lost_rows(directory, shard, at_fault)]
+    lost = [row for shard in damaged for row in _lost_rows(directory, shard, at_fault)]
     files = list(kept.files)
     if lost:
         number = sum(file.path.startswith("rejects/damaged-") for file in kept.files)
         files.append(File(*write_file(directory, f"rejects/damaged-{number:05d}.parquet", table_bytes(lost, REJECTS))))
-        kept.settings["damaged_shards"] = kept.settings.get("damaged_shards", []) + [shard.path for shard in bad]
-    account = _account(directory, manifest, "ledger.json" in at_fault, bad, kept.files)
+        kept.settings["damaged_shards"] = kept.settings.get("damaged_shards", []) + [shard.path for shard in damaged]
+    counts = _counts(directory, manifest, "ledger.json" in at_fault, damaged, kept.files)
     named = [
-        write_file(directory, "ledger.json", to_json(account)),
+        write_file(directory, "ledger.json", to_json(counts)),
         *(WrittenFile(**vars(file)) for file in files if file.path == "text_tokenizer.json"),
     ]
     kept = dataclasses.replace(kept, files=tuple(files))
-    written = write_cards(directory, kept, account, _licences(directory, kept), named)
+    written = write_cards(directory, kept, counts, _licences(directory, kept), named)
     files += [File(*named[0]), *(File(*file) for file in written)]
     kept = dataclasses.replace(kept, files=tuple(sorted(files, key=lambda file: file.path)))
     output_files.write_atomically(output_files.join(directory, "manifest.json"), kept.to_json().encode())
-    for path in (*sorted(gone), *others):  # the manifest names them no more
+    for path in (*sorted(dropped), *others):  # the manifest names them no more
         if os.path.exists(os.path.join(directory, path)):
             os.remove(os.path.join(directory, path))
-    for shard in bad:
-        told = ", ".join(f"{number:,} of {source}" for source, number in sorted(shard.sources.items()))
-        yield f"dropped {shard.path} and its index: {shard.pairs:,} pairs lost" + f" ({told})" * bool(told)
+    for shard in damaged:
+        reported = ", ".join(f"{number:,} of {source}" for source, number in sorted(shard.sources.items()))
+        yield f"dropped {shard.path} and its index: {shard.pairs:,} pairs lost" + f" ({reported})" * bool(reported)
     yield from (f"removed {path}" for path in others)
     yield from (f"wrote {path} anew" for path in REGENERATED_FILES if path in at_fault)
 
@@ -94,15 +94,15 @@ def _lost_rows(directory: str, shard: Shard, at_fault: set[str]) -> list[Rejecte
     return [rejected(source=source) for source, number in shard.sources.items() for _ in range(number)]
 
 
-def _account(
-    directory: str, manifest: Manifest, is_lost: bool, bad: list[Shard], files: tuple[File, ...]
+def _counts(
+    directory: str, manifest: Manifest, is_lost: bool, damaged: list[Shard], files: tuple[File, ...]
 ) -> dict[str, Any]:
     """The ledger, in which the lost pairs are no longer kept but rejected."""
     before: Counter[str] = Counter()
     lost: Counter[str] = Counter()
     for shard in manifest.shards:
         before.update(shard.sources)
-    for shard in bad:
+    for shard in damaged:
         lost.update(shard.sources)
     counts: list[Count] = []
     if is_lost:

@@ -1,5 +1,6 @@
-"""`pairmill show DIR`: pairs of a dataset and rejected rows to look at, in the terminal or as one HTML page; of what
-select or fetch left, in the terminal."""
+"""`pairmill show DIR`: prints pairs and rejected rows of a dataset, or writes them as one HTML page.
+
+Of the output of select or fetch it only prints rows."""
 
 from __future__ import annotations
 
@@ -34,32 +35,32 @@ JOINERS = "\u200c\u200d"  # invisible, but scripts and emoji are spelt with them
 # --- in the terminal -------------------------------------------------------------------------------------------------
 
 
-def listing(directory: str, manifest: Manifest, wanted: PairQuery, columns: int) -> Iterator[str]:
+def listing(directory: str, manifest: Manifest, query: PairQuery, columns: int) -> Iterator[str]:
     """The lines of the terminal's answer."""
-    words = load_text_tokenizer(directory, manifest)
-    rows = choose_pairs(directory, manifest, wanted)
+    text_tokenizer = load_text_tokenizer(directory, manifest)
+    rows = choose_pairs(directory, manifest, query)
     samples = read_samples(directory, manifest, rows)
-    yield f"{directory}: {selection_text(total_pairs(manifest), wanted, len(rows))}"
+    yield f"{directory}: {selection_text(total_pairs(manifest), query, len(rows))}"
     for row in rows:
         yield ""
-        yield from pair_lines(row, samples[row["key"]], words, columns)
-    if not wanted.keys and wanted.search is None:
-        yield from reject_lines(directory, manifest, wanted, columns)
+        yield from pair_lines(row, samples[row["key"]], text_tokenizer, columns)
+    if not query.keys and query.search is None:
+        yield from reject_lines(directory, manifest, query, columns)
 
 
-def stage_listing(directory: str, wanted: PairQuery, columns: int) -> Iterator[str]:
+def stage_listing(directory: str, query: PairQuery, columns: int) -> Iterator[str]:
     """The same of what select left; of fetch's output, whose pairs are beside the pictures, the rejected rows alone."""
     if not files_in(directory, "rejects"):
         raise UserError(f"{directory}: holds only counts, as `pairmill select --dry-run` leaves them; run it without")
-    kept = sum(account[KEPT] for account in read_json(os.path.join(directory, "ledger.json"))["sources"].values())
+    kept = sum(counts[KEPT] for counts in read_json(os.path.join(directory, "ledger.json"))["sources"].values())
     if has_pairs := bool(kept and files_in(directory, "pairs")):
-        rows = choose_pairs(directory, None, wanted)
-        yield f"{directory}: {selection_text(kept, wanted, len(rows))}"
+        rows = choose_pairs(directory, None, query)
+        yield f"{directory}: {selection_text(kept, query, len(rows))}"
         for row in rows:
             yield ""
             yield from selected_lines(row, columns)
-    if not has_pairs or (not wanted.keys and wanted.search is None):
-        yield from reject_lines(directory, None, wanted, columns)
+    if not has_pairs or (not query.keys and query.search is None):
+        yield from reject_lines(directory, None, query, columns)
 
 
 def selected_lines(row: dict[str, Any], columns: int) -> Iterator[str]:
@@ -73,23 +74,25 @@ def selected_lines(row: dict[str, Any], columns: int) -> Iterator[str]:
     yield f"  {printable(row['url'])}"
 
 
-def pair_lines(row: dict[str, Any], sample: Sample, words: TextTokenizer, columns: int) -> Iterator[str]:
+def pair_lines(row: dict[str, Any], sample: Sample, text_tokenizer: TextTokenizer, columns: int) -> Iterator[str]:
     yield (
         f"{row['key']}  {printable(row['source'])}  {printable(row['file'])} row {row['row']:,}  "
         f"{row['width']:,} x {row['height']:,} px  {row['split']}"
     )
     yield from wrapped(row["caption"], columns)
-    yield from wrapped(f"{len(sample.tokens)} tokens: {tokens_as_words(sample.tokens.tolist(), words)}", columns)
+    yield from wrapped(
+        f"{len(sample.tokens)} tokens: {tokens_as_words(sample.tokens.tolist(), text_tokenizer)}", columns
+    )
     yield f"  {printable(row['url'])}"
 
 
-def reject_lines(directory: str, manifest: Manifest | None, wanted: PairQuery, columns: int) -> Iterator[str]:
+def reject_lines(directory: str, manifest: Manifest | None, query: PairQuery, columns: int) -> Iterator[str]:
     """One or two rows of each reason, under the reason with its number of rows."""
     ledger = read_json(os.path.join(directory, "ledger.json"))
-    accounts = {name: account for name, account in ledger["sources"].items() if wanted.source in (None, name)}
-    numbers = rejects_by_reason({"sources": accounts})
+    counts = {name: row_counts for name, row_counts in ledger["sources"].items() if query.source in (None, name)}
+    numbers = rejects_by_reason({"sources": counts})
     heading = None
-    for row in choose_rejects(directory, manifest, wanted.seed, wanted.source):
+    for row in choose_rejects(directory, manifest, query.seed, query.source):
         if heading != (heading := (row["stage"], row["reason"])):
             number = numbers.get(row["stage"], {}).get(row["reason"], 0)
             yield ""
@@ -100,9 +103,9 @@ def reject_lines(directory: str, manifest: Manifest | None, wanted: PairQuery, c
             yield f"    {printable(row['url'])}"
 
 
-def tokens_as_words(tokens: Iterable[int], words: TextTokenizer) -> str:
+def tokens_as_words(tokens: Iterable[int], text_tokenizer: TextTokenizer) -> str:
     """The tokens one by one: a space where a word begins, a dot where one goes on."""
-    pieces = [words.decode([token]) for token in tokens]
+    pieces = [text_tokenizer.decode([token]) for token in tokens]
     return "".join(piece if piece.startswith(" ") else f"·{piece}" for piece in pieces).strip(" ·")
 
 
@@ -126,35 +129,35 @@ def total_pairs(manifest: Manifest) -> int:
     return sum(shard.pairs for shard in manifest.shards)
 
 
-def selection_text(total: int, wanted: PairQuery, shown: int) -> str:
+def selection_text(total: int, query: PairQuery, shown: int) -> str:
     """How the pairs were chosen, in words."""
-    how = f", {wanted}" if str(wanted) else ""
-    how += "" if wanted.keys else f", drawn by seed {wanted.seed}"
+    how = f", {query}" if str(query) else ""
+    how += "" if query.keys else f", drawn by seed {query.seed}"
     return f"{shown:,} of {total:,} pair{'s' * (total != 1)}{how}."
 
 
 # --- as a page -------------------------------------------------------------------------------------------------------
 
 
-def page(directory: str, manifest: Manifest, wanted: PairQuery, spec: str, originals: FetchConfig | None) -> Report:
+def page(directory: str, manifest: Manifest, query: PairQuery, spec: str, originals: FetchConfig | None) -> Report:
     """Everything that the page says. `originals`: how to fetch the pictures again; None leaves them out."""
     images = load_image_tokenizer_of(manifest, spec)
-    rows = choose_pairs(directory, manifest, wanted)
+    rows = choose_pairs(directory, manifest, query)
     if len(rows) > MAX_CARDS:
         raise UserError(f"{len(rows):,} pairs are too many for one page; give at most {MAX_CARDS} keys")
     ledger = read_json(os.path.join(directory, "ledger.json"))
     measures = dataset_columns(directory, manifest)
     cards = list(make_cards(directory, manifest, images, rows, originals))
-    rejects = choose_rejects(directory, manifest, wanted.seed, wanted.source)
+    rejects = choose_rejects(directory, manifest, query.seed, query.source)
     return Report(
         folder_name(directory),
         manifest,
         summary(manifest, ledger, measures),
         measures,
         cards,
-        selection_text(total_pairs(manifest), wanted, len(rows)),
+        selection_text(total_pairs(manifest), query, len(rows)),
         rejects,
-        wanted.source,
+        query.source,
     )
 
 
@@ -188,13 +191,13 @@ def load_image_tokenizer_of(manifest: Manifest, spec: str) -> ImageTokenizer:
 
 
 def load_text_tokenizer(directory: str, manifest: Manifest) -> TextTokenizer:
-    words = TextTokenizer.load(os.path.join(directory, "text_tokenizer.json"))
-    if words.info.fingerprint != manifest.text_tokenizer.fingerprint:
+    text_tokenizer = TextTokenizer.load(os.path.join(directory, "text_tokenizer.json"))
+    if text_tokenizer.info.fingerprint != manifest.text_tokenizer.fingerprint:
         raise UserError(
             f"{directory}/text_tokenizer.json is not the one that made these tokens (its fingerprint is "
             "not the manifest's); build the dataset again"
         )
-    return words
+    return text_tokenizer
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
@@ -202,29 +205,31 @@ def load_text_tokenizer(directory: str, manifest: Manifest) -> TextTokenizer:
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="pairmill show", description=__doc__.split("\n")[0])
-    parser.add_argument("directory", metavar="DIR", help="a dataset, or what select or fetch left")
-    parser.add_argument("--html", metavar="FILE", help="write one page with pictures and plots, complete in itself")
-    parser.add_argument("--count", type=int, default=24, metavar="N", help="pairs to show (default: 24)")
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="another seed, other pairs (default: 0)")
-    parser.add_argument("--key", action="append", default=[], metavar="KEY", help="this pair; repeatable")
-    parser.add_argument("--source", metavar="NAME", help="only pairs of this source, such as cc12m")
-    parser.add_argument("--search", metavar="TEXT", help="only pairs with this in the caption, in any case")
+    parser.add_argument("directory", metavar="DIR", help="dataset, or output of `pairmill select` or `pairmill fetch`")
+    parser.add_argument("--html", metavar="FILE", help="write a self-contained HTML page with images and plots")
+    parser.add_argument("--count", type=int, default=24, metavar="N", help="number of pairs to show (default: 24)")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the choice of pairs (default: 0)")
+    parser.add_argument(
+        "--key", action="append", default=[], metavar="KEY", help="show the pair with this key; repeatable"
+    )
+    parser.add_argument("--source", metavar="NAME", help="show only pairs of this source, such as cc12m")
+    parser.add_argument("--search", metavar="TEXT", help="show only pairs whose caption contains TEXT, in any case")
     parser.add_argument(
         "--fetch-originals",
         action="store_true",
-        help="download the pictures again and show the crops beside their reconstructions",
+        help="download the images again, to show each crop beside its reconstruction; needs --html",
     )
     parser.add_argument(
         "--allow-address",
         action="append",
         default=[],
         metavar="CIDR",
-        help="a network that is refused otherwise, such as 127.0.0.0/8",
+        help="network that may be connected to although its addresses are not public, such as 127.0.0.0/8; repeatable",
     )
     parser.add_argument(
         "--image-tokenizer",
         metavar="SPEC",
-        help="where the dataset's image tokenizer is, if no longer where the manifest says",
+        help="image tokenizer that made the codes, if it is no longer where the manifest says",
     )
     return parser
 
@@ -255,19 +260,19 @@ def main(arguments: list[str] | None = None) -> int:
     args = make_parser().parse_args(arguments)
     check(args)
     allowed = parse_networks(args.allow_address)
-    wanted = PairQuery(args.count, args.seed, tuple(args.key), args.source, args.search)
+    query = PairQuery(args.count, args.seed, tuple(args.key), args.source, args.search)
     columns = min(MAX_COLUMNS, shutil.get_terminal_size((MAX_COLUMNS, 0)).columns)
     if is_stage_output(args.directory):
         if args.html is not None:
             raise UserError(f"--html: {args.directory} holds no dataset, and a page shows one; leave out --html")
-        print("\n".join(stage_listing(args.directory, wanted, columns)))
+        print("\n".join(stage_listing(args.directory, query, columns)))
         return 0
     manifest = read_manifest(args.directory)
     if args.html is None:
-        print("\n".join(listing(args.directory, manifest, wanted, columns)))
+        print("\n".join(listing(args.directory, manifest, query, columns)))
         return 0
     originals = FetchConfig(retries=1, allow_addresses=allowed) if args.fetch_originals else None
-    content = page(args.directory, manifest, wanted, args.image_tokenizer or manifest.image_tokenizer.spec, originals)
+    content = page(args.directory, manifest, query, args.image_tokenizer or manifest.image_tokenizer.spec, originals)
     data = render(content).encode()
     try:
         write_atomically(args.html, data)

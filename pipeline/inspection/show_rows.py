@@ -29,9 +29,9 @@ SAME_RATIO = 0.02  # relative: rounding when a small image's sides become whole 
 
 
 class PairQuery(NamedTuple):
-    """Which pairs to show. Keys are shown in their order and all of them; otherwise `count` are drawn."""
+    """Which pairs to show. Keys are shown in their order and all of them; otherwise `number` pairs are sampled."""
 
-    count: int
+    number: int
     seed: int = 0
     keys: tuple[str, ...] = ()
     source: Optional[str] = None
@@ -48,7 +48,7 @@ class PairQuery(NamedTuple):
 def sample_indices(total: int, count: int, seed: str) -> list[int]:
     """`count` different numbers below `total`, or all of them, shuffled: the same for the same seed everywhere."""
     integers = seeded_randint(seed)
-    moved: dict[int, int] = {}  # a shuffle of range(total), of which only the places touched are kept
+    moved: dict[int, int] = {}  # a shuffle of range(total), of which only the positions touched are kept
     picks = []
     for i in range(min(count, total)):
         j = integers(i, total)
@@ -60,50 +60,50 @@ def sample_indices(total: int, count: int, seed: str) -> list[int]:
 # --- pairs -----------------------------------------------------------------------------------------------------------
 
 
-def choose_pairs(directory: str, manifest: Manifest | None, wanted: PairQuery) -> list[dict[str, Any]]:
+def choose_pairs(directory: str, manifest: Manifest | None, query: PairQuery) -> list[dict[str, Any]]:
     """Rows of the index; without a manifest, of what select left. Raises UserError if there are none, or not each of
     the keys."""
     columns = [
         name
         for name, given in (
-            ("key", wanted.keys),
-            ("source", wanted.source is not None),
-            ("caption", wanted.search is not None),
+            ("key", query.keys),
+            ("source", query.source is not None),
+            ("caption", query.search is not None),
         )
         if given
     ]
     paths = list(_parts(directory, manifest, "index" if manifest else "pairs"))
-    found = [np.flatnonzero(_matches(_read(path, columns or ["row"]), wanted)) for path in paths]
+    found = [np.flatnonzero(_matches(_read(path, columns or ["row"]), query)) for path in paths]
     starts = np.cumsum([0, *map(len, found)])
-    if not starts[-1] and not wanted.keys:
-        raise UserError(f"{directory}: " + (f"no pair matches {wanted}" if columns else "the dataset holds no pairs"))
-    picks = sample_indices(int(starts[-1]), len(wanted.keys) or wanted.count, f"show/{wanted.seed}")
+    if not starts[-1] and not query.keys:
+        raise UserError(f"{directory}: " + (f"no pair matches {query}" if columns else "the dataset holds no pairs"))
+    picks = sample_indices(int(starts[-1]), len(query.keys) or query.number, f"show/{query.seed}")
     files = (np.searchsorted(starts, picks, "right") - 1).tolist()
     rows: dict[int, dict[str, Any]] = {}
     for i in sorted(set(files)):
         here = [pick for pick, file in zip(picks, files, strict=True) if file == i]
         taken = _read(paths[i], (INDEX if manifest else PAIRS).names).take(found[i][np.array(here) - starts[i]])
         rows.update(zip(here, taken.to_pylist(), strict=True))
-    return _by_keys(directory, rows.values(), wanted) if wanted.keys else [rows[pick] for pick in picks]
+    return _by_keys(directory, rows.values(), query) if query.keys else [rows[pick] for pick in picks]
 
 
-def _matches(table: pa.Table, wanted: PairQuery) -> np.ndarray:
+def _matches(table: pa.Table, query: PairQuery) -> np.ndarray:
     mask = np.ones(len(table), bool)
-    if wanted.keys:
-        mask &= pc.is_in(table["key"], value_set=pa.array(wanted.keys)).to_numpy()
-    if wanted.source is not None:
-        mask &= pc.equal(table["source"], wanted.source).to_numpy()
-    if wanted.search is not None:
-        mask &= pc.match_substring(table["caption"], wanted.search, ignore_case=True).to_numpy()
+    if query.keys:
+        mask &= pc.is_in(table["key"], value_set=pa.array(query.keys)).to_numpy()
+    if query.source is not None:
+        mask &= pc.equal(table["source"], query.source).to_numpy()
+    if query.search is not None:
+        mask &= pc.match_substring(table["caption"], query.search, ignore_case=True).to_numpy()
     return mask
 
 
-def _by_keys(directory: str, rows: Iterable[dict[str, Any]], wanted: PairQuery) -> list[dict[str, Any]]:
+def _by_keys(directory: str, rows: Iterable[dict[str, Any]], query: PairQuery) -> list[dict[str, Any]]:
     by_key = {row["key"]: row for row in rows}
-    if missing := [key for key in wanted.keys if key not in by_key]:
-        others = wanted._replace(keys=())
+    if missing := [key for key in query.keys if key not in by_key]:
+        others = query._replace(keys=())
         raise UserError(f"{directory}: no pair has the key {missing[0]}" + f" and matches {others}" * bool(str(others)))
-    return [by_key[key] for key in dict.fromkeys(wanted.keys)]
+    return [by_key[key] for key in dict.fromkeys(query.keys)]
 
 
 def read_samples(directory: str, manifest: Manifest, rows: list[dict[str, Any]]) -> dict[str, Sample]:
@@ -167,9 +167,9 @@ def _few_of_each(table: pa.Table, seed: str) -> list[dict[str, Any]]:
     picks = []
     for kind in sorted(kinds, key=lambda kind: (kind["stage"], kind["reason"])):
         mask = pc.and_(pc.equal(table["stage"], kind["stage"]), pc.equal(table["reason"], kind["reason"]))
-        places = np.flatnonzero(mask.to_numpy())
-        picks += places[
-            sample_indices(len(places), REJECTS_PER_REASON, f"{seed}/{kind['stage']}/{kind['reason']}")
+        positions = np.flatnonzero(mask.to_numpy())
+        picks += positions[
+            sample_indices(len(positions), REJECTS_PER_REASON, f"{seed}/{kind['stage']}/{kind['reason']}")
         ].tolist()
     return table.take(picks).to_pylist() if picks else []
 

@@ -1,4 +1,4 @@
-"""`pairmill stats DIR`: what is in a dataset, and what was dropped on the way, as tables or as JSON."""
+"""`pairmill stats DIR`: counts of what a dataset holds and of what was rejected, as tables or as JSON."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def summary(manifest: Manifest, ledger: dict[str, Any], measures: Measures) -> d
     }
 
 
-def read_index(directory: str, manifest: Manifest, columns: list[str]):
+def read_index(directory: str, manifest: Manifest, columns: list[str]) -> pa.Table:
     """The index as a pyarrow table, in the manifest's order of shards."""
     paths = [os.path.join(directory, file.path) for file in manifest.files if file.path.startswith("index/")]
     try:
@@ -168,7 +168,7 @@ def medians_by_source(measures: Measures) -> dict[str, dict[str, float]]:
     }
 
 
-def _crosstab(index) -> dict[str, dict[str, int]]:
+def _crosstab(index: pa.Table) -> dict[str, dict[str, int]]:
     grouped = index.group_by(["source", "split"]).aggregate([([], "count_all")]).to_pylist()
     table: dict[str, dict[str, int]] = {}
     for row in sorted(grouped, key=lambda row: (row["source"], row["split"])):
@@ -176,7 +176,7 @@ def _crosstab(index) -> dict[str, dict[str, int]]:
     return table
 
 
-def _counts(column) -> dict[str, int]:
+def _counts(column: pa.ChunkedArray) -> dict[str, int]:
     counts = {row["values"] or "not stated": row["counts"] for row in pc.value_counts(column).to_pylist()}
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
@@ -186,18 +186,21 @@ def _counts(column) -> dict[str, int]:
 
 def ledger_tables(ledger: dict[str, Any]) -> str:
     """Rows by source, then rejects by stage and reason: what `select` and `fetch` have to tell."""
-    accounts = [
-        (name, account["read"], account["kept"], sum(sum(reasons.values()) for reasons in account["rejected"].values()))
-        for name, account in sorted(ledger["sources"].items())
+    source_rows = [
+        (name, counts["read"], counts["kept"], sum(sum(reasons.values()) for reasons in counts["rejected"].values()))
+        for name, counts in sorted(ledger["sources"].items())
     ]
-    total = ("all", *(sum(account[i] for account in accounts) for i in (1, 2, 3)))
+    total = ("all", *(sum(row[i] for row in source_rows) for i in (1, 2, 3)))
     reasons = [
         (stage, reason, number)
-        for stage, counts in rejects_by_reason(ledger).items()
-        for reason, number in counts.items()
+        for stage, numbers in rejects_by_reason(ledger).items()
+        for reason, number in numbers.items()
     ]
     return "\n\n".join(
-        [table(["source", "read", "kept", "rejected"], [*accounts, total]), table(["stage", "reason", "rows"], reasons)]
+        [
+            table(["source", "read", "kept", "rejected"], [*source_rows, total]),
+            table(["stage", "reason", "rows"], reasons),
+        ]
     )
 
 
@@ -241,13 +244,13 @@ def stats_tables(stats: dict[str, Any]) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="pairmill stats", description=__doc__.split("\n")[0])
-    parser.add_argument("directory", metavar="DIR", help="a dataset, or the output of select or fetch")
-    parser.add_argument("--json", action="store_true", help="for machines")
+    parser.add_argument("directory", metavar="DIR", help="dataset, or output of `pairmill select` or `pairmill fetch`")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     args = parser.parse_args(arguments)
-    whole = os.path.exists(os.path.join(args.directory, "manifest.json"))
-    if not whole and not os.path.exists(os.path.join(args.directory, "ledger.json")):
+    is_dataset = os.path.exists(os.path.join(args.directory, "manifest.json"))
+    if not is_dataset and not os.path.exists(os.path.join(args.directory, "ledger.json")):
         raise UserError(f"{args.directory} holds neither manifest.json nor ledger.json: nothing finished is there")
-    if whole:
+    if is_dataset:
         stats = dataset_stats(args.directory)
         print(json.dumps(stats, indent=1, ensure_ascii=False) if args.json else stats_tables(stats))
     else:

@@ -18,7 +18,7 @@ CURVE_POINTS = 180
 class HistogramBin(NamedTuple):
     low: float  # included
     high: float  # not included, but in the last bin
-    count: int
+    values: int  # how many values fall into the bin
 
 
 class Tick(NamedTuple):
@@ -62,14 +62,14 @@ def whole_histogram(values: np.ndarray, unit: str) -> str:
     ticks = [Tick(value, f"{value:,}") for value in range(-(-int(first) // step) * step, int(last) + 1, step)]
     width = bins[0].high - bins[0].low
 
-    def name(i: int, each: HistogramBin) -> str:
-        most = int(values.max()) if i == len(bins) - 1 else int(each.high) - 1
-        return f"{int(each.low):,}" + (f" to {most:,}" if most > each.low else "") + f" {unit}"
+    def name(i: int, bar: HistogramBin) -> str:
+        last_value = int(values.max()) if i == len(bins) - 1 else int(bar.high) - 1
+        return f"{int(bar.low):,}" + (f" to {last_value:,}" if last_value > bar.low else "") + f" {unit}"
 
-    def place(value: float) -> float:
+    def position(value: float) -> float:
         return (value - first + width / 2) / (width * len(bins))
 
-    return histogram(bins, name, [(place(tick.value), tick.label) for tick in ticks])
+    return histogram(bins, name, [(position(tick.value), tick.label) for tick in ticks])
 
 
 def log_histogram(values: np.ndarray, low: float, high: float, ticks: Sequence[Tick], unit: str) -> str:
@@ -79,23 +79,23 @@ def log_histogram(values: np.ndarray, low: float, high: float, ticks: Sequence[T
     shown = [
         (math.log(tick.value / low) / math.log(high / low), tick.label) for tick in ticks if low <= tick.value <= high
     ]
-    return histogram(bins, lambda i, each: f"{form.format(each.low, each.high)} {unit}".strip(), shown)
+    return histogram(bins, lambda i, bar: f"{form.format(bar.low, bar.high)} {unit}".strip(), shown)
 
 
 def histogram(
     bins: list[HistogramBin], name: Callable[[int, HistogramBin], str], ticks: list[tuple[float, str]]
 ) -> str:
     """Bars over an axis. `name` says in words what a bar stands for; ticks are (place in 0..1, label)."""
-    most = max(1, max(each.count for each in bins))
-    room, step = HEIGHT - AXIS, WIDTH / len(bins)
+    tallest = max(1, max(bar.values for bar in bins))
+    plot_height, step = HEIGHT - AXIS, WIDTH / len(bins)
     gap = min(2.0, step / 5)
     bars = []
-    for i, each in enumerate(bins):
+    for i, bar in enumerate(bins):
         # A bar of a single pair among millions must still be seen.
-        tall = max(1.5, each.count / most * (room - 4)) if each.count else 0
+        tall = max(1.5, bar.values / tallest * (plot_height - 4)) if bar.values else 0
         bars.append(
-            f'<rect x="{i * step + gap / 2:.1f}" y="{room - tall:.1f}" width="{step - gap:.1f}" '
-            f'height="{tall:.1f}" rx="1"><title>{escape(name(i, each))}: {each.count:,}</title></rect>'
+            f'<rect x="{i * step + gap / 2:.1f}" y="{plot_height - tall:.1f}" width="{step - gap:.1f}" '
+            f'height="{tall:.1f}" rx="1"><title>{escape(name(i, bar))}: {bar.values:,}</title></rect>'
         )
     return _svg(f'<g class="bars">{"".join(bars)}</g>{_axis(ticks)}')
 
@@ -106,15 +106,16 @@ def frequency_curve(counts: np.ndarray) -> str:
     used = int((ordered > 0).sum())
     if not used:
         return ""
-    room, top = HEIGHT - AXIS, math.log1p(float(ordered[0]))
+    plot_height, top = HEIGHT - AXIS, math.log1p(float(ordered[0]))
 
     def height(count: float) -> float:
-        return room - math.log1p(count) / top * (room - 6)
+        return plot_height - math.log1p(count) / top * (plot_height - 6)
 
     ranks = np.unique(np.linspace(0, used - 1, min(used, CURVE_POINTS)).astype(int))
     points = [f"{rank / len(ordered) * WIDTH:.1f},{height(float(ordered[rank])):.1f}" for rank in ranks]
     end = used / len(ordered) * WIDTH
-    path = f"M0,{room} L{' L'.join(points)} L{end:.1f},{height(float(ordered[used - 1])):.1f} L{end:.1f},{room} Z"
+    last = f"{end:.1f},{height(float(ordered[used - 1])):.1f}"
+    path = f"M0,{plot_height} L{' L'.join(points)} L{last} L{end:.1f},{plot_height} Z"
     even = height(float(ordered.sum()) / len(ordered))
     ticks = [(share, f"{max(1, round(share * len(ordered))):,}") for share in (0, 0.25, 0.5, 0.75, 1)]
     return _svg(
@@ -132,11 +133,11 @@ def _svg(inside: str) -> str:
 
 
 def _axis(ticks: list[tuple[float, str]]) -> str:
-    room = HEIGHT - AXIS
-    parts = [f'<line class="axis" x1="0" x2="{WIDTH}" y1="{room}" y2="{room}"/>']
-    for place, label in ticks:
-        anchor = "start" if place < 0.03 else "end" if place > 0.97 else "middle"
-        parts.append(f'<text x="{place * WIDTH:.1f}" y="{HEIGHT - 5}" text-anchor="{anchor}">{escape(label)}</text>')
+    plot_height = HEIGHT - AXIS
+    parts = [f'<line class="axis" x1="0" x2="{WIDTH}" y1="{plot_height}" y2="{plot_height}"/>']
+    for position, label in ticks:
+        anchor = "start" if position < 0.03 else "end" if position > 0.97 else "middle"
+        parts.append(f'<text x="{position * WIDTH:.1f}" y="{HEIGHT - 5}" text-anchor="{anchor}">{escape(label)}</text>')
     return "".join(parts)
 
 

@@ -7,11 +7,11 @@ from typing import Any
 
 
 def table(header: list[str], rows: Iterable[Iterable[Any]]) -> str:
-    """Columns under a header; numbers stand to the right."""
-    rows = [list(row) for row in rows]
-    cells = [header, *([f"{cell:,}" if isinstance(cell, int | float) else str(cell) for cell in row] for row in rows)]
+    """Columns under a header; columns of numbers are aligned to the right."""
+    lists = [list(row) for row in rows]
+    cells = [header, *([f"{cell:,}" if isinstance(cell, int | float) else str(cell) for cell in row] for row in lists)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
-    right = [bool(rows) and all(isinstance(row[i], int | float) for row in rows) for i in range(len(header))]
+    right = [bool(lists) and all(isinstance(row[i], int | float) for row in lists) for i in range(len(header))]
     lines = [
         "  ".join(
             cell.rjust(width) if is_right else cell.ljust(width)

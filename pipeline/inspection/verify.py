@@ -1,4 +1,4 @@
-"""`pairmill verify DIR`: is every byte of a dataset as it was written, and does every part agree with the others?"""
+"""`pairmill verify DIR`: checks that every byte of a dataset is as it was written and that its parts agree."""
 
 from __future__ import annotations
 
@@ -13,12 +13,18 @@ from pipeline.inspection.repair import repair
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="pairmill verify", description=__doc__.split("\n")[0])
-    parser.add_argument("directory", metavar="DIR")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), metavar="N", help="processes (default: cores)")
+    parser.add_argument("directory", metavar="DIR", help="dataset to check")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=os.cpu_count(),
+        metavar="N",
+        help="processes that check shards (default: one for each core)",
+    )
     parser.add_argument(
         "--repair",
         action="store_true",
-        help="drop the shards that are at fault, their pairs becoming rejected rows; say what was lost",
+        help="delete damaged shards, record their pairs as rejected, and print what was lost",
     )
     args = parser.parse_args(arguments)
     if args.workers < 1:

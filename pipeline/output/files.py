@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -14,7 +13,7 @@ from typing import Any, BinaryIO, NamedTuple
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
-from models.errors import UserError
+from models.errors import UserError, system_fault
 
 
 def read_json(path: str) -> dict[str, Any]:
@@ -47,13 +46,17 @@ def atomic_writer(path: str) -> Iterator[BinaryIO]:
         with FileSystems.create(temporary, compression_type=CompressionTypes.UNCOMPRESSED) as file:
             yield file
     except BaseException as error:
-        FileSystems.delete([temporary])
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(
-                f"{path} cannot be written: {error.strerror}; make room, then run the same command again to go on"
-            ) from None
+        with contextlib.suppress(BeamIOError):  # it may never have come to be
+            FileSystems.delete([temporary])
+        if isinstance(error, OSError) and (line := system_fault(error.errno, error.strerror or "", path)):
+            raise UserError(f"can't write {line}") from None
         raise
-    FileSystems.rename([temporary], [path])
+    try:
+        FileSystems.rename([temporary], [path])
+    except BeamIOError as error:
+        with contextlib.suppress(BeamIOError):
+            FileSystems.delete([temporary])
+        raise UserError(f"can't write {path}: {_cause(error)}") from None
 
 
 def write_atomically(path: str, data: bytes) -> None:
@@ -71,12 +74,29 @@ def read(path: str) -> bytes:
 
 
 def exists(path: str) -> bool:
-    return FileSystems.exists(path)
+    """Raises UserError for a file system that cannot be asked."""
+    try:
+        return FileSystems.exists(path)
+    except (BeamIOError, ValueError) as error:  # ValueError: no file system is installed for such a URL
+        raise UserError(f"can't look up {path}: {_cause(error)}") from None
+
+
+def _cause(error: BeamIOError | ValueError) -> str:
+    """The exception that a BeamIOError carries, in one line."""
+    cause = next(iter((getattr(error, "exception_details", None) or {None: error}).values()))
+    return " ".join(f"{cause}".split()) or f"{type(cause).__name__}: is the package for this file system installed?"
 
 
 def make_folder(path: str) -> None:
-    if is_local(path):
-        os.makedirs(path, exist_ok=True)  # object stores have no folders to make
+    """Makes a local folder; object stores have none to make. Raises UserError where that is refused."""
+    if not is_local(path):
+        return
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        if line := system_fault(error.errno, error.strerror or "", path):
+            raise UserError(f"can't write {line}") from None
+        raise
 
 
 def list_files(folder: str) -> list[str]:

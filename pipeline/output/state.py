@@ -9,8 +9,6 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
-from apache_beam.io.filesystem import BeamIOError
-
 from models.errors import UserError
 from pipeline.output import files as output_files
 from pipeline.output.files import to_json
@@ -44,8 +42,8 @@ def prepare_output(
         raise UserError(f"--output {output}: holds {foreign[0]}, which pairmill did not write; choose an empty folder")
     try:
         begun = output_files.exists(marker)
-    except BeamIOError as error:  # a package, credentials or the network are missing
-        raise UserError(f"--output {output}: can't be reached: {' '.join(str(error).split())}") from error
+    except UserError as error:  # a package, credentials or the network are missing
+        raise UserError(f"--output {output}: {error}") from None
     if not overwrite and not begun:
         if finished_by in files:
             more = "; to add to it, name it as --add-to and choose another --output" if job == "encode" else ""
@@ -77,7 +75,10 @@ def _lock_output(output: str) -> None:
     """Raises UserError if another process writes there. The kernel drops the lock with the process, however it ends."""
     if not output_files.is_local(output) or (name := os.path.realpath(output)) in _locks:
         return
-    output_files.make_folder(output_files.join(output, WORK_FOLDER))
+    try:
+        output_files.make_folder(output_files.join(output, WORK_FOLDER))
+    except UserError as error:
+        raise UserError(f"--output: {error}") from None
     file = open(output_files.join(output, *LOCK.split("/")), "ab")  # noqa: SIM115 (kept open until the job's end)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -35,8 +35,8 @@ def test_batches_hold_what_the_shards_hold(stream_dataset):
 
 
 def test_long_captions_are_cut(stream_dataset):
-    whole, cut = (next(iter(Stream(stream_dataset, "train", 4, max_tokens=length))).text_BT for length in (None, 2))
-    assert whole.shape == (4, 16) and torch.equal(cut, whole[:, :2])
+    full, cut = (next(iter(Stream(stream_dataset, "train", 4, max_tokens=length))).text_BT for length in (None, 2))
+    assert full.shape == (4, 16) and torch.equal(cut, full[:, :2])
 
 
 def test_every_epoch_holds_every_pair_once_in_an_order_of_its_own(stream_dataset):
@@ -123,15 +123,15 @@ def test_weights_by_source(stream_dataset):
 
 
 @pytest.mark.parametrize(
-    "weights, said",
+    "weights, message",
     [
         ({"wit": -1}, "weight -1.0 of source wit"),
         ({"laion": 1}, "no source 'laion'"),
         (dict.fromkeys(("cc3m", "cc12m", "wit"), 0), "no pair is left"),
     ],
 )
-def test_weights_that_make_no_sense(stream_dataset, weights, said):
-    with pytest.raises(UserError, match=said):
+def test_weights_that_make_no_sense(stream_dataset, weights, message):
+    with pytest.raises(UserError, match=message):
         Stream(stream_dataset, "train", 4, weights=weights)
 
 
@@ -153,7 +153,7 @@ def test_dropout_follows_from_the_epoch_and_the_key(stream_dataset):
     text = tiny_text_tokenizer()
     assert all(torch.equal(a.text_BT, b.text_BT) for a, b in zip(one, two, strict=True))
     assert not torch.equal(plain[0].text_BT, one[0].text_BT)
-    for batch, whole in zip(one, plain, strict=True):
-        for tokens, row in zip(batch.text_BT.tolist(), whole.text_BT.tolist(), strict=True):
+    for batch, full in zip(one, plain, strict=True):
+        for tokens, row in zip(batch.text_BT.tolist(), full.text_BT.tolist(), strict=True):
             words = [text.decode([t for t in each if t != NO_TOKEN]) for each in (tokens, row)]
             assert words[1].startswith(words[0]) and (len(words[0]) == len(words[1]) or NO_TOKEN not in tokens)

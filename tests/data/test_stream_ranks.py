@@ -27,15 +27,15 @@ def test_any_number_of_ranks_and_workers_sees_the_same_order(stream_dataset, exh
     chance.shuffle(kinds)
     kinds = kinds * 4 if exhaustive else [(1, 0), (8, 3), (2, 2), (4, 0), (1, 1), (2, 3)]
     steps = [chance.randint(1, 4) for _ in kinds]
-    whole, _ = global_keys(stream_dataset, 1, 0, sum(steps), None)
+    full, _ = global_keys(stream_dataset, 1, 0, sum(steps), None)
     found, state = [], None
     for (ranks, workers), some in zip(kinds, steps, strict=True):
         keys, state = global_keys(stream_dataset, ranks, workers, some, state)
         found += keys
-    assert found == whole
-    for epoch in range(len(whole) // PAIRS):
-        assert len(set(whole[epoch * PAIRS : (epoch + 1) * PAIRS])) == PAIRS
-    assert len(whole) >= 3 * PAIRS
+    assert found == full
+    for epoch in range(len(full) // PAIRS):
+        assert len(set(full[epoch * PAIRS : (epoch + 1) * PAIRS])) == PAIRS
+    assert len(full) >= 3 * PAIRS
     assert len(json.dumps(state)) < 400 and state["version"] == 2
 
 
@@ -49,12 +49,16 @@ def test_a_plain_data_loader_does_the_same(stream_dataset):
     ours, plain = (make_stream(stream_dataset) for _ in range(2))
     loader = torch.utils.data.DataLoader(plain, batch_size=None, num_workers=2)
     for one, other in zip(itertools.islice(ours, 12), loader, strict=False):
-        assert one.keys == other.keys and torch.equal(one.codes_BN, other.codes_BN) and one.end == other.end
+        assert (
+            one.keys == other.keys
+            and torch.equal(one.codes_BN, other.codes_BN)
+            and one.next_position == other.next_position
+        )
 
 
 def test_validation_by_ranks_and_workers(stream_dataset):
     """In the order on disk; every rank has as many batches, the last of them short or empty."""
-    whole = [key for batch in make_stream(stream_dataset, split="val") for key in batch.keys]
+    full = [key for batch in make_stream(stream_dataset, split="val") for key in batch.keys]
     for ranks, workers in ((2, 2), (4, 0)):
         parts = [
             list(Stream(stream_dataset, "val", 4, rank=rank, ranks=ranks).loader(workers)) for rank in range(ranks)
@@ -64,7 +68,7 @@ def test_validation_by_ranks_and_workers(stream_dataset):
         for rank, part in enumerate(parts):
             for row, batch in zip(keys, part, strict=True):
                 row[rank : rank + ranks * len(batch.keys) : ranks] = batch.keys
-        assert [key for row in keys for key in row if key] == whole
+        assert [key for row in keys for key in row if key] == full
 
 
 def test_a_fault_in_a_worker_ends_the_run(own_dataset):
@@ -76,9 +80,9 @@ def test_a_fault_in_a_worker_ends_the_run(own_dataset):
 
 def test_a_rank_reads_its_own_lanes_only(stream_dataset):
     order = EpochOrder([40] * 16, seed=0, lanes=4, buffer=8)
-    whole = np.arange(order.total)
+    full = np.arange(order.total)
     shards = [
-        {int(shard) for block, _, _ in order.blocks(whole[rank::4]) for shard in order.entries(block)[0]}
+        {int(shard) for block, _, _ in order.blocks(full[rank::4]) for shard in order.entries(block)[0]}
         for rank in range(4)
     ]
     assert sorted(itertools.chain(*shards)) == list(range(16))
@@ -95,9 +99,9 @@ def test_a_rank_reads_its_own_lanes_only(stream_dataset):
 def test_an_epoch_is_every_entry_once(pairs, lanes, buffer, seed, data):
     order = EpochOrder(pairs, seed, lanes, buffer)
     epoch = data.draw(st.integers(0, 5))
-    places = np.arange(order.total) + epoch * order.total
+    positions = np.arange(order.total) + epoch * order.total
     found = [None] * order.total
-    for block, rows, at in order.blocks(places):
+    for block, rows, at in order.blocks(positions):
         shards, entries = order.entries(block)
         for row, shard, entry in zip(rows, shards[at], entries[at], strict=True):
             found[row] = (int(shard), int(entry))

@@ -85,7 +85,7 @@ GOOD = pack_sample("a", b"\1\0", bytes(32), 1)
 
 
 @pytest.mark.parametrize(
-    "data, said",
+    "data, message",
     [
         (
             tar_bytes([("0" * 32, b"no msgpack"), ("1" * 32, GOOD), ("2" * 32, GOOD)]),
@@ -104,21 +104,21 @@ GOOD = pack_sample("a", b"\1\0", bytes(32), 1)
         ),
     ],
 )
-def test_a_damaged_member_is_named(own_dataset, data, said):
+def test_a_damaged_member_is_named(own_dataset, data, message):
     """The bytes are those that the manifest names: whoever wrote them is at fault."""
     replace_shard(own_dataset, 0, data)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         first_keys(make_stream(own_dataset), 10)
 
 
 def test_a_state_of_another_order_is_refused(stream_dataset, own_dataset):
     state = make_stream(stream_dataset, seed=1).state_dict()
-    for stream, said in (
+    for stream, message in (
         (make_stream(stream_dataset, seed=2), "seed 1 is now 2"),
         (make_stream(own_dataset, seed=1), "its shards are others"),
         (make_stream(stream_dataset, seed=1, split="val"), "split train is now val"),
     ):
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=message):
             stream.load_state_dict(state)
     with pytest.raises(UserError, match="version 0 is now 2"):
         make_stream(stream_dataset, seed=1).load_state_dict(state | {"version": 0})

@@ -289,3 +289,9 @@ def test_placeholders_by_their_hash(monkeypatch):
     monkeypatch.setattr(hosts, "PLACEHOLDER_MD5", frozenset({hashlib.md5(gone_jpeg()).hexdigest()}))
     assert is_placeholder_file(gone_jpeg())
     assert not is_placeholder_file(jpeg())
+
+
+def test_one_deadline_holds_for_all_redirects_of_an_attempt(hostile):
+    """Each of the four requests is done in half a second; all of them take longer than the attempt may."""
+    assert result(outcome(pair(hostile.url("slow_redirects/1")))) == "fetched"
+    assert result(outcome(pair(hostile.url("slow_redirects/4")), with_settings(timeout_s=1.5))) == "timeout"

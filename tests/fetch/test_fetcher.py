@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import collections
 import hashlib
 import threading
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.fetch import fetcher as fetch_module
+from pipeline.fetch import memory_budget
 from pipeline.fetch.fetcher import fetch_images, interleave_hosts
 from pipeline.images.validate import ImageConfig
 from tests.support.fetching import QUICK, SLACK_S, outcome, outcomes, pair, result, with_settings
@@ -110,6 +112,33 @@ def test_images_larger_than_the_memory_come_one_by_one(hostile):
     pairs = [pair(hostile.url(f"large/1500x1200/{number}")) for number in range(6)]
     found = outcomes(pairs, with_settings(memory_bytes=1_000_000))
     assert {one.rgb_HWC.shape for one in found} == {(1200, 1500, 3)}
+
+
+def test_the_memory_of_outcomes_that_were_not_taken_is_free_again(hostile):
+    length = 7_654_321  # a budget of its own
+    pairs = [pair(hostile.url(f"good/untaken{number}")) for number in range(9)]
+    found = fetch_images(pairs, with_settings(memory_bytes=length), ImageConfig())
+    next(found)
+    time.sleep(0.5)  # further images are decoded, and wait
+    found.close()
+    budget = memory_budget.memory_lease(length)._budget
+    assert budget.acquire(length) is None
+    budget.release(length)
+
+
+def test_stop_ends_downloads_that_have_not_started(hostile, monkeypatch):
+    """The loop starts late: stop() has to wait for it, else it would have nothing to cancel."""
+    run = asyncio.run
+    monkeypatch.setattr(fetch_module.asyncio, "run", lambda coroutine: (time.sleep(0.3), run(coroutine))[1])
+    pairs = [pair(hostile.url("stall/unstarted"))]
+    started = time.monotonic()
+    thread = fetch_module._LoopThread(
+        pairs, with_settings(timeout_s=30), ImageConfig(), None, collections.defaultdict(float)
+    )
+    thread.start()
+    thread.stop()
+    assert time.monotonic() - started < SLACK_S
+    assert not threads()
 
 
 def test_no_pairs():

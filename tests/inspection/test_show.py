@@ -336,7 +336,7 @@ def test_tokens_read_as_words():
 
 
 def chosen(made, **wanted):
-    return choose_pairs(made.directory, read_manifest(made.directory), PairQuery(**{"count": 100, **wanted}))
+    return choose_pairs(made.directory, read_manifest(made.directory), PairQuery(**{"number": 100, **wanted}))
 
 
 def test_the_choice_can_be_narrowed(made):
@@ -344,7 +344,7 @@ def test_the_choice_can_be_narrowed(made):
     assert [row["caption"] for row in chosen(made, search="SCRIPT")] == [SCRIPT]
     assert len(chosen(made, source="cc3m", search="number 1")) == 4  # 1, 11, 13, 15
     keys = tuple(made.records[i].key for i in (5, 3, 9))  # 3 lies in another shard
-    assert tuple(row["key"] for row in chosen(made, keys=keys, count=1)) == keys
+    assert tuple(row["key"] for row in chosen(made, keys=keys, number=1)) == keys
     assert len({row["key"] for row in chosen(made)}) == 16
     rejects = choose_rejects(made.directory, read_manifest(made.directory), 0, "cc3m")
     assert rejects == []
@@ -418,8 +418,8 @@ def test_draw_gives_different_numbers(total, count):
 @pytest.mark.parametrize("values", [[5], [3, 3, 3], [*range(1, 20)], [1, 2, 3, 1000]])
 def test_bins_hold_every_value(values):
     values = np.array(values)
-    assert sum(each.count for each in svg_plots.whole_bins(values)) == len(values)
-    assert sum(each.count for each in svg_plots.log_bins(values, 1, 100)) == len(values)
+    assert sum(each.values for each in svg_plots.whole_bins(values)) == len(values)
+    assert sum(each.values for each in svg_plots.log_bins(values, 1, 100)) == len(values)
     assert len(svg_plots.whole_bins(values)) <= svg_plots.HISTOGRAM_BINS
     assert f": {len(values[values == values.min()]):,}</title>" in svg_plots.whole_histogram(values, "words")
 
@@ -428,3 +428,12 @@ def test_plots_of_nothing_are_empty():
     assert svg_plots.whole_histogram(np.array([], int), "words") == ""
     assert svg_plots.frequency_curve(np.zeros(16, int)) == ""
     assert svg_plots.frequency_curve(np.array([4, 0, 0, 9])).count("<path") == 1
+
+
+def test_the_line_of_even_use_is_at_the_mean_of_all_codes():
+    """The codes that never occur count as well. Heights are logarithmic: the most frequent code fills all but 6 px."""
+    svg = svg_plots.frequency_curve(np.array([4, 0, 0, 9]))
+    y = 132 - 22 - np.log1p(13 / 4) / np.log1p(9) * (132 - 22 - 6)
+    assert f'<line class="even" x1="0" x2="360" y1="{y:.1f}" y2="{y:.1f}"/>' in svg
+    even = svg_plots.frequency_curve(np.array([5, 5, 5]))
+    assert 'y1="6.0" y2="6.0"' in even and " L0.0,6.0" in even  # where all are equal, it lies on the curve

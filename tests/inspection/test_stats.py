@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from models.errors import UserError
@@ -42,6 +43,25 @@ def test_zipf_duplicates_and_medians(datasets, capsys):
 def test_the_exponent_of_a_known_law(exponent):
     counts = np.random.RandomState(0).permutation(np.round(1e9 * np.arange(1, 500) ** -exponent).astype(np.int64))
     assert abs(stats.zipf_exponent(counts) - exponent) < 0.01
+
+
+def test_quantiles_of_skewed_values():
+    """The mean, or a neighbour of the median, is another number here."""
+    values = np.array([90, 4, 1, 3, 2])
+    assert stats.quantiles(values) == {"min": 1, "p5": 1.2, "median": 3, "p95": 72.8, "max": 90, "mean": 20}
+    assert stats.quantiles(np.arange(101)) == {"min": 0, "p5": 5, "median": 50, "p95": 95, "max": 100, "mean": 50}
+    assert stats.quantiles(np.array([])) == {}
+
+
+def test_medians_by_source_are_those_of_the_source():
+    index = pa.table({"source": ["wit", "cc3m", "wit", "cc3m", "wit"]})
+    words, tokens = np.array([1, 10, 2, 40, 60]), np.array([3, 11, 4, 44, 500])
+    width, height = np.array([70, 10, 64, 20, 900]), np.array([80, 40, 65, 14, 64])
+    none = np.array([])
+    assert stats.medians_by_source(stats.Measures(index, words, tokens, width, height, none, none)) == {
+        "cc3m": {"words": 25, "tokens": 27.5, "shorter_side_px": 12},
+        "wit": {"words": 2, "tokens": 4, "shorter_side_px": 64},
+    }
 
 
 def test_zipf_of_little():

@@ -323,7 +323,7 @@ def test_yfcc_options_reach_the_parser(tmp_path):
     settings = json.loads((tmp_path / "out" / "settings.json").read_text())["select"]
     assert settings["yfcc100m"]["caption"] == "title" and settings["language_threshold"] == 0.25
     assert settings["yfcc100m"]["refused_machine_tags"] == ["sample:part"]
-    with pytest.raises(UserError, match=r"--language-threshold 2\.0: give a number from 0 to 1"):
+    with pytest.raises(UserError, match=r"--language-threshold 2: give a number from 0 to 1"):
         select_pairs.main([*options, "--language-threshold=2", f"--output={tmp_path / 'other'}"])
 
 

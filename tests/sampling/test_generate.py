@@ -29,11 +29,11 @@ def checkpoint(tiny_checkpoint) -> Path:
 
 
 @pytest.fixture(scope="module")
-def artist(checkpoint) -> ImageGenerator:
+def generator(checkpoint) -> ImageGenerator:
     return load_generator(checkpoint)
 
 
-def orders_of(tokens: list[int], seeds: list[int], *others) -> list[ImageRequest]:
+def requests_of(tokens: list[int], seeds: list[int], *others) -> list[ImageRequest]:
     return [ImageRequest(tokens, seed, *others) for seed in seeds]
 
 
@@ -58,16 +58,16 @@ def run(checkpoint: Path, output: Path, *others: object, prompt: str = "a red ca
     )
 
 
-def test_writes_images_that_say_what_made_them(checkpoint, artist, tmp_path):
+def test_writes_images_that_say_what_made_them(checkpoint, generator, tmp_path):
     assert run(checkpoint, tmp_path, prompt="a red cat 😺 in the snow") == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0000.png", "0001.png", "0002.png", "grid.png"]
     with Image.open(tmp_path / "0002.png") as image:
         assert image.size == (64, 64)
         assert image.text["prompt"] == "a red cat 😺 in the snow"
         assert (image.text["seed"], image.text["index"]) == ("7", "2")
-        assert image.text["image_tokenizer"] == artist.image_tokenizer.info.fingerprint
-        assert image.text["text_tokenizer"] == artist.text_tokenizer.info.fingerprint
-        assert image.text["model"] == artist.fingerprint
+        assert image.text["image_tokenizer"] == generator.image_tokenizer.info.fingerprint
+        assert image.text["text_tokenizer"] == generator.text_tokenizer.info.fingerprint
+        assert image.text["model"] == generator.fingerprint
     with Image.open(tmp_path / "grid.png") as image:
         assert image.size == (128, 128)
 
@@ -82,30 +82,30 @@ def test_a_seed_draws_the_same_images_again(checkpoint, tmp_path):
     assert (tmp_path / "a" / "0000.png").read_bytes() != (tmp_path / "c" / "0000.png").read_bytes()
 
 
-def test_a_image_is_the_same_alone_or_among_others(artist):
+def test_a_image_is_the_same_alone_or_among_others(generator):
     group = sampler.BATCH_SIZE
     seeds = [image_seed(0, index) for index in range(2 * group + 1)]
-    together = sample_codes(artist.model, orders_of([5, 6], seeds))
+    together = sample_codes(generator.model, requests_of([5, 6], seeds))
     assert len({tuple(codes) for codes in together.tolist()}) == len(seeds)
     for index in (0, 2, group, 2 * group):
-        assert torch.equal(sample_codes(artist.model, orders_of([5, 6], [seeds[index]]))[0], together[index])
+        assert torch.equal(sample_codes(generator.model, requests_of([5, 6], [seeds[index]]))[0], together[index])
 
 
-def test_the_caption_matters(artist):
+def test_the_caption_matters(generator):
     assert not torch.equal(
-        sample_codes(artist.model, orders_of([5, 6], [1])), sample_codes(artist.model, orders_of([9], [1]))
+        sample_codes(generator.model, requests_of([5, 6], [1])), sample_codes(generator.model, requests_of([9], [1]))
     )
 
 
-def test_a_long_prompt_is_cut_to_what_the_model_reads(artist):
-    tokens = [5] * artist.model.config.text_length
-    long, cut = (sample_codes(artist.model, orders_of(given, [1])) for given in (tokens + [6] * 1000, tokens))
+def test_a_long_prompt_is_cut_to_what_the_model_reads(generator):
+    tokens = [5] * generator.model.config.text_length
+    long, cut = (sample_codes(generator.model, requests_of(given, [1])) for given in (tokens + [6] * 1000, tokens))
     assert torch.equal(long, cut)
 
 
 @pytest.mark.parametrize("prompt", ["x " * 5000, "😺", "mot à mot"])
-def test_any_text_draws(artist, tmp_path, prompt):
-    drawing.generate(artist, GenerationRequest(prompt, 1, 0), tmp_path)
+def test_any_text_draws(generator, tmp_path, prompt):
+    drawing.generate(generator, GenerationRequest(prompt, 1, 0), tmp_path)
     assert (tmp_path / "0000.png").exists()
 
 
@@ -129,19 +129,19 @@ LOGITS = torch.log(torch.tensor([[0.1, 0.4, 0.2, 0.3]]))
     ],
 )
 def test_choose_keeps(sampling, kept):
-    chances_B = torch.linspace(0, 1 - 2**-24, 1000)
-    knobs = SamplingTensors.of([sampling] * 1000, 4)
-    assert set(sample_next(LOGITS.expand(1000, -1), chances_B, knobs).tolist()) == kept
+    uniforms_B = torch.linspace(0, 1 - 2**-24, 1000)
+    settings = SamplingTensors.of([sampling] * 1000, 4)
+    assert set(sample_next(LOGITS.expand(1000, -1), uniforms_B, settings).tolist()) == kept
 
 
 def test_choose_follows_the_probabilities():
-    chances_B = (torch.arange(1000) + 0.5) / 1000
+    uniforms_B = (torch.arange(1000) + 0.5) / 1000
     counts = torch.bincount(
-        sample_next(LOGITS.expand(1000, -1), chances_B, SamplingTensors.of([SamplingConfig()] * 1000, 4)), minlength=4
+        sample_next(LOGITS.expand(1000, -1), uniforms_B, SamplingTensors.of([SamplingConfig()] * 1000, 4)), minlength=4
     )
     assert counts.tolist() == [100, 400, 200, 300]
-    knobs = SamplingTensors.of([SamplingConfig(temperature=1e6)] * 1000, 4)
-    hot = torch.bincount(sample_next(LOGITS.expand(1000, -1), chances_B, knobs), minlength=4)
+    settings = SamplingTensors.of([SamplingConfig(temperature=1e6)] * 1000, 4)
+    hot = torch.bincount(sample_next(LOGITS.expand(1000, -1), uniforms_B, settings), minlength=4)
     assert hot.tolist() == [250] * 4
 
 
@@ -153,41 +153,45 @@ def test_every_row_is_chosen_by_its_own_sampling():
         SamplingConfig(temperature=1e-3),
         SamplingConfig(top_k=3),
     ]
-    chances_B = torch.full((5,), 0.05)
-    together = sample_next(LOGITS.expand(5, -1), chances_B, SamplingTensors.of(samplings, 4))
-    alone = [sample_next(LOGITS, chances_B[:1], SamplingTensors.of([sampling], 4)).item() for sampling in samplings]
+    uniforms_B = torch.full((5,), 0.05)
+    together = sample_next(LOGITS.expand(5, -1), uniforms_B, SamplingTensors.of(samplings, 4))
+    alone = [sample_next(LOGITS, uniforms_B[:1], SamplingTensors.of([sampling], 4)).item() for sampling in samplings]
     assert together.tolist() == alone == [0, 1, 1, 1, 1]
 
 
-def test_a_group_may_mix_captions_and_samplings(artist):
+def test_a_group_may_mix_captions_and_samplings(generator):
     mixed = [
         ImageRequest([5, 6], 1),
         ImageRequest([9], 2, SamplingConfig(top_k=3)),
         ImageRequest([7], 3, SamplingConfig(0.5, top_p=0.9)),
     ]
-    together = sample_codes(artist.model, mixed)
-    for order, codes_N in zip(mixed, together, strict=True):
-        assert torch.equal(sample_codes(artist.model, [order])[0], codes_N)
+    together = sample_codes(generator.model, mixed)
+    for request, codes_N in zip(mixed, together, strict=True):
+        assert torch.equal(sample_codes(generator.model, [request])[0], codes_N)
 
 
 # --- guidance, completion, ranking -----------------------------------------------------------------------------------
 
 
-def test_guidance_mixes_the_logits_with_and_without_a_caption(artist):
+def test_guidance_mixes_the_logits_with_and_without_a_caption(generator):
     """At 0 the caption is not looked at; above 1 it says more than it does alone."""
-    blank, with_caption = (sample_codes(artist.model, orders_of(tokens, [1, 2])) for tokens in ([], [5, 6]))
-    at_0, at_5 = (sample_codes(artist.model, orders_of([5, 6], [1, 2], SamplingConfig(guidance=g))) for g in (0.0, 5.0))
+    blank, with_caption = (sample_codes(generator.model, requests_of(tokens, [1, 2])) for tokens in ([], [5, 6]))
+    at_0, at_5 = (
+        sample_codes(generator.model, requests_of([5, 6], [1, 2], SamplingConfig(guidance=g))) for g in (0.0, 5.0)
+    )
     assert torch.equal(at_0, blank)
     assert not torch.equal(at_5, with_caption) and not torch.equal(at_5, blank)
-    assert torch.equal(sample_codes(artist.model, orders_of([5, 6], [2], SamplingConfig(guidance=5.0)))[0], at_5[1])
+    assert torch.equal(
+        sample_codes(generator.model, requests_of([5, 6], [2], SamplingConfig(guidance=5.0)))[0], at_5[1]
+    )
 
 
 def test_guidance_without_blank_captions_in_training_says_so(checkpoint, tmp_path, capsys):
-    said = f"{checkpoint} was trained without --blank-captions"
+    message = f"{checkpoint} was trained without --blank-captions"
     run(checkpoint, tmp_path / "a", count=1)
-    assert said not in capsys.readouterr().out
+    assert message not in capsys.readouterr().out
     run(checkpoint, tmp_path / "b", "--guidance", 3, count=1)
-    assert said in capsys.readouterr().out
+    assert message in capsys.readouterr().out
     copied = shutil.copytree(checkpoint, tmp_path / "run")
     described = json.loads((copied / "config.json").read_text())
     described["training"]["blank_captions"] = 0.1
@@ -196,38 +200,44 @@ def test_guidance_without_blank_captions_in_training_says_so(checkpoint, tmp_pat
     assert "--blank-captions" not in capsys.readouterr().out
 
 
-def test_guided_and_unguided_images_are_no_group(artist):
+def test_guided_and_unguided_images_are_no_group(generator):
     with pytest.raises(ValueError, match="all with guidance or all without"):
-        sample_codes(artist.model, [ImageRequest([5], 1), ImageRequest([5], 1, SamplingConfig(guidance=2.0))])
+        sample_codes(generator.model, [ImageRequest([5], 1), ImageRequest([5], 1, SamplingConfig(guidance=2.0))])
 
 
-def test_a_completion_begins_as_given_and_goes_on_as_drawn(artist):
-    whole = sample_codes(artist.model, orders_of([5, 6], [1]))[0]
-    assert torch.equal(sample_codes(artist.model, [ImageRequest([5, 6], 1, given=whole[:24].tolist())])[0], whole)
-    other = sample_codes(artist.model, [ImageRequest([5, 6], 1, given=[3] * 24)])[0]
-    assert other[:24].tolist() == [3] * 24 and not torch.equal(other[24:], whole[24:])
+def test_a_completion_begins_as_given_and_goes_on_as_drawn(generator):
+    full = sample_codes(generator.model, requests_of([5, 6], [1]))[0]
+    assert torch.equal(
+        sample_codes(generator.model, [ImageRequest([5, 6], 1, prefix_codes=full[:24].tolist())])[0], full
+    )
+    other = sample_codes(generator.model, [ImageRequest([5, 6], 1, prefix_codes=[3] * 24)])[0]
+    assert other[:24].tolist() == [3] * 24 and not torch.equal(other[24:], full[24:])
 
 
-def test_completes_a_image_from_a_file(checkpoint, artist, tmp_path):
+def test_completes_a_image_from_a_file(checkpoint, generator, tmp_path):
     run(checkpoint, tmp_path / "a", count=1)
     run(checkpoint, tmp_path / "b", "--complete", tmp_path / "a" / "0000.png", "--rows", 5, count=2)
     with Image.open(tmp_path / "a" / "0000.png") as a, Image.open(tmp_path / "b" / "0001.png") as b:
-        given = artist.image_tokenizer.encode(np.array(a))[: 5 * 8]
+        prefix_codes = generator.image_tokenizer.encode(np.array(a))[: 5 * 8]
         assert b.text["given_codes"] == "40"
         drawn = sample_codes(
-            artist.model,
-            [ImageRequest(artist.text_tokenizer.encode("a red cat"), image_seed(7, 1), given=given.tolist())],
+            generator.model,
+            [
+                ImageRequest(
+                    generator.text_tokenizer.encode("a red cat"), image_seed(7, 1), prefix_codes=prefix_codes.tolist()
+                )
+            ],
         )[0]
-        assert np.array_equal(np.asarray(b), artist.image_tokenizer.decode(drawn.numpy()))
+        assert np.array_equal(np.asarray(b), generator.image_tokenizer.decode(drawn.numpy()))
 
 
-def test_ranking_keeps_the_best_and_says_how_good(artist, tmp_path):
+def test_ranking_keeps_the_best_and_says_how_good(generator, tmp_path):
     class Redness:
         def scores(self, caption, images):
             assert caption == "a red cat"
             return [float(image[..., 0].mean()) for image in images]
 
-    drawing.generate(artist, GenerationRequest("a red cat", 6, 0), tmp_path, Ranking(Redness(), 2))
+    drawing.generate(generator, GenerationRequest("a red cat", 6, 0), tmp_path, Ranking(Redness(), 2))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0000.png", "0001.png", "grid.png"]
     with Image.open(tmp_path / "0000.png") as best, Image.open(tmp_path / "0001.png") as second:
         assert float(best.text["score"]) >= float(second.text["score"])
@@ -351,7 +361,7 @@ def test_an_output_that_is_a_file(checkpoint, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arguments, said",
+    "arguments, message",
     [
         (("--count", 0), "--count 0: give 1 to 1024"),
         (("--count", 10**9), "give 1 to 1024"),
@@ -371,6 +381,6 @@ def test_an_output_that_is_a_file(checkpoint, tmp_path):
         (("--device", "abacus"), "--device abacus: "),
     ],
 )
-def test_wrong_arguments(checkpoint, tmp_path, arguments, said):
-    with pytest.raises(UserError, match=said):
+def test_wrong_arguments(checkpoint, tmp_path, arguments, message):
+    with pytest.raises(UserError, match=message):
         run(checkpoint, tmp_path, *arguments)

@@ -245,14 +245,14 @@ def test_serves_this_machine_until_interrupted(tiny_checkpoint):
             assert url.startswith("http://127.0.0.1:")
             assert len(httpx.post(f"{url}/generate", json=ASK, timeout=60).json()) == 1
             process.send_signal(signal.SIGINT)
-            _, said = process.communicate(timeout=30)
+            _, message = process.communicate(timeout=30)
         finally:
             process.kill()
-    assert process.returncode in (0, 130) and "Traceback" not in said
+    assert process.returncode in (0, 130) and "Traceback" not in message
 
 
 @pytest.mark.parametrize(
-    "arguments, said",
+    "arguments, message",
     [
         ((), "--checkpoint DIR is missing"),
         (("--checkpoint", "/nowhere"), "--checkpoint names a folder made by `pairmill train`"),
@@ -261,9 +261,9 @@ def test_serves_this_machine_until_interrupted(tiny_checkpoint):
         (("--max-images", 9, "--max-waiting", 8), "--max-images is 1 or more"),
     ],
 )
-def test_wrong_arguments(monkeypatch, arguments, said):
+def test_wrong_arguments(monkeypatch, arguments, message):
     monkeypatch.setattr(checkpoint, "BUNDLED_TRANSFORMER", Path("/nowhere"))
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         app.main([str(argument) for argument in arguments])
 
 

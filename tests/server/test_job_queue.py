@@ -65,8 +65,8 @@ def test_events_tell_the_progress_and_end_with_the_job(client):
     assert {name for name, _ in events} <= {"progress", "preview", "done"}
 
 
-def test_previews_show_the_rows_drawn_so_far(artist, gate):
-    with serving(artist) as client:
+def test_previews_show_the_rows_drawn_so_far(generator, gate):
+    with serving(generator) as client:
         job = client.post("/v1/images", json=ASK).json()
         with client.stream("GET", f"/v1/images/{job['id']}/events") as stream:
             lines = stream.iter_lines()
@@ -79,8 +79,8 @@ def test_previews_show_the_rows_drawn_so_far(artist, gate):
         assert image.size == (64, 8)  # a row of codes
 
 
-def test_a_cancelled_job_stops(artist, gate):
-    with serving(artist) as client:
+def test_a_cancelled_job_stops(generator, gate):
+    with serving(generator) as client:
         drawing, waiting = (client.post("/v1/images", json={**ASK, "num_images": 4}).json() for _ in range(2))
         assert client.delete(f"/v1/images/{waiting['id']}").json()["status"] == "cancelled"
         client.delete(f"/v1/images/{drawing['id']}")
@@ -92,8 +92,8 @@ def test_a_cancelled_job_stops(artist, gate):
         assert client.delete(f"/v1/images/{drawing['id']}").json()["status"] == "cancelled"
 
 
-def test_a_client_that_goes_cancels_its_job(artist, gate):
-    with serving(artist) as client:
+def test_a_client_that_goes_cancels_its_job(generator, gate):
+    with serving(generator) as client:
         with pytest.raises(httpx.ReadTimeout):
             client.post("/generate", json=ASK, timeout=0.3)
         with pytest.raises(httpx.ReadTimeout):
@@ -104,17 +104,17 @@ def test_a_client_that_goes_cancels_its_job(artist, gate):
         assert "pairmill_pictures_total 1.0" in client.get("/metrics").text
 
 
-def test_requests_are_drawn_together(artist, monkeypatch, gate):
+def test_requests_are_drawn_together(generator, monkeypatch, gate):
     groups = []
-    on_group = job_queue.JobQueue._draw
+    on_group = job_queue.JobQueue._sample
     monkeypatch.setattr(
         job_queue.JobQueue,
-        "_draw",
+        "_sample",
         lambda self, group: (
-            groups.append([image.order.sampling.guidance for _, image in group]) or on_group(self, group)
+            groups.append([image.request.sampling.guidance for _, image in group]) or on_group(self, group)
         ),
     )
-    with serving(artist) as client:
+    with serving(generator) as client:
         asks = [{**ASK, "num_images": 4}] + [{**ASK, "guidance": guidance} for guidance in (1, 3, 1, 1, 3)]
         jobs = [client.post("/v1/images", json=ask).json() for ask in asks]
         gate.set()
@@ -122,8 +122,8 @@ def test_requests_are_drawn_together(artist, monkeypatch, gate):
     assert groups == [[1.0] * 4, [1.0] * 3, [3.0] * 2]  # those with guidance go together
 
 
-def test_a_full_queue_says_when_to_come_again(artist, gate):
-    with serving(artist, max_images=4, max_waiting=4) as client:
+def test_a_full_queue_says_when_to_come_again(generator, gate):
+    with serving(generator, max_images=4, max_waiting=4) as client:
         first = client.post("/v1/images", json={**ASK, "num_images": 4}).json()
         while client.get(f"/v1/images/{first['id']}").json()["status"] == "queued":
             time.sleep(0.01)
@@ -136,8 +136,8 @@ def test_a_full_queue_says_when_to_come_again(artist, gate):
         assert "pairmill_waiting_pictures 4.0" in client.get("/metrics").text
 
 
-def test_200_requests_at_once(artist):
-    with serving(artist, max_images=4, max_waiting=16) as client, ThreadPoolExecutor(200) as pool:
+def test_200_requests_at_once(generator):
+    with serving(generator, max_images=4, max_waiting=16) as client, ThreadPoolExecutor(200) as pool:
         answers = list(
             pool.map(lambda number: client.post("/generate", json={**ASK, "text": f"cat {number}"}), range(200))
         )
@@ -147,8 +147,8 @@ def test_200_requests_at_once(artist):
         assert client.post("/generate", json=ASK).status_code == 200
 
 
-def test_a_failure_is_told_and_the_next_job_is_drawn(artist, monkeypatch):
-    with serving(artist) as client:
+def test_a_failure_is_told_and_the_next_job_is_drawn(generator, monkeypatch):
+    with serving(generator) as client:
         with monkeypatch.context() as patch:
             patch.setattr(job_queue, "sample_steps", lambda *_: 1 / 0)
             job = client.post("/v1/images", json=ASK).json()
@@ -156,9 +156,9 @@ def test_a_failure_is_told_and_the_next_job_is_drawn(artist, monkeypatch):
         assert client.post("/generate", json=ASK).status_code == 200
 
 
-def test_old_jobs_are_forgotten(artist, monkeypatch):
+def test_old_jobs_are_forgotten(generator, monkeypatch):
     monkeypatch.setattr(job_queue, "KEPT_JOBS", 2)
-    with serving(artist) as client:
+    with serving(generator) as client:
         jobs = [finished(client, client.post("/v1/images", json=ASK).json()) for _ in range(4)]
         found = [client.get(f"/v1/images/{job['id']}").status_code for job in jobs]
     assert found == [404, 200, 200, 200]  # the last one was not finished when the list was cut

@@ -70,8 +70,8 @@ def wait_for(found, count: int, timeout_s: float = 30) -> list:
     return now
 
 
-def test_a_browser_cancels(artist, gate):
-    with serving(artist) as client, browser(800, 600) as window:
+def test_a_browser_cancels(generator, gate):
+    with serving(generator) as client, browser(800, 600) as window:
         window.get(str(client.base_url))
         window.find_element("id", "text").send_keys("a red cat\ue007")
         assert window.find_element("css selector", "figure img[src^='data:image/jpeg']")  # a preview

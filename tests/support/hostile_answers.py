@@ -233,6 +233,17 @@ async def to(answer: Answer) -> None:
     await answer.whole(b"", "302 Found", Location=location)
 
 
+@handler
+async def slow_redirects(answer: Answer) -> None:
+    """slow_redirects/N: N redirects, each after half a second, then an image."""
+    number = int(answer.rest)
+    if not number:
+        await answer.whole(jpeg())
+        return
+    await asyncio.sleep(0.5)
+    await answer.head("302 Found", Location=f"/slow_redirects/{number - 1}", Content_Length=0)
+
+
 def redirect(location: str) -> str:
     """The path that `to` leads on."""
     return f"to/{location.encode('utf-8', 'surrogateescape').hex()}"

@@ -19,9 +19,9 @@ ASK = {"text": "a red cat", "num_images": 1}
 
 
 @contextlib.contextmanager
-def serving(artist: ImageGenerator, **limits: int) -> Iterator[httpx.Client]:
+def serving(generator: ImageGenerator, **limits: int) -> Iterator[httpx.Client]:
     running = uvicorn.Server(
-        uvicorn.Config(make_app(artist, **limits), port=0, log_level="warning", timeout_graceful_shutdown=1)
+        uvicorn.Config(make_app(generator, **limits), port=0, log_level="warning", timeout_graceful_shutdown=1)
     )
     thread = threading.Thread(target=running.run)
     thread.start()

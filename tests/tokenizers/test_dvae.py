@@ -206,28 +206,28 @@ def test_held_out_images_stay_the_same(images):
 def quantised():
     torch.manual_seed(0)
     learner = VectorQuantisedDVAE(DVAE(SMALL))
-    learner.begin_codes([torch.rand(4, 3, 64, 64) for _ in range(3)], seed=0)
+    learner.init_codebook([torch.rand(4, 3, 64, 64) for _ in range(3)], seed=0)
     return learner
 
 
 def test_codes_begin_at_the_centres_of_the_latents():
     learner = VectorQuantisedDVAE(fresh())
     assert not learner.has_codes
-    kept = learner.begin_codes([torch.rand(4, 3, 64, 64) for _ in range(3)], seed=0)
+    kept = learner.init_codebook([torch.rand(4, 3, 64, 64) for _ in range(3)], seed=0)
     assert 0.2 < kept < 1 and learner.has_codes
 
 
 def test_folded_is_the_model_that_was_trained(quantised):
     """Its codes are the nearest centres, its pictures those of the decoder at full gain."""
     x_BCHW = torch.rand(2, 3, 64, 64)
-    model = quantised.folded()
+    model = quantised.to_dvae()
     with torch.no_grad():
         latents_BLhw = quantised.latents(x_BCHW)
         nearest = quantised.nearest(latents_BLhw.permute(0, 2, 3, 1).flatten(0, 2)).reshape(2, 8, 8)
         assert len(nearest.unique()) > 8
         assert (model.encode(x_BCHW) == nearest).float().mean() > 0.99
         centres_BLhw = quantised.centres_VL[nearest].permute(0, 3, 1, 2)
-        trained = quantised.trunk.decoder.blocks[1:](quantised.widen(centres_BLhw))
+        trained = quantised.trunk.decoder.blocks[1:](quantised.from_latent(centres_BLhw))
         assert torch.allclose(model.decoder.from_codes(nearest), trained, atol=1e-4)
 
 
@@ -236,13 +236,13 @@ def test_codes_follow_their_latents_and_unused_ones_begin_again(quantised):
     codes_N = torch.zeros(64, dtype=torch.int64)
     before_L = quantised.centres_VL[0].clone()
     counts_V = quantised.counts_V.clone()
-    quantised.follow(latents_NL, codes_N, None, World())
+    quantised.update_codebook(latents_NL, codes_N, None, World())
     sums_L = 0.97 * before_L * counts_V[0] + 0.03 * latents_NL.sum(0)
     assert torch.allclose(quantised.centres_VL[0], sums_L / (0.97 * counts_V[0] + 0.03 * 64), atol=1e-5)
     for _ in range(300):
-        quantised.follow(latents_NL, codes_N, None, World())
+        quantised.update_codebook(latents_NL, codes_N, None, World())
     assert (quantised.counts_V[1:] < 0.03).all()
-    quantised.follow(latents_NL, codes_N, torch.Generator().manual_seed(0), World())
+    quantised.update_codebook(latents_NL, codes_N, torch.Generator().manual_seed(0), World())
     distance = torch.cdist(quantised.centres_VL[1:], latents_NL).min(1).values
     assert (quantised.counts_V >= 0.03).all() and distance.max() < 1e-2  # cdist rounds
 
@@ -254,7 +254,7 @@ def test_only_the_density_trains_the_scale(quantised):
     (of_density,) = torch.autograd.grad(terms["nll"], output, retain_graph=True)
     assert of_error[:3].abs().max() > 0 and not of_error[3:].any()
     assert of_density[3:].abs().max() > 0 and not of_density[:3].any()
-    (narrow,) = torch.autograd.grad(terms["nll"], quantised.narrow.weight, allow_unused=True)
+    (narrow,) = torch.autograd.grad(terms["nll"], quantised.to_latent.weight, allow_unused=True)
     assert narrow is None or not narrow.any()
 
 

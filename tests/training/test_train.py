@@ -142,7 +142,7 @@ def test_validates_by_source(training_dataset, undisturbed):
 
 
 def test_averaged_weights_are_the_running_mean(monkeypatch):
-    monkeypatch.setattr(weight_average, "EVERY", 2)
+    monkeypatch.setattr(weight_average, "UPDATE_INTERVAL", 2)
     model = torch.nn.Linear(1, 1, bias=False)
     average, seen, expected = WeightAverage(model), [], None
     for step in range(1, 3001):
@@ -243,7 +243,7 @@ def test_the_share_of_the_peak_is_told(training_dataset, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "arguments, said",
+    "arguments, message",
     [
         (("--steps", 0), "start at 1"),
         (("--batch-size", -1), "start at 1"),
@@ -260,9 +260,9 @@ def test_the_share_of_the_peak_is_told(training_dataset, tmp_path, capsys):
         (("--wandb", "cats"), "--wandb needs its package: pip install wandb"),
     ],
 )
-def test_wrong_numbers(training_dataset, tmp_path, monkeypatch, arguments, said):
+def test_wrong_numbers(training_dataset, tmp_path, monkeypatch, arguments, message):
     monkeypatch.setitem(sys.modules, "wandb", None)  # not installed
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         run(training_dataset, tmp_path, *arguments)
 
 
@@ -292,10 +292,10 @@ def test_learning_rate_warms_up_and_falls():
 
 def test_the_rate_is_halved_on_a_plateau_five_times():
     plateau, config = Plateau(), TransformerTrainingConfig(steps=1000, batch_size=1, learning_rate=1.0)
-    halved = [plateau.saw(loss) for loss in (5.0, 4.0, 4.0, 4.5, 3.9999, 3.9, 3.9, 3.0)]
+    halved = [plateau.update(loss) for loss in (5.0, 4.0, 4.0, 4.5, 3.9999, 3.9, 3.9, 3.0)]
     assert halved == [False, False, False, False, True, False, False, False]
     assert [config.learning_rate_at(step, plateau.halvings) for step in (49, 99, 100, 999)] == [0.5, 1.0, 0.5, 0.5]
-    assert sum(plateau.saw(4.0) for _ in range(100)) == 4 and plateau.halvings == 5
+    assert sum(plateau.update(4.0) for _ in range(100)) == 4 and plateau.halvings == 5
 
 
 def test_decay_spares_biases_gains_and_embeddings():

@@ -98,10 +98,10 @@ def test_killed_at_a_random_moment_and_resumed(training_dataset, tmp_path, exhau
                 while process.poll() is None and logged(output) < at:
                     time.sleep(0.001)
                 process.kill()
-            _, said = process.communicate()
+            _, message = process.communicate()
             if process.returncode == 0:
                 break
-            assert process.returncode == -9, said.decode()
+            assert process.returncode == -9, message.decode()
         assert (output / "log.jsonl").read_bytes() == (tmp_path / "whole" / "log.jsonl").read_bytes()
         for name in ("model.safetensors", "averaged.safetensors"):
             assert (output / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()

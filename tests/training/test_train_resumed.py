@@ -32,12 +32,12 @@ def test_a_killed_run_resumes_exactly(training_dataset, undisturbed, tmp_path, m
 def test_killed_between_the_checkpoint_and_the_files_to_draw_from(
     training_dataset, undisturbed, tmp_path, monkeypatch, name
 ):
-    write_whole = files.write_atomically
+    write_atomically = files.write_atomically
 
     def stop(path, data):
         if path.name == name and (tmp_path / "checkpoint-00000006.pt").exists():
             raise KeyboardInterrupt
-        write_whole(path, data)
+        write_atomically(path, data)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(checkpoint, "write_atomically", stop)
@@ -86,14 +86,14 @@ def test_an_existing_checkpoint_without_resume(training_dataset, undisturbed):
 
 
 @pytest.mark.parametrize(
-    "field, said",
+    "field, message",
     [("image_tokenizer", "another image tokenizer"), ("text_tokenizer", "is not the tokenizer that made the tokens")],
 )
-def test_a_dataset_of_another_tokenizer(training_dataset, undisturbed, tmp_path, field, said):
+def test_a_dataset_of_another_tokenizer(training_dataset, undisturbed, tmp_path, field, message):
     manifest = write_dataset(tmp_path / "other", train=(5, 6), val=(3,))
     info = dataclasses.replace(getattr(manifest, field), fingerprint="f" * 64)
     write_manifest(tmp_path / "other", dataclasses.replace(manifest, **{field: info}))
-    with pytest.raises(UserError, match=said) as error:
+    with pytest.raises(UserError, match=message) as error:
         run(tmp_path / "other", undisturbed, "--resume")
     assert "\n" not in str(error.value)
 
@@ -123,12 +123,12 @@ def test_a_checkpoint_is_plain_data(undisturbed):
 def test_a_full_disk_leaves_the_previous_checkpoint(training_dataset, tmp_path, monkeypatch):
     run(training_dataset, tmp_path, steps=3)
     before = {name: (tmp_path / name).read_bytes() for name in ("checkpoint.pt", "model.safetensors", "config.json")}
-    write_whole = files.write_atomically
+    write_atomically = files.write_atomically
 
     def full(path, data):
         if path.name == "checkpoint.pt":
             raise OSError(28, "No space left on device")
-        write_whole(path, data)
+        write_atomically(path, data)
 
     monkeypatch.setattr(checkpoint, "write_atomically", full)
     with pytest.raises(UserError, match="No space left on device; the previous one is whole"):

@@ -118,6 +118,6 @@ def test_one_code_at_a_time_equals_all_at_once(kind):
     grid, prefix = 7, 5
     q, k, v = torch.randn(3, 2, 3, prefix + grid**2, 4, generator=generator)
     at_once = masked_attention(q, k, v, kind, grid)[:, :, prefix:]
-    for place, codes in enumerate(visible_codes(kind, grid)):
-        one = cached_attention(q[:, :, prefix + place], k, v, prefix, codes)
-        torch.testing.assert_close(one, at_once[:, :, place])
+    for position, codes in enumerate(visible_codes(kind, grid)):
+        one = cached_attention(q[:, :, prefix + position], k, v, prefix, codes)
+        torch.testing.assert_close(one, at_once[:, :, position])

@@ -46,8 +46,8 @@ def test_parameters_are_as_named(size, billions):
     with torch.device("meta"):
         model = Transformer(config)
     assert block_parameters(model) / 1e9 == pytest.approx(billions, rel=0.01 if size == "12b" else 0.02)
-    whole = sum(parameter.numel() for parameter in model.parameters())
-    assert whole - block_parameters(model) == pytest.approx(2 * (16384 + 8192) * config.width, rel=0.03)
+    full = sum(parameter.numel() for parameter in model.parameters())
+    assert full - block_parameters(model) == pytest.approx(2 * (16384 + 8192) * config.width, rel=0.03)
     assert config.width == 64 * config.heads
 
 
@@ -65,8 +65,8 @@ def test_cached_drawing_equals_uncached_logits(batch, kinds, rotary, monkeypatch
     model, (text_BT, codes_BN) = make_model(config), batch
     with torch.inference_mode():
         uncached = model.image_head(model.states(text_BT, codes_BN))[:, config.prefix - 1 : -1]
-        caches, logits = model.start_drawing(text_BT)
-        cached = [logits] + [model.draw_next(codes_BN[:, place], place, caches) for place in range(143)]
+        caches, logits = model.prefill(text_BT)
+        cached = [logits] + [model.decode_one(codes_BN[:, position], position, caches) for position in range(143)]
     torch.testing.assert_close(torch.stack(cached, dim=1), uncached, atol=1e-4, rtol=0)
     assert uncached.std() > 0.1  # the comparison is of something
 
@@ -137,9 +137,9 @@ def test_an_untrained_model_guesses_uniformly(batch):
 
 def test_rotary_positions_make_a_product_depend_on_the_distance_alone():
     config = TransformerConfig(**{**vars(CONFIG), "rotary": True})
-    turns = rotary_angles(config)
+    angles = rotary_angles(config)
     q, k = torch.randn(2, 8, generator=torch.Generator().manual_seed(0))
-    turned_q, turned_k = (apply_rotary(x.expand(1, 1, config.prefix + config.codes, -1), turns)[0, 0] for x in (q, k))
+    turned_q, turned_k = (apply_rotary(x.expand(1, 1, config.prefix + config.codes, -1), angles)[0, 0] for x in (q, k))
     products = (turned_q @ turned_k.T)[config.prefix :, config.prefix :].view(12, 12, 12, 12)
     torch.testing.assert_close(products[5, 7, 3, 4], products[9, 10, 7, 7])
     torch.testing.assert_close(turned_q.norm(dim=1), q.norm().expand(len(turned_q)))
@@ -148,10 +148,10 @@ def test_rotary_positions_make_a_product_depend_on_the_distance_alone():
 
 def test_losses_of_parts_add_up_to_the_whole(batch):
     model, (text_BT, codes_BN) = make_model(), batch
-    whole = model.loss(text_BT, codes_BN)
+    full = model.loss(text_BT, codes_BN)
     parts = [model(text_BT[i : i + 1], codes_BN[i : i + 1]).losses(9, 288) for i in range(2)]
-    for name in whole._fields:
-        torch.testing.assert_close(sum(getattr(part, name) for part in parts), getattr(whole, name))
+    for name in full._fields:
+        torch.testing.assert_close(sum(getattr(part, name) for part in parts), getattr(full, name))
 
 
 def test_recomputing_changes_no_gradient(batch):

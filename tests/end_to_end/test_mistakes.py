@@ -1,0 +1,227 @@
+"""Sixty mistakes: each ends with one line that names what is wrong and the fix, status 2, and leaves no file behind."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import subprocess
+import tarfile
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline import cli
+from tests.conftest import ROOT
+from tests.support.records import write_records
+
+LISTS = ROOT / "sample" / "sources"
+CC3M = ["--source", f"cc3m={LISTS / 'cc3m.tsv'}"]
+YFCC = ["--source", f"yfcc100m={LISTS / 'yfcc100m_dataset-0'}"]
+CC12M = ["--source", f"cc12m={LISTS / 'cc12m.tsv'}"]
+WIT = ["--source", f"wit={LISTS / 'wit_v1.sample.tsv.gz'}"]
+TOKENIZERS = ["--image-tokenizer", "bundled", "--text-tokenizer", "bundled"]
+IMAGE = ROOT / "sample" / "images" / "cat.jpg"
+README = ROOT / "README.md"
+CAPTIONS = ROOT / "sample" / "captions.jsonl"
+SELECT = ["select", *CC3M, "--output", "OUT"]
+TRAIN = ["train", "--size", "3m", "--steps", "1", "--batch-size", "2", "--output", "OUT"]
+# OUT: a place that does not exist. DATASET: a finished one. TAR: images. FILE: a file in the place of a folder.
+
+MISTAKES: list[tuple[list[str], str]] = [
+    # the command line
+    (["bild"], "there is no command 'bild'"),
+    (["select", *CC3M], "--output"),
+    (["select", "--output", "OUT"], "--source"),
+    (["select", *CC3M, "--output", ""], "--output"),
+    (["fetch", "--pairs", "/nowhere", "--output", ""], "--output"),
+    ([*SELECT, "--min-wrods", "3"], "--min-wrods"),
+    ([*SELECT, "--min-words", "-1"], "--min-words"),
+    ([*SELECT, "--min-words", "few"], "--min-words"),
+    ([*SELECT, "--val-share", "1"], "--val-share"),
+    ([*SELECT, "--language-threshold", "2"], "--language-threshold"),
+    ([*SELECT, "--language-detector", "oracle"], "oracle"),
+    ([*SELECT, "--min-ratio", "0"], "--min-ratio"),
+    (["build", *CC3M, "--output", "OUT", "--timeout", "0"], "--timeout"),
+    (["build", *CC3M, "--output", "OUT", "--draws", "0"], "--draws"),
+    (["build", *CC3M, "--output", "OUT", "--allow-address", "home"], "--allow-address home"),
+    (["build", *CC3M, "--output", "OUT", "--connections", "0"], "--connections"),
+    (["train", "--dataset", "DATASET", "--size", "9q", *TRAIN[3:]], "9q"),
+    ([*TRAIN, "--dataset", "DATASET", "--steps", "0"], "--steps"),
+    (["generate", "--prompt", " ", "--output", "OUT"], "--prompt"),
+    (["generate", "--prompt", "a cat", "--count", "0", "--output", "OUT"], "--count"),
+    (["generate", "--prompt", "a cat", "--top-p", "2", "--output", "OUT"], "--top-p"),
+    (["generate", "--prompt", "a cat", "--rows", "3", "--output", "OUT"], "--rows"),
+    (["train-bpe", "--captions", str(CAPTIONS), "--vocabulary", "3", "--output", "OUT"], "--vocabulary"),
+    (["train-dvae", "--images", "TAR", "--steps", "1", "--window", "9", "--output", "OUT"], "--window"),
+    (["verify", "DATASET", "--workers", "0"], "--workers"),
+    # what is to be read
+    (["select", "--source", "cc3m", "--output", "OUT"], "NAME=PATTERN"),
+    (["select", "--source", f"laion={README}", "--output", "OUT"], "cc3m, cc12m"),
+    (["select", "--source", "cc3m=/nowhere/*.tsv", "--output", "OUT"], "no file matches /nowhere/*.tsv"),
+    (["select", "--source", f"cc3m={LISTS}", "--output", "OUT"], "is a folder"),
+    (["select", "--source", "cc3m=s3://bucket/x.tsv", "--output", "OUT"], "s3://bucket/x.tsv"),
+    (["select", *CC12M, "--output", "OUT", "--cc12m-hashes", "/nowhere"], "/nowhere"),
+    (["select", *CC12M, "--output", "OUT", "--cc12m-hashes", str(IMAGE)], "CC12M's file of hashes"),
+    (["select", *WIT, "--output", "OUT", "--wit-pixels", "/nowhere*"], "/nowhere*"),
+    (["select", *WIT, "--output", "OUT", "--wit-pixels", str(README)], "README.md"),
+    (["select", *YFCC, "--output", "OUT", "--yfcc-subset", "/nowhere"], "/nowhere"),
+    (["select", *YFCC, "--output", "OUT", "--yfcc-subset", str(README)], "README.md"),
+    (["build", *CC3M, "--output", "OUT", "--exclude", "/nowhere"], "pairmill hash"),
+    (["build", *CC3M, "--output", "OUT", "--image-tokenizer", "vqgan"], "dvae:FILE.safetensors"),
+    (["build", *CC3M, "--output", "OUT", "--image-tokenizer", f"dvae:{README}"], "safetensors"),
+    (["build", *CC3M, "--output", "OUT", "--text-tokenizer", "/no.json"], "pairmill train-bpe"),
+    (["fetch", "--pairs", "/nowhere", "--output", "OUT"], "run `pairmill select`"),
+    (["encode", "--images", "/nowhere/*.tar", "--output", "OUT", *TOKENIZERS], "no such file"),
+    (["repack", "--dataset", "/nowhere", "--output", "OUT"], "/nowhere"),
+    (["stats", "/nowhere"], "neither manifest.json nor ledger.json"),
+    (["show", "/nowhere"], "not a finished dataset"),
+    (["show", "s3://bucket/dataset"], "s3://bucket/dataset"),
+    (["verify", "/nowhere"], "not a finished dataset"),
+    (["diff", "/nowhere", "DATASET"], "not a finished dataset"),
+    (["hash", "/nowhere/*.jpg", "--output", "OUT"], "no file matches"),
+    (["train-bpe", "--captions", "/nowhere*", "--vocabulary", "300", "--output", "OUT"], "/nowhere*"),
+    (["train-dvae", "--images", "/nowhere*.tar", "--steps", "1", "--output", "OUT"], "/nowhere*.tar"),
+    ([*TRAIN, "--dataset", "/nowhere"], "not a finished dataset"),
+    ([*TRAIN, "--dataset", "http://127.0.0.1:9/dataset"], "http://127.0.0.1:9/dataset"),
+    (["generate", "--checkpoint", "/nowhere", "--prompt", "a cat", "--output", "OUT"], "/nowhere"),
+    (["serve", "--checkpoint", "/nowhere"], "/nowhere"),
+    # where it is to be written
+    *[([*command, "--output", "FILE/out"], "FILE") for command in (
+        ["select", *CC3M], ["build", *CC3M], ["encode", "--images", "TAR", *TOKENIZERS],
+        ["repack", "--dataset", "DATASET"],
+        ["train-bpe", "--captions", str(CAPTIONS), "--vocabulary", "300"], ["hash", str(IMAGE)],
+        ["train-dvae", "--images", "TAR", "--steps", "1"], [*TRAIN[:-2], "--dataset", "DATASET"],
+        ["generate", "--prompt", "a cat", "--count", "1"],
+    )],
+    (["show", "DATASET", "--html", "FILE/page.html"], "FILE"),
+    (["encode", "--images", "TAR", "--output", "DATASET", *TOKENIZERS], "DATASET"),
+    # the engine
+    ([*SELECT, "--runner", "Nonsense"], "--runner"),
+    ([*SELECT, "--direct_running_mode", "multi_threading"], "multi_threading"),
+    ([*SELECT, "--experiments", "data_buffer_time_limit_ms=100"], "data_buffer_time_limit_ms"),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory) -> dict[str, str]:
+    base = tmp_path_factory.mktemp("mistakes")
+    (base / "file").write_text("not a folder")
+    with tarfile.open(base / "00000.tar", "w") as tar:
+        tar.add(IMAGE, "0.jpg")
+    write_records(base / "dataset")
+    return {"OUT": str(base / "out"), "FILE": str(base / "file"), "TAR": str(base / "00000.tar"),
+            "DATASET": str(base / "dataset")}  # fmt: skip
+
+
+def put(arguments: list[str], places: dict[str, str]) -> list[str]:
+    words = [places.get(word, word) for word in arguments]
+    return [word.replace("FILE", places["FILE"]) for word in words]
+
+
+def call(arguments: list[str]) -> tuple[int, str]:
+    """The status of a command, and what it printed as an error."""
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+        try:
+            status = cli.main(arguments)
+        except SystemExit as exit_:  # argparse's own way
+            status = exit_.code
+        except BaseException:
+            status, _ = 99, said.write(traceback.format_exc())
+    return status, said.getvalue()
+
+
+def test_there_are_sixty():
+    assert len(MISTAKES) >= 60
+
+
+@pytest.mark.parametrize(("arguments", "named"), MISTAKES, ids=[" ".join(words)[-70:] for words, _ in MISTAKES])
+def test_a_mistake_is_one_line(arguments, named, places):
+    before = listing(places)
+    status, said = call(put(arguments, places))
+    assert status == 2, said
+    assert "Traceback" not in said
+    last = said.strip().splitlines()[-1]
+    assert places.get(named, named) in last and last.startswith("pairmill")
+    assert listing(places) == before
+
+
+def listing(places: dict[str, str]) -> set[str]:
+    """What lies beside and below the places, but for the folder of an unfinished output: it is kept to go on from."""
+    base = Path(places["OUT"]).parent
+    return {str(path) for path in base.rglob("*") if path.is_file() and "_work" not in path.parts}
+
+
+COMMANDS_THAT_WRITE = [
+    ["select", *CC3M],
+    ["build", *CC3M],
+    ["encode", "--images", "TAR", *TOKENIZERS],
+    ["repack", "--dataset", "DATASET"],
+    ["train-bpe", "--captions", str(CAPTIONS), "--vocabulary", "300"],
+    ["hash", str(IMAGE)],
+    ["train-dvae", "--images", "TAR", "--steps", "1", "--hidden", "8", "--vocabulary", "64", "--batch-size", "1"],
+    [*TRAIN[:-2], "--dataset", "DATASET"],
+    ["generate", "--prompt", "a cat", "--count", "1"],
+]
+
+
+@contextlib.contextmanager
+def mounted(folder: Path, options: str) -> Iterator[Path]:
+    folder.mkdir()
+    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder]).returncode:
+        pytest.skip("mounting a file system takes a privileged user")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+@pytest.mark.parametrize("command", COMMANDS_THAT_WRITE, ids=lambda command: command[0])
+def test_a_file_system_that_is_read_only(command, places, tmp_path):
+    with mounted(tmp_path / "read_only", "ro") as folder:
+        status, said = call([*put(command, places), "--output", str(folder / "out")])
+    assert status == 2 and len(said.strip().splitlines()) == 1, said
+    assert "Read-only file system" in said
+
+
+@pytest.mark.parametrize("command", COMMANDS_THAT_WRITE, ids=lambda command: command[0])
+def test_a_folder_of_somebody_else(command, places, tmp_path):
+    """Run by an ordinary user: where the tests run as root, in a process that has become one."""
+    folder = tmp_path / "theirs"
+    folder.mkdir(mode=0o555)
+    status, said = as_ordinary_user([*put(command, places), "--output", str(folder / "out")], tmp_path)
+    assert status == 2 and len(said.strip().splitlines()) == 1, said
+    assert "ermission denied" in said and not list(folder.iterdir())
+
+
+def as_ordinary_user(arguments: list[str], tmp_path: Path) -> tuple[int, str]:
+    if os.geteuid():
+        return call(arguments)
+    cli._load(cli.COMMANDS[arguments[0]][0])  # what it imports may lie where only root can read
+    base = tmp_path.parents[1]  # pytest's own, which is its user's alone
+    for path in [base, *base.rglob("*")]:
+        path.chmod(path.stat().st_mode | (0o055 if path.is_dir() else 0o044))
+    reader, writer = os.pipe()
+    if not (child := os.fork()):
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+        status, said = call(arguments)
+        os.write(writer, f"{status}\n{said}".encode())
+        os._exit(0)
+    os.close(writer)
+    os.waitpid(child, 0)
+    with os.fdopen(reader) as file:
+        status, _, said = file.read().partition("\n")
+    return int(status), said
+
+
+@pytest.mark.parametrize("command", [*COMMANDS_THAT_WRITE[:4], COMMANDS_THAT_WRITE[6]], ids=lambda command: command[0])
+def test_a_disk_that_is_full(command, places, tmp_path):
+    with mounted(tmp_path / "full", "size=16k") as folder:
+        status, said = call([*put(command, places), "--output", str(folder / "out")])
+    assert status == 2, said
+    assert "No space left" in said.strip().splitlines()[-1] and "Traceback" not in said
