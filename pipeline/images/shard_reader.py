@@ -8,7 +8,7 @@ import os
 import re
 import tarfile
 from collections.abc import Iterator
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, cast
 
 import numpy as np
 from apache_beam.io.filesystems import FileSystems
@@ -76,7 +76,8 @@ def read_image_shard(path: str) -> Iterator[StoredImage]:
         _check_end(file, path)
         try:
             with tarfile.open(fileobj=file, mode="r|") as tar:
-                key, members = None, {}
+                key: str | None = None
+                members: dict[str, bytes] = {}
                 for info in tar:
                     if not info.isfile():
                         continue
@@ -84,7 +85,7 @@ def read_image_shard(path: str) -> Iterator[StoredImage]:
                     if stem != key:
                         yield from _stored(path, key, members)
                         key, members = stem, {}
-                    members[ending.lower()] = tar.extractfile(info).read()
+                    members[ending.lower()] = cast(BinaryIO, tar.extractfile(info)).read()
                 yield from _stored(path, key, members)
         except tarfile.TarError as error:
             raise ValueError(f"{path} is not a whole tar file: {error}") from error

@@ -59,7 +59,7 @@ def atomic_writer(path: str) -> Iterator[BinaryIO]:
         raise UserError(f"can't write {path}: {_cause(error)}") from None
 
 
-def write_atomically(path: str, data: bytes) -> None:
+def write_atomically(path: str, data: bytes | memoryview) -> None:
     with atomic_writer(path) as file:
         file.write(data)
 

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import apache_beam as beam
+
+from pipeline.records import EncodedPair, Pair, Rejected
+
+OutputRow = Pair | Rejected | EncodedPair
+"""Rows of the files that stages write."""
 
 
 def grouped_by_hash(rows, number_of_groups, hash_of: Callable[[Any], int]):
@@ -33,14 +38,14 @@ def grouped_by_hash(rows, number_of_groups, hash_of: Callable[[Any], int]):
     )
 
 
-def sort_key(row: NamedTuple) -> tuple:
+def sort_key(row: OutputRow) -> tuple:
     return row.source, row.file, row.row, row.key
 
 
-def row_hash(row: NamedTuple) -> int:
+def row_hash(row: OutputRow) -> int:
     return int.from_bytes(hashlib.sha256("\0".join(map(str, sort_key(row))).encode()).digest()[:8], "big")
 
 
-def key_hash(row: NamedTuple) -> int:
+def key_hash(row: OutputRow) -> int:
     """Keys are hashes already."""
     return int(row.key[:16], 16)

@@ -49,7 +49,7 @@ class CountRows(beam.PTransform):
 def build_ledger(counts: Iterable[Count], sources: Iterable[str]) -> dict[str, Any]:
     """The ledger from counts, with every named source even if its files are empty. Raises RuntimeError if a row is
     neither kept nor rejected: that is a defect of pairmill, never of the data."""
-    ledger = {source: {READ: 0, KEPT: 0, "rejected": {}} for source in sorted(sources)}
+    ledger: dict[str, dict[str, Any]] = {source: {READ: 0, KEPT: 0, "rejected": {}} for source in sorted(sources)}
     for (source, what, reason), number in sorted(counts):
         account = ledger.setdefault(source, {READ: 0, KEPT: 0, "rejected": {}})
         if what in (READ, KEPT):

@@ -14,7 +14,7 @@ from apache_beam.coders import RowCoder, registry
 
 from pipeline.output import files as output_files
 from pipeline.output.files import WrittenFile, write_file
-from pipeline.output.grouping import grouped_by_hash, row_hash, sort_key
+from pipeline.output.grouping import OutputRow, grouped_by_hash, row_hash, sort_key
 
 ROWS_PER_FILE = 500_000  # about 50 MB of pairs; a group of a shuffle must fit into a worker's memory
 GROUP_ROWS = 1 << 16  # of a row group: what a writer holds in memory
@@ -61,7 +61,7 @@ class _HashingFile(io.RawIOBase):
     def tell(self) -> int:
         return self.bytes
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: Any) -> int:
         self._file.write(data)
         self.sha256.update(data)
         self.bytes += len(data)
@@ -81,7 +81,7 @@ def file_bytes(table: pa.Table) -> bytes:
     return buffer.getvalue()
 
 
-def read_rows(path: str, row_type: type) -> Iterator[Any]:
+def read_rows(path: str, row_type: type[Any]) -> Iterator[Any]:
     """The rows of a Parquet file as NamedTuples of `row_type`, in order. A column that the file lacks takes the field's
     default, if it has one."""
     file = pq.ParquetFile(io.BytesIO(output_files.read(path)))
@@ -101,7 +101,7 @@ def files_in(base: str, folder: str) -> list[str]:
 class ReadParquet(beam.PTransform):
     """The rows of Parquet files as NamedTuples of one type."""
 
-    def __init__(self, paths: list[str], row_type: type):
+    def __init__(self, paths: list[str], row_type: type[Any]):
         self._paths, self._row_type = paths, row_type
 
     def expand(self, begin):
@@ -132,8 +132,9 @@ class WriteParquet(beam.PTransform):
         )
         grouped = grouped_by_hash(rows, files, row_hash)
 
-        def write(group: tuple[int, Iterable[NamedTuple]], of: int) -> WrittenFile:
+        def write(group: tuple[int, Iterable[OutputRow]], of: int) -> WrittenFile:
             name = f"{folder}/{group[0]:05d}-of-{of:05d}.parquet"
-            return write_file(output, name, table_bytes(sorted(group[1], key=sort_key), schema))
+            ordered = sorted(group[1], key=sort_key)
+            return write_file(output, name, table_bytes(ordered, schema))
 
         return grouped | "Write" >> beam.Map(write, beam.pvalue.AsSingleton(files)).with_output_types(WrittenFile)

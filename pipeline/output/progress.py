@@ -71,7 +71,8 @@ def _downloads(output: str) -> str:
         for name in files.list_files(folder)
         if not name.endswith(files.TEMPORARY_SUFFIX)
     ]
-    outcomes, host_s = Counter(), Counter()
+    outcomes: Counter[str] = Counter()
+    host_s: Counter[str] = Counter()
     for unit in units:
         outcomes.update(unit["outcomes"])
         host_s.update(unit["host_s"])

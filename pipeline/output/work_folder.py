@@ -62,7 +62,10 @@ def resume_unit(
     pending = [pair for pair in pairs if pair.key not in done]
     if pending:
         for outcome in work(pending):
-            (records if isinstance(outcome, EncodedPair) else rejects).append(outcome)
+            if isinstance(outcome, EncodedPair):
+                records.append(outcome)
+            else:
+                rejects.append(outcome)
         records.sort(key=lambda row: row.key)
         rejects.sort(key=lambda row: row.key)
         store.save(name, records, rejects)

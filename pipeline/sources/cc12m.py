@@ -75,8 +75,9 @@ _SHA256 = re.compile("[0-9a-fA-F]{64}")
 def _with_hashes(rows: Iterator[Row], path: str) -> Iterator[Row]:
     index = open_index(path, SHA256_BYTES)
     for row in rows:
-        known = index.get(row.url) if isinstance(row, Candidate) else None
-        yield row._replace(expected_sha256=known.hex()) if known else row
+        if isinstance(row, Candidate) and (known := index.get(row.url)):
+            row = row._replace(expected_sha256=known.hex())
+        yield row
 
 
 class Cc12m(LineSource[Cc12mSettings]):

@@ -58,7 +58,11 @@ def limits_for(host: str, limits: HostLimits) -> HostLimits:
     """The limits, or less where the host asks for less."""
     for name, preset in HOST_LIMITS.items():
         if _is_of(host, name):
-            return HostLimits(*map(min, limits, preset))
+            return HostLimits(
+                connections=min(limits.connections, preset.connections),
+                rate=min(limits.rate, preset.rate),
+                bytes_per_s=min(limits.bytes_per_s, preset.bytes_per_s),
+            )
     return limits
 
 

@@ -12,7 +12,7 @@ import json
 import os
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from models.errors import UserError
 from pipeline.records import Candidate, malformed
@@ -110,7 +110,8 @@ def _of_tar(stream: BinaryIO, file: str, store: str) -> Iterator[Row]:
 
 def _samples(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
     """Members of one key, which stand together, by their endings."""
-    key, members = "", {}
+    key = ""
+    members: dict[str, tarfile.TarInfo] = {}
     for info in filter(tarfile.TarInfo.isfile, tar):
         stem, _, ending = info.name.rpartition(".")
         if stem != key:
@@ -126,7 +127,7 @@ def _sample(
     texts = {ending: info for ending, info in members.items() if ending in TEXT_SUFFIXES}
     if any(info.size > MAX_ROW_BYTES for info in texts.values()):
         return malformed(NAME, file, row, key, f"{key}: a text of more than {MAX_ROW_BYTES} bytes")
-    data = {ending: tar.extractfile(info).read() for ending, info in texts.items()}
+    data = {ending: cast(BinaryIO, tar.extractfile(info)).read() for ending, info in texts.items()}
     try:
         said = dict(json.loads(data.get("json", b"{}")))
         caption = data["txt"].decode() if "txt" in data else said.get("caption")

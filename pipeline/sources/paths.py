@@ -7,7 +7,7 @@ import glob
 import io
 import os
 import re
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 from urllib.parse import urlsplit
 
 import fsspec
@@ -38,10 +38,10 @@ def expand(pattern: str) -> list[str]:
 
 def exists(path: str) -> bool:
     if _is_http(path):
-        return fsspec.filesystem("http").exists(path)
+        return bool(fsspec.filesystem("http").exists(path))
     if not _scheme(path):
         return os.path.isfile(path)
-    return FileSystems.exists(path) if _beam_knows(path) else fsspec.core.url_to_fs(path)[0].exists(path)
+    return bool(FileSystems.exists(path) if _beam_knows(path) else fsspec.core.url_to_fs(path)[0].exists(path))
 
 
 def base_name(path: str) -> str:
@@ -60,7 +60,8 @@ def open_raw(path: str) -> io.BufferedReader:
         if not _scheme(path):
             return open(path, "rb")  # the caller's `with` closes it
         if not _is_http(path) and _beam_knows(path):
-            return io.BufferedReader(FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED))
+            file = FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
+            return io.BufferedReader(cast(io.RawIOBase, file))
         if _is_http(path) and not _supports_ranges(path):
             return io.BufferedReader(_SequentialFile(fsspec.open(path, "rb", block_size=0).open()), CHUNK_BYTES)
         return io.BufferedReader(fsspec.open(path, "rb").open(), CHUNK_BYTES)
@@ -93,7 +94,7 @@ class _SequentialFile(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: memoryview) -> int:
+    def readinto(self, buffer: Any) -> int:
         data = self._file.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)

@@ -16,7 +16,7 @@ import shutil
 import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -90,11 +90,11 @@ def line_ranges(path: str, range_bytes: int) -> list[tuple[int, int]]:
 
 
 @contextlib.contextmanager
-def open_range(path: str, first: int, stop: int) -> Iterator[RangeLines]:
+def open_range(path: str, first: int, stop: int) -> Iterator[BinaryIO]:
     """The lines of one of the ranges of `line_ranges`."""
     with open_raw(path) as raw:
         chunks = bzip2_chunks if raw.peek(3)[:3] == b"BZh" else plain_chunks
-        yield RangeLines(chunks(raw, first, stop), first == 0)
+        yield cast(BinaryIO, RangeLines(chunks(raw, first, stop), first == 0))  # `lines` needs no more of a stream
 
 
 def count_range(path: str, first: int, stop: int) -> int:
@@ -183,7 +183,7 @@ def parquet_columns(stream: BinaryIO) -> list[str]:
     """The names of a Parquet file's columns; [] if it is none, of which `parquet_records` tells. The stream is at its
     beginning again."""
     try:
-        return pq.ParquetFile(stream).schema_arrow.names
+        return list(pq.ParquetFile(stream).schema_arrow.names)
     except (pa.ArrowException, OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
@@ -196,7 +196,7 @@ def has_http_scheme(text: str) -> bool:
     return text[:8].lower().startswith(("http://", "https://"))
 
 
-def pixels(value: object) -> int | None:
+def pixels(value: Any) -> int | None:
     """An image's side as a source writes it (number or text), None where it says nothing usable."""
     try:
         side = float(value)
@@ -281,7 +281,7 @@ def _is_damage(error: Exception) -> bool:
     return not isinstance(error, OSError) or (type(error) in (OSError, gzip.BadGzipFile) and error.errno is None)
 
 
-def _decompressed(raw: io.BufferedReader) -> contextlib.AbstractContextManager[BinaryIO]:
+def _decompressed(raw: io.BufferedReader) -> contextlib.AbstractContextManager[Any]:
     magic = raw.peek(4)[:4]
     if magic.startswith(b"\x1f\x8b"):
         return gzip.GzipFile(fileobj=raw)
@@ -289,5 +289,5 @@ def _decompressed(raw: io.BufferedReader) -> contextlib.AbstractContextManager[B
         return bz2.BZ2File(raw)
     if magic == b"\x28\xb5\x2f\xfd":
         # pyarrow's reader, because zstandard's takes a frame that is cut off for the end of the file
-        return pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "zstd")
+        return cast(BinaryIO, pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "zstd"))
     return raw

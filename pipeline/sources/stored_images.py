@@ -12,7 +12,7 @@ import hashlib
 import os
 import tarfile
 from collections.abc import Collection, Iterable, Iterator
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -92,15 +92,17 @@ def _of_tar(path: str, places: Collection[str]) -> Iterator[tuple[str, bytes]]:
         for info in tar:
             place, _, suffix = info.name.rpartition(".")
             if info.isfile() and place in places and suffix.lower() in IMAGE_SUFFIXES:
-                yield place, tar.extractfile(info).read()
+                yield place, cast(BinaryIO, tar.extractfile(info)).read()
 
 
 def _of_parquet(path: str, places: Collection[str]) -> Iterator[tuple[str, bytes]]:
     with open_seekable(path) as stream:
         file = pq.ParquetFile(stream)
         column = next((name for name in COLUMNS if name in file.schema_arrow.names), None)
+        if column is None:
+            return
         first = 0
-        for group in range(file.num_row_groups if column else 0):
+        for group in range(file.num_row_groups):
             stop = first + file.metadata.row_group(group).num_rows
             if any(str(row) in places for row in range(first, stop)):
                 yield from _of_row_group(file, group, column, first, places)

@@ -8,6 +8,7 @@ import hashlib
 import shutil
 import tempfile
 from collections.abc import Iterable
+from typing import IO
 
 import numpy as np
 
@@ -39,7 +40,7 @@ class UrlIndex:
         with files.open_read(path) as file:
             number = file.seek(0, 2) // (8 + rest.itemsize)
         if number == 0:  # nothing can be mapped
-            self._high, self._low, self._value = np.empty(0, "<u8"), None, None
+            self._high, self._low, self._value = np.empty(0, "<u8"), np.empty(0, "<u8"), np.empty(0, rest["value"])
             return
         # a plain array: a memmap's own items take 20 times as long to reach
         data = np.asarray(np.memmap(path if files.is_local(path) else _local_copy(path), np.uint8, "r"))
@@ -49,11 +50,11 @@ class UrlIndex:
     def get(self, url: str) -> bytes | None:
         digest = _digest(url)
         high, low = (int.from_bytes(half, "little") for half in (digest[:8], digest[8:]))
-        place = int(np.searchsorted(self._high, np.uint64(high)))
-        while place < len(self._high) and int(self._high[place]) == high:
-            if int(self._low[place]) == low:
-                return self._value[place].tobytes()
-            place += 1
+        position = int(np.searchsorted(self._high, np.uint64(high)))
+        while position < len(self._high) and int(self._high[position]) == high:
+            if int(self._low[position]) == low:
+                return bytes(self._value[position].tobytes())
+            position += 1
         return None
 
 
@@ -67,7 +68,7 @@ def _digest(url: str) -> bytes:
     return hashlib.blake2b(url.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def _local_copy(path: str) -> tempfile._TemporaryFileWrapper:
+def _local_copy(path: str) -> IO[bytes]:
     """A file without a name, which the disk forgets with the process."""
     copy = tempfile.TemporaryFile()  # noqa: SIM115 (the map holds it)
     with files.open_read(path) as file:

@@ -11,11 +11,12 @@ import argparse
 import bz2
 import functools
 import html
+import io
 import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO, NamedTuple, Optional
+from typing import BinaryIO, NamedTuple, Optional, cast
 from urllib.parse import quote, urlsplit
 from xml.etree import ElementTree
 
@@ -85,14 +86,14 @@ def parts(path: str) -> list[tuple[int, int]]:
 
 def read(stream: BinaryIO, file: str, settings: DumpSettings = DEFAULT) -> Iterator[Row]:
     """The rows of a whole dump."""
-    yield from _rows(_pages(stream), file, None, settings, 0)
+    yield from _rows(_pages(cast(io.BufferedIOBase, stream)), file, None, settings, 0)
 
 
 def read_part(path: str, file: str, first: int, stop: int, settings: DumpSettings = DEFAULT) -> Iterator[Row]:
     """The rows of the streams in a range of bytes."""
     with open_raw(path) as raw:
         raw.seek(first)
-        stream = bz2.BZ2File(_Limited(raw, stop - first))
+        stream = bz2.BZ2File(cast(BinaryIO, _Limited(raw, stop - first)))
         yield from _rows(_pages(stream), file, read_wiki(path) if first else None, settings, first)
 
 
@@ -128,7 +129,7 @@ class _DumpPage(NamedTuple):
     fault: str
 
 
-def _pages(stream: BinaryIO) -> Iterator[_DumpPage]:
+def _pages(stream: io.BufferedIOBase) -> Iterator[_DumpPage]:
     """The head and the pages, each as it lies in the file."""
     rest = b""
     while True:
@@ -167,12 +168,12 @@ def _rows(
         begin = data.find(b"<page>")
         if wiki is None and begin >= 0:
             wiki = _wiki(data[:begin])
-        if fault or begin < 0:
+        if wiki is None or fault or begin < 0:
             yield malformed(NAME, file, row, data[:200].decode("utf-8", "replace"), fault or "no page")
             continue
         *endless, data = data[begin + len(b"<page>") :].split(b"<page>")  # in texts it is escaped
-        for text in endless:
-            yield malformed(NAME, file, row, text.decode("utf-8", "replace"), "a page has no end")
+        for page_data in endless:
+            yield malformed(NAME, file, row, page_data.decode("utf-8", "replace"), "a page has no end")
         data = b"<page>" + data
         try:
             page = ElementTree.fromstring(data)

@@ -125,7 +125,7 @@ def read(stream: BinaryIO, file: str, settings: WitSettings = DEFAULT) -> Iterat
 
 def _rows(stream: BinaryIO, file: str) -> Iterator[Row]:
     columns: Mapping[str, int] = {name: index for index, name in enumerate(COLUMNS)}
-    expected = (len(COLUMNS) - 1, len(COLUMNS))
+    expected: tuple[int, ...] = (len(COLUMNS) - 1, len(COLUMNS))
     row = 0
     for number, (fields, fault) in enumerate(csv_rows(stream)):
         if number == 0 and set(fields) >= REQUIRED_COLUMNS:

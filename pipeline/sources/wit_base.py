@@ -40,7 +40,7 @@ def page_texts(features: Any) -> list[dict[str, str]]:
     """The texts of each page, by name; missing ones are empty."""
     if isinstance(features, Mapping):  # lists side by side
         columns = {name: values for name in TEXTS if isinstance(values := features.get(name), list)}
-        pages = [
+        pages: list[Mapping[str, Any]] = [
             {name: values[index] for name, values in columns.items() if index < len(values)}
             for index in range(max(map(len, columns.values()), default=0))
         ]
