@@ -1,6 +1,6 @@
 """Averaging by area, as OpenCV's INTER_AREA does it, in half its time.
 
-OpenCV goes through a picture pixel by pixel where the ratio is no whole number. The same average is a sparse matrix
+OpenCV goes through an image pixel by pixel where the ratio is no whole number. The same average is a sparse matrix
 for each direction, whose rows hold the shares of the few pixels that a new one covers: products of whole rows, which
 vector units do several numbers at a time. Height comes first: what has to be turned then is smaller.
 """

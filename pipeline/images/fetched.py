@@ -12,7 +12,7 @@ Size = tuple[int, int]  # px, width and height as stored
 
 
 class FetchedImage(NamedTuple):
-    """A picture that arrived whole and decodes."""
+    """An image that arrived whole and decodes."""
 
     pair: Pair
     data: bytes  # as served
@@ -22,5 +22,5 @@ class FetchedImage(NamedTuple):
 
     @property
     def size(self) -> Size:
-        """Width and height in px of the whole picture, upright."""
+        """Width and height in px of the whole image, upright."""
         return self.whole_size or (self.rgb_HWC.shape[1], self.rgb_HWC.shape[0])

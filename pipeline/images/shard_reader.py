@@ -68,7 +68,7 @@ class StoredImage(NamedTuple):
 
 
 def read_image_shard(path: str) -> Iterator[StoredImage]:
-    """The pictures of a tar file, in order; members of one key stand together, as webdataset wants.
+    """The images of a tar file, in order; members of one key stand together, as webdataset wants.
 
     Raises ValueError for a file that is no whole tar, and for a .json that is none.
     """
@@ -112,7 +112,7 @@ def _stored(path: str, key: str | None, members: dict[str, bytes]) -> Iterator[S
 
 
 def to_pair(image: StoredImage, file: str, row: int) -> Pair:
-    """The pair of a stored picture; one that another tool fetched gets its key from its URL and caption."""
+    """The pair of a stored image; one that another tool fetched gets its key from its URL and caption."""
     metadata = image.metadata
     if "pair_key" in metadata:
         return pair_of(metadata, image.caption)
@@ -142,7 +142,7 @@ def list_pairs(path: str) -> Iterator[Pair]:
 
 
 def read_images(path: str, config: ImageConfig) -> Iterator[FetchedImage | Rejected]:
-    """The tar's pictures as if they had just arrived; those that can't be used, as rejects of the encode stage."""
+    """The tar's images as if they had just arrived; those that can't be used, as rejects of the encode stage."""
     for row, image in enumerate(read_image_shard(path)):
         pair = to_pair(image, os.path.basename(path), row)
         try:
@@ -155,6 +155,6 @@ def read_images(path: str, config: ImageConfig) -> Iterator[FetchedImage | Rejec
 
 
 def read_fetched(folder: str, number: int) -> Iterator[StoredImage]:
-    """The pictures of a unit's tar file; none if there is no such file."""
+    """The images of a unit's tar file; none if there is no such file."""
     path = files.join(folder, f"{number:05d}.tar")
     return read_image_shard(path) if files.exists(path) else iter(())

@@ -1,4 +1,4 @@
-"""Pictures in img2dataset's layout: `NNNNN.tar` (picture, .txt, .json), `NNNNN.parquet`, `NNNNN_stats.json`.
+"""Images in img2dataset's layout: `NNNNN.tar` (image, .txt, .json), `NNNNN.parquet`, `NNNNN_stats.json`.
 
 Written by `pairmill fetch`, read by `pairmill encode`, which takes img2dataset's own output as well. Our .json and
 Parquet hold img2dataset's fields first and then those of the pair.
@@ -30,7 +30,7 @@ from pipeline.records import Pair, Rejected
 
 @dataclasses.dataclass(frozen=True)
 class StoreConfig:
-    """How pictures are stored. resize 0: the bytes as fetched."""
+    """How images are stored. resize 0: the bytes as fetched."""
 
     resize: int = 0  # px of the shorter side, never enlarged
     image_format: str = "jpg"  # jpg, webp or png; of resized images
@@ -38,7 +38,7 @@ class StoreConfig:
 
 
 class ImageFile(NamedTuple):
-    """One picture's bytes as they go into the tar."""
+    """One image's bytes as they go into the tar."""
 
     data: bytes
     suffix: str
@@ -69,7 +69,7 @@ def _encoded(rgb_HWC: np.ndarray, config: StoreConfig) -> bytes:
 class ShardWriter:
     """Takes outcomes in any order and writes one unit's three files in the order of its pairs.
 
-    Pictures wait in a temporary file on the local disk, which the `with` block closes: a unit of large ones need not
+    Images wait in a temporary file on the local disk, which the `with` block closes: a unit of large ones need not
     fit into memory.
     """
 
@@ -104,7 +104,7 @@ class ShardWriter:
         }
 
     def add_stored(self, row: dict, data: bytes, file_suffix: str) -> None:
-        """A picture of an earlier run, with its metadata row."""
+        """An image of an earlier run, with its metadata row."""
         self._keep(row["pair_key"], data)
         self._rows[row["pair_key"]] = {**row, "suffix": file_suffix}
 
@@ -144,7 +144,7 @@ class ShardWriter:
 
 
 def _statistics(rows: list[dict]) -> dict:
-    """In img2dataset's names, without its times: same pictures, same bytes."""
+    """In img2dataset's names, without its times: same images, same bytes."""
     by_status = Counter(row["status"] for row in rows)
     by_reason = Counter(row["reason"] or "success" for row in rows)
     return {

@@ -1,4 +1,4 @@
-"""Is this a picture that training can use? Bytes in, upright RGB or a reason out."""
+"""Is this an image that training can use? Bytes in, upright RGB or a reason out."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SCALES = (1, 2, 4, 8)  # of JPEG decoding: the others that libjpeg has are slowe
 
 @dataclasses.dataclass(frozen=True)
 class ImageConfig:
-    """What a picture must be like. The paper gives the ratio only; the rest is our own choice."""
+    """What an image must be like. The paper gives the ratio only; the rest is our own choice."""
 
     min_ratio: float = 0.5  # width / height, both ends allowed (section 2.3)
     max_ratio: float = 2.0
@@ -35,7 +35,7 @@ ANY_IMAGE = ImageConfig(min_ratio=0, max_ratio=math.inf, min_side=1)
 
 
 class DecodedImage(NamedTuple):
-    """A picture, perhaps at a reduced scale."""
+    """An image, perhaps at a reduced scale."""
 
     rgb_HWC: np.ndarray  # upright, uint8
     width: int  # px, upright, of the whole image
@@ -51,7 +51,7 @@ class ImageRejected(Exception):
 
 
 def check_dimensions(width: int, height: int, config: ImageConfig) -> tuple[Reason, str] | None:
-    """Why a picture of this upright size can't be used, or None."""
+    """Why an image of this upright size can't be used, or None."""
     if width < 1 or height < 1:
         return Reason.CORRUPT_IMAGE, f"{width} x {height}"
     # Compared as products: 1/2 and 2 themselves must not be lost to rounding.
@@ -63,9 +63,9 @@ def check_dimensions(width: int, height: int, config: ImageConfig) -> tuple[Reas
 
 
 def check_header(data: bytes, config: ImageConfig) -> tuple[int, int] | None:
-    """The picture's sides in px, if the first bytes of a file hold them already; None if the header needs more bytes.
+    """The image's sides in px, if the first bytes of a file hold them already; None if the header needs more bytes.
 
-    Raises PictureRejected if they settle that the file is of no use.
+    Raises ImageRejected if they settle that the file is of no use.
     """
     try:
         return checked_size(data, config)
@@ -76,19 +76,19 @@ def check_header(data: bytes, config: ImageConfig) -> tuple[int, int] | None:
 
 
 def checked_size(image: bytes | BinaryIO, config: ImageConfig) -> tuple[int, int]:
-    """The sides in px, as stored. Raises PictureRejected if the header settles that a picture is of no use."""
+    """The sides in px, as stored. Raises ImageRejected if the header settles that an image is of no use."""
     return _open(image, config).size
 
 
 def decode(data: bytes, config: ImageConfig) -> np.ndarray:
-    """Upright RGB, uint8 [height, width, 3]. Raises PictureRejected."""
+    """Upright RGB, uint8 [height, width, 3]. Raises ImageRejected."""
     return decode_scaled(data, config, None).rgb_HWC
 
 
 def decode_scaled(data: bytes, config: ImageConfig, side: int | None) -> DecodedImage:
     """Upright RGB for one who wants the shorter side at `side` px or below: a JPEG comes at 1/2, 1/4 or 1/8 of its
     scale if that leaves so much. None is for the whole. All of the file is read, and what is damaged is found, at
-    either scale. Raises PictureRejected.
+    either scale. Raises ImageRejected.
     """
     image = _open(data, config)
     width, height = image.size
@@ -120,7 +120,7 @@ def _decode_jpeg(data: bytes, image: Image.Image, side: int | None) -> np.ndarra
 
 
 def _open(source: bytes | BinaryIO, config: ImageConfig) -> Image.Image:
-    """Parses the header; nothing dear is done for a source that it shows to be of no use."""
+    """Parses the header; nothing expensive is done for a source that it shows to be of no use."""
     with _as_rejects():
         image = pixels.open_image(source, config.max_pixels)
     width, height = image.size
@@ -143,12 +143,12 @@ def _as_rejects() -> Iterator[None]:
 
 
 def suffix(data: bytes) -> str:
-    """The usual file ending of a picture's format, without the dot."""
+    """The usual file ending of an image's format, without the dot."""
     return pixels.image_format(data)[0]
 
 
 def exif_text(data: bytes) -> str:
-    """JSON of a picture's EXIF data, values as text by the tags' names; "{}" if there are none, or none that parse."""
+    """JSON of an image's EXIF data, values as text by the tags' names; "{}" if there are none, or none that parse."""
     try:
         said = pixels.open_image(data, sys.maxsize).getexif()
         named = {
@@ -156,6 +156,6 @@ def exif_text(data: bytes) -> str:
             for tag, value in said.items()
             if tag in ExifTags.TAGS and not isinstance(value, bytes)
         }
-    except Exception:  # hostile metadata fail in every way, and a image is none the worse for them
+    except Exception:  # hostile metadata fail in every way, and an image is none the worse for them
         return "{}"
     return json.dumps(named, ensure_ascii=False, sort_keys=True)

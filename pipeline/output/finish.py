@@ -44,6 +44,6 @@ def write_settings(output: str, settings: dict[str, Any]) -> None:
 
 
 def read_settings(folder: str) -> dict[str, Any]:
-    """What made a selection or a set of pictures; {} for one that another tool made."""
+    """What made a selection or a set of images; {} for one that another tool made."""
     path = output_files.join(folder, "settings.json")
     return json.loads(output_files.read(path)) if output_files.exists(path) else {}

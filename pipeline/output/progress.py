@@ -90,7 +90,7 @@ def _downloads(output: str) -> str:
 
 
 def _where_time_goes(output: str) -> str:
-    """Of encoded units: pictures a second of one worker, and the shares of reading them, the model and writing."""
+    """Of encoded units: images a second of one worker, and the shares of reading them, the model and writing."""
     folder = files.join(output, WORK_FOLDER, "times")
     units = [
         json.loads(files.read(files.join(folder, name)))

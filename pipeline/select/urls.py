@@ -1,4 +1,4 @@
-"""Duplicates by URL: which spellings name one picture, and which of its pairs stays."""
+"""Duplicates by URL: which spellings name one image, and which of its pairs stays."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012
 
 def canonical_url(url: str) -> str:
     """One name for the spellings of a URL: host in lower case; without scheme, default port and fragment; escapes only
-    where they are needed (RFC 3986, 6.2.2). The query stays, because it may choose the picture. Flickr's hosts
+    where they are needed (RFC 3986, 6.2.2). The query stays, because it may choose the image. Flickr's hosts
     (`farm8.`, `live.`, `c2.`) are one: they serve the same path; a thumbnail of Wikimedia's is its original."""
     if (plain := _PLAIN_URL.fullmatch(url)) and "flickr" not in url and plain[1] != "upload.wikimedia.org":
         return plain[1] + plain[2]

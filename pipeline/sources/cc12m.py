@@ -4,7 +4,7 @@
 raw alt-texts in which a person's name is replaced by `<PERSON>`, in about a quarter of the rows. That mark stays in the
 caption as it is: it stands for a word, and dropping it leaves sentences without a subject.
 
-A second file has a row of URL, SHA256 and MD5 for each picture, as its bytes were in 2021."""
+A second file has a row of URL, SHA256 and MD5 for each image, as its bytes were in 2021."""
 
 from __future__ import annotations
 

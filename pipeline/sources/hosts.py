@@ -9,18 +9,18 @@ from typing import NamedTuple
 
 from yarl import URL
 
-# Where hosts redirect to when a image is gone: Flickr, as met in YFCC100M, and imgur.
+# Where hosts redirect to when an image is gone: Flickr, as met in YFCC100M, and imgur.
 PLACEHOLDER = re.compile(
     r"/photo_(unavailable|deleted|not_found)[^/]*\.(png|gif|jpg)$|^i\.imgur\.com/removed\.png$", re.IGNORECASE
 )
 FLICKR_JPEG = re.compile(r"static\.?flickr\.com/.*\.jpg$", re.IGNORECASE)
-# MD5 of files that hosts serve under a image's own name when it is gone: imgur's (which is also its ETag there).
+# MD5 of files that hosts serve under an image's own name when it is gone: imgur's (which is also its ETag there).
 PLACEHOLDER_MD5 = frozenset({"d835884373f4d6c8f24742ceabe74946"})
 PLACEHOLDER_BYTES = 4_096  # no such file is longer, so that others need no second hash
 
 
 def is_placeholder(target: URL, beginning: bytes = b"") -> bool:
-    """Whether a URL, or the first bytes of what it gave, is known as what stands for a picture that is gone."""
+    """Whether a URL, or the first bytes of what it gave, is known as what stands for an image that is gone."""
     place = f"{target.raw_host}{target.raw_path}"
     if PLACEHOLDER.search(place):
         return True
@@ -29,7 +29,7 @@ def is_placeholder(target: URL, beginning: bytes = b"") -> bool:
 
 
 def is_placeholder_file(data: bytes) -> bool:
-    """Whether a whole file is known as what stands for a picture that is gone."""
+    """Whether a whole file is known as what stands for an image that is gone."""
     if len(data) > PLACEHOLDER_BYTES:
         return False
     return hashlib.md5(data, usedforsecurity=False).hexdigest() in PLACEHOLDER_MD5

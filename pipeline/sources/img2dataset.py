@@ -1,9 +1,9 @@
 """What img2dataset (https://github.com/rom1504/img2dataset) wrote: `NNNNN.parquet` with a row for each URL that it was
-given, failures included, beside the tar, folder or Parquet of pictures; and any Parquet file with a column of URLs and
+given, failures included, beside the tar, folder or Parquet of images; and any Parquet file with a column of URLs and
 one of captions, which is what img2dataset reads.
 
-Its pictures are not fetched again: they are read from the tar, the folder or the Parquet file. Rows that failed there
-are fetched: a picture that did not answer then may answer now. A tar whose Parquet file is gone has a row for each of
+Its images are not fetched again: they are read from the tar, the folder or the Parquet file. Rows that failed there
+are fetched: an image that did not answer then may answer now. A tar whose Parquet file is gone has a row for each of
 its samples (KEY.jpg, KEY.txt, KEY.json)."""
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CAPTION_COLUMNS = ("caption", "text", "alt", "alt_text")
 
 
 def files(pattern: str) -> list[str]:
-    """The Parquet files of an output that is named by its folder, by its tars, by one of its folders of pictures or by
+    """The Parquet files of an output that is named by its folder, by its tars, by one of its folders of images or by
     themselves; a tar that has none stands for itself."""
     if not os.path.isdir(pattern):
         return sorted({_table(path) for path in expand(pattern)})
@@ -58,7 +58,7 @@ def read(stream: BinaryIO, file: str, path: str = "") -> Iterator[Row]:
 
 
 def _store(path: str, columns: Sequence[str]) -> str:
-    """What holds the pictures of a Parquet file's rows: itself, the tar or the folder beside it; "" if nothing does."""
+    """What holds the images of a Parquet file's rows: itself, the tar or the folder beside it; "" if nothing does."""
     beside = path.removesuffix(".parquet")
     if "key" not in columns or "status" not in columns or beside == path:
         return ""

@@ -1,4 +1,4 @@
-"""Pictures that need no fetching: taken out of the file of a source that holds them.
+"""Images that need no fetching: taken out of the file of a source that holds them.
 
 A pair's `stored_at` is PATH#PLACE: a row (from 0) of a Parquet file with the bytes in a column, as wit_base and
 img2dataset write them; a row of a text file of URL and base64 bytes, as Kaggle's wikipedia-image-caption has them; or
@@ -44,7 +44,7 @@ def location_hash(stored_at: str) -> int:
 
 
 def read_stored(pairs: Iterable[Pair]) -> Iterator[tuple[Pair, bytes | NotStored]]:
-    """The bytes of each pair's picture, or why there are none; file by file."""
+    """The bytes of each pair's image, or why there are none; file by file."""
     by_path: dict[str, dict[str, list[Pair]]] = {}
     for pair in pairs:
         path, _, place = pair.stored_at.rpartition("#")

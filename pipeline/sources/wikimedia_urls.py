@@ -1,4 +1,4 @@
-"""Addresses of Wikimedia's pictures, from the names that pages give them.
+"""Addresses of Wikimedia's images, from the names that pages give them.
 
 The folders are the first digits of the name's MD5. The name does not say whether a file lies on Commons or on the wiki
 itself, so that the second is a fallback. Thumbnails exist only in the widths of `WIDTHS`, and none wider than the
@@ -52,7 +52,7 @@ def thumbnail_url(name: str, project: str, width: int) -> str:
 
 
 def image_urls(name: str, host: str, width: int) -> list[str]:
-    """Where a picture of the wiki at `host` may be, the likeliest first; [] for what no picture can be made of. `width`
+    """Where an image of the wiki at `host` may be, the likeliest first; [] for what no image can be made of. `width`
     is that of a thumbnail, one of WIDTHS; 0: the original where there is one."""
     ending = name.rpartition(".")[2].lower()
     if ending not in IMAGES and ending not in RENDERED:
@@ -61,7 +61,7 @@ def image_urls(name: str, host: str, width: int) -> list[str]:
     for project in ("commons", host.partition(".")[0]):
         if width or ending in RENDERED:
             urls.append(thumbnail_url(name, project, width or RENDERED_WIDTH))
-        if ending in IMAGES:  # also where a image is narrower than the thumbnail
+        if ending in IMAGES:  # also where an image is narrower than the thumbnail
             urls.append(file_url(name, project))
     return urls
 

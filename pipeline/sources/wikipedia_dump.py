@@ -2,7 +2,7 @@
 
 XML in bzip2 streams of 100 pages each; the index beside it (`...-multistream-index.txt.bz2`, lines of `offset:page
 id:title`) says where each begins, so that the file is read in parts. Without its index it is read whole. A row is a
-picture on a page of the article namespace, as `wikitext.py` finds it, at the address of `wikimedia.py`. Its number is
+image on a page of the article namespace, as `wikitext.py` finds it, at the address of `wikimedia.py`. Its number is
 the page's id times 10,000 plus its place on the page, the same however the file is read."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Pictures and their captions in wikitext: file links (`[[File:Name|options|caption]]`, the namespace in any of its
+"""Images and their captions in wikitext: file links (`[[File:Name|options|caption]]`, the namespace in any of its
 names), lines of a gallery, an infobox's image with its caption."""
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import mwparserfromhell
 
 
 class ImageLink(NamedTuple):
-    """A picture on a page."""
+    """An image on a page."""
 
     name: str  # of the file, as written
     caption: str  # plain text
@@ -139,7 +139,7 @@ _KEPT_TEMPLATES = frozenset(
 
 
 def links(text: str, namespaces: frozenset[str] = NAMESPACES) -> Iterator[ImageLink]:
-    """The pictures of a page: file links and galleries in the order of the text, then infoboxes."""
+    """The images of a page: file links and galleries in the order of the text, then infoboxes."""
     text, prefix = _HIDDEN.sub("", text), _prefix(namespaces)
     for match in re.finditer(rf"\[\[{prefix}|<gallery\b", text, re.IGNORECASE):
         if match[0].startswith("<"):
@@ -210,7 +210,7 @@ def _infobox_links(text: str, prefix: str) -> Iterator[ImageLink]:
 
 
 def plain_text(wikitext: str, prefix: str) -> str:
-    """The text that a reader sees: links by their words, no references, no pictures, no templates but those around
+    """The text that a reader sees: links by their words, no references, no images, no templates but those around
     text. `prefix` is of `_prefix`."""
     if not re.search(r"[\[{<']|&", wikitext):
         return wikitext.strip()

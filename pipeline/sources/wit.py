@@ -5,7 +5,7 @@ Kaggle's wikipedia-image-caption adds an 18th. CSV with tabs, doubled quotes and
 that a row may span lines. The image's height comes before its width. Attribution texts often name their language
 ("English: ...", then "Deutsch: ...").
 
-Kaggle's files of pixels have a row of image URL, base64 bytes at 300 px and metadata URL for a picture, tabs between
+Kaggle's files of pixels have a row of image URL, base64 bytes at 300 px and metadata URL for an image, tabs between
 them and no header; some of the URLs are empty."""
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class CsvRow(NamedTuple):
 
 
 def index_pixels(patterns: Sequence[str], index: str) -> WitSettings:
-    """Writes where each URL's picture is, and returns the settings for `read`. Raises UserError for other files."""
+    """Writes where each URL's image is, and returns the settings for `read`. Raises UserError for other files."""
     settings = pixel_files(patterns, index)
     write_index(index, _pixel_places(settings.pixels), _PLACE.size)
     return settings
@@ -114,7 +114,7 @@ def _pixel_places(paths: Sequence[str]) -> Iterator[tuple[str, bytes]]:
 
 
 def read(stream: BinaryIO, file: str, settings: WitSettings = DEFAULT) -> Iterator[Row]:
-    """The rows; those whose pictures the files of pixels hold need no fetching."""
+    """The rows; those whose images the files of pixels hold need no fetching."""
     index = open_index(settings.pixels_index, _PLACE.size) if settings.pixels_index else None
     for row in _rows(stream, file):
         if index and isinstance(row, Candidate) and (place := index.get(row.url)):

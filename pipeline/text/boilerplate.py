@@ -1,4 +1,4 @@
-"""Phrases that say nothing of what a picture shows: when and by whom it was taken, how to use the page it stood on, its
+"""Phrases that say nothing of what an image shows: when and by whom it was taken, how to use the page it stood on, its
 licence, what camera software writes by itself. `boilerplate_words` says how much of a caption they are."""
 
 from __future__ import annotations
@@ -190,7 +190,7 @@ _PATTERNS = tuple(
     for phrases, flags in ((_CREDITS, 0), (_PHRASES, re.IGNORECASE))  # names first: a phrase may cover their beginning
     for hints, phrase in phrases
 )
-# The hints of all, flat: most captions end here, and this loop is the dearest part of judging them.
+# The hints of all, flat: most captions end here, and this loop is the most expensive part of judging them.
 _HINTS = tuple((hint, number) for number, (hints, _) in enumerate(_PATTERNS) for hint in hints)
 _DIGITS = str.maketrans("123456789", "000000000")
 _WORD = re.compile(r"\w[\w'’.:/-]*")

@@ -49,7 +49,7 @@ palace school university library hospital shop shops market office factory airpo
 track tracks truck trucks cars bicycle bike wheel wheels boat boats ship ships sailing sailboat airplane aircraft flight
 bench chair chairs shelf drawer candle mirror clock watch box boxes bag bags basket bottle cups glasses plate plates
 dish bowl knife fork spoon key keys lock rope chain nail hammer saw drill tool tools brush paint painting painted
-drawing drawn picture pictures photograph photo photos view views statue sculpture poster sign signs flags map maps book
+drawing drawn image images photograph photo photos view views statue sculpture poster sign signs flags map maps book
 books newspaper words paper pencil scissors shirt trousers dress skirt jacket sweater shoe shoes hats glove gloves scarf
 belt jewelry necklace crown sword shield armor armour arrow arrows weapon weapons food bread cheese egg eggs meat beef
 soup cake cookie cookies apple apples pear pears grape strawberry cherry potato potatoes carrot carrots onion cabbage

@@ -141,7 +141,7 @@ def first_features(text: str, words: Words) -> tuple[float, ...]:
 
 
 def second_features(text: str) -> tuple[float, ...]:
-    """What the second rule looks at besides; about three times as dear."""
+    """What the second rule looks at besides; about three times as expensive."""
     result = _cld3().FindLanguage(text)
     english = result.language == "en"
     return (
