@@ -16,7 +16,7 @@ from pipeline.output import files as output_files
 from pipeline.output import ledger
 from pipeline.output.files import WrittenFile, write_file
 from pipeline.output.finish import remove_stale_files
-from pipeline.output.work_folder import WORK_FOLDER
+from pipeline.output.names import WORK_FOLDER
 
 
 def identity(parts: ManifestFields) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from pipeline.output import files, ledger
 from pipeline.output.files import WrittenFile, to_json
 from pipeline.output.finish import remove_stale_files, write_settings
 from pipeline.output.ledger import Count, read_ledger
-from pipeline.output.work_folder import FETCHED_FOLDER, WORK_FOLDER
+from pipeline.output.names import FETCHED_FOLDER, WORK_FOLDER
 from pipeline.records import TRANSIENT_REASONS, Pair, Rejected, Stage
 
 ATTEMPTS_FILE = "attempts.json"

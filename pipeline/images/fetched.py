@@ -18,9 +18,9 @@ class FetchedImage(NamedTuple):
     data: bytes  # as served
     rgb_HWC: np.ndarray  # upright, uint8; may be at a reduced scale
     sha256: str  # of data
-    whole_size: Size | None = None  # px, width and height, if rgb_HWC is reduced
+    full_size: Size | None = None  # px, width and height, if rgb_HWC is reduced
 
     @property
     def size(self) -> Size:
         """Width and height in px of the whole image, upright."""
-        return self.whole_size or (self.rgb_HWC.shape[1], self.rgb_HWC.shape[0])
+        return self.full_size or (self.rgb_HWC.shape[1], self.rgb_HWC.shape[0])

@@ -19,7 +19,7 @@ from pipeline.images.fetched import FetchedImage
 from pipeline.images.shard_format import SOURCE, VAL_SHARE, pair_of
 from pipeline.images.validate import ImageConfig, ImageRejected, decode
 from pipeline.output import files
-from pipeline.output.work_folder import WORK_FOLDER
+from pipeline.output.names import LEDGER_FILE, SETTINGS_FILE, WORK_FOLDER
 from pipeline.records import Pair, Rejected, Stage, reject, row_key, split_of
 
 
@@ -42,18 +42,18 @@ def fetch_output_of(paths: list[str]) -> str | None:
     ours = [
         folder
         for folder in folders
-        if files.exists(files.join(folder, "settings.json"))
-        or files.exists(files.join(folder, WORK_FOLDER, "settings.json"))
+        if files.exists(files.join(folder, SETTINGS_FILE))
+        or files.exists(files.join(folder, WORK_FOLDER, SETTINGS_FILE))
     ]
     if not ours:
         return None
     if len(folders) > 1:
         raise UserError(f"--images: {folders[0]} and {folders[1]}: encode one output of `pairmill fetch` at a time")
     [folder] = folders
-    if not files.exists(files.join(folder, "ledger.json")):
+    if not files.exists(files.join(folder, LEDGER_FILE)):
         raise UserError(f"--images: {folder} holds an unfinished fetch; run the same `pairmill fetch` again first")
-    there = {name for name in files.list_files(folder) if re.fullmatch(r"\d+\.tar", name)}
-    if missing := sorted(there - {FileSystems.split(path)[1] for path in paths}):
+    present = {name for name in files.list_files(folder) if re.fullmatch(r"\d+\.tar", name)}
+    if missing := sorted(present - {FileSystems.split(path)[1] for path in paths}):
         raise UserError(f"--images: leaves out {missing[0]} of {folder}; give '{files.join(folder, '*.tar')}'")
     return folder
 
@@ -147,8 +147,8 @@ def read_images(path: str, config: ImageConfig) -> Iterator[FetchedImage | Rejec
         pair = to_pair(image, os.path.basename(path), row)
         try:
             rgb_HWC = decode(image.data, config)
-        except ImageRejected as fault:
-            yield reject(pair, Stage.ENCODE, fault.reason, fault.detail)
+        except ImageRejected as rejection:
+            yield reject(pair, Stage.ENCODE, rejection.reason, rejection.detail)
             continue
         sha256 = image.metadata.get("sha256") or hashlib.sha256(image.data).hexdigest()
         yield FetchedImage(pair, image.data, np.ascontiguousarray(rgb_HWC), sha256)

@@ -76,7 +76,7 @@ class ShardWriter:
     def __init__(self, folder: str, number: int, pairs: list[Pair], config: StoreConfig):
         self._folder, self._number, self._pairs, self._config = folder, number, pairs, config
         self._rows: dict[str, dict] = {}
-        self._places: dict[str, tuple[int, int]] = {}  # pair key -> offset and size in the spool
+        self._positions: dict[str, tuple[int, int]] = {}  # pair key -> offset and size in the spool
         self._spool: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 (closed by __exit__)
 
     def __enter__(self) -> ShardWriter:
@@ -109,7 +109,7 @@ class ShardWriter:
         self._rows[row["pair_key"]] = {**row, "suffix": file_suffix}
 
     def _keep(self, key: str, data: bytes) -> None:
-        self._places[key] = (self._spool.seek(0, os.SEEK_END), len(data))
+        self._positions[key] = (self._spool.seek(0, os.SEEK_END), len(data))
         self._spool.write(data)
 
     def write(self) -> None:
@@ -123,8 +123,8 @@ class ShardWriter:
             for position, pair in enumerate(self._pairs):
                 row = self._row(pair, position)
                 rows.append(row)
-                if pair.key in self._places:
-                    self._add_members(tar, row, self._rows[pair.key]["suffix"], self._places[pair.key])
+                if pair.key in self._positions:
+                    self._add_members(tar, row, self._rows[pair.key]["suffix"], self._positions[pair.key])
         files.write_atomically(f"{base}.parquet", table_bytes(rows, METADATA))
         files.write_atomically(f"{base}_stats.json", json.dumps(_statistics(rows), indent=4).encode() + b"\n")
 
@@ -133,9 +133,11 @@ class ShardWriter:
         outcome = {name: value for name, value in self._rows[pair.key].items() if name in blank}
         return blank | outcome | pair_columns(pair) | {"key": f"{self._number:05d}{position:04d}"}
 
-    def _add_members(self, tar: tarfile.TarFile, row: dict, file_suffix: str, place: tuple[int, int]) -> None:
-        self._spool.seek(place[0])
-        image = self._spool.read(place[1])
+    def _add_members(
+        self, tar: tarfile.TarFile, row: dict, file_suffix: str, position_and_size: tuple[int, int]
+    ) -> None:
+        self._spool.seek(position_and_size[0])
+        image = self._spool.read(position_and_size[1])
         metadata = json.dumps(row, ensure_ascii=False, sort_keys=True).encode()
         for ending, data in ((file_suffix, image), ("json", metadata), ("txt", row["caption"].encode())):
             info = tarfile.TarInfo(f"{row['key']}.{ending}")

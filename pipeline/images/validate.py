@@ -69,8 +69,8 @@ def check_header(data: bytes, config: ImageConfig) -> tuple[int, int] | None:
     """
     try:
         return checked_size(data, config)
-    except ImageRejected as fault:
-        if fault.reason is Reason.CORRUPT_IMAGE:  # so far: an incomplete header is one
+    except ImageRejected as rejection:
+        if rejection.reason is Reason.CORRUPT_IMAGE:  # so far: an incomplete header is one
             return None
         raise
 
@@ -101,8 +101,8 @@ def decode_scaled(data: bytes, config: ImageConfig, side: int | None) -> Decoded
             orientation = pixels.orientation_of(image)
             rgb_HWC = pixels.apply_orientation(rgb_HWC, orientation)
             width, height = (height, width) if orientation >= 5 else (width, height)
-    if fault := check_dimensions(width, height, config):
-        raise ImageRejected(*fault)
+    if rejection := check_dimensions(width, height, config):
+        raise ImageRejected(*rejection)
     return DecodedImage(rgb_HWC, width, height)
 
 
@@ -125,8 +125,8 @@ def _open(source: bytes | BinaryIO, config: ImageConfig) -> Image.Image:
         image = pixels.open_image(source, config.max_pixels)
     width, height = image.size
     # EXIF data, which may turn the source, can come after the pixels: rejected is what is at fault either way.
-    if (fault := check_dimensions(width, height, config)) and check_dimensions(height, width, config):
-        raise ImageRejected(*fault)
+    if (rejection := check_dimensions(width, height, config)) and check_dimensions(height, width, config):
+        raise ImageRejected(*rejection)
     return image
 
 
@@ -150,10 +150,10 @@ def suffix(data: bytes) -> str:
 def exif_text(data: bytes) -> str:
     """JSON of an image's EXIF data, values as text by the tags' names; "{}" if there are none, or none that parse."""
     try:
-        said = pixels.open_image(data, sys.maxsize).getexif()
+        exif = pixels.open_image(data, sys.maxsize).getexif()
         named = {
             ExifTags.TAGS[tag]: str(value).strip()[:EXIF_CHARACTERS]
-            for tag, value in said.items()
+            for tag, value in exif.items()
             if tag in ExifTags.TAGS and not isinstance(value, bytes)
         }
     except Exception:  # hostile metadata fail in every way, and an image is none the worse for them

@@ -9,6 +9,7 @@ from typing import Any
 import apache_beam as beam
 
 from pipeline.output import files as output_files
+from pipeline.output.names import SETTINGS_FILE
 
 
 class Finish(beam.PTransform):
@@ -20,9 +21,9 @@ class Finish(beam.PTransform):
     def __init__(self, function: Callable[..., None], *collections: beam.PCollection):
         self._function, self._collections = function, collections
 
-    def expand(self, begin):
+    def expand(self, start):
         return (
-            begin
+            start
             | "Once" >> beam.Create([self._function])
             | "Call" >> beam.Map(call, *map(beam.pvalue.AsList, self._collections))
         )
@@ -32,18 +33,20 @@ def call(function: Callable[..., None], *lists: list) -> None:
     function(*lists)
 
 
-def remove_stale_files(output: str, folders: tuple[str, ...], ours: set[str]) -> None:
+def remove_stale_files(output: str, folders: tuple[str, ...], kept_files: set[str]) -> None:
     """Deletes what an interrupted run of the same job left under other names."""
     for folder in folders:
         base = output_files.join(output, *folder.split("/"))
-        output_files.delete(base, [name for name in output_files.list_files(base) if f"{folder}/{name}" not in ours])
+        output_files.delete(
+            base, [name for name in output_files.list_files(base) if f"{folder}/{name}" not in kept_files]
+        )
 
 
 def write_settings(output: str, settings: dict[str, Any]) -> None:
-    output_files.write_atomically(output_files.join(output, "settings.json"), output_files.to_json(settings))
+    output_files.write_atomically(output_files.join(output, SETTINGS_FILE), output_files.to_json(settings))
 
 
 def read_settings(folder: str) -> dict[str, Any]:
     """What made a selection or a set of images; {} for one that another tool made."""
-    path = output_files.join(folder, "settings.json")
+    path = output_files.join(folder, SETTINGS_FILE)
     return json.loads(output_files.read(path)) if output_files.exists(path) else {}

@@ -19,16 +19,16 @@ def grouped_by_hash(rows, number_of_groups, hash_of: Callable[[Any], int]):
 
     `hash_of` gives 64 bits; a group is a contiguous range of them, so groups in order are also rows in order of hash.
     """
-    of = beam.pvalue.AsSingleton(number_of_groups)
-    placed = rows | "Group" >> beam.Map(lambda row, of: (hash_of(row) * of >> 64, row), of=of).with_output_types(
-        tuple[int, Any]
-    )
+    total = beam.pvalue.AsSingleton(number_of_groups)
+    grouped = rows | "Group" >> beam.Map(
+        lambda row, total: (hash_of(row) * total >> 64, row), total=total
+    ).with_output_types(tuple[int, Any])
     # A marker for each group makes the empty ones appear.
     markers = number_of_groups | "Every group" >> beam.FlatMap(
-        lambda of: [(i, None) for i in range(of)]
+        lambda total: [(i, None) for i in range(total)]
     ).with_output_types(tuple[int, Any])
     return (
-        (placed, markers)
+        (grouped, markers)
         | "With empty" >> beam.Flatten()
         | "Gather" >> beam.GroupByKey()
         | "Drop markers"

@@ -10,13 +10,14 @@ import apache_beam as beam
 
 from pipeline.output import files
 from pipeline.output.files import to_json
+from pipeline.output.names import LEDGER_FILE
 
 
 def rejects_by_reason(ledger: dict[str, Any]) -> dict[str, dict[str, int]]:
     """stage -> reason -> rows, over all sources, most frequent first."""
     table: dict[str, dict[str, int]] = {}
-    for account in ledger["sources"].values():
-        for stage, reasons in account["rejected"].items():
+    for rows in ledger["sources"].values():
+        for stage, reasons in rows["rejected"].items():
             for reason, number in reasons.items():
                 stage_table = table.setdefault(stage, {})
                 stage_table[reason] = stage_table.get(reason, 0) + number
@@ -51,32 +52,32 @@ def build_ledger(counts: Iterable[Count], sources: Iterable[str]) -> dict[str, A
     neither kept nor rejected: that is a defect of pairmill, never of the data."""
     ledger: dict[str, dict[str, Any]] = {source: {READ: 0, KEPT: 0, "rejected": {}} for source in sorted(sources)}
     for (source, what, reason), number in sorted(counts):
-        account = ledger.setdefault(source, {READ: 0, KEPT: 0, "rejected": {}})
+        rows = ledger.setdefault(source, {READ: 0, KEPT: 0, "rejected": {}})
         if what in (READ, KEPT):
-            account[what] += number
+            rows[what] += number
         else:
-            stage = account["rejected"].setdefault(what, {})
+            stage = rows["rejected"].setdefault(what, {})
             stage[reason] = stage.get(reason, 0) + number
-    for source, account in ledger.items():
-        rejected = sum(number for stage in account["rejected"].values() for number in stage.values())
-        if account[READ] != account[KEPT] + rejected:
-            raise RuntimeError(f"{source}: {account[READ]} rows read, but {account[KEPT]} kept and {rejected} rejected")
+    for source, rows in ledger.items():
+        rejected = sum(number for stage in rows["rejected"].values() for number in stage.values())
+        if rows[READ] != rows[KEPT] + rejected:
+            raise RuntimeError(f"{source}: {rows[READ]} rows read, but {rows[KEPT]} kept and {rejected} rejected")
     return {"sources": ledger}
 
 
 def previous_counts(ledger: dict[str, Any]) -> list[Count]:
     """The counts of the stages before, from their ledger: rows read, and rows rejected already."""
     counts: list[Count] = []
-    for source, account in ledger["sources"].items():
-        counts.append(((source, READ, ""), account[READ]))
-        for stage, reasons in account["rejected"].items():
+    for source, rows in ledger["sources"].items():
+        counts.append(((source, READ, ""), rows[READ]))
+        for stage, reasons in rows["rejected"].items():
             counts.extend(((source, stage, reason), number) for reason, number in reasons.items())
     return counts
 
 
 def write_ledger(output: str, ledger: dict[str, Any]) -> None:
-    files.write_atomically(files.join(output, "ledger.json"), to_json(ledger))
+    files.write_atomically(files.join(output, LEDGER_FILE), to_json(ledger))
 
 
 def read_ledger(folder: str) -> dict[str, Any]:
-    return json.loads(files.read(files.join(folder, "ledger.json")))
+    return json.loads(files.read(files.join(folder, LEDGER_FILE)))

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 
 from pipeline.output import files
-from pipeline.output.work_folder import FETCHED_FOLDER, WORK_FOLDER
+from pipeline.output.names import FETCHED_FOLDER, PLAN_FILE, TIMES_FOLDER, UNITS_FOLDER, WORK_FOLDER
 
 REPORT_INTERVAL_S = 5.0
 
@@ -36,17 +36,17 @@ class ProgressReporter:
             self._thread.join()
 
     def _run(self) -> None:
-        begun, first, most = time.monotonic(), None, 0
+        started, first, max_done = time.monotonic(), None, 0
         while not self._stop.wait(REPORT_INTERVAL_S):
             now = time.monotonic()
             plan = _plan(self._output)
             if plan is None:
-                line = f"selecting, {now - begun:.0f} s"
+                line = f"selecting, {now - started:.0f} s"
             else:
                 done = _units_done(self._output)
-                first, most = first or (now, done), max(most, done)
+                first, max_done = first or (now, done), max(max_done, done)
                 # The last step clears the finished units away.
-                line = "finishing" if most == plan["units"] else _line(plan, done, now - first[0], done - first[1])
+                line = "finishing" if max_done == plan["units"] else _line(plan, done, now - first[0], done - first[1])
             line += _where_time_goes(self._output) + _downloads(self._output)
             print(f"{self._job}: {line}", file=sys.stderr, flush=True)
 
@@ -91,7 +91,7 @@ def _downloads(output: str) -> str:
 
 def _where_time_goes(output: str) -> str:
     """Of encoded units: images a second of one worker, and the shares of reading them, the model and writing."""
-    folder = files.join(output, WORK_FOLDER, "times")
+    folder = files.join(output, WORK_FOLDER, TIMES_FOLDER)
     units = [
         json.loads(files.read(files.join(folder, name)))
         for name in files.list_files(folder)
@@ -106,14 +106,14 @@ def _where_time_goes(output: str) -> str:
 
 
 def _plan(output: str) -> dict | None:
-    path = files.join(output, WORK_FOLDER, "plan.json")
+    path = files.join(output, WORK_FOLDER, PLAN_FILE)
     return json.loads(files.read(path)) if files.exists(path) else None
 
 
 def _units_done(output: str) -> int:
     names = files.list_files(output)
     return sum(
-        name.startswith(f"{WORK_FOLDER}/units/") or name.endswith("_stats.json")
+        name.startswith(f"{WORK_FOLDER}/{UNITS_FOLDER}/") or name.endswith("_stats.json")
         for name in names
         if not name.endswith(files.TEMPORARY_SUFFIX)
     )

@@ -1,4 +1,4 @@
-"""Units: the pieces of work that are done whole, remembered, and not done again."""
+"""Units of work: each is done completely, saved, and not repeated by a later run."""
 
 from __future__ import annotations
 
@@ -8,28 +8,26 @@ from collections.abc import Callable, Iterator, Sequence
 import msgpack
 
 from pipeline.output import files
+from pipeline.output.names import PLAN_FILE, TIMES_FOLDER, UNITS_FOLDER, WORK_FOLDER
 from pipeline.records import TRANSIENT_REASONS, EncodedPair, Pair, Rejected
-
-WORK_FOLDER = "_work"  # inside the output, while it is unfinished
-FETCHED_FOLDER = "fetched"  # inside that: what fetching each shard came to
 
 
 def write_plan(output: str, plan: dict[str, int]) -> None:
-    files.write_atomically(files.join(output, WORK_FOLDER, "plan.json"), json.dumps(plan).encode())
+    files.write_atomically(files.join(output, WORK_FOLDER, PLAN_FILE), json.dumps(plan).encode())
 
 
 class CompletedUnits:
-    """Finished units of an unfinished output: what a killed job need not do again."""
+    """Finished units of an unfinished output: work that a resumed job skips."""
 
     def __init__(self, output: str):
-        self._folder = files.join(output, WORK_FOLDER, "units")
-        self._times = files.join(output, WORK_FOLDER, "times")
+        self._folder = files.join(output, WORK_FOLDER, UNITS_FOLDER)
+        self._times = files.join(output, WORK_FOLDER, TIMES_FOLDER)
 
     def _path(self, name: str) -> str:
         return files.join(self._folder, f"{name}.msgpack")
 
     def load(self, name: str) -> tuple[list[EncodedPair], list[Rejected]]:
-        """What is known of a unit; ([], []) if nothing."""
+        """The saved records and rejects of a unit; ([], []) if it has none."""
         path = self._path(name)
         if not files.exists(path):
             return [], []
@@ -40,7 +38,7 @@ class CompletedUnits:
         files.write_atomically(self._path(name), msgpack.packb({"records": records, "rejects": rejects}))
 
     def save_times(self, name: str, times: dict[str, float]) -> None:
-        """Where a unit's time went, for those who watch the job."""
+        """Saves where a unit's time went, in s by step, for the progress line."""
         files.write_atomically(files.join(self._times, f"{name}.json"), json.dumps(times).encode())
 
 
@@ -50,9 +48,9 @@ def resume_unit(
     store: CompletedUnits,
     work: Callable[[list[Pair]], Iterator[EncodedPair | Rejected]],
 ) -> tuple[list[EncodedPair], list[Rejected]]:
-    """The outcome of every pair of a unit: remembered ones as they are, the others by `work`.
+    """The records and rejects of every pair of a unit: saved ones as they are, the others by `work`.
 
-    A row that failed for a reason that may pass is not remembered: a later run tries it again.
+    A row that failed for a transient reason is not saved as done: a later run tries it again.
     """
     wanted = {pair.key for pair in pairs}
     records, rejects = store.load(name)

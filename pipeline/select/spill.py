@@ -18,8 +18,8 @@ import pyarrow.ipc
 from apache_beam.coders import RowCoder, registry
 
 from pipeline.output import files
+from pipeline.output.names import ROWS_FOLDER, WORK_FOLDER
 from pipeline.output.schemas import PAIRS
-from pipeline.output.work_folder import WORK_FOLDER
 from pipeline.records import Pair, Rejected
 from pipeline.select.urls import canonical_url
 
@@ -45,7 +45,7 @@ class SpillFile(NamedTuple):
     """A file of rows, sorted by hash."""
 
     path: str  # below the output
-    cuts: bytes  # uint32 [BINS + 1]: the rows of bin b are [cuts[b], cuts[b + 1])
+    bin_offsets: bytes  # uint32 [BINS + 1]: the rows of bin b are [cuts[b], cuts[b + 1])
 
     @property
     def rows(self) -> int:
@@ -58,8 +58,8 @@ class SpillFile(NamedTuple):
 
     def range_of(self, first_bin: int, stop_bin: int) -> tuple[int, int]:
         """The rows of a range of bins, as numbers from 0."""
-        cuts = np.frombuffer(self.cuts, "<u4")
-        return int(cuts[first_bin]), int(cuts[stop_bin])
+        bin_offsets = np.frombuffer(self.bin_offsets, "<u4")
+        return int(bin_offsets[first_bin]), int(bin_offsets[stop_bin])
 
 
 registry.register_coder(SpillFile, RowCoder)
@@ -68,11 +68,11 @@ registry.register_coder(SpillFile, RowCoder)
 def write_spills(output: str, name: str, outcomes: Iterable[Pair | Rejected]) -> Iterator[SpillFile]:
     """The rows of one piece, in as many files as memory asks for."""
     rows = map(_row, outcomes)
-    batches = (_batch(some) for some in iter(lambda: list(itertools.islice(rows, BATCH_ROWS)), []))
+    batches = (_batch(batch) for batch in iter(lambda: list(itertools.islice(rows, BATCH_ROWS)), []))
     for number in itertools.count():
-        if not (some := list(itertools.islice(batches, SPILL_BATCHES))):
+        if not (batch := list(itertools.islice(batches, SPILL_BATCHES))):
             return
-        yield _write_spill(output, f"{name}-{number:05d}", pa.Table.from_batches(some))
+        yield _write_spill(output, f"{name}-{number:05d}", pa.Table.from_batches(batch))
 
 
 def read_spill(
@@ -83,10 +83,10 @@ def read_spill(
     fields = sorted(ROWS.get_field_index(name) for name in columns)
     with files.open_read(files.join(output, *spill.path.split("/"))) as file:
         reader = pa.ipc.open_file(file, options=pa.ipc.IpcReadOptions(included_fields=fields))
-        begin = first // BATCH_ROWS
-        batches = [reader.get_batch(number) for number in range(begin, -(-stop // BATCH_ROWS))]
+        start = first // BATCH_ROWS
+        batches = [reader.get_batch(number) for number in range(start, -(-stop // BATCH_ROWS))]
     table = pa.Table.from_batches(batches, pa.schema([ROWS.field(number) for number in fields]))
-    return table.slice(first - begin * BATCH_ROWS, stop - first)
+    return table.slice(first - start * BATCH_ROWS, stop - first)
 
 
 def _row(outcome: Pair | Rejected) -> tuple:
@@ -125,11 +125,11 @@ def _write_spill(output: str, name: str, table: pa.Table) -> SpillFile:
     high = table["high"].to_numpy()
     order = np.argsort(high, kind="stable")
     edges = np.arange(HASH_BINS, dtype=np.uint64) * np.uint64(2**64 // HASH_BINS)
-    cuts = np.append(np.searchsorted(high[order], edges), len(table)).astype("<u4")
+    bin_offsets = np.append(np.searchsorted(high[order], edges), len(table)).astype("<u4")
     buffer = io.BytesIO()
     with pa.ipc.new_file(buffer, ROWS, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
-        for begin in range(0, len(table), BATCH_ROWS):
-            writer.write_table(table.take(order[begin : begin + BATCH_ROWS]).combine_chunks())
-    path = f"{WORK_FOLDER}/rows/{name}.arrow"
+        for start in range(0, len(table), BATCH_ROWS):
+            writer.write_table(table.take(order[start : start + BATCH_ROWS]).combine_chunks())
+    path = f"{WORK_FOLDER}/{ROWS_FOLDER}/{name}.arrow"
     files.write_atomically(files.join(output, *path.split("/")), buffer.getbuffer())
-    return SpillFile(path, cuts.tobytes())
+    return SpillFile(path, bin_offsets.tobytes())

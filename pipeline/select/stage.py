@@ -23,7 +23,7 @@ from pipeline.output import ledger, parquet, schemas
 from pipeline.output.files import WrittenFile
 from pipeline.output.finish import remove_stale_files, write_settings
 from pipeline.output.ledger import KEPT, READ, Count
-from pipeline.output.work_folder import WORK_FOLDER
+from pipeline.output.names import PAIRS_FOLDER, REJECTS_FOLDER, ROWS_FOLDER, WORK_FOLDER
 from pipeline.records import REJECTED_TAG, Pair, Rejected, Stage
 from pipeline.select.spill import HASH_BINS, SpillFile, write_spills
 from pipeline.select.url_duplicates import UrlGroups, group_by_url
@@ -35,13 +35,13 @@ def finish_select(
     output: str, sources: list[str], settings: dict[str, Any], counts: list[Count], files: list[WrittenFile]
 ) -> None:
     """Writes settings.json, then ledger.json, by which a selection counts as finished."""
-    account = ledger.build_ledger(counts, sources)
-    remove_stale_files(output, ("pairs", "rejects"), {file.path for file in files})
+    result = ledger.build_ledger(counts, sources)
+    remove_stale_files(output, (PAIRS_FOLDER, REJECTS_FOLDER), {file.path for file in files})
     write_settings(output, settings)
-    ledger.write_ledger(output, account)
+    ledger.write_ledger(output, result)
 
 
-FOLDER = f"{WORK_FOLDER}/rows"
+FOLDER = f"{WORK_FOLDER}/{ROWS_FOLDER}"
 
 
 class RangeResult(NamedTuple):
@@ -56,7 +56,7 @@ class HashPartition(NamedTuple):
     """One of the files that the second half writes: a range of hashes."""
 
     number: int
-    of: int
+    total: int
 
 
 for _record in (RangeResult, HashPartition):
@@ -73,21 +73,21 @@ def build_url_indexes(settings: SourceSettings, output: str) -> SourceSettings:
 class ReadAndFilter(beam.PTransform):
     """Pieces of sources -> an Account of each. Every row read becomes a pair or a reject, on disk."""
 
-    def __init__(self, pieces: list[FileRange], config: SelectConfig, settings: SourceSettings, output: str):
-        self._pieces, self._config, self._settings, self._output = pieces, config, settings, output
+    def __init__(self, file_ranges: list[FileRange], config: SelectConfig, settings: SourceSettings, output: str):
+        self._file_ranges, self._config, self._settings, self._output = file_ranges, config, settings, output
 
-    def expand(self, begin):
-        ranges = [piece for piece in self._pieces if piece.kind == "lines"]
+    def expand(self, start):
+        ranges = [file_range for file_range in self._file_ranges if file_range.kind == "lines"]
         counts = (
-            begin
+            start
             | "Ranges" >> beam.Create(ranges).with_output_types(FileRange)
             | "Spread ranges" >> beam.Reshuffle()
             | "Count lines" >> beam.Map(count_lines).with_output_types(LineCount)
         )
         # A piece counts as often as the pattern names it, so that a file given twice is read twice.
-        numbered = list(enumerate(self._pieces))
+        numbered = list(enumerate(self._file_ranges))
         return (
-            begin
+            start
             | "Pieces" >> beam.Create(numbered).with_output_types(tuple[int, FileRange])
             | "Spread pieces" >> beam.Reshuffle()
             | "Read and judge"
@@ -105,54 +105,54 @@ def filter_range(
     output: str,
 ) -> RangeResult:
     """Reads and judges a piece, or takes what an interrupted run left of it."""
-    number, piece = numbered
-    name = f"{number:06d}-{_identity(piece)}"
+    number, file_range = numbered
+    name = f"{number:06d}-{_fingerprint(file_range)}"
     marker = output_files.join(output, *FOLDER.split("/"), f"{name}.msgpack")
     if output_files.exists(marker):
         rows, spills = msgpack.unpackb(output_files.read(marker))
-        return RangeResult(piece.source, rows, [SpillFile(*spill) for spill in spills])
-    source = SOURCES[piece.source]
+        return RangeResult(file_range.source, rows, [SpillFile(*spill) for spill in spills])
+    source = SOURCES[file_range.source]
     tidy = functools.partial(source.tidy_caption, settings=settings.get(source.name, source.settings))
-    read = read_range(piece, settings, first_line_number(piece, counts))
+    read = read_range(file_range, settings, first_line_number(file_range, counts))
     outcomes = (row if isinstance(row, Rejected) else filter_candidate(row, config, tidy) for row in read)
     spills = list(write_spills(output, name, outcomes))
     rows = sum(spill.rows for spill in spills)
     output_files.write_atomically(marker, msgpack.packb([rows, spills]))
-    return RangeResult(piece.source, rows, spills)
+    return RangeResult(file_range.source, rows, spills)
 
 
-def _identity(piece: FileRange) -> str:
+def _fingerprint(file_range: FileRange) -> str:
     """Of a piece as it is now: a file that was changed since an interrupted run is another one."""
-    state = os.stat(piece.path) if os.path.exists(piece.path) else None
-    facts = (*piece, state and state.st_size, state and state.st_mtime_ns)
+    state = os.stat(file_range.path) if os.path.exists(file_range.path) else None
+    facts = (*file_range, state and state.st_size, state and state.st_mtime_ns)
     return hashlib.sha256(repr(facts).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
-class _Parts(beam.PTransform):
+class PlanPartitions(beam.PTransform):
     """Accounts -> the Parts that hold all rows, about `rows_per_file` in each."""
 
     def __init__(self, rows_per_file: int):
         self._rows_per_file = rows_per_file
 
-    def expand(self, accounts):
+    def expand(self, results):
         return (
-            accounts
-            | "Rows" >> beam.Map(lambda account: account.rows).with_output_types(int)
+            results
+            | "Rows" >> beam.Map(lambda result: result.rows).with_output_types(int)
             | "All rows" >> beam.CombineGlobally(sum)
-            | "Parts" >> beam.FlatMap(plan_parts, self._rows_per_file).with_output_types(HashPartition)
+            | "Parts" >> beam.FlatMap(plan_partitions, self._rows_per_file).with_output_types(HashPartition)
             | "Spread parts" >> beam.Reshuffle()
         )
 
 
-def plan_parts(rows: int, rows_per_file: int) -> list[HashPartition]:
-    of = min(HASH_BINS, max(1, -(-rows // rows_per_file)))
-    return [HashPartition(number, of) for number in range(of)]
+def plan_partitions(rows: int, rows_per_file: int) -> list[HashPartition]:
+    total = min(HASH_BINS, max(1, -(-rows // rows_per_file)))
+    return [HashPartition(number, total) for number in range(total)]
 
 
-def outcomes_of_part(part: HashPartition, accounts: Iterable[RangeResult], output: str) -> UrlGroups:
+def groups_of_partition(partition: HashPartition, results: Iterable[RangeResult], output: str) -> UrlGroups:
     """What becomes of the rows of a part."""
-    bins = [HASH_BINS * number // part.of for number in (part.number, part.number + 1)]
-    return group_by_url(output, [spill for account in accounts for spill in account.spills], *bins)
+    bins = [HASH_BINS * number // partition.total for number in (partition.number, partition.number + 1)]
+    return group_by_url(output, [spill for result in results for spill in result.spills], *bins)
 
 
 class WriteSelected(beam.PTransform):
@@ -163,31 +163,33 @@ class WriteSelected(beam.PTransform):
     def __init__(self, output: str, rows_per_file: int, dry_run: bool):
         self._output, self._rows_per_file, self._dry_run = output, rows_per_file, dry_run
 
-    def expand(self, accounts):
+    def expand(self, results):
         return (
-            accounts
-            | "Plan" >> _Parts(self._rows_per_file)
+            results
+            | "Plan" >> PlanPartitions(self._rows_per_file)
             | "Write"
-            >> beam.ParDo(_WritePart(self._output, self._dry_run), beam.pvalue.AsList(accounts)).with_outputs(
+            >> beam.ParDo(_WritePartition(self._output, self._dry_run), beam.pvalue.AsList(results)).with_outputs(
                 self.COUNTS, main="written"
             )
         )
 
 
-class _WritePart(beam.DoFn):
+class _WritePartition(beam.DoFn):
     def __init__(self, output: str, dry_run: bool):
         self._output, self._dry_run = output, dry_run
 
-    def process(self, part: HashPartition, accounts: list[RangeResult]):
-        outcomes = outcomes_of_part(part, accounts, self._output)
+    def process(self, partition: HashPartition, results: list[RangeResult]):
+        outcomes = groups_of_partition(partition, results, self._output)
         for count in counts_of(outcomes):
             yield beam.pvalue.TaggedOutput(WriteSelected.COUNTS, count)
         if not self._dry_run:
-            yield from write_part(part, outcomes, self._output)
+            yield from write_partition(partition, outcomes, self._output)
 
 
-def write_part(part: HashPartition, outcomes: UrlGroups, output: str) -> list[WrittenFile]:
-    names = [f"{folder}/{part.number:05d}-of-{part.of:05d}.parquet" for folder in ("pairs", "rejects")]
+def write_partition(partition: HashPartition, outcomes: UrlGroups, output: str) -> list[WrittenFile]:
+    names = [
+        f"{folder}/{partition.number:05d}-of-{partition.total:05d}.parquet" for folder in (PAIRS_FOLDER, REJECTS_FOLDER)
+    ]
     with contextlib.ExitStack() as stack:
         pairs, rejects = (
             parquet.FileWriter(
@@ -198,9 +200,9 @@ def write_part(part: HashPartition, outcomes: UrlGroups, output: str) -> list[Wr
         for table in outcomes.tables(output):
             is_pair = pc.equal(table["reason"], "")
             pairs.write(table.filter(is_pair).select(schemas.PAIRS.names))
-            gone = table.filter(pc.invert(is_pair))
-            stage = pa.array([Stage.SELECT.value] * len(gone), pa.string())
-            rejects.write(gone.append_column("stage", stage).select(schemas.REJECTS.names))
+            rejected = table.filter(pc.invert(is_pair))
+            stage = pa.array([Stage.SELECT.value] * len(rejected), pa.string())
+            rejects.write(rejected.append_column("stage", stage).select(schemas.REJECTS.names))
         return [writer.close(name) for writer, name in zip((pairs, rejects), names, strict=True)]
 
 
@@ -212,8 +214,8 @@ def counts_of(outcomes: UrlGroups) -> list[Count]:
     ]
 
 
-def read_count(account: RangeResult) -> Count:
-    return (account.source, READ, ""), account.rows
+def read_count(result: RangeResult) -> Count:
+    return (result.source, READ, ""), result.rows
 
 
 class SelectedRows(beam.PTransform):
@@ -222,23 +224,23 @@ class SelectedRows(beam.PTransform):
     def __init__(self, output: str, rows_per_file: int):
         self._output, self._rows_per_file = output, rows_per_file
 
-    def expand(self, accounts):
+    def expand(self, results):
         return (
-            accounts
-            | "Plan" >> _Parts(self._rows_per_file)
+            results
+            | "Plan" >> PlanPartitions(self._rows_per_file)
             | "Rows of parts"
-            >> beam.ParDo(_RowsOfPart(self._output), beam.pvalue.AsList(accounts)).with_outputs(
+            >> beam.ParDo(_RowsOfPartition(self._output), beam.pvalue.AsList(results)).with_outputs(
                 REJECTED_TAG, main="pairs"
             )
         )
 
 
-class _RowsOfPart(beam.DoFn):
+class _RowsOfPartition(beam.DoFn):
     def __init__(self, output: str):
         self._output = output
 
-    def process(self, part: HashPartition, accounts: list[RangeResult]):
-        tables = outcomes_of_part(part, accounts, self._output).tables(self._output)
+    def process(self, partition: HashPartition, results: list[RangeResult]):
+        tables = groups_of_partition(partition, results, self._output).tables(self._output)
         for row in (row for table in tables for batch in table.to_batches(10_000) for row in batch.to_pylist()):
             if row["reason"]:
                 yield beam.pvalue.TaggedOutput(

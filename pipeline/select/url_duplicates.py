@@ -29,20 +29,20 @@ class UrlGroups(NamedTuple):
 
     spills: Sequence[SpillFile]  # those with rows in the range
     bins: tuple[int, int]
-    begins: np.ndarray  # int64 [spills + 1]
+    starts: np.ndarray  # int64 [spills + 1]
     order: np.ndarray  # int64: elements in the order of source, file and row
-    stays: np.ndarray  # int64: the element that stays of each one's URL, often itself
+    kept_row: np.ndarray  # int64: the element that stays of each one's URL, often itself
     keys: np.ndarray  # bytes [KEY_BYTES]
     counts: dict[tuple[str, str], int]  # (source, reason or "") -> rows
 
     def tables(self, output: str) -> Iterator[pa.Table]:
         """The rows as tables of `spill.ROWS`, in order. In memory are those of one spill, or of several together whose
         rows lie among each other (of files with one name)."""
-        place = np.empty(len(self.order), np.int64)
-        place[self.order] = np.arange(len(self.order))
+        position = np.empty(len(self.order), np.int64)
+        position[self.order] = np.arange(len(self.order))
         spans = sorted(
-            (int(place[begin:end].min()), int(place[begin:end].max()) + 1, number)
-            for number, (begin, end) in enumerate(zip(self.begins, self.begins[1:], strict=False))
+            (int(position[start:end].min()), int(position[start:end].max()) + 1, number)
+            for number, (start, end) in enumerate(zip(self.starts, self.starts[1:], strict=False))
         )
         while spans:
             first, stop, number = spans.pop(0)
@@ -55,20 +55,20 @@ class UrlGroups(NamedTuple):
 
     def _tables(self, output: str, numbers: list[int], order: np.ndarray) -> Iterator[pa.Table]:
         rows = pa.concat_tables(read_spill(output, self.spills[number], *self.bins) for number in numbers)
-        elements = np.concatenate([np.arange(self.begins[number], self.begins[number + 1]) for number in numbers])
-        repeated = np.flatnonzero(self.stays[elements] != elements)
+        elements = np.concatenate([np.arange(self.starts[number], self.starts[number + 1]) for number in numbers])
+        repeated = np.flatnonzero(self.kept_row[elements] != elements)
         if len(repeated):
             reasons, details = rows["reason"].to_pylist(), rows["detail"].to_pylist()
             for number in repeated.tolist():
                 reasons[number] = Reason.DUPLICATE_URL.value
-                details[number] = f"kept {self.keys[self.stays[elements[number]]].decode()}"
+                details[number] = f"kept {self.keys[self.kept_row[elements[number]]].decode()}"
             for name, column in (("reason", reasons), ("detail", details)):
                 rows = rows.set_column(ROWS.get_field_index(name), name, pa.array(column, pa.string()))
         # elements are those of the spills one after the other, which may not be next to each other
         sorter = np.argsort(elements)
-        places = sorter[np.searchsorted(elements, order, sorter=sorter)]
-        for begin in range(0, len(places), TABLE_ROWS):
-            yield rows.take(places[begin : begin + TABLE_ROWS])
+        positions = sorter[np.searchsorted(elements, order, sorter=sorter)]
+        for start in range(0, len(positions), TABLE_ROWS):
+            yield rows.take(positions[start : start + TABLE_ROWS])
 
 
 def group_by_url(output: str, spills: Sequence[SpillFile], first_bin: int, stop_bin: int) -> UrlGroups:
@@ -76,13 +76,13 @@ def group_by_url(output: str, spills: Sequence[SpillFile], first_bin: int, stop_
     bins = first_bin, stop_bin
     # Sorted, because the runner hands them over in any order
     spills = sorted((spill for spill in spills if spill.rows_of(*bins)), key=lambda spill: spill.path)
-    begins = np.cumsum([0, *(spill.rows_of(*bins) for spill in spills)])
-    key, row = np.empty(begins[-1], f"S{KEY_BYTES}"), np.empty(begins[-1], np.int64)
-    high, low = np.empty(begins[-1], np.uint64), np.empty(begins[-1], np.uint64)
-    codes = {name: _DictionaryColumn(begins[-1]) for name in ("source", "file", "reason")}
-    for begin, end, spill in zip(begins, begins[1:], spills, strict=False):
+    starts = np.cumsum([0, *(spill.rows_of(*bins) for spill in spills)])
+    key, row = np.empty(starts[-1], f"S{KEY_BYTES}"), np.empty(starts[-1], np.int64)
+    high, low = np.empty(starts[-1], np.uint64), np.empty(starts[-1], np.uint64)
+    codes = {name: _DictionaryColumn(starts[-1]) for name in ("source", "file", "reason")}
+    for start, end, spill in zip(starts, starts[1:], spills, strict=False):
         table = read_spill(output, spill, *bins, columns=_COLUMNS)
-        here = slice(begin, end)
+        here = slice(start, end)
         row[here], high[here], low[here] = (table[name].to_numpy() for name in ("row", "high", "low"))
         key[here] = _bytes_of(table["key"])
         for name, column in codes.items():
@@ -90,16 +90,18 @@ def group_by_url(output: str, spills: Sequence[SpillFile], first_bin: int, stop_
     source, file, reason = codes["source"], codes["file"], codes["reason"]
     by_file = file.ranks(sorted(file.names))
     is_pair = reason.codes == reason.code_of("")
-    stays = first_of_url(np.flatnonzero(is_pair), high, low, (source.ranks(list(SOURCES)), by_file, row, key))
+    kept_row = first_of_url(np.flatnonzero(is_pair), high, low, (source.ranks(list(SOURCES)), by_file, row, key))
     order = np.lexsort((key, row, by_file, source.ranks(sorted(source.names))))
-    is_repeated = stays != np.arange(len(stays))
+    is_repeated = kept_row != np.arange(len(kept_row))
     counts = collections.Counter(
         zip(source.codes[~is_repeated].tolist(), reason.codes[~is_repeated].tolist(), strict=True)
     )
-    counts = collections.Counter({(source.names[one], reason.names[two]): n for (one, two), n in counts.items()})
+    counts = collections.Counter(
+        {(source.names[source_code], reason.names[reason_code]): n for (source_code, reason_code), n in counts.items()}
+    )
     for code, number in collections.Counter(source.codes[is_repeated].tolist()).items():
         counts[source.names[code], Reason.DUPLICATE_URL.value] += number
-    return UrlGroups(spills, bins, begins, order, stays, key, dict(counts))
+    return UrlGroups(spills, bins, starts, order, kept_row, key, dict(counts))
 
 
 class _DictionaryColumn:
@@ -118,8 +120,8 @@ class _DictionaryColumn:
 
     def put(self, here: slice, column: pa.ChunkedArray) -> None:
         encoded = column.combine_chunks().dictionary_encode()
-        mine = np.array([self.code_of(name) for name in encoded.dictionary.to_pylist()], np.int32)
-        self.codes[here] = mine[encoded.indices.to_numpy()]
+        codes = np.array([self.code_of(name) for name in encoded.dictionary.to_pylist()], np.int32)
+        self.codes[here] = codes[encoded.indices.to_numpy()]
 
     def ranks(self, names: Sequence[str] | dict[str, int]) -> np.ndarray:
         """The rows' places in another order of the names."""

@@ -15,12 +15,12 @@ READ_AHEAD_BYTES = 2 << 20  # a block takes 900 kB and a little more if nothing 
 
 _BLOCK, _END = 0x314159265359, 0x177245385090
 """What a bzip2 block and the end of a stream begin with, 48 bits, at any bit."""
-_MOST_FALSE_MARKS = 3  # in one block: by chance there is one in 2^48 places
+_MAX_FALSE_MARKS = 3  # in one block: by chance there is one in 2^48 places
 
 
 class Chunk(NamedTuple):
     data: bytes  # decompressed
-    inside: bool  # of the range; what comes behind it completes its last line
+    in_range: bool  # of the range; what comes behind it completes its last line
 
 
 def plain_chunks(file: BinaryIO, first: int, stop: int) -> Iterator[Chunk]:
@@ -38,14 +38,14 @@ def bzip2_chunks(file: BinaryIO, first: int, stop: int) -> Iterator[Chunk]:
     damaged or the file is cut off."""
     file.seek(first)
     data = file.read(stop - first + READ_AHEAD_BYTES)
-    whole = len(data) < stop - first + READ_AHEAD_BYTES  # nothing is left to read
+    complete = len(data) < stop - first + READ_AHEAD_BYTES  # nothing is left to read
     marks, searched = _marks(data, 0), len(data)
     position = 0  # of the mark that is looked at
     ended = True  # the last thing seen was the end of a stream
     while True:
-        if len(marks) - position <= _MOST_FALSE_MARKS and not whole:
+        if len(marks) - position <= _MAX_FALSE_MARKS and not complete:
             more = file.read(READ_AHEAD_BYTES)
-            whole = len(more) < READ_AHEAD_BYTES
+            complete = len(more) < READ_AHEAD_BYTES
             if 8 * (stop - first) < (marks[position].bit if position < len(marks) else 8 * len(data)):
                 kept = (marks[position].bit if position < len(marks) else 8 * (len(data) - 6)) // 8
                 data, first, stop, searched = data[kept:], first + kept, stop, searched - kept
@@ -96,19 +96,19 @@ def _marks(data: bytes, offset: int) -> list[_Mark]:
 
 def _decode(data: bytes, marks: list[_Mark], position: int) -> tuple[bytes, int]:
     """The block that begins at a mark, and the position of the mark that ends it. Raises OSError."""
-    begin = marks[position].bit
-    for end in range(position + 1, min(position + 2 + _MOST_FALSE_MARKS, len(marks))):
+    start = marks[position].bit
+    for end in range(position + 1, min(position + 2 + _MAX_FALSE_MARKS, len(marks))):
         try:
-            return bz2.decompress(_stream(data, begin, marks[end].bit)), end
+            return bz2.decompress(_stream(data, start, marks[end].bit)), end
         except (OSError, ValueError, EOFError):  # the mark was part of the block
             continue
     raise OSError("bzip2: a block is damaged or cut off")
 
 
-def _stream(data: bytes, begin: int, end: int) -> bytes:
+def _stream(data: bytes, start: int, end: int) -> bytes:
     """A bzip2 file of one block: the bits [begin, end) between a header and the end of a stream with their checksum."""
-    size = end - begin
-    bits = int.from_bytes(data[begin // 8 : -(-end // 8)], "big") >> (-end % 8) & ((1 << size) - 1)
+    size = end - start
+    bits = int.from_bytes(data[start // 8 : -(-end // 8)], "big") >> (-end % 8) & ((1 << size) - 1)
     checksum = bits >> (size - 80) & 0xFFFFFFFF
     bits = (bits << 48 | _END) << 32 | checksum
     size += 80
@@ -116,37 +116,37 @@ def _stream(data: bytes, begin: int, end: int) -> bytes:
 
 
 class RangeLines:
-    """A stream of a range's lines: `read1` gives what `lines` cuts. `follows` says whether the file goes on with
+    """A stream of a range's lines: `read1` gives what `lines` cuts. `has_more_lines` says whether the file goes on with
     anything but line ends."""
 
-    def __init__(self, chunks: Iterator[Chunk], at_beginning: bool):
-        self.at_beginning = at_beginning
+    def __init__(self, chunks: Iterator[Chunk], at_start: bool):
+        self.at_start = at_start
         self._chunks = chunks
-        self._started, self._ended = at_beginning, False
-        self._rest = b""
+        self._started, self._ended = at_start, False
+        self._remainder = b""
 
     def read1(self, _size: int) -> bytes:
         while not self._ended:
-            data, inside = next(self._chunks, Chunk(b"", False))
+            data, in_range = next(self._chunks, Chunk(b"", False))
             if not data:
                 self._ended = True
                 break
             if not self._started:
-                if not inside:
+                if not in_range:
                     self._ended = True
                     break
                 _, line_end, data = data.partition(b"\n")
                 self._started = bool(line_end)
                 if not self._started or not data:
                     continue
-            elif not inside:
-                line, line_end, self._rest = data.partition(b"\n")
+            elif not in_range:
+                line, line_end, self._remainder = data.partition(b"\n")
                 self._ended, data = bool(line_end), line + line_end
             return data
         return b""
 
-    def follows(self) -> bool:
-        if self._rest.strip(b"\r\n"):
+    def has_more_lines(self) -> bool:
+        if self._remainder.strip(b"\r\n"):
             return True
         return any(chunk.data.strip(b"\r\n") for chunk in self._chunks)
 
@@ -155,8 +155,8 @@ def count_line_ends(chunks: Iterator[Chunk]) -> int:
     """Line ends in a range; the place where it is damaged counts as one, because it is a row of its own."""
     number = 0
     try:
-        for data, inside in chunks:
-            if not inside:
+        for data, in_range in chunks:
+            if not in_range:
                 break
             number += data.count(b"\n")
     except OSError as error:

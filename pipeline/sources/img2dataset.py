@@ -129,11 +129,11 @@ def _sample(
         return malformed(NAME, file, row, key, f"{key}: a text of more than {MAX_ROW_BYTES} bytes")
     data = {ending: cast(BinaryIO, tar.extractfile(info)).read() for ending, info in texts.items()}
     try:
-        said = dict(json.loads(data.get("json", b"{}")))
-        caption = data["txt"].decode() if "txt" in data else said.get("caption")
+        metadata = dict(json.loads(data.get("json", b"{}")))
+        caption = data["txt"].decode() if "txt" in data else metadata.get("caption")
     except (ValueError, TypeError, RecursionError) as error:
         return malformed(NAME, file, row, key, f"{key}: not readable as img2dataset's .json and .txt: {error}")
-    record = said | {"url": said.get("url"), "caption": caption, "key": key, "status": "success"}
+    record = metadata | {"url": metadata.get("url"), "caption": caption, "key": key, "status": "success"}
     return _candidate(record, file, row, store)
 
 
@@ -152,6 +152,6 @@ class Img2dataset(Source[NoSettings]):
     def files(self, pattern: str) -> list[str]:
         return files(pattern)
 
-    def read_range(self, file_range: FileRange, settings: NoSettings, lines_before: int = 0) -> Iterator[Row]:
+    def read_range(self, file_range: FileRange, settings: NoSettings, first_line_number: int = 0) -> Iterator[Row]:
         with open_seekable(file_range.path) as stream:
             yield from read(stream, base_name(file_range.path), file_range.path)

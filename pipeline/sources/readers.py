@@ -113,9 +113,9 @@ def lines(stream: BinaryIO) -> Iterator[Line]:
     """The lines of a text file. A byte-order mark, '\\r' before the line end and empty lines at the end of the file are
     not content. A compressed file that is cut off ends with a line at fault."""
     empty = 0  # empty lines that are content only if another line follows
-    at_beginning = getattr(stream, "at_beginning", True)
+    at_start = getattr(stream, "at_start", True)
     for number, (raw, fault) in enumerate(_split(stream)):
-        if number == 0 and at_beginning:
+        if number == 0 and at_start:
             raw = raw.removeprefix(codecs.BOM_UTF8)
         raw = raw.removesuffix(b"\r")
         if not raw and not fault:
@@ -132,22 +132,22 @@ def lines(stream: BinaryIO) -> Iterator[Line]:
             text = raw.decode("utf-8", "replace")
             fault = fault or f"the row is not UTF-8: byte 0x{raw[error.start]:02x} at place {error.start}"
         yield Line(text, fault)
-    if empty and isinstance(stream, RangeLines) and stream.follows():
+    if empty and isinstance(stream, RangeLines) and stream.has_more_lines():
         for _ in range(empty):
             yield Line("", "")
 
 
 def caption_and_url(
-    stream: BinaryIO, file: str, source: str, caption_first: bool, begin: LineStart = WHOLE_FILE
+    stream: BinaryIO, file: str, source: str, caption_first: bool, start: LineStart = WHOLE_FILE
 ) -> Iterator[Row]:
     """Rows of two fields, split at the first tab; quote characters are text. `caption_first` is the published order: a
     header line `caption<TAB>url` or `url<TAB>caption` overrules it, and so does a row in which only one field is a
     URL."""
-    row, header = begin.line, _header(begin.first_line)
+    row, header = start.line, _header(start.first_line)
     if header:
         row -= 1
         caption_first = header.startswith("caption")
-    for number, line in enumerate(lines(stream), begin.line):
+    for number, line in enumerate(lines(stream), start.line):
         if number == 0 and (header := _header(line.text)):
             caption_first = header.startswith("caption")
             continue
@@ -205,7 +205,7 @@ def pixels(value: Any) -> int | None:
     return int(side) if 1 <= side < 2**31 else None
 
 
-def field_count_fault(found: int, expected: str) -> str:
+def field_count_error(found: int, expected: str) -> str:
     return f"{found} field{'s' * (found != 1)}, expected {expected}"
 
 
@@ -220,14 +220,14 @@ def _caption_and_url(line: Line, file: str, row: int, source: str, caption_first
         return malformed(source, file, row, line.text, line.fault)
     first, tab, second = line.text.partition("\t")
     if not tab:
-        return malformed(source, file, row, line.text, field_count_fault(1, "2"))
+        return malformed(source, file, row, line.text, field_count_error(1, "2"))
     if has_http_scheme(first) != has_http_scheme(second):
         caption_first = has_http_scheme(second)
     caption, url = (first, second) if caption_first else (second, first)
     if caption_first and url.count("\t") == 3:
         url = url.partition("\t")[0]  # the labels file: caption, URL, labels, machine ids, confidences
     if "\t" in url:
-        return malformed(source, file, row, line.text, field_count_fault(line.text.count("\t") + 1, "2"))
+        return malformed(source, file, row, line.text, field_count_error(line.text.count("\t") + 1, "2"))
     return Candidate(
         source=source,
         file=file,

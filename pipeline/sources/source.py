@@ -61,10 +61,10 @@ class Source(abc.ABC, Generic[S]):
         return [FileRange(self.name, path)]
 
     @abc.abstractmethod
-    def read_range(self, file_range: FileRange, settings: S, lines_before: int = 0) -> Iterator[Row]:
+    def read_range(self, file_range: FileRange, settings: S, first_line_number: int = 0) -> Iterator[Row]:
         """One element for each row of the range. Bad data is a `Rejected`, never an exception.
 
-        `lines_before` counts the file's lines before a range of the kind LINES.
+        `first_line_number` is that of the first line of a range of the kind LINES, from 0.
         """
 
     def prepare(self, settings: S, folder: str) -> S:
@@ -107,10 +107,10 @@ class LineSource(Source[S]):
         ranges = [FileRange(self.name, path, LINES, *ends) for ends in line_ranges(path, RANGE_BYTES)]
         return ranges or [FileRange(self.name, path)]
 
-    def read_range(self, file_range: FileRange, settings: S, lines_before: int = 0) -> Iterator[Row]:
+    def read_range(self, file_range: FileRange, settings: S, first_line_number: int = 0) -> Iterator[Row]:
         path, file = file_range.path, base_name(file_range.path)
         if file_range.kind == LINES:
-            start = LineStart(lines_before, first_line(path) if lines_before else "")
+            start = LineStart(first_line_number, first_line(path) if first_line_number else "")
             with open_range(path, file_range.first, file_range.stop) as stream:
                 yield from self.read(stream, file, start, settings)
         else:

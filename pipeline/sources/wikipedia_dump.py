@@ -71,7 +71,7 @@ def parts(path: str) -> list[tuple[int, int]]:
         return []
     with open_raw(path) as file:
         size = file.seek(0, os.SEEK_END) if file.seekable() else 0
-    begins = [0]
+    starts = [0]
     with open_source(index) as stream:
         for line in lines(stream):
             offset = line.text.partition(":")[0]
@@ -79,9 +79,9 @@ def parts(path: str) -> list[tuple[int, int]]:
                 break
             if int(offset) >= size:
                 break  # the dump is cut off before: the last part will say so
-            if int(offset) - begins[-1] >= PART_BYTES:
-                begins.append(int(offset))
-    return list(zip(begins, [*begins[1:], size], strict=True)) if size else []
+            if int(offset) - starts[-1] >= PART_BYTES:
+                starts.append(int(offset))
+    return list(zip(starts, [*starts[1:], size], strict=True)) if size else []
 
 
 def read(stream: BinaryIO, file: str, settings: DumpSettings = DEFAULT) -> Iterator[Row]:
@@ -131,25 +131,25 @@ class _DumpPage(NamedTuple):
 
 def _pages(stream: io.BufferedIOBase) -> Iterator[_DumpPage]:
     """The head and the pages, each as it lies in the file."""
-    rest = b""
+    remainder = b""
     while True:
         try:
             chunk = stream.read1(1 << 18)
         except (EOFError, OSError, ValueError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise
-            yield _DumpPage(rest, f"the dump is cut off or damaged from here on: {error}")
+            yield _DumpPage(remainder, f"the dump is cut off or damaged from here on: {error}")
             return
         if not chunk:
             break
-        *whole, rest = (rest + chunk).split(b"</page>")
-        for page in whole:
+        *pages, remainder = (remainder + chunk).split(b"</page>")
+        for page in pages:
             yield _DumpPage(page + b"</page>", "")
-        if len(rest) > MAX_PAGE_BYTES:
+        if len(remainder) > MAX_PAGE_BYTES:
             yield _DumpPage(b"", f"a page of more than {MAX_PAGE_BYTES} bytes")
-            rest = b""
-    if b"<page>" in rest:
-        yield _DumpPage(rest, "the dump ends inside of a page")
+            remainder = b""
+    if b"<page>" in remainder:
+        yield _DumpPage(remainder, "the dump ends inside of a page")
 
 
 def _wiki(data: bytes) -> Wiki:
@@ -165,14 +165,14 @@ def _rows(
 ) -> Iterator[Row]:
     row = first
     for data, fault in pages:
-        begin = data.find(b"<page>")
-        if wiki is None and begin >= 0:
-            wiki = _wiki(data[:begin])
-        if wiki is None or fault or begin < 0:
+        start = data.find(b"<page>")
+        if wiki is None and start >= 0:
+            wiki = _wiki(data[:start])
+        if wiki is None or fault or start < 0:
             yield malformed(NAME, file, row, data[:200].decode("utf-8", "replace"), fault or "no page")
             continue
-        *endless, data = data[begin + len(b"<page>") :].split(b"<page>")  # in texts it is escaped
-        for page_data in endless:
+        *unfinished, data = data[start + len(b"<page>") :].split(b"<page>")  # in texts it is escaped
+        for page_data in unfinished:
             yield malformed(NAME, file, row, page_data.decode("utf-8", "replace"), "a page has no end")
         data = b"<page>" + data
         try:
@@ -229,7 +229,7 @@ class WikipediaDump(Source[DumpSettings]):
     def split(self, path: str) -> list[FileRange]:
         return [FileRange(NAME, path, STREAMS, *ends) for ends in parts(path)] or [FileRange(NAME, path)]
 
-    def read_range(self, file_range: FileRange, settings: DumpSettings, lines_before: int = 0) -> Iterator[Row]:
+    def read_range(self, file_range: FileRange, settings: DumpSettings, first_line_number: int = 0) -> Iterator[Row]:
         path, file = file_range.path, base_name(file_range.path)
         if file_range.kind == STREAMS:
             yield from read_part(path, file, file_range.first, file_range.stop, settings)

@@ -170,24 +170,24 @@ def _balanced(text: str, start: int, opening: str, closing: str) -> str:
 
 def _link(text: str, prefix: str) -> ImageLink:
     """`Name|options|caption`."""
-    name, *rest = _split(text)
-    said = [part for part in rest if part.strip() and not _OPTION.fullmatch(part.strip())]
-    alt = next((found[1] for part in rest if (found := _ALT.fullmatch(part.strip()))), "")
-    return ImageLink(name.strip(), plain_text(said[-1] if said else alt, prefix))
+    name, *options = _split(text)
+    captions = [part for part in options if part.strip() and not _OPTION.fullmatch(part.strip())]
+    alt = next((found[1] for part in options if (found := _ALT.fullmatch(part.strip()))), "")
+    return ImageLink(name.strip(), plain_text(captions[-1] if captions else alt, prefix))
 
 
 def _split(text: str) -> list[str]:
     """Parts between bars that are in no link and no template."""
-    parts, depth, begin = [], 0, 0
+    parts, depth, start = [], 0, 0
     for match in re.finditer(r"\[\[|\]\]|\{\{|\}\}|\|", text):
         if match[0] in ("[[", "{{"):
             depth += 1
         elif match[0] in ("]]", "}}"):
             depth -= 1
         elif depth <= 0:
-            parts.append(text[begin : match.start()])
-            begin = match.end()
-    return [*parts, text[begin:]]
+            parts.append(text[start : match.start()])
+            start = match.end()
+    return [*parts, text[start:]]
 
 
 def _gallery_links(text: str, prefix: str) -> Iterator[ImageLink]:
@@ -199,14 +199,14 @@ def _gallery_links(text: str, prefix: str) -> Iterator[ImageLink]:
 
 def _infobox_links(text: str, prefix: str) -> Iterator[ImageLink]:
     for template in mwparserfromhell.parse(text).filter_templates(recursive=False)[:1]:
-        values = {str(each.name).strip().lower(): str(each.value).strip() for each in template.params}
+        values = {str(parameter.name).strip().lower(): str(parameter.value).strip() for parameter in template.params}
         for name, value in values.items():
             match = _IMAGE_PARAMETER.fullmatch(name)
             if not match or not re.fullmatch(r"[^\[\]{}<>|\n]+\.\w{3,4}", value):
                 continue  # a link in full has been found already
-            captions = (values.get(each.format(match[1]), "") for each in _CAPTIONS)
-            said = next((each for each in captions if each), "")
-            yield ImageLink(re.sub(rf"^{prefix}", "", value, flags=re.IGNORECASE), plain_text(said, prefix))
+            captions = (values.get(name_form.format(match[1]), "") for name_form in _CAPTIONS)
+            caption = next(filter(None, captions), "")
+            yield ImageLink(re.sub(rf"^{prefix}", "", value, flags=re.IGNORECASE), plain_text(caption, prefix))
 
 
 def plain_text(wikitext: str, prefix: str) -> str:
@@ -225,7 +225,7 @@ def plain_text(wikitext: str, prefix: str) -> str:
 
 def _template_text(template: mwparserfromhell.nodes.Template) -> str:
     name = str(template.name).strip().lower()
-    values = [str(each.value).strip() for each in template.params if not each.showkey]
+    values = [str(parameter.value).strip() for parameter in template.params if not parameter.showkey]
     if name in _MEASURES:
         return " ".join(values[:2])
     return values[-1] if name in _KEPT_TEMPLATES and values else ""

@@ -22,7 +22,7 @@ from models.errors import UserError
 from pipeline.output import files
 from pipeline.records import Candidate, malformed
 from pipeline.sources.paths import absolute, base_name, expand
-from pipeline.sources.readers import MAX_ROW_BYTES, Line, Row, field_count_fault, lines, open_source, pixels
+from pipeline.sources.readers import MAX_ROW_BYTES, Line, Row, field_count_error, lines, open_source, pixels
 from pipeline.sources.source import FileRange, Source
 from pipeline.sources.url_index import open_index, write_index
 
@@ -132,7 +132,7 @@ def _rows(stream: BinaryIO, file: str) -> Iterator[Row]:
             columns, expected = {name: index for index, name in enumerate(fields)}, (len(fields),)
             continue
         if not fault and len(fields) not in expected:
-            fault = field_count_fault(len(fields), " or ".join(map(str, expected)))
+            fault = field_count_error(len(fields), " or ".join(map(str, expected)))
         if fault:
             yield malformed(NAME, file, row, "\t".join(fields), fault)
         else:
@@ -192,13 +192,13 @@ class _RowLines:
 
 def english_part(text: str) -> str:
     """What an attribution says in English, "" if it marks no text as English."""
-    begin = None
+    start = None
     for label in _ANY_LABEL.finditer(text):
-        if begin is not None:
-            return text[begin : label.start()].strip()
+        if start is not None:
+            return text[start : label.start()].strip()
         if label[1] == "English":
-            begin = label.end()
-    return "" if begin is None else text[begin:].strip()
+            start = label.end()
+    return "" if start is None else text[start:].strip()
 
 
 def caption_from(language: str, reference: str, attribution: str, alt: str) -> str:
@@ -240,7 +240,7 @@ class Wit(Source[WitSettings]):
     name = NAME
     settings = DEFAULT
 
-    def read_range(self, file_range: FileRange, settings: WitSettings, lines_before: int = 0) -> Iterator[Row]:
+    def read_range(self, file_range: FileRange, settings: WitSettings, first_line_number: int = 0) -> Iterator[Row]:
         with open_source(file_range.path) as stream:
             yield from read(stream, base_name(file_range.path), settings)
 

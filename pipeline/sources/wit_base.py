@@ -89,6 +89,6 @@ class WitBase(Source[NoSettings]):
     name = NAME
     settings = NoSettings()
 
-    def read_range(self, file_range: FileRange, settings: NoSettings, lines_before: int = 0) -> Iterator[Row]:
+    def read_range(self, file_range: FileRange, settings: NoSettings, first_line_number: int = 0) -> Iterator[Row]:
         with open_seekable(file_range.path) as stream:
             yield from read(stream, base_name(file_range.path), file_range.path)

@@ -24,7 +24,7 @@ from models.errors import UserError
 from pipeline.records import Candidate, Reason, Stage, malformed, reject
 from pipeline.sources.hosts import FLICKR_URL
 from pipeline.sources.paths import base_name
-from pipeline.sources.readers import SQLITE_MAGIC, WHOLE_FILE, LineStart, Row, field_count_fault, lines, open_source
+from pipeline.sources.readers import SQLITE_MAGIC, WHOLE_FILE, LineStart, Row, field_count_error, lines, open_source
 from pipeline.sources.source import FileRange, LineSource
 from pipeline.text.captions import is_file_name
 
@@ -177,8 +177,8 @@ def subset_ids(path: str) -> np.ndarray:
 
 
 def contains(identity: int, ids: np.ndarray) -> bool:
-    place = int(np.searchsorted(ids, np.uint64(identity)))
-    return place < len(ids) and int(ids[place]) == identity
+    position = int(np.searchsorted(ids, np.uint64(identity)))
+    return position < len(ids) and int(ids[position]) == identity
 
 
 def refused_machine_tag(tags: str, refused: Sequence[str]) -> str:
@@ -196,7 +196,7 @@ def _parse(fields: Sequence[str], text: str, file: str, row: int, settings: Yfcc
         stored_hash = fields[2]
         fields = [fields[1], *fields[3:]]
     if len(fields) != len(COLUMNS):
-        return malformed(NAME, file, row, text, field_count_fault(len(fields), "23 or 25"))
+        return malformed(NAME, file, row, text, field_count_error(len(fields), "23 or 25"))
     if not fields[PHOTO_ID].isdecimal() or len(fields[PHOTO_ID]) > 19 or fields[MARKER] not in ("0", "1"):
         return malformed(NAME, file, row, text, "the photo id or the marker of a photo or video is not a number")
     if "\0" in text:
@@ -248,9 +248,9 @@ class Yfcc100m(LineSource[YfccSettings]):
             return super().split(path)
         return [FileRange(NAME, path, SQLITE, *ids) for ids in sqlite_ranges(path, SQLITE_ROWS)]
 
-    def read_range(self, file_range: FileRange, settings: YfccSettings, lines_before: int = 0) -> Iterator[Row]:
+    def read_range(self, file_range: FileRange, settings: YfccSettings, first_line_number: int = 0) -> Iterator[Row]:
         if file_range.kind != SQLITE:
-            return super().read_range(file_range, settings, lines_before)
+            return super().read_range(file_range, settings, first_line_number)
         path = file_range.path
         return read_sqlite(path, base_name(path), file_range.first, file_range.stop, settings)
 

@@ -24,7 +24,7 @@ from pipeline.output import parquet
 from pipeline.records import Pair, Rejected
 from pipeline.select import spill, url_duplicates
 from pipeline.select import urls as select_urls
-from pipeline.select.stage import HashPartition, RangeResult, filter_range, outcomes_of_part, plan_parts
+from pipeline.select.stage import HashPartition, RangeResult, filter_range, groups_of_partition, plan_partitions
 from pipeline.sources import precedence, yfcc100m
 from pipeline.sources.file_ranges import FileRange
 from pipeline.sources.registry import DEFAULTS
@@ -218,7 +218,7 @@ def account_again(tmp_path) -> RangeResult:
 
 
 def rows_of_part(part: HashPartition, accounts: list[RangeResult], output: Path) -> list[dict]:
-    found = outcomes_of_part(part, accounts, str(output))
+    found = groups_of_partition(part, accounts, str(output))
     rows = [row for table in found.tables(str(output)) for row in table.to_pylist()]
     assert collections.Counter((row["source"], row["reason"]) for row in rows) == found.counts
     return rows
@@ -249,7 +249,7 @@ def test_the_parts_hold_every_row_once_whatever_their_number(tmp_path, monkeypat
     kept = [row for row in whole if not row[-4]]
     assert len(whole) == 2000 and len(kept) == len({select_urls.canonical_url(row[4]) for row in whole})
     assert {row[2] for row in whole if row[-4] == "duplicate_url"} == {"cc3m-0.tsv", "cc3m-1.tsv"}
-    assert rows(plan_parts(2000, 300)) == rows(plan_parts(10**9, 1)) == whole
+    assert rows(plan_partitions(2000, 300)) == rows(plan_partitions(10**9, 1)) == whole
 
 
 def test_files_of_one_name_and_a_file_given_twice(tmp_path, monkeypatch):

@@ -58,7 +58,7 @@ class Toy(Source[ToySettings]):
     name = "toy-csv"
     settings = ToySettings()
 
-    def read_range(self, file_range, settings, lines_before=0):
+    def read_range(self, file_range, settings, first_line_number=0):
         with open_source(file_range.path) as stream:
             for number, line in enumerate(csv.reader(io.TextIOWrapper(stream, "utf-8"))):
                 if len(line) != 3:

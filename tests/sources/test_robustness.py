@@ -19,7 +19,7 @@ import pytest
 from beam_jobs import select_pairs
 from pipeline.filters import SelectConfig, filter_candidate
 from pipeline.records import Candidate, Pair, Reason, Rejected
-from pipeline.select.stage import HashPartition, filter_range, outcomes_of_part
+from pipeline.select.stage import HashPartition, filter_range, groups_of_partition
 from pipeline.sources import cc3m, cc12m, wikipedia_dump, wit, yfcc100m
 from pipeline.sources.file_ranges import FileRange, file_ranges, read_range
 from pipeline.sources.readers import MAX_ROW_BYTES
@@ -372,7 +372,7 @@ def test_every_mutated_row_is_kept_or_rejected_with_a_reason(tmp_path, source, e
 
     account = filter_range((0, piece), [], config, DEFAULTS, str(tmp_path / "out"))
     counts = collections.Counter()
-    for (_, reason), rows in outcomes_of_part(HashPartition(0, 1), [account], str(tmp_path / "out")).counts.items():
+    for (_, reason), rows in groups_of_partition(HashPartition(0, 1), [account], str(tmp_path / "out")).counts.items():
         counts[reason] += rows
     assert account.rows == len(read) == sum(counts.values()) and counts.keys() <= REASONS | {""}
     assert counts[""] + counts["duplicate_url"] == sum(isinstance(row, Pair) for row in read)
