@@ -1,4 +1,4 @@
-"""An image that arrived complete and decodes."""
+"""An image that was downloaded completely and decodes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Size = tuple[int, int]  # px, width and height as stored
 
 
 class FetchedImage(NamedTuple):
-    """An image that arrived whole and decodes."""
+    """An image that was downloaded completely and decodes."""
 
     pair: Pair
     data: bytes  # as served
@@ -22,5 +22,5 @@ class FetchedImage(NamedTuple):
 
     @property
     def size(self) -> Size:
-        """Width and height in px of the whole image, upright."""
+        """Width and height in px of the full image, upright."""
         return self.full_size or (self.rgb_HWC.shape[1], self.rgb_HWC.shape[0])

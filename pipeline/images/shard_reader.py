@@ -36,7 +36,7 @@ def find_image_shards(pattern: str) -> list[str]:
 def fetch_output_of(paths: list[str]) -> str | None:
     """The folder of a finished `pairmill fetch` whose tar files these are; None for those of another tool.
 
-    Raises UserError for some of a folder's files only, or an unfinished fetch: rows would go missing in the account.
+    Raises UserError for some of a folder's files only, or an unfinished fetch: rows would be missing from the ledger.
     """
     folders = sorted({FileSystems.split(path)[0] for path in paths})
     ours = [
@@ -59,7 +59,7 @@ def fetch_output_of(paths: list[str]) -> str | None:
 
 
 class StoredImage(NamedTuple):
-    """What a tar holds of one key."""
+    """The members of one key in a tar file."""
 
     metadata: dict
     data: bytes
@@ -70,7 +70,7 @@ class StoredImage(NamedTuple):
 def read_image_shard(path: str) -> Iterator[StoredImage]:
     """The images of a tar file, in order; members of one key stand together, as webdataset wants.
 
-    Raises ValueError for a file that is no whole tar, and for a .json that is none.
+    Raises ValueError for an incomplete tar file and for a .json that does not parse.
     """
     with files.open_read(path) as file:
         _check_end(file, path)
@@ -92,7 +92,7 @@ def read_image_shard(path: str) -> Iterator[StoredImage]:
 
 
 def _check_end(file: BinaryIO, path: str) -> None:
-    """tarfile takes a file that was cut between two members for a whole one; a whole one ends in zeros."""
+    """Raises ValueError for a file cut between two members, which tarfile accepts: a complete one ends in zeros."""
     length = file.seek(0, os.SEEK_END)
     file.seek(max(0, length - tarfile.BLOCKSIZE))
     if length % tarfile.BLOCKSIZE or file.read() != bytes(tarfile.BLOCKSIZE):
@@ -142,7 +142,7 @@ def list_pairs(path: str) -> Iterator[Pair]:
 
 
 def read_images(path: str, config: ImageConfig) -> Iterator[FetchedImage | Rejected]:
-    """The tar's images as if they had just arrived; those that can't be used, as rejects of the encode stage."""
+    """Decodes the images of a tar file; unusable ones become rejects of the encode stage."""
     for row, image in enumerate(read_image_shard(path)):
         pair = to_pair(image, os.path.basename(path), row)
         try:
@@ -155,6 +155,6 @@ def read_images(path: str, config: ImageConfig) -> Iterator[FetchedImage | Rejec
 
 
 def read_fetched(folder: str, number: int) -> Iterator[StoredImage]:
-    """The images of a unit's tar file; none if there is no such file."""
+    """The images of a unit's tar file; empty if there is no such file."""
     path = files.join(folder, f"{number:05d}.tar")
     return read_image_shard(path) if files.exists(path) else iter(())

@@ -1,4 +1,4 @@
-"""Is this an image that training can use? Bytes in, upright RGB or a reason out."""
+"""Checks and decodes an image: bytes in, upright RGB or a reason out."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ SCALES = (1, 2, 4, 8)  # of JPEG decoding: the others that libjpeg has are slowe
 
 @dataclasses.dataclass(frozen=True)
 class ImageConfig:
-    """What an image must be like. The paper gives the ratio only; the rest is our own choice."""
+    """Bounds of usable images. The paper gives the ratio only; the others are the project's own."""
 
     min_ratio: float = 0.5  # width / height, both ends allowed (section 2.3)
     max_ratio: float = 2.0
     min_side: int = 64  # px, before enlarging to the tokenizer's size
-    max_pixels: int = 80_000_000  # a PNG of so many takes a worker to 970 MB
+    max_pixels: int = 80_000_000  # a PNG of this size takes a worker to 970 MB
 
 
 ANY_IMAGE = ImageConfig(min_ratio=0, max_ratio=math.inf, min_side=1)
@@ -65,7 +65,7 @@ def check_dimensions(width: int, height: int, config: ImageConfig) -> tuple[Reas
 def check_header(data: bytes, config: ImageConfig) -> tuple[int, int] | None:
     """The image's sides in px, if the first bytes of a file hold them already; None if the header needs more bytes.
 
-    Raises ImageRejected if they settle that the file is of no use.
+    Raises ImageRejected if they show that the file is unusable.
     """
     try:
         return checked_size(data, config)
@@ -76,7 +76,7 @@ def check_header(data: bytes, config: ImageConfig) -> tuple[int, int] | None:
 
 
 def checked_size(image: bytes | BinaryIO, config: ImageConfig) -> tuple[int, int]:
-    """The sides in px, as stored. Raises ImageRejected if the header settles that an image is of no use."""
+    """The sides in px, as stored. Raises ImageRejected if the header shows that an image is unusable."""
     return _open(image, config).size
 
 
@@ -86,9 +86,10 @@ def decode(data: bytes, config: ImageConfig) -> np.ndarray:
 
 
 def decode_scaled(data: bytes, config: ImageConfig, side: int | None) -> DecodedImage:
-    """Upright RGB for one who wants the shorter side at `side` px or below: a JPEG comes at 1/2, 1/4 or 1/8 of its
-    scale if that leaves so much. None is for the whole. All of the file is read, and what is damaged is found, at
-    either scale. Raises ImageRejected.
+    """Upright RGB for a caller that needs the shorter side at `side` px; None: at full scale.
+
+    A JPEG is decoded at 1/2, 1/4 or 1/8 of its scale if that leaves `side` px. The whole file is read, and damage is
+    found, at either scale. Raises ImageRejected.
     """
     image = _open(data, config)
     width, height = image.size
@@ -120,7 +121,7 @@ def _decode_jpeg(data: bytes, image: Image.Image, side: int | None) -> np.ndarra
 
 
 def _open(source: bytes | BinaryIO, config: ImageConfig) -> Image.Image:
-    """Parses the header; nothing expensive is done for a source that it shows to be of no use."""
+    """Parses the header only. Raises ImageRejected if it shows that the image is unusable."""
     with _as_rejects():
         image = pixels.open_image(source, config.max_pixels)
     width, height = image.size
@@ -156,6 +157,6 @@ def exif_text(data: bytes) -> str:
             for tag, value in exif.items()
             if tag in ExifTags.TAGS and not isinstance(value, bytes)
         }
-    except Exception:  # hostile metadata fail in every way, and an image is none the worse for them
+    except Exception:  # hostile metadata fail in every way, and the image is usable without them
         return "{}"
     return json.dumps(named, ensure_ascii=False, sort_keys=True)

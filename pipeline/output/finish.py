@@ -1,4 +1,4 @@
-"""The last step of each job: one place sees all that was written, checks the account, and says that it is finished."""
+"""The last step of each job: one call checks the counts of all that was written and marks the output finished."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def call(function: Callable[..., None], *lists: list) -> None:
 
 
 def remove_stale_files(output: str, folders: tuple[str, ...], kept_files: set[str]) -> None:
-    """Deletes what an interrupted run of the same job left under other names."""
+    """Deletes the files of these folders that are not among `kept_files`: an interrupted run left them."""
     for folder in folders:
         base = output_files.join(output, *folder.split("/"))
         output_files.delete(
@@ -47,6 +47,6 @@ def write_settings(output: str, settings: dict[str, Any]) -> None:
 
 
 def read_settings(folder: str) -> dict[str, Any]:
-    """What made a selection or a set of images; {} for one that another tool made."""
+    """The settings of a selection or of a set of images; {} if another tool wrote it."""
     path = output_files.join(folder, SETTINGS_FILE)
     return json.loads(output_files.read(path)) if output_files.exists(path) else {}

@@ -1,4 +1,4 @@
-"""The account of rows: read = kept + rejected, by source, stage and reason (`ledger.json`)."""
+"""Counts of rows: read = kept + rejected, by source, stage and reason (`ledger.json`)."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def build_ledger(counts: Iterable[Count], sources: Iterable[str]) -> dict[str, A
 
 
 def previous_counts(ledger: dict[str, Any]) -> list[Count]:
-    """The counts of the stages before, from their ledger: rows read, and rows rejected already."""
+    """The counts of earlier stages, from their ledger: rows read and rows rejected."""
     counts: list[Count] = []
     for source, rows in ledger["sources"].items():
         counts.append(((source, READ, ""), rows[READ]))

@@ -38,7 +38,7 @@ class FileWriter:
             self._waiting = self._waiting.slice(GROUP_ROWS)
 
     def close(self, name: str) -> WrittenFile:
-        """Ends the file, which the output knows by this name."""
+        """Ends the file; `name` is its path relative to the output."""
         if len(self._waiting) or not self._groups:
             self._write_group(self._waiting)
         self._writer.close()
@@ -50,7 +50,7 @@ class FileWriter:
 
 
 class _HashingFile(io.RawIOBase):
-    """Passes on what is written, and knows its length and its hash."""
+    """Forwards what is written, and counts and hashes its bytes."""
 
     def __init__(self, file: BinaryIO):
         self._file, self.bytes, self.sha256 = file, 0, hashlib.sha256()

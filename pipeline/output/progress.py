@@ -1,4 +1,4 @@
-"""A line every few seconds on how far a job is: it reads what the workers leave in the output."""
+"""Prints the progress of a job every few seconds, from the files that workers write to the output."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _line(plan: dict, done: int, seconds: float, done_since: int) -> str:
 
 
 def _downloads(output: str) -> str:
-    """Of fetched units: the share of successes, what failed most, MB/s of one worker, and the slowest hosts."""
+    """Text on fetched units: share of successes, most frequent failures, MB/s per worker, slowest hosts."""
     folder = files.join(output, WORK_FOLDER, FETCHED_FOLDER)
     units = [
         json.loads(files.read(files.join(folder, name)))
@@ -90,7 +90,7 @@ def _downloads(output: str) -> str:
 
 
 def _where_time_goes(output: str) -> str:
-    """Of encoded units: images a second of one worker, and the shares of reading them, the model and writing."""
+    """Text on encoded units: images/s per worker, and the shares of time for reading, the model and writing."""
     folder = files.join(output, WORK_FOLDER, TIMES_FOLDER)
     units = [
         json.loads(files.read(files.join(folder, name)))

@@ -1,4 +1,4 @@
-"""The state of an output: new, unfinished, finished, in work, or not ours."""
+"""The state of an output: new, unfinished, finished, locked by another process, or not written by pairmill."""
 
 from __future__ import annotations
 
@@ -57,10 +57,11 @@ def prepare_output(
         if (recorded := json.loads(output_files.read(marker))) != expected:
             changes = ", ".join(_differences(recorded, expected))
             raise UserError(
-                f"--output {output}: was begun with other settings ({changes}); give the same to resume, or --overwrite"
+                f"--output {output}: was started with other settings ({changes}); give the same to resume, or "
+                "--overwrite"
             )
         print(f"{job}: resuming {output}", flush=True)
-        # One that is finished, too, was interrupted while it cleaned up.
+        # An output with its completion file as well was interrupted during the clean-up.
         output_files.delete(
             output, [name for name in files if name.endswith(output_files.TEMPORARY_SUFFIX) or name == completion_file]
         )
@@ -95,7 +96,7 @@ def is_finished(output: str, completion_file: str) -> bool:
 
 
 def reopen_output(output: str, job: str, settings: dict[str, Any], completion_file: str) -> None:
-    """Makes a finished output an unfinished one of the same settings, so that what can be mended in it is done."""
+    """Makes a finished output of the same settings unfinished again, so that transient failures are tried again."""
     recorded = read_settings(output)
     if recorded != json.loads(json.dumps(settings)):
         changes = ", ".join(_differences(recorded, settings))
@@ -115,7 +116,7 @@ def _differences(recorded: dict, expected: dict, path: str = "") -> Iterator[str
 
 
 def finish_output(output: str) -> None:
-    """Drops the marks of unfinished work, last of all the one that says so; the last act of a job."""
+    """Deletes the work folder, its settings last: the last step of a job."""
     marker = f"{WORK_FOLDER}/{SETTINGS_FILE}"
     work = [name for name in output_files.list_files(output) if name.startswith(WORK_FOLDER + "/")]
     output_files.delete(output, [name for name in work if name not in (marker, LOCK)])

@@ -1,8 +1,8 @@
-"""Judged rows on disk, between the two halves of select.
+"""Filtered rows on disk, between the two halves of select.
 
-The first half reads pieces of the sources and leaves their rows in files sorted by a hash of the URL. The second
-(`outcomes.py`) takes one range of hashes out of all of them: every row of one URL is there, so that duplicates are
-found without a shuffle. What Beam moves are the names of files."""
+The first half reads file ranges of the sources and writes their rows to files sorted by a hash of the URL. The second
+(`url_duplicates.py`) reads one range of hashes from all of them: it has every row of a URL, so that duplicates are
+found without a shuffle. Beam moves only the names of files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pipeline.records import Pair, Rejected
 from pipeline.select.urls import canonical_url
 
 HASH_BINS = 1024
-"""Ranges of hashes that can be told apart: so many files are the most that the second half writes."""
+"""Number of equal ranges of hashes; the second half writes at most one file for each."""
 BATCH_ROWS = 2048
 SPILL_BATCHES = 64
 """Batches that the first half holds in memory, about 50 MB; more than `RANGE_BYTES` of most lists."""
@@ -45,19 +45,19 @@ class SpillFile(NamedTuple):
     """A file of rows, sorted by hash."""
 
     path: str  # below the output
-    bin_offsets: bytes  # uint32 [BINS + 1]: the rows of bin b are [cuts[b], cuts[b + 1])
+    bin_offsets: bytes  # uint32 [HASH_BINS + 1]: bin b has rows [bin_offsets[b], bin_offsets[b + 1])
 
     @property
     def rows(self) -> int:
         return self.rows_of(0, HASH_BINS)
 
     def rows_of(self, first_bin: int, stop_bin: int) -> int:
-        """How many rows a range of bins has here."""
+        """Number of rows of a range of bins in this file."""
         first, stop = self.range_of(first_bin, stop_bin)
         return stop - first
 
     def range_of(self, first_bin: int, stop_bin: int) -> tuple[int, int]:
-        """The rows of a range of bins, as numbers from 0."""
+        """First row and end of a range of bins, from 0."""
         bin_offsets = np.frombuffer(self.bin_offsets, "<u4")
         return int(bin_offsets[first_bin]), int(bin_offsets[stop_bin])
 
@@ -66,7 +66,7 @@ registry.register_coder(SpillFile, RowCoder)
 
 
 def write_spills(output: str, name: str, outcomes: Iterable[Pair | Rejected]) -> Iterator[SpillFile]:
-    """The rows of one piece, in as many files as memory asks for."""
+    """Writes the rows of one file range, a file for each SPILL_BATCHES batches."""
     rows = map(_row, outcomes)
     batches = (_batch(batch) for batch in iter(lambda: list(itertools.islice(rows, BATCH_ROWS)), []))
     for number in itertools.count():

@@ -1,6 +1,6 @@
-"""Sources to pairs: read, judge, and keep one row of each URL.
+"""Sources to pairs: read, filter, and keep one row of each URL.
 
-`spill.py` tells how the rows get from the one half to the other."""
+`spill.py` describes how rows get from the first half to the second."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from pipeline.sources.registry import SOURCES, SourceSettings
 def finish_select(
     output: str, sources: list[str], settings: dict[str, Any], counts: list[Count], files: list[WrittenFile]
 ) -> None:
-    """Writes settings.json, then ledger.json, by which a selection counts as finished."""
+    """Writes settings.json, then ledger.json, whose presence marks a selection as finished."""
     result = ledger.build_ledger(counts, sources)
     remove_stale_files(output, (PAIRS_FOLDER, REJECTS_FOLDER), {file.path for file in files})
     write_settings(output, settings)
@@ -45,7 +45,7 @@ FOLDER = f"{WORK_FOLDER}/{ROWS_FOLDER}"
 
 
 class RangeResult(NamedTuple):
-    """What became of one piece: where its rows are, and how many."""
+    """Result of filtering one file range: row count and spill files."""
 
     source: str
     rows: int
@@ -71,7 +71,7 @@ def build_url_indexes(settings: SourceSettings, output: str) -> SourceSettings:
 
 
 class ReadAndFilter(beam.PTransform):
-    """Pieces of sources -> an Account of each. Every row read becomes a pair or a reject, on disk."""
+    """File ranges -> a RangeResult of each. Every row read becomes a pair or a reject, on disk."""
 
     def __init__(self, file_ranges: list[FileRange], config: SelectConfig, settings: SourceSettings, output: str):
         self._file_ranges, self._config, self._settings, self._output = file_ranges, config, settings, output
@@ -84,13 +84,13 @@ class ReadAndFilter(beam.PTransform):
             | "Spread ranges" >> beam.Reshuffle()
             | "Count lines" >> beam.Map(count_lines).with_output_types(LineCount)
         )
-        # A piece counts as often as the pattern names it, so that a file given twice is read twice.
+        # Numbered, so that a file that two patterns match is read twice.
         numbered = list(enumerate(self._file_ranges))
         return (
             start
-            | "Pieces" >> beam.Create(numbered).with_output_types(tuple[int, FileRange])
-            | "Spread pieces" >> beam.Reshuffle()
-            | "Read and judge"
+            | "File ranges" >> beam.Create(numbered).with_output_types(tuple[int, FileRange])
+            | "Spread file ranges" >> beam.Reshuffle()
+            | "Read and filter"
             >> beam.Map(
                 filter_range, beam.pvalue.AsList(counts), self._config, self._settings, self._output
             ).with_output_types(RangeResult)
@@ -104,7 +104,7 @@ def filter_range(
     settings: SourceSettings,
     output: str,
 ) -> RangeResult:
-    """Reads and judges a piece, or takes what an interrupted run left of it."""
+    """Reads and filters a file range, or returns the result that an interrupted run saved."""
     number, file_range = numbered
     name = f"{number:06d}-{_fingerprint(file_range)}"
     marker = output_files.join(output, *FOLDER.split("/"), f"{name}.msgpack")
@@ -122,14 +122,14 @@ def filter_range(
 
 
 def _fingerprint(file_range: FileRange) -> str:
-    """Of a piece as it is now: a file that was changed since an interrupted run is another one."""
+    """Identifies a file range by path, size and modification time, so that a changed file is read again."""
     state = os.stat(file_range.path) if os.path.exists(file_range.path) else None
     facts = (*file_range, state and state.st_size, state and state.st_mtime_ns)
     return hashlib.sha256(repr(facts).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 class PlanPartitions(beam.PTransform):
-    """Accounts -> the Parts that hold all rows, about `rows_per_file` in each."""
+    """RangeResults -> HashPartitions that cover all rows, about `rows_per_file` in each."""
 
     def __init__(self, rows_per_file: int):
         self._rows_per_file = rows_per_file
@@ -150,13 +150,13 @@ def plan_partitions(rows: int, rows_per_file: int) -> list[HashPartition]:
 
 
 def groups_of_partition(partition: HashPartition, results: Iterable[RangeResult], output: str) -> UrlGroups:
-    """What becomes of the rows of a part."""
+    """The rows of a partition, grouped by URL."""
     bins = [HASH_BINS * number // partition.total for number in (partition.number, partition.number + 1)]
     return group_by_url(output, [spill for result in results for spill in result.spills], *bins)
 
 
 class WriteSelected(beam.PTransform):
-    """Accounts -> pairs/ and rejects/ (unless `dry_run`), a WrittenFile for each, and the ledger's counts."""
+    """RangeResults -> pairs/ and rejects/ (unless `dry_run`), a WrittenFile for each, and the ledger's counts."""
 
     COUNTS = "counts"
 
@@ -219,7 +219,7 @@ def read_count(result: RangeResult) -> Count:
 
 
 class SelectedRows(beam.PTransform):
-    """Accounts -> the pairs, and the rejects under their tag, as elements for the next stage of the same job."""
+    """RangeResults -> the pairs, and the rejects under their tag, as elements for the next stage of the same job."""
 
     def __init__(self, output: str, rows_per_file: int):
         self._output, self._rows_per_file = output, rows_per_file

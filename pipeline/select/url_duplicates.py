@@ -1,6 +1,6 @@
-"""The second half of select: what becomes of the rows whose URLs' hashes are in one range.
+"""The second half of select: keeps one pair of each URL among the rows of one range of hashes.
 
-A first look at all of them takes the few columns that decide which pair of a URL stays and in which order rows come;
+A first pass over them reads the few columns that decide which pair of a URL stays and in which order rows come;
 the rows themselves are then read file by file in that order. So memory depends on the rows of one file of the first
 half, not on those of the range."""
 
@@ -25,13 +25,13 @@ _COLUMNS = ("key", "source", "file", "row", "reason", "high", "low")
 
 
 class UrlGroups(NamedTuple):
-    """The rows of some spills, as far as they decide; row n of spill s is element begins[s] + n of each array."""
+    """The columns of some spill files that decide which rows stay; row n of spill s is element starts[s] + n."""
 
     spills: Sequence[SpillFile]  # those with rows in the range
     bins: tuple[int, int]
     starts: np.ndarray  # int64 [spills + 1]
     order: np.ndarray  # int64: elements in the order of source, file and row
-    kept_row: np.ndarray  # int64: the element that stays of each one's URL, often itself
+    kept_row: np.ndarray  # int64: for each element, the element that stays of its URL, often itself
     keys: np.ndarray  # bytes [KEY_BYTES]
     counts: dict[tuple[str, str], int]  # (source, reason or "") -> rows
 
@@ -72,7 +72,7 @@ class UrlGroups(NamedTuple):
 
 
 def group_by_url(output: str, spills: Sequence[SpillFile], first_bin: int, stop_bin: int) -> UrlGroups:
-    """Of each URL only the first pair stays, as `dedup.first_of` has it."""
+    """Groups the rows of bins [first_bin, stop_bin); of each URL the pair stays that `preferred_pair` would choose."""
     bins = first_bin, stop_bin
     # Sorted, because the runner hands them over in any order
     spills = sorted((spill for spill in spills if spill.rows_of(*bins)), key=lambda spill: spill.path)
@@ -105,7 +105,7 @@ def group_by_url(output: str, spills: Sequence[SpillFile], first_bin: int, stop_
 
 
 class _DictionaryColumn:
-    """A column of few different texts, as numbers."""
+    """A column of a few distinct texts, stored as codes."""
 
     def __init__(self, rows: int):
         self.codes = np.zeros(rows, np.int32)
@@ -124,7 +124,7 @@ class _DictionaryColumn:
         self.codes[here] = codes[encoded.indices.to_numpy()]
 
     def ranks(self, names: Sequence[str] | dict[str, int]) -> np.ndarray:
-        """The rows' places in another order of the names."""
+        """For each row, the index of its text in `names`."""
         rank = {name: number for number, name in enumerate(names)}
         return np.array([rank[name] for name in self.names], np.int32)[self.codes] if self.names else self.codes
 

@@ -1,4 +1,4 @@
-"""Duplicates by URL: which spellings name one image, and which of its pairs stays."""
+"""Duplicates by URL: which spellings name one image."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from urllib.parse import quote, urlsplit
 
 from pipeline.sources.hosts import FLICKR_CDN, FLICKR_FARM, WIKIMEDIA_THUMBNAIL
 
-# As it stands already the name: most URLs
+# Most URLs are canonical already, but for their scheme
 _PLAIN_URL = re.compile(r"https?://([a-z0-9.-]*[a-z0-9-])(/[A-Za-z0-9._~/+=,-]*)")
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
@@ -22,7 +22,7 @@ def canonical_url(url: str) -> str:
     try:
         parts = urlsplit(url.strip())
         host, port = (parts.hostname or "").rstrip("."), parts.port
-    except ValueError:  # no URL at all: it equals nothing but itself
+    except ValueError:  # not a valid URL: equal only to itself
         return url.strip()
     path = _normalised_escapes(parts.path) or "/"
     if FLICKR_CDN.fullmatch(host) and path.count("/") > 2:

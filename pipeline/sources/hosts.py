@@ -20,7 +20,7 @@ PLACEHOLDER_BYTES = 4_096  # no such file is longer, so that others need no seco
 
 
 def is_placeholder(target: URL, beginning: bytes = b"") -> bool:
-    """Whether a URL, or the first bytes of what it gave, is known as what stands for an image that is gone."""
+    """Whether a URL, or the first bytes of what it gave, is a known placeholder for a removed image."""
     place = f"{target.raw_host}{target.raw_path}"
     if PLACEHOLDER.search(place):
         return True
@@ -29,14 +29,14 @@ def is_placeholder(target: URL, beginning: bytes = b"") -> bool:
 
 
 def is_placeholder_file(data: bytes) -> bool:
-    """Whether a whole file is known as what stands for an image that is gone."""
+    """Whether a whole file is a known placeholder for a removed image."""
     if len(data) > PLACEHOLDER_BYTES:
         return False
     return hashlib.md5(data, usedforsecurity=False).hexdigest() in PLACEHOLDER_MD5
 
 
 class HostLimits(NamedTuple):
-    """What one host is asked for at most."""
+    """Upper limits on the requests to one host."""
 
     connections: int  # at once
     rate: float  # requests/s, evenly spaced
@@ -71,7 +71,7 @@ def _is_of(host: str, name: str) -> bool:
 
 
 def lacks_contact(host: str, user_agent: str) -> bool:
-    """Whether a host that wants a contact (a URL or an e-mail address) is asked without one."""
+    """Whether a host that wants a contact (a URL or an e-mail address) in the User-Agent would get none."""
     return any(_is_of(host, name) for name in CONTACT_REQUIRED) and not CONTACT.search(user_agent)
 
 

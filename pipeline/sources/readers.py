@@ -41,7 +41,7 @@ class Line(NamedTuple):
 
 
 class LineStart(NamedTuple):
-    """Where in its file a stream of lines begins: by default at the beginning."""
+    """Where in its file a stream of lines starts: by default at the file's own start."""
 
     line: int = 0
     first_line: str = ""  # the file's own first line, if `line` is another

@@ -1,9 +1,9 @@
 """Wikipedia's dumps, https://dumps.wikimedia.org: `<wiki>-<date>-pages-articles-multistream.xml.bz2`.
 
 XML in bzip2 streams of 100 pages each; the index beside it (`...-multistream-index.txt.bz2`, lines of `offset:page
-id:title`) says where each begins, so that the file is read in parts. Without its index it is read whole. A row is a
-image on a page of the article namespace, as `wikitext.py` finds it, at the address of `wikimedia.py`. Its number is
-the page's id times 10,000 plus its place on the page, the same however the file is read."""
+id:title`) says where each starts, so that the file is read in parts. Without its index it is read whole. A row is an
+image on a page of the article namespace, as `wikitext.py` finds it, with the URLs of `wikimedia_urls.py`. Its number is
+the page's id times 10,000 plus its position on the page, the same however the file is read."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 Parquet with one row an image: `image_url`, `original_height`, `original_width`, `mime_type`,
 `caption_attribution_description`, the image at 300 px in `image`, and `wit_features`, the texts of the pages that
 show it, as lists side by side or as a list of records. The image's bytes are read later, from where they lie: see
-pipeline/stored.py."""
+`stored_images.py`."""
 
 from __future__ import annotations
 
