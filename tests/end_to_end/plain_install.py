@@ -134,7 +134,7 @@ def extra_of(module: str) -> str | None:
 
 
 def installed_with(extra: str | None) -> set[str]:
-    """The distributions that `pip install 'pairmill[extra]'` brings, by their canonical names."""
+    """The distributions that `pip install '.[extra]'` brings, by their canonical names."""
     reached: set[tuple[str, str]] = set()
     waiting = [("pairmill", extra or "")]
     while waiting:
