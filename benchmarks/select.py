@@ -14,6 +14,7 @@ URL, WriteToText, on the same runner with the same workers.
 from __future__ import annotations
 
 import argparse
+import functools
 import gzip
 import os
 import shutil
@@ -33,6 +34,7 @@ from pipeline.inspection.text_table import table
 from pipeline.records import Rejected
 from pipeline.select.spill import write_spills
 from pipeline.sources.file_ranges import file_ranges, read_range
+from pipeline.sources.registry import SOURCES
 
 NAIVE = textwrap.dedent("""
     import sys
@@ -87,8 +89,9 @@ def steps(name: str, path: Path, folder: Path) -> tuple[float, float, float]:
     config = SelectConfig()
     read_s, rows = timed(lambda: [row for piece in file_ranges(name, str(path)) for row in read_range(piece)])
     candidates = [row for row in rows if not isinstance(row, Rejected)]
-    filter_candidate(candidates[0], config)  # loads the language models
-    judge_s, judged = timed(lambda: [filter_candidate(row, config) for row in candidates])
+    tidy = functools.partial(SOURCES[name].tidy_caption, settings=SOURCES[name].settings)
+    filter_candidate(candidates[0], config, tidy)  # loads the language models
+    judge_s, judged = timed(lambda: [filter_candidate(row, config, tidy) for row in candidates])
     write_s, _ = timed(lambda: list(write_spills(str(folder / "out"), name, judged)))
     return read_s, judge_s, write_s
 

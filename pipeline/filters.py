@@ -1,28 +1,36 @@
-"""The predicates of select: each looks at a row or its clean caption and gives None or (reason, detail).
+"""The checks of select: each takes a row and its clean caption, and gives None or the reason to reject it.
 
-Thresholds are the project's own where the paper gives none; they are settings, and the manifest holds them."""
+`CHECKS` is the list in the order in which they run; a new check is a function and one line there. Thresholds are the
+project's own where the paper gives none; they are settings, and the manifest holds them."""
 
 from __future__ import annotations
 
+import functools
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Optional
+from typing import NamedTuple, Optional
 from urllib.parse import urlsplit
 
 from pipeline.records import Candidate, Pair, Reason, Rejected, Stage, reject, row_key, split_of
 from pipeline.text import boilerplate, captions, language
 
-Rejection = Optional[tuple[Reason, str]]
-"""None: the row passes. Otherwise why it goes, and the measure that failed, for people."""
 UNSUPPORTED_TYPES = frozenset(
     {"image/svg+xml", "image/gif", "image/tiff", "image/vnd.djvu", "image/x-djvu", "image/x.djvu", "application/pdf"}
 )
-"""Types that no picture is made of as they are; Wikipedia has renderings of them."""
+"""Types that are not fetched as they are; Wikipedia has renderings of them."""
+
+
+class Rejection(NamedTuple):
+    """Why a check rejects a row."""
+
+    reason: Reason
+    detail: str = ""  # for people: the measure that failed
 
 
 @dataclass(frozen=True)
 class SelectConfig:
-    """The settings of the text filters and of what the metadata says of the picture."""
+    """The settings of the checks. What is particular to a source is among that source's own settings."""
 
     min_words: int = 3
     min_characters: int = 5
@@ -31,163 +39,187 @@ class SelectConfig:
     max_ratio: float = 2.0
     language_detector: str = "best"
     language_threshold: Optional[float] = None  # of the detector's score; None: its own
-    max_rest_share: float = 0.2  # of a caption's words: with no more beside its boilerplate it goes, however long
+    max_rest_share: float = 0.2  # of a caption's words: one with no more beside its boilerplate is rejected
     val_share: float = 0.01  # of the pairs, held out for validation
-    undo_cc3m_spacing: bool = True
-    cc12m_person: str = "<PERSON>"  # what stands in a clean caption for CC12M's mark of a name
     licences: tuple[str, ...] = ()  # of which a row must state one, as the source writes it, in any case; (): any row
-    sharma: bool = False  # also the filters of repetition and capitalisation of Sharma et al. 2018, section 3.2
+    sharma: bool = False  # also the checks of repetition and capitalisation of Sharma et al. 2018, section 3.2
 
 
-def filter_candidate(candidate: Candidate, config: SelectConfig) -> Pair | Rejected:
-    """The pair that a row becomes, or why it goes. Cheap tests come before dear ones: the language last."""
-    finding = (
-        check_url(candidate)
-        or check_type(candidate)
-        or check_size(candidate, config)
-        or check_licence(candidate, config)
-    )
-    caption = "" if finding else caption_of(candidate, config)
-    finding = finding or check_caption(candidate, caption, config)
-    if finding:
-        reason, detail = finding
-        return reject(candidate, Stage.SELECT, reason, detail)
-    key = row_key(candidate.source, candidate.url, candidate.raw_caption)
-    return Pair(
-        key,
-        candidate.source,
-        candidate.file,
-        candidate.row,
-        candidate.url,
-        candidate.fallback_urls,
-        caption,
-        candidate.raw_caption,
-        candidate.width,
-        candidate.height,
-        candidate.licence,
-        candidate.page_url,
-        split_of(key, config.val_share),
-        candidate.expected_sha256,
-        candidate.stored_at,
-    )
-
-
-def caption_of(candidate: Candidate, config: SelectConfig) -> str:
-    """The row's clean caption; CC3M's are spaced as text again."""
-    caption = captions.clean_caption(candidate.raw_caption)
-    if config.undo_cc3m_spacing and candidate.source == "cc3m":
-        caption = captions.detokenise(caption)
-    if candidate.source == "cc12m" and config.cc12m_person != "<PERSON>":
-        caption = " ".join(caption.replace("<PERSON>", config.cc12m_person).split())
+def keep_caption(caption: str) -> str:
+    """Changes nothing: the clean-up of a source whose captions hold no marks of its own."""
     return caption
 
 
-def check_url(candidate: Candidate) -> Rejection:
+class Caption:
+    """A candidate's clean caption, made when a check first asks for it: cleaning costs more than the checks before."""
+
+    def __init__(self, raw: str, tidy: Callable[[str], str] = keep_caption):
+        self.raw, self._tidy = raw, tidy
+
+    @functools.cached_property
+    def text(self) -> str:
+        """The clean text, after the source's own clean-up."""
+        return self._tidy(captions.clean_caption(self.raw))
+
+
+Check = Callable[[Candidate, Caption, SelectConfig], Optional[Rejection]]
+"""A pure function: None keeps the row."""
+
+
+def check_url(candidate: Candidate, caption: Caption, config: SelectConfig) -> Optional[Rejection]:
+    """The URL is http or https and has a host."""
     if _PLAIN_URL.fullmatch(candidate.url):
         return None
     if not candidate.url:
-        return Reason.NO_URL, ""
+        return Rejection(Reason.NO_URL)
     try:
         parts = urlsplit(candidate.url)
         usable = parts.scheme.lower() in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError as error:
-        return Reason.BAD_URL, str(error)
-    return None if usable else (Reason.BAD_URL, "not an http or https URL with a host")
+        return Rejection(Reason.BAD_URL, str(error))
+    return None if usable else Rejection(Reason.BAD_URL, "not an http or https URL with a host")
 
 
-def check_type(candidate: Candidate) -> Rejection:
-    """Of a picture that is to be fetched; of one that the source holds there is a rendering already."""
+def check_type(candidate: Candidate, caption: Caption, config: SelectConfig) -> Optional[Rejection]:
+    """The stated type can be decoded. An image that the source itself holds is a rendering already, and passes."""
     if candidate.stored_at:
         return None
     mime_type = candidate.mime_type.partition(";")[0].strip().lower()
-    return (Reason.UNSUPPORTED_TYPE, mime_type) if mime_type in UNSUPPORTED_TYPES else None
+    return Rejection(Reason.UNSUPPORTED_TYPE, mime_type) if mime_type in UNSUPPORTED_TYPES else None
 
 
-def check_size(candidate: Candidate, config: SelectConfig) -> Rejection:
-    """Ratio and size, where the source knows them; `width` and `height` of the picture itself are checked later."""
+def check_size(candidate: Candidate, caption: Caption, config: SelectConfig) -> Optional[Rejection]:
+    """Ratio and size are in bounds where the source states them; those of the fetched image are checked later."""
     width, height = candidate.width, candidate.height
     if not width or not height:
         return None
     if not config.min_ratio * height <= width <= config.max_ratio * height:
-        return Reason.ASPECT_RATIO, f"{width}x{height}"
-    return (Reason.TOO_SMALL, f"{width}x{height}") if min(width, height) < config.min_side else None
+        return Rejection(Reason.ASPECT_RATIO, f"{width}x{height}")
+    return Rejection(Reason.TOO_SMALL, f"{width}x{height}") if min(width, height) < config.min_side else None
 
 
-def check_licence(candidate: Candidate, config: SelectConfig) -> Rejection:
+def check_licence(candidate: Candidate, caption: Caption, config: SelectConfig) -> Optional[Rejection]:
+    """The row states one of the licences that were asked for."""
     if not config.licences or candidate.licence.casefold() in map(str.casefold, config.licences):
         return None
-    return Reason.LICENCE, candidate.licence or "not stated"
+    return Rejection(Reason.LICENCE, candidate.licence or "not stated")
 
 
-def check_repetition(caption: str, config: SelectConfig) -> Rejection:
-    """Half of the words, and more than two, are words that stood before: "sale sale sale shoes"."""
+def check_presence(candidate: Candidate, caption: Caption, config: SelectConfig) -> Optional[Rejection]:
+    """Cleaning leaves a text at all."""
+    if caption.text:
+        return None
+    if captions.has_url(caption.raw):
+        return Rejection(Reason.BOILERPLATE, "nothing but links")
+    return Rejection(Reason.NO_CAPTION)
+
+
+def check_file_name(candidate: Candidate, caption: Caption, config: SelectConfig) -> Optional[Rejection]:
+    """The caption is not just the name of a file."""
+    return Rejection(Reason.FILE_NAME, caption.text) if captions.is_file_name(caption.text) else None
+
+
+def check_boilerplate(candidate: Candidate, caption: Caption, config: SelectConfig) -> Optional[Rejection]:
+    """The caption is not primarily boilerplate: most of its words with a remainder that could not stand alone, or
+    nearly all of them. "a dog, photographed on 12 May 2009" is rejected, "photo of a dog taken on 12 May 2009" kept."""
+    if not boilerplate.is_possible(caption.text):
+        return None
+    covered, total = boilerplate.boilerplate_words(caption.text)
+    remainder = total - covered
+    mostly = covered > remainder and remainder < config.min_words
+    if mostly or (covered and remainder <= config.max_rest_share * total):
+        return Rejection(Reason.BOILERPLATE, f"{covered} of {total} words")
+    return None
+
+
+def check_length(candidate: Candidate, caption: Caption, config: SelectConfig) -> Optional[Rejection]:
+    """The caption has enough words and characters."""
+    words, characters = count_words(caption.text), len(caption.text)
+    if words < config.min_words:
+        return Rejection(Reason.CAPTION_TOO_SHORT, f"{words} word{'s' * (words != 1)}")
+    if characters < config.min_characters:
+        return Rejection(Reason.CAPTION_TOO_SHORT, f"{characters} characters")
+    return None
+
+
+def check_repetition(candidate: Candidate, caption: Caption, config: SelectConfig) -> Optional[Rejection]:
+    """At most half of the words, or two, repeat an earlier word, unlike "sale sale sale shoes"."""
     if not config.sharma:
         return None
-    words = [word.casefold() for word in caption.split() if _WORD.search(word)]
+    words = [word.casefold() for word in caption.text.split() if _WORD.search(word)]
     if len(words) - len(set(words)) > max(2, MAX_REPEATED_SHARE * len(words)):
-        return Reason.REPETITION, f"{len(set(words))} different of {len(words)} words"
+        return Rejection(Reason.REPETITION, f"{len(set(words))} different of {len(words)} words")
     return None
 
 
-def check_capitalisation(caption: str, config: SelectConfig) -> Rejection:
-    """Nothing but capitals, or every word with one: headlines and names of products. Scripts without capitals pass, and
-    so do captions of fewer than four words."""
+def check_capitalisation(candidate: Candidate, caption: Caption, config: SelectConfig) -> Optional[Rejection]:
+    """Some word starts in lower case, unlike in headlines and names of products. Scripts without capitals pass, and so
+    do captions of fewer than four words."""
     if not config.sharma:
         return None
-    words = [word for word in caption.split() if word[0].isalpha() and word.lower() != word.upper()]
+    words = [word for word in caption.text.split() if word[0].isalpha() and word.lower() != word.upper()]
     if len(words) >= 4 and all(word[0].isupper() for word in words):
-        return Reason.CAPITALISATION, f"all of {len(words)} words"
+        return Rejection(Reason.CAPITALISATION, f"all of {len(words)} words")
     return None
 
 
-def check_caption(candidate: Candidate, caption: str, config: SelectConfig) -> Rejection:
-    """All tests of the text. File names and boilerplate come before the length: they say more about a short text."""
-    if not caption:
-        if captions.has_url(candidate.raw_caption):
-            return Reason.BOILERPLATE, "nothing but links"
-        return Reason.NO_CAPTION, ""
-    return (
-        check_file_name(caption)
-        or check_boilerplate(caption, config)
-        or check_length(caption, config)
-        or check_repetition(caption, config)
-        or check_capitalisation(caption, config)
-        or check_language(caption, config)
+def check_language(candidate: Candidate, caption: Caption, config: SelectConfig) -> Optional[Rejection]:
+    """The caption is English by the chosen detector."""
+    if language.is_english(caption.text, config.language_detector, config.language_threshold):
+        return None
+    return Rejection(Reason.NOT_ENGLISH, config.language_detector)
+
+
+CHECKS: tuple[Check, ...] = (
+    # Checks of the row alone come before those that need the clean caption; language detection, the slowest, runs last.
+    check_url,
+    check_type,
+    check_size,
+    check_licence,
+    check_presence,
+    # File names and boilerplate come before the length: they say more about a short text.
+    check_file_name,
+    check_boilerplate,
+    check_length,
+    check_repetition,
+    check_capitalisation,
+    check_language,
+)
+"""The checks in their order; the first that rejects a row gives the reason."""
+
+
+def filter_candidate(
+    candidate: Candidate,
+    config: SelectConfig,
+    tidy: Callable[[str], str] = keep_caption,
+    checks: tuple[Check, ...] = CHECKS,
+) -> Pair | Rejected:
+    """The pair that a row becomes, or its reject. `tidy` is the clean-up of its source, after the general one."""
+    caption = Caption(candidate.raw_caption, tidy)
+    for check in checks:
+        if rejection := check(candidate, caption, config):
+            return reject(candidate, Stage.SELECT, rejection.reason, rejection.detail)
+    key = row_key(candidate.source, candidate.url, candidate.raw_caption)
+    return Pair(
+        key=key,
+        source=candidate.source,
+        file=candidate.file,
+        row=candidate.row,
+        url=candidate.url,
+        fallback_urls=candidate.fallback_urls,
+        caption=caption.text,
+        raw_caption=candidate.raw_caption,
+        width=candidate.width,
+        height=candidate.height,
+        licence=candidate.licence,
+        page_url=candidate.page_url,
+        split=split_of(key, config.val_share),
+        expected_sha256=candidate.expected_sha256,
+        stored_at=candidate.stored_at,
     )
 
 
-def check_file_name(caption: str) -> Rejection:
-    return (Reason.FILE_NAME, caption) if captions.is_file_name(caption) else None
-
-
-def check_boilerplate(caption: str, config: SelectConfig) -> Rejection:
-    """A caption is primarily boilerplate if that is most of its words and the rest could not stand alone, or if it is
-    nearly all of them: "a dog, photographed on 12 May 2009" goes, "photo of a dog taken on 12 May 2009" stays."""
-    if not boilerplate.is_possible(caption):
-        return None
-    covered, total = boilerplate.boilerplate_words(caption)
-    rest = total - covered
-    if (covered > rest and rest < config.min_words) or (covered and rest <= config.max_rest_share * total):
-        return Reason.BOILERPLATE, f"{covered} of {total} words"
-    return None
-
-
-def check_length(caption: str, config: SelectConfig) -> Rejection:
-    words = count_words(caption)
-    if words < config.min_words:
-        return Reason.CAPTION_TOO_SHORT, f"{words} word{'s' * (words != 1)}"
-    if len(caption) < config.min_characters:
-        return Reason.CAPTION_TOO_SHORT, f"{len(caption)} characters"
-    return None
-
-
-def check_language(caption: str, config: SelectConfig) -> Rejection:
-    if language.is_english(caption, config.language_detector, config.language_threshold):
-        return None
-    return Reason.NOT_ENGLISH, config.language_detector
-
-
-_PLAIN_URL = re.compile(r"https?://[A-Za-z0-9.-]+/[!-~]*")  # most are; taking one apart costs more than all other tests
+_PLAIN_URL = re.compile(r"https?://[A-Za-z0-9.-]+/[!-~]*")  # most are; parsing one costs more than all other checks
 _WORD = re.compile(r"[^\W_]")
 _IDEOGRAPHS = re.compile("[\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 _ABUGIDAS = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u1a20-\u1aaf\ua9e0-\ua9ff\uaa60-\uaa7f]")

@@ -17,7 +17,7 @@ from apache_beam.coders import RowCoder, registry
 from pipeline.dataset import image_signature
 from pipeline.dataset.exclusion_list import ExcludedImage, ExclusionList, read_hashes
 from pipeline.records import EncodedPair, Reason, Rejected, Stage, reject
-from pipeline.sources.precedence import RANK
+from pipeline.sources.precedence import source_rank
 
 EXCLUDED_RANK = -1  # comes before every source
 
@@ -102,7 +102,7 @@ class DropNearDuplicates(beam.PTransform):
 
 
 def signed_image(record: EncodedPair) -> SignedImage:
-    return SignedImage(ImageNode(RANK[record.source], record.file, record.row, record.key), record.look)
+    return SignedImage(ImageNode(source_rank(record.source), record.file, record.row, record.key), record.look)
 
 
 def signed_excluded_image(image: ExcludedImage) -> SignedImage:

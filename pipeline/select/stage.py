@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
+import functools
 import hashlib
 import os
 from collections.abc import Iterable
@@ -27,9 +27,8 @@ from pipeline.output.work_folder import WORK_FOLDER
 from pipeline.records import Pair, Rejected, Stage
 from pipeline.select.spill import HASH_BINS, SpillFile, write_spills
 from pipeline.select.url_duplicates import UrlGroups, group_by_url
-from pipeline.sources import cc12m, wit
 from pipeline.sources.file_ranges import FileRange, LineCount, count_lines, first_line_number, read_range
-from pipeline.sources.registry import SourceSettings
+from pipeline.sources.registry import SOURCES, SourceSettings
 
 
 def finish_select(
@@ -65,18 +64,10 @@ for _record in (RangeResult, HashPartition):
 
 
 def build_url_indexes(settings: SourceSettings, output: str) -> SourceSettings:
-    """The settings as workers want them: of lists that are too long for their memory an index, which this writes into
-    the output's work. Raises UserError for a list that is none."""
-    if settings.cc12m.hashes:
-        index = output_files.join(output, WORK_FOLDER, "cc12m_hashes.index")
-        if not output_files.exists(index):
-            cc12m.index_hashes(settings.cc12m.hashes, index)
-        settings = dataclasses.replace(settings, cc12m=cc12m.Cc12mSettings(index))
-    if settings.wit.pixels:
-        index = output_files.join(output, WORK_FOLDER, "wit_pixels.index")
-        build = wit.pixel_files if output_files.exists(index) else wit.index_pixels
-        settings = dataclasses.replace(settings, wit=build(settings.wit.pixels, index))
-    return settings
+    """The settings of all sources as workers need them: side files that are too long for a worker's memory are indexed
+    in the output's work folder. Raises UserError if one does not have the expected format."""
+    folder = output_files.join(output, WORK_FOLDER)
+    return {name: source.prepare(settings.get(name, source.settings), folder) for name, source in SOURCES.items()}
 
 
 class ReadAndFilter(beam.PTransform):
@@ -120,12 +111,11 @@ def filter_range(
     if output_files.exists(marker):
         rows, spills = msgpack.unpackb(output_files.read(marker))
         return RangeResult(piece.source, rows, [SpillFile(*spill) for spill in spills])
+    source = SOURCES[piece.source]
+    tidy = functools.partial(source.tidy_caption, settings=settings.get(source.name, source.settings))
     read = read_range(piece, settings, first_line_number(piece, counts))
-    spills = list(
-        write_spills(
-            output, name, (row if isinstance(row, Rejected) else filter_candidate(row, config) for row in read)
-        )
-    )
+    outcomes = (row if isinstance(row, Rejected) else filter_candidate(row, config, tidy) for row in read)
+    spills = list(write_spills(output, name, outcomes))
     rows = sum(spill.rows for spill in spills)
     output_files.write_atomically(marker, msgpack.packb([rows, spills]))
     return RangeResult(piece.source, rows, spills)

@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 
 from pipeline.records import Reason
 from pipeline.select.spill import ROWS, SpillFile, read_spill
-from pipeline.sources.precedence import RANK, first_of_url
+from pipeline.sources.precedence import first_of_url
+from pipeline.sources.registry import SOURCES
 
 KEY_BYTES = 32
 TABLE_ROWS = 1 << 14
@@ -89,7 +90,7 @@ def group_by_url(output: str, spills: Sequence[SpillFile], first_bin: int, stop_
     source, file, reason = codes["source"], codes["file"], codes["reason"]
     by_file = file.ranks(sorted(file.names))
     is_pair = reason.codes == reason.code_of("")
-    stays = first_of_url(np.flatnonzero(is_pair), high, low, (source.ranks(RANK), by_file, row, key))
+    stays = first_of_url(np.flatnonzero(is_pair), high, low, (source.ranks(list(SOURCES)), by_file, row, key))
     order = np.lexsort((key, row, by_file, source.ranks(sorted(source.names))))
     is_repeated = stays != np.arange(len(stays))
     counts = collections.Counter(

@@ -8,18 +8,23 @@ A second file has a row of URL, SHA256 and MD5 for each picture, as its bytes we
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from models.errors import UserError
+from pipeline.output import files
 from pipeline.records import Candidate
 from pipeline.sources.readers import WHOLE_FILE, LineStart, Row, caption_and_url, lines, open_source
+from pipeline.sources.source import LineSource
 from pipeline.sources.url_index import open_index, write_index
 
 NAME = "cc12m"
 SHA256_BYTES = 32
+PERSON = "<PERSON>"  # what the publishers put for a name
 
 
 @dataclass(frozen=True)
@@ -27,15 +32,17 @@ class Cc12mSettings:
     """What a user may choose of this source."""
 
     hashes: str = ""  # path or URL of the file of hashes; for `read`, of what `index_hashes` made of it
+    person: str = PERSON  # stands in a clean caption for the mark of a name
 
 
 DEFAULT = Cc12mSettings()
 
 
 def read(
-    stream: BinaryIO, file: str, begin: LineStart = WHOLE_FILE, settings: Cc12mSettings = DEFAULT
+    stream: BinaryIO, file: str, start: LineStart = WHOLE_FILE, settings: Cc12mSettings = DEFAULT
 ) -> Iterator[Row]:
-    rows = caption_and_url(stream, file, NAME, False, begin)
+    """The rows of a list, with the SHA-256 of those whose URL the index of hashes holds."""
+    rows = caption_and_url(stream, file, NAME, False, start)
     return _with_hashes(rows, settings.hashes) if settings.hashes else rows
 
 
@@ -70,3 +77,43 @@ def _with_hashes(rows: Iterator[Row], path: str) -> Iterator[Row]:
     for row in rows:
         known = index.get(row.url) if isinstance(row, Candidate) else None
         yield row._replace(expected_sha256=known.hex()) if known else row
+
+
+class Cc12m(LineSource[Cc12mSettings]):
+    """Conceptual 12M as a source of select."""
+
+    name = NAME
+    settings = DEFAULT
+
+    def read(self, stream: BinaryIO, file: str, start: LineStart, settings: Cc12mSettings) -> Iterator[Row]:
+        return read(stream, file, start, settings)
+
+    def prepare(self, settings: Cc12mSettings, folder: str) -> Cc12mSettings:
+        if not settings.hashes:
+            return settings
+        index = files.join(folder, "cc12m_hashes.index")
+        if not files.exists(index):
+            index_hashes(settings.hashes, index)
+        return dataclasses.replace(settings, hashes=index)
+
+    def add_arguments(self, group: argparse._ArgumentGroup) -> None:
+        group.add_argument(
+            "--cc12m-person", default=PERSON, metavar="TEXT", help=f"replaces {PERSON}, CC12M's mark of a name"
+        )
+        group.add_argument(
+            "--cc12m-hashes",
+            metavar="FILE",
+            help="CC12M's file of URL, SHA256 and MD5: an image with another SHA256 is rejected as a hash_mismatch",
+        )
+
+    def settings_from(self, args: argparse.Namespace) -> Cc12mSettings:
+        return Cc12mSettings(hashes=args.cc12m_hashes or "", person=args.cc12m_person)
+
+    def recorded(self, settings: Cc12mSettings) -> dict[str, Any]:
+        return {NAME: {"hashes": settings.hashes}, "cc12m_person": settings.person}
+
+    def side_files(self, settings: Cc12mSettings) -> list[str]:
+        return [settings.hashes] if settings.hashes else []
+
+    def tidy_caption(self, caption: str, settings: Cc12mSettings) -> str:
+        return caption if settings.person == PERSON else " ".join(caption.replace(PERSON, settings.person).split())

@@ -7,13 +7,50 @@ are read. The row number is the only id that other tools know."""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator
-from typing import BinaryIO
+from dataclasses import dataclass
+from typing import Any, BinaryIO
 
 from pipeline.sources.readers import WHOLE_FILE, LineStart, Row, caption_and_url
+from pipeline.sources.source import LineSource
+from pipeline.text.captions import detokenise
 
 NAME = "cc3m"
 
 
-def read(stream: BinaryIO, file: str, begin: LineStart = WHOLE_FILE) -> Iterator[Row]:
-    return caption_and_url(stream, file, NAME, True, begin)
+@dataclass(frozen=True)
+class Cc3mSettings:
+    """What a user may choose of this source."""
+
+    undo_spacing: bool = True  # captions are spaced as text again: "our planet is."
+
+
+DEFAULT = Cc3mSettings()
+
+
+def read(stream: BinaryIO, file: str, start: LineStart = WHOLE_FILE) -> Iterator[Row]:
+    """The rows of a list."""
+    return caption_and_url(stream, file, NAME, True, start)
+
+
+class Cc3m(LineSource[Cc3mSettings]):
+    """Conceptual Captions as a source of select."""
+
+    name = NAME
+    settings = DEFAULT
+
+    def read(self, stream: BinaryIO, file: str, start: LineStart, settings: Cc3mSettings) -> Iterator[Row]:
+        return read(stream, file, start)
+
+    def add_arguments(self, group: argparse._ArgumentGroup) -> None:
+        group.add_argument("--keep-cc3m-spacing", action="store_true", help="leave CC3M's tokens apart, as published")
+
+    def settings_from(self, args: argparse.Namespace) -> Cc3mSettings:
+        return Cc3mSettings(undo_spacing=not args.keep_cc3m_spacing)
+
+    def recorded(self, settings: Cc3mSettings) -> dict[str, Any]:
+        return {"undo_cc3m_spacing": settings.undo_spacing}
+
+    def tidy_caption(self, caption: str, settings: Cc3mSettings) -> str:
+        return detokenise(caption) if settings.undo_spacing else caption

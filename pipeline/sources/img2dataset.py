@@ -16,8 +16,9 @@ from typing import Any, BinaryIO
 
 from models.errors import UserError
 from pipeline.records import Candidate, malformed
-from pipeline.sources.paths import absolute, exists, expand
-from pipeline.sources.readers import MAX_ROW_BYTES, Row, parquet_columns, parquet_records, pixels
+from pipeline.sources.paths import absolute, base_name, exists, expand
+from pipeline.sources.readers import MAX_ROW_BYTES, Row, open_seekable, parquet_columns, parquet_records, pixels
+from pipeline.sources.source import FileRange, NoSettings, Source
 
 NAME = "img2dataset"
 URL_COLUMNS = ("url", "image_url")
@@ -126,3 +127,17 @@ def _first(record: Mapping[str, Any], columns: Sequence[str]) -> Any:
     """The value of the first of the columns that the file has, "" for null."""
     value = next(record[column] for column in columns if column in record)
     return "" if value is None else value
+
+
+class Img2dataset(Source[NoSettings]):
+    """An output of img2dataset, or any table of URLs and captions, as a source of select."""
+
+    name = NAME
+    settings = NoSettings()
+
+    def files(self, pattern: str) -> list[str]:
+        return files(pattern)
+
+    def read_range(self, file_range: FileRange, settings: NoSettings, lines_before: int = 0) -> Iterator[Row]:
+        with open_seekable(file_range.path) as stream:
+            yield from read(stream, base_name(file_range.path), file_range.path)

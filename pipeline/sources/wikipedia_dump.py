@@ -7,6 +7,7 @@ the page's id times 10,000 plus its place on the page, the same however the file
 
 from __future__ import annotations
 
+import argparse
 import bz2
 import functools
 import html
@@ -19,12 +20,14 @@ from urllib.parse import quote, urlsplit
 from xml.etree import ElementTree
 
 from pipeline.records import Candidate, Reason, Stage, malformed, reject
-from pipeline.sources.paths import exists, open_raw
+from pipeline.sources.paths import base_name, exists, expand, open_raw
 from pipeline.sources.readers import MAX_ROW_BYTES, Row, lines, open_source
-from pipeline.sources.wikimedia_urls import IMAGES, VIDEOS, file_name, file_url, image_urls
+from pipeline.sources.source import FileRange, Source
+from pipeline.sources.wikimedia_urls import IMAGES, VIDEOS, WIDTHS, file_name, file_url, image_urls
 from pipeline.sources.wikitext import NAMESPACES, ImageLink, links
 
 NAME = "wikipedia-dump"
+STREAMS = "streams"  # the kind of a file range of bzip2 streams, in bytes
 PART_BYTES = 4 << 20  # of the compressed file, that one worker reads at a time
 ROWS_PER_PAGE = 10_000
 MAX_PAGE_ID = 2**63 // ROWS_PER_PAGE  # rows are 64-bit integers
@@ -199,3 +202,37 @@ def _row(link: ImageLink, wiki: Wiki, file: str, row: int, page_url: str, settin
     if ending in VIDEOS:
         return reject(candidate, Stage.SELECT, Reason.VIDEO)
     return candidate if urls else reject(candidate, Stage.SELECT, Reason.UNSUPPORTED_TYPE, ending)
+
+
+class WikipediaDump(Source[DumpSettings]):
+    """A Wikipedia's dump as a source of select."""
+
+    name = NAME
+    settings = DEFAULT
+
+    def files(self, pattern: str) -> list[str]:
+        return [path for path in expand(pattern) if not is_index(path)]  # a dump's pattern may well match its index
+
+    def split(self, path: str) -> list[FileRange]:
+        return [FileRange(NAME, path, STREAMS, *ends) for ends in parts(path)] or [FileRange(NAME, path)]
+
+    def read_range(self, file_range: FileRange, settings: DumpSettings, lines_before: int = 0) -> Iterator[Row]:
+        path, file = file_range.path, base_name(file_range.path)
+        if file_range.kind == STREAMS:
+            yield from read_part(path, file, file_range.first, file_range.stop, settings)
+        else:
+            with open_source(path) as stream:
+                yield from read(stream, file, settings)
+
+    def add_arguments(self, group: argparse._ArgumentGroup) -> None:
+        group.add_argument(
+            "--wikipedia-width",
+            type=int,
+            default=DEFAULT.width,
+            metavar="W",
+            choices=(0, *WIDTHS),
+            help="px, width of the thumbnails of a dump's images, one of those that Wikimedia serves; 0: originals",
+        )
+
+    def settings_from(self, args: argparse.Namespace) -> DumpSettings:
+        return DumpSettings(width=args.wikipedia_width)

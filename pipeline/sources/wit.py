@@ -10,6 +10,7 @@ them and no header; some of the URLs are empty."""
 
 from __future__ import annotations
 
+import argparse
 import csv
 import re
 import struct
@@ -18,9 +19,11 @@ from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
 
 from models.errors import UserError
+from pipeline.output import files
 from pipeline.records import Candidate, malformed
-from pipeline.sources.paths import absolute, expand
+from pipeline.sources.paths import absolute, base_name, expand
 from pipeline.sources.readers import MAX_ROW_BYTES, Line, Row, field_count_fault, lines, open_source, pixels
+from pipeline.sources.source import FileRange, Source
 from pipeline.sources.url_index import open_index, write_index
 
 NAME = "wit"
@@ -217,3 +220,33 @@ def _candidate(row: Mapping[str, str], file: str, number: int) -> Candidate:
     width, height = pixels(row["original_width"]), pixels(row["original_height"])
     url = row["image_url"].strip()
     return Candidate(NAME, file, number, url, (), caption, width, height, "", row["page_url"], row["mime_type"])
+
+
+class Wit(Source[WitSettings]):
+    """WIT as a source of select."""
+
+    name = NAME
+    settings = DEFAULT
+
+    def read_range(self, file_range: FileRange, settings: WitSettings, lines_before: int = 0) -> Iterator[Row]:
+        with open_source(file_range.path) as stream:
+            yield from read(stream, base_name(file_range.path), settings)
+
+    def prepare(self, settings: WitSettings, folder: str) -> WitSettings:
+        if not settings.pixels:
+            return settings
+        index = files.join(folder, "wit_pixels.index")
+        return (pixel_files if files.exists(index) else index_pixels)(settings.pixels, index)
+
+    def add_arguments(self, group: argparse._ArgumentGroup) -> None:
+        group.add_argument(
+            "--wit-pixels",
+            action="append",
+            default=[],
+            metavar="PATTERN",
+            help="repeatable: Kaggle's files of pixels (URL, base64 bytes, metadata URL); images that they hold are "
+            "read from there instead of fetched",
+        )
+
+    def settings_from(self, args: argparse.Namespace) -> WitSettings:
+        return WitSettings(tuple(args.wit_pixels))

@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
 from pipeline.records import Candidate, malformed
-from pipeline.sources.paths import absolute
-from pipeline.sources.readers import Row, parquet_columns, parquet_records, pixels
+from pipeline.sources.paths import absolute, base_name
+from pipeline.sources.readers import Row, open_seekable, parquet_columns, parquet_records, pixels
+from pipeline.sources.source import FileRange, NoSettings, Source
 from pipeline.sources.wit import caption_from
 
 NAME = "wit-base"
@@ -69,3 +70,14 @@ def _candidate(record: Mapping[str, Any], file: str, row: int, stored_at: str) -
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
+
+
+class WitBase(Source[NoSettings]):
+    """Wikimedia's release of WIT's images as a source of select."""
+
+    name = NAME
+    settings = NoSettings()
+
+    def read_range(self, file_range: FileRange, settings: NoSettings, lines_before: int = 0) -> Iterator[Row]:
+        with open_seekable(file_range.path) as stream:
+            yield from read(stream, base_name(file_range.path), file_range.path)

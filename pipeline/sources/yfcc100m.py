@@ -7,6 +7,7 @@ Nickname, device, title, description and tags are form-encoded: '+' is a space."
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import functools
 import hashlib
@@ -22,7 +23,9 @@ import numpy as np
 from models.errors import UserError
 from pipeline.records import Candidate, Reason, Stage, malformed, reject
 from pipeline.sources.hosts import FLICKR_URL
+from pipeline.sources.paths import base_name
 from pipeline.sources.readers import SQLITE_MAGIC, WHOLE_FILE, LineStart, Row, field_count_fault, lines, open_source
+from pipeline.sources.source import FileRange, LineSource
 from pipeline.text.captions import is_file_name
 
 NAME = "yfcc100m"
@@ -30,6 +33,8 @@ CAPTIONS = ("title_and_description", "title", "description")
 """Forms of the caption. The first is the default: a title alone is often only a name, a description is missing from
 most rows, and OpenAI kept rows by their titles and descriptions alike."""
 TABLE = "yfcc100m_dataset"
+SQLITE = "sqlite"  # the kind of a file range of row ids
+SQLITE_ROWS = 500_000  # of one file range
 COLUMNS = (
     "photoid",
     "uid",
@@ -71,9 +76,9 @@ class YfccSettings:
 DEFAULT = YfccSettings()
 
 
-def read(stream: BinaryIO, file: str, begin: LineStart = WHOLE_FILE, settings: YfccSettings = DEFAULT) -> Iterator[Row]:
+def read(stream: BinaryIO, file: str, start: LineStart = WHOLE_FILE, settings: YfccSettings = DEFAULT) -> Iterator[Row]:
     """The rows of a text part."""
-    for row, line in enumerate(lines(stream), begin.line):
+    for row, line in enumerate(lines(stream), start.line):
         if row == 0 and line.text.startswith(SQLITE_MAGIC.decode()):
             yield malformed(NAME, file, row, "", "a sqlite database is read from a local path only: copy it first")
             return
@@ -220,3 +225,48 @@ def _connect(path: str) -> sqlite3.Connection:
     database = sqlite3.connect(f"file:{quote(path)}?mode=ro&immutable=1", uri=True)
     database.text_factory = lambda value: value.decode("utf-8", "replace")
     return database
+
+
+class Yfcc100m(LineSource[YfccSettings]):
+    """YFCC100M as a source of select."""
+
+    name = NAME
+    settings = DEFAULT
+
+    def split(self, path: str) -> list[FileRange]:
+        if "://" in path or not is_sqlite(path):
+            return super().split(path)
+        return [FileRange(NAME, path, SQLITE, *ids) for ids in sqlite_ranges(path, SQLITE_ROWS)]
+
+    def read_range(self, file_range: FileRange, settings: YfccSettings, lines_before: int = 0) -> Iterator[Row]:
+        if file_range.kind != SQLITE:
+            return super().read_range(file_range, settings, lines_before)
+        path = file_range.path
+        return read_sqlite(path, base_name(path), file_range.first, file_range.stop, settings)
+
+    def read(self, stream: BinaryIO, file: str, start: LineStart, settings: YfccSettings) -> Iterator[Row]:
+        return read(stream, file, start, settings)
+
+    def add_arguments(self, group: argparse._ArgumentGroup) -> None:
+        group.add_argument(
+            "--yfcc-caption", default=CAPTIONS[0], choices=CAPTIONS, help="text of a YFCC100M row that is its caption"
+        )
+        group.add_argument(
+            "--yfcc-subset",
+            metavar="FILE",
+            help="keep only the photos that a list names, such as OpenAI's yfcc100m_subset_data.tsv.bz2",
+        )
+        group.add_argument(
+            "--yfcc-refuse-machine-tag",
+            action="append",
+            default=[],
+            metavar="TEXT",
+            help="repeatable: drop rows with a machine tag that starts with TEXT, for example uploaded:by=instagram",
+        )
+
+    def settings_from(self, args: argparse.Namespace) -> YfccSettings:
+        return YfccSettings(
+            caption=args.yfcc_caption,
+            subset=args.yfcc_subset or "",
+            refused_machine_tags=tuple(args.yfcc_refuse_machine_tag),
+        )

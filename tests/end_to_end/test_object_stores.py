@@ -68,7 +68,7 @@ def store(request) -> Store:
 
 
 def test_lists_in_a_bucket(store, monkeypatch):
-    monkeypatch.setattr("pipeline.sources.file_ranges.RANGE_BYTES", 40_000)
+    monkeypatch.setattr("pipeline.sources.source.RANGE_BYTES", 40_000)
     dice = random.Random(0)
     data = b"".join(b"a boat %x\thttp://a.example/%d.jpg\n" % (dice.getrandbits(800), n) for n in range(1000))
     store.put("lists/one.tsv", data)

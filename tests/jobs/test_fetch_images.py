@@ -17,7 +17,6 @@ from pathlib import Path
 import pytest
 
 from beam_jobs import encode_shards, fetch_images
-from pipeline.sources import precedence
 from tests.conftest import ROOT, files_of
 from tests.support.fetching import pair, write_pairs
 from tests.support.hostile import HostileServer
@@ -83,9 +82,8 @@ def test_a_second_run_asks_only_for_what_failed_in_passing(web, tmp_path, capsys
     assert len(web.log) == rows + passing
 
 
-def test_a_dataset_grows_with_a_second_run(web, tiny_dvae, tmp_path, monkeypatch):
+def test_a_dataset_grows_with_a_second_run(web, tiny_dvae, tmp_path):
     """What `encode --add-to` makes of the additional shards is what encoding all at once gives."""
-    monkeypatch.setitem(precedence.RANK, "test", 0)
     paths = [f"{'unavailable_once' if n % 3 == 0 else 'plain'}/{n}" for n in range(12)]
     pairs = [pair(web.url(path))._replace(caption=f"a cat, number {n}") for n, path in enumerate(paths)]
     write_pairs(tmp_path / "pairs", pairs)

@@ -76,7 +76,7 @@ def test_rows_keep_their_numbers(tmp_path, monkeypatch, header, packed):
     (tmp_path / "cc12m.tsv").write_bytes(header + b"\n".join(rows) + b"\n\n")
     whole = list(read_range(file_ranges("cc12m", f"{tmp_path}/cc12m.tsv")[0]))
     (tmp_path / "cc12m.tsv").write_bytes(packed(header + b"\n".join(rows) + b"\n\n"))
-    monkeypatch.setattr("pipeline.sources.file_ranges.RANGE_BYTES", 200_000)
+    monkeypatch.setattr("pipeline.sources.source.RANGE_BYTES", 200_000)
     parts = file_ranges("cc12m", f"{tmp_path}/cc12m.tsv")
     assert len(parts) > 2 and {part.kind for part in parts} == {"lines"}
     counts = [count_lines(part) for part in parts]
@@ -86,7 +86,7 @@ def test_rows_keep_their_numbers(tmp_path, monkeypatch, header, packed):
 
 
 def test_a_damaged_range_is_one_row_and_the_others_are_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.sources.file_ranges.RANGE_BYTES", 1_000_000)
+    monkeypatch.setattr("pipeline.sources.source.RANGE_BYTES", 1_000_000)
     packed = bytearray(
         bz2.compress(b"".join(b"a picture\thttp://a.example/%s.jpg\n" % line.split()[-1] for line in TEXT.splitlines()))
     )

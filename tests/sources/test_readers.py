@@ -175,7 +175,7 @@ class RangeHandler(QuietHandler):
 @pytest.mark.parametrize("kind", ["plain", "bz2", "gz"])
 def test_the_same_rows_from_any_place(tmp_path, monkeypatch, place, kind):
     """A big file is read in ranges where its place gives parts of it."""
-    monkeypatch.setattr("pipeline.sources.file_ranges.RANGE_BYTES", 40_000)
+    monkeypatch.setattr("pipeline.sources.source.RANGE_BYTES", 40_000)
     dice = random.Random(0)
     data = PACKED[kind](
         b"".join(b"a boat %x\thttp://a.example/%d.jpg\n" % (dice.getrandbits(800), n) for n in range(1000))

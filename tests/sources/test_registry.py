@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import dataclasses
 import io
 import json
 import tarfile
@@ -12,12 +14,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from beam_jobs import select_pairs
 from models.errors import UserError
-from pipeline.records import Candidate, Reason, Rejected
+from pipeline.records import Candidate, Reason, Rejected, malformed
 from pipeline.sources import cc3m, cc12m, img2dataset, wit, wit_base, yfcc100m
 from pipeline.sources.file_ranges import FileRange, file_ranges, read_range
-from pipeline.sources.precedence import RANK
+from pipeline.sources.paths import base_name
+from pipeline.sources.precedence import source_rank
+from pipeline.sources.readers import open_source
 from pipeline.sources.registry import SOURCES
+from pipeline.sources.source import Source
 from tests.sources.test_wit import wit_file, wit_row
 from tests.sources.test_yfcc100m import PHOTO
 
@@ -31,15 +37,119 @@ def reasons(found):
 
 
 def test_registry(tmp_path):
-    assert (
-        list(SOURCES) == list(RANK) == ["cc3m", "cc12m", "yfcc100m", "wit", "wit-base", "wikipedia-dump", "img2dataset"]
-    )
+    assert list(SOURCES) == ["cc3m", "cc12m", "yfcc100m", "wit", "wit-base", "wikipedia-dump", "img2dataset"]
+    assert [source_rank(name) for name in (*SOURCES, "unknown")] == list(range(8))
     (tmp_path / "x").write_text("x")
     with pytest.raises(UserError, match="choose one of cc3m"):
         file_ranges("laion", f"{tmp_path}/x")
 
 
+# A source from outside: one file and one line of the registry
+
+
+@dataclasses.dataclass(frozen=True)
+class ToySettings:
+    shop_name: bool = False
+
+
+class Toy(Source[ToySettings]):
+    """A CSV file of id, caption and URL, whose captions end with the shop's name."""
+
+    name = "toy-csv"
+    settings = ToySettings()
+
+    def read_range(self, file_range, settings, lines_before=0):
+        with open_source(file_range.path) as stream:
+            for number, line in enumerate(csv.reader(io.TextIOWrapper(stream, "utf-8"))):
+                if len(line) != 3:
+                    yield malformed(self.name, base_name(file_range.path), number, ",".join(line), "not 3 fields")
+                    continue
+                yield Candidate(
+                    source=self.name,
+                    file=base_name(file_range.path),
+                    row=number,
+                    url=line[2],
+                    fallback_urls=(),
+                    raw_caption=line[1],
+                    width=None,
+                    height=None,
+                    licence="",
+                    page_url="",
+                    mime_type="",
+                )
+
+    def add_arguments(self, group):
+        group.add_argument("--toy-shop-name", action="store_true", help="keep the shop's name in captions")
+
+    def settings_from(self, args):
+        return ToySettings(shop_name=args.toy_shop_name)
+
+    def tidy_caption(self, caption, settings):
+        return caption if settings.shop_name else caption.removesuffix(" at Toyland")
+
+
+@pytest.mark.parametrize("options", [[], ["--toy-shop-name"]])
+def test_a_source_from_outside(tmp_path, monkeypatch, options):
+    monkeypatch.setitem(SOURCES, "toy-csv", Toy())
+    (tmp_path / "list.csv").write_text(
+        "1,A brown dog runs across the beach at Toyland,http://a.example/1.jpg\n"
+        "2,The same dog sleeps in the sun,http://a.example/1.jpg\n"
+        "3,Ein brauner Hund am Strand,http://a.example/3.jpg\n"
+        "4,no URL\n"
+    )
+    (tmp_path / "cc3m.tsv").write_text("a white cat sits on a wall .\thttp://a.example/2.jpg\n")
+    arguments = [f"--source=toy-csv={tmp_path}/*.csv", f"--source=cc3m={tmp_path}/cc3m.tsv", *options]
+    assert select_pairs.main([*arguments, f"--output={tmp_path}/out", "--direct_num_workers=1"]) == 0
+    pairs = pq.read_table(tmp_path / "out" / "pairs").to_pylist()
+    shop_name = " at Toyland" if options else ""
+    assert [(pair["source"], pair["caption"]) for pair in pairs] == [
+        ("cc3m", "a white cat sits on a wall."),
+        ("toy-csv", f"A brown dog runs across the beach{shop_name}"),
+    ]
+    rejects = pq.read_table(tmp_path / "out" / "rejects").to_pylist()
+    assert [row["reason"] for row in rejects] == ["duplicate_url", "not_english", "malformed_row"]
+    settings = json.loads((tmp_path / "out" / "settings.json").read_text())["select"]
+    assert settings["toy_csv"] == {"shop_name": bool(options)}
+    assert [file["name"] for file in settings["files"]] == ["list.csv", "cc3m.tsv"]
+    ledger = json.loads((tmp_path / "out" / "ledger.json").read_text())["sources"]
+    assert (ledger["toy-csv"]["read"], ledger["toy-csv"]["kept"]) == (4, 1)
+
+
+def test_what_settings_of_sources_are_recorded_as():
+    """Keys of manifests: they must stay as they are."""
+    recorded = {}
+    for source in SOURCES.values():
+        recorded |= source.recorded(source.settings)
+    assert json.loads(json.dumps(recorded)) == {
+        "undo_cc3m_spacing": True,
+        "cc12m": {"hashes": ""},
+        "cc12m_person": "<PERSON>",
+        "yfcc100m": {"caption": "title_and_description", "subset": "", "refused_machine_tags": []},
+        "wit": {"pixels": [], "pixels_index": ""},
+        "wikipedia_dump": {"width": 500},
+    }
+
+
 # Conceptual Captions
+
+
+@pytest.mark.parametrize(
+    ("person", "caption"),
+    [
+        ("<PERSON>", "<PERSON> at a fair"),
+        ("a person", "a person at a fair"),
+        ("", "at a fair"),
+    ],
+)
+def test_cc12m_person(person, caption):
+    settings = cc12m.Cc12mSettings(person=person)
+    assert SOURCES["cc12m"].tidy_caption("<PERSON> at a fair", settings) == caption
+
+
+def test_cc3m_spacing_is_undone_by_a_setting():
+    tokens = "a brown dog runs across the beach ."
+    assert SOURCES["cc3m"].tidy_caption(tokens, cc3m.DEFAULT) == "a brown dog runs across the beach."
+    assert SOURCES["cc3m"].tidy_caption(tokens, cc3m.Cc3mSettings(undo_spacing=False)) == tokens
 
 
 @pytest.mark.parametrize(

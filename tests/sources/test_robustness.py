@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import collections
 import csv
+import functools
 import gzip
 import html
 import io
@@ -19,7 +20,7 @@ from beam_jobs import select_pairs
 from pipeline.filters import SelectConfig, filter_candidate
 from pipeline.records import Candidate, Pair, Reason, Rejected
 from pipeline.select.stage import HashPartition, filter_range, outcomes_of_part
-from pipeline.sources import wit
+from pipeline.sources import cc3m, cc12m, wikipedia_dump, wit, yfcc100m
 from pipeline.sources.file_ranges import FileRange, file_ranges, read_range
 from pipeline.sources.readers import MAX_ROW_BYTES
 from pipeline.sources.registry import DEFAULTS, SOURCES
@@ -47,6 +48,7 @@ WORDS = (
 REASONS = {reason.value for reason in Reason}
 LINES = ("cc3m", "cc12m", "yfcc100m")  # sources of which a line is a row
 TEXTS = (*LINES, "wit", "wikipedia-dump")
+MODULES = dict(zip(TEXTS, (cc3m, cc12m, yfcc100m, wit, wikipedia_dump), strict=True))
 
 
 def caption(number: int) -> str:
@@ -355,7 +357,8 @@ def test_every_mutated_row_is_kept_or_rejected_with_a_reason(tmp_path, source, e
     path.write_bytes(data)
     config = SelectConfig(language_detector="cld3")  # the quickest
     piece = FileRange(source, str(path))
-    read = [filter_candidate(row, config) if isinstance(row, Candidate) else row for row in read_range(piece)]
+    tidy = functools.partial(SOURCES[source].tidy_caption, settings=SOURCES[source].settings)
+    read = [filter_candidate(row, config, tidy) if isinstance(row, Candidate) else row for row in read_range(piece)]
     assert all(isinstance(row, Pair) or row.reason in REASONS for row in read)
     numbers = [row.row for row in read]
     if source in LINES:
@@ -364,8 +367,8 @@ def test_every_mutated_row_is_kept_or_rejected_with_a_reason(tmp_path, source, e
         assert numbers == list(range(len(read)))
     intact = {outcome.url for outcome in read if isinstance(outcome, Pair)}
     for each in range(number + 1):  # a bad row costs no other
-        for found in SOURCES[source].read(io.BytesIO(head(source) + row(source, 2 * each)), path.name):
-            assert found.url in intact or not isinstance(filter_candidate(found, config), Pair)
+        for found in MODULES[source].read(io.BytesIO(head(source) + row(source, 2 * each)), path.name):
+            assert found.url in intact or not isinstance(filter_candidate(found, config, tidy), Pair)
 
     account = filter_range((0, piece), [], config, DEFAULTS, str(tmp_path / "out"))
     counts = collections.Counter()

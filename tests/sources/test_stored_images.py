@@ -22,7 +22,6 @@ from pipeline.inspection import show
 from pipeline.records import Pair
 from pipeline.sources import cc12m, url_index, wit
 from pipeline.sources.file_ranges import FileRange, read_range
-from pipeline.sources.registry import SourceSettings
 from pipeline.sources.stored_images import location_hash, read_stored
 from pipeline.sources.url_index import UrlIndex, write_index
 from tests.conftest import ROOT
@@ -132,7 +131,7 @@ def test_ranges_of_the_list_are_given_their_hashes_too(tmp_path):
     (tmp_path / "cc12m.tsv").write_text("".join(lines))
     write_index(f"{tmp_path}/index", ((line.split("\t")[0], bytes([n]) * 32) for n, line in enumerate(lines)), 32)
     size = (tmp_path / "cc12m.tsv").stat().st_size
-    settings = SourceSettings(cc12m=cc12m.Cc12mSettings(f"{tmp_path}/index"))
+    settings = {"cc12m": cc12m.Cc12mSettings(f"{tmp_path}/index")}
     found = [
         row
         for ends in ((0, size // 2), (size // 2, size))

@@ -10,7 +10,6 @@ import pytest
 from pipeline.records import Candidate, Rejected
 from pipeline.sources import wikipedia_dump
 from pipeline.sources.file_ranges import file_ranges, read_range
-from pipeline.sources.registry import SourceSettings
 from pipeline.sources.wikimedia_urls import image_urls
 from pipeline.sources.wikipedia_dump import DEFAULT
 
@@ -62,7 +61,7 @@ def streams() -> list[str]:
 
 def read_all(folder, settings=DEFAULT):
     found = file_ranges("wikipedia-dump", f"{folder}/*multistream*.bz2")
-    return found, [row for piece in found for row in read_range(piece, SourceSettings(wikipedia_dump=settings))]
+    return found, [row for piece in found for row in read_range(piece, {"wikipedia-dump": settings})]
 
 
 def test_with_and_without_the_index(tmp_path, streams, monkeypatch):

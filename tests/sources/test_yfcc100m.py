@@ -10,7 +10,6 @@ import pytest
 from pipeline.records import Rejected
 from pipeline.sources import hosts, yfcc100m
 from pipeline.sources.file_ranges import file_ranges, read_range
-from pipeline.sources.registry import SourceSettings
 from pipeline.sources.yfcc100m import YfccSettings
 
 
@@ -145,10 +144,10 @@ def database(tmp_path):
 
 
 def test_yfcc_sqlite_in_ranges(database, monkeypatch):
-    monkeypatch.setattr("pipeline.sources.file_ranges.SQLITE_ROWS", 4)
+    monkeypatch.setattr("pipeline.sources.yfcc100m.SQLITE_ROWS", 4)
     found = file_ranges("yfcc100m", str(database))
     assert [(piece.first, piece.stop) for piece in found] == [(1, 5), (5, 9), (9, 11)]
-    read = [row for piece in found for row in read_range(piece, SourceSettings(YfccSettings("title")))]
+    read = [row for piece in found for row in read_range(piece, {"yfcc100m": YfccSettings("title")})]
     assert [row.row for row in read] == list(range(10))
     assert reasons(read) == ["", "video"] * 5
     assert (read[0].url, read[0].raw_caption, read[0].file) == (PHOTO_URL, "Harbour at dawn", "yfcc100m_dataset.sql")

@@ -1,0 +1,122 @@
+"""The protocol of a source: what its module tells the rest of pairmill, with defaults for what most sources share.
+
+A new source is one file beside this one and one line of `registry.SOURCES`. Its class names the source, holds the
+default settings, and overrides `read_range` (or, for a list with one row a line, `LineSource.read`) and whatever else
+differs. Instances keep no state: settings are passed in, because workers get them from the launcher."""
+
+from __future__ import annotations
+
+import abc
+import argparse
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, BinaryIO, Generic, NamedTuple, TypeVar
+
+from apache_beam.coders import RowCoder, registry
+
+from pipeline.sources.paths import base_name, expand
+from pipeline.sources.readers import LineStart, Row, first_line, line_ranges, open_range, open_source
+
+RANGE_BYTES = 16 << 20
+"""Bytes of text in one file range, where a list can be cut."""
+FILE, LINES = "file", "lines"
+"""Kinds of file range: a file as a whole; a range of bytes of a text file, whose rows are its lines."""
+
+
+class FileRange(NamedTuple):
+    """What one worker reads at a time: a file, or a part of one."""
+
+    source: str
+    path: str
+    kind: str = FILE  # or LINES, or a source's own kind of part
+    first: int = 0  # [first, stop) of a part, in the source's own unit: bytes, or row ids of sqlite
+    stop: int = 0
+
+
+registry.register_coder(FileRange, RowCoder)
+
+
+@dataclasses.dataclass(frozen=True)
+class NoSettings:
+    """The settings of a source that has no options."""
+
+
+S = TypeVar("S")
+
+
+class Source(abc.ABC, Generic[S]):
+    """One source of image-text pairs; S is the frozen dataclass of what a user may choose of it."""
+
+    name: str  # as in `--source NAME=PATTERN`
+    settings: S  # the defaults
+
+    # Reading
+
+    def files(self, pattern: str) -> list[str]:
+        """The files that a path, a glob or a URL names, sorted. Raises UserError if there are none."""
+        return expand(pattern)
+
+    def split(self, path: str) -> list[FileRange]:
+        """The ranges that workers read side by side; together they cover the file."""
+        return [FileRange(self.name, path)]
+
+    @abc.abstractmethod
+    def read_range(self, file_range: FileRange, settings: S, lines_before: int = 0) -> Iterator[Row]:
+        """One element for each row of the range. Bad data is a `Rejected`, never an exception.
+
+        `lines_before` counts the file's lines before a range of the kind LINES.
+        """
+
+    def prepare(self, settings: S, folder: str) -> S:
+        """The settings as workers need them, after the launcher wrote indexes of the user's side files into `folder`.
+
+        An index that is there already, of an interrupted run, is used as it is. Raises UserError for a side file that
+        does not have the expected format.
+        """
+        return settings
+
+    # Options
+
+    def add_arguments(self, group: argparse._ArgumentGroup) -> None:
+        """Adds the source's command-line options to those of select."""
+
+    def settings_from(self, args: argparse.Namespace) -> S:
+        """The settings that those options give."""
+        return self.settings
+
+    def recorded(self, settings: S) -> dict[str, Any]:
+        """What the output's settings.json or manifest records of the settings; its keys are stable."""
+        values = dataclasses.asdict(settings)  # type: ignore[call-overload]  # S has no bound: dataclasses share no base
+        return {self.name.replace("-", "_"): values} if values else {}
+
+    def side_files(self, settings: S) -> list[str]:
+        """Files beside the listed ones whose bytes decide the result: recorded with their sha256."""
+        return []
+
+    # Captions
+
+    def tidy_caption(self, caption: str, settings: S) -> str:
+        """The clean caption without this source's own marks."""
+        return caption
+
+
+class LineSource(Source[S]):
+    """A source with one row a line, so that workers read a big file in ranges of bytes."""
+
+    def split(self, path: str) -> list[FileRange]:
+        ranges = [FileRange(self.name, path, LINES, *ends) for ends in line_ranges(path, RANGE_BYTES)]
+        return ranges or [FileRange(self.name, path)]
+
+    def read_range(self, file_range: FileRange, settings: S, lines_before: int = 0) -> Iterator[Row]:
+        path, file = file_range.path, base_name(file_range.path)
+        if file_range.kind == LINES:
+            start = LineStart(lines_before, first_line(path) if lines_before else "")
+            with open_range(path, file_range.first, file_range.stop) as stream:
+                yield from self.read(stream, file, start, settings)
+        else:
+            with open_source(path) as stream:
+                yield from self.read(stream, file, LineStart(), settings)
+
+    @abc.abstractmethod
+    def read(self, stream: BinaryIO, file: str, start: LineStart, settings: S) -> Iterator[Row]:
+        """The rows of a decompressed stream, numbered from `start.line`; `file` is the base name that they record."""
