@@ -19,7 +19,7 @@ import json
 import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgpack  # the only compact encoding that webdataset decodes by default
 import numpy as np

@@ -128,12 +128,9 @@ class Stream(IterableDataset):
             yield batch
 
     def state_dict(self, after: Batch | None = None) -> dict:
-        """What comes after a batch: the one given (needed where workers made it), or the last one yielded."""
-        return {
-            "version": STATE_VERSION,
-            **self._identity(),
-            "place": self._position if after is None else after.next_position,
-        }
+        """The state to resume after a batch: the given one (required with workers), or the last one yielded."""
+        position = self._position if after is None else after.next_position
+        return {"version": STATE_VERSION, **self._identity(), "place": position}
 
     def load_state_dict(self, state: dict) -> None:
         """Resumes at a state of `state_dict`. Raises UserError if its order is not this stream's."""
