@@ -72,7 +72,7 @@ class Stream(IterableDataset):
         cache: str | Path | None = None,
         cache_bytes: int = shard_cache.DEFAULT_CACHE_BYTES,
     ):
-        """Reads the manifest only. `batch_size` counts the pairs of all ranks together. Captions are cut to `max_tokens`
+        """Reads only the manifest. `batch_size` counts the pairs of all ranks. Captions are cut to `max_tokens`
         (default: the dataset's length). `weights`: how often an epoch contains a pair of a source (default 1). A
         directory that is a URL needs a `cache`, a local folder.
 

@@ -75,7 +75,7 @@ def training_view(member: Member, window: int, seed: str) -> np.ndarray | None:
 
 
 def centre_view(member: Member) -> np.ndarray | None:
-    """The centre square at 256 px, on which held-out images are measured, uint8 [256, 256, 3]; None for a damaged image."""
+    """The centre square of a held-out image at 256 px, uint8 [256, 256, 3]; None for a damaged image."""
     try:
         rgb_HWC = pixels.decode_rgb(member.read())
     except pixels.ImageError:

@@ -57,8 +57,12 @@ def read_captions(pattern: str) -> Iterator[str]:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="pairmill train-bpe", description=__doc__.split("\n")[0])
-    parser.add_argument("--captions", required=True, metavar="PATTERN", help="glob of .parquet, .jsonl(.gz) or text files with captions")
-    parser.add_argument("--vocabulary", required=True, type=int, metavar="N", help="number of tokens (the paper: 16,384)")
+    parser.add_argument(
+        "--captions", required=True, metavar="PATTERN", help="glob of .parquet, .jsonl(.gz) or text files with captions"
+    )
+    parser.add_argument(
+        "--vocabulary", required=True, type=int, metavar="N", help="number of tokens (the paper: 16,384)"
+    )
     parser.add_argument("--output", required=True, metavar="FILE", help="the tokenizer.json to write")
     args = parser.parse_args(arguments)
     if not 256 <= args.vocabulary <= 1 << 16:
