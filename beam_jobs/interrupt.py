@@ -1,4 +1,4 @@
-"""Ctrl-C on the local runner: the job and its workers end at once, and say in one line how to go on."""
+"""Ctrl-C on the local runner: ends the job and its workers at once, with one line on how to continue."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ POLL_INTERVAL_S = 0.05
 def exit_on_interrupt(job: str) -> Iterator[None]:
     """While the block runs, Ctrl-C ends this process and its workers with status 130.
 
-    Left alone, the runner's threads would go on waiting for workers that are gone. The signal may reach any thread:
-    it is blocked in this one and those that start from it, one waits for it, and a handler is there for older ones.
-    Nothing has to be tidied: files appear whole or not at all, and the next run removes what was left.
+    Without it, the runner's threads would wait for workers that have ended. The signal may reach any thread: it is
+    blocked in this thread and those it starts, one thread waits for it, and a handler serves the older ones. No
+    clean-up is needed: files are written atomically, and the next run removes what was left.
     """
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "sigtimedwait"):
-        yield  # not ours to handle, or a system without the call
+        yield  # another thread's to handle, or a system without the call
         return
-    over = threading.Event()
+    is_over = threading.Event()
     handler = signal.signal(signal.SIGINT, lambda *_: _end(job))
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    watcher = threading.Thread(target=_watch, args=(job, over), name="interrupt", daemon=True)
+    watcher = threading.Thread(target=_watch, args=(job, is_over), name="interrupt", daemon=True)
     watcher.start()
     try:
         yield
     finally:
-        over.set()
+        is_over.set()
         watcher.join()
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         signal.signal(signal.SIGINT, handler)
 
 
-def _watch(job: str, over: threading.Event) -> None:
-    while not over.is_set():
+def _watch(job: str, is_over: threading.Event) -> None:
+    while not is_over.is_set():
         if signal.sigtimedwait({signal.SIGINT}, POLL_INTERVAL_S):
             _end(job)
 
@@ -53,10 +53,10 @@ def _end(job: str) -> None:
 
 
 def _descendants(pid: int) -> list[int]:
-    """The processes that a process and theirs have started; none where /proc does not tell."""
+    """The processes that a process has started, and theirs; empty without /proc."""
     found = []
     for path in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(OSError):  # it has ended meanwhile
+        with contextlib.suppress(OSError):  # the process has ended
             for child in map(int, path.read_text().split()):
                 found += [child, *_descendants(child)]
     return found
