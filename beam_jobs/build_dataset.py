@@ -20,6 +20,7 @@ from pipeline.dataset.stage import WriteDataset
 from pipeline.fetch.units import GroupIntoUnits
 from pipeline.output import state
 from pipeline.output.finish import Finish
+from pipeline.records import REJECTED_TAG
 from pipeline.select.stage import ReadAndFilter, SelectedRows, build_url_indexes, read_count
 from pipeline.tokenize_stage import FetchAndEncode
 
@@ -56,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
                 FetchAndEncode.REJECTED, main="records"
             )
         )
-        rejected = (selected[SelectedRows.REJECTED], encoded[FetchAndEncode.REJECTED]) | "Rejected" >> beam.Flatten()
+        rejected = (selected[REJECTED_TAG], encoded[FetchAndEncode.REJECTED]) | "Rejected" >> beam.Flatten()
         written = (encoded.records, rejected) | "Dataset" >> WriteDataset(
             args.output, args.draws, shard_size(args), args.rows_per_file, near_config(args)
         )

@@ -1,4 +1,6 @@
-"""The record of each stage, and why a row was dropped."""
+"""The record of each stage, and the reasons for which rows are rejected.
+
+`pipeline.output.schemas` derives the Parquet columns from the fields: their names, types and order are the files'."""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ SPLIT_SALT = "pairmill split 1"
 
 
 def split_of(key: str, val_share: float) -> str:
-    """`val` for about that share of the keys, always the same ones; a larger share holds the smaller one's."""
+    """`val` for about that share of the keys, else `train`. The same keys every time; those of a smaller share
+    are among those of a larger one."""
     number = int.from_bytes(hashlib.sha256(f"{SPLIT_SALT}\0{key}".encode()).digest()[:8], "big")
     return "val" if number < val_share * 2**64 else "train"
 
@@ -25,7 +28,7 @@ class Stage(str, enum.Enum):
 
 
 class Reason(str, enum.Enum):
-    """Machine-readable, stable names; `rejects/*.parquet` and `ledger.json` hold the values."""
+    """Why a row was rejected: machine-readable, stable names, as in `rejects/*.parquet` and `ledger.json`."""
 
     MALFORMED_ROW = "malformed_row"
     NO_URL = "no_url"
@@ -61,35 +64,35 @@ class Reason(str, enum.Enum):
     REFUSED_ADDRESS = "refused_address"
     OPTED_OUT = "opted_out"
     PLACEHOLDER = "placeholder"
-    NOT_STORED = "not_stored"  # the source's file that should hold the image does not
+    NOT_STORED = "not_stored"  # the source's own file lacks the image that it should hold
     HASH_MISMATCH = "hash_mismatch"
     NOT_AN_IMAGE = "not_an_image"
     CORRUPT_IMAGE = "corrupt_image"
     TOO_MANY_PIXELS = "too_many_pixels"
-    SAMPLED_OUT = "sampled_out"  # `pairmill repack` was asked for others
+    SAMPLED_OUT = "sampled_out"  # not among the pairs that `pairmill repack` was asked for
     DAMAGED_SHARD = "damaged_shard"  # the pair was in a shard that `pairmill verify --repair` dropped
 
 
 TRANSIENT_REASONS = frozenset({Reason.HTTP_429, Reason.HTTP_5XX, Reason.DNS, Reason.CONNECTION, Reason.TIMEOUT})
-"""Failures that may be gone tomorrow: fetched again by a second run."""
+"""Failures that may not happen again: a second run fetches these rows once more."""
 
 
 class Candidate(NamedTuple):
-    """One row as a source's file says it, before any judgement."""
+    """One row as a source's file states it, before any check."""
 
     source: str
     file: str  # base name of the file, as published; the folder is the user's own
     row: int  # from 0, in the file's own order
     url: str
-    fallback_urls: Sequence[str]  # other places that hold the same bytes
+    fallback_urls: Sequence[str]  # other URLs of the same bytes
     raw_caption: str
-    width: Optional[int]  # px, if the source says
+    width: Optional[int]  # px, if the source states it
     height: Optional[int]
     licence: str
     page_url: str
     mime_type: str
     expected_sha256: str = ""  # of the image's bytes, if the source knows: 64 hex digits
-    stored_at: str = ""  # PATH#PLACE in a file of the source that holds the image: see pipeline/stored.py
+    stored_at: str = ""  # PATH#PLACE of the image in a file of the source: see pipeline.sources.stored_images
 
 
 class Pair(NamedTuple):
@@ -109,7 +112,7 @@ class Pair(NamedTuple):
     page_url: str
     split: str  # train or val
     expected_sha256: str = ""  # of the bytes to be fetched, if the source knows; others are a hash_mismatch
-    stored_at: str = ""  # PATH#PLACE in a file of the source that holds the image: see pipeline/stored.py
+    stored_at: str = ""  # PATH#PLACE of the image in a file of the source: see pipeline.sources.stored_images
 
 
 class Rejected(NamedTuple):
@@ -126,7 +129,7 @@ class Rejected(NamedTuple):
 
 
 class EncodedPair(NamedTuple):
-    """A finished pair: what a shard and a row of `index/*.parquet` are made of."""
+    """A finished pair: what a shard and a row of `index/*.parquet` hold."""
 
     key: str
     split: str
@@ -144,7 +147,7 @@ class EncodedPair(NamedTuple):
     codes: bytes  # uint16 little-endian, draws x grid^2
     tokens: bytes  # uint16 little-endian
     boxes: Sequence[int]  # draws x the six numbers of models.pixels.CropBox
-    look: bytes = b""  # signature of pipeline.looks, where look-alikes are searched
+    signature: bytes = b""  # of pipeline.dataset.image_signature, if near-duplicates are searched; not written
 
 
 for _record in (Candidate, Pair, Rejected, EncodedPair):
@@ -152,17 +155,37 @@ for _record in (Candidate, Pair, Rejected, EncodedPair):
 
 
 def row_key(source: str, url: str, raw_caption: str) -> str:
-    """32 hex digits from what the source says, not from where its file lies or in which order."""
+    """32 hex digits that depend on what the source states, not on its file's folder or order."""
     return hashlib.sha256("\0".join((source, url, raw_caption)).encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def reject(row: Candidate | Pair | EncodedPair, stage: Stage, reason: Reason, detail: str = "") -> Rejected:
-    """The row's account when it leaves."""
-    key = row_key(row.source, row.url, row.raw_caption) if isinstance(row, Candidate) else row.key
-    return Rejected(key, row.source, row.file, row.row, row.url, stage.value, reason.value, detail)
+    """The reject of a row at a stage."""
+    return Rejected(
+        key=row_key(row.source, row.url, row.raw_caption) if isinstance(row, Candidate) else row.key,
+        source=row.source,
+        file=row.file,
+        row=row.row,
+        url=row.url,
+        stage=stage.value,
+        reason=reason.value,
+        detail=detail,
+    )
 
 
 def malformed(source: str, file: str, row: int, text: str, detail: str) -> Rejected:
-    """The account of a row that could not be parsed; its text stands in for URL and caption in the key."""
-    key = row_key(source, "", text)
-    return Rejected(key, source, file, row, "", Stage.SELECT.value, Reason.MALFORMED_ROW.value, detail)
+    """The reject of a row that does not parse; its text stands in for URL and caption in the key."""
+    return Rejected(
+        key=row_key(source, "", text),
+        source=source,
+        file=file,
+        row=row,
+        url="",
+        stage=Stage.SELECT.value,
+        reason=Reason.MALFORMED_ROW.value,
+        detail=detail,
+    )
+
+
+REJECTED_TAG = "rejected"
+"""The output of a step that holds its rejects."""

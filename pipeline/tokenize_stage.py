@@ -182,7 +182,7 @@ class PairEncoder:
             codes=codes.astype("<u2").tobytes(),
             tokens=np.asarray(self.text.encode(pair.caption), "<u2").tobytes(),
             boxes=[number for box in image.boxes for number in box],
-            look=image.signature,
+            signature=image.signature,
         )
 
 

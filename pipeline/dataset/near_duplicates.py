@@ -102,7 +102,7 @@ class DropNearDuplicates(beam.PTransform):
 
 
 def signed_image(record: EncodedPair) -> SignedImage:
-    return SignedImage(ImageNode(source_rank(record.source), record.file, record.row, record.key), record.look)
+    return SignedImage(ImageNode(source_rank(record.source), record.file, record.row, record.key), record.signature)
 
 
 def signed_excluded_image(image: ExcludedImage) -> SignedImage:
@@ -111,7 +111,7 @@ def signed_excluded_image(image: ExcludedImage) -> SignedImage:
 
 def signed_images(record: EncodedPair) -> list[SignedImage]:
     """Empty for a record without a signature, such as one of a dataset that is extended: it is kept."""
-    return [signed_image(record)] if record.look else []
+    return [signed_image(record)] if record.signature else []
 
 
 def band_entries(seen: SignedImage) -> Iterator[tuple[int, bytes]]:
@@ -185,7 +185,11 @@ class _Drop(beam.DoFn):
 
     def process(self, record: EncodedPair, dropped: dict[str, ImageNode]):
         rejected = self._rejection(record, dropped.get(record.key))
-        yield beam.pvalue.TaggedOutput(DropNearDuplicates.REJECTED, rejected) if rejected else record._replace(look=b"")
+        yield (
+            beam.pvalue.TaggedOutput(DropNearDuplicates.REJECTED, rejected)
+            if rejected
+            else record._replace(signature=b"")
+        )
 
     def _rejection(self, record: EncodedPair, instead: Optional[ImageNode]) -> Optional[Rejected]:
         if name := self._excluded.get(record.sha256):

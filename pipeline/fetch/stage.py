@@ -13,7 +13,7 @@ from pipeline.fetch.download import FetchConfig
 from pipeline.fetch.fetcher import DownloadStats, fetch_images
 from pipeline.fetch.process_setup import configure_process
 from pipeline.fetch.units import Unit
-from pipeline.images.shard_format import read_metadata
+from pipeline.images.shard_format import read_metadata, rejected_of
 from pipeline.images.shard_reader import read_fetched
 from pipeline.images.shard_writer import ShardWriter, StoreConfig
 from pipeline.images.validate import ImageConfig
@@ -102,7 +102,7 @@ def _fetch_shard(
                 writer.add_stored(image.metadata, image.data, image.suffix)
         for key in missing.keys() & rows.keys():
             if rows[key]["status"] != "success" and rows[key]["reason"] not in TRANSIENT_REASONS:
-                writer.add(_rejected(rows[key]))
+                writer.add(rejected_of(rows[key]))
                 del missing[key]
         stats, started = DownloadStats(), time.monotonic()
         for outcome in fetch_images(missing.values(), fetch, image_config, store.resize or 1, stats):
@@ -122,15 +122,8 @@ def _fetch_shard(
 
 def _result(unit: Unit, rows: dict[str, dict]) -> UnitResult:
     kept = [pair for pair in unit.pairs if rows[pair.key]["status"] == "success"]
-    rejected = [_rejected(rows[pair.key]) for pair in unit.pairs if rows[pair.key]["status"] != "success"]
+    rejected = [rejected_of(rows[pair.key]) for pair in unit.pairs if rows[pair.key]["status"] != "success"]
     return UnitResult(unit.number, kept, rejected)
-
-
-def _rejected(row: dict) -> Rejected:
-    detail = (row["error_message"] or "").partition(": ")[2]
-    return Rejected(
-        row["pair_key"], row["source"], row["file"], row["row"], row["url"], Stage.FETCH.value, row["reason"], detail
-    )
 
 
 def count_transient_failures(output: str) -> int:

@@ -3,33 +3,35 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Mapping
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.output import files
-from pipeline.records import Reason
+from pipeline.output.schemas import PAIRS
+from pipeline.records import Pair, Reason, Rejected, Stage
 
-# Of images that arrived and are of no use; img2dataset calls those "failed_to_resize".
+# Of images that arrived and are unusable; img2dataset calls those "failed_to_resize".
 INVALID_IMAGE_REASONS = frozenset(
     {Reason.NOT_AN_IMAGE, Reason.CORRUPT_IMAGE, Reason.TOO_MANY_PIXELS, Reason.ASPECT_RATIO, Reason.TOO_SMALL}
 )
 SOURCE = "img2dataset"  # of images that another tool has fetched
 VAL_SHARE = 0.01  # of those, too
-_PAIR_FIELDS = [
-    ("pair_key", pa.string()),
-    ("source", pa.string()),
-    ("file", pa.string()),
-    ("row", pa.int64()),
-    ("fallback_urls", pa.list_(pa.string())),
-    ("raw_caption", pa.string()),
-    ("licence", pa.string()),
-    ("page_url", pa.string()),
-    ("split", pa.string()),
-    ("source_width", pa.int32()),
-    ("source_height", pa.int32()),
-]
+PAIR_COLUMNS = {  # column -> field of Pair, of those that img2dataset's own columns do not hold
+    "pair_key": "key",
+    "source": "source",
+    "file": "file",
+    "row": "row",
+    "fallback_urls": "fallback_urls",
+    "raw_caption": "raw_caption",
+    "licence": "licence",
+    "page_url": "page_url",
+    "split": "split",
+    "source_width": "width",
+    "source_height": "height",
+}
 METADATA = pa.schema(
     [
         ("key", pa.string()),
@@ -43,13 +45,47 @@ METADATA = pa.schema(
         ("original_height", pa.int32()),
         ("exif", pa.string()),
         ("sha256", pa.string()),
-        *_PAIR_FIELDS,
+        *(PAIRS.field(field).with_name(column) for column, field in PAIR_COLUMNS.items()),
         ("reason", pa.string()),
     ]
 )
 
 
-def read_metadata(folder: str, number: int) -> Iterable[dict]:
-    """The rows of a unit's Parquet file; none if there is no such file."""
+def pair_columns(pair: Pair) -> dict[str, Any]:
+    """The columns in which a row of metadata holds its pair."""
+    values = {column: getattr(pair, field) for column, field in PAIR_COLUMNS.items()}
+    return {"url": pair.url, "caption": pair.caption} | values | {"fallback_urls": list(pair.fallback_urls)}
+
+
+def pair_of(row: Mapping[str, Any], caption: str) -> Pair:
+    """The pair of a row of metadata that `pair_columns` filled."""
+    return Pair(url=row["url"], caption=caption, **{field: row[column] for column, field in PAIR_COLUMNS.items()})
+
+
+def reject_columns(rejected: Rejected) -> dict[str, Any]:
+    """The columns in which a row of metadata holds its reject."""
+    return {
+        "status": "failed_to_resize" if rejected.reason in INVALID_IMAGE_REASONS else "failed_to_download",
+        "reason": rejected.reason,
+        "error_message": f"{rejected.reason}: {rejected.detail}",
+    }
+
+
+def rejected_of(row: Mapping[str, Any]) -> Rejected:
+    """The reject of a row of metadata that `reject_columns` filled."""
+    return Rejected(
+        key=row["pair_key"],
+        source=row["source"],
+        file=row["file"],
+        row=row["row"],
+        url=row["url"],
+        stage=Stage.FETCH.value,
+        reason=row["reason"],
+        detail=(row["error_message"] or "").removeprefix(f"{row['reason']}: "),
+    )
+
+
+def read_metadata(folder: str, number: int) -> list[dict[str, Any]]:
+    """The rows of a unit's Parquet file; [] if there is no such file."""
     path = files.join(folder, f"{number:05d}.parquet")
     return pq.read_table(io.BytesIO(files.read(path))).to_pylist() if files.exists(path) else []

@@ -16,7 +16,7 @@ from apache_beam.io.filesystems import FileSystems
 from models.errors import UserError
 from models.pixels import IMAGE_SUFFIXES
 from pipeline.images.fetched import FetchedImage
-from pipeline.images.shard_format import SOURCE, VAL_SHARE
+from pipeline.images.shard_format import SOURCE, VAL_SHARE, pair_of
 from pipeline.images.validate import ImageConfig, ImageRejected, decode
 from pipeline.output import files
 from pipeline.output.work_folder import WORK_FOLDER
@@ -112,40 +112,26 @@ def _stored(path: str, key: str | None, members: dict[str, bytes]) -> Iterator[S
 
 def to_pair(image: StoredImage, file: str, row: int) -> Pair:
     """The pair of a stored picture; one that another tool fetched gets its key from its URL and caption."""
-    said = image.metadata
-    if "pair_key" in said:
-        return Pair(
-            said["pair_key"],
-            said["source"],
-            said["file"],
-            said["row"],
-            said["url"],
-            said["fallback_urls"],
-            image.caption,
-            said["raw_caption"],
-            said["source_width"],
-            said["source_height"],
-            said["licence"],
-            said["page_url"],
-            said["split"],
-        )
-    url = said.get("url") or ""
-    # Other tools' sets may hold a URL twice, with other bytes: the bytes are part of what the set says.
+    metadata = image.metadata
+    if "pair_key" in metadata:
+        return pair_of(metadata, image.caption)
+    url = metadata.get("url") or ""
+    # Other tools' sets may hold a URL twice, with other bytes: the bytes are part of the key.
     key = row_key(SOURCE, f"{url} {hashlib.sha256(image.data).hexdigest()}", image.caption)
     return Pair(
-        key,
-        SOURCE,
-        file,
-        row,
-        url,
-        [],
-        image.caption,
-        image.caption,
-        said.get("original_width"),
-        said.get("original_height"),
-        "",
-        "",
-        split_of(key, VAL_SHARE),
+        key=key,
+        source=SOURCE,
+        file=file,
+        row=row,
+        url=url,
+        fallback_urls=[],
+        caption=image.caption,
+        raw_caption=image.caption,
+        width=metadata.get("original_width"),
+        height=metadata.get("original_height"),
+        licence="",
+        page_url="",
+        split=split_of(key, VAL_SHARE),
     )
 
 

@@ -21,7 +21,7 @@ from PIL import Image
 
 from pipeline.images.area_resize import area_resize
 from pipeline.images.fetched import FetchedImage
-from pipeline.images.shard_format import INVALID_IMAGE_REASONS, METADATA
+from pipeline.images.shard_format import METADATA, pair_columns, reject_columns
 from pipeline.images.validate import exif_text, suffix
 from pipeline.output import files
 from pipeline.output.parquet import table_bytes
@@ -66,9 +66,6 @@ def _encoded(rgb_HWC: np.ndarray, config: StoreConfig) -> bytes:
     return buffer.getvalue()
 
 
-# --- writing ---------------------------------------------------------------------------------------------------------
-
-
 class ShardWriter:
     """Takes outcomes in any order and writes one unit's three files in the order of its pairs.
 
@@ -90,11 +87,7 @@ class ShardWriter:
 
     def add(self, outcome: FetchedImage | Rejected) -> None:
         if isinstance(outcome, Rejected):
-            self._rows[outcome.key] = {
-                "status": "failed_to_resize" if outcome.reason in INVALID_IMAGE_REASONS else "failed_to_download",
-                "reason": outcome.reason,
-                "error_message": f"{outcome.reason}: {outcome.detail}",
-            }
+            self._rows[outcome.key] = reject_columns(outcome)
             return
         stored, key = to_image_file(outcome, self._config), outcome.pair.key
         self._keep(key, stored.data)
@@ -138,26 +131,7 @@ class ShardWriter:
     def _row(self, pair: Pair, position: int) -> dict:
         blank = dict.fromkeys(METADATA.names)
         outcome = {name: value for name, value in self._rows[pair.key].items() if name in blank}
-        return (
-            blank
-            | outcome
-            | {
-                "key": f"{self._number:05d}{position:04d}",
-                "url": pair.url,
-                "caption": pair.caption,
-                "pair_key": pair.key,
-                "source": pair.source,
-                "file": pair.file,
-                "row": pair.row,
-                "fallback_urls": list(pair.fallback_urls),
-                "raw_caption": pair.raw_caption,
-                "licence": pair.licence,
-                "page_url": pair.page_url,
-                "split": pair.split,
-                "source_width": pair.width,
-                "source_height": pair.height,
-            }
-        )
+        return blank | outcome | pair_columns(pair) | {"key": f"{self._number:05d}{position:04d}"}
 
     def _add_members(self, tar: tarfile.TarFile, row: dict, file_suffix: str, place: tuple[int, int]) -> None:
         self._spool.seek(place[0])

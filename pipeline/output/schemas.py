@@ -1,48 +1,44 @@
-"""The columns of the Parquet files that every stage writes."""
+"""The columns of the Parquet files that every stage writes, derived from the records of `pipeline.records`."""
 
 from __future__ import annotations
 
+import types
+import typing
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
+
 import pyarrow as pa
 
-_size = ("width", pa.int32()), ("height", pa.int32())
-_origin = ("source", pa.string()), ("file", pa.string()), ("row", pa.int64()), ("url", pa.string())
-PAIRS = pa.schema(
-    [
-        ("key", pa.string()),
-        *_origin,
-        ("fallback_urls", pa.list_(pa.string())),
-        ("caption", pa.string()),
-        ("raw_caption", pa.string()),
-        *_size,
-        ("licence", pa.string()),
-        ("page_url", pa.string()),
-        ("split", pa.string()),
-        ("expected_sha256", pa.string()),
-        ("stored_at", pa.string()),
-    ]
-)
-REJECTS = pa.schema(
-    [
-        ("key", pa.string()),
-        *_origin,
-        ("stage", pa.string()),
-        ("reason", pa.string()),
-        ("detail", pa.string()),
-    ]
-)
+from pipeline.records import EncodedPair, Pair, Rejected
+
+_TYPES = {str: pa.string(), int: pa.int64(), bytes: pa.binary(), Sequence[str]: pa.list_(pa.string())}
+_SMALL = {"width": pa.int32(), "height": pa.int32()}  # sides in px
+
+
+def schema_of(record: type[NamedTuple], without: Collection[str] = ()) -> pa.Schema:
+    """A column for each field of a record, in their order, but for those `without`. Optional fields have the column of
+    the type itself: every column may hold nulls."""
+    return pa.schema(
+        (name, _SMALL.get(name) or _TYPES[_without_none(hint)])
+        for name, hint in typing.get_type_hints(record).items()
+        if name not in without
+    )
+
+
+def _without_none(hint: Any) -> Any:
+    if typing.get_origin(hint) not in (typing.Union, types.UnionType):
+        return hint
+    [kind] = [argument for argument in typing.get_args(hint) if argument is not type(None)]
+    return kind
+
+
+PAIRS = schema_of(Pair)
+REJECTS = schema_of(Rejected)
 INDEX = pa.schema(
     [
-        ("key", pa.string()),
-        ("split", pa.string()),
-        *_origin,
-        ("caption", pa.string()),
-        *_size,
-        ("licence", pa.string()),
-        ("page_url", pa.string()),
-        ("sha256", pa.string()),
-        ("phash", pa.string()),
-        ("shard", pa.string()),
-        ("position", pa.int32()),
+        *schema_of(EncodedPair, without=("codes", "tokens", "boxes", "signature")),
+        ("shard", pa.string()),  # relative to the dataset
+        ("position", pa.int32()),  # in that shard, from 0
         ("crop_boxes", pa.list_(pa.list_(pa.int32(), 6))),  # draws x models.pixels.CropBox
     ]
 )

@@ -93,9 +93,22 @@ def _row(outcome: Pair | Rejected) -> tuple:
     if isinstance(outcome, Pair):
         digest = _digest(canonical_url(outcome.url))
         return (*outcome, "", "", *digest)
-    row = outcome
-    empty = (row.key, row.source, row.file, row.row, row.url, (), "", "", None, None, "", "", "", "", "")
-    return (*empty, row.reason, row.detail, *_digest(row.key))
+    empty = Pair(
+        key=outcome.key,
+        source=outcome.source,
+        file=outcome.file,
+        row=outcome.row,
+        url=outcome.url,
+        fallback_urls=(),
+        caption="",
+        raw_caption="",
+        width=None,
+        height=None,
+        licence="",
+        page_url="",
+        split="",
+    )
+    return (*empty, outcome.reason, outcome.detail, *_digest(outcome.key))
 
 
 def _digest(text: str) -> tuple[int, int]:

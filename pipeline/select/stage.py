@@ -24,7 +24,7 @@ from pipeline.output.files import WrittenFile
 from pipeline.output.finish import remove_stale_files, write_settings
 from pipeline.output.ledger import KEPT, READ, Count
 from pipeline.output.work_folder import WORK_FOLDER
-from pipeline.records import Pair, Rejected, Stage
+from pipeline.records import REJECTED_TAG, Pair, Rejected, Stage
 from pipeline.select.spill import HASH_BINS, SpillFile, write_spills
 from pipeline.select.url_duplicates import UrlGroups, group_by_url
 from pipeline.sources.file_ranges import FileRange, LineCount, count_lines, first_line_number, read_range
@@ -219,8 +219,6 @@ def read_count(account: RangeResult) -> Count:
 class SelectedRows(beam.PTransform):
     """Accounts -> the pairs, and the rejects under their tag, as elements for the next stage of the same job."""
 
-    REJECTED = "rejected"
-
     def __init__(self, output: str, rows_per_file: int):
         self._output, self._rows_per_file = output, rows_per_file
 
@@ -230,7 +228,7 @@ class SelectedRows(beam.PTransform):
             | "Plan" >> _Parts(self._rows_per_file)
             | "Rows of parts"
             >> beam.ParDo(_RowsOfPart(self._output), beam.pvalue.AsList(accounts)).with_outputs(
-                self.REJECTED, main="pairs"
+                REJECTED_TAG, main="pairs"
             )
         )
 
@@ -244,7 +242,7 @@ class _RowsOfPart(beam.DoFn):
         for row in (row for table in tables for batch in table.to_batches(10_000) for row in batch.to_pylist()):
             if row["reason"]:
                 yield beam.pvalue.TaggedOutput(
-                    SelectedRows.REJECTED,
+                    REJECTED_TAG,
                     Rejected(stage=Stage.SELECT.value, **{name: row[name] for name in _REJECT_FIELDS}),
                 )
             else:

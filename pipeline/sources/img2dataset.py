@@ -76,7 +76,20 @@ def _candidate(record: Mapping[str, Any], file: str, row: int, store: str) -> Ro
     width, height = (pixels(record.get(name)) for name in ("original_width", "original_height"))
     place = row if store.endswith(".parquet") else record.get("key")
     stored_at = f"{store}#{place}" if store and record.get("status") == "success" else ""
-    return Candidate(NAME, file, row, url.strip(), (), caption, width, height, "", "", "", stored_at=stored_at)
+    return Candidate(
+        source=NAME,
+        file=file,
+        row=row,
+        url=url.strip(),
+        fallback_urls=(),
+        raw_caption=caption,
+        width=width,
+        height=height,
+        licence="",
+        page_url="",
+        mime_type="",
+        stored_at=stored_at,
+    )
 
 
 def _of_tar(stream: BinaryIO, file: str, store: str) -> Iterator[Row]:

@@ -228,7 +228,19 @@ def _caption_and_url(line: Line, file: str, row: int, source: str, caption_first
         url = url.partition("\t")[0]  # the labels file: caption, URL, labels, machine ids, confidences
     if "\t" in url:
         return malformed(source, file, row, line.text, field_count_fault(line.text.count("\t") + 1, "2"))
-    return Candidate(source, file, row, url.strip(), (), caption, None, None, "", "", "")
+    return Candidate(
+        source=source,
+        file=file,
+        row=row,
+        url=url.strip(),
+        fallback_urls=(),
+        raw_caption=caption,
+        width=None,
+        height=None,
+        licence="",
+        page_url="",
+        mime_type="",
+    )
 
 
 def _split(stream: BinaryIO) -> Iterator[tuple[bytes, str]]:

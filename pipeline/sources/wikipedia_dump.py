@@ -198,7 +198,19 @@ def _row(link: ImageLink, wiki: Wiki, file: str, row: int, page_url: str, settin
     urls = image_urls(name, wiki.host, settings.width)
     url, *fallback_urls = urls or (file_url(name, "commons"),)
     mime_type = IMAGES.get(ending, "image/png")
-    candidate = Candidate(NAME, file, row, url, tuple(fallback_urls), link.caption, None, None, "", page_url, mime_type)
+    candidate = Candidate(
+        source=NAME,
+        file=file,
+        row=row,
+        url=url,
+        fallback_urls=tuple(fallback_urls),
+        raw_caption=link.caption,
+        width=None,
+        height=None,
+        licence="",
+        page_url=page_url,
+        mime_type=mime_type,
+    )
     if ending in VIDEOS:
         return reject(candidate, Stage.SELECT, Reason.VIDEO)
     return candidate if urls else reject(candidate, Stage.SELECT, Reason.UNSUPPORTED_TYPE, ending)

@@ -219,7 +219,19 @@ def _candidate(row: Mapping[str, str], file: str, number: int) -> Candidate:
     )
     width, height = pixels(row["original_width"]), pixels(row["original_height"])
     url = row["image_url"].strip()
-    return Candidate(NAME, file, number, url, (), caption, width, height, "", row["page_url"], row["mime_type"])
+    return Candidate(
+        source=NAME,
+        file=file,
+        row=number,
+        url=url,
+        fallback_urls=(),
+        raw_caption=caption,
+        width=width,
+        height=height,
+        licence="",
+        page_url=row["page_url"],
+        mime_type=row["mime_type"],
+    )
 
 
 class Wit(Source[WitSettings]):

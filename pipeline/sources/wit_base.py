@@ -64,7 +64,18 @@ def _candidate(record: Mapping[str, Any], file: str, row: int, stored_at: str) -
     width, height = pixels(record.get("original_width")), pixels(record.get("original_height"))
     url, mime_type = _text(record["image_url"]).strip(), _text(record.get("mime_type"))
     return Candidate(
-        NAME, file, row, url, (), caption, width, height, "", page["page_url"], mime_type, stored_at=stored_at
+        source=NAME,
+        file=file,
+        row=row,
+        url=url,
+        fallback_urls=(),
+        raw_caption=caption,
+        width=width,
+        height=height,
+        licence="",
+        page_url=page["page_url"],
+        mime_type=mime_type,
+        stored_at=stored_at,
     )
 
 

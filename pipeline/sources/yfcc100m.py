@@ -209,7 +209,17 @@ def _parse(fields: Sequence[str], text: str, file: str, row: int, settings: Yfcc
     # A list whose URLs lead elsewhere is somebody's copy: the bucket knows only Flickr's own.
     fallback_urls = (bucket_url(photo),) if FLICKR_URL.match(url) else ()
     candidate = Candidate(
-        NAME, file, row, url, fallback_urls, caption, None, None, fields[LICENCE], fields[PAGE_URL], ""
+        source=NAME,
+        file=file,
+        row=row,
+        url=url,
+        fallback_urls=fallback_urls,
+        raw_caption=caption,
+        width=None,
+        height=None,
+        licence=fields[LICENCE],
+        page_url=fields[PAGE_URL],
+        mime_type="",
     )
     if settings.subset and not contains(int(fields[PHOTO_ID]), subset_ids(settings.subset)):
         return reject(candidate, Stage.SELECT, Reason.NOT_IN_SUBSET)

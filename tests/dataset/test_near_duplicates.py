@@ -171,7 +171,9 @@ def test_in_a_pipeline(tmp_path):
     ) as pipeline:
         done = pipeline | beam.Create(records) | DropNearDuplicates(config)
         assert_that(
-            done.records | beam.Map(lambda one: (one.row, one.look)), equal_to([(3, b""), (4, b""), (10, b"")]), "kept"
+            done.records | beam.Map(lambda one: (one.row, one.signature)),
+            equal_to([(3, b""), (4, b""), (10, b"")]),
+            "kept",
         )
         assert_that(
             done[DropNearDuplicates.REJECTED]
