@@ -108,7 +108,7 @@ class Checkpoint:
         self.world.barrier()
 
     def _export(self, weights: dict, averaged: dict, config: dict) -> None:
-        """Writes the files to sample from. config.json comes after the weights, so that its step proves them complete."""
+        """Writes the files to sample from. config.json follows the weights: its step proves them complete."""
         for name, values in (("model", weights), ("averaged", averaged)):
             write_atomically(self.output / f"{name}.safetensors", save(inference_weights(values)))
         write_atomically(self.output / "config.json", json.dumps(config, indent=1, sort_keys=True) + "\n")

@@ -207,7 +207,7 @@ def _train(
 def update(
     state: TrainState, batch: Batch, rate: float, config: TransformerTrainingConfig, options: RunOptions, world: World
 ) -> tuple[dict[str, float], float]:
-    """One step of the optimiser: returns the losses over all ranks, in nats, and the gradient's norm before clipping."""
+    """One step of the optimiser: returns the losses of all ranks in nats, and the gradient's norm before clipping."""
     text_tokens = int(world.sum((batch.text_BT != NO_TOKEN).sum().to(world.device)))
     codes = config.batch_size * batch.codes_BN.shape[1]
     sums = torch.zeros(3, device=world.device)
