@@ -198,11 +198,13 @@ class KnownKeys:
         self._keys = np.sort(np.array([bytes.fromhex(key) for key in keys], "S16"))
 
     @staticmethod
-    def _read(dataset: ExistingDataset, folder: str, wanted: Optional[pc.Expression] = None) -> Iterator[str]:
+    def _read(dataset: ExistingDataset, folder: str, row_filter: Optional[pc.Expression] = None) -> Iterator[str]:
         for file in dataset.manifest.files:
             if file.path.startswith(folder):
                 path = files.join(dataset.directory, *file.path.split("/"))
-                yield from pq.read_table(path, columns=["key"], filters=wanted, partitioning=None)["key"].to_pylist()
+                yield from pq.read_table(path, columns=["key"], filters=row_filter, partitioning=None)[
+                    "key"
+                ].to_pylist()
 
     def __contains__(self, key: str) -> bool:
         target = np.bytes_(bytes.fromhex(key))
