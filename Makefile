@@ -78,7 +78,7 @@ lint: $(DEV_STAMP) ## style and format
 	$(BIN)/ruff format --check .
 
 # Each script says in its head which peers it runs beside, and how to install those that need an environment of their own.
-bench: $(DEV_STAMP) ## the numbers of the README; CAPTIONS=FILE adds languages, PICTURES='*.tar' look-alikes, dVAE
+bench: $(DEV_STAMP) ## the numbers of docs/benchmarks.md; CAPTIONS=FILE adds languages, PICTURES='*.tar' look-alikes, dVAE
 	$(BIN)/python -m benchmarks.select
 	$(BIN)/python -m benchmarks.fetch
 	$(BIN)/python -m benchmarks.encode

@@ -47,8 +47,8 @@ def main(arguments: list[str] | None = None) -> int:
     sources = build_url_indexes(sources, args.output)
 
     def build(pipeline: beam.Pipeline) -> None:
-        accounts = pipeline | "Read" >> ReadAndFilter(pieces, select, sources, args.output)
-        selected = accounts | "Select" >> SelectedRows(args.output, args.rows_per_file)
+        range_results = pipeline | "Read" >> ReadAndFilter(pieces, select, sources, args.output)
+        selected = range_results | "Select" >> SelectedRows(args.output, args.rows_per_file)
         encoded = (
             selected.pairs
             | "Units" >> GroupIntoUnits(args.pairs_per_unit, args.output)
@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
         written = (encoded.records, rejected) | "Dataset" >> WriteDataset(
             args.output, args.draws, shard_size(args), args.rows_per_file, near_config(args)
         )
-        counts = (accounts | "Count read" >> beam.Map(read_count), written.counts) | "Counts" >> beam.Flatten()
+        counts = (range_results | "Count read" >> beam.Map(read_count), written.counts) | "Counts" >> beam.Flatten()
         _ = pipeline | "Finish" >> Finish(
             partial(finish_dataset, args.output, parts), written.shards, written.rejects, counts
         )

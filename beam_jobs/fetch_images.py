@@ -40,16 +40,16 @@ def main(arguments: list[str] | None = None) -> int:
     if not files.exists(files.join(args.pairs, "ledger.json")):
         raise UserError(f"--pairs {args.pairs}: no ledger.json there; run `pairmill select` to its end first")
     if not (pair_files := parquet.files_in(args.pairs, "pairs")):
-        raise UserError(f"--pairs {args.pairs}: no pairs/*.parquet there; was it made with --dry-run?")
+        raise UserError(f"--pairs {args.pairs}: no pairs/*.parquet there; run `pairmill select` without --dry-run")
     counts_before = previous_counts(read_ledger(args.pairs))
     settings = read_settings(args.pairs) | {"fetch": fetch_settings(args)}
     if not args.overwrite and state.is_finished(args.output, "ledger.json"):
         if not (failed := count_transient_failures(args.output)):
-            print(f"fetch: {args.output} is complete, and no row in it failed for a passing reason: nothing to do")
+            print(f"fetch: {args.output} is complete, and no row in it failed for a transient reason: nothing to do")
             return 0
         if (attempt := read_attempt(args.output)) >= args.attempts:
             print(
-                f"fetch: {args.output} is complete; {failed} rows failed for a passing reason, after {attempt} runs: "
+                f"fetch: {args.output} is complete; {failed} rows failed for a transient reason, after {attempt} runs: "
                 f"nothing to do; --attempts {attempt + 1} tries them once more"
             )
             return 0

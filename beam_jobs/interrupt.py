@@ -1,4 +1,4 @@
-"""Ctrl-C on the local runner: the job and its workers end at once, and say in one line how to go on."""
+"""Ctrl-C on the local runner: ends the job and its workers at once, with one line on how to continue."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ def _end(job: str, note: str) -> None:
 
 
 def _descendants(pid: int) -> list[int]:
-    """The processes that a process and theirs have started; none where /proc does not tell."""
+    """The processes that a process has started, and theirs; empty without /proc."""
     found = []
     for path in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(OSError):  # it has ended meanwhile
+        with contextlib.suppress(OSError):  # the process has ended
             for child in map(int, path.read_text().split()):
                 found += [child, *_descendants(child)]
     return found

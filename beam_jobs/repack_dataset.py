@@ -20,7 +20,7 @@ from pipeline.output.ledger import read_ledger
 from pipeline.records import Rejected
 
 SHARE_FIX = (
-    "give a number above 0, at most 1; a dataset holds a pair once: how often training meets it is said there, by "
+    "give a number above 0, at most 1; a dataset holds a pair once: how often training uses it is set there, by "
     "Stream(..., weights={SOURCE: 2})"
 )
 
@@ -58,12 +58,12 @@ def main(arguments: list[str] | None = None) -> int:
     sources = {source for each in datasets for source in read_ledger(each.directory)["sources"]}
     if unknown := set(args.only_source) - sources:
         raise UserError(f"--only-source {min(unknown)}: the datasets have {', '.join(sorted(sources))}")
-    wanted = [Subset(number, tuple(args.only_source)) for number in args.share or [1.0] * len(datasets)]
-    parts = parts_of(datasets, wanted, shard_settings(args), sources)
+    subsets = [Subset(number, tuple(args.only_source)) for number in args.share or [1.0] * len(datasets)]
+    parts = parts_of(datasets, subsets, shard_settings(args), sources)
     state.prepare_output(args.output, "repack", finish.identity(parts), "manifest.json", args.overwrite, args.dataset)
 
     def build(pipeline: beam.Pipeline) -> None:
-        read = pipeline | "Datasets" >> ReadRecords(datasets, wanted)
+        read = pipeline | "Datasets" >> ReadRecords(datasets, subsets)
         earlier = pipeline | "Read rejects" >> parquet.ReadParquet(reject_files(datasets), Rejected)
         rejected = (read[REJECTED], earlier) | "Rejected" >> beam.Flatten()
         written = (read.records, rejected) | "Dataset" >> WriteDataset(

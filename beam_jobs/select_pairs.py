@@ -32,10 +32,10 @@ def main(arguments: list[str] | None = None) -> int:
     sources = build_url_indexes(sources, args.output)
 
     def build(pipeline: beam.Pipeline) -> None:
-        accounts = pipeline | "Read" >> ReadAndFilter(pieces, config, sources, args.output)
-        selected = accounts | "Write" >> WriteSelected(args.output, args.rows_per_file, args.dry_run)
+        range_results = pipeline | "Read" >> ReadAndFilter(pieces, config, sources, args.output)
+        selected = range_results | "Write" >> WriteSelected(args.output, args.rows_per_file, args.dry_run)
         counts = (
-            accounts | "Count read" >> beam.Map(read_count),
+            range_results | "Count read" >> beam.Map(read_count),
             selected[WriteSelected.COUNTS],
         ) | "Counts" >> beam.Flatten()
         names = sorted({piece.source for piece in pieces})

@@ -65,7 +65,7 @@ def _load(module: str) -> Callable[[list[str]], int]:
         if error.name and error.name.split(".")[0] in ("models", "pipeline", "beam_jobs"):
             raise
         raise UserError(
-            f"the package {error.name} is not installed; `pip install 'pairmill[pipeline,serve]'` installs it"
+            f"the package {error.name} is not installed; `pip install '.[pipeline,serve]'` in a clone installs it"
         ) from None
 
 

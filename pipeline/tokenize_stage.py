@@ -1,4 +1,4 @@
-"""Pictures and captions to records: K crops by Listing 2, their codes, the caption's tokens."""
+"""Images and captions to records: K crops by Listing 2, their codes, the caption's tokens."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from pipeline.version import VERSION
 
 
 def dataset_parts(encode: EncodeConfig, settings: dict[str, Any], sources: set[str]) -> ManifestFields:
-    """Loads both tokenizers once, here, so that a wrong one is told before the job starts. Raises UserError."""
+    """Loads both tokenizers, so that a wrong one is reported before the job starts. Raises UserError."""
     images = load_image_tokenizer(encode.image_tokenizer, encode.computing)
     text = TextTokenizer.load(encode.text_tokenizer)
     names = ("torch", "tokenizers", "opencv-python-headless", "pillow", "ftfy")
@@ -49,7 +49,7 @@ CROP_RECIPE = "listing-2/1"  # changes whenever the boxes of a key would
 
 
 class PreparedImage(NamedTuple):
-    """A picture of which only the views are left."""
+    """An image reduced to what its record needs."""
 
     pair: Pair
     width: int  # px, upright
@@ -68,13 +68,13 @@ class EncodeConfig:
     draws: int = 1  # crops stored for each image
     computing: ComputeOptions = dataclasses.field(default_factory=ComputeOptions)
     centre_first: bool = False  # the first draw is the centre square instead of a random one
-    batch_size: int = 64  # views that an accelerator computes at once; a processor takes them one by one
-    threads: int = 1  # processor threads of one worker process; no influence on the codes
+    batch_size: int = 64  # views that a GPU computes at once; a CPU computes them one by one
+    threads: int = 1  # CPU threads of one worker process; the codes do not depend on it
     with_signatures: bool = False  # whether records carry the signature by which near-duplicates are found
 
 
 class StageTimer:
-    """Where the seconds of a unit went: into its pictures (reading or fetching, decoding, cropping) or the model."""
+    """Measures the seconds of a unit: for its images (reading or fetching, decoding, cropping) and in the model."""
 
     def __init__(self) -> None:
         self.seconds = {"pictures_s": 0.0, "model_s": 0.0}
@@ -87,7 +87,7 @@ class StageTimer:
         self.seconds[what] += time.perf_counter() - started
 
     def all(self) -> dict[str, float]:
-        """With what is left, which goes into BPE and writing."""
+        """The measured seconds, and under `write_s` the remaining ones, which BPE and writing take."""
         remaining = time.perf_counter() - self._started - sum(self.seconds.values())
         return self.seconds | {"write_s": remaining}
 
@@ -95,8 +95,8 @@ class StageTimer:
 class PairEncoder:
     """Both tokenizers, loaded, with the recipe for crops.
 
-    Codes don't depend on order or number of workers: each picture is computed alone and by one thread, so that no sum
-    is ever split differently. Cores are used by computing several pictures at once.
+    Codes don't depend on order or number of workers: one thread computes each image by itself, so that sums are always
+    split alike. Several images at once use the cores.
     """
 
     def __init__(self, config: EncodeConfig):
@@ -105,14 +105,14 @@ class PairEncoder:
         self.text = TextTokenizer.load(config.text_tokenizer)
         self._config = config
         self._pool = concurrent.futures.ThreadPoolExecutor(config.threads, "encode")
-        # Some ahead, so that no thread waits for the slowest image, and no accelerator for a full batch.
+        # More than one for each thread, so that none waits for the slowest image, nor a GPU for a full batch.
         at_once = config.batch_size if self.images.on_accelerator else 4 * config.threads
         self._images_at_once = max(1, at_once // config.draws) if self.images.on_accelerator else at_once
 
     def encode(
         self, outcomes: Iterable[FetchedImage | Rejected], timer: StageTimer | None = None
     ) -> Iterator[EncodedPair | Rejected]:
-        """Fetched pictures become records; rejects pass through. Adds to `timer` where the time went."""
+        """Encodes fetched images to records; rejects pass through. Adds the time of each step to `timer`."""
         timer = timer or StageTimer()
         waiting: list[PreparedImage] = []
         outcomes = iter(outcomes)
@@ -130,7 +130,7 @@ class PairEncoder:
         yield from self._records(waiting, timer)
 
     def prepare(self, image: FetchedImage) -> PreparedImage:
-        """Everything that needs the whole picture; what is left of it are the views."""
+        """Crops and hashes an image, after which its pixels are no longer needed."""
         key, rgb_HWC = image.pair.key, image.rgb_HWC
         height, width = rgb_HWC.shape[:2]
         size = self.images.info.image_size
@@ -155,7 +155,7 @@ class PairEncoder:
             yield self._record(image, np.stack(codes[number * draws : (number + 1) * draws]))
 
     def _codes(self, views: list[np.ndarray]) -> Iterator[np.ndarray]:
-        """In the order of the views."""
+        """Yields the codes of each view, in order."""
         if not self.images.on_accelerator:
             yield from self._pool.map(self.images.encode, views)
             return
@@ -202,7 +202,7 @@ class _EncodingDoFn(beam.DoFn):
     def _finish(
         self, name: str, pairs: Sequence[Pair], read: Callable[[list[Pair]], Iterable[FetchedImage | Rejected]]
     ):
-        """What became of a unit whose pictures `read` gives."""
+        """Records and rejects of a unit, whose images `read` yields."""
         timer = StageTimer()
         records, rejects = resume_unit(
             name, pairs, self._store, lambda pending: self._encoder.encode(read(pending), timer)
@@ -214,7 +214,7 @@ class _EncodingDoFn(beam.DoFn):
 
 
 class FetchAndEncode(_EncodingDoFn):
-    """Unit -> its records; nothing of a picture is kept but its codes. Finished units are remembered in the output."""
+    """Unit -> its records; of an image, only the codes are stored. The output records which units are finished."""
 
     def __init__(self, output: str, fetch: FetchConfig, image_config: ImageConfig, encode: EncodeConfig):
         super().__init__(output, image_config, encode)
@@ -227,7 +227,7 @@ class FetchAndEncode(_EncodingDoFn):
 
 
 class EncodeImageShard(_EncodingDoFn):
-    """Path of a tar file in img2dataset's layout -> the records of its image_config, but those that `existing` has."""
+    """Path of a tar file in img2dataset's layout -> the records of its images, without those in `existing`."""
 
     def __init__(
         self, output: str, image_config: ImageConfig, encode: EncodeConfig, existing: Sequence[ExistingDataset] = ()

@@ -39,7 +39,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--exhaustive",
         action="store_true",
-        help="repeat what is random (kills, flipped bits, mutations) as often as the README states",
+        help="repeat what is random (kills, flipped bits, mutations) many times",
     )
 
 

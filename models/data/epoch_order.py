@@ -41,7 +41,7 @@ class EpochOrder:
         self._line = functools.lru_cache(maxsize=2)(self._lay_out)
 
     def blocks(self, positions: np.ndarray) -> list[tuple[ShuffleBlock, np.ndarray, np.ndarray]]:
-        """Groups positions, counted over all epochs, by block: (block, indices into `positions`, offsets in the block)."""
+        """Groups positions, counted over all epochs, by block: (block, indices into `positions`, offsets)."""
         epoch, position = np.divmod(positions, self.total)
         lane, within = position % self.lanes, position // self.lanes
         number, offset = np.divmod(within, self.buffer)

@@ -21,7 +21,7 @@ class SourceWeights:
     """
 
     def __init__(self, directory: str, shards: Sequence[Shard], weights: Mapping[str, float], seed: int):
-        """Raises UserError for negative or infinite weights, unknown sources, and a manifest without counts by source."""
+        """Raises UserError for invalid weights, unknown sources, and a manifest without counts by source."""
         self.weights = {source: float(weight) for source, weight in sorted(weights.items())}
         for source, weight in self.weights.items():
             if not 0 <= weight < math.inf:
@@ -44,12 +44,12 @@ class SourceWeights:
             raise UserError(f"{directory}: with these weights an epoch has no pairs; give a source a larger weight")
 
     def _repeats(self, shard: int, source: str, pairs: int) -> int:
-        """Number of pairs of the source that an epoch takes from a shard, rounded at random so that the mean is exact."""
+        """Number of pairs of a source that an epoch takes from a shard, rounded so that the mean is exact."""
         uniform = (stable_hash(f"{self._seed}/weights/{shard}/{source}") >> 32) / 2**32
         return math.floor(self.weights.get(source, 1.0) * pairs + uniform)
 
     def epoch_entries(self, shard: int, sources: np.ndarray, epoch: int) -> np.ndarray:
-        """The members of the shard that the entries of an epoch are, int64 [pairs[shard]]; `sources` are the members'."""
+        """The members of a shard in an epoch's entries, int64 [pairs[shard]]; `sources` are the members'."""
         parts = []
         for source, number in self._counts[shard].items():
             positions = np.flatnonzero(sources == source.encode())

@@ -72,7 +72,7 @@ class Stream(IterableDataset):
         cache: str | Path | None = None,
         cache_bytes: int = shard_cache.DEFAULT_CACHE_BYTES,
     ):
-        """Reads the manifest only. `batch_size` counts the pairs of all ranks together. Captions are cut to `max_tokens`
+        """Reads only the manifest. `batch_size` counts the pairs of all ranks. Captions are cut to `max_tokens`
         (default: the dataset's length). `weights`: how often an epoch contains a pair of a source (default 1). A
         directory that is a URL needs a `cache`, a local folder.
 
@@ -128,12 +128,9 @@ class Stream(IterableDataset):
             yield batch
 
     def state_dict(self, after: Batch | None = None) -> dict:
-        """What comes after a batch: the one given (needed where workers made it), or the last one yielded."""
-        return {
-            "version": STATE_VERSION,
-            **self._identity(),
-            "place": self._position if after is None else after.next_position,
-        }
+        """The state to resume after a batch: the given one (required with workers), or the last one yielded."""
+        position = self._position if after is None else after.next_position
+        return {"version": STATE_VERSION, **self._identity(), "place": position}
 
     def load_state_dict(self, state: dict) -> None:
         """Resumes at a state of `state_dict`. Raises UserError if its order is not this stream's."""

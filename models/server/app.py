@@ -101,8 +101,8 @@ def main(arguments: list[str] | None = None) -> int:
         raise UserError(f"--port {args.port}: give 0 to 65535")
     if not 1 <= args.max_images <= args.max_waiting:
         raise UserError(
-            f"--max-images {args.max_images}, --max-waiting {args.max_waiting}: give 1 or more, and no more --max-images "
-            "than --max-waiting"
+            f"--max-images {args.max_images}, --max-waiting {args.max_waiting}: give 1 or more, and "
+            "--max-waiting at least --max-images"
         )
     generator = generator_from_args(args)
     with _listen(args.host, args.port) as listening:

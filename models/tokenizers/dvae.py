@@ -62,12 +62,13 @@ class DVAEConfig:
 class Conv(nn.Conv2d):
     """'Same' convolution with the paper's initialisation: normal with std 1/sqrt(n_in k^2), bias 0 (appendix A.3)."""
 
+    bias: nn.Parameter  # the constructor always makes one
+
     def __init__(self, n_in: int, n_out: int, kernel: int):
         super().__init__(n_in, n_out, kernel, padding=(kernel - 1) // 2)
 
     def reset_parameters(self) -> None:
         nn.init.normal_(self.weight, std=1 / math.sqrt(self.in_channels * self.kernel_size[0] ** 2))
-        assert self.bias is not None  # the constructor above always makes one
         nn.init.zeros_(self.bias)
 
 
@@ -86,6 +87,11 @@ class ResidualBlock(nn.Module):
         self.id_path = Conv(n_in, n_out, 1) if n_in != n_out else nn.Identity()
         self.res_path = nn.Sequential(path)
         self.post_gain = 1 / layers**2
+
+    @property
+    def last_layer(self) -> Conv:
+        """The residual path's last convolution."""
+        return cast(Conv, self.res_path[-1])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.id_path(x) + self.post_gain * self.res_path(x)
@@ -123,6 +129,11 @@ class Encoder(nn.Module):
                 ]
             )
         )
+
+    @property
+    def output_layer(self) -> Conv:
+        """The last layer, 1x1 to logits."""
+        return cast(Conv, cast(nn.Sequential, self.blocks[-1])[-1])
 
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
         return self.blocks(x_BCHW)

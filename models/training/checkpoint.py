@@ -1,8 +1,8 @@
-"""What a run leaves in its folder, written whole or not at all, and the check that a resumed run is the same run.
+"""Writes the files of a run atomically, and checks that a resumed run has the same settings.
 
-checkpoint.pt              everything to go on, of the last validation; checkpoint-STEP.pt: the ones before
-model.safetensors          what drawing needs of the weights, in 16 bits
-averaged.safetensors       the same of their running average
+checkpoint.pt              the state to resume from, of the last validation; checkpoint-STEP.pt: earlier ones
+model.safetensors          the weights that sampling needs, in 16 bits
+averaged.safetensors       the running average of these weights
 config.json                sizes, settings and the tokenizers' fingerprints
 """
 
@@ -13,7 +13,9 @@ import io
 import json
 import os
 import pickle
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save
@@ -31,6 +33,7 @@ from models.data.format import Manifest
 from models.data.stream import Stream
 from models.errors import UserError
 from models.files import write_atomically
+from models.tokenizers.info import require_same_tokenizer
 from models.training.distributed import World
 from models.training.schedule import Plateau
 from models.training.weight_average import WeightAverage
@@ -42,7 +45,7 @@ FULL_STATE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 @dataclasses.dataclass
 class TrainState:
-    """What changes while a run goes on, beside the place in the data."""
+    """The objects that updates change, beside the position in the data."""
 
     model: nn.Module
     optimiser: torch.optim.Optimizer
@@ -57,15 +60,16 @@ class Checkpoint:
     output: Path
     manifest: Manifest
     model_config: TransformerConfig
-    training: dict  # the settings that decide the weights
+    training: dict[str, Any]  # the settings that decide the weights
     world: World
-    keep: int = 2  # of checkpoint.pt and those before it
+    keep: int = 2  # number of checkpoints to keep
 
     @property
     def path(self) -> Path:
+        """The file to resume from."""
         return self.output / "checkpoint.pt"
 
-    def _config(self) -> dict:
+    def _config(self) -> dict[str, Any]:
         return {
             "format": CHECKPOINT_FORMAT,
             "version": CHECKPOINT_VERSION,
@@ -76,38 +80,35 @@ class Checkpoint:
         }
 
     def save(self, run: TrainState, stream: Stream, after: Batch, step: int) -> None:
-        """All processes take part, the first one writes. Raises UserError when the disk refuses; the previous files
-        are whole then."""
+        """Writes the state after batch `after`, which was update number `step`. All ranks call it, rank 0 writes.
+
+        Raises UserError if the disk is full or fails; the previous files are then intact.
+        """
         weights = get_model_state_dict(run.model, options=FULL_STATE)
         optimiser = get_optimizer_state_dict(run.model, run.optimiser, options=FULL_STATE)
         average = run.average.state_dict()
         if self.world.is_main:
             config = self._config() | {"step": step}
-            buffer = io.BytesIO()
-            torch.save(
-                config
-                | {
-                    "weights": weights,
-                    "optimiser": optimiser,
-                    "average": average,
-                    "plateau": dataclasses.asdict(run.plateau),
-                    "stream": stream.state_dict(after),
-                    "random": torch.get_rng_state(),
-                },
-                buffer,
-            )
+            state = config | {
+                "weights": weights,
+                "optimiser": optimiser,
+                "average": average,
+                "plateau": dataclasses.asdict(run.plateau),
+                "stream": stream.state_dict(after),
+                "random": torch.get_rng_state(),
+            }
             try:
-                write_atomically(self.path, buffer.getvalue())
+                write_atomically(self.path, torch_bytes(state))
                 self._export(weights, average["parameters"], config)
             except OSError as error:
                 raise UserError(
                     f"cannot write a checkpoint into {self.output}: {error.strerror}; the previous one is "
-                    "whole: make room and go on with --resume"
+                    "intact: free some space and continue with --resume"
                 ) from None
         self.world.barrier()
 
     def _export(self, weights: dict, averaged: dict, config: dict) -> None:
-        """What is made of checkpoint.pt; config.json comes last but for the copies and says that the rest is there."""
+        """Writes the files to sample from. config.json follows the weights: its step proves them complete."""
         for name, values in (("model", weights), ("averaged", averaged)):
             write_atomically(self.output / f"{name}.safetensors", save(inference_weights(values)))
         write_atomically(self.output / "config.json", json.dumps(config, indent=1, sort_keys=True) + "\n")
@@ -117,21 +118,24 @@ class Checkpoint:
                 old.unlink()
 
     def _keep_as(self, path: Path) -> None:
-        """checkpoint.pt under a second name, which takes no room until that is the next one."""
+        """Gives checkpoint.pt a second name, by a hard link if the file system has them."""
         path.unlink(missing_ok=True)
         try:
             os.link(self.path, path)
         except OSError:  # a file system without hard links
             write_atomically(path, self.path.read_bytes())
 
-    def refuse_existing(self) -> int:
-        if self.path.exists():
-            raise UserError(f"{self.path} exists; continue it with --resume or choose another --output")
+    def start(self) -> int:
+        """Returns the first step of a new run, 0. Raises UserError if the folder holds a checkpoint."""
+        refuse_existing(self.path)
         return 0
 
     def restore(self, run: TrainState, stream: Stream) -> int:
-        """Loads the checkpoint, if there is one; returns the first step to run. The number of processes, and what is
-        shared out among them, may be another now."""
+        """Loads the checkpoint, if one exists; returns the first step to run. The number of ranks and the sharding may
+        have changed.
+
+        Raises UserError for a damaged checkpoint and for one of another run.
+        """
         if not self.path.exists():
             return 0
         try:
@@ -139,49 +143,70 @@ class Checkpoint:
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
             reason = str(error).splitlines()[0]
             older = sorted(self.output.glob("checkpoint-*.pt"))
-            mend = f"copy {older[-1].name} over it" if older else "start again elsewhere"
-            raise UserError(f"--resume: {self.path} is not readable ({reason}); {mend}") from None
+            fix = f"copy {older[-1].name} over it" if older else "start again in another folder"
+            raise UserError(f"--resume: {self.path} is not readable ({reason}); {fix}") from None
         self._refuse_other_run(state)
-        # The first process sends what it has read to the others, which keep their share of it.
+        # Rank 0 sends the state to the others, which keep their shards.
         options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=self.world.size > 1)
-        mine = state if self.world.is_main else {"weights": {}, "optimiser": {}}
-        set_model_state_dict(run.model, mine["weights"], options=options)
-        set_optimizer_state_dict(run.model, run.optimiser, mine["optimiser"], options=options)
+        full_state = state if self.world.is_main else {"weights": {}, "optimiser": {}}
+        set_model_state_dict(run.model, full_state["weights"], options=options)
+        set_optimizer_state_dict(run.model, run.optimiser, full_state["optimiser"], options=options)
         run.average.load_state_dict(state["average"])
         run.plateau.__dict__.update(state["plateau"])
         stream.load_state_dict(state["stream"])
         torch.set_rng_state(state["random"])
-        if self.world.is_main and self._exported_step() != state["step"]:  # stopped right after it was written
+        if self.world.is_main and self._exported_step() != state["step"]:  # killed before the export
             config = {name: state[name] for name in (*self._config(), "step")}
             self._export(state["weights"], state["average"]["parameters"], config)
         return state["step"]
 
     def _exported_step(self) -> int | None:
-        """The step of the files to draw from; None where they are not all there."""
+        """The step of the exported files; None if they are incomplete."""
         try:
             return json.loads((self.output / "config.json").read_bytes())["step"]
         except (OSError, ValueError, LookupError, TypeError):
             return None
 
     def _refuse_other_run(self, state: dict) -> None:
-        mine = self._config()
+        current = self._config()
         for name in ("format", "version"):
-            if state.get(name) != mine[name]:
-                raise UserError(f"--resume: {self.path} has {name} {state.get(name)}, not {mine[name]}")
+            if state.get(name) != current[name]:
+                raise UserError(
+                    f"--resume: {self.path} has {name} {state.get(name)}, expected {current[name]}; start a new run"
+                )
         for name, what in (("image_tokenizer", "image tokenizer"), ("text_tokenizer", "text tokenizer")):
-            theirs = state[name]["fingerprint"]
-            if theirs != mine[name]["fingerprint"]:
-                raise UserError(
-                    f"--resume: {self.path} was trained on tokens of another {what} ({theirs[:12]}, the "
-                    f"dataset has {mine[name]['fingerprint'][:12]}); give the dataset it was trained on"
-                )
+            require_same_tokenizer(
+                current[name]["fingerprint"],
+                state[name]["fingerprint"],
+                f"--resume: {self.path} was trained on tokens of another {what}",
+                "give the dataset it was trained on",
+            )
         for name in ("model", "training"):
-            changes = [
-                f"{key} {state[name].get(key)} -> {value}"
-                for key, value in mine[name].items()
-                if state[name].get(key) != value and key != "steps"
-            ]  # a run may be made longer
-            if changes:
-                raise UserError(
-                    f"--resume: {self.path} was made with other settings ({', '.join(changes)}); give the same ones"
-                )
+            # A run may be made longer.
+            require_same_settings(self.path, state[name], current[name], except_for=("steps",))
+
+
+def torch_bytes(state: dict[str, Any]) -> bytes:
+    """The bytes of torch.save."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+def refuse_existing(path: Path) -> None:
+    """Raises UserError if a new run would overwrite the checkpoint of another one."""
+    if path.exists():
+        raise UserError(f"{path} exists; continue it with --resume or choose another --output")
+
+
+def require_same_settings(
+    path: Path, saved: dict[str, Any], current: dict[str, Any], except_for: Collection[str] = ()
+) -> None:
+    """Raises UserError that lists the settings in which a checkpoint differs from the current run."""
+    changes = [
+        f"{key} {saved.get(key)} -> {value}"
+        for key, value in current.items()
+        if saved.get(key) != value and key not in except_for
+    ]
+    if changes:
+        raise UserError(f"--resume: {path} was made with other settings ({', '.join(changes)}); give the same ones")

@@ -1,6 +1,6 @@
-"""One process or many: `torchrun --nproc-per-node N --no-python pairmill train ...` shares a batch among N of them.
+"""Training in several processes: `torchrun --nproc-per-node N --no-python pairmill train ...` splits a batch among N.
 
-DDP keeps the whole model in each process and sums the gradients; FSDP2 also shares out weights and optimiser state.
+DDP keeps the full model in each process and averages the gradients; FSDP2 also shards weights and optimiser state.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SHARDINGS = ("ddp", "fsdp")
 
 
 class World(NamedTuple):
-    """This process among all of a run."""
+    """The rank of this process, the number of processes, and this process's device."""
 
     rank: int = 0
     size: int = 1
@@ -31,23 +31,24 @@ class World(NamedTuple):
 
     @property
     def is_main(self) -> bool:
-        """The one that writes and prints."""
+        """Whether this is rank 0, which writes files and prints."""
         return self.rank == 0
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
-        """Over all processes; in place."""
+        """Sums a tensor over all ranks, in place."""
         if self.size > 1:
             dist.all_reduce(values)
         return values
 
     def barrier(self) -> None:
+        """Waits until all ranks are here."""
         if self.size > 1:
             dist.barrier()
 
 
 @contextlib.contextmanager
 def distributed_world() -> Iterator[World]:
-    """The world that torchrun's environment describes; a world of one without it."""
+    """Joins the processes that torchrun started; without torchrun, yields a world of one process."""
     cuda = torch.cuda.is_available()
     if "WORLD_SIZE" not in os.environ:
         yield World(0, 1, torch.device("cuda" if cuda else "cpu"))
@@ -63,21 +64,22 @@ def distributed_world() -> Iterator[World]:
 
 
 def wrap_model(model: Transformer, world: World, sharding: str, precision: str) -> nn.Module:
-    """The model as the trainer calls it; its parameters are those to optimise."""
+    """Prepares the model for the ranks of `world`; FSDP replaces its parameters in place."""
     if world.size == 1:
         return model
     if sharding == "ddp":
-        return DistributedDataParallel(model)  # its only buffers are constants
+        return DistributedDataParallel(model)  # buffers need no synchronisation: they are constants
     products = torch.bfloat16 if precision == "bfloat16" and world.device.type == "cuda" else None
     policy = MixedPrecisionPolicy(param_dtype=products, reduce_dtype=torch.float32 if products else None)
     for block in model.blocks:
         fully_shard(block, mp_policy=policy)
-    return fully_shard(model, mp_policy=policy)
+    fully_shard(model, mp_policy=policy)
+    return model
 
 
 @contextlib.contextmanager
 def no_gradient_sync(model: nn.Module, skip: bool) -> Iterator[None]:
-    """Inside, gradients are not yet exchanged: of an update's parts, only the last one does that."""
+    """Skips the exchange of gradients inside the context, as all parts of an update but the last one do."""
     if isinstance(model, DistributedDataParallel) and skip:
         with model.no_sync():
             yield
@@ -88,7 +90,7 @@ def no_gradient_sync(model: nn.Module, skip: bool) -> Iterator[None]:
 
 
 def average_gradients(parameters: Iterable[nn.Parameter], world: World) -> None:
-    """The mean over all processes, in one message: equal shares of a batch give the gradient of the whole."""
+    """Averages gradients over all ranks in one message; equal shares of a batch give the gradient of the full batch."""
     if world.size == 1:
         return
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
@@ -98,10 +100,10 @@ def average_gradients(parameters: Iterable[nn.Parameter], world: World) -> None:
 
 
 def local(tensor: torch.Tensor) -> torch.Tensor:
-    """What this process holds of it."""
+    """The shard of a tensor on this rank."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
-    """All of it, in each process."""
+    """The full tensor, gathered on every rank."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

@@ -1,10 +1,11 @@
-"""What a run tells: `log.jsonl`, the screen, and on request TensorBoard and Weights & Biases."""
+"""Logs a run to `log.jsonl` and the screen, and on request to TensorBoard and Weights & Biases."""
 
 from __future__ import annotations
 
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,13 +16,14 @@ REPORT_INTERVAL_S = 5.0
 
 
 class Log:
-    """A line of JSON for each step and validation; resuming drops the lines after the checkpoint."""
+    """Writes a line of JSON for each step and validation; a resumed run drops the lines after its checkpoint."""
 
     def __init__(self, output: Path, first_step: int, tensorboard: bool = False, wandb_project: str | None = None):
-        """Raises UserError when a logger is asked for that is not installed."""
-        path, kept = output / "log.jsonl", []
+        """Raises UserError if TensorBoard or Weights & Biases is requested but not installed."""
+        path = output / "log.jsonl"
+        kept: list[str] = []
         for line in path.read_text().splitlines(True) if first_step and path.exists() else ():
-            if not line.endswith("\n") or json.loads(line)["step"] > first_step:  # the last line may be torn
+            if not line.endswith("\n") or json.loads(line)["step"] > first_step:  # the last line may be incomplete
                 break
             kept.append(line)
         write_atomically(path, "".join(kept))
@@ -30,11 +32,13 @@ class Log:
         self._wandb = _wandb(wandb_project, output) if wandb_project else None
 
     def step(self, step: int, losses: dict[str, float], learning_rate: float, gradient_norm: float) -> None:
+        """Logs the losses of one update, in nats."""
         values = {**losses, "learning_rate": learning_rate, "gradient_norm": gradient_norm}
         self._append({"step": step, **values})
         self._scalars(step, "train", values)
 
     def validation(self, step: int, losses: dict[str, float], by_source: dict[str, dict[str, float]]) -> None:
+        """Logs and prints a validation's losses, in nats; nothing if there are none."""
         if not losses:
             return
         self._append({"step": step, "validation": losses, "by_source": by_source})
@@ -53,6 +57,7 @@ class Log:
             self._scalars(step, name, values)
 
     def image(self, step: int, grid_HWC: np.ndarray) -> None:
+        """Logs an image, uint8 [H, W, 3], to TensorBoard and Weights & Biases."""
         if self._board:
             self._board.add_image("pictures", grid_HWC, step, dataformats="HWC")
         if self._wandb:
@@ -61,14 +66,14 @@ class Log:
             self._wandb.log({"pictures": wandb.Image(grid_HWC)}, step=step)
 
     def close(self) -> None:
+        """Ends TensorBoard's and Weights & Biases' logs."""
         if self._board:
             self._board.close()
         if self._wandb:
             self._wandb.finish()
 
-    def _append(self, entry: dict) -> None:
-        with open(self._path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+    def _append(self, entry: dict[str, Any]) -> None:
+        append_json_line(self._path, entry)
 
     def _scalars(self, step: int, group: str, values: dict[str, float]) -> None:
         if self._board:
@@ -78,7 +83,13 @@ class Log:
             self._wandb.log({f"{group}/{name}": value for name, value in values.items()}, step=step)
 
 
-def _tensorboard(folder: Path, first_step: int):
+def append_json_line(path: Path, entry: dict[str, Any]) -> None:
+    """Appends an entry to a log in JSON lines."""
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps(entry) + "\n")
+
+
+def _tensorboard(folder: Path, first_step: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
@@ -86,7 +97,7 @@ def _tensorboard(folder: Path, first_step: int):
     return SummaryWriter(folder, purge_step=first_step + 1)
 
 
-def _wandb(project: str, output: Path):
+def _wandb(project: str, output: Path) -> Any:
     try:
         import wandb
     except ImportError:
@@ -95,17 +106,18 @@ def _wandb(project: str, output: Path):
 
 
 class Progress:
-    """A line every few seconds: the step's losses; since the last line, tokens/s and the share of the hardware's peak;
-    the time left at the run's mean speed."""
+    """Prints a line every few seconds: the step's losses, tokens/s and the share of the hardware's peak since the last
+    line, and the time left at the run's mean speed."""
 
     def __init__(self, first_step: int, steps: int, pairs: int, tokens: int, flops: float, peak: float):
-        """`pairs` a step, `tokens` and `flops` a pair; `peak`: operations a second of all processes together."""
+        """`pairs` a step, `tokens` and `flops` a pair; `peak`: operations a second of all ranks together."""
         self._first, self._steps, self._pairs, self._tokens = first_step, steps, pairs, tokens
         self._flops_of_peak = flops / peak
         self._started = self._last_time = time.monotonic()
         self._last_step = first_step
 
     def report(self, step: int, losses: dict[str, float]) -> None:
+        """Prints a line if enough time has passed, and after the last step."""
         now = time.monotonic()
         if now - self._last_time < REPORT_INTERVAL_S and step < self._steps:
             return

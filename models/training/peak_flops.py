@@ -1,4 +1,4 @@
-"""How fast the hardware could multiply, so that a run can say what share of that it uses."""
+"""The hardware's peak in floating-point operations a second, of which a run reports its share."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 
 import torch
 
-# Dense bfloat16 products a second, as the makers state them (without sparsity).
+# Dense bfloat16 operations a second, from the makers' data sheets (without sparsity).
 GPUS = {
     "H200": 989e12,
     "H100 PCIe": 756e12,
@@ -20,11 +20,11 @@ GPUS = {
     "RTX 4090": 165e12,
     "RTX 3090": 71e12,
 }
-SIDE = 2048
+SIDE = 2048  # of the matrices that are multiplied to measure other hardware
 
 
 def peak_flops(device: torch.device, precision: str) -> float:
-    """Floating-point operations a second: of a GPU by its name, of all else as a large product is measured."""
+    """Operations a second: of a known GPU in bfloat16 from GPUS, else measured."""
     if device.type == "cuda" and precision == "bfloat16":
         name = torch.cuda.get_device_name(device)
         for part, flops in GPUS.items():
@@ -34,7 +34,7 @@ def peak_flops(device: torch.device, precision: str) -> float:
 
 
 def measured_flops(device: torch.device, precision: str) -> float:
-    """The best of some products of 2048 x 2048 matrices, on the threads that torch uses now."""
+    """Operations a second of the fastest of four products of matrices, two for each multiply-add."""
     a = torch.ones(SIDE, SIDE, dtype=getattr(torch, precision), device=device)
     best_s = float("inf")
     for _ in range(4):

@@ -1,4 +1,4 @@
-"""Pictures from the same prompts at every validation, so that one sees a run learn."""
+"""Samples images from the same prompts at each validation, to show the progress of a run."""
 
 from __future__ import annotations
 
@@ -11,49 +11,53 @@ from models.data.format import Manifest
 from models.errors import UserError
 from models.files import write_atomically
 from models.image_files import image_grid, png
-from models.sampling.checkpoint import ImageGenerator, load_model
+from models.sampling.checkpoint import load_model
 from models.sampling.sampler import ImageRequest, image_seed, sample_codes
 from models.tokenizers.image import ImageTokenizer, load_image_tokenizer
+from models.tokenizers.info import require_same_tokenizer
 from models.tokenizers.text import TextTokenizer
 
 MAX_PROMPTS = 64
 
 
 class PromptGrid(NamedTuple):
+    """The prompts and the tokenizers of the dataset."""
+
     prompts: list[str]
     text_tokenizer: TextTokenizer
     image_tokenizer: ImageTokenizer
 
-    def draw(self, output: Path, step: int) -> np.ndarray:
-        """From the checkpoint that was just written: one picture a prompt, with the same seeds each time. Writes
-        `pictures/STEP.png` and returns it, uint8 [H, W, 3]."""
+    def sample(self, output: Path, step: int) -> np.ndarray:
+        """Samples an image for each prompt from the checkpoint in `output`, with the same seeds each time. Writes the
+        grid as `pictures/STEP.png` and returns it, uint8 [H, W, 3]."""
         model, fingerprint = load_model(output)
-        generator = ImageGenerator(model, self.text_tokenizer, self.image_tokenizer, fingerprint)
         requests = [
-            ImageRequest(generator.text_tokenizer.encode(prompt), image_seed(0, index))
+            ImageRequest(self.text_tokenizer.encode(prompt), image_seed(0, index))
             for index, prompt in enumerate(self.prompts)
         ]
         images = [self.image_tokenizer.decode(codes_N) for codes_N in sample_codes(model, requests).numpy()]
         grid_HWC = image_grid(np.stack(images))
         (output / "pictures").mkdir(exist_ok=True)
-        texts = {"prompts": "\n".join(self.prompts), "step": str(step), "model": fingerprint}
-        write_atomically(output / "pictures" / f"{step:08d}.png", png(grid_HWC, texts))
+        metadata = {"prompts": "\n".join(self.prompts), "step": str(step), "model": fingerprint}
+        write_atomically(output / "pictures" / f"{step:08d}.png", png(grid_HWC, metadata))
         return grid_HWC
 
 
 def load_prompt_grid(prompts: Path, manifest: Manifest, tokenizer_json: bytes) -> PromptGrid:
-    """Raises UserError for a file without prompts, and when the image tokenizer is not the dataset's."""
+    """Reads a file of prompts, one a line. Raises UserError if it has none or too many, and if the image tokenizer of
+    the dataset has changed."""
     try:
         lines = [line.strip() for line in prompts.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--prompts {prompts} cannot be read: {error}") from None
     lines = [line for line in lines if line]
     if not 1 <= len(lines) <= MAX_PROMPTS:
-        raise UserError(f"--prompts {prompts} has {len(lines)} prompts: give 1 to {MAX_PROMPTS}, a line each")
+        raise UserError(f"--prompts {prompts} has {len(lines)} prompts: give 1 to {MAX_PROMPTS}, one a line")
     image_tokenizer = load_image_tokenizer(manifest.image_tokenizer.spec)
-    if image_tokenizer.info.fingerprint != manifest.image_tokenizer.fingerprint:
-        raise UserError(
-            f"--prompts: {manifest.image_tokenizer.spec} is not the image tokenizer that made the dataset; "
-            "put that one back, or train without --prompts"
-        )
+    require_same_tokenizer(
+        image_tokenizer.info.fingerprint,
+        manifest.image_tokenizer.fingerprint,
+        f"--prompts: {manifest.image_tokenizer.spec} is not the image tokenizer of the dataset",
+        "restore that one, or train without --prompts",
+    )
     return PromptGrid(lines, TextTokenizer(tokenizer_json.decode()), image_tokenizer)

@@ -22,21 +22,21 @@ def train_bpe(captions: Iterable[str], vocabulary: int) -> str:
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.decoder = decoders.ByteLevel()
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())  # all 256 bytes: no caption is ever unknown
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())  # all 256 bytes, so that each caption can be encoded
     trainer = trainers.BpeTrainer(vocab_size=vocabulary, initial_alphabet=alphabet, show_progress=False)
     tokenizer.train_from_iterator(captions, trainer)
     return tokenizer.to_str()
 
 
 def read_captions(pattern: str) -> Iterator[str]:
-    """Captions from a glob of .parquet (column `caption`), .jsonl (field `caption`) or text files (one a line);
-    jsonl and text may be gzipped. Raises UserError."""
+    """Reads captions from a glob of .parquet (column `caption`), .jsonl (field `caption`) or text files (one a line);
+    jsonl and text may be gzipped. Raises UserError if no file matches or a caption is missing."""
     paths = sorted(glob.glob(pattern, recursive=True))
     if not paths:
-        raise UserError(f"--captions {pattern}: no such file")
+        raise UserError(f"--captions {pattern}: no such file; give a pattern that matches files")
     for path in paths:
         if path.endswith(".parquet"):
-            import pyarrow.parquet as pq  # only for this form: a training machine need not have it
+            import pyarrow.parquet as pq  # only needed for Parquet
 
             if "caption" not in pq.read_schema(path).names:
                 raise UserError(f"--captions: {path} has no column `caption`")
@@ -50,21 +50,25 @@ def read_captions(pattern: str) -> Iterator[str]:
                     try:
                         yield json.loads(line)["caption"]
                     except (ValueError, KeyError, TypeError):
-                        raise UserError(f"--captions: {path}:{number} is no JSON object with `caption`") from None
+                        raise UserError(f"--captions: {path}:{number} is not a JSON object with `caption`") from None
                 elif line.strip():
                     yield line.strip()
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="pairmill train-bpe", description=__doc__.split("\n")[0])
-    parser.add_argument("--captions", required=True, metavar="PATTERN", help=".parquet, .jsonl(.gz) or text files")
-    parser.add_argument("--vocabulary", required=True, type=int, metavar="N", help="tokens (the paper: 16,384)")
-    parser.add_argument("--output", required=True, metavar="FILE")
+    parser.add_argument(
+        "--captions", required=True, metavar="PATTERN", help="glob of .parquet, .jsonl(.gz) or text files with captions"
+    )
+    parser.add_argument(
+        "--vocabulary", required=True, type=int, metavar="N", help="number of tokens (the paper: 16,384)"
+    )
+    parser.add_argument("--output", required=True, metavar="FILE", help="the tokenizer.json to write")
     args = parser.parse_args(arguments)
     if not 256 <= args.vocabulary <= 1 << 16:
         raise UserError(f"--vocabulary {args.vocabulary}: give 256 (one for each byte) to 65,536")
     if not Path(args.output).parent.is_dir():
-        raise UserError(f"--output {args.output}: its folder does not exist")
+        raise UserError(f"--output {args.output}: its folder does not exist; create it first")
     text = train_bpe(read_captions(args.captions), args.vocabulary)
     write_atomically(args.output, text)
     print(f"train-bpe: {TextTokenizer(text).info.vocabulary:,} tokens in {args.output}")

@@ -1,13 +1,13 @@
-"""Trains the dVAE on tar files of pictures: `pairmill train-dvae --images 'shards/*.tar' --steps 5000 --output DIR`.
+"""Trains the dVAE on tar files of images: `pairmill train-dvae --images 'shards/*.tar' --steps 5000 --output DIR`.
 
-Loss and schedules are those of the paper (section 2.1, appendix A.2), scaled down with the number of steps; with
-`--method quantised` they are those of models/quantised.py, for runs that are too short for the paper's. Every step's
-pictures, crops and noise follow from the seed and the step's number, so a run that was stopped and resumed ends with
-the weights of one that was not. On several GPUs or machines:
+Loss and schedules are those of the paper (section 2.1, appendix A.2), scaled down with the number of steps, or with
+`--method quantised` those of models.training.vector_quantised, for runs too short for the paper's. The images, crops
+and noise of a step follow from the seed and the number of the step, so a resumed run ends with the weights of an
+uninterrupted one. On several GPUs or machines:
 `torchrun --nproc-per-node=8 --no-python pairmill train-dvae ...`.
 
 DIR receives `dvae.safetensors` (averaged weights), `checkpoint.pt` (to resume), `log.jsonl` and `pictures.png`
-(held-out pictures above their reconstructions).
+(held-out images above their reconstructions).
 """
 
 from __future__ import annotations
@@ -15,93 +15,101 @@ from __future__ import annotations
 import argparse
 import copy
 import dataclasses
-import io
 import itertools
-import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 
 from models import pixels
 from models.errors import UserError
 from models.files import write_atomically
-from models.tokenizers.dvae import DVAE, DVAEConfig, kl_to_uniform, load_dvae, logit_laplace_nll, save_dvae
+from models.image_files import png
+from models.tokenizers.dvae import (
+    DVAE,
+    DVAEConfig,
+    kl_to_uniform,
+    load_dvae,
+    logit_laplace_nll,
+    save_dvae,
+    to_channels_last,
+)
+from models.training.checkpoint import refuse_existing, require_same_settings, torch_bytes
 from models.training.distributed import World, average_gradients, distributed_world
 from models.training.dvae_images import BatchPlan, batches, centre_view, list_images
+from models.training.log import append_json_line
+from models.training.schedule import cosine
 from models.training.vector_quantised import DEAD_CODE_INTERVAL, DEAD_CODE_UNTIL, VectorQuantisedDVAE
+from models.training.weight_average import kept_share
 
 TEMPERATURE = (1.0, 1 / 16)
 LEARNING_RATE_RATIO = 1.25e-6 / 1e-4
 METHODS = ("relaxed", "quantised")
-WARM_UP = 50  # updates, of the learning rate of quantised training
-WITHOUT_CODES = 0.2  # of the updates of quantised training
-CODES_BATCHES = 24  # whose latents become the first codes
+WARM_UP = 50  # updates of quantised training in which the learning rate rises
+WITHOUT_CODES = 0.2  # share of the updates of quantised training before the codebook exists
+CODES_BATCHES = 24  # number of batches from whose latents the codebook starts
 
 
 @dataclasses.dataclass(frozen=True)
 class DVAETrainingConfig:
-    """Everything that decides the resulting weights."""
+    """All settings that decide the resulting weights."""
 
     steps: int
     batch_size: int = 16
-    window: int = 128  # px cut from each 256-px view: the model is convolutional, and small windows vary more a second
+    window: int = 128  # px cropped from each 256-px view: small windows give more variety a second
     learning_rate: float = 5e-4
     kl_weight: float = 6.6
     average: float = 0.999
     seed: int = 0
-    warm: bool = False  # begun from trained weights: temperature and KL weight are where their schedules end
+    warm: bool = False  # from trained weights, with temperature and KL weight at the end of their schedules
     method: str = "relaxed"  # as the paper; or "quantised"
 
     @property
     def batch_plan(self) -> BatchPlan:
+        """The settings that determine the batches."""
         return BatchPlan(self.batch_size, self.window, self.seed, self.steps)
 
     @property
     def codes_from(self) -> int:
-        """The first update with codes."""
+        """The first update with a codebook."""
         return int(WITHOUT_CODES * self.steps) if self.method == "quantised" else 0
 
     def temperature(self, step: int) -> float:
-        """1 to 1/16 by a cosine over 150,000 updates; over the first quarter of a shorter run."""
+        """From 1 to 1/16 by a cosine over 150,000 updates, or over the first quarter of a shorter run."""
         if self.warm:
             return TEMPERATURE[1]
         return cosine(*TEMPERATURE, step, min(150_000, max(1, self.steps // 4)))
 
     def kl_weight_at(self, step: int) -> float:
-        """0 to the full weight by a cosine over 5,000 updates; over the first quarter of a shorter run."""
-        begin = self.kl_weight if self.warm else 0.0
-        return cosine(begin, self.kl_weight, step, min(5_000, max(1, self.steps // 4)))
+        """From 0 to the full weight by a cosine over 5,000 updates, or over the first quarter of a shorter run."""
+        start = self.kl_weight if self.warm else 0.0
+        return cosine(start, self.kl_weight, step, min(5_000, max(1, self.steps // 4)))
 
     def learning_rate_at(self, step: int) -> float:
-        """Down to 1/80 by a cosine over 1,200,000 updates, or the whole of a shorter run."""
+        """Falls to 1/80 by a cosine over 1,200,000 updates, or over all updates of a shorter run."""
         rate = cosine(self.learning_rate, self.learning_rate * LEARNING_RATE_RATIO, step, min(1_200_000, self.steps))
         return rate * min(1.0, (step + 1) / WARM_UP) if self.method == "quantised" else rate
 
     def dead_code_generator(self, step: int) -> torch.Generator | None:
-        """What chooses latents for unused codes after this update, if it is one to look for those."""
+        """The generator that picks latents for unused codes after update `step`; None if it replaces none."""
         if step % DEAD_CODE_INTERVAL or step >= DEAD_CODE_UNTIL * self.steps:
             return None
         return torch.Generator().manual_seed((self.seed << 32) + step)
 
 
-def cosine(start: float, end: float, step: int, steps: int) -> float:
-    """From `start` at step 0 to `end` at `steps` and after."""
-    progress = min(1.0, step / steps)
-    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * progress))
-
-
 # --- one step, and measuring -----------------------------------------------------------------------------------------
 
 
-def losses(model: DVAE, x_BCHW: torch.Tensor, temperature: float, generator: torch.Generator):
-    """(reconstruction, KL) of the relaxed bound, both summed over the picture and divided by its number of values."""
+def losses(
+    model: DVAE, x_BCHW: torch.Tensor, temperature: float, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(reconstruction, KL) of the relaxed bound, scalars in nats by value of an image (section 2.1)."""
     y_BCHW = pixels.phi(x_BCHW)
     logits_BVhw = model.encoder(y_BCHW).float()
     uniform = torch.rand(logits_BVhw.shape, generator=generator, device=logits_BVhw.device).clamp_(1e-9, 1 - 1e-7)
@@ -114,8 +122,8 @@ def losses(model: DVAE, x_BCHW: torch.Tensor, temperature: float, generator: tor
 
 @torch.no_grad()
 def reconstruction_metrics(model: DVAE, x_BCHW: torch.Tensor) -> dict[str, float]:
-    """Through hard codes: PSNR in dB, the share of the vocabulary used, the codes' perplexity, and the true bound,
-    which training replaces by a relaxed one: reconstruction + KL to the prior, in nats by value of the picture."""
+    """Measures reconstructions from hard codes: PSNR in dB, the share of the vocabulary used, the perplexity of the
+    codes, and the bound that training relaxes: reconstruction + KL to the prior, in nats by value of an image."""
     codes, errors, bounds = [], [], []
     for x in x_BCHW.split(4):
         logits = model.logits(x).float()
@@ -140,14 +148,12 @@ def reconstruction_metrics(model: DVAE, x_BCHW: torch.Tensor) -> dict[str, float
 
 
 def reconstruction_grid(model: DVAE, x_BCHW: torch.Tensor) -> bytes:
-    """A PNG: pictures in the upper row, reconstructions below."""
+    """A PNG with the images in the upper row and their reconstructions below."""
     with torch.no_grad():
         pairs = torch.cat([x_BCHW, model.decode(model.encode(x_BCHW))])
     rows = pixels.to_uint8(pairs).reshape(2, -1, *x_BCHW.shape[2:], 3)
     grid = rows.transpose(0, 2, 1, 3, 4).reshape(2 * x_BCHW.shape[2], -1, 3)
-    buffer = io.BytesIO()
-    Image.fromarray(grid).save(buffer, "PNG")
-    return buffer.getvalue()
+    return png(grid, {})
 
 
 # --- the run ---------------------------------------------------------------------------------------------------------
@@ -162,18 +168,18 @@ def train(
     report_every: int = 200,
     world: World | None = None,
 ) -> None:
-    """Runs to `config.steps`, writing into `output`. Raises UserError for unusable input."""
+    """Trains to step `config.steps` and writes into `output`. Raises UserError for unusable input."""
     output.mkdir(parents=True, exist_ok=True)
     world = world or World()
     if config.batch_size % world.size:
-        raise UserError(f"--batch-size {config.batch_size}: {world.size} processes can't share it evenly")
+        raise UserError(f"--batch-size {config.batch_size}: give a multiple of {world.size}, the number of processes")
     members, held_out = list_images(images)
     if world.is_main:
-        print(f"train-dvae: {len(members):,} pictures, {len(held_out):,} held out", flush=True)
+        print(f"train-dvae: {len(members):,} images, {len(held_out):,} held out", flush=True)
     views = [view for view in map(centre_view, held_out[:24]) if view is not None]
     val_BCHW = pixels.to_tensor(np.stack(views), world.device) if views else None
 
-    state = DVAETrainState.begin(model.train().to(world.device, memory_format=torch.channels_last), config)
+    state = DVAETrainState.create(to_channels_last(model.train(), world.device), config)
     first_step = _restore(output, state, config, resume)
     learner = state.learner
     started = time.monotonic()
@@ -183,11 +189,11 @@ def train(
             batch_images = [x.to(world.device) for x in codebook_batches(batches(members, config.batch_plan, step))]
             kept = learner.init_codebook(batch_images, config.seed)
             if world.is_main:
-                print(f"train-dvae: codes begin; they keep {kept:.1%} of the latents' variance", flush=True)
+                print(f"train-dvae: the codebook starts; it keeps {kept:.1%} of the latents' variance", flush=True)
         x_BCHW = x_BCHW.to(world.device)
         for group in state.optimiser.param_groups:
             group["lr"] = config.learning_rate_at(step)
-        # Noise of its own for each step and process.
+        # A generator for each step and rank.
         generator = torch.Generator(world.device).manual_seed(((config.seed << 32) + step) * world.size + world.rank)
         with torch.autocast(world.device.type, dtype=torch.bfloat16):
             if isinstance(learner, VectorQuantisedDVAE):
@@ -219,13 +225,12 @@ def train(
             print(
                 f"step {done:,}/{config.steps:,}",
                 *(f"{name} {value:.4g}" for name, value in entry.items() if name != "step"),
-                f"{config.batch_size / seconds:.1f} pictures/s",
+                f"{config.batch_size / seconds:.1f} images/s",
                 f"{(config.steps - done) * seconds / 60:.0f} min left",
                 sep="  ",
                 flush=True,
             )
-            with open(output / "log.jsonl", "a", encoding="utf-8") as log:
-                log.write(json.dumps(entry) + "\n")
+            append_json_line(output / "log.jsonl", entry)
             _save(output, state, config, done)
             if dvae is not None:
                 save_dvae(dvae, output / "dvae.safetensors")
@@ -237,14 +242,15 @@ def train(
 
 @dataclasses.dataclass
 class DVAETrainState:
-    """What an update changes."""
+    """The objects that updates change."""
 
     learner: DVAE | VectorQuantisedDVAE
     averaged: DVAE | VectorQuantisedDVAE
     optimiser: torch.optim.Optimizer
 
     @classmethod
-    def begin(cls, model: DVAE, config: DVAETrainingConfig) -> DVAETrainState:
+    def create(cls, model: DVAE, config: DVAETrainingConfig) -> DVAETrainState:
+        """The state of a new run that starts from the model's weights."""
         learner = VectorQuantisedDVAE(model) if config.method == "quantised" else model
         optimiser = torch.optim.AdamW(
             learner.parameters(), lr=config.learning_rate, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-4
@@ -252,33 +258,35 @@ class DVAETrainState:
         return cls(learner, copy.deepcopy(learner).eval().requires_grad_(False), optimiser)
 
     def dvae(self) -> DVAE | None:
-        """The dVAE of averaged weights; None as long as there are no codes."""
+        """The dVAE of averaged weights; None before there is a codebook."""
         if isinstance(self.averaged, VectorQuantisedDVAE):
             return self.averaged.to_dvae() if self.averaged.has_codes else None
         return self.averaged
 
     @torch.no_grad()
     def average(self, updates: int, weight: float) -> None:
-        """Towards the weights as they are now; codes that follow latents are averages already. A short run would keep
-        its random start in a long average: the window grows to the configured one."""
-        weight = min(weight, (1 + updates) / (10 + updates))
+        """Updates the averaged weights, of which at most `weight` is kept: less at first, so that a short run's average
+        does not retain its random start. Buffers are copied: a codebook holds averages already."""
+        weight = kept_share(weight, updates + 1)
         torch._foreach_lerp_(list(self.averaged.parameters()), list(self.learner.parameters()), 1 - weight)
-        for mine, theirs in zip(self.averaged.buffers(), self.learner.buffers(), strict=True):
-            mine.copy_(theirs)
+        for averaged, current in zip(self.averaged.buffers(), self.learner.buffers(), strict=True):
+            averaged.copy_(current)
 
-    def _parts(self) -> dict:
+    def _parts(self) -> dict[str, Any]:
         return {"learner": self.learner, "averaged": self.averaged, "optimiser": self.optimiser}
 
-    def state_dict(self) -> dict:
+    def state_dict(self) -> dict[str, Any]:
+        """The states of learner, averaged weights and optimiser."""
         return {name: part.state_dict() for name, part in self._parts().items()}
 
-    def load_state_dict(self, saved: dict) -> None:
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Restores a state of `state_dict`."""
         for name, part in self._parts().items():
             part.load_state_dict(saved[name])
 
 
-def codebook_batches(found: Iterator[torch.Tensor]) -> list[torch.Tensor]:
-    """The batches from whose latents codes begin, the same for all ranks."""
+def codebook_batches(found: Generator[torch.Tensor, None, None]) -> list[torch.Tensor]:
+    """The batches from whose latents the codebook starts, the same for all ranks."""
     taken = list(itertools.islice(found, CODES_BATCHES))
     found.close()
     return taken
@@ -290,27 +298,20 @@ def _save(output: Path, state: DVAETrainState, config: DVAETrainingConfig, step:
         "model_config": dataclasses.asdict(state.learner.config),
         "config": dataclasses.asdict(config),
     }
-    buffer = io.BytesIO()
-    torch.save(saved, buffer)
-    write_atomically(output / "checkpoint.pt", buffer.getvalue())
+    write_atomically(output / "checkpoint.pt", torch_bytes(saved))
 
 
 def _restore(output: Path, state: DVAETrainState, config: DVAETrainingConfig, resume: bool) -> int:
     """Loads DIR/checkpoint.pt if --resume was given; returns the first step to run."""
     path = output / "checkpoint.pt"
     if not resume:
-        if path.exists():
-            raise UserError(f"{path} exists; continue it with --resume or choose another --output")
+        refuse_existing(path)
         return 0
     if not path.exists():
         return 0
     saved = torch.load(path, map_location="cpu", weights_only=True)
-    for name, mine in (("model_config", state.learner.config), ("config", config)):
-        theirs, mine = saved[name], dataclasses.asdict(mine)
-        differing = sorted(key for key in mine if theirs.get(key) != mine[key])
-        if differing:
-            changes = ", ".join(f"{key} {theirs.get(key)} -> {mine[key]}" for key in differing)
-            raise UserError(f"--resume: {path} was made with other settings ({changes}); give the same ones")
+    require_same_settings(path, saved["model_config"], dataclasses.asdict(state.learner.config))
+    require_same_settings(path, saved["config"], dataclasses.asdict(config))
     state.load_state_dict(saved)
     return saved["step"]
 
@@ -321,43 +322,47 @@ def main(arguments: list[str] | None = None) -> int:
         description=__doc__.split("\n")[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--images", required=True, metavar="PATTERN", help="tar files with pictures (glob)")
-    parser.add_argument("--steps", required=True, type=int, metavar="N", help="updates to make (the paper: 3,000,000)")
+    parser.add_argument("--images", required=True, metavar="PATTERN", help="glob of tar files with images")
+    parser.add_argument(
+        "--steps", required=True, type=int, metavar="N", help="number of updates (the paper: 3,000,000)"
+    )
     parser.add_argument("--output", required=True, type=Path, metavar="DIR")
-    parser.add_argument("--resume", action="store_true", help="continue from DIR/checkpoint.pt if it is there")
-    parser.add_argument("--batch-size", type=int, default=DVAETrainingConfig.batch_size, help="pictures a step")
+    parser.add_argument("--resume", action="store_true", help="continue from DIR/checkpoint.pt if it exists")
+    parser.add_argument("--batch-size", type=int, default=DVAETrainingConfig.batch_size, help="images an update")
     parser.add_argument(
         "--window",
         type=int,
         default=DVAETrainingConfig.window,
-        help="px of each 256-px view to train on, a multiple of 8",
+        help="px a side of the crop from each 256-px view, a multiple of 8",
     )
-    parser.add_argument("--hidden", type=int, default=32, help="width of the first group; the paper has 256")
-    parser.add_argument("--vocabulary", type=int, default=1024, help="codes; the paper has 8192")
+    parser.add_argument("--hidden", type=int, default=32, help="width of the first group (the paper: 256)")
+    parser.add_argument("--vocabulary", type=int, default=1024, help="number of codes (the paper: 8192)")
     parser.add_argument("--learning-rate", type=float, default=DVAETrainingConfig.learning_rate)
     parser.add_argument("--kl-weight", type=float, default=DVAETrainingConfig.kl_weight)
     parser.add_argument(
         "--start-from",
         type=Path,
         metavar="FILE",
-        help="go on from a trained dVAE, whose width and vocabulary hold; its temperature stays low",
+        help="trained dVAE to start from, with its width and vocabulary; the temperature stays low",
     )
     parser.add_argument(
         "--method",
         choices=METHODS,
         default=METHODS[0],
-        help="relaxed: the paper's, for long runs; quantised: by vector quantisation, far better after "
+        help="relaxed: the paper's relaxation, for long runs; quantised: vector quantisation, far better after "
         "some thousand updates (with a learning rate of 3e-3)",
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="processor threads")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads")
     args = parser.parse_args(arguments)
     if args.window % 8 or not 8 <= args.window <= 256:
         raise UserError(f"--window {args.window}: give a multiple of 8 from 8 to 256")
     if min(args.steps, args.batch_size, args.hidden // 4, args.vocabulary, args.threads) < 1:
         raise UserError("--steps, --batch-size, --vocabulary and --threads start at 1, --hidden at 4")
     if args.method == "quantised" and args.start_from:
-        raise UserError("--start-from: quantised training begins from nothing; leave it out, or use --method relaxed")
+        raise UserError(
+            "--start-from: quantised training starts from random weights; leave it out, or use --method relaxed"
+        )
     torch.set_num_threads(args.threads)
     config = DVAETrainingConfig(
         args.steps,
@@ -375,7 +380,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def first_weights(args: argparse.Namespace) -> DVAE:
-    """The paper's random ones, or those of --start-from. Raises UserError for an unreadable file."""
+    """A randomly initialised dVAE (appendix A.3), or that of --start-from. Raises UserError for an unreadable file."""
     if args.start_from is None:
         torch.manual_seed(args.seed)
         return DVAE(DVAEConfig(args.hidden, args.vocabulary))

@@ -1,4 +1,4 @@
-"""The loss on pairs that are never trained on, all together and by source."""
+"""The loss on the validation split, in total and by source."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ MAX_PAIRS = 128
 
 
 class Validation(NamedTuple):
-    """The first pairs of the validation split, the same ones every time, shared among the processes."""
+    """The first pairs of the validation split, always the same ones, split among the ranks."""
 
     world: World
     batches: list[Batch]
     sources: list[list[int]]  # of each batch's pairs, as indices of `names`
     names: list[str]
-    pairs: int  # of all processes
+    pairs: int  # of all ranks
 
     @classmethod
     def read(cls, dataset: str | Path, batch_size: int, world: World, text_length: int | None = None) -> Validation:
-        """Without pairs for a dataset that has none for validation; says so."""
+        """Reads the pairs of a dataset; prints a line and has no pairs if its validation split is empty."""
         try:
             stream = Stream(dataset, "val", batch_size, max_tokens=text_length, rank=world.rank, ranks=world.size)
         except UserError as error:
@@ -38,26 +38,27 @@ class Validation(NamedTuple):
                 print(f"train: no validation: {error}", flush=True)
             return cls(world, [], [], [], 0)
         count = min(stream.pairs, -(-MAX_PAIRS // batch_size) * batch_size)
-        found: list[str] = []
+        pair_sources: list[str] = []
         for shard in stream.shards:
-            if len(found) < count:
+            if len(pair_sources) < count:
                 members = ShardFile(os.path.join(dataset, shard.path), shard, with_sources=True).members
-                found += [source.decode() for source in members.sources.tolist()]
-        names = sorted(set(found[:count]))
-        batches, sources, begin = [], [], 0
+                assert members.sources is not None  # requested above
+                pair_sources += [source.decode() for source in members.sources.tolist()]
+        names = sorted(set(pair_sources[:count]))
+        batches, sources, first = [], [], 0
         for batch in stream:
-            places = range(begin + world.rank, batch.next_position, world.size)
+            positions = range(first + world.rank, batch.next_position, world.size)
             batches.append(batch)
-            sources.append([names.index(found[place]) for place in places])
-            begin = batch.next_position
-            if begin >= count:
+            sources.append([names.index(pair_sources[position]) for position in positions])
+            first = batch.next_position
+            if first >= count:
                 break
         return cls(world, batches, sources, names, count)
 
     @torch.no_grad()
     def losses(self, model: nn.Module) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-        """({"total", "text", "image"}, the same for each source), each averaged over its own tokens; ({}, {}) without
-        pairs. Sources only where the dataset names several."""
+        """Returns ({"total", "text", "image"}, the same by source) in nats, each averaged over its own tokens; ({}, {})
+        without pairs. The second is empty unless there are several sources."""
         if not self.pairs:
             return {}, {}
         model.eval()

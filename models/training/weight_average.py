@@ -1,7 +1,7 @@
 """Averaged weights (appendix B.2): every 25 updates, average = 0.99 * average + 0.01 * weights.
 
-The first averages weigh what there is: with n of them, at most n / (n + 9) is kept, so that a short run's average does
-not remember how it began. After some 900 of them (22,500 updates) that is the paper's 0.99.
+The n-th average keeps at most n / (n + 9) of the one before, so that a short run's average does not retain its random
+start. After some 900 averages (22,500 updates) the share is the paper's 0.99.
 """
 
 from __future__ import annotations
@@ -12,11 +12,16 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from models.training.distributed import full_tensor, local
 
-UPDATE_INTERVAL, DECAY = 25, 0.99  # updates; share
+UPDATE_INTERVAL, DECAY = 25, 0.99  # updates; share kept
+
+
+def kept_share(decay: float, count: int) -> float:
+    """Share of an average that update number `count`, from 0, keeps."""
+    return min(decay, count / (count + 9))
 
 
 class WeightAverage:
-    """Of a model's parameters, by name; what FSDP shares out is averaged where it lies."""
+    """The running average of a model's parameters, by name; each rank averages its own shards of FSDP's parameters."""
 
     def __init__(self, model: nn.Module):
         self._model = model
@@ -25,16 +30,16 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """After update `step`, counted from 1."""
+        """Takes the weights after update `step`, counted from 1."""
         if step % UPDATE_INTERVAL:
             return
-        kept = min(DECAY, self._count / (self._count + 9))
+        kept = kept_share(DECAY, self._count)
         self._count += 1
         for name, parameter in self._model.named_parameters():
             local(self._parameters[name]).lerp_(local(parameter.detach()), 1 - kept)
 
     def state_dict(self) -> dict:
-        """Whole tensors on the processor, in each process."""
+        """The full tensors on the CPU, gathered on every rank."""
         return {
             "count": self._count,
             "parameters": {name: full_tensor(value).cpu() for name, value in self._parameters.items()},
@@ -42,9 +47,10 @@ class WeightAverage:
 
     @torch.no_grad()
     def load_state_dict(self, state: dict) -> None:
+        """Restores a state of `state_dict`, of which each rank keeps its shards."""
         self._count = state["count"]
         for name, value in self._parameters.items():
-            given = state["parameters"][name].to(value.device)
-            if isinstance(value, DTensor):  # each process has read all of it, and keeps its share
-                given = distribute_tensor(given, value.device_mesh, value.placements, src_data_rank=None)
-            local(value).copy_(local(given))
+            saved = state["parameters"][name].to(value.device)
+            if isinstance(value, DTensor):
+                saved = distribute_tensor(saved, value.device_mesh, value.placements, src_data_rank=None)
+            local(value).copy_(local(saved))

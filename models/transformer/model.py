@@ -11,7 +11,7 @@ D width of a head, V a vocabulary.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -313,7 +313,7 @@ class Transformer(nn.Module):
         offset = self.config.prefix + position
         angles = self._angles(slice(offset, offset + 1))
         for block, cache in zip(self.blocks, caches, strict=True):
-            x_BM = block.decode_one(x_BM, cache, position, angles)
+            x_BM = cast(TransformerBlock, block).decode_one(x_BM, cache, position, angles)
         return self._image_logits(x_BM)
 
     def _image_logits(self, x_BM: torch.Tensor) -> torch.Tensor:

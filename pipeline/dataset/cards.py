@@ -1,6 +1,6 @@
-"""What tells others about a dataset: README.md for people, croissant.json (MLCommons Croissant) for tools.
+"""Descriptions of a dataset: README.md for people, croissant.json (MLCommons Croissant) for tools.
 
-Both follow from the data and the settings alone, never from the day or the folder: same dataset, same bytes.
+Both depend on the data and the settings alone, not on date or folder: the same dataset has the same bytes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pipeline.version import VERSION
 
 CROISSANT, README = "croissant.json", "README.md"
 NOT_STATED = "not stated"
-MAX_LICENCES = 50  # of thousands of spellings, those that matter
+MAX_LICENCES = 50  # the most frequent of thousands of spellings
 CONFORMS_TO = "http://mlcommons.org/croissant/1.0"
 
 CONTEXT = {
@@ -76,7 +76,7 @@ FIELDS = (  # of index/*.parquet
 
 
 def content_name(manifest: Manifest) -> str:
-    """The same for the same shards, wherever they lie."""
+    """A name by the hash of the shards, in whatever folder they are."""
     digest = hashlib.sha256("".join(shard.sha256 for shard in manifest.shards).encode()).hexdigest()
     return f"pairmill-{digest[:12]}"
 
@@ -91,7 +91,7 @@ def describe(manifest: Manifest) -> str:
 
 
 def croissant(manifest: Manifest, licences: Mapping[str, int], files: list[File]) -> bytes:
-    """JSON-LD whose records are the rows of the index. `files`: those to name with their hash."""
+    """JSON-LD whose records are the rows of the index. `files` are listed with their hashes."""
     shown = list(by_number(licences))
     return to_json(
         {
@@ -254,7 +254,7 @@ def data_card(manifest: Manifest, ledger: Mapping[str, Any], licences: Mapping[s
 
 
 def by_number(licences: Mapping[str, int]) -> dict[str, int]:
-    """Most frequent first; "" is what the source does not state."""
+    """Sorted by frequency, then by name; "" becomes NOT_STATED."""
     return dict(
         sorted(
             ((name or NOT_STATED, number) for name, number in licences.items()), key=lambda item: (-item[1], item[0])
@@ -270,5 +270,5 @@ def _table(header: tuple[str, ...], rows: list[tuple]) -> list[str]:
 
 
 def _cell(text: str) -> str:
-    """What comes from the web must not end a cell, nor be taken for HTML."""
+    """Escapes text from the web, so that it neither ends a cell nor is read as HTML."""
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")

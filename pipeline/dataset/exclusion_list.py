@@ -21,7 +21,7 @@ from pipeline.sources.paths import expand
 
 
 def files_of(path: str) -> Iterator[tuple[str, bytes]]:
-    """(name, bytes) of a file, or of every file in a tar."""
+    """(name, bytes) of a file, or of every file in a tar but .txt and .json."""
     if not path.endswith(".tar"):
         with open(path, "rb") as file:
             yield os.path.basename(path), file.read()
@@ -48,33 +48,34 @@ def main(arguments: list[str] | None = None) -> int:
                 continue
             lines.append(hash_line(hashlib.sha256(data).hexdigest(), image_signature.compute_signature(image), name))
     files.write_atomically(args.output, "".join(lines).encode())
-    print(f"hash: {len(lines):,} pictures in {args.output}" + f", {unreadable:,} unreadable" * bool(unreadable))
+    print(f"hash: {len(lines):,} images in {args.output}" + f", {unreadable:,} unreadable" * bool(unreadable))
     return 0
 
 
 class ExcludedImage(NamedTuple):
-    """A line of a file of hashes that has a signature."""
+    """A line of the list that has a signature."""
 
     line: int  # from 1
     sha256: str  # 64 hex digits, lower case
     signature: bytes  # of image_signature
-    name: str  # what the list calls it; its sha256 if it has no name
+    name: str  # in the list; its sha256 if it has none
 
 
 class ExclusionList(NamedTuple):
-    """The images of a file of hashes."""
+    """The images of a list."""
 
-    names: dict[str, str]  # sha256 -> what the list calls it
+    names: dict[str, str]  # sha256 -> name in the list
     images: list[ExcludedImage]  # those with a signature
 
 
 def read_hashes(path: str) -> ExclusionList:
-    """A file that `pairmill hash` wrote: a line for each picture with its sha256, its signature in base64 and its name,
-    tab-separated. A line may stop after the sha256: then only the very same bytes are kept out. Raises UserError."""
+    """Reads a file that `pairmill hash` wrote: a line for each image with its sha256, its signature in base64 and its
+    name, separated by tabs. A line may end after the sha256: then only identical files are excluded. Raises UserError.
+    """
     names: dict[str, str] = {}
     images = []
     if not files.exists(path):
-        raise UserError(f"--exclude {path}: no such file; `pairmill hash` makes one of pictures")
+        raise UserError(f"--exclude {path}: no such file; write it with `pairmill hash`")
     for number, line in enumerate(files.read(path).decode("utf-8", "replace").splitlines(), 1):
         if not line.strip():
             continue
@@ -85,7 +86,9 @@ def read_hashes(path: str) -> ExclusionList:
         except ValueError:
             signature = b"?"
         if len(sha256) != 64 or len(signature) not in (0, image_signature.SIGNATURE_BYTES):
-            raise UserError(f"--exclude {path}, line {number}: no picture's hash; make the file with `pairmill hash`")
+            raise UserError(
+                f"--exclude {path}, line {number}: not an image's hash; write the file with `pairmill hash`"
+            )
         names[sha256.lower()] = name or sha256
         if signature:
             images.append(ExcludedImage(number, sha256.lower(), signature, name or sha256))
@@ -93,5 +96,5 @@ def read_hashes(path: str) -> ExclusionList:
 
 
 def hash_line(sha256: str, signature: bytes, name: str) -> str:
-    """One line of such a file."""
+    """One line of the list."""
     return f"{sha256}\t{base64.b64encode(signature).decode()}\t{' '.join(name.split())}\n"

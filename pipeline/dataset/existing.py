@@ -1,4 +1,4 @@
-"""Datasets that are there already, as input of a new one: their records, rejects and counts, without encoding again."""
+"""Finished datasets as input of a new one: their records, rejects and counts, without encoding again."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from pipeline.records import EncodedPair, Reason, Rejected, Stage, reject
 
 
 def check_addition(old: list[ExistingDataset], parts: ManifestFields) -> None:
-    """Raises UserError unless new pairs would be encoded as those of the dataset that they are to join."""
+    """Raises UserError unless new pairs are encoded like those of the datasets that they are added to."""
     for dataset in old:
         for what, expected in (("image tokenizer", parts.image_tokenizer), ("text tokenizer", parts.text_tokenizer)):
             actual = getattr(dataset.manifest, what.replace(" ", "_"))
             if actual.fingerprint != expected.fingerprint:
                 raise UserError(
-                    f"--add-to {dataset.directory}: it was made by another {what} ({actual.fingerprint[:12]}, "
-                    f"not {expected.fingerprint[:12]}); give that one"
+                    f"--add-to {dataset.directory}: it was made with {what} {actual.fingerprint[:12]}, "
+                    f"got {expected.fingerprint[:12]}; give the one that made it"
                 )
         if dataset.manifest.draws != parts.draws:
             raise UserError(
-                f"--add-to {dataset.directory}: it has {dataset.manifest.draws} draws a picture; "
+                f"--add-to {dataset.directory}: it has {dataset.manifest.draws} crops for each image; "
                 f"give --draws {dataset.manifest.draws}"
             )
 
@@ -40,7 +40,7 @@ def check_addition(old: list[ExistingDataset], parts: ManifestFields) -> None:
 def parts_of(
     datasets: list[ExistingDataset], subsets: list[Subset], shards: dict[str, int], sources: set[str]
 ) -> ManifestFields:
-    """What the new manifest says: the tokenizers of the old ones, and what they said of themselves."""
+    """The manifest of a repacked dataset: the tokenizers of its datasets, and their settings under `made_from`."""
     first = datasets[0].manifest
     settings = {
         "shards": shards,
@@ -79,11 +79,11 @@ class ExistingDataset(NamedTuple):
 class Subset(NamedTuple):
     """Which pairs of a dataset to take."""
 
-    share: float = 1.0  # of the pairs, by hash of the key: always the same ones, and a larger share holds a smaller one
-    sources: Sequence[str] = ()  # only these; none named: all
+    share: float = 1.0  # of the pairs, by hash of the key: a larger share contains every smaller one
+    sources: Sequence[str] = ()  # only these; empty: all
 
     def rejection(self, record: EncodedPair) -> Optional[str]:
-        """Why a record is left out, or None."""
+        """Why the subset leaves a record out, or None."""
         if self.sources and record.source not in self.sources:
             return f"source {record.source}"
         number = int.from_bytes(hashlib.sha256(f"share\0{record.key}".encode()).digest()[:8], "big")
@@ -91,7 +91,7 @@ class Subset(NamedTuple):
 
 
 def open_existing(directories: Sequence[str]) -> list[ExistingDataset]:
-    """Raises UserError unless they are datasets of the same tokenizers and the same number of draws."""
+    """Reads the manifests of finished datasets. Raises UserError unless all have the same tokenizers and draws."""
     found = [ExistingDataset(directory, read_manifest(directory)) for directory in directories]
     for other in found[1:]:
         for what in ("image_tokenizer", "text_tokenizer"):
@@ -103,14 +103,14 @@ def open_existing(directories: Sequence[str]) -> list[ExistingDataset]:
                 )
         if other.manifest.draws != found[0].manifest.draws:
             raise UserError(
-                f"{other.directory} has {other.manifest.draws} draws a picture, {found[0].directory} "
+                f"{other.directory} has {other.manifest.draws} crops for each image, {found[0].directory} "
                 f"{found[0].manifest.draws}; encode one of them again"
             )
     return found
 
 
 def counts_read(datasets: Iterable[ExistingDataset]) -> list[Count]:
-    """The ledgers' rows read."""
+    """The ledgers' counts of rows read."""
     return [
         count
         for dataset in datasets
@@ -129,7 +129,7 @@ def reject_files(datasets: Iterable[ExistingDataset]) -> list[str]:
 
 
 class ReadRecords(beam.PTransform):
-    """The records of datasets; what is not wanted, and a key that an earlier dataset has, comes as a reject."""
+    """The records of datasets. Those outside the subsets, and keys that an earlier dataset has, come as rejects."""
 
     def __init__(self, datasets: list[ExistingDataset], subsets: list[Subset]):
         self._datasets, self._subsets = datasets, subsets
@@ -175,14 +175,14 @@ class _KeepWanted(beam.DoFn):
 
 
 def read_records(directory: str, shard: Shard) -> Iterator[EncodedPair]:
-    """The records of one shard. Raises UserError where shard and index do not belong together."""
+    """The records of one shard. Raises UserError if the shard is damaged or has other keys than its index."""
     rows = pq.read_table(files.join(directory, *index_path(shard.path).split("/")), partitioning=None).to_pylist()
     try:
         samples = list(read_token_shard(files.join(directory, *shard.path.split("/"))))
     except ValueError as error:
-        raise UserError(f"{directory}/{shard.path} is damaged: {error}; `pairmill verify` names all that is") from None
+        raise UserError(f"{directory}/{shard.path} is damaged: {error}; `pairmill verify` lists all damage") from None
     if [row["key"] for row in rows] != [sample.key for sample in samples]:
-        raise UserError(f"{directory}/{shard.path} and its index hold other pairs; `pairmill verify` names all faults")
+        raise UserError(f"{directory}/{shard.path} and its index hold other pairs; `pairmill verify` lists all damage")
     for row, sample in zip(rows, samples, strict=True):
         boxes = [number for box in row["crop_boxes"] for number in box]
         fields = {name: row[name] for name in EncodedPair._fields if name in row}
@@ -190,7 +190,7 @@ def read_records(directory: str, shard: Shard) -> Iterator[EncodedPair]:
 
 
 class KnownKeys:
-    """The keys of a dataset, kept or rejected, 16 bytes each; of what could not be fetched only if `unfetched`."""
+    """The keys of a dataset's rows, kept or rejected, 16 bytes each; with the rejects of fetch if `unfetched`."""
 
     def __init__(self, dataset: ExistingDataset, unfetched: bool):
         settled = None if unfetched else pc.field("stage") != Stage.FETCH.value
@@ -198,11 +198,13 @@ class KnownKeys:
         self._keys = np.sort(np.array([bytes.fromhex(key) for key in keys], "S16"))
 
     @staticmethod
-    def _read(dataset: ExistingDataset, folder: str, wanted: Optional[pc.Expression] = None) -> Iterator[str]:
+    def _read(dataset: ExistingDataset, folder: str, row_filter: Optional[pc.Expression] = None) -> Iterator[str]:
         for file in dataset.manifest.files:
             if file.path.startswith(folder):
                 path = files.join(dataset.directory, *file.path.split("/"))
-                yield from pq.read_table(path, columns=["key"], filters=wanted, partitioning=None)["key"].to_pylist()
+                yield from pq.read_table(path, columns=["key"], filters=row_filter, partitioning=None)[
+                    "key"
+                ].to_pylist()
 
     def __contains__(self, key: str) -> bool:
         target = np.bytes_(bytes.fromhex(key))
@@ -211,7 +213,7 @@ class KnownKeys:
 
 
 def new_rejects(path: str, datasets: list[ExistingDataset]) -> Iterator[Rejected]:
-    """The rows of a file of rejects that no dataset knows yet."""
+    """The rows of a file of rejects whose keys are in none of the datasets."""
     known = [KnownKeys(dataset, unfetched=True) for dataset in datasets]
     for row in parquet.read_rows(path, Rejected):
         if not any(row.key in keys for keys in known):
@@ -219,8 +221,8 @@ def new_rejects(path: str, datasets: list[ExistingDataset]) -> Iterator[Rejected
 
 
 class RemainingRejects(beam.PTransform):
-    """(rejects of a dataset, keys of pictures that are new to it) -> the rejects; those that could not be fetched then
-    and are there now come as REPLACED."""
+    """(rejects of a dataset, keys of images that are new to it) -> the rejects that remain. A reject of fetching whose
+    image is now encoded comes under the tag REPLACED."""
 
     REPLACED = "replaced"
 
@@ -229,7 +231,7 @@ class RemainingRejects(beam.PTransform):
         return (
             (
                 rejects | "Key of reject" >> beam.Map(lambda row: (row.key, row)),
-                keys | "Key of picture" >> beam.Map(lambda key: (key, None)),
+                keys | "Key of image" >> beam.Map(lambda key: (key, None)),
             )
             | "Same key" >> beam.CoGroupByKey()
             | "Which" >> beam.FlatMap(_still_rejected).with_outputs(self.REPLACED, main="rejects")

@@ -20,7 +20,7 @@ from pipeline.output.names import WORK_FOLDER
 
 
 def identity(parts: ManifestFields) -> dict[str, Any]:
-    """What two runs must agree on for one to resume the other."""
+    """What must be equal in two runs for the second to resume the first."""
     return parts.settings | {
         "image_tokenizer": parts.image_tokenizer.fingerprint,
         "text_tokenizer": parts.text_tokenizer.fingerprint,
@@ -33,7 +33,7 @@ FOLDERS = (*format.SPLITS, "index", "rejects")
 
 @dataclasses.dataclass(frozen=True)
 class ManifestFields:
-    """What the manifest says beside the shards."""
+    """Fields of the manifest other than the shards and files."""
 
     image_tokenizer: ImageTokenizerInfo
     text_tokenizer: TextTokenizerInfo
@@ -51,7 +51,7 @@ def finish_dataset(
     rejects: list[WrittenFile],
     counts: list[ledger.Count],
 ) -> None:
-    """Removes what an earlier, interrupted run left under other names, then writes ledger, tokenizer and manifest."""
+    """Writes ledger, tokenizer, cards and, last, the manifest. Removes stale files of an interrupted run."""
     totals = ledger.build_ledger(counts, parts.sources)
     named = [
         write_file(output, "ledger.json", output_files.to_json(totals)),
@@ -84,7 +84,7 @@ def finish_dataset(
 def write_cards(
     output: str, manifest: Manifest, totals: dict[str, Any], licences: Mapping[str, int], named: list[WrittenFile]
 ) -> list[WrittenFile]:
-    """README.md and croissant.json, which name some files with their hash."""
+    """Writes README.md and croissant.json, which list the files of `named` with their hashes."""
     description = cards.croissant(manifest, licences, [File(*file) for file in named])
     return [
         write_file(output, cards.README, cards.data_card(manifest, totals, licences)),

@@ -1,11 +1,11 @@
-"""What a picture looks like, in a few kilobytes, and whether two pictures are one in spite of a resize, another
+"""What an image looks like, in a few kilobytes, and whether two images are copies in spite of a resize, another
 compression, a light crop or another tone (`benchmarks/duplicates.py` measures both errors).
 
 Candidates come from keys: signs of the lowest frequencies (the discrete cosine transform that perceptual hashes use),
-of the picture and of 16 crops of it, so that a crop of one meets the other. Two signatures are laid over each other by
+of the image and of 16 crops of it, so that a crop of one meets the other. Two signatures are laid over each other by
 the crop that fits best (Lucas and Kanade's method, with one scale and one shift for each axis), tones are mapped by a
 curve, and what then differs must be small all over and at every place: a face with another mouth, or a flag with
-another coat of arms, is another picture. So are two star clusters: what fills them is one glow, and only their fine
+another coat of arms, is another image. So are two star clusters: what fills them is one glow, and only their fine
 detail, at every place measured by how much of it there is, tells them apart."""
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ DETAIL_NOISE, MIN_DETAIL_SPREAD = 3.0, 0.15  # luma; of the detail measured by i
 
 KEY_SIDE, BITS, BAND_BITS = 32, 96, 16
 KEY_CROPS = (0.0, 0.045)  # of each of the four sides
-MAX_UNEQUAL_BITS = 24  # of BITS; beyond it a candidate is none
+MAX_UNEQUAL_BITS = 24  # of BITS; candidates differ in no more
 
 
 TONE_KNOTS = 8
@@ -48,7 +48,7 @@ class Signature(NamedTuple):
 
 
 def compute_signature(rgb_HWC: np.ndarray) -> bytes:
-    """The picture, small: 48 x 48 luma and 16 x 16 chroma, whatever its ratio."""
+    """The image in 48 x 48 luma and 2 x 16 x 16 chroma bytes, whatever its ratio. `rgb_HWC`: uint8 [H, W, 3]."""
     if min(rgb_HWC.shape[:2]) < GREY_SIDE:
         rgb_HWC = cv2.resize(rgb_HWC, None, fx=4, fy=4, interpolation=cv2.INTER_LINEAR)
     small = cv2.resize(rgb_HWC, (GREY_SIDE, GREY_SIDE), interpolation=cv2.INTER_AREA)
@@ -65,7 +65,7 @@ def unpack_signature(data: bytes) -> Signature:
 
 
 class AlignmentScores(NamedTuple):
-    """How well one picture, laid over another, is the other."""
+    """How well one image matches another when it is laid over it."""
 
     explained: float  # share of the luma's variance, 1 at best
     worst: float  # largest local difference of luma, in standard deviations of the image's
@@ -74,7 +74,7 @@ class AlignmentScores(NamedTuple):
 
 
 def is_near_duplicate(one: Signature, other: Signature) -> bool:
-    """Whether one is the other, or a crop of it: the same both ways."""
+    """Whether one image is a copy or a crop of the other; symmetric."""
     return any(
         found.explained > MIN_EXPLAINED
         and found.worst < MAX_WORST
@@ -85,7 +85,7 @@ def is_near_duplicate(one: Signature, other: Signature) -> bool:
 
 
 def hash_bits(image: Signature) -> np.ndarray:
-    """Bits of the picture as it is and of its crops, bool [17, 96], the first row as it is."""
+    """Bits of the uncropped image and of its 16 crops, bool [17, 96], the uncropped image first."""
     grey = cv2.resize(image.grey, (KEY_SIDE, KEY_SIDE), interpolation=cv2.INTER_AREA)
     crops = np.concatenate(
         [grey[None], np.einsum("aij,jk,blk->abil", _CROPS, grey, _CROPS).reshape(-1, KEY_SIDE, KEY_SIDE)]
@@ -127,7 +127,7 @@ _CROPS = np.stack([_resampling(first, last) for first in KEY_CROPS for last in K
 
 
 def align(moved: Signature, fixed: Signature) -> AlignmentScores:
-    """How well `moved`, laid over `fixed`, is it. Plain pictures have nothing by which they could be known again."""
+    """How well `moved` matches `fixed` when it is laid over it. Plain images have nothing to match and score 0."""
     if min(moved.grey.std(), fixed.grey.std()) < 1:
         return AlignmentScores(0.0, 0.0, 0.0, 0.0)
     frame = _align(moved.grey, fixed.grey)
@@ -150,7 +150,7 @@ def align(moved: Signature, fixed: Signature) -> AlignmentScores:
 
 def _warp(frame: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray, tuple[slice, slice]]:
     """Matrices that resample rows and columns by a frame (shift and scale of y, then of x; in shares of the side), and
-    the part of the result that lies inside of the picture."""
+    the part of the result that lies inside the image."""
     matrices, inside = [], []
     for shift, scale in (frame[:2], frame[2:]):
         positions = ((np.arange(side) + 0.5) / side - 0.5) * scale + 0.5 + shift

@@ -1,7 +1,7 @@
-"""Pictures that are nearly one: of each such set one stays, and none that looks like one of an evaluation set.
+"""Near-duplicates: keeps one image of each set of near-duplicates, and none that is one of an excluded image.
 
-`looks.py` says what is nearly one. Candidates meet by key, each pair is compared once, and sets are what pairs join:
-the outcome follows from the pictures alone, however Beam spread them."""
+`image_signature` defines a near-duplicate. Candidates meet by key, each pair is compared once, and pairs join to sets:
+the outcome depends on the images alone, not on how Beam distributes them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ EXCLUDED_RANK = -1  # comes before every source
 
 @dataclass(frozen=True)
 class NearDuplicateConfig:
-    near_duplicates: bool = False  # whether of images that look alike only the first stays
+    near_duplicates: bool = False  # whether to keep only the first of near-duplicates
     exclude: str = ""  # path of a file of hashes, see `read_hashes`
 
     @property
@@ -33,10 +33,10 @@ class NearDuplicateConfig:
 
 
 class ImageNode(NamedTuple):
-    """A picture; in order, the one that stays comes first."""
+    """An image. Sorted, the one that is kept comes first."""
 
     rank: int  # of its source
-    file: str  # for an excluded one: what the list calls it
+    file: str  # for an excluded image: its name in the list
     row: int
     key: str
 
@@ -51,7 +51,7 @@ for _record in (ImageNode, SignedImage):
 
 
 class DropNearDuplicates(beam.PTransform):
-    """Records -> those that stay, without their signatures; the others are rejected under their tag."""
+    """Records -> those to keep, without signatures; the others come as rejects under their tag."""
 
     REJECTED = "rejected"
 
@@ -110,12 +110,12 @@ def signed_excluded_image(image: ExcludedImage) -> SignedImage:
 
 
 def signed_images(record: EncodedPair) -> list[SignedImage]:
-    """Nothing for a record without a signature, such as one of a dataset that is added to: there it stays."""
+    """Empty for a record without a signature, such as one of a dataset that is extended: it is kept."""
     return [signed_image(record)] if record.signature else []
 
 
 def band_entries(seen: SignedImage) -> Iterator[tuple[int, bytes]]:
-    """Every key of a picture, with its role (as it is, or a crop), all bits of that view, and its name."""
+    """Every key of an image, with the role of its view (uncropped or a crop), the view's bits, and the image's name."""
     bits = image_signature.hash_bits(image_signature.unpack_signature(seen.signature))
     packed = np.packbits(bits, axis=1)
     done = set()
@@ -129,8 +129,8 @@ def band_entries(seen: SignedImage) -> Iterator[tuple[int, bytes]]:
 
 
 def candidates_of(group: tuple[int, Iterable[bytes]], all_pairs: bool) -> Iterator[tuple[str, str]]:
-    """Pairs of pictures that share a key, one of them as it is, and nearly all bits; names in order. `all_pairs` is
-    False where only excluded pictures are looked for."""
+    """Sorted pairs of names of images that share a key, one of them uncropped, and nearly all bits. Without
+    `all_pairs`, only pairs with an excluded image."""
     entries = sorted(set(group[1]))
     size = 1 + image_signature.BITS // 8
     bits = np.array([np.frombuffer(entry[1:size], np.uint8) for entry in entries])
@@ -153,7 +153,7 @@ def with_signature(key: str, group: dict[str, list]) -> Iterator[tuple[str, Sign
 
 
 def confirmed_pairs(key: str, group: dict[str, list]) -> Iterator[tuple[ImageNode, ImageNode]]:
-    """The pairs of which one is the other."""
+    """The pairs that are near-duplicates."""
     for seen in group["seen"]:
         signature = image_signature.unpack_signature(seen.signature)
         for other in group["others"]:
@@ -162,7 +162,7 @@ def confirmed_pairs(key: str, group: dict[str, list]) -> Iterator[tuple[ImageNod
 
 
 def duplicates_to_drop(edges: Iterable[tuple[ImageNode, ImageNode]]) -> Iterator[tuple[str, ImageNode]]:
-    """(key, the one that stays instead) for every picture that goes: of all that pairs join, the first stays."""
+    """(key, the image that is kept instead) for every image to drop: of those that pairs join, the first is kept."""
     first: dict[ImageNode, ImageNode] = {}
 
     def root(node: ImageNode) -> ImageNode:

@@ -1,7 +1,7 @@
-"""Where to cut pairs into shards: evenly, in the order of their keys, by what they all are and nothing else.
+"""Shard boundaries: divide the pairs evenly, in the order of their keys, independent of workers and arrival order.
 
-No process sees all keys. Their first bits are counted in bins; from the counts follow the offsets of the cuts, and only
-the bins that a cut falls into are sorted.
+No process sees all keys. Bins of their first digits are counted; the counts give the offsets of the boundaries, and
+only the bins that contain a boundary are sorted.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ ShardBoundaries = Mapping[str, list[str]]  # split -> the first key of each shar
 
 
 class ShardSize(NamedTuple):
-    """How large a shard becomes."""
+    """The size of a shard."""
 
-    pairs: int = PAIRS_PER_SHARD  # at most
-    bytes: int = 0  # about; where it is not 0, `pairs` has no part
+    pairs: int = PAIRS_PER_SHARD  # largest number in a shard
+    bytes: int = 0  # approximate size; unless it is 0, `pairs` is ignored
 
 
 class WeightedKey(NamedTuple):
-    """A pair, and how much of a shard it fills."""
+    """The key of a pair, and how much of a shard the pair fills."""
 
     split: str
     key: str
@@ -43,15 +43,15 @@ class WeightedKey(NamedTuple):
 
 
 class BoundaryOffsets(NamedTuple):
-    """Where cuts fall in a bin."""
+    """Where shards start within a bin."""
 
-    before: list[int]  # how much of the bin comes before each
-    leads: bool  # no pair of the split comes before the bin
+    before: list[int]  # weight of the bin that precedes each start
+    leads: bool  # whether it is the first bin of its split
 
 
 class FindShardBoundaries(beam.PTransform):
-    """Records -> their Cuts, one dict. The shards of a split differ by one pair at most, or, where bytes are what
-    counts, by less than two pairs' bytes."""
+    """Records -> one ShardBoundaries. The shards of a split differ by at most one pair or, with a size in bytes, by
+    less than the bytes of two pairs."""
 
     def __init__(self, size: ShardSize, draws: int):
         self._size, self._draws = size, draws
@@ -86,7 +86,7 @@ def weighted_key(record: EncodedPair, size: ShardSize, draws: int) -> WeightedKe
 
 
 def locate_boundaries(weights: Mapping[KeyBin, int], size: ShardSize) -> dict[KeyBin, BoundaryOffsets]:
-    """The bins that are cut."""
+    """The bins in which a shard starts, with the offsets."""
     found: dict[KeyBin, BoundaryOffsets] = {}
     for split in sorted({split for split, _ in weights}):
         bins = sorted(key_bin for key_bin in weights if key_bin[0] == split)
@@ -110,12 +110,12 @@ def in_boundary_bins(
 def boundary_keys(
     group: tuple[KeyBin, Iterable[tuple[str, int]]], offsets: Mapping[KeyBin, BoundaryOffsets]
 ) -> Iterator[tuple[str, str]]:
-    """(split, key) for the pairs of a bin into which a cut falls: there a shard begins."""
+    """(split, key) of the pairs of a bin with which a shard starts."""
     pairs, (before, leads) = sorted(group[1]), offsets[group[0]]
     ends = list(itertools.accumulate(weight for _, weight in pairs))
     for offset in before:
         index = bisect_right(ends, offset)
-        if index or not leads:  # a pair that is larger than its share: no shard is empty before it
+        if index or not leads:  # else the first shard would be empty: its first pair is larger than a shard
             yield group[0][0], pairs[index][0]
 
 

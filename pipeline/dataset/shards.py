@@ -1,4 +1,4 @@
-"""Records to token shards: cut by key, sort, tar, rename; the manifest comes last."""
+"""Records to token shards: groups them by shard, sorts them by key, and writes tar files and their index."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ registry.register_coder(WrittenShard, RowCoder)
 class WriteShards(beam.PTransform):
     """Records -> SPLIT/NNNNN-of-MMMMM.tar and index/SPLIT-NNNNN-of-MMMMM.parquet; a split without records has none.
 
-    Which pairs share a shard follows from all the keys together: neither workers nor order matter.
+    The shard of a pair depends on all keys together, not on workers or order.
     """
 
     def __init__(self, output: str, draws: int, size: ShardSize):
@@ -66,7 +66,7 @@ def write_shard(
     output: str, draws: int, shard_id: tuple[str, int, int], members: Iterable[EncodedPair]
 ) -> WrittenShard:
     """Writes one shard and its index; `shard_id` is its split, its number and how many shards the split has.
-    Raises RuntimeError for a key that comes twice: samples would be lost."""
+    Raises RuntimeError for a repeated key, whose samples would be lost."""
     (split, number, total), records = shard_id, sorted(members, key=lambda record: record.key)
     for one, other in itertools.pairwise(records):
         if one.key == other.key:
@@ -93,7 +93,7 @@ def write_shard(
 
 
 def index_row(record: EncodedPair, draws: int, shard: str, position: int) -> dict:
-    """A row of index/*.parquet: the record without its codes and tokens, and where it lies."""
+    """A row of index/*.parquet: the record without codes and tokens, with its shard and its position there."""
     row = {name: value for name, value in record._asdict().items() if name in INDEX.names}
     boxes = np.asarray(record.boxes).reshape(draws, -1).tolist()
     return row | {"shard": shard, "position": position, "crop_boxes": boxes}

@@ -27,7 +27,7 @@ class WrittenDataset(NamedTuple):
 
 
 class WriteDataset(beam.PTransform):
-    """(records, rejects) -> shards, index and reject files, without pairs that are in it twice."""
+    """(records, rejects) -> shards, index and reject files. Duplicate pairs become rejects."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ def by_pair(record: EncodedPair) -> tuple[str, EncodedPair]:
 
 
 class KeepFirstPair(beam.DoFn):
-    """Of records with one picture and caption (mirrors, re-uploads), the first by source, file and row stays."""
+    """Keeps, of records with the same image and caption (mirrors, re-uploads), the first by source, file and row."""
 
     def process(self, group: tuple[str, Iterable[EncodedPair]]):
         records = list(group[1])

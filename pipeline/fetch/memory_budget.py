@@ -31,9 +31,9 @@ class MemoryBudget:
         with self._lock:
             self._free += length
             while self._waiting and self._waiting[0][0] <= self._free:
-                wanted, granted = self._waiting.popleft()
+                granted_length, granted = self._waiting.popleft()
                 if granted.set_running_or_notify_cancel():
-                    self._free -= wanted
+                    self._free -= granted_length
                     granted.set_result(None)
 
 

@@ -23,7 +23,7 @@ from models.tokenizers.text import TextTokenizer
 from pipeline.output.files import read_json
 from pipeline.output.ledger import rejects_by_reason
 
-MAX_FAULTS_PER_SHARD = 10  # a damaged shard is told in a few lines, not in ten thousand
+MAX_FAULTS_PER_SHARD = 10  # one damaged shard may have ten thousand
 
 
 class Fault(NamedTuple):
@@ -40,11 +40,11 @@ class ShardReport(NamedTuple):
 
 
 def verify(directory: str, workers: int) -> list[Fault]:
-    """Every fault. Raises UserError where there is no dataset to verify."""
+    """Every fault of a dataset. Raises UserError if the folder has no manifest.json."""
     try:
         manifest = read_manifest(directory)
         if Path(directory, "manifest.json").read_bytes() != manifest.to_json().encode():
-            # JSON has several spellings of one value: a letter's case in an exponent or an escape may change.
+            # The same JSON value can be spelt in several ways: compares the bytes.
             raise UserError(f"{directory}/manifest.json is not as it was written, byte for byte")
     except UserError as error:
         if not os.path.isfile(os.path.join(directory, "manifest.json")):
@@ -62,7 +62,7 @@ def verify(directory: str, workers: int) -> list[Fault]:
             faults += report.faults
             keys.update(report.keys)
     if faults:
-        return faults  # what compares index, ledger and shards would only stumble over the same damage
+        return faults  # comparing index, ledger and shards would report the same damage again
     where = {key: shard.path for shard, report in zip(manifest.shards, reports, strict=True) for key in report.keys}
     faults += [Fault(where[key], f"key {key} comes {number} times") for key, number in keys.items() if number > 1]
     return faults + list(_count_faults(directory, manifest, reports))
@@ -70,11 +70,11 @@ def verify(directory: str, workers: int) -> list[Fault]:
 
 @contextlib.contextmanager
 def _pool(workers: int) -> Iterator[Callable]:
-    """A `map` that gives a list, by that many processes."""
+    """A `map` to a list that runs in so many processes."""
     if workers == 1:
         yield lambda function, items: list(map(function, items))
         return
-    # Fresh processes: a copy of this one would share the tokenizer library's locks.
+    # Spawned processes: a forked one would share the tokenizer library's locks.
     with concurrent.futures.ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         yield lambda function, items: list(pool.map(function, items))
 
@@ -95,7 +95,7 @@ def unlisted_files(directory: str, manifest: Manifest) -> Iterator[Fault]:
 
 
 def _file_faults(directory: str, file: File | Shard) -> list[Fault]:
-    """Missing or damaged."""
+    """The fault of a file that is missing or damaged, or an empty list."""
     path = os.path.join(directory, file.path)
     try:
         if not os.path.isfile(path):
@@ -159,7 +159,7 @@ def sample_faults(sample: format.Sample, manifest: Manifest, text_tokenizer: Tex
 
 
 def _count_faults(directory: str, manifest: Manifest, reports: list[ShardReport]) -> Iterator[Fault]:
-    """Do index, rejects and ledger tell the same story as the shards?"""
+    """Faults where index, rejects or ledger disagree with the shards."""
     sources: Counter[str] = Counter()
     for shard, report in zip(manifest.shards, reports, strict=True):
         rows = _read(directory, index_path(shard.path), ["key", "shard", "position", "source", "split"])

@@ -1,4 +1,4 @@
-"""A dataset as one HTML file that needs no network, no script and no other file: numbers and pictures in, text out."""
+"""A dataset as one HTML file that needs no network, no script and no other file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pipeline.version import VERSION
 
 IMAGE_BYTES = 3_500_000  # of all images, as WebP; base64 makes 4.7 MB of it
 QUALITIES = ((82, 256), (60, 224), (45, 160), (30, 96))  # WebP quality and px a side: the first that fits
-MAX_CARDS = 200  # their images fit at the last quality whatever they show
+MAX_CARDS = 200  # so many images of any content fit at the last quality
 MAX_TEXT = 600  # characters of a text that is shown
 MAX_LINK = 2000
 LICENCES = 8
@@ -41,17 +41,17 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri
 
 
 class Card(NamedTuple):
-    """One pair with its pictures."""
+    """One pair with its images."""
 
     row: dict[str, Any]  # of the index
     decoded: np.ndarray  # uint8 [size, size, 3], from the codes of draw 0
-    original: np.ndarray | str | None  # the crop that became the codes, or why it is missing; None: not asked for
+    original: np.ndarray | str | None  # the crop that became the codes; why it is missing; None if not requested
 
 
 class Report(NamedTuple):
     name: str
     manifest: Manifest
-    stats: dict[str, Any]  # of pipeline.stats.summary
+    stats: dict[str, Any]  # of stats.summary
     measures: Measures
     cards: list[Card]
     selection: str  # how the cards were chosen, in words
@@ -60,7 +60,7 @@ class Report(NamedTuple):
 
 
 def render(page: Report) -> str:
-    """The whole file."""
+    """The text of the HTML file."""
     sections = [
         ("account", "Account of rows", ledger_section(page.stats)),
         ("distributions", "Distributions", distributions(page.stats, page.measures)),
@@ -106,12 +106,12 @@ def render(page: Report) -> str:
 
 
 def escape_text(value: str, max_length: int = MAX_TEXT) -> str:
-    """Escaped, and cut where nobody reads on."""
+    """The text, escaped and shortened to `max_length` characters."""
     return escape(value if len(value) <= max_length else value[: max_length - 1] + "…")
 
 
 def link(url: str, text: str) -> str:
-    """A link, if the URL is one that a browser may safely follow; else nothing."""
+    """A link if a browser may safely follow the URL, else an empty string."""
     try:
         safe = urlsplit(url).scheme in ("http", "https") and len(url) <= MAX_LINK
     except ValueError:
@@ -318,7 +318,7 @@ def duplicates(left: dict[str, int], pairs: int) -> str:
 
 
 def licences(counts: dict[str, int]) -> str:
-    """The most frequent ones, then the rest as one."""
+    """The most frequent licences, then the number of all others."""
     shown = dict(list(counts.items())[:LICENCES])
     if remaining := sum(counts.values()) - sum(shown.values()):
         shown[f"{len(counts) - LICENCES:,} others"] = remaining
@@ -378,7 +378,7 @@ def _image(data: bytes, alt: str) -> str:
 
 
 def encode_images(images: list[np.ndarray]) -> list[bytes]:
-    """WebP files that together keep within PICTURE_BYTES, at the best of QUALITIES that does."""
+    """WebP files that together have at most IMAGE_BYTES, at the best of QUALITIES that allows it."""
     for quality, side in QUALITIES:
         encoded = [_webp(image, quality, side) for image in images]
         if sum(map(len, encoded)) <= IMAGE_BYTES:
@@ -419,7 +419,7 @@ def rejected(page: Report) -> str:
 
 
 def _rejected_row(row: dict[str, Any]) -> str:
-    """Addresses are no links here: some were rejected for where they lead."""
+    """URLs are not links here: some were rejected because of their target."""
     detail = f" <span>{escape_text(row['detail'], 200)}</span>" if row["detail"] else ""
     url = f"<code>{escape_text(row['url'], 160)}</code>" if row["url"] else ""
     return f"<li>{_origin(row)}{detail}{url}</li>"

@@ -26,17 +26,17 @@ from pipeline.output.parquet import table_bytes
 from pipeline.output.schemas import REJECTS
 from pipeline.records import Reason, Rejected, Stage
 
-REQUIRED_FILES = ("manifest.json", "text_tokenizer.json")  # without them nothing can be told from anything else
+REQUIRED_FILES = ("manifest.json", "text_tokenizer.json")  # no other file holds their content
 REGENERATED_FILES = ("ledger.json", cards.README, cards.CROISSANT)
 
 
 def repair(directory: str, faults: Iterable[Fault]) -> Iterator[str]:
-    """Mends what can be mended and yields a line for each act. Raises UserError where nothing can be."""
+    """Repairs a dataset and yields a line for each action. Raises UserError for a damaged file that is unique."""
     at_fault = {fault.path for fault in faults}
     for path in sorted(at_fault):
         if path in REQUIRED_FILES or (path.startswith("rejects/") and _is_listed(directory, path)):
             raise UserError(
-                f"{directory}/{path} is at fault, and nothing else holds what it held; build the dataset again"
+                f"{directory}/{path} is damaged and cannot be made from other files; build the dataset again"
             )
     manifest = read_manifest(directory)
     listed = listed_paths(manifest)
@@ -65,7 +65,7 @@ def repair(directory: str, faults: Iterable[Fault]) -> Iterator[str]:
     files += [File(*named[0]), *(File(*file) for file in written)]
     kept = dataclasses.replace(kept, files=tuple(sorted(files, key=lambda file: file.path)))
     output_files.write_atomically(output_files.join(directory, "manifest.json"), kept.to_json().encode())
-    for path in (*sorted(dropped), *others):  # the manifest names them no more
+    for path in (*sorted(dropped), *others):  # which the manifest no longer names
         if os.path.exists(os.path.join(directory, path)):
             os.remove(os.path.join(directory, path))
     for shard in damaged:
@@ -80,7 +80,7 @@ def _is_listed(directory: str, path: str) -> bool:
 
 
 def _lost_rows(directory: str, shard: Shard, at_fault: set[str]) -> list[Rejected]:
-    """What is still known of a shard's pairs: all from its index, keys and sources from its tar file, else numbers."""
+    """Rejects for a shard's pairs: from its index, else from keys and sources in its tar, else from their number."""
 
     def rejected(key: str = "", source: str = "", file: str = "", row: int = -1, url: str = "") -> Rejected:
         return Rejected(key, source, file, row, url, Stage.ENCODE.value, Reason.DAMAGED_SHARD.value, shard.path)
@@ -97,7 +97,7 @@ def _lost_rows(directory: str, shard: Shard, at_fault: set[str]) -> list[Rejecte
 def _counts(
     directory: str, manifest: Manifest, is_lost: bool, damaged: list[Shard], files: tuple[File, ...]
 ) -> dict[str, Any]:
-    """The ledger, in which the lost pairs are no longer kept but rejected."""
+    """The ledger, with the lost pairs counted as rejected."""
     before: Counter[str] = Counter()
     lost: Counter[str] = Counter()
     for shard in manifest.shards:

@@ -36,7 +36,7 @@ JOINERS = "\u200c\u200d"  # invisible, but scripts and emoji are spelt with them
 
 
 def listing(directory: str, manifest: Manifest, query: PairQuery, columns: int) -> Iterator[str]:
-    """The lines of the terminal's answer."""
+    """The lines that the terminal shows of a dataset."""
     text_tokenizer = load_text_tokenizer(directory, manifest)
     rows = choose_pairs(directory, manifest, query)
     samples = read_samples(directory, manifest, rows)
@@ -49,7 +49,7 @@ def listing(directory: str, manifest: Manifest, query: PairQuery, columns: int) 
 
 
 def stage_listing(directory: str, query: PairQuery, columns: int) -> Iterator[str]:
-    """The same of what select left; of fetch's output, whose pairs are beside the pictures, the rejected rows alone."""
+    """The lines for an output of select, or of fetch, whose pairs are with the images: only its rejects are shown."""
     if not files_in(directory, "rejects"):
         raise UserError(f"{directory}: holds only counts, as `pairmill select --dry-run` leaves them; run it without")
     kept = sum(counts[KEPT] for counts in read_json(os.path.join(directory, "ledger.json"))["sources"].values())
@@ -121,7 +121,7 @@ def wrapped(text: str, columns: int) -> list[str]:
 
 
 def printable(text: str) -> str:
-    """Without control characters: a text from the web must not steer the terminal."""
+    """Escapes control characters, by which text from the web could control the terminal."""
     return "".join(each if each.isprintable() or each in JOINERS else f"\\u{ord(each):04x}" for each in text)
 
 
@@ -140,7 +140,7 @@ def selection_text(total: int, query: PairQuery, shown: int) -> str:
 
 
 def page(directory: str, manifest: Manifest, query: PairQuery, spec: str, originals: FetchConfig | None) -> Report:
-    """Everything that the page says. `originals`: how to fetch the pictures again; None leaves them out."""
+    """The content of the page. `originals` says how to download the images again; None leaves them out."""
     images = load_image_tokenizer_of(manifest, spec)
     rows = choose_pairs(directory, manifest, query)
     if len(rows) > MAX_CARDS:
@@ -179,7 +179,7 @@ def folder_name(directory: str) -> str:
 
 
 def load_image_tokenizer_of(manifest: Manifest, spec: str) -> ImageTokenizer:
-    """The tokenizer that made the codes. Raises UserError for any other: its pictures would be wrong."""
+    """The tokenizer that made the codes. Raises UserError for another, which would decode them to wrong images."""
     images = load_image_tokenizer(spec)
     if images.info.fingerprint != manifest.image_tokenizer.fingerprint:
         raise UserError(
@@ -235,12 +235,12 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Raises UserError for options that make no sense, before any work."""
+    """Raises UserError for options that are out of range or contradict each other."""
     if args.count < 1:
         raise UserError(f"--count {args.count}: give 1 or more")
     if args.html is None:
         if args.fetch_originals:
-            raise UserError("--fetch-originals: only a page shows pictures; add --html FILE")
+            raise UserError("--fetch-originals: only a page shows images; add --html FILE")
         return
     if args.count > MAX_CARDS:
         raise UserError(f"--count {args.count}: a page holds at most {MAX_CARDS} pairs")
@@ -251,7 +251,7 @@ def check(args: argparse.Namespace) -> None:
 
 
 def is_stage_output(directory: str) -> bool:
-    """Whether select or fetch ended here: the ledger is the last that they write, and there is no manifest."""
+    """Whether the folder is a finished output of select or fetch: it has the ledger, written last, but no manifest."""
     there = [files.exists(files.join(directory, name)) for name in ("manifest.json", "ledger.json", "_work")]
     return there == [False, True, False]
 
@@ -281,7 +281,7 @@ def main(arguments: list[str] | None = None) -> int:
     missing = sum(isinstance(card.original, str) for card in content.cards)
     if missing:
         print(
-            f"show: {missing:,} of {len(content.cards):,} originals could not be had; the page says why",
+            f"show: {missing:,} of {len(content.cards):,} originals could not be downloaded; the page says why",
             file=sys.stderr,
         )
     print(f"show: {len(content.cards):,} pairs in {args.html}, {len(data) / 1e6:.1f} MB")

@@ -1,4 +1,4 @@
-"""Which pairs and rejected rows of a dataset to show: chosen by a seed, read from where they lie."""
+"""Chooses pairs and rejected rows of a dataset to show, and reads them."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def _by_keys(directory: str, rows: Iterable[dict[str, Any]], query: PairQuery) -
 
 
 def read_samples(directory: str, manifest: Manifest, rows: list[dict[str, Any]]) -> dict[str, Sample]:
-    """The samples of rows of the index, by key. Raises UserError where the shards do not hold them."""
+    """The samples of rows of the index, by key. Raises UserError if the shards lack one."""
     known = {shard.path for shard in manifest.shards}
     found: dict[str, Sample] = {}
     for path in sorted({row["shard"] for row in rows}):
@@ -120,9 +120,9 @@ def read_samples(directory: str, manifest: Manifest, rows: list[dict[str, Any]])
                 if not missing:
                     break
         except ValueError as error:
-            raise UserError(f"{path} is damaged: {error}; `pairmill verify` names all that is") from None
+            raise UserError(f"{path} is damaged: {error}; `pairmill verify` lists all damage") from None
         if missing:
-            raise UserError(f"{path} lacks the pair {min(missing)} of the index; `pairmill verify` names all faults")
+            raise UserError(f"{path} lacks the pair {min(missing)} of the index; `pairmill verify` lists all damage")
     return found
 
 
@@ -136,7 +136,7 @@ def _read(path: str, columns: list[str]) -> pa.Table:
     try:
         return pq.read_table(path, columns=columns, partitioning=None)
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} is not readable: {error}; `pairmill verify` tells what else is wrong") from None
+        raise UserError(f"{path} is not readable: {error}; `pairmill verify` lists all damage") from None
 
 
 # --- rejected rows ---------------------------------------------------------------------------------------------------
@@ -145,7 +145,7 @@ def _read(path: str, columns: list[str]) -> pa.Table:
 def choose_rejects(
     directory: str, manifest: Manifest | None, seed: int, source: str | None = None
 ) -> list[dict[str, Any]]:
-    """Up to REJECTS_EACH rows of rejects/*.parquet for each stage and reason. Holds one file at a time."""
+    """Up to REJECTS_PER_REASON rows of rejects/*.parquet for each stage and reason. Holds one file at a time."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for path in _parts(directory, manifest, "rejects"):
         table = _read(path, ["stage", "reason", "source", "file", "row", "url", "detail"])
@@ -175,7 +175,7 @@ def _few_of_each(table: pa.Table, seed: str) -> list[dict[str, Any]]:
 
 
 def fetch_originals(rows: list[dict[str, Any]], size: int, config: FetchConfig) -> dict[str, np.ndarray | str]:
-    """Key -> the crop from which draw 0 was made, uint8 [size, size, 3], downloaded again; or why there is none."""
+    """Key -> the crop from which draw 0 was made, uint8 [size, size, 3], downloaded again; or why it is missing."""
     by_key = {row["key"]: row for row in rows}
     found: dict[str, np.ndarray | str] = {}
     for outcome in fetch_images([_pair(row) for row in rows], config, ANY_IMAGE):
@@ -187,7 +187,7 @@ def fetch_originals(rows: list[dict[str, Any]], size: int, config: FetchConfig) 
 
 
 def original_crop(image: FetchedImage, row: dict[str, Any], size: int) -> np.ndarray | str:
-    """The crop of draw 0, or why these bytes are not those that it was cut from."""
+    """The crop of draw 0, uint8 [size, size, 3], or why it cannot be made from these bytes."""
     if image.sha256 != row["sha256"]:
         return "no longer the same file"
     rgb_HWC, wide, high = image.rgb_HWC, row["width"], row["height"]

@@ -27,7 +27,7 @@ QUANTILES = {"min": 0, "p5": 5, "median": 50, "p95": 95, "max": 100}
 
 
 class Measures(NamedTuple):
-    """What is measured on every pair, and how often each image code occurs: the spreads are made from these."""
+    """Measures of every pair [pairs], and the counts of codes and tokens, from which the statistics are computed."""
 
     index: pa.Table  # split, source, licence, sha256, phash, caption
     words: np.ndarray  # of the caption
@@ -48,7 +48,7 @@ def dataset_columns(directory: str, manifest: Manifest) -> Measures:
 
 
 def dataset_stats(directory: str) -> dict[str, Any]:
-    """Everything that `--json` prints. Raises UserError for what is no finished dataset."""
+    """Everything that `--json` prints. Raises UserError unless the folder is a finished dataset."""
     manifest = read_manifest(directory)
     ledger = read_json(os.path.join(directory, "ledger.json"))
     return summary(manifest, ledger, dataset_columns(directory, manifest))
@@ -110,7 +110,7 @@ def iter_samples(directory: str, shard: Shard) -> Iterator[format.Sample]:
     try:
         yield from format.read_token_shard(os.path.join(directory, shard.path))
     except ValueError as error:
-        raise UserError(f"{shard.path} is damaged: {error}; `pairmill verify` names all that is") from None
+        raise UserError(f"{shard.path} is damaged: {error}; `pairmill verify` lists all damage") from None
 
 
 def quantiles(values: np.ndarray) -> dict[str, float]:
@@ -144,7 +144,7 @@ def zipf_exponent(counts: np.ndarray) -> float:
 
 
 def duplicates_left(index: pa.Table) -> dict[str, int]:
-    """Pairs that share something with an earlier one: none is wrong by itself, many are."""
+    """Counts of pairs that share something with an earlier pair; a few are normal."""
     captions = pc.utf8_lower(index["caption"])
     return {
         name: len(index) - len(pc.unique(column))
@@ -185,7 +185,7 @@ def _counts(column: pa.ChunkedArray) -> dict[str, int]:
 
 
 def ledger_tables(ledger: dict[str, Any]) -> str:
-    """Rows by source, then rejects by stage and reason: what `select` and `fetch` have to tell."""
+    """Tables of rows by source and of rejects by stage and reason."""
     source_rows = [
         (name, counts["read"], counts["kept"], sum(sum(reasons.values()) for reasons in counts["rejected"].values()))
         for name, counts in sorted(ledger["sources"].items())

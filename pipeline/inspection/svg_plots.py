@@ -85,7 +85,7 @@ def log_histogram(values: np.ndarray, low: float, high: float, ticks: Sequence[T
 def histogram(
     bins: list[HistogramBin], name: Callable[[int, HistogramBin], str], ticks: list[tuple[float, str]]
 ) -> str:
-    """Bars over an axis. `name` says in words what a bar stands for; ticks are (place in 0..1, label)."""
+    """Bars over an axis. `name` says in words what a bar stands for; ticks are (position in 0..1, label)."""
     tallest = max(1, max(bar.values for bar in bins))
     plot_height, step = HEIGHT - AXIS, WIDTH / len(bins)
     gap = min(2.0, step / 5)

@@ -127,7 +127,7 @@ def test_weights_by_source(stream_dataset):
     [
         ({"wit": -1}, "weight -1.0 of source wit"),
         ({"laion": 1}, "no source 'laion'"),
-        (dict.fromkeys(("cc3m", "cc12m", "wit"), 0), "no pair is left"),
+        (dict.fromkeys(("cc3m", "cc12m", "wit"), 0), "an epoch has no pairs"),
     ],
 )
 def test_weights_that_make_no_sense(stream_dataset, weights, message):

@@ -77,7 +77,7 @@ def test_a_changed_shard_is_named(own_dataset, change):
 def test_another_number_of_pairs_than_the_manifest_says(own_dataset):
     data = (own_dataset / "train/00000-of-00002.tar").read_bytes()
     replace_shard(own_dataset, 0, data, pairs=4)
-    with pytest.raises(UserError, match=r"train/00000-of-00002\.tar holds 3 pairs, the manifest says 4"):
+    with pytest.raises(UserError, match=r"train/00000-of-00002\.tar holds 3 pairs, but the manifest lists 4"):
         first_keys(make_stream(own_dataset), 10)
 
 
@@ -115,10 +115,10 @@ def test_a_state_of_another_order_is_refused(stream_dataset, own_dataset):
     state = make_stream(stream_dataset, seed=1).state_dict()
     for stream, message in (
         (make_stream(stream_dataset, seed=2), "seed 1 is now 2"),
-        (make_stream(own_dataset, seed=1), "its shards are others"),
+        (make_stream(own_dataset, seed=1), "its shards differ"),
         (make_stream(stream_dataset, seed=1, split="val"), "split train is now val"),
     ):
         with pytest.raises(UserError, match=message):
             stream.load_state_dict(state)
-    with pytest.raises(UserError, match="version 0 is now 2"):
+    with pytest.raises(UserError, match="version was 0, now is 2"):
         make_stream(stream_dataset, seed=1).load_state_dict(state | {"version": 0})

@@ -38,12 +38,12 @@ def test_a_remote_dataset_gives_the_same_batches_within_the_cache(stream_dataset
 def test_what_is_wrong_with_a_remote_dataset(remote_dataset, tmp_path):
     import fsspec
 
-    with pytest.raises(UserError, match="name a local folder"):
+    with pytest.raises(UserError, match="give a local folder"):
         Stream(remote_dataset, "train", 4)
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"cache .*file.*give a folder that can be written"):
+    with pytest.raises(UserError, match=r"cache .*file.*give a writable folder"):
         Stream(remote_dataset, "train", 4, cache=tmp_path / "file")
-    with pytest.raises(UserError, match="the cache may hold 100; give more"):
+    with pytest.raises(UserError, match="the cache at most 100; give it more"):
         next(iter(Stream(remote_dataset, "train", 4, cache=tmp_path / "cache", cache_bytes=100)))
     with pytest.raises(UserError, match=r"memory://nowhere/manifest\.json does not exist"):
         Stream("memory://nowhere", "train", 4, cache=tmp_path / "cache")

@@ -202,5 +202,5 @@ def test_the_hash_command(tmp_path, capsys):
 @pytest.mark.parametrize("text", ["cafe", "ab" * 32 + "\t???\tname", "ab" * 32 + "\tAAAA"])
 def test_no_list_of_hashes(tmp_path, text):
     (tmp_path / "hashes").write_text("\n" + text)
-    with pytest.raises(UserError, match="line 2: no picture's hash"):
+    with pytest.raises(UserError, match="line 2: not an image's hash"):
         read_hashes(str(tmp_path / "hashes"))

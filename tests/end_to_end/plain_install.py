@@ -54,6 +54,7 @@ AT_ONCE = 2
 LIMIT_S = 300  # for one process
 ONE_ROW_RUNS = 12
 ROWS = 40  # of the lists, all have more
+INTERRUPTED = 130  # the status after Control-C
 TRACEBACK = "Traceback (most recent call last)"
 
 # One environment stands for several: a third with torch would take 5 GB more. The finder of installed modules is
@@ -134,7 +135,7 @@ def extra_of(module: str) -> str | None:
 
 
 def installed_with(extra: str | None) -> set[str]:
-    """The distributions that `pip install 'pairmill[extra]'` brings, by their canonical names."""
+    """The distributions that `pip install '.[extra]'` brings, by their canonical names."""
     reached: set[tuple[str, str]] = set()
     waiting = [("pairmill", extra or "")]
     while waiting:
@@ -238,7 +239,7 @@ def serve_once(folder: Path) -> None:
             except (OSError, subprocess.TimeoutExpired) as error:
                 server.kill()
                 judged("pairmill serve", f"none ({error})", printed)
-        judged("pairmill serve", 0 if server.returncode in (0, -signal.SIGINT) else server.returncode, printed)
+        judged("pairmill serve", server.returncode, printed, INTERRUPTED)
     if b"<html" not in page:
         raise Failure(f"pairmill serve: GET / is no page but {page[:80]!r}")
 

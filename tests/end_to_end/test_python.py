@@ -49,8 +49,8 @@ def test_read(folder, capsys):
 
 def test_sample_draws_what_the_command_draws(folder):
     run("Sample an image")
-    options = "--checkpoint run --seed 1 --count 2 --temperature 0.9 --top-p 0.95 --output generated".split()
-    assert generate.main([*options, "--prompt", "a red cat in the snow"]) == 0
+    options = ["--prompt=a red cat in the snow", "--seed=1", "--count=2", "--temperature=0.9", "--top-p=0.95"]
+    assert generate.main([*options, "--checkpoint=run", "--output=generated"]) == 0
     for index in range(2):
         expected = decode_rgb((folder / "generated" / f"{index:04d}.png").read_bytes())
         assert (decode_rgb((folder / f"{index}.png").read_bytes()) == expected).all()

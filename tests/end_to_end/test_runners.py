@@ -20,7 +20,7 @@ SOURCE = f"--source=cc3m={ROOT / 'sample' / 'sources' / 'cc3m.tsv'}"
 
 
 def test_the_graph_builds_for_dataflow(tmp_path, capsys):
-    pytest.importorskip("apache_beam.runners.dataflow.internal.apiclient", reason="needs `pip install 'pairmill[gcp]'`")
+    pytest.importorskip("apache_beam.runners.dataflow.internal.apiclient", reason="needs the extra gcp")
     assert (
         build_dataset.main(
             [

@@ -251,7 +251,7 @@ def test_originals_are_fetched_again_and_cropped(made, capsys):
     text = file.read_text(encoding="utf-8")
     assert [image["alt"] for image in Tags(text).all("img")].count("Original crop") == 2
     assert "no longer the same file" in text and "http_404" in text
-    assert "2 of 4 originals could not be had" in capsys.readouterr().err
+    assert "2 of 4 originals could not be downloaded" in capsys.readouterr().err
 
 
 def test_originals_at_addresses_that_are_not_public_stay_out(made):

@@ -258,7 +258,7 @@ def test_repair_of_a_sound_dataset_changes_nothing(own):
 def test_what_cannot_be_repaired_is_left_alone(own, name):
     flip(own / name, 500)
     before = files_of(own)
-    with pytest.raises(UserError, match=f"{name} is at fault, and nothing else holds what it held"):
+    with pytest.raises(UserError, match=f"{name} is damaged and cannot be made from other files"):
         main([str(own), "--workers=1", "--repair"])
     assert files_of(own) == before
 

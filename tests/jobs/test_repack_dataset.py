@@ -82,7 +82,7 @@ def test_merged_and_thinned_out(datasets, tmp_path, capsys):
 def test_what_does_not_fit_together_is_refused(datasets, tmp_path):
     write_records(tmp_path / "other", 9, draws=1)
     for arguments, said in (
-        (["--dataset", datasets[0], "--dataset", tmp_path / "other"], "has 1 draws a picture"),
+        (["--dataset", datasets[0], "--dataset", tmp_path / "other"], "has 1 crops for each image"),
         (["--dataset", datasets[0], "--share", "0"], "--share 0: give a number above 0"),
         (["--dataset", datasets[0], "--share", "2"], r"--share 2: .* a dataset holds a pair once: .* weights="),
         (["--dataset", datasets[0], "--share", "1", "--share", "1"], "2 for 1 datasets"),
@@ -118,7 +118,7 @@ def test_encode_adds_what_is_new_and_nothing_else(images, tiny_dvae, tmp_path, m
     )
     assert made == at_once
     assert verify(str(both), 1) == []
-    with pytest.raises(UserError, match="it has 1 draws a picture; give --draws 1"):
+    with pytest.raises(UserError, match="it has 1 crops for each image; give --draws 1"):
         encode_shards.main(
             [f"--images={images}/*.tar", *options, "--draws=2", f"--add-to={old}", f"--output={tmp_path / 'no'}"]
         )

@@ -260,7 +260,7 @@ def test_another_image_tokenizer(checkpoint, tmp_path):
     torch.manual_seed(1)
     other = DVAE(DVAEConfig(hidden=8, vocabulary=64, decoder_input=16, image_size=64))
     save_dvae(other, tmp_path / "other.safetensors")
-    with pytest.raises(UserError, match="was trained on another image tokenizer"):
+    with pytest.raises(UserError, match="was trained with another image tokenizer"):
         run(checkpoint, tmp_path / "out", "--image-tokenizer", f"dvae:{tmp_path}/other.safetensors")
 
 
@@ -273,7 +273,7 @@ def test_another_text_tokenizer(checkpoint, tmp_path):
     copied = shutil.copytree(checkpoint, tmp_path / "run")
     path = copied / "text_tokenizer.json"
     path.write_text(path.read_text() + "\n")
-    with pytest.raises(UserError, match="was trained on another text tokenizer"):
+    with pytest.raises(UserError, match="was trained with another text tokenizer"):
         load_generator(copied)
 
 
@@ -290,7 +290,7 @@ def test_weights_of_another_size(checkpoint, tmp_path):
     described = json.loads((copied / "config.json").read_text())
     described["model"]["width"] = 64
     (copied / "config.json").write_text(json.dumps(described))
-    with pytest.raises(UserError, match=r"its weights are not of the sizes in config\.json"):
+    with pytest.raises(UserError, match=r"its weights do not have the sizes in config\.json"):
         load_generator(copied)
 
 
@@ -350,7 +350,7 @@ WITHOUT_HEADS = json.dumps(
 def test_a_damaged_file(checkpoint, tmp_path, name, data):
     copied = shutil.copytree(checkpoint, tmp_path / "run")
     (copied / name).write_bytes(data)
-    with pytest.raises(UserError, match="is not a checkpoint that can be read"):
+    with pytest.raises(UserError, match="is not a readable checkpoint"):
         load_generator(copied)
 
 
@@ -376,7 +376,7 @@ def test_an_output_that_is_a_file(checkpoint, tmp_path):
         (("--rank", 1, "--rank-model", "/"), "holds no open_clip_config.json"),
         (("--rows", 2), "--rows goes with --complete"),
         (("--complete", "/nowhere.png"), "--complete /nowhere.png: No such file"),
-        (("--complete", __file__), "is no picture"),
+        (("--complete", __file__), "is not a readable image"),
         (("--complete", __file__, "--rows", 8), "--rows 8: give 1 to 7"),
         (("--device", "abacus"), "--device abacus: "),
     ],

@@ -257,8 +257,8 @@ def test_serves_this_machine_until_interrupted(tiny_checkpoint):
         ((), "--checkpoint DIR is missing"),
         (("--checkpoint", "/nowhere"), "--checkpoint names a folder made by `pairmill train`"),
         (("--port", 99999), "--port 99999"),
-        (("--max-images", 0), "--max-images is 1 or more"),
-        (("--max-images", 9, "--max-waiting", 8), "--max-images is 1 or more"),
+        (("--max-images", 0), "--max-images 0, --max-waiting 64: give 1 or more"),
+        (("--max-images", 9, "--max-waiting", 8), "--max-waiting at least --max-images"),
     ],
 )
 def test_wrong_arguments(monkeypatch, arguments, message):

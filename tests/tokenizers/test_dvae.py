@@ -305,4 +305,4 @@ def test_two_processes_train_together(images, tmp_path):
     assert done.stdout.count("wrote") == 1 and json.loads((tmp_path / "out" / "log.jsonl").read_text())["step"] == 5
     command[command.index("--batch-size=4")] = "--batch-size=3"
     refused = subprocess.run([*command[:-1], str(tmp_path / "other")], capture_output=True, text=True, timeout=300)
-    assert refused.returncode and "2 processes can't share it evenly" in refused.stderr
+    assert refused.returncode and "give a multiple of 2, the number of processes" in refused.stderr

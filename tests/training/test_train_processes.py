@@ -29,7 +29,7 @@ def command(*options: object, processes: int = 0) -> list[str]:
     return [
         sys.executable,
         *(launcher if processes else []),
-        str(ROOT / "tests" / "tiny_training.py"),
+        str(ROOT / "tests" / "support" / "tiny_training.py"),
         *map(str, options),
     ]
 

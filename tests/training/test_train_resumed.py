@@ -87,7 +87,10 @@ def test_an_existing_checkpoint_without_resume(training_dataset, undisturbed):
 
 @pytest.mark.parametrize(
     "field, message",
-    [("image_tokenizer", "another image tokenizer"), ("text_tokenizer", "is not the tokenizer that made the tokens")],
+    [
+        ("image_tokenizer", "another image tokenizer"),
+        ("text_tokenizer", "is not the tokenizer of the dataset's tokens"),
+    ],
 )
 def test_a_dataset_of_another_tokenizer(training_dataset, undisturbed, tmp_path, field, message):
     manifest = write_dataset(tmp_path / "other", train=(5, 6), val=(3,))
@@ -105,7 +108,7 @@ def test_other_settings(training_dataset, undisturbed):
 
 def test_other_shards(undisturbed, tmp_path):
     write_dataset(tmp_path / "other", train=(6, 5), val=(3,))
-    with pytest.raises(UserError, match="its shards are others"):
+    with pytest.raises(UserError, match="its shards differ"):
         run(tmp_path / "other", undisturbed, "--resume", steps=STEPS + 1)
 
 
@@ -131,6 +134,6 @@ def test_a_full_disk_leaves_the_previous_checkpoint(training_dataset, tmp_path, 
         write_atomically(path, data)
 
     monkeypatch.setattr(checkpoint, "write_atomically", full)
-    with pytest.raises(UserError, match="No space left on device; the previous one is whole"):
+    with pytest.raises(UserError, match="No space left on device; the previous one is intact"):
         run(training_dataset, tmp_path, "--resume", steps=5)
     assert {name: (tmp_path / name).read_bytes() for name in before} == before

@@ -1,0 +1,100 @@
+"""Ctrl-C at a terminal, which sends SIGINT to every process of the foreground group: one line, status 130, no process
+left, and what the line says is true."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline.cli import AFTER_INTERRUPT
+from tests.conftest import ROOT
+from tests.support.records import write_records
+
+LIMIT_S = 120
+CC12M_ROWS = 200_000
+# A job is interrupted once its output begins, or at the first line of its progress; the others after some seconds.
+BUILD = ["build", "--output", "OUT", "--allow-address=127.0.0.0/8"]
+CASES = {
+    "select while it starts": (["select", "--source=cc12m=LIST", "--output", "OUT"], 1.0),
+    "select before its workers run": (["select", "--source=cc12m=LIST", "--output", "OUT"], "OUT"),
+    "select at work": (["select", "--source=cc12m=LIST", "--output", "OUT"], b"select:"),
+    "build at work": ([*BUILD, "--source=cc12m=LIST"], b"build:"),
+    "fetch": (["fetch", "--pairs", "PAIRS", "--output", "OUT", "--allow-address=127.0.0.0/8"], "OUT"),
+    "repack": (["repack", "--dataset", "DATASET", "--output", "OUT"], "OUT"),
+    "verify": (["verify", "DATASET"], 0.5),
+    "train": (["train", "--dataset", "DATASET", "--size", "3m", "--steps", "100000", "--batch-size", "2",
+               "--output", "OUT"], b"step "),
+    "generate": (["generate", "--prompt", "a cat", "--count", "64", "--output", "OUT"], "OUT"),
+    "serve": (["serve", "--port", "0"], b"http://"),
+    "train-bpe": (["train-bpe", "--captions", "LIST", "--vocabulary", "300", "--output", "OUT"], 0.5),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory) -> dict[str, str]:
+    base = tmp_path_factory.mktemp("interrupts")
+    with open(base / "cc12m.tsv", "w") as file:
+        file.writelines(
+            f"http://127.0.0.1:9/{row}.jpg\tA brown dog number {row} runs over the grass\n" for row in range(CC12M_ROWS)
+        )
+    write_records(base / "dataset")
+    return {"LIST": str(base / "cc12m.tsv"), "DATASET": str(base / "dataset"), "PAIRS": str(base / "pairs")}
+
+
+@pytest.mark.parametrize(("arguments", "moment"), CASES.values(), ids=CASES)
+def test_ctrl_c_is_one_line(arguments, moment, places, tmp_path, run_pairmill):
+    if "PAIRS" in arguments and not os.path.exists(places["PAIRS"]):
+        short = tmp_path / "short.tsv"
+        short.write_text("".join(Path(places["LIST"]).read_text().splitlines(keepends=True)[:200]))
+        assert run_pairmill("select", f"--source=cc12m={short}", "--output", places["PAIRS"]).returncode == 0
+    put = {**places, "OUT": str(tmp_path / "out")}
+    words = [word.replace("=LIST", f"={put['LIST']}") for word in arguments]
+    words = [put.get(word, word) for word in words]
+    status, printed = interrupt(words, put.get(moment, moment))
+    assert status in (130, 0) if arguments[0] == "serve" else status == 130, printed
+    assert "Traceback" not in printed
+    said = [line for line in printed.replace("\r", "\n").splitlines() if "interrupted" in line]
+    if arguments[0] != "serve":
+        assert len(said) == 1 and said[0].endswith(AFTER_INTERRUPT.get(arguments[0], "interrupted")), printed
+    assert not [name for name in os.listdir(tmp_path) if name.endswith(".tmp")]
+
+
+def interrupt(arguments: list[str], moment: float | str | bytes) -> tuple[int, str]:
+    """Runs a command in a terminal of its own and types Ctrl-C: after some seconds, when a path exists, or when
+    the command has printed something. Returns its status and what the terminal showed."""
+    child, terminal = pty.fork()
+    if not child:
+        command = os.path.join(os.path.dirname(sys.executable), "pairmill")
+        os.execve(command, [command, *arguments], {**os.environ, "PYTHONPATH": str(ROOT)})
+    started, shown, typed = time.monotonic(), b"", False
+    try:
+        while time.monotonic() < started + LIMIT_S:
+            if select.select([terminal], [], [], 0.05)[0]:
+                try:
+                    shown += os.read(terminal, 1 << 16)
+                except OSError:  # the last process has closed it
+                    break
+            if isinstance(moment, float):
+                due = time.monotonic() > started + moment
+            else:
+                due = moment in shown if isinstance(moment, bytes) else os.path.exists(moment)
+            if due and not typed:
+                os.write(terminal, b"\x03")
+                typed = True
+        else:
+            pytest.fail(f"did not end within {LIMIT_S} s: {shown[-2000:].decode(errors='replace')}")
+    finally:
+        os.close(terminal)
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if not ended and time.monotonic() > started + LIMIT_S:
+            os.kill(child, signal.SIGKILL)
+        if not ended:
+            _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status), shown.decode(errors="replace")
