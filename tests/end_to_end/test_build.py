@@ -169,7 +169,7 @@ def test_other_settings_do_not_resume(options, tmp_path, capsys):
     marker = tmp_path / "out" / "_work" / "settings.json"
     marker.parent.mkdir(parents=True)
     marker.write_text(json.dumps({"job": "build", "settings": {"select": {"min_words": 9}}}))
-    with pytest.raises(UserError, match=r"begun with other settings .*min_words: 9 -> 3"):
+    with pytest.raises(UserError, match=r"started with other settings .*min_words: 9 -> 3"):
         build_dataset.main([*options, f"--output={tmp_path / 'out'}"])
 
 
