@@ -114,9 +114,9 @@ def test_a_damaged_member_is_named(own_dataset, data, message):
 def test_a_state_of_another_order_is_refused(stream_dataset, own_dataset):
     state = make_stream(stream_dataset, seed=1).state_dict()
     for stream, message in (
-        (make_stream(stream_dataset, seed=2), "seed 1 is now 2"),
+        (make_stream(stream_dataset, seed=2), "seed was 1, now is 2"),
         (make_stream(own_dataset, seed=1), "its shards differ"),
-        (make_stream(stream_dataset, seed=1, split="val"), "split train is now val"),
+        (make_stream(stream_dataset, seed=1, split="val"), "split was train, now is val"),
     ):
         with pytest.raises(UserError, match=message):
             stream.load_state_dict(state)

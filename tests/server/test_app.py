@@ -255,7 +255,7 @@ def test_serves_this_machine_until_interrupted(tiny_checkpoint):
     "arguments, message",
     [
         ((), "--checkpoint DIR is missing"),
-        (("--checkpoint", "/nowhere"), "--checkpoint names a folder made by `pairmill train`"),
+        (("--checkpoint", "/nowhere"), "give a folder made by `pairmill train` with --checkpoint"),
         (("--port", 99999), "--port 99999"),
         (("--max-images", 0), "--max-images 0, --max-waiting 64: give 1 or more"),
         (("--max-images", 9, "--max-waiting", 8), "--max-waiting at least --max-images"),
