@@ -73,9 +73,10 @@ plain: $(PLAIN)/.installed-plain ## what the README installs, by itself: each mo
 plain-demo: plain ## the demo in that environment
 	$(PLAIN)/bin/python sample/demo.py --output '$(DEMO)'
 
-lint: $(DEV_STAMP) ## style and format
+lint: $(DEV_STAMP) ## style, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 # Each script says in its head which peers it runs beside, and how to install those that need an environment of their own.
 bench: $(DEV_STAMP) ## the numbers of docs/benchmarks.md; CAPTIONS=FILE adds languages, PICTURES='*.tar' look-alikes, dVAE

@@ -53,19 +53,31 @@ def diffusers_vq_model():
 
 
 def discrete_vae():
-    """dalle_pytorch's DiscreteVAE. Its package imports everything at once."""
+    """dalle_pytorch's DiscreteVAE."""
+    return _dalle_pytorch(
+        dalle_pytorch__transformer=module("dalle_pytorch.transformer", Transformer=None, DivideMax=None),
+        axial_positional_embedding=module("axial_positional_embedding", AxialPositionalEmbedding=None),
+    ).DiscreteVAE
+
+
+def dalle():
+    """dalle_pytorch's DALLE, with its own transformer, and DiscreteVAE."""
+    found = _dalle_pytorch()
+    return found.DALLE, found.DiscreteVAE
+
+
+def _dalle_pytorch(**others):
+    """dalle_pytorch.dalle_pytorch. The package imports its own trainers and those of taming at once, which do not import
+    beside today's Lightning; and what is in `others` is not needed."""
     spec = importlib.util.find_spec("dalle_pytorch")
     if spec is None:
         raise ImportError("dalle_pytorch is not installed")
     package = module("dalle_pytorch", __path__=list(spec.submodule_search_locations))
     package.distributed_utils = module("dalle_pytorch.distributed_utils", is_distributed=False)
-    others = {
-        "dalle_pytorch__vae": module("dalle_pytorch.vae", OpenAIDiscreteVAE=None, VQGanVAE=None),
-        "dalle_pytorch__transformer": module("dalle_pytorch.transformer", Transformer=None, DivideMax=None),
-        "axial_positional_embedding": module("axial_positional_embedding", AxialPositionalEmbedding=None),
-    }
+    others["dalle_pytorch__vae"] = module("dalle_pytorch.vae", OpenAIDiscreteVAE=None, VQGanVAE=None)
     with standing_in(dalle_pytorch=package, dalle_pytorch__distributed_utils=package.distributed_utils, **others):
         try:
-            return importlib.import_module("dalle_pytorch.dalle_pytorch").DiscreteVAE
+            return importlib.import_module("dalle_pytorch.dalle_pytorch")
         finally:
-            sys.modules.pop("dalle_pytorch.dalle_pytorch", None)
+            for name in [name for name in sys.modules if name.startswith("dalle_pytorch.")]:
+                sys.modules.pop(name)

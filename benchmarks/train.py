@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 import torch
 
+from benchmarks import peers
 from models.data.batch import NO_TOKEN
 from models.sampling.checkpoint import default_device
 from models.training.peak_flops import peak_flops
@@ -124,8 +125,7 @@ def measure_ours(setting: Setting, steps: int) -> Measured:
 
 def make_peer(config: TransformerConfig) -> torch.nn.Module:
     """dalle-pytorch's model of the same size. Raises ImportError where that is not installed."""
-    from dalle_pytorch import DALLE, DiscreteVAE
-
+    DALLE, DiscreteVAE = peers.dalle()
     vae = DiscreteVAE(image_size=8 * config.grid, num_layers=3, num_tokens=config.image_vocabulary, hidden_dim=8)
     return DALLE(
         dim=config.width,
@@ -187,7 +187,7 @@ def main() -> None:
                     theirs = now.better(theirs) if now and theirs else now
                 except ImportError as error:
                     with_peer = False
-                    missing = f"dalle-pytorch is not installed ({error}); beside it, run: pip install dalle-pytorch"
+                    missing = f"dalle-pytorch is not installed ({error}); `make peers` installs it"
             beside = (
                 [round(theirs.tokens_s), f"{theirs.gigabytes:.2f}", f"{ours.tokens_s / theirs.tokens_s:.1f} x"]
                 if theirs

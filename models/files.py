@@ -47,7 +47,7 @@ def open_read(path: str) -> Iterator[BinaryIO]:
 
         opened = fsspec.open(path, "rb")
     except (ImportError, ValueError) as error:
-        raise UserError(f"{path}: {error}; install fsspec with what it needs for such URLs") from None
+        raise UserError(f"{path}: {error}; the extra `remote` has the packages for such URLs") from None
     with opened as file:
         yield file
 

@@ -36,8 +36,10 @@ def read_captions(pattern: str) -> Iterator[str]:
         raise UserError(f"--captions {pattern}: no such file; give a pattern that matches files")
     for path in paths:
         if path.endswith(".parquet"):
-            import pyarrow.parquet as pq  # only needed for Parquet
-
+            try:
+                import pyarrow.parquet as pq  # only needed for Parquet
+            except ModuleNotFoundError:
+                raise UserError(f"--captions {path}: Parquet needs pyarrow, of the extra `pipeline`") from None
             if "caption" not in pq.read_schema(path).names:
                 raise UserError(f"--captions: {path} has no column `caption`")
             for batch in pq.ParquetFile(path).iter_batches(columns=["caption"]):

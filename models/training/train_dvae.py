@@ -317,28 +317,40 @@ def _restore(output: Path, state: DVAETrainState, config: DVAETrainingConfig, re
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="pairmill train-dvae",
-        description=__doc__.split("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = argparse.ArgumentParser(prog="pairmill train-dvae", description=__doc__.split("\n")[0])
     parser.add_argument("--images", required=True, metavar="PATTERN", help="glob of tar files with images")
     parser.add_argument(
         "--steps", required=True, type=int, metavar="N", help="number of updates (the paper: 3,000,000)"
     )
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR")
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder of the run")
     parser.add_argument("--resume", action="store_true", help="continue from DIR/checkpoint.pt if it exists")
-    parser.add_argument("--batch-size", type=int, default=DVAETrainingConfig.batch_size, help="images an update")
+    parser.add_argument(
+        "--batch-size", type=int, default=DVAETrainingConfig.batch_size, help="images an update (default: %(default)s)"
+    )
     parser.add_argument(
         "--window",
         type=int,
         default=DVAETrainingConfig.window,
-        help="px a side of the crop from each 256-px view, a multiple of 8",
+        help="px a side of the crop from each 256-px view, a multiple of 8 (default: %(default)s)",
     )
-    parser.add_argument("--hidden", type=int, default=32, help="width of the first group (the paper: 256)")
-    parser.add_argument("--vocabulary", type=int, default=1024, help="number of codes (the paper: 8192)")
-    parser.add_argument("--learning-rate", type=float, default=DVAETrainingConfig.learning_rate)
-    parser.add_argument("--kl-weight", type=float, default=DVAETrainingConfig.kl_weight)
+    parser.add_argument(
+        "--hidden", type=int, default=32, help="width of the first group (default: %(default)s; the paper: 256)"
+    )
+    parser.add_argument(
+        "--vocabulary", type=int, default=1024, help="number of codes (default: %(default)s; the paper: 8192)"
+    )
+    parser.add_argument(
+        "--learning-rate",
+        type=float,
+        default=DVAETrainingConfig.learning_rate,
+        help="at the start (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--kl-weight",
+        type=float,
+        default=DVAETrainingConfig.kl_weight,
+        help="weight of the KL term at its full value (default: %(default)s)",
+    )
     parser.add_argument(
         "--start-from",
         type=Path,
@@ -350,10 +362,10 @@ def main(arguments: list[str] | None = None) -> int:
         choices=METHODS,
         default=METHODS[0],
         help="relaxed: the paper's relaxation, for long runs; quantised: vector quantisation, far better after "
-        "some thousand updates (with a learning rate of 3e-3)",
+        "some thousand updates, with a learning rate of 3e-3 (default: %(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads")
+    parser.add_argument("--seed", type=int, default=0, help="of weights, crops and noise (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads (default: all cores)")
     args = parser.parse_args(arguments)
     if args.window % 8 or not 8 <= args.window <= 256:
         raise UserError(f"--window {args.window}: give a multiple of 8 from 8 to 256")

@@ -47,13 +47,7 @@ def test_the_options_are_those_of_the_list(parsers):
     assert sorted(options) == OPTIONS.read_text(encoding="utf-8").splitlines()
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        pytest.param(command, marks=pytest.mark.xfail(command == "train-dvae", reason="its help is to be rewritten"))
-        for command in cli.COMMANDS
-    ],
-)
+@pytest.mark.parametrize("command", cli.COMMANDS)
 def test_defaults_in_help_say_something(parsers, command):
     text = parsers[command].format_help()
     assert "(default: None)" not in text and not re.search(r"\(default:? *\)", text)

@@ -1,10 +1,5 @@
-<<<<<<< HEAD
-"""`python -m torch.distributed.run --nproc-per-node 2 tests/support/tiny_training.py OPTIONS`: a run of `pairmill train`
-with a size that only tests have."""
-=======
 """A run of `pairmill train` with a size that only tests have:
 `python -m torch.distributed.run --nproc-per-node 2 tests/support/tiny_training.py OPTIONS`."""
->>>>>>> refs/heads/wm
 
 from __future__ import annotations
 
