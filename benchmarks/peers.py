@@ -67,8 +67,8 @@ def dalle():
 
 
 def _dalle_pytorch(**others):
-    """dalle_pytorch.dalle_pytorch. The package imports its own trainers and those of taming at once, which do not import
-    beside today's Lightning; and what is in `others` is not needed."""
+    """dalle_pytorch.dalle_pytorch with stand-ins for its trainers and taming's, which today's Lightning breaks, and for
+    what is in `others`."""
     spec = importlib.util.find_spec("dalle_pytorch")
     if spec is None:
         raise ImportError("dalle_pytorch is not installed")

@@ -129,11 +129,11 @@ def load_image_tokenizer(spec: str, compute: ComputeOptions | None = None) -> Im
     sized = re.fullmatch(r"(.+)@(\d+)", spec)
     plain = sized[1] if sized else spec
     kind, _, location = ("dvae", ":", str(BUNDLED_DVAE)) if plain == "bundled" else plain.partition(":")
-    if kind not in _LOADERS or not location:
-        raise UserError(f"image tokenizer {spec!r}: give `bundled`, or one of {', '.join(map(_usage, _LOADERS))}")
+    if kind not in LOADERS or not location:
+        raise UserError(f"image tokenizer {spec!r}: give `bundled`, or one of {', '.join(map(_usage, LOADERS))}")
     if compute and compute.device != "cpu" and not torch.cuda.is_available():
         raise UserError(f"device {compute.device!r}: PyTorch finds no such accelerator here; use --device cpu")
-    find_files, load, _ = _LOADERS[kind]
+    find_files, load, _ = LOADERS[kind]
     files = find_files(location)
     for file in files:
         if not file.is_file():
@@ -249,7 +249,9 @@ def _unsupported(path: Path, error: Exception) -> str:
     return f"{path} does not describe a supported model: {what}"
 
 
-_LOADERS: dict[str, tuple[Callable[[str], list[Path]], Callable[..., DiscreteAutoencoder], str]] = {
+# A kind of SPEC: the files that its location names, the model in them, how the location is written. A new kind is a
+# module beside this one and a line here.
+LOADERS: dict[str, tuple[Callable[[str], list[Path]], Callable[..., DiscreteAutoencoder], str]] = {
     "dvae": (_one_file, load_dvae, "FILE.safetensors"),
     "openai-dvae": (_openai_files, _load_openai, "FOLDER/encoder.pkl"),
     "taming": (_taming_files, _load_taming, "CONFIG.yaml,FILE.ckpt"),
@@ -259,4 +261,4 @@ _LOADERS: dict[str, tuple[Callable[[str], list[Path]], Callable[..., DiscreteAut
 
 
 def _usage(kind: str) -> str:
-    return f"`{kind}:{_LOADERS[kind][2]}`"
+    return f"`{kind}:{LOADERS[kind][2]}`"
