@@ -346,7 +346,7 @@ def report(folder: Path, pairs: int, repeat: int) -> None:
 
 def _imports_mb() -> float:
     code = (
-        "import models.stream; print([int(line.split()[1]) / 1000 for line in open('/proc/self/smaps_rollup') "
+        "import models.data.stream; print([int(line.split()[1]) / 1000 for line in open('/proc/self/smaps_rollup') "
         "if line.startswith('Pss:')][0])"
     )
     return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
