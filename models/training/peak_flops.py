@@ -20,7 +20,8 @@ GPUS = {
     "RTX 4090": 165e12,
     "RTX 3090": 71e12,
 }
-SIDE = 2048  # of the matrices that are multiplied to measure other hardware
+SIDES = 256, 2048  # of the matrices that are multiplied to measure other hardware: from, to
+LONG_ENOUGH_S = 0.02
 
 
 def peak_flops(device: torch.device, precision: str) -> float:
@@ -34,8 +35,18 @@ def peak_flops(device: torch.device, precision: str) -> float:
 
 
 def measured_flops(device: torch.device, precision: str) -> float:
-    """Operations a second of the fastest of four products of matrices, two for each multiply-add."""
-    a = torch.ones(SIDE, SIDE, dtype=getattr(torch, precision), device=device)
+    """Operations a second of the fastest of four products of matrices, two for each multiply-add.
+
+    The matrices grow until a product takes LONG_ENOUGH_S: a CPU without bfloat16 takes minutes for the largest.
+    """
+    side = SIDES[0]
+    while (best_s := _fastest_product_s(side, device, precision)) < LONG_ENOUGH_S and side < SIDES[1]:
+        side *= 2
+    return 2 * side**3 / best_s
+
+
+def _fastest_product_s(side: int, device: torch.device, precision: str) -> float:
+    a = torch.ones(side, side, dtype=getattr(torch, precision), device=device)
     best_s = float("inf")
     for _ in range(4):
         started = time.perf_counter()
@@ -43,4 +54,4 @@ def measured_flops(device: torch.device, precision: str) -> float:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         best_s = min(best_s, time.perf_counter() - started)
-    return 2 * SIDE**3 / best_s
+    return best_s
