@@ -7,6 +7,7 @@ import io
 import os
 import subprocess
 import tarfile
+import tempfile
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -139,7 +140,8 @@ def test_there_are_sixty():
 
 
 @pytest.mark.parametrize(("arguments", "named"), MISTAKES, ids=[" ".join(words)[-70:] for words, _ in MISTAKES])
-def test_a_mistake_is_one_line(arguments, named, places):
+def test_a_mistake_is_one_line(arguments, named, places, tmp_path):
+    places = {**places, "OUT": str(tmp_path / "out")}
     before = listing(places)
     status, said = call(put(arguments, places))
     assert status == 2, said
@@ -201,9 +203,12 @@ def as_ordinary_user(arguments: list[str], tmp_path: Path) -> tuple[int, str]:
     if os.geteuid():
         return call(arguments)
     cli._load(cli.COMMANDS[arguments[0]][0])  # what it imports may lie where only root can read
-    base = tmp_path.parents[1]  # pytest's own, which is its user's alone
-    for path in [base, *base.rglob("*")]:
-        path.chmod(path.stat().st_mode | (0o055 if path.is_dir() else 0o044))
+    base = Path(tempfile.gettempdir())
+    for place in filter(Path.exists, map(Path, [*arguments, tmp_path])):  # pytest's folders are its user's alone
+        if place.is_relative_to(base):
+            for path in (place, *place.rglob("*"), *place.relative_to(base).parents[:-1]):
+                path = base / path
+                path.chmod(path.stat().st_mode | (0o055 if path.is_dir() else 0o044))
     reader, writer = os.pipe()
     if not (child := os.fork()):
         os.setgroups([])
