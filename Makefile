@@ -43,7 +43,7 @@ STREAM_PEERS := $(VENV)/stream-peers
 peers: $(DEV_STAMP) ## the peers' own code, servers of S3's and Google's interfaces; without it the tests beside it skip themselves, but OpenAI's
 	$(PIP) --no-deps taming-transformers-rom1504 diffusers dalle-pytorch einops axial-positional-embedding rotary-embedding-torch
 	$(PIP) --no-deps open_clip_torch timm torchvision regex
-	$(PIP) img2dataset 'httpx[http2]'
+	$(PIP) img2dataset indexed_bzip2 'httpx[http2]'
 	$(PIP) -e '.[gcp,s3,remote]' 'moto[s3]' flask flask-cors gcp-storage-emulator  # servers that stand in for the clouds
 	$(PIP) --upgrade --target $(STREAM_PEERS) --no-deps mosaicml-streaming litdata lightning-utilities torchvision \
 	  transformers catalogue huggingface-hub regex boto3 botocore s3transfer jmespath python-snappy cramjam zstd Brotli \
@@ -53,7 +53,7 @@ demo: $(STAMP) ## the whole way on the sample: lists, shards, statistics, a trai
 	$(BIN)/python sample/demo.py --output '$(DEMO)'
 
 test: $(DEV_STAMP) ## the tests, as many at once as there are cores
-	$(BIN)/python -m pytest -n logical --dist loadfile
+	$(BIN)/python -m pytest -n logical --dist loadfile --timeout 600
 
 test-exhaustive: $(DEV_STAMP) ## the tests, with everything random repeated many times; takes an hour or so
 	$(BIN)/python -m pytest --exhaustive
@@ -86,6 +86,7 @@ bench: $(DEV_STAMP) ## the numbers of docs/benchmarks.md; CAPTIONS=FILE adds lan
 	PYTHONPATH='$(STREAM_PEERS)' $(BIN)/python -m benchmarks.stream
 	$(BIN)/python -m benchmarks.train
 	$(BIN)/python -m benchmarks.generate
+	$(BIN)/python -m benchmarks.handwritten
 	$(if $(CAPTIONS),$(BIN)/python -m benchmarks.language $(CAPTIONS))
 	$(if $(PICTURES),$(BIN)/python -m benchmarks.duplicates '$(PICTURES)')
 	$(if $(PICTURES),$(BIN)/python -m benchmarks.reconstruction '$(PICTURES)')

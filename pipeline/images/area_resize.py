@@ -1,4 +1,5 @@
-"""Averaging by area, as OpenCV's INTER_AREA does it, in half its time.
+"""Averaging by area, as OpenCV's INTER_AREA does it, in half its time where the ratio is below two: what JPEG's own
+scales leave (`benchmarks.handwritten`).
 
 OpenCV goes through an image pixel by pixel where the ratio is no whole number. The same average is a sparse matrix
 for each direction, whose rows hold the shares of the few pixels that a new one covers: products of whole rows, which

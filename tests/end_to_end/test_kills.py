@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
-import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -20,52 +14,8 @@ from beam_jobs import build_dataset
 from models.data.format import read_manifest
 from models.errors import UserError
 from pipeline.inspection.faults import verify
-from tests.conftest import ROOT, files_of
-
-# Imports everything once and forks a child for each run: a kill then costs no second start of the interpreter.
-LAUNCHER = """
-import os, sys, traceback
-sys.path.insert(0, sys.argv[1])
-from beam_jobs import build_dataset
-for line in sys.stdin:
-    pid = os.fork()
-    if not pid:
-        os.setsid()
-        os.dup2(os.open(os.devnull, os.O_RDWR), 1)
-        try:
-            status = build_dataset.main(line.rstrip("\\n").split("\\t"))
-        except BaseException:
-            traceback.print_exc()
-            status = 3
-        os._exit(status)
-    print(pid, flush=True)
-    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
-"""
-
-
-@contextlib.contextmanager
-def launcher(cwd: Path) -> Iterator[subprocess.Popen]:
-    with subprocess.Popen(
-        [sys.executable, "-c", LAUNCHER, str(ROOT)],
-        cwd=cwd,
-        text=True,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    ) as process:
-        yield process
-        process.stdin.close()
-
-
-def run(process: subprocess.Popen, arguments: list[str], kill_after_s: float | None = None) -> int:
-    """The status of one run, -9 if it was killed."""
-    print("\t".join(arguments), file=process.stdin, flush=True)
-    pid = int(process.stdout.readline())
-    if kill_after_s is not None:
-        time.sleep(kill_after_s)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(pid, signal.SIGKILL)
-    return int(process.stdout.readline())
+from tests.conftest import files_of
+from tests.support.launcher import launcher
 
 
 def test_two_writers_at_once(images, tiny_dvae, tmp_path):
@@ -90,6 +40,7 @@ def test_killed_at_random_and_run_again(images, tiny_dvae, tmp_path, exhaustive)
     chance = random.Random(11)
     # The source holds its images: select, read them, encode, in one job.
     options = [
+        "build",
         f"--source=img2dataset={images}/*.tar",
         f"--image-tokenizer={tiny_dvae}",
         "--draws=2",
@@ -99,24 +50,24 @@ def test_killed_at_random_and_run_again(images, tiny_dvae, tmp_path, exhaustive)
         "--direct_num_workers=1",
     ]
     kills = 50 if exhaustive else 1
-    with launcher(tmp_path) as process:
-        assert run(process, [*options, f"--output={tmp_path / 'warm'}"]) == 0  # the model's file is in memory now
+    with launcher(tmp_path, "build") as builds:
+        assert builds.run([*options, f"--output={tmp_path / 'warm'}"])[0] == 0  # the model's file is in memory now
         begun = time.monotonic()
-        assert run(process, [*options, f"--output={tmp_path / 'whole'}"]) == 0
+        assert builds.run([*options, f"--output={tmp_path / 'whole'}"])[0] == 0
         takes_s = time.monotonic() - begun
         whole, output = files_of(tmp_path / "whole"), tmp_path / "killed"
         killed = 0
         while killed < kills:
-            status = run(process, [*options, f"--output={output}"], chance.uniform(0.02, 1.0) * takes_s)
+            status, _ = builds.run([*options, f"--output={output}"], kill_after_s=chance.uniform(0.02, 1.0) * takes_s)
             assert status in (0, -signal.SIGKILL)
             killed += status != 0
             if status == 0 or chance.random() < 0.2:  # from the start again, or on with what the killed one left
                 if status:
-                    assert run(process, [*options, f"--output={output}"]) == 0
+                    assert builds.run([*options, f"--output={output}"])[0] == 0
                 assert files_of(output) == whole
                 shutil.rmtree(output)
         if not (output / "manifest.json").exists():
-            assert run(process, [*options, f"--output={output}"]) == 0
+            assert builds.run([*options, f"--output={output}"])[0] == 0
     assert files_of(output) == whole == files_of(tmp_path / "warm")
     assert verify(str(output), 1) == [] and len(read_manifest(output).shards) >= 4
     assert not [path for path in output.rglob("*") if path.is_dir() and not any(path.iterdir())]

@@ -16,6 +16,7 @@ import pytest
 
 from pipeline import cli
 from tests.conftest import ROOT
+from tests.support.launcher import NOBODY, Launcher, launcher
 from tests.support.records import write_records
 
 LISTS = ROOT / "sample" / "sources"
@@ -190,38 +191,33 @@ def test_a_file_system_that_is_read_only(command, places, tmp_path):
 
 
 @pytest.mark.parametrize("command", COMMANDS_THAT_WRITE, ids=lambda command: command[0])
-def test_a_folder_of_somebody_else(command, places, tmp_path):
+def test_a_folder_of_somebody_else(command, places, tmp_path, commands):
     """Run by an ordinary user: where the tests run as root, in a process that has become one."""
     folder = tmp_path / "theirs"
     folder.mkdir(mode=0o555)
-    status, said = as_ordinary_user([*put(command, places), "--output", str(folder / "out")], tmp_path)
+    arguments = [*put(command, places), "--output", str(folder / "out")]
+    if not os.geteuid():
+        let_others_read([*filter(Path.exists, map(Path, arguments)), tmp_path])
+    status, said = commands.run(arguments, user=None if os.geteuid() else NOBODY)
     assert status == 2 and len(said.strip().splitlines()) == 1, said
     assert "ermission denied" in said and not list(folder.iterdir())
 
 
-def as_ordinary_user(arguments: list[str], tmp_path: Path) -> tuple[int, str]:
-    if os.geteuid():
-        return call(arguments)
-    cli._load(cli.COMMANDS[arguments[0]][0])  # what it imports may lie where only root can read
+@pytest.fixture(scope="module")
+def commands(tmp_path_factory) -> Iterator[Launcher]:
+    """What the commands import may lie where only root can read, so that it is imported as root."""
+    with launcher(tmp_path_factory.mktemp("launcher"), *(command[0] for command in COMMANDS_THAT_WRITE)) as commands:
+        yield commands
+
+
+def let_others_read(places: list[Path]) -> None:
+    """Places below the folder for temporary files; pytest's own are its user's alone."""
     base = Path(tempfile.gettempdir())
-    for place in filter(Path.exists, map(Path, [*arguments, tmp_path])):  # pytest's folders are its user's alone
+    for place in places:
         if place.is_relative_to(base):
             for path in (place, *place.rglob("*"), *place.relative_to(base).parents[:-1]):
                 path = base / path
                 path.chmod(path.stat().st_mode | (0o055 if path.is_dir() else 0o044))
-    reader, writer = os.pipe()
-    if not (child := os.fork()):
-        os.setgroups([])
-        os.setgid(65534)
-        os.setuid(65534)
-        status, said = call(arguments)
-        os.write(writer, f"{status}\n{said}".encode())
-        os._exit(0)
-    os.close(writer)
-    os.waitpid(child, 0)
-    with os.fdopen(reader) as file:
-        status, _, said = file.read().partition("\n")
-    return int(status), said
 
 
 @pytest.mark.parametrize("command", [*COMMANDS_THAT_WRITE[:4], COMMANDS_THAT_WRITE[6]], ids=lambda command: command[0])
