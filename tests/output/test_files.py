@@ -1,0 +1,51 @@
+"""Files appear whole or not at all."""
+
+from __future__ import annotations
+
+import pytest
+
+from models.errors import UserError
+from pipeline.output import files
+
+
+def test_a_file_appears_at_the_end(tmp_path):
+    path = tmp_path / "folder" / "file"
+    with files.atomic_writer(str(path)) as file:
+        file.write(b"half")
+        assert not path.exists()
+        file.write(b", whole")
+    assert path.read_bytes() == b"half, whole" and list(path.parent.iterdir()) == [path]
+
+
+def test_a_file_that_fails_leaves_the_earlier_one(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"earlier")
+    with pytest.raises(ZeroDivisionError), files.atomic_writer(str(path)) as file:
+        file.write(b"half")
+        _ = 1 / 0
+    assert path.read_bytes() == b"earlier" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_path_below_a_file(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(UserError, match="can't write"):
+        files.write_atomically(str(tmp_path / "file" / "below"), b"")
+
+
+def test_files_are_listed_and_deleted(tmp_path):
+    for name in ("b/c/2", "b/1", "a"):
+        files.write_file(str(tmp_path), name, b"x")
+    assert files.list_files(str(tmp_path)) == ["a", "b/1", "b/c/2"]
+    files.delete(str(tmp_path), ["b/c/2", "a"])
+    assert files.list_files(str(tmp_path)) == ["b/1"] and not (tmp_path / "b" / "c").exists()
+    assert files.list_files(str(tmp_path / "none")) == []
+
+
+def test_json_is_the_same_for_any_order():
+    expected = '{\n "a": "é",\n "b": 1\n}\n'.encode()
+    assert files.to_json({"b": 1, "a": "é"}) == files.to_json({"a": "é", "b": 1}) == expected
+
+
+def test_a_file_system_that_is_not_installed():
+    with pytest.raises(UserError, match="can't look up nosuch://bucket/file"):
+        files.exists("nosuch://bucket/file")
