@@ -3,6 +3,7 @@ left, and what the line says is true."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import select
@@ -19,21 +20,22 @@ from tests.support.records import write_records
 
 LIMIT_S = 120
 CC12M_ROWS = 200_000
-# A job is interrupted once its output begins, or at the first line of its progress; the others after some seconds.
+IMPORTS = Path("while it imports packages")
+# A job is interrupted once its output begins, or at the first line of its progress; others while they still start.
 BUILD = ["build", "--output", "OUT", "--allow-address=127.0.0.0/8"]
 CASES = {
-    "select while it starts": (["select", "--source=cc12m=LIST", "--output", "OUT"], 1.0),
+    "select while it starts": (["select", "--source=cc12m=LIST", "--output", "OUT"], IMPORTS),
     "select before its workers run": (["select", "--source=cc12m=LIST", "--output", "OUT"], "OUT"),
     "select at work": (["select", "--source=cc12m=LIST", "--output", "OUT"], b"select:"),
     "build at work": ([*BUILD, "--source=cc12m=LIST"], b"build:"),
     "fetch": (["fetch", "--pairs", "PAIRS", "--output", "OUT", "--allow-address=127.0.0.0/8"], "OUT"),
     "repack": (["repack", "--dataset", "DATASET", "--output", "OUT"], "OUT"),
-    "verify": (["verify", "DATASET"], 0.5),
+    "verify": (["verify", "DATASET"], IMPORTS),
     "train": (["train", "--dataset", "DATASET", "--size", "3m", "--steps", "100000", "--batch-size", "2",
                "--output", "OUT"], b"step "),
     "generate": (["generate", "--prompt", "a cat", "--count", "64", "--output", "OUT"], "OUT"),
     "serve": (["serve", "--port", "0"], b"http://"),
-    "train-bpe": (["train-bpe", "--captions", "LIST", "--vocabulary", "300", "--output", "OUT"], 0.5),
+    "train-bpe": (["train-bpe", "--captions", "LIST", "--vocabulary", "300", "--output", "OUT"], IMPORTS),
 }  # fmt: skip
 
 
@@ -66,9 +68,9 @@ def test_ctrl_c_is_one_line(arguments, moment, places, tmp_path, run_pairmill):
     assert not [name for name in os.listdir(tmp_path) if name.endswith(".tmp")]
 
 
-def interrupt(arguments: list[str], moment: float | str | bytes) -> tuple[int, str]:
-    """Runs a command in a terminal of its own and types Ctrl-C: after some seconds, when a path exists, or when
-    the command has printed something. Returns its status and what the terminal showed."""
+def interrupt(arguments: list[str], moment: Path | str | bytes) -> tuple[int, str]:
+    """Runs a command in a terminal of its own and types Ctrl-C: while it imports, when a path exists, or when the
+    command has printed something. Returns its status and what the terminal showed."""
     child, terminal = pty.fork()
     if not child:
         command = os.path.join(os.path.dirname(sys.executable), "pairmill")
@@ -81,20 +83,28 @@ def interrupt(arguments: list[str], moment: float | str | bytes) -> tuple[int, s
                     shown += os.read(terminal, 1 << 16)
                 except OSError:  # the last process has closed it
                     break
-            if isinstance(moment, float):
-                due = time.monotonic() > started + moment
-            else:
-                due = moment in shown if isinstance(moment, bytes) else os.path.exists(moment)
-            if due and not typed:
+            if not typed and is_due(moment, child, shown):
                 os.write(terminal, b"\x03")
                 typed = True
         else:
             pytest.fail(f"did not end within {LIMIT_S} s: {shown[-2000:].decode(errors='replace')}")
     finally:
         os.close(terminal)
-        ended, status = os.waitpid(child, os.WNOHANG)
-        if not ended and time.monotonic() > started + LIMIT_S:
-            os.kill(child, signal.SIGKILL)
-        if not ended:
-            _, status = os.waitpid(child, 0)
+        status = wait(child, started + LIMIT_S)
     return os.waitstatus_to_exitcode(status), shown.decode(errors="replace")
+
+
+def is_due(moment: Path | str | bytes, process: int, shown: bytes) -> bool:
+    if moment is IMPORTS:
+        with contextlib.suppress(OSError):  # it has ended
+            return "site-packages" in Path(f"/proc/{process}/maps").read_text()
+    return moment in shown if isinstance(moment, bytes) else os.path.exists(moment)
+
+
+def wait(process: int, deadline: float) -> int:
+    """The status that a process ends with, or is made to end with at the deadline."""
+    while not (ended := os.waitpid(process, os.WNOHANG))[0]:
+        if time.monotonic() > deadline:
+            os.kill(process, signal.SIGKILL)
+        time.sleep(0.05)
+    return ended[1]
