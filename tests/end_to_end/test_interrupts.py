@@ -73,6 +73,7 @@ def interrupt(arguments: list[str], moment: Path | str | bytes) -> tuple[int, st
     command has printed something. Returns its status and what the terminal showed."""
     child, terminal = pty.fork()
     if not child:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # as a shell does; what runs the tests may ignore it
         command = os.path.join(os.path.dirname(sys.executable), "pairmill")
         os.execve(command, [command, *arguments], {**os.environ, "PYTHONPATH": str(ROOT)})
     started, shown, typed = time.monotonic(), b"", False
