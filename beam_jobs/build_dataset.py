@@ -57,8 +57,8 @@ def main(arguments: list[str] | None = None) -> int:
                 FetchAndEncode.REJECTED, main="records"
             )
         )
-        rejected = (selected[REJECTED_TAG], encoded[FetchAndEncode.REJECTED]) | "Rejected" >> beam.Flatten()
-        written = (encoded.records, rejected) | "Dataset" >> WriteDataset(
+        rejected = (selected[REJECTED_TAG], encoded[FetchAndEncode.REJECTED])
+        written = ((encoded.records,), rejected) | "Dataset" >> WriteDataset(
             args.output, args.draws, shard_size(args), args.rows_per_file, near_config(args)
         )
         counts = (range_results | "Count read" >> beam.Map(read_count), written.counts) | "Counts" >> beam.Flatten()

@@ -74,7 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
             | "Read rejects" >> beam.FlatMap(new_rejects, old).with_output_types(Rejected)
         )
         joined = (encoded.records, encoded[EncodeImageShard.REJECTED], earlier) | "Join" >> JoinExisting(
-            old, ledger if before else None
+            old, ledger if before else None, args.output
         )
         written = (joined.records, joined.rejects) | "Dataset" >> WriteDataset(
             args.output, args.draws, shard_size(args), args.rows_per_file, near_config(args)

@@ -70,10 +70,9 @@ def main(arguments: list[str] | None = None) -> int:
         )
         earlier = pipeline | "Read rejects" >> parquet.ReadParquet(parquet.files_in(args.pairs, "rejects"), Rejected)
         written = (
-            (fetched[FetchUnit.REJECTED], earlier)
-            | "Rejects" >> beam.Flatten()
-            | ("Write rejects" >> parquet.WriteParquet(args.output, "rejects", schemas.REJECTS, args.rows_per_file))
-        )
+            fetched[FetchUnit.REJECTED],
+            earlier,
+        ) | "Write rejects" >> parquet.WriteParquet(args.output, "rejects", schemas.REJECTS, args.rows_per_file)
         counts = (
             pipeline | "Counts before" >> beam.Create(counts_before),
             fetched.pairs | "Count kept" >> CountRows(KEPT),

@@ -63,10 +63,9 @@ def main(arguments: list[str] | None = None) -> int:
     state.prepare_output(args.output, "repack", finish.identity(parts), "manifest.json", args.overwrite, args.dataset)
 
     def build(pipeline: beam.Pipeline) -> None:
-        read = pipeline | "Datasets" >> ReadRecords(datasets, subsets)
+        read = pipeline | "Datasets" >> ReadRecords(datasets, subsets, args.output)
         earlier = pipeline | "Read rejects" >> parquet.ReadParquet(reject_files(datasets), Rejected)
-        rejected = (read[REJECTED], earlier) | "Rejected" >> beam.Flatten()
-        written = (read.records, rejected) | "Dataset" >> WriteDataset(
+        written = ((read.records,), (read[REJECTED], earlier)) | "Dataset" >> WriteDataset(
             args.output, parts.draws, shard_size(args), args.rows_per_file
         )
         counts = (

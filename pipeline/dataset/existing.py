@@ -9,14 +9,17 @@ from typing import Any, NamedTuple, Optional
 
 import apache_beam as beam
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from models.data.format import Manifest, Shard, index_path, pack_uint16, read_manifest, read_token_shard
 from models.errors import UserError
 from pipeline.dataset.finish import ManifestFields
-from pipeline.output import files, parquet
+from pipeline.output import files, parquet, schemas
+from pipeline.output.grouping import key_hash
 from pipeline.output.ledger import READ, Count, CountRows, previous_counts, read_ledger
+from pipeline.output.spill import HashRange, HashRanges, Spill, SpillFile, read_spilled, rows_as
 from pipeline.records import EncodedPair, Reason, Rejected, Stage, reject
 
 
@@ -128,11 +131,15 @@ def reject_files(datasets: Iterable[ExistingDataset]) -> list[str]:
     ]
 
 
+RECORDS_PER_GROUP = 10_000  # about 30 MB
+_NUMBERED = schemas.RECORDS.append(pa.field("dataset", pa.int32()))  # its place among the datasets
+
+
 class ReadRecords(beam.PTransform):
     """The records of datasets. Those outside the subsets, and keys that an earlier dataset has, come as rejects."""
 
-    def __init__(self, datasets: list[ExistingDataset], subsets: list[Subset]):
-        self._datasets, self._subsets = datasets, subsets
+    def __init__(self, datasets: list[ExistingDataset], subsets: list[Subset], output: str):
+        self._datasets, self._subsets, self._output = datasets, subsets, output
 
     def expand(self, pipeline):
         shards = [
@@ -140,32 +147,45 @@ class ReadRecords(beam.PTransform):
             for number, dataset in enumerate(self._datasets)
             for shard in dataset.manifest.shards
         ]
-        return (
+        spills = (
             pipeline
             | "Shards" >> beam.Create(shards)
             | "Spread" >> beam.Reshuffle()
-            | "Read" >> beam.FlatMap(_numbered).with_output_types(tuple[str, tuple[int, EncodedPair]])
-            | "Same key" >> beam.GroupByKey()
-            | "First" >> beam.ParDo(_KeepWanted(self._subsets)).with_outputs(REJECTED, main="records")
+            | "Read" >> beam.FlatMap(_numbered).with_output_types(tuple)
+            | "Spill" >> Spill(self._output, _NUMBERED, _numbered_hash)
+        )
+        return (
+            spills
+            | "Same key" >> HashRanges(RECORDS_PER_GROUP)
+            | "First"
+            >> beam.ParDo(_KeepWanted(self._subsets, self._output), beam.pvalue.AsList(spills)).with_outputs(
+                REJECTED, main="records"
+            )
         )
 
 
-def _numbered(element: tuple[int, str, Shard]) -> Iterator[tuple[str, tuple[int, EncodedPair]]]:
+def _numbered(element: tuple[int, str, Shard]) -> Iterator[tuple]:
     number, directory, shard = element
     for record in read_records(directory, shard):
-        yield record.key, (number, record)
+        yield (*record, number)
+
+
+def _numbered_hash(row: tuple) -> int:
+    return key_hash(EncodedPair._make(row[:-1]))
 
 
 class _KeepWanted(beam.DoFn):
-    def __init__(self, subsets: list[Subset]):
-        self._subsets = subsets
+    def __init__(self, subsets: list[Subset], output: str):
+        self._subsets, self._output = subsets, output
 
-    def process(self, group: tuple[str, Iterable[tuple[int, EncodedPair]]]):
+    def process(self, hashes: HashRange, spills: list[SpillFile]):
+        table = read_spilled(self._output, spills, _NUMBERED, *hashes.bounds)
+        table = table.sort_by([("key", "ascending"), ("dataset", "ascending"), ("row", "ascending")])
         first = None
-        for number, record in sorted(group[1], key=lambda numbered: (numbered[0], numbered[1].row)):
+        for number, record in zip(table["dataset"].to_pylist(), rows_as(EncodedPair, table), strict=True):
             if reason := self._subsets[number].rejection(record):
                 rejected = reject(record, Stage.ENCODE, Reason.SAMPLED_OUT, reason)
-            elif first:
+            elif first and first.key == record.key:
                 rejected = reject(record, Stage.ENCODE, Reason.DUPLICATE_PAIR, f"kept {first.key}")
             else:
                 first = record
@@ -221,28 +241,49 @@ def new_rejects(path: str, datasets: list[ExistingDataset]) -> Iterator[Rejected
 
 
 class RemainingRejects(beam.PTransform):
-    """(rejects of a dataset, keys of images that are new to it) -> the rejects that remain. A reject of fetching whose
-    image is now encoded comes under the tag REPLACED."""
+    """(rejects of a dataset, keys of images that are new to it, as tuples of one) -> the rejects that remain. A reject
+    of fetching whose image is now encoded comes under the tag REPLACED."""
 
     REPLACED = "replaced"
 
+    def __init__(self, output: str):
+        self._output = output
+
     def expand(self, rows_and_keys):
         rejects, keys = rows_and_keys
+        reject_spills = rejects | "Spill rejects" >> Spill(self._output, schemas.REJECTS, key_hash)
+        key_spills = keys | "Spill keys" >> Spill(self._output, _KEYS, lambda row: int(row[0][:16], 16))
         return (
-            (
-                rejects | "Key of reject" >> beam.Map(lambda row: (row.key, row)),
-                keys | "Key of image" >> beam.Map(lambda key: (key, None)),
-            )
-            | "Same key" >> beam.CoGroupByKey()
-            | "Which" >> beam.FlatMap(_still_rejected).with_outputs(self.REPLACED, main="rejects")
+            reject_spills
+            | "Same key" >> HashRanges(REJECTS_PER_GROUP)
+            | "Which"
+            >> beam.ParDo(
+                _StillRejected(self._output), beam.pvalue.AsList(reject_spills), beam.pvalue.AsList(key_spills)
+            ).with_outputs(self.REPLACED, main="rejects")
         )
 
 
-class JoinedRows(NamedTuple):
-    """PCollections of a new dataset: its records, its rejects, and the ledger's counts of rows read."""
+REJECTS_PER_GROUP = 50_000
+_KEYS = pa.schema([("key", pa.string())])
 
-    records: beam.PCollection
-    rejects: beam.PCollection
+
+class _StillRejected(beam.DoFn):
+    def __init__(self, output: str):
+        self._output = output
+
+    def process(self, hashes: HashRange, reject_spills: list[SpillFile], key_spills: list[SpillFile]):
+        keys = read_spilled(self._output, key_spills, _KEYS, *hashes.bounds)["key"].to_pylist()
+        encoded = set(keys)
+        for row in rows_as(Rejected, read_spilled(self._output, reject_spills, schemas.REJECTS, *hashes.bounds)):
+            replaced = row.stage == Stage.FETCH and row.key in encoded
+            yield beam.pvalue.TaggedOutput(RemainingRejects.REPLACED, row) if replaced else row
+
+
+class JoinedRows(NamedTuple):
+    """PCollections of a new dataset: its records and its rejects, in parts, and the ledger's counts of rows read."""
+
+    records: tuple[beam.PCollection, ...]
+    rejects: tuple[beam.PCollection, ...]
     counts: beam.PCollection
 
 
@@ -253,29 +294,29 @@ class JoinExisting(beam.PTransform):
     is taken off that dataset's count. Without datasets, the counts are those of `fetch_ledger`, if there is one.
     """
 
-    def __init__(self, datasets: list[ExistingDataset], fetch_ledger: Optional[dict[str, Any]]):
-        self._datasets, self._fetch_ledger = datasets, fetch_ledger
+    def __init__(self, datasets: list[ExistingDataset], fetch_ledger: Optional[dict[str, Any]], output: str):
+        self._datasets, self._fetch_ledger, self._output = datasets, fetch_ledger, output
 
     def expand(self, inputs) -> JoinedRows:
         records, encode_rejects, fetch_rejects = inputs
-        rejects = (encode_rejects, fetch_rejects) | "Rejected" >> beam.Flatten()
+        rejects = (encode_rejects, fetch_rejects)
         if self._fetch_ledger is not None and not self._datasets:
             counts = [count for count in previous_counts(self._fetch_ledger) if count[0][1] == READ]
-            return JoinedRows(records, rejects, records.pipeline | "Counts of fetch" >> beam.Create(counts))
+            return JoinedRows((records,), rejects, records.pipeline | "Counts of fetch" >> beam.Create(counts))
         new_counts = (
             records | "Count records" >> CountRows(READ),
-            rejects | "Count rejects" >> CountRows(READ),
+            encode_rejects | "Count rejects of encoding" >> CountRows(READ),
+            fetch_rejects | "Count rejects of fetching" >> CountRows(READ),
         )
         if not self._datasets:
-            return JoinedRows(records, rejects, new_counts | "Rows read" >> beam.Flatten())
-        existing = records.pipeline | "Old records" >> ReadRecords(self._datasets, [Subset()])
+            return JoinedRows((records,), rejects, new_counts | "Rows read" >> beam.Flatten())
+        existing = records.pipeline | "Old records" >> ReadRecords(self._datasets, [Subset()], self._output)
         old_rejects = records.pipeline | "Old rejects" >> parquet.ReadParquet(reject_files(self._datasets), Rejected)
-        new_keys = (
-            (records, encode_rejects)
-            | "Encoded now" >> beam.Flatten()
-            | "Their keys" >> beam.Map(lambda row: row.key).with_output_types(str)
+        new_keys = tuple(
+            rows | f"Keys of {what}" >> beam.Map(lambda row: (row.key,)).with_output_types(tuple[str])
+            for what, rows in (("records", records), ("rejects", encode_rejects))
         )
-        remaining = (old_rejects, new_keys) | "Remaining rejects" >> RemainingRejects()
+        remaining = (old_rejects, new_keys) | "Remaining rejects" >> RemainingRejects(self._output)
         replaced_counts = (
             remaining[RemainingRejects.REPLACED]
             | "Count replaced" >> CountRows(READ)
@@ -283,15 +324,7 @@ class JoinExisting(beam.PTransform):
         )
         old_counts = records.pipeline | "Old counts" >> beam.Create(counts_read(self._datasets))
         return JoinedRows(
-            (records, existing.records) | "Old and new" >> beam.Flatten(),
-            (rejects, remaining.rejects) | "All rejected" >> beam.Flatten(),
+            (records, existing.records),
+            (*rejects, remaining.rejects),
             (*new_counts, replaced_counts, old_counts) | "Rows read" >> beam.Flatten(),
         )
-
-
-def _still_rejected(group: tuple[str, tuple[Iterable[Rejected], Iterable[None]]]) -> Iterator[Any]:
-    rejects, images = group[1]
-    there = bool(list(images))
-    for row in rejects:
-        replaced = there and row.stage == Stage.FETCH
-        yield beam.pvalue.TaggedOutput(RemainingRejects.REPLACED, row) if replaced else row

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import itertools
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import apache_beam as beam
 
-from models.data.format import pack_sample, tar_member_bytes
+from models.data.format import SPLITS, pack_sample, tar_member_bytes
+from pipeline.output.schemas import schema_of
+from pipeline.output.spill import Spill, SpillFile, read_spilled
 from pipeline.records import EncodedPair
 
 PAIRS_PER_SHARD = 10_000  # about 30 MB: quick to fetch, few enough to list
 BIN_DIGITS = 4  # of a key in hexadecimal
 
 KeyBin = tuple[str, str]  # split, first digits of a key
-ShardBoundaries = Mapping[str, list[str]]  # split -> the first key of each shard but the first
+ShardBoundaries = Mapping[str, list[str]]  # split that has records -> the first key of each shard but the first
 
 
 class ShardSize(NamedTuple):
@@ -49,15 +51,19 @@ class BoundaryOffsets(NamedTuple):
     leads: bool  # whether it is the first bin of its split
 
 
+WEIGHTS = schema_of(WeightedKey)
+
+
 class FindShardBoundaries(beam.PTransform):
     """Records -> one ShardBoundaries. The shards of a split differ by at most one pair or, with a size in bytes, by
     less than the bytes of two pairs."""
 
-    def __init__(self, size: ShardSize, draws: int):
-        self._size, self._draws = size, draws
+    def __init__(self, output: str, size: ShardSize, draws: int):
+        self._output, self._size, self._draws = output, size, draws
 
     def expand(self, records):
-        weighed = records | "Weigh" >> beam.Map(weighted_key, self._size, self._draws)
+        weighed = records | "Weigh" >> beam.Map(weighted_key, self._size, self._draws).with_output_types(WeightedKey)
+        spills = weighed | "Spill" >> Spill(self._output, WEIGHTS, split_hash)
         weights = (
             weighed
             | "By bin" >> beam.Map(lambda pair: (pair.bin, pair.weight)).with_output_types(tuple[KeyBin, int])
@@ -65,17 +71,13 @@ class FindShardBoundaries(beam.PTransform):
             | "All bins" >> beam.combiners.ToDict()
         )
         offsets = weights | "Locate boundaries" >> beam.Map(locate_boundaries, self._size)
-        return (
-            weighed
-            | "In boundary bins"
-            >> beam.FlatMap(in_boundary_bins, beam.pvalue.AsSingleton(offsets)).with_output_types(
-                tuple[KeyBin, tuple[str, int]]
-            )
-            | "Gather" >> beam.GroupByKey()
-            | "Boundary keys" >> beam.FlatMap(boundary_keys, beam.pvalue.AsSingleton(offsets))
-            | "All boundaries" >> beam.combiners.ToList()
-            | "By split" >> beam.Map(by_split)
+        starts = (
+            offsets
+            | "Boundary bins" >> beam.FlatMap(lambda offsets: list(offsets.items()))
+            | "Spread" >> beam.Reshuffle()
+            | "Boundary keys" >> beam.FlatMap(read_boundary_keys, beam.pvalue.AsList(spills), self._output)
         )
+        return weights | "By split" >> beam.Map(by_split, beam.pvalue.AsList(starts))
 
 
 def weighted_key(record: EncodedPair, size: ShardSize, draws: int) -> WeightedKey:
@@ -100,33 +102,62 @@ def locate_boundaries(weights: Mapping[KeyBin, int], size: ShardSize) -> dict[Ke
     return found
 
 
-def in_boundary_bins(
-    pair: WeightedKey, offsets: Mapping[KeyBin, BoundaryOffsets]
-) -> Iterator[tuple[KeyBin, tuple[str, int]]]:
-    if pair.bin in offsets:
-        yield pair.bin, (pair.key, pair.weight)
-
-
-def boundary_keys(
-    group: tuple[KeyBin, Iterable[tuple[str, int]]], offsets: Mapping[KeyBin, BoundaryOffsets]
-) -> Iterator[tuple[str, str]]:
+def read_boundary_keys(
+    boundary: tuple[KeyBin, BoundaryOffsets], spills: list[SpillFile], output: str
+) -> list[tuple[str, str]]:
     """(split, key) of the pairs of a bin with which a shard starts."""
-    pairs, (before, leads) = sorted(group[1]), offsets[group[0]]
+    (split, digits), offsets = boundary
+    first, last = (split_hash_of(split, digits.ljust(16, digit)) for digit in "0f")
+    rows = read_spilled(output, spills, WEIGHTS, first, last + 1)
+    pairs = sorted(zip(rows["key"].to_pylist(), rows["weight"].to_pylist(), strict=True))
+    return [(split, key) for key in boundary_keys(pairs, offsets)]
+
+
+def boundary_keys(pairs: Sequence[tuple[str, int]], offsets: BoundaryOffsets) -> Iterator[str]:
+    """The keys of a bin with which a shard starts; `pairs` are its keys, sorted, and their weights."""
     ends = list(itertools.accumulate(weight for _, weight in pairs))
-    for offset in before:
+    for offset in offsets.before:
         index = bisect_right(ends, offset)
-        if index or not leads:  # else the first shard would be empty: its first pair is larger than a shard
-            yield group[0][0], pairs[index][0]
+        if index or not offsets.leads:  # else the first shard would be empty: its first pair is larger than a shard
+            yield pairs[index][0]
 
 
-def by_split(boundaries: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for split, key in sorted(set(boundaries)):
-        found.setdefault(split, []).append(key)
+def by_split(weights: Mapping[KeyBin, int], starts: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """The boundaries of every split that has records."""
+    found: dict[str, list[str]] = {split: [] for split, _ in sorted(weights)}
+    for split, key in sorted(set(starts)):
+        found[split].append(key)
     return found
 
 
-def shard_of(record: EncodedPair, boundaries: ShardBoundaries) -> tuple[str, int, int]:
-    """The split, the number of the shard in it, and how many shards that has."""
-    keys = boundaries.get(record.split, [])
-    return record.split, bisect_right(keys, record.key), len(keys) + 1
+class ShardRange(NamedTuple):
+    """The keys of one shard."""
+
+    split: str
+    number: int
+    total: int  # shards of the split
+    start: str  # its first key; "": all before `stop`
+    stop: str  # the first key of the next shard; "": all from `start`
+
+    def contains(self, split: str, key: str) -> bool:
+        return split == self.split and self.start <= key and (not self.stop or key < self.stop)
+
+    @property
+    def hashes(self) -> tuple[int, int]:
+        """A range of `split_hash` that holds them."""
+        return split_hash_of(self.split, self.start or "0" * 16), split_hash_of(self.split, self.stop or "f" * 16) + 1
+
+
+def shard_ranges(boundaries: ShardBoundaries) -> Iterator[ShardRange]:
+    for split, keys in boundaries.items():
+        for number, (start, stop) in enumerate(itertools.pairwise(["", *keys, ""])):
+            yield ShardRange(split, number, len(keys) + 1, start, stop)
+
+
+def split_hash(record: EncodedPair | WeightedKey) -> int:
+    """Hashes in the order of split and key: a shard is one range of them."""
+    return split_hash_of(record.split, record.key)
+
+
+def split_hash_of(split: str, key: str) -> int:
+    return SPLITS.index(split) << 63 | int(key[:16], 16) >> 1

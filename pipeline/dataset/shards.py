@@ -13,10 +13,11 @@ from apache_beam.coders import RowCoder, registry
 
 from models.data import format
 from models.data.format import index_path
-from pipeline.dataset.shard_boundaries import FindShardBoundaries, ShardSize, shard_of
+from pipeline.dataset.shard_boundaries import FindShardBoundaries, ShardRange, ShardSize, shard_ranges, split_hash
 from pipeline.output.files import WrittenFile, write_file
 from pipeline.output.parquet import table_bytes
-from pipeline.output.schemas import INDEX
+from pipeline.output.schemas import INDEX, RECORDS
+from pipeline.output.spill import Spill, SpillFile, read_spilled, rows_as
 from pipeline.records import EncodedPair
 
 
@@ -46,20 +47,24 @@ class WriteShards(beam.PTransform):
         self._output, self._draws, self._size = output, draws, size
 
     def expand(self, records):
-        output, draws = self._output, self._draws
-        boundaries = records | "Boundaries" >> FindShardBoundaries(self._size, draws)
+        spills = records | "Spill" >> Spill(self._output, RECORDS, split_hash)
+        boundaries = records | "Boundaries" >> FindShardBoundaries(self._output, self._size, self._draws)
         return (
-            records
-            | "Shard"
-            >> beam.Map(
-                lambda record, boundaries: (shard_of(record, boundaries), record), beam.pvalue.AsSingleton(boundaries)
-            ).with_output_types(tuple[tuple[str, int, int], EncodedPair])
-            | "Gather" >> beam.GroupByKey()
+            boundaries
+            | "Shards" >> beam.FlatMap(shard_ranges).with_output_types(ShardRange)
+            | "Spread" >> beam.Reshuffle()
             | "Write"
-            >> beam.MapTuple(lambda shard_id, members: write_shard(output, draws, shard_id, members)).with_output_types(
+            >> beam.Map(read_and_write, beam.pvalue.AsList(spills), self._output, self._draws).with_output_types(
                 WrittenShard
             )
         )
+
+
+def read_and_write(shard: ShardRange, spills: list[SpillFile], output: str, draws: int) -> WrittenShard:
+    """Writes the shard of the records whose keys are in a range."""
+    table = read_spilled(output, spills, RECORDS, *shard.hashes)
+    records = (record for record in rows_as(EncodedPair, table) if shard.contains(record.split, record.key))
+    return write_shard(output, draws, (shard.split, shard.number, shard.total), records)
 
 
 def write_shard(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import apache_beam as beam
@@ -12,7 +13,8 @@ from pipeline.dataset.shard_boundaries import ShardSize
 from pipeline.dataset.shards import WriteShards
 from pipeline.output import parquet, schemas
 from pipeline.output.ledger import KEPT, CountRows
-from pipeline.records import EncodedPair, Reason, Stage, reject
+from pipeline.output.spill import HashRange, HashRanges, Spill, SpillFile, read_spilled, rows_as
+from pipeline.records import EncodedPair, Reason, Rejected, Stage, reject
 from pipeline.sources.precedence import preferred_pair
 
 REJECTED = "rejected"
@@ -27,7 +29,7 @@ class WrittenDataset(NamedTuple):
 
 
 class WriteDataset(beam.PTransform):
-    """(records, rejects) -> shards, index and reject files. Duplicate pairs become rejects."""
+    """(records, rejects), two tuples of PCollections -> shards, index, reject files. Duplicate pairs become rejects."""
 
     def __init__(
         self,
@@ -42,40 +44,64 @@ class WriteDataset(beam.PTransform):
 
     def expand(self, inputs) -> WrittenDataset:
         records, rejected = inputs
-        single = (
-            records
-            | "By image and caption" >> beam.Map(by_pair).with_output_types(tuple[str, EncodedPair])
-            | "Same pair" >> beam.GroupByKey()
-            | "Keep first" >> beam.ParDo(KeepFirstPair()).with_outputs(REJECTED, main="records")
-        )
-        all_rejected = [rejected, single[REJECTED]]
+        single = records | "Same pair" >> DropSamePairs(self._output)
+        all_rejected = [*rejected, single[REJECTED]]
         kept = single.records
         if self._near.on:
             remaining = kept | "Near-duplicates" >> DropNearDuplicates(self._near)
             kept, all_rejected = remaining.records, [*all_rejected, remaining[DropNearDuplicates.REJECTED]]
-        rejected = all_rejected | "All rejects" >> beam.Flatten()
+        counts = [rows | f"Count rejected {number}" >> CountRows() for number, rows in enumerate(all_rejected)]
         return WrittenDataset(
             shards=kept | "Shards" >> WriteShards(self._output, self._draws, self._size),
-            rejects=rejected
+            rejects=tuple(all_rejected)
             | "Write rejects" >> parquet.WriteParquet(self._output, "rejects", schemas.REJECTS, self._rows_per_file),
-            counts=(kept | "Count kept" >> CountRows(KEPT), rejected | "Count rejected" >> CountRows())
-            | "Counts" >> beam.Flatten(),
+            counts=(kept | "Count kept" >> CountRows(KEPT), *counts) | "Counts" >> beam.Flatten(),
         )
 
 
-def by_pair(record: EncodedPair) -> tuple[str, EncodedPair]:
-    return f"{record.sha256} {record.caption}", record
+RECORDS_PER_GROUP = 10_000  # about 30 MB
 
 
-class KeepFirstPair(beam.DoFn):
-    """Keeps, of records with the same image and caption (mirrors, re-uploads), the first by source, file and row."""
+class DropSamePairs(beam.PTransform):
+    """Records -> those that stay of each image and caption (mirrors, re-uploads): the first by source, file and row.
+    The others are rejects, under their tag."""
 
-    def process(self, group: tuple[str, Iterable[EncodedPair]]):
-        records = list(group[1])
-        first = preferred_pair(records)
+    def __init__(self, output: str):
+        self._output = output
+
+    def expand(self, records):
+        spills = records | "Spill" >> Spill(self._output, schemas.RECORDS, pair_hash)
+        return (
+            spills
+            | "Groups" >> HashRanges(RECORDS_PER_GROUP)
+            | "Keep first"
+            >> beam.ParDo(_KeepFirst(self._output), beam.pvalue.AsList(spills)).with_outputs(REJECTED, main="records")
+        )
+
+
+class _KeepFirst(beam.DoFn):
+    def __init__(self, output: str):
+        self._output = output
+
+    def process(self, hashes: HashRange, spills: list[SpillFile]):
+        table = read_spilled(self._output, spills, schemas.RECORDS, *hashes.bounds)
+        for row in keep_first(rows_as(EncodedPair, table)):
+            yield row if isinstance(row, EncodedPair) else beam.pvalue.TaggedOutput(REJECTED, row)
+
+
+def pair_hash(record: EncodedPair) -> int:
+    """The same for the same image and caption."""
+    return int.from_bytes(hashlib.sha256(f"{record.sha256} {record.caption}".encode()).digest()[:8], "big")
+
+
+def keep_first(records: Iterable[EncodedPair]) -> Iterator[EncodedPair | Rejected]:
+    """Of records with the same image and caption the first by source, file and row, and the rejects of the others."""
+    groups: dict[tuple[str, str], list[EncodedPair]] = {}
+    for record in records:
+        groups.setdefault((record.sha256, record.caption), []).append(record)
+    for group in groups.values():
+        first = preferred_pair(group)
         yield first
-        for record in records:
+        for record in group:
             if record is not first:
-                yield beam.pvalue.TaggedOutput(
-                    REJECTED, reject(record, Stage.ENCODE, Reason.DUPLICATE_PAIR, f"kept {first.key}")
-                )
+                yield reject(record, Stage.ENCODE, Reason.DUPLICATE_PAIR, f"kept {first.key}")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import apache_beam as beam
+import pyarrow as pa
 
-from pipeline.output.grouping import grouped_by_hash, key_hash
+from pipeline.output import schemas
+from pipeline.output.grouping import key_hash
+from pipeline.output.spill import HASH, HashRange, HashRanges, Spill, SpillFile, read_spilled, rows_as
 from pipeline.output.work_folder import write_plan
 from pipeline.records import Pair
 from pipeline.sources.stored_images import location_hash
@@ -25,6 +28,10 @@ class Unit(NamedTuple):
         return f"{self.number:05d}-of-{self.total:05d}"
 
 
+UNITS_PER_RANGE = 16
+"""Units that one worker takes at a time, of a job that has many."""
+
+
 class GroupIntoUnits(beam.PTransform):
     """Pairs -> units of about `pairs_per_unit`. The one shuffle before fetching: it moves rows, not images, and hashing
     mixes the hosts, whatever the order of the source."""
@@ -33,14 +40,30 @@ class GroupIntoUnits(beam.PTransform):
         self._pairs_per_unit, self._output = pairs_per_unit, output
 
     def expand(self, pairs):
-        number = (
-            pairs
-            | "Count" >> beam.combiners.Count.Globally()
+        spills = pairs | "Spill" >> Spill(self._output, schemas.PAIRS, unit_hash)
+        planned = (
+            spills
+            | "Pairs" >> beam.Map(lambda spill: spill.rows).with_output_types(int)
+            | "All pairs" >> beam.CombineGlobally(sum)
             | "Plan" >> beam.Map(plan_units, self._pairs_per_unit, self._output)
         )
-        return grouped_by_hash(pairs, number, unit_hash) | "Sort" >> beam.Map(
-            to_unit, beam.pvalue.AsSingleton(number)
-        ).with_output_types(Unit)
+        return (
+            spills
+            | "Ranges" >> HashRanges(self._pairs_per_unit, UNITS_PER_RANGE)
+            | "Read"
+            >> beam.FlatMap(
+                read_units, beam.pvalue.AsList(spills), beam.pvalue.AsSingleton(planned), self._output
+            ).with_output_types(Unit)
+        )
+
+
+def read_units(hashes: HashRange, spills: list[SpillFile], planned: int, output: str) -> Iterator[Unit]:
+    """The units of a range. `planned` is their number in all; it makes the plan precede the first unit."""
+    table = read_spilled(output, spills, schemas.PAIRS, *hashes.bounds)
+    numbers = [value * planned >> 64 for value in table[HASH].to_pylist()]
+    for number in range(hashes.first, hashes.stop):
+        rows = table.filter(pa.array([of == number for of in numbers], pa.bool_()))
+        yield Unit(number, planned, sorted(rows_as(Pair, rows), key=lambda pair: pair.key))
 
 
 def unit_hash(pair: Pair) -> int:
@@ -53,7 +76,3 @@ def plan_units(pairs: int, pairs_per_unit: int, output: str) -> int:
     units = max(1, -(-pairs // pairs_per_unit))
     write_plan(output, {"pairs": pairs, "units": units})
     return units
-
-
-def to_unit(group: tuple[int, Iterable[Pair]], total: int) -> Unit:
-    return Unit(group[0], total, sorted(group[1], key=lambda pair: pair.key))

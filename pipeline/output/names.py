@@ -12,3 +12,4 @@ LOCK_FILE, PLAN_FILE = "lock", "plan.json"
 UNITS_FOLDER, TIMES_FOLDER = "units", "times"  # of encoded units: their rows, and where their time went
 FETCHED_FOLDER = "fetched"  # statistics of each fetched shard
 ROWS_FOLDER = "rows"  # spill files of select
+SPILL_FOLDER = "spill"  # rows on their way from one step to the next

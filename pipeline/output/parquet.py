@@ -14,7 +14,8 @@ from apache_beam.coders import RowCoder, registry
 
 from pipeline.output import files as output_files
 from pipeline.output.files import WrittenFile, write_file
-from pipeline.output.grouping import OutputRow, grouped_by_hash, row_hash, sort_key
+from pipeline.output.grouping import SORT_COLUMNS, row_hash
+from pipeline.output.spill import HashRange, HashRanges, Spill, SpillFile, read_spilled
 
 ROWS_PER_FILE = 500_000  # about 50 MB of pairs; a group of a shuffle must fit into a worker's memory
 GROUP_ROWS = 1 << 16  # of a row group: what a writer holds in memory
@@ -114,7 +115,7 @@ class ReadParquet(beam.PTransform):
 
 
 class WriteParquet(beam.PTransform):
-    """Rows (NamedTuples) -> FOLDER/NNNNN-of-MMMMM.parquet; returns a WrittenFile for each.
+    """Rows (NamedTuples, one PCollection or a tuple of them) -> FOLDER/NNNNN-of-MMMMM.parquet; a WrittenFile for each.
 
     The number of files follows from the number of rows, a row's file from its hash, and rows are sorted within a file:
     the same rows give the same bytes. No rows give one empty file, so that readers always find the schema.
@@ -124,17 +125,20 @@ class WriteParquet(beam.PTransform):
         self._output, self._folder, self._schema, self._rows_per_file = output, folder, schema, rows_per_file
 
     def expand(self, rows):
-        output, folder, schema, rows_per_file = self._output, self._folder, self._schema, self._rows_per_file
-        files = (
-            rows
-            | "Count" >> beam.combiners.Count.Globally()
-            | "Files" >> beam.Map(lambda count: max(1, -(-count // rows_per_file)))
+        spills = rows | "Spill" >> Spill(self._output, self._schema, row_hash)
+        return (
+            spills
+            | "Files" >> HashRanges(self._rows_per_file)
+            | "Write"
+            >> beam.Map(
+                write_group, beam.pvalue.AsList(spills), self._output, self._folder, self._schema
+            ).with_output_types(WrittenFile)
         )
-        grouped = grouped_by_hash(rows, files, row_hash)
 
-        def write(group: tuple[int, Iterable[OutputRow]], of: int) -> WrittenFile:
-            name = f"{folder}/{group[0]:05d}-of-{of:05d}.parquet"
-            ordered = sorted(group[1], key=sort_key)
-            return write_file(output, name, table_bytes(ordered, schema))
 
-        return grouped | "Write" >> beam.Map(write, beam.pvalue.AsSingleton(files)).with_output_types(WrittenFile)
+def write_group(group: HashRange, spills: list[SpillFile], output: str, folder: str, schema: pa.Schema) -> WrittenFile:
+    """Writes the rows of one group, sorted by `sort_key`."""
+    table = read_spilled(output, spills, schema, *group.bounds).select(schema.names)
+    table = table.sort_by([(name, "ascending") for name in SORT_COLUMNS])
+    name = f"{folder}/{group.first:05d}-of-{group.total:05d}.parquet"
+    return write_file(output, name, file_bytes(table))

@@ -11,7 +11,13 @@ import pyarrow as pa
 
 from pipeline.records import EncodedPair, Pair, Rejected
 
-_TYPES = {str: pa.string(), int: pa.int64(), bytes: pa.binary(), Sequence[str]: pa.list_(pa.string())}
+_TYPES = {
+    str: pa.string(),
+    int: pa.int64(),
+    bytes: pa.binary(),
+    Sequence[str]: pa.list_(pa.string()),
+    Sequence[int]: pa.list_(pa.int64()),
+}
 _SMALL = {"width": pa.int32(), "height": pa.int32()}  # sides in px
 
 
@@ -34,6 +40,7 @@ def _without_none(hint: Any) -> Any:
 
 PAIRS = schema_of(Pair)
 REJECTS = schema_of(Rejected)
+RECORDS = schema_of(EncodedPair)
 INDEX = pa.schema(
     [
         *schema_of(EncodedPair, without=("codes", "tokens", "boxes", "signature")),

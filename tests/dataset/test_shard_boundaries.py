@@ -9,37 +9,43 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.dataset.shard_boundaries import (
+    FindShardBoundaries,
     ShardSize,
     WeightedKey,
     boundary_keys,
     by_split,
-    in_boundary_bins,
     locate_boundaries,
-    shard_of,
+    shard_ranges,
+    split_hash,
     weighted_key,
 )
 from tests.support.datasets import tiny_text_tokenizer
 from tests.support.records import make_record
+from tests.support.transforms import apply
 
 
-def cuts_of(pairs: list[WeightedKey], size: ShardSize) -> dict[str, list[str]]:
-    """What FindCuts gives, without Beam."""
+def boundaries_of(pairs: list[WeightedKey], size: ShardSize) -> dict[str, list[str]]:
+    """What FindShardBoundaries gives, without Beam."""
     weights: Counter = Counter()
     for pair in pairs:
         weights[pair.bin] += pair.weight
-    places = locate_boundaries(weights, size)
-    bins = defaultdict(list)
-    for pair in pairs:
-        for name, entry in in_boundary_bins(pair, places):
-            bins[name].append(entry)
-    return by_split(found for group in bins.items() for found in boundary_keys(group, places))
+    return by_split(
+        weights,
+        [
+            (key_bin[0], key)
+            for key_bin, offsets in locate_boundaries(weights, size).items()
+            for key in boundary_keys(sorted((pair.key, pair.weight) for pair in pairs if pair.bin == key_bin), offsets)
+        ],
+    )
 
 
 def shards_of(pairs: list[WeightedKey], size: ShardSize) -> dict[tuple[str, int, int], list[WeightedKey]]:
-    cuts, shards = cuts_of(pairs, size), defaultdict(list)
-    for pair in sorted(pairs):
-        shards[shard_of(pair, cuts)].append(pair)
-    return shards
+    return {
+        (shard.split, shard.number, shard.total): [
+            pair for pair in sorted(pairs) if shard.contains(pair.split, pair.key)
+        ]
+        for shard in shard_ranges(boundaries_of(pairs, size))
+    }
 
 
 # Few digits, so that bins hold many keys and many hold none.
@@ -86,3 +92,16 @@ def test_the_weight_of_a_pair_is_its_room_in_the_tar_file():
     assert weighted_key(record, ShardSize(7), 2) == ("train", record.key, 1)
     assert weighted_key(record, ShardSize(bytes=7), 2) == ("train", record.key, 1024)
     assert weighted_key(record._replace(caption="x" * 500), ShardSize(bytes=7), 2).weight == 1536
+
+
+def test_the_boundaries_of_records(tmp_path):
+    """Beam's way gives what the functions give; a shard's range of hashes holds its keys."""
+    text = tiny_text_tokenizer()
+    records = [make_record(i, text, split="val" if i % 7 == 0 else "train") for i in range(60)]
+    pairs = [weighted_key(record, ShardSize(9), 1) for record in records]
+    [boundaries] = apply(FindShardBoundaries(str(tmp_path), ShardSize(9), 1), records)[""]
+    assert boundaries == boundaries_of(pairs, ShardSize(9)) and list(map(len, boundaries.values())) == [5, 0]
+    for pair in pairs:
+        [shard] = [shard for shard in shard_ranges(boundaries) if shard.contains(pair.split, pair.key)]
+        low, high = shard.hashes
+        assert low <= split_hash(pair) < high <= 2**64

@@ -2,50 +2,48 @@
 
 from __future__ import annotations
 
-import apache_beam as beam
-
 from pipeline.dataset.existing import JoinExisting, RemainingRejects
-from pipeline.dataset.stage import REJECTED, KeepFirstPair, by_pair
+from pipeline.dataset.stage import REJECTED, DropSamePairs
 from pipeline.output.ledger import READ
 from pipeline.records import Rejected
 from tests.support.datasets import tiny_text_tokenizer
 from tests.support.records import make_record
 from tests.support.transforms import apply
 
+KEYS = [f"{i:x}" * 32 for i in range(3)]
 RECORD = make_record(0, tiny_text_tokenizer())
-KEEP_FIRST = beam.ParDo(KeepFirstPair()).with_outputs(REJECTED, main="records")
 
 
 def rejected(key: str, stage: str, reason: str) -> Rejected:
     return Rejected(key, "wit", "wit.tsv", 1, "http://x/", stage, reason, "")
 
 
-def test_of_the_same_image_and_caption_the_first_stays():
+def test_of_the_same_image_and_caption_the_first_stays(tmp_path):
     mirrors = [RECORD._replace(key=f"{row:032x}", row=row) for row in (3, 1, 2)]
     other_caption = RECORD._replace(caption="another")
-    groups = [(by_pair(RECORD)[0], mirrors), (by_pair(other_caption)[0], [other_caption])]
-    assert groups[0][0] != groups[1][0]
-    outputs = apply(KEEP_FIRST, groups)
-    assert sorted(record.row for record in outputs["records"]) == sorted([1, other_caption.row])
+    outputs = apply(DropSamePairs(str(tmp_path)), [*mirrors, other_caption])
+    assert sorted((record.row, record.caption) for record in outputs["records"]) == sorted(
+        [(1, RECORD.caption), (RECORD.row, "another")]
+    )
     assert sorted((row.row, row.stage, row.reason, row.detail) for row in outputs[REJECTED]) == [
         (row, "encode", "duplicate_pair", f"kept {1:032x}") for row in (2, 3)
     ]
 
 
-def test_an_image_that_could_not_be_fetched_is_there_now():
+def test_an_image_that_could_not_be_fetched_is_there_now(tmp_path):
     rejects = [
-        rejected("a", "fetch", "http_404"),
-        rejected("b", "fetch", "http_404"),
-        rejected("c", "select", "not_english"),
+        rejected(KEYS[0], "fetch", "http_404"),
+        rejected(KEYS[1], "fetch", "http_404"),
+        rejected(KEYS[2], "select", "not_english"),
     ]
-    outputs = apply(RemainingRejects(), rejects, ["a", "c", "new"])
+    outputs = apply(RemainingRejects(str(tmp_path)), rejects, [(key,) for key in (KEYS[0], KEYS[2], "f" * 32)])
     assert outputs["replaced"] == rejects[:1]
     assert sorted(outputs["rejects"]) == sorted(rejects[1:])
 
 
-def test_without_datasets_each_row_is_read_once():
-    encode_reject, fetch_reject = rejected("a", "encode", "decode_error"), rejected("b", "fetch", "http_404")
-    outputs = apply(JoinExisting([], None), [RECORD], [encode_reject], [fetch_reject])
+def test_without_datasets_each_row_is_read_once(tmp_path):
+    encode_reject, fetch_reject = rejected(KEYS[0], "encode", "decode_error"), rejected(KEYS[1], "fetch", "http_404")
+    outputs = apply(JoinExisting([], None, str(tmp_path)), [RECORD], [encode_reject], [fetch_reject])
     assert outputs["records"] == [RECORD]
     assert sorted(outputs["rejects"]) == sorted([encode_reject, fetch_reject])
     totals = {}
@@ -55,7 +53,7 @@ def test_without_datasets_each_row_is_read_once():
     assert sum(totals.values()) == 3
 
 
-def test_the_counts_of_fetch_are_those_of_its_ledger():
+def test_the_counts_of_fetch_are_those_of_its_ledger(tmp_path):
     ledger = {"sources": {"wit": {"read": 7, "kept": 1, "rejected": {"select": {"not_english": 6}}}}}
-    outputs = apply(JoinExisting([], ledger), [RECORD], [], [])
+    outputs = apply(JoinExisting([], ledger, str(tmp_path)), [RECORD], [], [])
     assert outputs["counts"] == [(("wit", READ, ""), 7)]

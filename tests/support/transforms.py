@@ -26,11 +26,12 @@ def apply(transform: beam.PTransform, *inputs: list) -> dict[str, list]:
         start = rows if len(rows) > 1 else rows[0] if rows else pipeline
         outputs = _by_name(start | "Transform" >> transform)
         for name, output in outputs.items():
-            _ = output | f"Keep {name}" >> beam.Map(_keep, run, name)
+            for number, part in enumerate(output if isinstance(output, tuple) else (output,)):
+                _ = part | f"Keep {name} {number}" >> beam.Map(_keep, run, name)
     return {name: _KEPT[run][name] for name in outputs}
 
 
-def _by_name(outputs: Any) -> dict[str, beam.PCollection]:
+def _by_name(outputs: Any) -> dict[str, beam.PCollection | tuple[beam.PCollection, ...]]:
     if isinstance(outputs, beam.PCollection):
         return {"": outputs}
     if isinstance(outputs, DoOutputsTuple):
