@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import apache_beam as beam
 
@@ -100,7 +100,7 @@ def keep_first(records: Iterable[EncodedPair]) -> Iterator[EncodedPair | Rejecte
     for record in records:
         groups.setdefault((record.sha256, record.caption), []).append(record)
     for group in groups.values():
-        first = preferred_pair(group)
+        first = cast(EncodedPair, preferred_pair(group))
         yield first
         for record in group:
             if record is not first:
