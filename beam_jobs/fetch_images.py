@@ -17,6 +17,7 @@ from pipeline.fetch.units import GroupIntoUnits
 from pipeline.output import files, parquet, schemas, state
 from pipeline.output.finish import Finish, read_settings
 from pipeline.output.ledger import KEPT, CountRows, previous_counts, read_ledger
+from pipeline.output.progress import Step
 from pipeline.records import Pair, Rejected
 
 
@@ -62,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
         pairs = pipeline | "Read pairs" >> parquet.ReadParquet(pair_files, Pair)
         fetched = (
             pairs
-            | "Units" >> GroupIntoUnits(args.pairs_per_unit, args.output)
+            | "Units" >> GroupIntoUnits(args.pairs_per_unit, args.output, Step.FETCH, attempt)
             | "Fetch"
             >> beam.ParDo(FetchUnit(args.output, attempt, fetch, image, store)).with_outputs(
                 FetchUnit.REJECTED, main="pairs"

@@ -17,6 +17,7 @@ from models.errors import UserError
 from pipeline.dataset.finish import ManifestFields
 from pipeline.output import files, parquet
 from pipeline.output.ledger import READ, Count, CountRows, previous_counts, read_ledger
+from pipeline.output.progress import Step, counts_of
 from pipeline.records import EncodedPair, Reason, Rejected, Stage, reject
 
 
@@ -129,10 +130,11 @@ def reject_files(datasets: Iterable[ExistingDataset]) -> list[str]:
 
 
 class ReadRecords(beam.PTransform):
-    """The records of datasets. Those outside the subsets, and keys that an earlier dataset has, come as rejects."""
+    """The records of datasets. Those outside the subsets, and keys that an earlier dataset has, come as rejects. Counts
+    them for the progress line of `output`, unless this is only a part of another job."""
 
-    def __init__(self, datasets: list[ExistingDataset], subsets: list[Subset]):
-        self._datasets, self._subsets = datasets, subsets
+    def __init__(self, datasets: list[ExistingDataset], subsets: list[Subset], output: str | None = None):
+        self._datasets, self._subsets, self._output = datasets, subsets, output
 
     def expand(self, pipeline):
         shards = [
@@ -144,16 +146,18 @@ class ReadRecords(beam.PTransform):
             pipeline
             | "Shards" >> beam.Create(shards)
             | "Spread" >> beam.Reshuffle()
-            | "Read" >> beam.FlatMap(_numbered).with_output_types(tuple[str, tuple[int, EncodedPair]])
+            | "Read" >> beam.FlatMap(_numbered, self._output).with_output_types(tuple[str, tuple[int, EncodedPair]])
             | "Same key" >> beam.GroupByKey()
             | "First" >> beam.ParDo(_KeepWanted(self._subsets)).with_outputs(REJECTED, main="records")
         )
 
 
-def _numbered(element: tuple[int, str, Shard]) -> Iterator[tuple[str, tuple[int, EncodedPair]]]:
+def _numbered(element: tuple[int, str, Shard], output: str | None) -> Iterator[tuple[str, tuple[int, EncodedPair]]]:
     number, directory, shard = element
     for record in read_records(directory, shard):
         yield record.key, (number, record)
+    if output:
+        counts_of(output).step(Step.READ, done=shard.pairs)
 
 
 class _KeepWanted(beam.DoFn):

@@ -13,9 +13,10 @@ from apache_beam.coders import RowCoder, registry
 
 from models.data import format
 from models.data.format import index_path
-from pipeline.dataset.shard_boundaries import FindShardBoundaries, ShardSize, shard_of
+from pipeline.dataset.shard_boundaries import FindShardBoundaries, ShardBoundaries, ShardSize, shard_of
 from pipeline.output.files import WrittenFile, write_file
 from pipeline.output.parquet import table_bytes
+from pipeline.output.progress import Step, counts_of
 from pipeline.output.schemas import INDEX
 from pipeline.records import EncodedPair
 
@@ -51,15 +52,27 @@ class WriteShards(beam.PTransform):
         return (
             records
             | "Shard"
-            >> beam.Map(
-                lambda record, boundaries: (shard_of(record, boundaries), record), beam.pvalue.AsSingleton(boundaries)
-            ).with_output_types(tuple[tuple[str, int, int], EncodedPair])
+            >> beam.Map(_by_shard, beam.pvalue.AsSingleton(boundaries), output).with_output_types(
+                tuple[tuple[str, int, int], EncodedPair]
+            )
             | "Gather" >> beam.GroupByKey()
             | "Write"
-            >> beam.MapTuple(lambda shard_id, members: write_shard(output, draws, shard_id, members)).with_output_types(
-                WrittenShard
-            )
+            >> beam.MapTuple(
+                lambda shard_id, members: _counted(output, write_shard(output, draws, shard_id, members))
+            ).with_output_types(WrittenShard)
         )
+
+
+def _by_shard(
+    record: EncodedPair, boundaries: ShardBoundaries, output: str
+) -> tuple[tuple[str, int, int], EncodedPair]:
+    counts_of(output).step(Step.GROUP, done=1)
+    return shard_of(record, boundaries), record
+
+
+def _counted(output: str, shard: WrittenShard) -> WrittenShard:
+    counts_of(output).step(Step.SHARDS, done=shard.pairs)
+    return shard
 
 
 def write_shard(

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import apache_beam as beam
 
 from pipeline.output.grouping import grouped_by_hash, key_hash
-from pipeline.output.work_folder import write_plan
+from pipeline.output.progress import Step, count_finished, write_plan
 from pipeline.records import Pair
 from pipeline.sources.stored_images import location_hash
 
@@ -27,16 +27,16 @@ class Unit(NamedTuple):
 
 class GroupIntoUnits(beam.PTransform):
     """Pairs -> units of about `pairs_per_unit`. The one shuffle before fetching: it moves rows, not images, and hashing
-    mixes the hosts, whatever the order of the source."""
+    mixes the hosts, whatever the order of the source. `step` and `attempt` are for the progress line."""
 
-    def __init__(self, pairs_per_unit: int, output: str):
-        self._pairs_per_unit, self._output = pairs_per_unit, output
+    def __init__(self, pairs_per_unit: int, output: str, step: Step = Step.FETCH, attempt: int = 1):
+        self._pairs_per_unit, self._output, self._step, self._attempt = pairs_per_unit, output, step, attempt
 
     def expand(self, pairs):
         number = (
             pairs
             | "Count" >> beam.combiners.Count.Globally()
-            | "Plan" >> beam.Map(plan_units, self._pairs_per_unit, self._output)
+            | "Plan" >> beam.Map(plan_units, self._pairs_per_unit, self._output, self._step, self._attempt)
         )
         return grouped_by_hash(pairs, number, unit_hash) | "Sort" >> beam.Map(
             to_unit, beam.pvalue.AsSingleton(number)
@@ -48,10 +48,10 @@ def unit_hash(pair: Pair) -> int:
     return location_hash(pair.stored_at) if pair.stored_at else key_hash(pair)
 
 
-def plan_units(pairs: int, pairs_per_unit: int, output: str) -> int:
-    """The number of units. Also writes it to the output, for the progress line."""
+def plan_units(pairs: int, pairs_per_unit: int, output: str, step: Step, attempt: int) -> int:
+    """The number of units. Also records them, and how many are finished already, for the progress line."""
     units = max(1, -(-pairs // pairs_per_unit))
-    write_plan(output, {"pairs": pairs, "units": units})
+    write_plan(output, step, pairs, pairs * count_finished(output, units, attempt) // units)
     return units
 
 
