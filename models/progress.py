@@ -14,13 +14,14 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import NamedTuple, TextIO, TypeVar
+from typing import Any, NamedTuple, TextIO, TypeVar
 
 from tqdm import tqdm
 
 TERMINAL_INTERVAL_S = 0.5
 LOG_INTERVAL_S = 30.0
 MIN_SHOWN_S = 2.0
+DEFAULT_COLUMNS = 80  # of a terminal that does not tell its width
 
 T = TypeVar("T")
 
@@ -86,13 +87,16 @@ class ProgressLine:
             self._write(self._text(progress, called))
 
     def _text(self, progress: Progress, now: float, ended: bool = False) -> str:
-        name = ": ".join(filter(None, (self._command, progress.stage)))
-        parts = [_amount(progress), *_rate(progress, now - self._stage_started)]
+        stage = progress.stage if progress.stage != self._command else ""
+        name = ": ".join(filter(None, (self._command, stage, _amount(progress))))
+        parts = [name, *_rate(progress, now - self._stage_started)]
         if ended:
             parts.append(f"took {tqdm.format_interval(now - self._started)}")
         elif (left_s := _left_s(progress, now - self._stage_started)) is not None:
             parts.append(f"{tqdm.format_interval(left_s)} left")
-        return f"{name}: {', '.join(filter(None, parts))}" + f"; {progress.detail}" * bool(progress.detail)
+        elif not progress.total:
+            parts.append(tqdm.format_interval(now - self._stage_started))
+        return ", ".join(parts) + f"; {progress.detail}" * bool(progress.detail)
 
     def _write(self, text: str) -> None:
         self._lines += 1
@@ -108,6 +112,11 @@ class _TerminalLine(tqdm):
     """A line that tqdm rewrites in place and cuts to the terminal's width."""
 
     monitor_interval = 0  # no thread of its own
+
+    @property
+    def format_dict(self) -> dict[str, Any]:
+        values = super().format_dict
+        return values | {"ncols": values["ncols"] or DEFAULT_COLUMNS}
 
     def __init__(self, text: str):
         # A bar of no width: tqdm cuts only lines that have a bar.

@@ -75,11 +75,12 @@ def generate(
     images: list[np.ndarray] = []
     requests = image_requests(generator, request)
     output.mkdir(parents=True, exist_ok=True)
-    for codes_N in _sample(generator, requests):
-        images.append(generator.image_tokenizer.decode(codes_N))
-        if not ranking:
-            index = len(images) - 1
-            write_atomically(output / f"{index:04d}.png", png(images[-1], {**metadata, "index": str(index)}))
+    with ProgressLine("generate") as line:
+        for codes_N in _sample(generator, requests, line):
+            images.append(generator.image_tokenizer.decode(codes_N))
+            if not ranking:
+                index = len(images) - 1
+                write_atomically(output / f"{index:04d}.png", png(images[-1], {**metadata, "index": str(index)}))
     if ranking:
         scores = ranking.ranker.scores(request.prompt, images)
         best = sorted(range(len(images)), key=lambda index: -scores[index])[: ranking.keep]
@@ -90,19 +91,18 @@ def generate(
     write_atomically(output / "grid.png", png(image_grid(np.stack(images)), metadata))
 
 
-def _sample(generator: ImageGenerator, requests: Sequence[ImageRequest]) -> Iterator[np.ndarray]:
-    """Yields the codes of each image, int64 [N], and shows progress by position."""
+def _sample(generator: ImageGenerator, requests: Sequence[ImageRequest], line: ProgressLine) -> Iterator[np.ndarray]:
+    """Yields the codes of each image, int64 [N]. Shows the position in the batch, and the images done."""
     positions = generator.model.config.codes
-    with ProgressLine("generate") as line:
-        for first in range(0, len(requests), BATCH_SIZE):
-            batch = requests[first : first + BATCH_SIZE]
-            for codes_BN in sample_steps(generator.model, batch):
-                drawn = codes_BN.shape[1]
-                share = (first + len(batch) * drawn / positions) / len(requests)
-                detail = f"position {drawn:,}/{positions:,} of images {first + 1} to {first + len(batch)}"
-                line.show(Progress(first, "images", len(requests), share=share, detail=detail))
-            yield from codes_BN.cpu().numpy()
-            line.show(Progress(first + len(batch), "images", len(requests)))
+    for first in range(0, len(requests), BATCH_SIZE):
+        batch = requests[first : first + BATCH_SIZE]
+        for codes_BN in sample_steps(generator.model, batch):
+            drawn = codes_BN.shape[1]
+            share = (first + len(batch) * drawn / positions) / len(requests)
+            detail = f"position {drawn:,}/{positions:,} of images {first + 1} to {first + len(batch)}"
+            line.show(Progress(first, "images", len(requests), share=share, detail=detail))
+        yield from codes_BN.cpu().numpy()
+        line.show(Progress(first + len(batch), "images", len(requests)))
 
 
 def first_rows(generator: ImageGenerator, path: Path, rows: int) -> list[int]:

@@ -62,10 +62,11 @@ def _parquet_captions(path: str) -> Iterator[tuple[str, float]]:
     file = pq.ParquetFile(path)
     if "caption" not in file.schema_arrow.names:
         raise UserError(f"--captions: {path} has no column `caption`")
-    rows = 0
+    before, total = 0, file.metadata.num_rows
     for batch in file.iter_batches(columns=["caption"]):
-        rows += batch.num_rows
-        yield from ((text, rows / file.metadata.num_rows) for text in batch.column(0).to_pylist() if text)
+        texts = batch.column(0).to_pylist()
+        yield from ((text, (before + i) / total) for i, text in enumerate(texts, 1) if text)
+        before += len(texts)
 
 
 def _line_captions(path: str) -> Iterator[tuple[str, float]]:

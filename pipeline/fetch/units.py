@@ -8,7 +8,7 @@ from typing import NamedTuple
 import apache_beam as beam
 
 from pipeline.output.grouping import grouped_by_hash, key_hash
-from pipeline.output.progress import Step, count_finished, write_plan
+from pipeline.output.progress import Step, count_finished, counts_of, write_plan
 from pipeline.records import Pair
 from pipeline.sources.stored_images import location_hash
 
@@ -41,6 +41,12 @@ class GroupIntoUnits(beam.PTransform):
         return grouped_by_hash(pairs, number, unit_hash) | "Sort" >> beam.Map(
             to_unit, beam.pvalue.AsSingleton(number)
         ).with_output_types(Unit)
+
+
+def count_read(pair: Pair, output: str) -> Pair:
+    """Passes a pair on, and counts it as read for the progress line."""
+    counts_of(output).step(Step.READ, done=1)
+    return pair
 
 
 def unit_hash(pair: Pair) -> int:

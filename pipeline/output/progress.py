@@ -27,6 +27,7 @@ from pipeline.output.names import PROGRESS_FOLDER, UNITS_FOLDER, WORK_FOLDER
 from pipeline.records import Reason
 
 COUNTS_SUFFIX, PLAN_SUFFIX = ".counts", ".plan.json"
+LOG_LOOK_INTERVAL_S = 5.0  # shorter than that of a log's lines: a stage is dated by the look before it
 ROWS_PER_COUNT = 100  # of select, whose rows are quick
 
 
@@ -207,7 +208,7 @@ class ProgressReporter:
             _forget(self._output)
 
     def _run(self) -> None:
-        interval_s = TERMINAL_INTERVAL_S if sys.stderr.isatty() else 5.0  # in a log it only dates the steps
+        interval_s = TERMINAL_INTERVAL_S if sys.stderr.isatty() else LOG_LOOK_INTERVAL_S
         while not self._stop.wait(interval_s):
             self._line.show(read_progress(self._output, self._job))
         self._line.show(read_progress(self._output, self._job))
