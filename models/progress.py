@@ -9,6 +9,7 @@ one at the end. Commands that end within MIN_SHOWN_S seconds show nothing, unles
 from __future__ import annotations
 
 import math
+import os
 import sys
 import threading
 import time
@@ -113,14 +114,20 @@ class _TerminalLine(tqdm):
 
     monitor_interval = 0  # no thread of its own
 
+    def __init__(self, text: str):
+        # tqdm itself shows nothing on a terminal that does not tell its size.
+        super().__init__(desc=text, bar_format="{desc}", file=sys.stderr, ncols=DEFAULT_COLUMNS, nrows=2)
+
     @property
     def format_dict(self) -> dict[str, Any]:
-        values = super().format_dict
-        return values | {"ncols": values["ncols"] or DEFAULT_COLUMNS}
+        return super().format_dict | {"ncols": _columns() - 1}  # in the last one, some terminals start a new line
 
-    def __init__(self, text: str):
-        # A bar of no width: tqdm cuts only lines that have a bar.
-        super().__init__(desc=text, bar_format="{desc}{bar:0}", file=sys.stderr, dynamic_ncols=True)
+
+def _columns() -> int:
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or DEFAULT_COLUMNS
+    except OSError:
+        return DEFAULT_COLUMNS
 
 
 _TerminalLine.set_lock(threading.RLock())  # tqdm's own would be shared with other processes
