@@ -20,8 +20,9 @@ from pipeline.dataset.stage import WriteDataset
 from pipeline.fetch.units import GroupIntoUnits
 from pipeline.output import state
 from pipeline.output.finish import Finish
+from pipeline.output.progress import Step
 from pipeline.records import REJECTED_TAG
-from pipeline.select.stage import ReadAndFilter, SelectedRows, build_url_indexes, read_count
+from pipeline.select.stage import ReadAndFilter, SelectedRows, build_url_indexes, plan_reading, read_count
 from pipeline.tokenize_stage import FetchAndEncode
 
 
@@ -45,13 +46,14 @@ def main(arguments: list[str] | None = None) -> int:
     parts = tokenize_stage.dataset_parts(encode, settings, {piece.source for piece in pieces})
     state.prepare_output(args.output, "build", finish.identity(parts), "manifest.json", args.overwrite)
     sources = build_url_indexes(sources, args.output)
+    plan_reading(pieces, args.output)
 
     def build(pipeline: beam.Pipeline) -> None:
         range_results = pipeline | "Read" >> ReadAndFilter(pieces, select, sources, args.output)
         selected = range_results | "Select" >> SelectedRows(args.output, args.rows_per_file)
         encoded = (
             selected.pairs
-            | "Units" >> GroupIntoUnits(args.pairs_per_unit, args.output)
+            | "Units" >> GroupIntoUnits(args.pairs_per_unit, args.output, Step.FETCH_AND_ENCODE)
             | "Fetch and encode"
             >> beam.ParDo(FetchAndEncode(args.output, fetch, image, encode)).with_outputs(
                 FetchAndEncode.REJECTED, main="records"

@@ -21,7 +21,7 @@ from pipeline.images import shard_format, shard_reader
 from pipeline.output import parquet, state
 from pipeline.output.finish import Finish, read_settings
 from pipeline.output.ledger import read_ledger
-from pipeline.output.work_folder import write_plan
+from pipeline.output.progress import Step, write_plan
 from pipeline.records import Rejected
 from pipeline.tokenize_stage import EncodeImageShard
 
@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
         settings["added_to"] = old[0].manifest.settings
     inputs = {FileSystems.split(path)[0] for path in paths} | {dataset.directory for dataset in old}
     state.prepare_output(args.output, "encode", finish.identity(parts), "manifest.json", args.overwrite, inputs)
-    write_plan(args.output, {"units": len(paths)})
+    write_plan(args.output, Step.ENCODE, len(paths))
 
     def build(pipeline: beam.Pipeline) -> None:
         encoded = (

@@ -13,10 +13,11 @@ from beam_jobs.flags.images import add_image_options, add_store_options, image_c
 from beam_jobs.run import command, run
 from models.errors import UserError
 from pipeline.fetch.stage import FetchUnit, count_transient_failures, finish_fetch, read_attempt, write_attempt
-from pipeline.fetch.units import GroupIntoUnits
+from pipeline.fetch.units import GroupIntoUnits, count_read
 from pipeline.output import files, parquet, schemas, state
 from pipeline.output.finish import Finish, read_settings
 from pipeline.output.ledger import KEPT, CountRows, previous_counts, read_ledger
+from pipeline.output.progress import Step, write_plan
 from pipeline.records import Pair, Rejected
 
 
@@ -41,7 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
         raise UserError(f"--pairs {args.pairs}: no ledger.json there; run `pairmill select` to its end first")
     if not (pair_files := parquet.files_in(args.pairs, "pairs")):
         raise UserError(f"--pairs {args.pairs}: no pairs/*.parquet there; run `pairmill select` without --dry-run")
-    counts_before = previous_counts(read_ledger(args.pairs))
+    selection = read_ledger(args.pairs)
+    counts_before = previous_counts(selection)
     settings = read_settings(args.pairs) | {"fetch": fetch_settings(args)}
     if not args.overwrite and state.is_finished(args.output, "ledger.json"):
         if not (failed := count_transient_failures(args.output)):
@@ -57,12 +59,17 @@ def main(arguments: list[str] | None = None) -> int:
         write_attempt(args.output, attempt + 1)
     state.prepare_output(args.output, "fetch", settings, "ledger.json", args.overwrite, [args.pairs])
     attempt = read_attempt(args.output)
+    write_plan(args.output, Step.READ, sum(rows[KEPT] for rows in selection["sources"].values()))
 
     def build(pipeline: beam.Pipeline) -> None:
-        pairs = pipeline | "Read pairs" >> parquet.ReadParquet(pair_files, Pair)
+        pairs = (
+            pipeline
+            | "Read pairs" >> parquet.ReadParquet(pair_files, Pair)
+            | "Count read" >> beam.Map(count_read, args.output).with_output_types(Pair)
+        )
         fetched = (
             pairs
-            | "Units" >> GroupIntoUnits(args.pairs_per_unit, args.output)
+            | "Units" >> GroupIntoUnits(args.pairs_per_unit, args.output, Step.FETCH, attempt)
             | "Fetch"
             >> beam.ParDo(FetchUnit(args.output, attempt, fetch, image, store)).with_outputs(
                 FetchUnit.REJECTED, main="pairs"

@@ -46,7 +46,8 @@ def _watch(reader: socket.socket, job: str, note: str) -> None:
 
 
 def _end(job: str, note: str) -> None:
-    print(f"pairmill: {job} interrupted; {note}", file=sys.stderr, flush=True)
+    below = "\n" * sys.stderr.isatty()  # the progress line stays
+    print(f"{below}pairmill: {job} interrupted; {note}", file=sys.stderr, flush=True)
     for child in _descendants(os.getpid()):
         with contextlib.suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)

@@ -17,6 +17,7 @@ from pipeline.dataset.stage import WriteDataset
 from pipeline.output import parquet, state
 from pipeline.output.finish import Finish
 from pipeline.output.ledger import read_ledger
+from pipeline.output.progress import Step, write_plan
 from pipeline.records import Rejected
 
 SHARE_FIX = (
@@ -61,9 +62,10 @@ def main(arguments: list[str] | None = None) -> int:
     subsets = [Subset(number, tuple(args.only_source)) for number in args.share or [1.0] * len(datasets)]
     parts = parts_of(datasets, subsets, shard_settings(args), sources)
     state.prepare_output(args.output, "repack", finish.identity(parts), "manifest.json", args.overwrite, args.dataset)
+    write_plan(args.output, Step.READ, sum(shard.pairs for each in datasets for shard in each.manifest.shards))
 
     def build(pipeline: beam.Pipeline) -> None:
-        read = pipeline | "Datasets" >> ReadRecords(datasets, subsets, args.output)
+        read = pipeline | "Datasets" >> ReadRecords(datasets, subsets, args.output, counts_progress=True)
         earlier = pipeline | "Read rejects" >> parquet.ReadParquet(reject_files(datasets), Rejected)
         written = ((read.records,), (read[REJECTED], earlier)) | "Dataset" >> WriteDataset(
             args.output, parts.draws, shard_size(args), args.rows_per_file

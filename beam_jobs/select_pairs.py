@@ -13,7 +13,14 @@ from beam_jobs.flags.select import add_select_options, select_config, select_set
 from beam_jobs.run import command, run
 from pipeline.output import state
 from pipeline.output.finish import Finish
-from pipeline.select.stage import ReadAndFilter, WriteSelected, build_url_indexes, finish_select, read_count
+from pipeline.select.stage import (
+    ReadAndFilter,
+    WriteSelected,
+    build_url_indexes,
+    finish_select,
+    plan_reading,
+    read_count,
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -30,6 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     settings = {"select": select_settings(args, pieces)}
     state.prepare_output(args.output, "select", settings | {"dry_run": args.dry_run}, "ledger.json", args.overwrite)
     sources = build_url_indexes(sources, args.output)
+    plan_reading(pieces, args.output)
 
     def build(pipeline: beam.Pipeline) -> None:
         range_results = pipeline | "Read" >> ReadAndFilter(pieces, config, sources, args.output)

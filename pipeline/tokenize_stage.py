@@ -31,6 +31,7 @@ from pipeline.fetch.units import Unit
 from pipeline.images.fetched import FetchedImage
 from pipeline.images.shard_reader import list_pairs, read_images
 from pipeline.images.validate import ImageConfig
+from pipeline.output.progress import Step, counts_of
 from pipeline.output.work_folder import CompletedUnits, resume_unit
 from pipeline.records import EncodedPair, Pair, Rejected
 from pipeline.version import VERSION
@@ -186,13 +187,41 @@ class PairEncoder:
         )
 
 
+class _UnitProgress:
+    """Counts the images of one unit as they are encoded, for the progress line."""
+
+    def __init__(self, output: str, step: Step, pairs: int):
+        self.timer = StageTimer()
+        self._counts, self._step = counts_of(output), step
+        self._pairs, self._fresh, self._spent = pairs, 0, self.timer.all()
+
+    def count(self, outcomes: Iterable[EncodedPair | Rejected]) -> Iterator[EncodedPair | Rejected]:
+        for outcome in outcomes:
+            self._fresh += 1
+            self._counts.step(self._step, done=1, work=1 / max(1, self._pairs))
+            self._count_time()
+            yield outcome
+
+    def finish(self) -> None:
+        """Counts the other pairs as found done, and the time for writing."""
+        before = max(0, self._pairs - self._fresh)
+        self._counts.step(self._step, before=before, work_before=before / self._pairs if self._pairs else 1.0)
+        self._count_time()
+
+    def _count_time(self) -> None:
+        spent = self.timer.all()
+        self._counts.add({name: spent[name] - self._spent[name] for name in spent})
+        self._spent = spent
+
+
 class _EncodingDoFn(beam.DoFn):
     """Loads the tokenizers once a process; yields records, and rejects under their tag."""
 
     REJECTED = "rejected"
+    STEP: Step
 
     def __init__(self, output: str, image_config: ImageConfig, encode: EncodeConfig):
-        self._store = CompletedUnits(output)
+        self._output, self._store = output, CompletedUnits(output)
         self._image_config, self._encode = image_config, encode
         self._shared = Shared()  # one model a process, however many threads Beam gives it
 
@@ -203,11 +232,14 @@ class _EncodingDoFn(beam.DoFn):
         self, name: str, pairs: Sequence[Pair], read: Callable[[list[Pair]], Iterable[FetchedImage | Rejected]]
     ):
         """Records and rejects of a unit, whose images `read` yields."""
-        timer = StageTimer()
+        progress = _UnitProgress(self._output, self.STEP, len(pairs))
         records, rejects = resume_unit(
-            name, pairs, self._store, lambda pending: self._encoder.encode(read(pending), timer)
+            name,
+            pairs,
+            self._store,
+            lambda pending: progress.count(self._encoder.encode(read(pending), progress.timer)),
         )
-        self._store.save_times(name, timer.all() | {"pictures": len(records)})
+        progress.finish()
         yield from records
         for row in rejects:
             yield beam.pvalue.TaggedOutput(self.REJECTED, row)
@@ -216,18 +248,27 @@ class _EncodingDoFn(beam.DoFn):
 class FetchAndEncode(_EncodingDoFn):
     """Unit -> its records; of an image, only the codes are stored. The output records which units are finished."""
 
+    STEP = Step.FETCH_AND_ENCODE
+
     def __init__(self, output: str, fetch: FetchConfig, image_config: ImageConfig, encode: EncodeConfig):
         super().__init__(output, image_config, encode)
         self._fetch = fetch
 
     def process(self, unit: Unit):
-        yield from self._finish(
-            unit.name, unit.pairs, lambda pairs: fetch_images(pairs, self._fetch, self._image_config)
-        )
+        yield from self._finish(unit.name, unit.pairs, self._fetched)
+
+    def _fetched(self, pairs: list[Pair]) -> Iterator[FetchedImage | Rejected]:
+        counts = counts_of(self._output)
+        for outcome in fetch_images(pairs, self._fetch, self._image_config):
+            counts.fetched(outcome.reason if isinstance(outcome, Rejected) else None)
+            yield outcome
+            del outcome  # else this name would hold its memory until the next outcome arrives
 
 
 class EncodeImageShard(_EncodingDoFn):
     """Path of a tar file in img2dataset's layout -> the records of its images, without those in `existing`."""
+
+    STEP = Step.ENCODE
 
     def __init__(
         self, output: str, image_config: ImageConfig, encode: EncodeConfig, existing: Sequence[ExistingDataset] = ()

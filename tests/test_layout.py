@@ -17,30 +17,33 @@ from tests.conftest import ROOT
 ROOMS = {
     "models.errors": "",
     "models.hashing": "",
+    "models.progress": "",
     "models.files": "",
     "models.pixels": "",
     "models.image_files": "",
     "models.tokenizers": "models.files models.pixels",
     "models.data": "models.files models.tokenizers",
     "models.transformer": "models.data",
-    "models.sampling": "models.files models.pixels models.image_files models.tokenizers models.data models.transformer",
-    "models.training": "models.files models.pixels models.image_files models.tokenizers models.data "
+    "models.sampling": "models.progress models.files models.pixels models.image_files models.tokenizers models.data "
+    "models.transformer",
+    "models.training": "models.progress models.files models.pixels models.image_files models.tokenizers models.data "
     "models.transformer models.sampling",
     "models.server": "models.image_files models.transformer models.sampling",
     "pipeline.version": "",
     "pipeline.records": "",
     "pipeline.text": "",
     "pipeline.filters": "pipeline.text",
-    "pipeline.output": "models.files models.data",
+    "pipeline.output": "models.progress models.files models.data",
     "pipeline.sources": "models.pixels pipeline.text pipeline.output",
     "pipeline.images": "models.pixels pipeline.output",
     "pipeline.select": "pipeline.filters pipeline.sources pipeline.output",
     "pipeline.fetch": "pipeline.sources pipeline.images pipeline.output",
-    "pipeline.dataset": "models.data models.tokenizers pipeline.sources pipeline.images pipeline.output",
+    "pipeline.dataset": "models.progress models.data models.tokenizers pipeline.sources pipeline.images "
+    "pipeline.output",
     "pipeline.tokenize_stage": "models.pixels models.tokenizers pipeline.dataset pipeline.fetch pipeline.images "
     "pipeline.output",
-    "pipeline.inspection": "models.files models.pixels models.data models.tokenizers pipeline.dataset pipeline.fetch "
-    "pipeline.images pipeline.output",
+    "pipeline.inspection": "models.progress models.files models.pixels models.data models.tokenizers pipeline.dataset "
+    "pipeline.fetch pipeline.images pipeline.output",
     "pipeline.cli": "",
     "beam_jobs.local_runner": "",
     "beam_jobs.flags": "beam_jobs.local_runner models.files models.tokenizers pipeline.text pipeline.filters "

@@ -14,8 +14,7 @@ import argparse
 import dataclasses
 import json
 import math
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +23,10 @@ from models.errors import UserError
 from models.files import write_atomically
 from models.image_files import image_grid, png
 from models.pixels import ImageError, apply_crop, centre_crop, decode_rgb
+from models.progress import Progress, ProgressLine
 from models.sampling.checkpoint import ImageGenerator, add_model_arguments, generator_from_args
 from models.sampling.reranking import Ranking, load_ranker
-from models.sampling.sampler import BATCH_SIZE, PAPER_SAMPLING, ImageRequest, SamplingConfig, image_seed, sample_codes
+from models.sampling.sampler import BATCH_SIZE, PAPER_SAMPLING, ImageRequest, SamplingConfig, image_seed, sample_steps
 
 MAX_COUNT = 1024  # images; the paper samples 512 a caption
 
@@ -71,17 +71,16 @@ def generate(
     generator: ImageGenerator, request: GenerationRequest, output: Path, ranking: Ranking | None = None
 ) -> None:
     """Writes the request's images into `output`; with a ranking only the best, in that order."""
-    metadata, started = png_metadata(generator, request), time.monotonic()
+    metadata = png_metadata(generator, request)
     images: list[np.ndarray] = []
     requests = image_requests(generator, request)
     output.mkdir(parents=True, exist_ok=True)
-    for first in range(0, len(requests), BATCH_SIZE):
-        for codes_N in sample_codes(generator.model, requests[first : first + BATCH_SIZE]).cpu().numpy():
+    with ProgressLine("generate") as line:
+        for codes_N in _sample(generator, requests, line):
             images.append(generator.image_tokenizer.decode(codes_N))
             if not ranking:
                 index = len(images) - 1
                 write_atomically(output / f"{index:04d}.png", png(images[-1], {**metadata, "index": str(index)}))
-        print(f"generate: {len(images)} of {len(requests)} images, {time.monotonic() - started:.1f} s", flush=True)
     if ranking:
         scores = ranking.ranker.scores(request.prompt, images)
         best = sorted(range(len(images)), key=lambda index: -scores[index])[: ranking.keep]
@@ -90,6 +89,20 @@ def generate(
             write_atomically(output / f"{rank:04d}.png", png(images[index], {**metadata, **score}))
         images = [images[index] for index in best]
     write_atomically(output / "grid.png", png(image_grid(np.stack(images)), metadata))
+
+
+def _sample(generator: ImageGenerator, requests: Sequence[ImageRequest], line: ProgressLine) -> Iterator[np.ndarray]:
+    """Yields the codes of each image, int64 [N]. Shows the position in the batch, and the images done."""
+    positions = generator.model.config.codes
+    for first in range(0, len(requests), BATCH_SIZE):
+        batch = requests[first : first + BATCH_SIZE]
+        for codes_BN in sample_steps(generator.model, batch):
+            drawn = codes_BN.shape[1]
+            share = (first + len(batch) * drawn / positions) / len(requests)
+            detail = f"position {drawn:,}/{positions:,} of images {first + 1} to {first + len(batch)}"
+            line.show(Progress(first, "images", len(requests), share=share, detail=detail))
+        yield from codes_BN.cpu().numpy()
+        line.show(Progress(first + len(batch), "images", len(requests)))
 
 
 def first_rows(generator: ImageGenerator, path: Path, rows: int) -> list[int]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from models.errors import UserError
 from models.files import write_atomically
-
-REPORT_INTERVAL_S = 5.0
+from models.progress import Progress, ProgressLine, print_above
 
 
 class Log:
@@ -42,16 +42,14 @@ class Log:
         if not losses:
             return
         self._append({"step": step, "validation": losses, "by_source": by_source})
-        print(
+        print_above(
             f"step {step:,}  validation loss {losses['total']:.4f}  text {losses['text']:.4f}  "
-            f"image {losses['image']:.4f}",
-            flush=True,
+            f"image {losses['image']:.4f}"
         )
         for source, values in by_source.items():
-            print(
+            print_above(
                 f"  {source:<15} {values['total']:.4f}  text {values['text']:.4f}  image {values['image']:.4f}  "
-                f"({values['pairs']} pairs)",
-                flush=True,
+                f"({values['pairs']} pairs)"
             )
         for name, values in {"validation": losses, **{f"validation/{s}": v for s, v in by_source.items()}}.items():
             self._scalars(step, name, values)
@@ -105,28 +103,42 @@ def _wandb(project: str, output: Path) -> Any:
     return wandb.init(project=project, dir=output, id=output.resolve().name, resume="allow")
 
 
-class Progress:
-    """Prints a line every few seconds: the step's losses, tokens/s and the share of the hardware's peak since the last
-    line, and the time left at the run's mean speed."""
+class StepProgress:
+    """Context manager: the progress line of a trainer."""
 
-    def __init__(self, first_step: int, steps: int, pairs: int, tokens: int, flops: float, peak: float):
-        """`pairs` a step, `tokens` and `flops` a pair; `peak`: operations a second of all ranks together."""
-        self._first, self._steps, self._pairs, self._tokens = first_step, steps, pairs, tokens
-        self._flops_of_peak = flops / peak
-        self._started = self._last_time = time.monotonic()
-        self._last_step = first_step
+    def __init__(self, command: str, first_step: int, steps: int):
+        self._line = ProgressLine(command, min_shown_s=0)
+        self._first, self._steps = first_step, steps
+        self._last_time, self._last_step = time.monotonic(), first_step
 
-    def report(self, step: int, losses: dict[str, float]) -> None:
-        """Prints a line if enough time has passed, and after the last step."""
-        now = time.monotonic()
-        if now - self._last_time < REPORT_INTERVAL_S and step < self._steps:
+    def __enter__(self) -> StepProgress:
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._line.__exit__(*exception)
+
+    def report(self, step: int, detail: Callable[[float], str]) -> None:
+        """Shows that so many steps are done; `detail` gets the steps/s since it was called last."""
+        if not self._line.is_due() and step < self._steps:
             return
-        pairs_s = (step - self._last_step) * self._pairs / (now - self._last_time)
-        left_s = (self._steps - step) * (now - self._started) / (step - self._first)
-        print(
-            f"step {step:,}/{self._steps:,}  loss {losses['total']:.4f}  text {losses['text']:.4f}  "
-            f"image {losses['image']:.4f}  {pairs_s * self._tokens:,.0f} tokens/s  "
-            f"{pairs_s * self._flops_of_peak:.0%} of peak  {left_s / 60:.1f} min left",
-            flush=True,
-        )
+        now = time.monotonic()
+        rate = (step - self._last_step) / max(now - self._last_time, 1e-9)
+        self._line.show(Progress(step, "steps", self._steps, before=self._first, detail=detail(rate)))
         self._last_time, self._last_step = now, step
+
+
+class TrainingSpeed(NamedTuple):
+    """What a step of the transformer's trainer computes."""
+
+    pairs: int  # a step
+    tokens: int  # a pair
+    flops: float  # a pair
+    peak_flops: float  # a second, of all ranks together
+
+    def text(self, losses: dict[str, float], steps_s: float) -> str:
+        """The step's losses in nats, tokens/s, and the share of the hardware's peak."""
+        pairs_s = steps_s * self.pairs
+        return (
+            f"loss {losses['total']:.4f}  text {losses['text']:.4f}  image {losses['image']:.4f}  "
+            f"{pairs_s * self.tokens:,.0f} tokens/s  {pairs_s * self.flops / self.peak_flops:.0%} of peak"
+        )

@@ -17,6 +17,7 @@ import dataclasses
 import hashlib
 import math
 import os
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,10 +30,11 @@ from models.data.stream import Stream
 from models.errors import UserError
 from models.files import join, read, write_atomically
 from models.hashing import stable_hash
+from models.progress import print_above
 from models.tokenizers.info import require_same_tokenizer
 from models.training.checkpoint import Checkpoint, TrainState
 from models.training.distributed import SHARDINGS, World, distributed_world, full_tensor, no_gradient_sync, wrap_model
-from models.training.log import Log, Progress
+from models.training.log import Log, StepProgress, TrainingSpeed
 from models.training.peak_flops import peak_flops
 from models.training.prompt_grid import load_prompt_grid
 from models.training.schedule import SCHEDULES, Plateau, learning_rate
@@ -168,37 +170,38 @@ def _train(
             print(f"train: {output} has {first_step:,} steps already; give more --steps to continue", flush=True)
         return
 
-    peak = world.size * peak_flops(world.device, config.precision)
-    progress = Progress(
-        first_step, config.steps, config.batch_size, model_config.text_length + model_config.codes, flops, peak
+    tokens = model_config.text_length + model_config.codes
+    speed = TrainingSpeed(
+        config.batch_size, tokens, flops, peak_flops=world.size * peak_flops(world.device, config.precision)
     )
     batches = iter(stream.loader(options.workers))
-    for step in range(first_step, config.steps):
-        rate = config.learning_rate_at(step, state.plateau.halvings)
-        batch = next(batches)
-        values, gradient_norm = update(state, drop_captions(batch, config, step), rate, config, options, world)
-        done = step + 1
-        if not math.isfinite(values["total"]):
-            raise UserError(
-                f"the loss is {values['total']} at step {done}: start again with a --learning-rate below "
-                f"{config.learning_rate:g}"
-            )
-        state.average.update(done)
-        if log:
-            log.step(done, values, rate, gradient_norm)
-            progress.report(done, values)
-        if done % options.validate_every == 0 or done == config.steps:
-            losses = _validate(state, validation, done, config, log)
-            if (
-                state.plateau.update(losses.get("total", values["total"]))
-                and config.schedule == "plateau"
-                and world.is_main
-            ):
-                print(f"step {done:,}  no gain: learning rate halved", flush=True)
-            checkpoint.save(state, stream, batch, done)
-            if log and prompt_grid:
-                log.image(done, prompt_grid.sample(output, done))
-            world.barrier()
+    with StepProgress("train", first_step, config.steps) as progress:
+        for step in range(first_step, config.steps):
+            rate = config.learning_rate_at(step, state.plateau.halvings)
+            batch = next(batches)
+            values, gradient_norm = update(state, drop_captions(batch, config, step), rate, config, options, world)
+            done = step + 1
+            if not math.isfinite(values["total"]):
+                raise UserError(
+                    f"the loss is {values['total']} at step {done}: start again with a --learning-rate below "
+                    f"{config.learning_rate:g}"
+                )
+            state.average.update(done)
+            if log:
+                log.step(done, values, rate, gradient_norm)
+                progress.report(done, partial(speed.text, values))
+            if done % options.validate_every == 0 or done == config.steps:
+                losses = _validate(state, validation, done, config, log)
+                if (
+                    state.plateau.update(losses.get("total", values["total"]))
+                    and config.schedule == "plateau"
+                    and world.is_main
+                ):
+                    print_above(f"step {done:,}  no gain: learning rate halved")
+                checkpoint.save(state, stream, batch, done)
+                if log and prompt_grid:
+                    log.image(done, prompt_grid.sample(output, done))
+                world.barrier()
     if log:
         log.close()
         print(f"train: wrote {output / 'model.safetensors'}", flush=True)

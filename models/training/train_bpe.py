@@ -5,15 +5,21 @@ from __future__ import annotations
 import argparse
 import glob
 import gzip
+import io
 import json
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO, TextIO, cast
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from models.errors import UserError
 from models.files import write_atomically
+from models.progress import Progress, ProgressLine
 from models.tokenizers.text import TextTokenizer
+
+CAPTIONS_PER_SHOW = 1000
 
 
 def train_bpe(captions: Iterable[str], vocabulary: int) -> str:
@@ -28,33 +34,69 @@ def train_bpe(captions: Iterable[str], vocabulary: int) -> str:
     return tokenizer.to_str()
 
 
-def read_captions(pattern: str) -> Iterator[str]:
-    """Reads captions from a glob of .parquet (column `caption`), .jsonl (field `caption`) or text files (one a line);
-    jsonl and text may be gzipped. Raises UserError if no file matches or a caption is missing."""
+def caption_files(pattern: str) -> list[str]:
+    """The files of a glob, sorted. Raises UserError if there are none."""
     paths = sorted(glob.glob(pattern, recursive=True))
     if not paths:
         raise UserError(f"--captions {pattern}: no such file; give a pattern that matches files")
-    for path in paths:
-        if path.endswith(".parquet"):
-            try:
-                import pyarrow.parquet as pq  # only needed for Parquet
-            except ModuleNotFoundError:
-                raise UserError(f"--captions {path}: Parquet needs pyarrow, of the extra `pipeline`") from None
-            if "caption" not in pq.read_schema(path).names:
-                raise UserError(f"--captions: {path} has no column `caption`")
-            for batch in pq.ParquetFile(path).iter_batches(columns=["caption"]):
-                yield from (text for text in batch.column(0).to_pylist() if text)
-            continue
-        opener = gzip.open if path.endswith(".gz") else open
-        with opener(path, "rt", encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                if path.removesuffix(".gz").endswith(".jsonl"):
-                    try:
-                        yield json.loads(line)["caption"]
-                    except (ValueError, KeyError, TypeError):
-                        raise UserError(f"--captions: {path}:{number} is not a JSON object with `caption`") from None
-                elif line.strip():
-                    yield line.strip()
+    return paths
+
+
+def read_captions(paths: Sequence[str]) -> Iterator[tuple[str, float]]:
+    """Reads .parquet (column `caption`), .jsonl (field `caption`) or text files (one a line); jsonl and text may be
+    gzipped. Yields each caption with the share of all bytes that were read. Raises UserError if one is missing."""
+    sizes = [os.path.getsize(path) for path in paths]
+    before, total = 0, max(1, sum(sizes))
+    for path, size in zip(paths, sizes, strict=True):
+        captions = _parquet_captions(path) if path.endswith(".parquet") else _line_captions(path)
+        for caption, share in captions:
+            yield caption, (before + share * size) / total
+        before += size
+
+
+def _parquet_captions(path: str) -> Iterator[tuple[str, float]]:
+    try:
+        import pyarrow.parquet as pq  # only needed for Parquet
+    except ModuleNotFoundError:
+        raise UserError(f"--captions {path}: Parquet needs pyarrow, of the extra `pipeline`") from None
+    file = pq.ParquetFile(path)
+    if "caption" not in file.schema_arrow.names:
+        raise UserError(f"--captions: {path} has no column `caption`")
+    before, total = 0, file.metadata.num_rows
+    for batch in file.iter_batches(columns=["caption"]):
+        texts = batch.column(0).to_pylist()
+        yield from ((text, (before + i) / total) for i, text in enumerate(texts, 1) if text)
+        before += len(texts)
+
+
+def _line_captions(path: str) -> Iterator[tuple[str, float]]:
+    size, is_json = max(1, os.path.getsize(path)), path.removesuffix(".gz").endswith(".jsonl")
+    with open(path, "rb") as raw, _text(raw, path) as file:
+        for number, line in enumerate(file, 1):
+            if is_json:
+                try:
+                    yield json.loads(line)["caption"], raw.tell() / size
+                except (ValueError, KeyError, TypeError):
+                    raise UserError(f"--captions: {path}:{number} is not a JSON object with `caption`") from None
+            elif line.strip():
+                yield line.strip(), raw.tell() / size
+
+
+def _text(raw: BinaryIO, path: str) -> TextIO:
+    if path.endswith(".gz"):
+        return cast(TextIO, gzip.open(raw, "rt", encoding="utf-8"))
+    return io.TextIOWrapper(raw, encoding="utf-8")
+
+
+def shown(captions: Iterable[tuple[str, float]], line: ProgressLine) -> Iterator[str]:
+    """The captions. Shows how many were read, then that their tokens are merged, which is one call of `tokenizers`."""
+    number = 0
+    for number, (caption, share) in enumerate(captions, 1):
+        if number % CAPTIONS_PER_SHOW == 0:
+            line.show(Progress(number, "captions", stage="read", share=share))
+        yield caption
+    line.show(Progress(number, "captions", stage="read", share=1.0))
+    line.show(Progress(0, "", stage="merge"), now=line.is_due())
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -71,7 +113,8 @@ def main(arguments: list[str] | None = None) -> int:
         raise UserError(f"--vocabulary {args.vocabulary}: give 256 (one for each byte) to 65,536")
     if not Path(args.output).parent.is_dir():
         raise UserError(f"--output {args.output}: its folder does not exist; create it first")
-    text = train_bpe(read_captions(args.captions), args.vocabulary)
+    with ProgressLine("train-bpe") as line:
+        text = train_bpe(shown(read_captions(caption_files(args.captions)), line), args.vocabulary)
     write_atomically(args.output, text)
     print(f"train-bpe: {TextTokenizer(text).info.vocabulary:,} tokens in {args.output}")
     return 0

@@ -18,8 +18,8 @@ import dataclasses
 import itertools
 import math
 import os
-import time
 from collections.abc import Generator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from models import pixels
 from models.errors import UserError
 from models.files import write_atomically
 from models.image_files import png
+from models.progress import print_above
 from models.tokenizers.dvae import (
     DVAE,
     DVAEConfig,
@@ -43,7 +44,7 @@ from models.tokenizers.dvae import (
 from models.training.checkpoint import refuse_existing, require_same_settings, torch_bytes
 from models.training.distributed import World, average_gradients, distributed_world
 from models.training.dvae_images import BatchPlan, batches, centre_view, list_images
-from models.training.log import append_json_line
+from models.training.log import StepProgress, append_json_line
 from models.training.schedule import cosine
 from models.training.vector_quantised import DEAD_CODE_INTERVAL, DEAD_CODE_UNTIL, VectorQuantisedDVAE
 from models.training.weight_average import kept_share
@@ -182,62 +183,68 @@ def train(
     state = DVAETrainState.create(to_channels_last(model.train(), world.device), config)
     first_step = _restore(output, state, config, resume)
     learner = state.learner
-    started = time.monotonic()
-
-    for step, x_BCHW in enumerate(batches(members, config.batch_plan, first_step, world.rank, world.size), first_step):
-        if isinstance(learner, VectorQuantisedDVAE) and step == config.codes_from:
-            batch_images = [x.to(world.device) for x in codebook_batches(batches(members, config.batch_plan, step))]
-            kept = learner.init_codebook(batch_images, config.seed)
-            if world.is_main:
-                print(f"train-dvae: the codebook starts; it keeps {kept:.1%} of the latents' variance", flush=True)
-        x_BCHW = x_BCHW.to(world.device)
-        for group in state.optimiser.param_groups:
-            group["lr"] = config.learning_rate_at(step)
-        # A generator for each step and rank.
-        generator = torch.Generator(world.device).manual_seed(((config.seed << 32) + step) * world.size + world.rank)
-        with torch.autocast(world.device.type, dtype=torch.bfloat16):
-            if isinstance(learner, VectorQuantisedDVAE):
-                terms, latents_NL, codes_N = learner.losses(x_BCHW)
-                loss = torch.stack(list(terms.values())).sum()
-            else:
-                nll, kl = losses(learner, x_BCHW, config.temperature(step), generator)
-                terms = {"nll": nll, "kl": kl}
-                loss = nll + config.kl_weight_at(step) * kl
-        state.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        average_gradients(learner.parameters(), world)
-        state.optimiser.step()
-        if isinstance(learner, VectorQuantisedDVAE) and codes_N is not None:
-            learner.update_codebook(latents_NL, codes_N, config.dead_code_generator(step), world)
-        state.average(step - config.codes_from if step >= config.codes_from else step, config.average)
-
-        done = step + 1
-        report = done % report_every == 0 or done == config.steps
-        if report and world.is_main:
-            entry = {"step": done, "loss": round(loss.item(), 4)}
-            entry |= {name: round(term.item(), 5) for name, term in terms.items()}
-            entry |= {"temperature": round(config.temperature(step), 4)} if config.method == "relaxed" else {}
-            entry["learning_rate"] = config.learning_rate_at(step)
-            dvae = state.dvae()
-            if val_BCHW is not None and dvae is not None:
-                entry |= reconstruction_metrics(dvae, val_BCHW)
-            seconds = (time.monotonic() - started) / (done - first_step)
-            print(
-                f"step {done:,}/{config.steps:,}",
-                *(f"{name} {value:.4g}" for name, value in entry.items() if name != "step"),
-                f"{config.batch_size / seconds:.1f} images/s",
-                f"{(config.steps - done) * seconds / 60:.0f} min left",
-                sep="  ",
-                flush=True,
+    with StepProgress("train-dvae", first_step, config.steps) as progress:
+        for step, x_BCHW in enumerate(
+            batches(members, config.batch_plan, first_step, world.rank, world.size), first_step
+        ):
+            if isinstance(learner, VectorQuantisedDVAE) and step == config.codes_from:
+                batch_images = [x.to(world.device) for x in codebook_batches(batches(members, config.batch_plan, step))]
+                kept = learner.init_codebook(batch_images, config.seed)
+                if world.is_main:
+                    print_above(f"train-dvae: the codebook starts; it keeps {kept:.1%} of the latents' variance")
+            x_BCHW = x_BCHW.to(world.device)
+            for group in state.optimiser.param_groups:
+                group["lr"] = config.learning_rate_at(step)
+            # A generator for each step and rank.
+            generator = torch.Generator(world.device).manual_seed(
+                ((config.seed << 32) + step) * world.size + world.rank
             )
-            append_json_line(output / "log.jsonl", entry)
-            _save(output, state, config, done)
-            if dvae is not None:
-                save_dvae(dvae, output / "dvae.safetensors")
-            if val_BCHW is not None and dvae is not None:
-                write_atomically(output / "pictures.png", reconstruction_grid(dvae, val_BCHW[:8]))
+            with torch.autocast(world.device.type, dtype=torch.bfloat16):
+                if isinstance(learner, VectorQuantisedDVAE):
+                    terms, latents_NL, codes_N = learner.losses(x_BCHW)
+                    loss = torch.stack(list(terms.values())).sum()
+                else:
+                    nll, kl = losses(learner, x_BCHW, config.temperature(step), generator)
+                    terms = {"nll": nll, "kl": kl}
+                    loss = nll + config.kl_weight_at(step) * kl
+            state.optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            average_gradients(learner.parameters(), world)
+            state.optimiser.step()
+            if isinstance(learner, VectorQuantisedDVAE) and codes_N is not None:
+                learner.update_codebook(latents_NL, codes_N, config.dead_code_generator(step), world)
+            state.average(step - config.codes_from if step >= config.codes_from else step, config.average)
+
+            done = step + 1
+            if world.is_main:
+                progress.report(done, partial(_speed_text, loss, config.batch_size))
+            report = done % report_every == 0 or done == config.steps
+            if report and world.is_main:
+                entry = {"step": done, "loss": round(loss.item(), 4)}
+                entry |= {name: round(term.item(), 5) for name, term in terms.items()}
+                entry |= {"temperature": round(config.temperature(step), 4)} if config.method == "relaxed" else {}
+                entry["learning_rate"] = config.learning_rate_at(step)
+                dvae = state.dvae()
+                if val_BCHW is not None and dvae is not None:
+                    entry |= reconstruction_metrics(dvae, val_BCHW)
+                print_above(_entry_text(entry))
+                append_json_line(output / "log.jsonl", entry)
+                _save(output, state, config, done)
+                if dvae is not None:
+                    save_dvae(dvae, output / "dvae.safetensors")
+                if val_BCHW is not None and dvae is not None:
+                    write_atomically(output / "pictures.png", reconstruction_grid(dvae, val_BCHW[:8]))
     if world.is_main:
         print(f"train-dvae: wrote {output / 'dvae.safetensors'}", flush=True)
+
+
+def _entry_text(entry: dict[str, Any]) -> str:
+    values = (f"{name} {value:.4g}" for name, value in entry.items() if name != "step")
+    return "  ".join([f"step {entry['step']:,}", *values])
+
+
+def _speed_text(loss: torch.Tensor, batch_size: int, steps_s: float) -> str:
+    return f"loss {loss.item():.4g}  {steps_s * batch_size:.1f} images/s"
 
 
 @dataclasses.dataclass

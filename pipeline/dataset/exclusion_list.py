@@ -10,10 +10,11 @@ import hashlib
 import os
 import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from models.errors import UserError
+from models.progress import Progress, ProgressLine, print_above
 from pipeline.dataset import image_signature
 from pipeline.images.validate import ANY_IMAGE, ImageRejected, decode
 from pipeline.output import files
@@ -32,21 +33,33 @@ def files_of(path: str) -> Iterator[tuple[str, bytes]]:
                 yield f"{os.path.basename(path)}/{member.name}", content.read()
 
 
+def _with_share(paths: Sequence[str]) -> Iterator[tuple[tuple[str, bytes], float]]:
+    """What `files_of` gives for each path, with the share of all bytes that were read."""
+    sizes, before = [os.path.getsize(path) for path in paths], 0
+    for path, size in zip(paths, sizes, strict=True):
+        read = 0
+        for name, data in files_of(path):
+            read = min(size, read + len(data))
+            yield (name, data), (before + read) / max(1, sum(sizes))
+        before += size
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="pairmill hash", description=__doc__.split("\n")[0])
     parser.add_argument("images", metavar="PATTERN", help="image files, or tar files of them: a path or a glob")
     parser.add_argument("--output", required=True, metavar="FILE", help="list of hashes to write")
     args = parser.parse_args(arguments)
     lines, unreadable = [], 0
-    for path in expand(args.images):
-        for name, data in files_of(path):
+    with ProgressLine("hash") as line:
+        for (name, data), share in _with_share(expand(args.images)):
             try:
                 image = decode(data, ANY_IMAGE)
             except ImageRejected as error:
                 unreadable += 1
-                print(f"hash: {name}: {error}; left out", file=sys.stderr)
+                print_above(f"hash: {name}: {error}; left out", sys.stderr)
                 continue
             lines.append(hash_line(hashlib.sha256(data).hexdigest(), image_signature.compute_signature(image), name))
+            line.show(Progress(len(lines), "images", share=share))
     files.write_atomically(args.output, "".join(lines).encode())
     print(f"hash: {len(lines):,} images in {args.output}" + f", {unreadable:,} unreadable" * bool(unreadable))
     return 0

@@ -19,6 +19,7 @@ from pipeline.dataset.finish import ManifestFields
 from pipeline.output import files, parquet, schemas
 from pipeline.output.grouping import key_hash
 from pipeline.output.ledger import READ, Count, CountRows, previous_counts, read_ledger
+from pipeline.output.progress import Step, counts_of
 from pipeline.output.spill import HashRange, HashRanges, Spill, SpillFile, read_spilled, rows_as
 from pipeline.records import EncodedPair, Reason, Rejected, Stage, reject
 
@@ -136,10 +137,14 @@ _NUMBERED = schemas.RECORDS.append(pa.field("dataset", pa.int32()))  # its place
 
 
 class ReadRecords(beam.PTransform):
-    """The records of datasets. Those outside the subsets, and keys that an earlier dataset has, come as rejects."""
+    """The records of datasets. Those outside the subsets, and keys that an earlier dataset has, come as rejects.
+    `counts_progress`: whether the progress line counts them; they may be only a part of a job."""
 
-    def __init__(self, datasets: list[ExistingDataset], subsets: list[Subset], output: str):
+    def __init__(
+        self, datasets: list[ExistingDataset], subsets: list[Subset], output: str, counts_progress: bool = False
+    ):
         self._datasets, self._subsets, self._output = datasets, subsets, output
+        self._counts_progress = counts_progress
 
     def expand(self, pipeline):
         shards = [
@@ -151,7 +156,8 @@ class ReadRecords(beam.PTransform):
             pipeline
             | "Shards" >> beam.Create(shards)
             | "Spread" >> beam.Reshuffle()
-            | "Read" >> beam.FlatMap(_numbered).with_output_types(tuple)
+            | "Read"
+            >> beam.FlatMap(_numbered, self._output if self._counts_progress else None).with_output_types(tuple)
             | "Spill" >> Spill(self._output, _NUMBERED, _numbered_hash)
         )
         return (
@@ -164,10 +170,12 @@ class ReadRecords(beam.PTransform):
         )
 
 
-def _numbered(element: tuple[int, str, Shard]) -> Iterator[tuple]:
+def _numbered(element: tuple[int, str, Shard], counted_in: str | None) -> Iterator[tuple]:
     number, directory, shard = element
     for record in read_records(directory, shard):
         yield (*record, number)
+    if counted_in:
+        counts_of(counted_in).step(Step.READ, done=shard.pairs)
 
 
 def _numbered_hash(row: tuple) -> int:

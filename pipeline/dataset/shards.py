@@ -16,6 +16,7 @@ from models.data.format import index_path
 from pipeline.dataset.shard_boundaries import FindShardBoundaries, ShardRange, ShardSize, shard_ranges, split_hash
 from pipeline.output.files import WrittenFile, write_file
 from pipeline.output.parquet import table_bytes
+from pipeline.output.progress import Step, counts_of
 from pipeline.output.schemas import INDEX, RECORDS
 from pipeline.output.spill import Spill, SpillFile, read_spilled, rows_as
 from pipeline.records import EncodedPair
@@ -47,7 +48,11 @@ class WriteShards(beam.PTransform):
         self._output, self._draws, self._size = output, draws, size
 
     def expand(self, records):
-        spills = records | "Spill" >> Spill(self._output, RECORDS, split_hash)
+        spills = (
+            records
+            | "Count" >> beam.Map(count_grouped, self._output).with_output_types(EncodedPair)
+            | "Spill" >> Spill(self._output, RECORDS, split_hash)
+        )
         boundaries = records | "Boundaries" >> FindShardBoundaries(self._output, self._size, self._draws)
         return (
             boundaries
@@ -60,11 +65,19 @@ class WriteShards(beam.PTransform):
         )
 
 
+def count_grouped(record: EncodedPair, output: str) -> EncodedPair:
+    """Passes a record on, and counts it for the progress line."""
+    counts_of(output).step(Step.GROUP, done=1)
+    return record
+
+
 def read_and_write(shard: ShardRange, spills: list[SpillFile], output: str, draws: int) -> WrittenShard:
     """Writes the shard of the records whose keys are in a range."""
     table = read_spilled(output, spills, RECORDS, *shard.hashes)
     records = (record for record in rows_as(EncodedPair, table) if shard.contains(record.split, record.key))
-    return write_shard(output, draws, (shard.split, shard.number, shard.total), records)
+    written = write_shard(output, draws, (shard.split, shard.number, shard.total), records)
+    counts_of(output).step(Step.SHARDS, done=written.pairs)
+    return written
 
 
 def write_shard(

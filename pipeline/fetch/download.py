@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import collections
 import dataclasses
 import ipaddress
 import re
@@ -68,9 +67,8 @@ class Downloads:
     it, so a slow caller slows the downloads.
     """
 
-    def __init__(self, config: FetchConfig, image_config: ImageConfig, host_s: collections.defaultdict[str, float]):
+    def __init__(self, config: FetchConfig, image_config: ImageConfig):
         self._config, self._image_config = config, image_config
-        self._host_s = host_s  # seconds waited for each host's answers, which this adds to
         self._allowed = [ipaddress.ip_network(network) for network in config.allow_addresses]
         self._limiters: dict[str, HostLimiter] = {}
         self.slots = asyncio.Semaphore(config.connections)
@@ -110,7 +108,6 @@ class Downloads:
                 finally:
                     if not isinstance(answer, Body):
                         self.slots.release()
-                    self._host_s[host] += time.monotonic() - started
                 left_s -= time.monotonic() - started
             if isinstance(answer, Body):
                 return answer

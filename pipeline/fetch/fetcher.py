@@ -10,7 +10,6 @@ import asyncio
 import collections
 import concurrent.futures
 import contextlib
-import dataclasses
 import hashlib
 import io
 import queue
@@ -32,27 +31,11 @@ DECODING_THREADS = 2
 DECODING_BYTES = 12  # of memory per pixel (measured: 8 for JPEG, PNG and TIFF, 10 for AVIF, 16 for WebP); RGB keeps 3
 
 
-@dataclasses.dataclass
-class DownloadStats:
-    """Counts of some downloads, for the progress line."""
-
-    outcomes: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)  # reason, or "success"
-    bytes: int = 0  # of the image files
-    host_s: collections.defaultdict[str, float] = dataclasses.field(
-        default_factory=lambda: collections.defaultdict(float)
-    )  # host -> seconds waited for its responses
-
-    def count(self, outcome: FetchedImage | Rejected) -> None:
-        self.outcomes["success" if isinstance(outcome, FetchedImage) else outcome.reason] += 1
-        self.bytes += len(outcome.data) if isinstance(outcome, FetchedImage) else 0
-
-
 def fetch_images(
     pairs: Iterable[Pair],
     config: FetchConfig,
     image_config: ImageConfig,
     side: int | None = None,
-    stats: DownloadStats | None = None,
 ) -> Iterator[FetchedImage | Rejected]:
     """Yields one outcome for each pair, in the order in which they finish. With `side`, an image may come reduced, but
     with a shorter side of at least `side` px.
@@ -60,19 +43,16 @@ def fetch_images(
     The event loop runs in a thread of its own and waits while the caller is busy: at most `connections` images, and
     `memory_bytes` of them, are in memory at once.
     """
-    stats, pairs = stats or DownloadStats(), list(pairs)
+    pairs = list(pairs)
     for pair, found in read_stored(pair for pair in pairs if pair.stored_at):
-        stored = _stored(pair, found, config, image_config, side)
-        stats.count(stored)
-        yield stored
+        yield _stored(pair, found, config, image_config, side)
     pairs = [pair for pair in pairs if not pair.stored_at]
-    loop_thread = _LoopThread(interleave_hosts(pairs), config, image_config, side, stats.host_s)
+    loop_thread = _LoopThread(interleave_hosts(pairs), config, image_config, side)
     loop_thread.start()
     try:
         while (outcome := loop_thread.outcomes.get()) is not None:
             if isinstance(outcome, BaseException):
                 raise outcome
-            stats.count(outcome)
             yield outcome
             loop_thread.release(outcome)
             del outcome  # else this name would hold it until the next outcome arrives
@@ -126,11 +106,9 @@ class _LoopThread(threading.Thread):
         config: FetchConfig,
         image_config: ImageConfig,
         side: int | None,
-        host_s: collections.defaultdict[str, float],
     ):
         super().__init__(name="fetch", daemon=True)
         self._pairs, self._config, self._image_config, self._side = pairs, config, image_config, side
-        self._host_s = host_s
         self._memory = memory_lease(config.memory_bytes)
         self._loop_started = threading.Event()
         self._cancel: Callable[[], object] | None = None
@@ -151,7 +129,7 @@ class _LoopThread(threading.Thread):
         self._loop, self._cancel = asyncio.get_running_loop(), task.cancel
         self._loop_started.set()
         with concurrent.futures.ThreadPoolExecutor(DECODING_THREADS, "decode") as decoders:
-            async with Downloads(self._config, self._image_config, self._host_s) as downloads:
+            async with Downloads(self._config, self._image_config) as downloads:
                 self._fetcher = _Fetcher(
                     downloads, decoders, self._memory, self._config, self._image_config, self._side
                 )

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import heapq
 import json
-import time
 from typing import Any, NamedTuple
 
 import apache_beam as beam
 
 from pipeline.fetch.download import FetchConfig
-from pipeline.fetch.fetcher import DownloadStats, fetch_images
+from pipeline.fetch.fetcher import fetch_images
 from pipeline.fetch.process_setup import configure_process
 from pipeline.fetch.units import Unit
 from pipeline.images.shard_format import read_metadata, rejected_of
@@ -21,11 +19,10 @@ from pipeline.output import files, ledger
 from pipeline.output.files import WrittenFile, to_json
 from pipeline.output.finish import remove_stale_files, write_settings
 from pipeline.output.ledger import Count, read_ledger
-from pipeline.output.names import FETCHED_FOLDER, WORK_FOLDER
+from pipeline.output.progress import Step, counts_of
 from pipeline.records import TRANSIENT_REASONS, Pair, Rejected, Stage
 
 ATTEMPTS_FILE = "attempts.json"
-SLOWEST_HOSTS = 20  # of a unit, recorded for the progress line
 
 
 class UnitResult(NamedTuple):
@@ -64,6 +61,7 @@ def fetch_unit(
     was transient, if there are any, into the shard whose number is `unit.total` larger. Finished shards stay unchanged.
     """
     rows: dict[str, dict] = {}
+    fetched = 0
     for before in range(attempt):
         number = unit.number + before * unit.total
         pairs = [pair for pair in unit.pairs if before == 0 or rows[pair.key]["reason"] in TRANSIENT_REASONS]
@@ -71,9 +69,10 @@ def fetch_unit(
             break
         found = {row["pair_key"]: row for row in read_metadata(output, number)}
         if not _is_finished(output, number) or found.keys() != {pair.key for pair in pairs}:
-            _fetch_shard(number, pairs, found, output, fetch, image_config, store)
+            fetched += _fetch_shard(number, pairs, found, output, fetch, image_config, store)
             found = {row["pair_key"]: row for row in read_metadata(output, number)}
         rows |= found
+    counts_of(output).step(Step.FETCH, before=max(0, len(unit.pairs) - fetched))
     return _result(unit, rows)
 
 
@@ -89,8 +88,9 @@ def _fetch_shard(
     fetch: FetchConfig,
     image_config: ImageConfig,
     store: StoreConfig,
-) -> None:
-    """Writes one shard of these pairs. `rows` is the metadata that an earlier, killed run left.
+) -> int:
+    """Writes one shard of these pairs; returns how many were fetched. `rows` is the metadata that an earlier, killed
+    run left.
 
     Each file of that run is complete but may be older or newer than the others: an image in the tar is fetched,
     whatever the rows state.
@@ -104,20 +104,16 @@ def _fetch_shard(
             if rows[key]["status"] != "success" and rows[key]["reason"] not in TRANSIENT_REASONS:
                 writer.add(rejected_of(rows[key]))
                 del missing[key]
-        stats, started = DownloadStats(), time.monotonic()
-        for outcome in fetch_images(missing.values(), fetch, image_config, store.resize or 1, stats):
+        counts = counts_of(output)
+        for outcome in fetch_images(missing.values(), fetch, image_config, store.resize or 1):
             writer.add(outcome)
+            counts.fetched(outcome.reason if isinstance(outcome, Rejected) else None)
+            counts.step(Step.FETCH, done=1)
             del outcome  # else this name would hold its memory until the next outcome arrives
         if _is_finished(output, number):  # a shard of other pairs
             files.delete(output, [f"{number:05d}_stats.json"])
         writer.write()
-    unit_stats = {
-        "outcomes": stats.outcomes,
-        "bytes": stats.bytes,
-        "seconds": time.monotonic() - started,
-        "host_s": dict(heapq.nlargest(SLOWEST_HOSTS, stats.host_s.items(), key=lambda item: item[1])),
-    }
-    files.write_atomically(files.join(output, WORK_FOLDER, FETCHED_FOLDER, f"{number:05d}.json"), to_json(unit_stats))
+    return len(missing)
 
 
 def _result(unit: Unit, rows: dict[str, dict]) -> UnitResult:

@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from pipeline.output import schemas
 from pipeline.output.grouping import key_hash
+from pipeline.output.progress import Step, count_finished, counts_of, write_plan
 from pipeline.output.spill import HASH, HashRange, HashRanges, Spill, SpillFile, read_spilled, rows_as
-from pipeline.output.work_folder import write_plan
 from pipeline.records import Pair
 from pipeline.sources.stored_images import location_hash
 
@@ -34,10 +34,10 @@ UNITS_PER_RANGE = 16
 
 class GroupIntoUnits(beam.PTransform):
     """Pairs -> units of about `pairs_per_unit`. The one shuffle before fetching: it moves rows, not images, and hashing
-    mixes the hosts, whatever the order of the source."""
+    mixes the hosts, whatever the order of the source. `step` and `attempt` are for the progress line."""
 
-    def __init__(self, pairs_per_unit: int, output: str):
-        self._pairs_per_unit, self._output = pairs_per_unit, output
+    def __init__(self, pairs_per_unit: int, output: str, step: Step = Step.FETCH, attempt: int = 1):
+        self._pairs_per_unit, self._output, self._step, self._attempt = pairs_per_unit, output, step, attempt
 
     def expand(self, pairs):
         spills = pairs | "Spill" >> Spill(self._output, schemas.PAIRS, unit_hash)
@@ -45,7 +45,7 @@ class GroupIntoUnits(beam.PTransform):
             spills
             | "Pairs" >> beam.Map(lambda spill: spill.rows).with_output_types(int)
             | "All pairs" >> beam.CombineGlobally(sum)
-            | "Plan" >> beam.Map(plan_units, self._pairs_per_unit, self._output)
+            | "Plan" >> beam.Map(plan_units, self._pairs_per_unit, self._output, self._step, self._attempt)
         )
         return (
             spills
@@ -66,13 +66,19 @@ def read_units(hashes: HashRange, spills: list[SpillFile], planned: int, output:
         yield Unit(number, planned, sorted(rows_as(Pair, rows), key=lambda pair: pair.key))
 
 
+def count_read(pair: Pair, output: str) -> Pair:
+    """Passes a pair on, and counts it as read for the progress line."""
+    counts_of(output).step(Step.READ, done=1)
+    return pair
+
+
 def unit_hash(pair: Pair) -> int:
     """Hash of the key or, for an image stored in a source's file, of its location: few units then read one file."""
     return location_hash(pair.stored_at) if pair.stored_at else key_hash(pair)
 
 
-def plan_units(pairs: int, pairs_per_unit: int, output: str) -> int:
-    """The number of units. Also writes it to the output, for the progress line."""
+def plan_units(pairs: int, pairs_per_unit: int, output: str, step: Step, attempt: int) -> int:
+    """The number of units. Also records them, and how many are finished already, for the progress line."""
     units = max(1, -(-pairs // pairs_per_unit))
-    write_plan(output, {"pairs": pairs, "units": units})
+    write_plan(output, step, pairs, pairs * count_finished(output, units, attempt) // units)
     return units

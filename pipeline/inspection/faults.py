@@ -19,6 +19,7 @@ from models import files
 from models.data import format
 from models.data.format import File, Manifest, Shard, index_path, read_manifest
 from models.errors import UserError
+from models.progress import track
 from models.tokenizers.text import TextTokenizer
 from pipeline.output.files import read_json
 from pipeline.output.ledger import rejects_by_reason
@@ -52,11 +53,13 @@ def verify(directory: str, workers: int) -> list[Fault]:
         return [Fault("manifest.json", str(error))]
     with _pool(workers) as run:
         faults = list(unlisted_files(directory, manifest))
-        faults += [fault for found in run(partial(_file_faults, directory), manifest.files) for fault in found]
+        found = run(partial(_file_faults, directory), manifest.files)
+        faults += [fault for of_file in track(found, "verify", "files", len(manifest.files)) for fault in of_file]
         tokenizer_json = (
             None if any(fault.path == "text_tokenizer.json" for fault in faults) else _read_text_tokenizer(directory)
         )
-        reports = run(partial(_check_shard, directory, manifest, tokenizer_json), manifest.shards)
+        checked = run(partial(_check_shard, directory, manifest, tokenizer_json), manifest.shards)
+        reports = list(track(checked, "verify", "shards", len(manifest.shards)))
         keys: Counter[str] = Counter()
         for report in reports:
             faults += report.faults
@@ -70,13 +73,13 @@ def verify(directory: str, workers: int) -> list[Fault]:
 
 @contextlib.contextmanager
 def _pool(workers: int) -> Iterator[Callable]:
-    """A `map` to a list that runs in so many processes."""
+    """A `map` that runs in so many processes."""
     if workers == 1:
-        yield lambda function, items: list(map(function, items))
+        yield map
         return
     # Spawned processes: a forked one would share the tokenizer library's locks.
     with concurrent.futures.ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        yield lambda function, items: list(pool.map(function, items))
+        yield pool.map
 
 
 def listed_paths(manifest: Manifest) -> set[str]:

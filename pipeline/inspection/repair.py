@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from models.data import format
 from models.data.format import File, Manifest, Shard, index_path, read_manifest
 from models.errors import UserError
+from models.progress import track
 from pipeline.dataset import cards
 from pipeline.dataset.finish import FOLDERS, write_cards
 from pipeline.inspection.faults import Fault, listed_paths
@@ -130,7 +131,7 @@ def _counted_again(directory: str, files: tuple[File, ...]) -> Iterator[Count]:
 def _licences(directory: str, manifest: Manifest) -> Counter[str]:
     parts = [
         pq.read_table(os.path.join(directory, index_path(shard.path)), columns=["licence"], partitioning=None)
-        for shard in manifest.shards
+        for shard in track(manifest.shards, "repair", "shards", len(manifest.shards))
     ]
     column = pa.concat_tables(parts)["licence"] if parts else pa.chunked_array([], pa.string())
     return Counter({row["values"]: row["counts"] for row in pc.value_counts(column).to_pylist()})

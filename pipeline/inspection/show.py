@@ -146,7 +146,7 @@ def page(directory: str, manifest: Manifest, query: PairQuery, spec: str, origin
     if len(rows) > MAX_CARDS:
         raise UserError(f"{len(rows):,} pairs are too many for one page; give at most {MAX_CARDS} keys")
     ledger = read_json(os.path.join(directory, "ledger.json"))
-    measures = dataset_columns(directory, manifest)
+    measures = dataset_columns(directory, manifest, "show")
     cards = list(make_cards(directory, manifest, images, rows, originals))
     rejects = choose_rejects(directory, manifest, query.seed, query.source)
     return Report(

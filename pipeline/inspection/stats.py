@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from models.data import format
 from models.data.format import Manifest, Shard, read_manifest
 from models.errors import UserError
+from models.progress import track
 from pipeline.inspection.text_table import table
 from pipeline.output.files import read_json
 from pipeline.output.ledger import rejects_by_reason
@@ -38,10 +39,10 @@ class Measures(NamedTuple):
     token_counts: np.ndarray  # [vocabulary], occurrences in all captions
 
 
-def dataset_columns(directory: str, manifest: Manifest) -> Measures:
-    """Reads the whole dataset once."""
+def dataset_columns(directory: str, manifest: Manifest, command: str = "stats") -> Measures:
+    """Reads the whole dataset once, with the progress line of a command."""
     index = read_index(directory, manifest, [*STATS_COLUMNS, "width", "height"])
-    tokens, codes, token_counts = _count_tokens(directory, manifest)
+    tokens, codes, token_counts = _count_tokens(directory, manifest, command)
     words = np.array([len(caption.split()) for caption in index["caption"].to_pylist()])
     width, height = (index[name].to_numpy() for name in ("width", "height"))
     return Measures(index.select(STATS_COLUMNS), words, tokens, width, height, codes, token_counts)
@@ -93,11 +94,11 @@ def read_index(directory: str, manifest: Manifest, columns: list[str]) -> pa.Tab
     return pa.concat_tables([empty, *tables])
 
 
-def _count_tokens(directory: str, manifest: Manifest) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _count_tokens(directory: str, manifest: Manifest, command: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(tokens of each caption, how often each code of the vocabulary occurs, how often each token)."""
     lengths, codes = [], np.zeros(manifest.image_tokenizer.vocabulary, np.int64)
     tokens = np.zeros(manifest.text_tokenizer.vocabulary, np.int64)
-    for shard in manifest.shards:
+    for shard in track(manifest.shards, command, "shards", len(manifest.shards)):
         here = list(iter_samples(directory, shard))
         if here:  # counted shard by shard: a count for each sample would touch the whole vocabulary each time
             lengths += [len(sample.tokens) for sample in here]

@@ -8,8 +8,8 @@ PAIRS_FOLDER, REJECTS_FOLDER = "pairs", "rejects"
 
 WORK_FOLDER = "_work"  # inside the output, while it is unfinished
 # Inside that:
-LOCK_FILE, PLAN_FILE = "lock", "plan.json"
-UNITS_FOLDER, TIMES_FOLDER = "units", "times"  # of encoded units: their rows, and where their time went
-FETCHED_FOLDER = "fetched"  # statistics of each fetched shard
+LOCK_FILE = "lock"
+PROGRESS_FOLDER = "progress"  # a file of counts for each worker process, and of the plan for each step
+UNITS_FOLDER = "units"  # rows of encoded units
 ROWS_FOLDER = "rows"  # spill files of select
 SPILL_FOLDER = "spill"  # rows on their way from one step to the next

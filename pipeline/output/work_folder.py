@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 
 import msgpack
 
 from pipeline.output import files
-from pipeline.output.names import PLAN_FILE, TIMES_FOLDER, UNITS_FOLDER, WORK_FOLDER
+from pipeline.output.names import UNITS_FOLDER, WORK_FOLDER
 from pipeline.records import TRANSIENT_REASONS, EncodedPair, Pair, Rejected
-
-
-def write_plan(output: str, plan: dict[str, int]) -> None:
-    files.write_atomically(files.join(output, WORK_FOLDER, PLAN_FILE), json.dumps(plan).encode())
 
 
 class CompletedUnits:
@@ -21,7 +16,6 @@ class CompletedUnits:
 
     def __init__(self, output: str):
         self._folder = files.join(output, WORK_FOLDER, UNITS_FOLDER)
-        self._times = files.join(output, WORK_FOLDER, TIMES_FOLDER)
 
     def _path(self, name: str) -> str:
         return files.join(self._folder, f"{name}.msgpack")
@@ -36,10 +30,6 @@ class CompletedUnits:
 
     def save(self, name: str, records: list[EncodedPair], rejects: list[Rejected]) -> None:
         files.write_atomically(self._path(name), msgpack.packb({"records": records, "rejects": rejects}))
-
-    def save_times(self, name: str, times: dict[str, float]) -> None:
-        """Saves where a unit's time went, in s by step, for the progress line."""
-        files.write_atomically(files.join(self._times, f"{name}.json"), json.dumps(times).encode())
 
 
 def resume_unit(

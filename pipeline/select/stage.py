@@ -8,7 +8,7 @@ import contextlib
 import functools
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import apache_beam as beam
@@ -19,15 +19,24 @@ from apache_beam.coders import RowCoder, registry
 
 from pipeline.filters import SelectConfig, filter_candidate
 from pipeline.output import files as output_files
-from pipeline.output import ledger, parquet, schemas
+from pipeline.output import ledger, parquet, progress, schemas
 from pipeline.output.files import WrittenFile
 from pipeline.output.finish import remove_stale_files, write_settings
 from pipeline.output.ledger import KEPT, READ, Count
 from pipeline.output.names import PAIRS_FOLDER, REJECTS_FOLDER, ROWS_FOLDER, WORK_FOLDER
+from pipeline.output.progress import Step
 from pipeline.records import REJECTED_TAG, Pair, Rejected, Stage
 from pipeline.select.spill import HASH_BINS, SpillFile, write_spills
 from pipeline.select.url_duplicates import UrlGroups, group_by_url
-from pipeline.sources.file_ranges import FileRange, LineCount, count_lines, first_line_number, read_range
+from pipeline.sources.file_ranges import (
+    FileRange,
+    LineCount,
+    count_lines,
+    first_line_number,
+    range_bytes,
+    read_range,
+)
+from pipeline.sources.paths import METER
 from pipeline.sources.registry import SOURCES, SourceSettings
 
 
@@ -70,6 +79,12 @@ def build_url_indexes(settings: SourceSettings, output: str) -> SourceSettings:
     return {name: source.prepare(settings.get(name, source.settings), folder) for name, source in SOURCES.items()}
 
 
+def plan_reading(file_ranges: list[FileRange], output: str) -> None:
+    """Records what is to be read, for the progress line."""
+    progress.write_plan(output, Step.COUNT_LINES, sum(file_range.kind == "lines" for file_range in file_ranges))
+    progress.write_plan(output, Step.SELECT, sum(map(range_bytes, file_ranges)))
+
+
 class ReadAndFilter(beam.PTransform):
     """File ranges -> a RangeResult of each. Every row read becomes a pair or a reject, on disk."""
 
@@ -82,7 +97,7 @@ class ReadAndFilter(beam.PTransform):
             start
             | "Ranges" >> beam.Create(ranges).with_output_types(FileRange)
             | "Spread ranges" >> beam.Reshuffle()
-            | "Count lines" >> beam.Map(count_lines).with_output_types(LineCount)
+            | "Count lines" >> beam.Map(_count_lines, self._output).with_output_types(LineCount)
         )
         # Numbered, so that a file that two patterns match is read twice.
         numbered = list(enumerate(self._file_ranges))
@@ -95,6 +110,12 @@ class ReadAndFilter(beam.PTransform):
                 filter_range, beam.pvalue.AsList(counts), self._config, self._settings, self._output
             ).with_output_types(RangeResult)
         )
+
+
+def _count_lines(file_range: FileRange, output: str) -> LineCount:
+    counted = count_lines(file_range)
+    progress.counts_of(output).step(Step.COUNT_LINES, done=1)
+    return counted
 
 
 def filter_range(
@@ -110,15 +131,29 @@ def filter_range(
     marker = output_files.join(output, *FOLDER.split("/"), f"{name}.msgpack")
     if output_files.exists(marker):
         rows, spills = msgpack.unpackb(output_files.read(marker))
+        progress.counts_of(output).step(Step.SELECT, before=rows, work_before=range_bytes(file_range))
         return RangeResult(file_range.source, rows, [SpillFile(*spill) for spill in spills])
     source = SOURCES[file_range.source]
     tidy = functools.partial(source.tidy_caption, settings=settings.get(source.name, source.settings))
     read = read_range(file_range, settings, first_line_number(file_range, counts))
     outcomes = (row if isinstance(row, Rejected) else filter_candidate(row, config, tidy) for row in read)
-    spills = list(write_spills(output, name, outcomes))
+    spills = list(write_spills(output, name, _counted(outcomes, range_bytes(file_range), output)))
     rows = sum(spill.rows for spill in spills)
     output_files.write_atomically(marker, msgpack.packb([rows, spills]))
     return RangeResult(file_range.source, rows, spills)
+
+
+def _counted(rows: Iterable[Pair | Rejected], size: int, output: str) -> Iterator[Pair | Rejected]:
+    """The rows of a range. Counts them, and the bytes that were read for them, up to the `size` of the range."""
+    counts, first, work, number = progress.counts_of(output), METER.bytes, 0, 0
+    for row in rows:
+        yield row
+        number += 1
+        if number % progress.ROWS_PER_COUNT == 0:
+            read = min(size, METER.bytes - first)
+            counts.step(Step.SELECT, done=progress.ROWS_PER_COUNT, work=read - work)
+            work = read
+    counts.step(Step.SELECT, done=number % progress.ROWS_PER_COUNT, work=size - work)
 
 
 def _fingerprint(file_range: FileRange) -> str:
@@ -182,7 +217,9 @@ class _WritePartition(beam.DoFn):
         outcomes = groups_of_partition(partition, results, self._output)
         for count in counts_of(outcomes):
             yield beam.pvalue.TaggedOutput(WriteSelected.COUNTS, count)
-        if not self._dry_run:
+        if self._dry_run:
+            progress.counts_of(self._output).step(Step.FILES, done=sum(outcomes.counts.values()))
+        else:
             yield from write_partition(partition, outcomes, self._output)
 
 
@@ -197,13 +234,20 @@ def write_partition(partition: HashPartition, outcomes: UrlGroups, output: str) 
             )
             for name, schema in zip(names, (schemas.PAIRS, schemas.REJECTS), strict=True)
         )
-        for table in outcomes.tables(output):
+        for table in _counted_tables(outcomes, output):
             is_pair = pc.equal(table["reason"], "")
             pairs.write(table.filter(is_pair).select(schemas.PAIRS.names))
             rejected = table.filter(pc.invert(is_pair))
             stage = pa.array([Stage.SELECT.value] * len(rejected), pa.string())
             rejects.write(rejected.append_column("stage", stage).select(schemas.REJECTS.names))
         return [writer.close(name) for writer, name in zip((pairs, rejects), names, strict=True)]
+
+
+def _counted_tables(outcomes: UrlGroups, output: str) -> Iterator[pa.Table]:
+    """The rows as tables; counts those that the caller is done with."""
+    for table in outcomes.tables(output):
+        yield table
+        progress.counts_of(output).step(Step.FILES, done=len(table))
 
 
 def counts_of(outcomes: UrlGroups) -> list[Count]:
@@ -240,7 +284,7 @@ class _RowsOfPartition(beam.DoFn):
         self._output = output
 
     def process(self, partition: HashPartition, results: list[RangeResult]):
-        tables = groups_of_partition(partition, results, self._output).tables(self._output)
+        tables = _counted_tables(groups_of_partition(partition, results, self._output), self._output)
         for row in (row for table in tables for batch in table.to_batches(10_000) for row in batch.to_pylist()):
             if row["reason"]:
                 yield beam.pvalue.TaggedOutput(

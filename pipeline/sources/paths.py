@@ -58,7 +58,7 @@ def open_raw(path: str) -> io.BufferedReader:
     """The file's bytes as they are."""
     try:
         if not _scheme(path):
-            return open(path, "rb")  # the caller's `with` closes it
+            return io.BufferedReader(_MeteredFile(path))  # the caller's `with` closes it
         if not _is_http(path) and _beam_knows(path):
             file = FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
             return io.BufferedReader(cast(io.RawIOBase, file))
@@ -71,6 +71,29 @@ def open_raw(path: str) -> io.BufferedReader:
         if not _scheme(path):
             raise
         raise UserError(f"can't open {path}: {_one_line(error)}") from error
+
+
+class ReadMeter:
+    """The bytes of local files that this process has read, for the progress line."""
+
+    bytes = 0
+
+
+METER = ReadMeter()
+
+
+class _MeteredFile(io.FileIO):
+    """A local file whose bytes METER counts."""
+
+    def readinto(self, buffer: Any) -> int | None:
+        number = super().readinto(buffer)
+        METER.bytes += number or 0
+        return number
+
+    def readall(self) -> bytes:
+        data = super().readall()
+        METER.bytes += len(data)
+        return data
 
 
 @functools.lru_cache

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import re
 import shutil
 import tarfile
 from collections.abc import Iterator
@@ -19,10 +18,10 @@ from PIL import Image
 from pipeline.fetch.stage import UnitResult, fetch_unit
 from pipeline.fetch.units import Unit
 from pipeline.images.shard_reader import list_pairs, read_images
-from pipeline.images.shard_writer import StoreConfig
+from pipeline.images.shard_writer import ShardWriter, StoreConfig
 from pipeline.images.validate import ImageConfig
 from pipeline.output import files as output_files
-from pipeline.output import progress
+from pipeline.output.progress import Step, read_progress, remove_counts, write_plan
 from tests.conftest import ROOT
 from tests.support.fetching import QUICK, pair
 from tests.support.hostile import HostileServer
@@ -152,11 +151,22 @@ def test_the_statistics_of_a_unit(fetched):
     }
 
 
-def test_progress_tells_what_the_downloads_came_to(fetched):
-    line = progress._downloads(str(fetched[0]))
-    assert line.startswith(" (50.0% fetched; ")
-    assert re.search(r"; (\w+ 1; ){3}[\d.]+ MB/s a worker; most time for 127\.0\.0\.1 \d+ s\)$", line)
-    assert progress._downloads("/nowhere") == ""
+def test_progress_counts_pairs_as_they_come_and_those_found_done(sample_unit, tmp_path, monkeypatch):
+    write_plan(str(tmp_path), Step.FETCH, 8)
+    seen, add = [], ShardWriter.add
+
+    def look(self, outcome):
+        seen.append(read_progress(str(tmp_path), "fetch").done)
+        add(self, outcome)
+
+    monkeypatch.setattr(ShardWriter, "add", look)
+    fetch(sample_unit, tmp_path)
+    assert seen == list(range(8))
+    assert read_progress(str(tmp_path), "build").detail.startswith("50.0% fetched, ")
+    remove_counts(str(tmp_path))
+    fetch(sample_unit, tmp_path)
+    found = read_progress(str(tmp_path), "build")
+    assert (found.done, found.before) == (8, 8)
 
 
 def test_a_complete_unit_asks_for_nothing(fetched, sample_unit, server):

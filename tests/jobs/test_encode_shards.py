@@ -15,8 +15,6 @@ from models.data.format import read_manifest
 from models.tokenizers.text import BUNDLED_BPE
 from models.tokenizers.vqgan import VQGAN, from_taming
 from pipeline.inspection import faults
-from pipeline.output import files, progress
-from pipeline.output.work_folder import CompletedUnits, write_plan
 from tests.conftest import files_of
 
 
@@ -78,19 +76,3 @@ def test_another_grid_and_vocabulary_flow_through(images, tmp_path):
     manifest = read_manifest(encode(images, tmp_path / "out", spec, "--direct_num_workers=1"))
     info = manifest.image_tokenizer
     assert (info.grid, info.vocabulary, info.image_size, info.spec) == (4, 300, 64, spec)
-
-
-def test_progress_tells_where_the_time_goes(tmp_path):
-    output = str(tmp_path)
-    write_plan(output, {"units": 4})
-    store = CompletedUnits(output)
-    store.save("a", [], [])
-    store.save_times("a", {"pictures_s": 1.0, "model_s": 8.0, "write_s": 1.0, "pictures": 50})
-    plan = progress._plan(output)
-    assert progress._line(plan, progress._units_done(output), 10.0, 1) == "1/4 image shards, 30 s left"
-    assert progress._where_time_goes(output) == " (5.0 images/s a worker: pictures 10%, model 80%, write 10%)"
-    files.write_atomically(
-        files.join(output, "_work", "times", "b.json"),
-        b'{"pictures_s": 0, "model_s": 0, "write_s": 0, "pictures": 0}',
-    )
-    assert progress._where_time_goes(output).startswith(" (5.0")

@@ -1,1 +1,1 @@
-"""Tests of `pipeline.output`."""
+"""Tests of the room output."""

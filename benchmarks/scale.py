@@ -1,0 +1,152 @@
+"""Memory and time of a job's two large shuffles, by the number of pairs: pairs to units, and records to shards.
+
+    python -m benchmarks.scale [--pairs N ...] [--workers N]
+
+Pairs and records are made up, as long as those of Conceptual 12M with one crop of 1,024 codes; nothing is downloaded or
+encoded. Memory is the highest sum over all processes (PSS); the slope is what a pair adds to it, from the first number
+of pairs to the last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import apache_beam as beam
+import numpy as np
+
+from beam_jobs.flags.common import beam_options
+from benchmarks.select import cost_of
+from pipeline.dataset.shard_boundaries import ShardSize
+from pipeline.dataset.stage import WriteDataset
+from pipeline.fetch.units import GroupIntoUnits, Unit
+from pipeline.inspection.text_table import table
+from pipeline.output import schemas
+from pipeline.output.parquet import ROWS_PER_FILE, WriteParquet
+from pipeline.records import EncodedPair, Pair, Reason, Rejected, Stage, reject, split_of
+
+ROWS_PER_ELEMENT = 1000
+CAPTION = "a long caption of a photograph, as an alternative text of the web has it: two dogs run along the beach"
+CODES = 1024
+
+
+def numbers(first: int, total: int) -> range:
+    return range(first, min(first + ROWS_PER_ELEMENT, total))
+
+
+def make_pairs(first: int, total: int) -> Iterator[Pair]:
+    for row in numbers(first, total):
+        key = hashlib.sha256(b"%d" % row).hexdigest()[:32]
+        yield Pair(
+            key=key,
+            source="cc12m",
+            file="cc12m.tsv",
+            row=row,
+            url=f"https://www.example.org/images/{key}/photograph-{row}.jpg",
+            fallback_urls=(),
+            caption=CAPTION,
+            raw_caption=CAPTION,
+            width=None,
+            height=None,
+            licence="",
+            page_url="",
+            split=split_of(key, 0.01),
+        )
+
+
+def make_records(first: int, total: int) -> Iterator[EncodedPair]:
+    codes = np.random.default_rng(first).integers(0, 8192, CODES + ROWS_PER_ELEMENT).astype("<u2").tobytes()
+    for number, pair in enumerate(make_pairs(first, total)):
+        yield EncodedPair(
+            key=pair.key,
+            split=pair.split,
+            source=pair.source,
+            file=pair.file,
+            row=pair.row,
+            url=pair.url,
+            caption=pair.caption,
+            width=640,
+            height=480,
+            licence="",
+            page_url="",
+            sha256=pair.key * 2,
+            phash=pair.key[:16],
+            codes=codes[2 * number : 2 * (number + CODES)],
+            tokens=bytes(2 * 24),
+            boxes=(0, 0, 0, 640, 480, 256),
+        )
+
+
+def reject_all(unit: Unit) -> list[Rejected]:
+    return [reject(pair, Stage.FETCH, Reason.HTTP_404) for pair in unit.pairs]
+
+
+def units(made: beam.PCollection, total: int, output: str) -> None:
+    """What fetch does but for the downloads: every pair fails."""
+    _ = (
+        made
+        | "Make" >> beam.FlatMap(make_pairs, total).with_output_types(Pair)
+        | GroupIntoUnits(1000, output)
+        | "Fail" >> beam.FlatMap(reject_all).with_output_types(Rejected)
+        | WriteParquet(output, "rejects", schemas.REJECTS)
+    )
+
+
+def shards(made: beam.PCollection, total: int, output: str) -> None:
+    """What is left of encode when the codes are there."""
+    records = made | "Make" >> beam.FlatMap(make_records, total).with_output_types(EncodedPair)
+    no_rejects = made.pipeline | "No rejects" >> beam.Create([]).with_output_types(Rejected)
+    _ = ((records,), (no_rejects,)) | WriteDataset(output, 1, ShardSize(), ROWS_PER_FILE)
+
+
+STEPS = {"units": units, "shards": shards}
+
+
+def run_step(step: str, total: int, output: str, workers: int) -> None:
+    with beam.Pipeline(options=beam_options([f"--direct_num_workers={workers}"])) as pipeline:
+        made = (
+            pipeline
+            | "Numbers" >> beam.Create(list(range(0, total, ROWS_PER_ELEMENT))).with_output_types(int)
+            | "Spread" >> beam.Reshuffle()
+        )
+        STEPS[step](made, total, output)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--pairs", type=int, nargs="+", default=[100_000, 300_000, 1_000_000], metavar="N")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), metavar="N")
+    parser.add_argument("--one", nargs=2, metavar=("STEP", "FOLDER"), help=argparse.SUPPRESS)  # in a process of its own
+    args = parser.parse_args()
+    if args.one:
+        run_step(args.one[0], args.pairs[0], args.one[1], args.workers)
+        return
+    for step in STEPS:
+        rows = []
+        for pairs in args.pairs:
+            with tempfile.TemporaryDirectory() as folder:
+                command = [sys.executable, "-m", "benchmarks.scale", "--one", step, str(Path(folder) / "out")]
+                cost = cost_of([*command, "--pairs", str(pairs), "--workers", str(args.workers)])
+            rows.append((pairs, cost))
+            print(f"{step}: {pairs:,} pairs, {cost.seconds:.0f} s, {cost.memory_gb:.2f} GB", flush=True)
+        (first, cheap), (last, expensive) = rows[0], rows[-1]
+        slope = (expensive.memory_gb - cheap.memory_gb) * 1e6 / (last - first) if last > first else float("nan")
+        print(
+            table(
+                [step, "s", "processor us a pair", "memory, GB"],
+                [
+                    (f"{n:,}", round(cost.seconds), round(1e6 * cost.processor_s / n), round(cost.memory_gb, 2))
+                    for n, cost in rows
+                ],
+            )
+        )
+        print(f"{step}: {slope:.2f} kB a pair more\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()
