@@ -1,11 +1,11 @@
-"""Look-alikes: how many changed copies are found, how many different pictures are joined.
+"""Look-alikes: how many changed copies are found, how many different images are joined.
 
     python -m benchmarks.duplicates 'DIR/*.tar' [--pictures N] [--seed S]
 
-Each of N pictures (at least 64 px on the shorter side, ratio from 1/2 to 2, as the pipeline keeps them) is resized,
+Each of N images (at least 64 px on the shorter side, ratio from 1/2 to 2, as the pipeline keeps them) is resized,
 recompressed, cropped by up to 5 % of each side, re-toned (brightness, contrast, gamma, saturation), and all of these at
-once; the copy counts as found if keys bring the two together and the comparison joins them. Different pictures: every
-one of the set against all others, through the same keys. A set may hold real look-alikes (one picture in several
+once; the copy counts as found if keys bring the two together and the comparison joins them. Different images: every
+one of the set against all others, through the same keys. A set may hold real look-alikes (one image in several
 sizes, an emoji in several skins); they count as joined here. Beside it: the 64-bit perceptual hash of the imagehash
 package, at the distances that are in use."""
 
@@ -73,7 +73,7 @@ CHANGES: dict[str, tuple[Change, ...]] = {
 
 
 def read(pattern: str, count: int, seed: int) -> dict[str, np.ndarray]:
-    """A random part of the pictures, at most 512 px."""
+    """A random part of the images, at most 512 px."""
     names = []
     for path in expand(pattern):
         with tarfile.open(path) as tar:
@@ -94,7 +94,7 @@ def seen(name: str, rgb: np.ndarray) -> SignedImage:
 
 
 def meets(one: SignedImage, other: SignedImage) -> bool:
-    """Whether the keys of two pictures bring them together."""
+    """Whether the keys of two images bring them together."""
     groups = collections.defaultdict(list)
     for each in (one, other):
         for key, entry in band_entries(each):
@@ -108,12 +108,12 @@ def phash(rgb: np.ndarray) -> np.ndarray:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("pattern", help="tar files of pictures")
+    parser.add_argument("pattern", help="tar files of images")
     parser.add_argument("--pictures", type=int, default=3000, metavar="N")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     images = read(args.pattern, args.pictures, args.seed)
-    print(f"{len(images):,} pictures")
+    print(f"{len(images):,} images")
     started = time.process_time()
     whole = {name: seen(name, rgb) for name, rgb in images.items()}
     signature_ms = (time.process_time() - started) / len(images) * 1e3
@@ -178,12 +178,12 @@ def main() -> None:
     print()
     print(
         table(
-            ["different pictures", "pairs joined", "of all pairs %", "of the pictures %"],
+            ["different images", "pairs joined", "of all pairs %", "of the images %"],
             [(name, number, round(share, 5), round(part, 2)) for name, number, share, part in rows],
         )
     )
     print(
-        f"\n{signature_ms:.2f} ms a signature, {len(candidates) / total:.1f} candidates a picture, "
+        f"\n{signature_ms:.2f} ms a signature, {len(candidates) / total:.1f} candidates an image, "
         f"{compare_ms:.2f} ms a comparison, one core"
     )
     for one, other in joined:

@@ -3,7 +3,7 @@
     python -m benchmarks.encode [--pictures N] [--cores N] [--full]     on a processor; --full adds the published sizes
     python -m benchmarks.encode --device cuda [--batch-size N]          the published dVAE encoder on an accelerator
 
-The stage is given pictures of `sample/` and the bundled tokenizer; the others ready tensors of 256 px and random
+The stage is given images of `sample/` and the bundled tokenizer; the others ready tensors of 256 px and random
 weights. Peers: openai/DALL-E, taming-transformers (`make peers` installs them). Each is given the layout and the batch
 in which it is faster; what is alternated is run twice, and the better time counts. Ours is compiled (--compile) and
 runs as in a job: a process for each core.
@@ -231,7 +231,7 @@ def in_our_way(pool: Pool, views: np.ndarray) -> np.ndarray:
 
 @torch.inference_mode()
 def in_peers_way(rival: Rival, views: np.ndarray, cores: int) -> np.ndarray:
-    """One picture at a time, with the cores inside: on a processor that is faster for them, too, than batches."""
+    """One image at a time, with the cores inside: on a processor that is faster for them, too, than batches."""
     torch.set_num_threads(cores)
     x_BCHW = pixels.to_tensor(views).contiguous()
     return np.stack([rival.their_logits(x[None]).argmax(1).flatten().numpy() for x in x_BCHW])
@@ -263,7 +263,7 @@ def on_accelerator(batch_size: int) -> None:
 
 
 def encoder_flops(config: DVAEConfig) -> float:
-    """Of one picture: two for each multiplication of the convolutions."""
+    """Of one image: two for each multiplication of the convolutions."""
     total = 0
 
     def count(layer: nn.Conv2d, _, out: torch.Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Pictures/s, processor time and memory of `pairmill fetch --resize 256`, beside img2dataset on the same list.
+"""Images/s, processor time and memory of `pairmill fetch --resize 256`, beside img2dataset on the same list.
 
     python -m benchmarks.fetch [--pairs N] [--rounds R] [--latency-pairs N] [--img2dataset PROGRAM]
 
@@ -64,7 +64,7 @@ class Run(NamedTuple):
 
 
 def make_photographs(folder: Path) -> float:
-    """Four pictures of the sample side by side, scaled to 640 to 1,280 px wide. Returns the mean size in bytes."""
+    """Four images of the sample side by side, scaled to 640 to 1,280 px wide. Returns the mean size in bytes."""
     images = [pixels.decode_rgb(path.read_bytes()) for path in sorted(SAMPLE.glob("*.jpg"))]
     tiles = [rgb_HWC[:240, :360] for rgb_HWC in images if rgb_HWC.shape[0] >= 240 and rgb_HWC.shape[1] >= 360]
     rng = np.random.default_rng(0)
@@ -257,7 +257,7 @@ def _successes(output: Path) -> int:
 
 
 def floor_ms(folder: Path) -> float:
-    """Processor milliseconds a picture of what nobody is spared: decoding at a reduced scale, resizing, encoding."""
+    """Processor milliseconds an image of what nobody is spared: decoding at a reduced scale, resizing, encoding."""
     photographs = [path.read_bytes() for path in folder.iterdir()]
     cv2.setNumThreads(1)
     started = time.process_time()
@@ -293,13 +293,13 @@ def compare(title: str, rounds: int, work: Path, img2dataset: str | None, option
     ]
     print(
         f"\n{title}\n"
-        + table(["", "pictures", "s", "pictures/s", "CPU ms a picture", "MB in all", "MB of the largest process"], rows)
+        + table(["", "images", "s", "images/s", "CPU ms an image", "MB in all", "MB of the largest process"], rows)
     )
     if len(best) == 2:
         ours, peer = best.values()
         print(
-            f"pictures/s: {ours.images / ours.seconds / (peer.images / peer.seconds):.2f} times the peer's; "
-            f"CPU a picture: {ours.cpu_s / ours.images / (peer.cpu_s / peer.images):.2f} of the peer's\n"
+            f"images/s: {ours.images / ours.seconds / (peer.images / peer.seconds):.2f} times the peer's; "
+            f"CPU an image: {ours.cpu_s / ours.images / (peer.cpu_s / peer.images):.2f} of the peer's\n"
         )
 
 
@@ -328,7 +328,7 @@ def main() -> None:
         mean = make_photographs(folder)
         print(
             f"{PHOTOGRAPHS} photographs, {mean / 1000:.0f} KB on average; the floor (decode at a reduced scale, "
-            f"resize, encode): {floor_ms(folder):.2f} CPU ms a picture"
+            f"resize, encode): {floor_ms(folder):.2f} CPU ms an image"
         )
         if args.pairs:
             program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")

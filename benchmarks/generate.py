@@ -1,10 +1,10 @@
-"""Seconds a picture, beside dalle-pytorch's DALLE.generate_images of the same size if it is installed.
+"""Seconds an image, beside dalle-pytorch's DALLE.generate_images of the same size if it is installed.
 
     python -m benchmarks.generate [--whole] [--passes N] [--threads N] [--size NAME ...]
 
-A picture has 1,024 codes. The peer draws without a cache, its own default: each code costs a pass over all that is
-there. By default it is measured by N such passes, at lengths spread evenly over a picture, and their mean is taken
-1,024 times; `--whole` draws a whole picture with it (some six minutes). On a GPU the script measures ours alone.
+An image has 1,024 codes. The peer draws without a cache, its own default: each code costs a pass over all that is
+there. By default it is measured by N such passes, at lengths spread evenly over an image, and their mean is taken
+1,024 times; `--whole` draws a whole image with it (some six minutes). On a GPU the script measures ours alone.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PROMPT = [1, 2, 3]
 
 
 def ours(config: TransformerConfig, images: int, device: str) -> float:
-    """Seconds for so many pictures, at most a group: it is always computed whole."""
+    """Seconds for so many images, at most a group: it is always computed whole."""
     model = Transformer(config).eval().to(device)
     requests = [ImageRequest(PROMPT, seed) for seed in range(images)]
     started = time.perf_counter()
@@ -34,7 +34,7 @@ def ours(config: TransformerConfig, images: int, device: str) -> float:
 
 
 def peers(config: TransformerConfig, passes: int, whole: bool) -> float:
-    """Seconds for one picture of 1,024 codes."""
+    """Seconds for one image of 1,024 codes."""
     model = make_peer(config).eval()
     text_1T = torch.zeros(1, config.text_length, dtype=torch.int64)
     text_1T[0, : len(PROMPT)] = torch.tensor(PROMPT)
@@ -56,7 +56,7 @@ def peers(config: TransformerConfig, passes: int, whole: bool) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--passes", type=int, default=16, metavar="N")
-    parser.add_argument("--whole", action="store_true", help="draw one whole picture with the peer")
+    parser.add_argument("--whole", action="store_true", help="draw one whole image with the peer")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--size", action="append", choices=SIZES, help="instead of the small ones (repeatable)")
     args = parser.parse_args()

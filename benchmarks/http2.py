@@ -1,4 +1,4 @@
-"""Processor time of downloading alone, a picture: aiohttp over HTTP/1.1, which `fetch` uses, beside httpx over HTTP/2.
+"""Processor time of downloading alone, an image: aiohttp over HTTP/1.1, which `fetch` uses, beside httpx over HTTP/2.
 
     python -m benchmarks.http2 [--pictures N]
 
@@ -121,7 +121,7 @@ def main() -> None:
                 length = asyncio.run(run())
                 cpu_ms = (time.process_time() - started) * 1000 / len(urls)
                 rows.append((name, round(length / 1e6, 1), round(cpu_ms, 2)))
-        print(table(["", "MB", "CPU ms a picture"], rows))
+        print(table(["", "MB", "CPU ms an image"], rows))
 
 
 if __name__ == "__main__":

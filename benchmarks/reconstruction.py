@@ -1,13 +1,13 @@
-"""How well an image tokenizer brings back pictures it was not trained on: PSNR, vocabulary used, perplexity.
+"""How well an image tokenizer brings back images it was not trained on: PSNR, vocabulary used, perplexity.
 
     python -m benchmarks.reconstruction 'pictures/*.tar' [--tokenizer FILE] [--prefix NAME] [--pictures N]
     python -m benchmarks.reconstruction 'pictures/*.tar' --rival-minutes M    (needs `make peers`)
 
 Of the tar files only the 5 % that `pairmill train-dvae` holds out count (by hash of the member's name), centre square.
-Names decide: a picture that was trained on under another name is not held out. `--prefix` narrows the names.
+Names decide: an image that was trained on under another name is not held out. `--prefix` narrows the names.
 
 With --rival-minutes, DALLE-pytorch's DiscreteVAE is trained first, for so many minutes of processor time, on the same
-views of the same pictures, with as many weights and codes, and with the settings of its own train_vae.py.
+views of the same images, with as many weights and codes, and with the settings of its own train_vae.py.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def main() -> None:
     for name, model in models.items():
         psnr, used, perplexity = quality(model, x_BCHW)
         rows.append((name, f"{weights_of(model) / 1e6:.2f}", round(psnr, 2), f"{used:.1%}", round(perplexity, 1)))
-    columns = [f"{len(x_BCHW)} pictures held out", "million weights", "PSNR, dB", "vocabulary used", "perplexity"]
+    columns = [f"{len(x_BCHW)} images held out", "million weights", "PSNR, dB", "vocabulary used", "perplexity"]
     print(table(columns, rows))
 
 

@@ -1,1 +1,1 @@
-"""Real pictures free of copyright, listed in the sources' published formats, and a loopback server for them."""
+"""Real images free of copyright, listed in the sources' published formats, and a loopback server for them."""

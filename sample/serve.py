@@ -1,4 +1,4 @@
-"""A loopback server for the demo and the tests: the sample's pictures, the source files, and answers that go wrong.
+"""A loopback server for the demo and the tests: the sample's images, the source files, and answers that go wrong.
 
     python sample/serve.py [--port 8093]
 
@@ -14,13 +14,13 @@ What it serves, GET and HEAD, HTTP/1.1 with keep-alive:
     /odd-routes/circle/...            a redirect to itself
     /odd-routes/inward/...            a redirect to a private address
     /odd-routes/removed/NAME          a redirect to odd/photo_unavailable.png, or to its _l form for names in _l
-    /odd-routes/mirror/ANY/NAME       the picture NAME once more
-    /odd-routes/noai/NAME             the picture NAME with X-Robots-Tag: noai; likewise noimageai
-    /odd-routes/slow/NAME             the picture NAME after half a second
-    /odd-routes/flaky/NAME            503 at every first try, the picture NAME at every second
+    /odd-routes/mirror/ANY/NAME       the image NAME once more
+    /odd-routes/noai/NAME             the image NAME with X-Robots-Tag: noai; likewise noimageai
+    /odd-routes/slow/NAME             the image NAME after half a second
+    /odd-routes/flaky/NAME            503 at every first try, the image NAME at every second
     /odd-routes/stall/...             no answer for as long as the client waits, a minute at most
-    /odd-routes/drip/NAME             the picture NAME, byte by byte, ten a second
-    /odd-routes/cut/NAME              half of the picture NAME under the length of the whole
+    /odd-routes/drip/NAME             the image NAME, byte by byte, ten a second
+    /odd-routes/cut/NAME              half of the image NAME under the length of the whole
     /odd-routes/huge/...              512 MiB, as the header says
     /odd-routes/endless/...           512 MiB, of which the header says nothing
 """
@@ -244,7 +244,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._zeros({"Connection": "close"})  # without a length, the end of the connection is the end of the body
 
     def _begin_image(self, name: str) -> bytes:
-        """Sends the header of a picture and returns the body; the connection will not be used again."""
+        """Sends the header of an image and returns the body; the connection will not be used again."""
         self.close_connection = True
         path = self.server.folders["images"].get(name)
         if path is None:

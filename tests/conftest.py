@@ -64,7 +64,7 @@ def hostile(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tiny_dvae(tmp_path_factory) -> str:
-    """The SPEC of an untrained image tokenizer that is quick: 64-px pictures, 8 x 8 codes of 64."""
+    """The SPEC of an untrained image tokenizer that is quick: 64-px images, 8 x 8 codes of 64."""
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("tokenizer") / "dvae.safetensors"
     save_dvae(DVAE(DVAEConfig(hidden=8, vocabulary=64, decoder_input=16, image_size=64)), path)
@@ -87,7 +87,7 @@ def tiny_size():
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tiny_dvae, tmp_path_factory) -> Path:
-    """A transformer trained for two steps, on pictures of 8 x 8 codes."""
+    """A transformer trained for two steps, on images of 8 x 8 codes."""
     base = tmp_path_factory.mktemp("checkpoint")
     write_dataset(base / "dataset", train=(4,), val=(), image=load_image_tokenizer(tiny_dvae).info)
     with with_tiny_size():
@@ -162,7 +162,7 @@ def gate(monkeypatch):
 
 @pytest.fixture(scope="session")
 def images(tmp_path_factory) -> Path:
-    """A folder in img2dataset's layout: 30 small pictures in 6 tar files, one of them broken."""
+    """A folder in img2dataset's layout: 30 small images in 6 tar files, one of them broken."""
     folder = tmp_path_factory.mktemp("images")
     for number in range(6):
         rows = []

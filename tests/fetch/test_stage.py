@@ -47,7 +47,7 @@ IMG2DATASET_FIELDS = {
 
 def unit_of(*urls: str, number: int = 3) -> Unit:
     pairs = [
-        pair(url)._replace(caption=f"Picture {n}, « naïf »", width=n, fallback_urls=[], licence="CC0 1.0")
+        pair(url)._replace(caption=f"Image {n}, « naïf »", width=n, fallback_urls=[], licence="CC0 1.0")
         for n, url in enumerate(urls)
     ]
     return Unit(number, 10, sorted(pairs, key=lambda pair: pair.key))

@@ -1,4 +1,4 @@
-"""Pictures in img2dataset's layout: encoded anew, found, and read, our own and those of img2dataset."""
+"""Images in img2dataset's layout: encoded anew, found, and read, our own and those of img2dataset."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_small_images_keep_their_size():
 
 
 def img2dataset_tar(path: Path, samples: list[dict[str, object]]) -> str:
-    """As version 1.47 writes them: keys of nine digits, pictures resized and encoded anew, .json with an indent."""
+    """As version 1.47 writes them: keys of nine digits, images resized and encoded anew, .json with an indent."""
     with webdataset.TarWriter(str(path)) as writer:
         for number, sample in enumerate(samples):
             writer.write({"__key__": f"{number:09d}", **sample})

@@ -1,4 +1,4 @@
-"""Which pictures training can use, and why not."""
+"""Which images training can use, and why not."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def test_rows_keep_their_numbers(tmp_path, monkeypatch, header, packed):
 def test_a_damaged_range_is_one_row_and_the_others_are_read(tmp_path, monkeypatch):
     monkeypatch.setattr("pipeline.sources.source.RANGE_BYTES", 1_000_000)
     packed = bytearray(
-        bz2.compress(b"".join(b"a picture\thttp://a.example/%s.jpg\n" % line.split()[-1] for line in TEXT.splitlines()))
+        bz2.compress(b"".join(b"an image\thttp://a.example/%s.jpg\n" % line.split()[-1] for line in TEXT.splitlines()))
     )
     packed[len(packed) // 2] ^= 1
     (tmp_path / "cc3m.bz2").write_bytes(packed)

@@ -56,7 +56,7 @@ def test_several_streams_in_one_file(tmp_path, kind):
 
 @pytest.mark.parametrize("kind", ["gz", "bz2", "zst"])
 def test_a_file_that_is_cut_off_gives_its_rows_and_one_reject(tmp_path, kind):
-    text = b"".join(b"%d caption of a picture\thttp://example.com/%d.jpg\n" % (n, n * 7919) for n in range(100_000))
+    text = b"".join(b"%d caption of an image\thttp://example.com/%d.jpg\n" % (n, n * 7919) for n in range(100_000))
     packed = PACKED[kind](text)
     path = tmp_path / "cut"
     path.write_bytes(packed[: len(packed) * 2 // 3])

@@ -1,4 +1,4 @@
-"""Where Wikimedia's pictures lie."""
+"""Where Wikimedia's images lie."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A tiny dataset on disk, as `pairmill build` would leave it, made without Beam, pictures or a trained tokenizer."""
+"""A tiny dataset on disk, as `pairmill build` would leave it, made without Beam, images or a trained tokenizer."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ def handler(function: Handler) -> Handler:
 
 @handler
 async def good(answer: Answer) -> None:
-    """The rest of the path makes pictures different."""
+    """The rest of the path makes images different."""
     await answer.whole(jpeg(seed=zlib.crc32(answer.rest.encode())))
 
 
@@ -177,7 +177,7 @@ async def too_short_and_open(answer: Answer) -> None:
 
 @handler
 async def too_long(answer: Answer) -> None:
-    """CONNECTION: a picture, and more bytes than announced."""
+    """CONNECTION: an image, and more bytes than announced."""
     body = jpeg()
     await answer.head(Content_Length=len(body), Connection=answer.rest)
     await answer.send(body + b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
@@ -185,7 +185,7 @@ async def too_long(answer: Answer) -> None:
 
 @handler
 async def half_announced(answer: Answer) -> None:
-    """A picture, of which only half is announced."""
+    """An image, of which only half is announced."""
     body = jpeg()
     await answer.head(Content_Length=len(body) // 2, Connection="keep-alive")
     await answer.send(body[: len(body) // 2])
@@ -372,13 +372,13 @@ async def placeholder(answer: Answer) -> None:
 
 @handler
 async def same_placeholder(answer: Answer) -> None:
-    """The picture that stands for all that are gone, under their own names."""
+    """The image that stands for all that are gone, under their own names."""
     await answer.whole(gone_jpeg())
 
 
 @handler
 async def says(answer: Answer) -> None:
-    """NAME/VALUE: a good picture with that header."""
+    """NAME/VALUE: a good image with that header."""
     name, value, *_ = answer.rest.replace("%20", " ").split("/")
     await answer.whole(jpeg(), **{name.replace("-", "_"): value})
 

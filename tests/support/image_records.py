@@ -1,4 +1,4 @@
-"""What a folder of fetched pictures encodes to."""
+"""What a folder of fetched images encodes to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Picture files made on the spot, good ones and others."""
+"""Image files made on the spot, good ones and others."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def large_jpeg(width: int, height: int) -> bytes:
 
 
 def gone_jpeg() -> bytes:
-    """A small file with which a host may answer for every picture that it does not have any more."""
+    """A small file with which a host may answer for every image that it does not have any more."""
     return encoded(Image.new("RGB", (160, 100), "grey"), "JPEG")
 
 

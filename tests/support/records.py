@@ -1,4 +1,4 @@
-"""A dataset from records, by the real writers but without Beam and pictures: quick, and whole in every part."""
+"""A dataset from records, by the real writers but without Beam and images: quick, and whole in every part."""
 
 from __future__ import annotations
 

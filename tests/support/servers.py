@@ -1,4 +1,4 @@
-"""A server of pictures on a free port, and what clients do with it."""
+"""A server of images on a free port, and what clients do with it."""
 
 from __future__ import annotations
 

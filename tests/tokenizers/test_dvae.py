@@ -71,7 +71,7 @@ def test_decoding_codes_equals_decoding_one_hots(model):
 
 @pytest.mark.parametrize(("n_hid", "vocabulary"), [(16, 64), (32, 128)])
 def test_parity_with_openais_classes(n_hid, vocabulary):
-    """Same weights, same pictures: the same logits, codes and decoded maps."""
+    """Same weights, same images: the same logits, codes and decoded maps."""
     pytest.importorskip("dall_e", reason="needs openai/DALL-E: pip install --no-deps DALL-E==0.1 attrs blobfile")
     from dall_e.decoder import Decoder
     from dall_e.encoder import Encoder
@@ -146,7 +146,7 @@ def test_tokenizer_goes_both_ways(tiny_dvae):
 
 @pytest.fixture
 def images(tmp_path):
-    """A tar file of coloured squares, one damaged picture among them."""
+    """A tar file of coloured squares, one damaged image among them."""
     rng = np.random.default_rng(0)
     with tarfile.open(tmp_path / "pictures.tar", "w") as tar:
         for number in range(40):
@@ -218,7 +218,7 @@ def test_codes_begin_at_the_centres_of_the_latents():
 
 
 def test_folded_is_the_model_that_was_trained(quantised):
-    """Its codes are the nearest centres, its pictures those of the decoder at full gain."""
+    """Its codes are the nearest centres, its images those of the decoder at full gain."""
     x_BCHW = torch.rand(2, 3, 64, 64)
     model = quantised.to_dvae()
     with torch.no_grad():

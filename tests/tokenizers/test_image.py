@@ -33,14 +33,14 @@ def installed(peer: Callable):
 
 
 def views(size: int) -> np.ndarray:
-    """Some uint8 [B, size, size, 3]: smooth, so that codes vary within a picture."""
+    """Some uint8 [B, size, size, 3]: smooth, so that codes vary within an image."""
     rng = np.random.default_rng(0)
     coarse = torch.from_numpy(rng.random((1 if size == 256 else 4, 3, 8, 8), np.float32))
     return pixels.to_uint8(nn.functional.interpolate(coarse, size=(size, size), mode="bicubic"))
 
 
 def agree(spec: str, their_logits: Callable, their_image: Callable, sign: int = 1) -> None:
-    """Codes, logits and decoded pictures of the SPEC equal the peer's, whose functions take 0..1 [B, 3, H, W] and
+    """Codes, logits and decoded images of the SPEC equal the peer's, whose functions take 0..1 [B, 3, H, W] and
     codes [B, h, w]. `sign` -1: the peer gives distances."""
     tokenizer = load_image_tokenizer(spec)
     info = tokenizer.info
@@ -59,7 +59,7 @@ def agree(spec: str, their_logits: Callable, their_image: Callable, sign: int = 
 
 
 def spread(model: nn.Module) -> nn.Module:
-    """Random weights that carry the picture through to the codes: those of a new network say the same everywhere."""
+    """Random weights that carry the image through to the codes: those of a new network say the same everywhere."""
     for layer in model.modules():
         if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
