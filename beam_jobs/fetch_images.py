@@ -46,6 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     counts_before = previous_counts(selection)
     settings = read_settings(args.pairs) | {"fetch": fetch_settings(args)}
     if not args.overwrite and state.is_finished(args.output, "ledger.json"):
+        state.check_same_settings(args.output, settings)
         if not (failed := count_transient_failures(args.output)):
             print(f"fetch: {args.output} is complete, and no row in it failed for a transient reason: nothing to do")
             return 0

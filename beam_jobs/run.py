@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 import traceback
 from collections.abc import Callable
 
@@ -14,7 +15,9 @@ from beam_jobs.flags.common import LOCAL_RUNNER
 from beam_jobs.interrupt import exit_on_interrupt
 from models import errors
 from models.errors import UserError
+from models.next_command import beside, print_output
 from pipeline.inspection.stats import ledger_tables
+from pipeline.output import nothing_kept
 from pipeline.output.ledger import read_ledger
 from pipeline.output.progress import ProgressReporter
 from pipeline.output.state import finish_output
@@ -27,7 +30,8 @@ _USER_ERROR = re.compile(
 
 
 def run(options: PipelineOptions, output: str, job: str, build: Callable[[beam.Pipeline], None]) -> int:
-    """Builds the pipeline, runs it to its end with progress, and prints the counts of rows. Returns the exit status.
+    """Builds the pipeline, runs it to its end with progress, and prints the counts of rows, where the output is and
+    what to run next. Returns the exit status: 0 even if no row was kept, with a warning.
 
     Raises UserError for what the user can fix.
     """
@@ -46,8 +50,27 @@ def run(options: PipelineOptions, output: str, job: str, build: Callable[[beam.P
         print(f"{job}: the graph was built and checked; nothing ran")
     else:
         finish_output(output)
-        print(ledger_tables(read_ledger(output)))
+        _print_end(job, output)
     return 0
+
+
+def _print_end(job: str, output: str) -> None:
+    ledger = read_ledger(output)
+    print(ledger_tables(ledger))
+    if line := nothing_kept.warning(ledger, output):
+        print_output(job, output)
+        print(f"pairmill {job}: warning: {line}", file=sys.stderr)
+    else:
+        print_output(job, output, *next_commands(job, output))
+
+
+def next_commands(job: str, output: str) -> list[list[str]]:
+    """What to run on the output of a job."""
+    if job == "select":
+        return [["fetch", "--pairs", output, "--output", beside(output, "images")]]
+    if job == "fetch":
+        return [["encode", "--images", output, "--output", beside(output, "dataset")]]
+    return [["stats", output], ["train", "--dataset", output, "--output", beside(output, "model")]]
 
 
 def _after_interrupt(options: PipelineOptions) -> str:

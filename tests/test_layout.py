@@ -17,6 +17,7 @@ from tests.conftest import ROOT
 ROOMS = {
     "models.errors": "",
     "models.hashing": "",
+    "models.next_command": "",
     "models.progress": "",
     "models.files": "",
     "models.pixels": "",
@@ -57,7 +58,7 @@ JOB = (
 )
 JOBS = ("build_dataset", "select_pairs", "fetch_images", "encode_shards", "repack_dataset")
 ROOMS |= {f"beam_jobs.{job}": JOB for job in JOBS}
-EVERYWHERE = {"models.errors", "models.hashing"}
+EVERYWHERE = {"models.errors", "models.hashing", "models.next_command"}
 OUTSIDE_MODELS = {"pipeline.records", "pipeline.version"}
 OURS = ("models", "pipeline", "beam_jobs")
 NOT_FOR_MODELS = {"apache_beam", "pipeline", "beam_jobs", "sample", "tests"}

@@ -22,6 +22,7 @@ import numpy as np
 from models.errors import UserError
 from models.files import write_atomically
 from models.image_files import image_grid, png
+from models.next_command import print_output
 from models.pixels import ImageError, apply_crop, centre_crop, decode_rgb
 from models.progress import Progress, ProgressLine
 from models.sampling.checkpoint import ImageGenerator, add_model_arguments, generator_from_args
@@ -205,6 +206,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
     except OSError as error:
         raise UserError(f"--output {args.output}: {error.strerror}") from None
+    print_output("generate", args.output)
     return 0
 
 

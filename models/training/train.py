@@ -30,6 +30,7 @@ from models.data.stream import Stream
 from models.errors import UserError
 from models.files import join, read, write_atomically
 from models.hashing import stable_hash
+from models.next_command import beside, print_output
 from models.progress import print_above
 from models.tokenizers.info import require_same_tokenizer
 from models.training.checkpoint import Checkpoint, TrainState
@@ -204,7 +205,12 @@ def _train(
                 world.barrier()
     if log:
         log.close()
-        print(f"train: wrote {output / 'model.safetensors'}", flush=True)
+        print_output(
+            "train",
+            output / "model.safetensors",
+            ["generate", "--checkpoint", output, "--prompt", "a red cat", "--output", beside(str(output), "images")],
+            ["serve", "--checkpoint", output],
+        )
 
 
 def update(

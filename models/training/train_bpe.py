@@ -8,6 +8,7 @@ import gzip
 import io
 import json
 import os
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, TextIO, cast
@@ -16,6 +17,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 
 from models.errors import UserError
 from models.files import write_atomically
+from models.next_command import print_output
 from models.progress import Progress, ProgressLine
 from models.tokenizers.text import TextTokenizer
 
@@ -116,5 +118,7 @@ def main(arguments: list[str] | None = None) -> int:
     with ProgressLine("train-bpe") as line:
         text = train_bpe(shown(read_captions(caption_files(args.captions)), line), args.vocabulary)
     write_atomically(args.output, text)
-    print(f"train-bpe: {TextTokenizer(text).info.vocabulary:,} tokens in {args.output}")
+    print(f"train-bpe: {TextTokenizer(text).info.vocabulary:,} tokens")
+    print_output("train-bpe", args.output)
+    print("next: give it to pairmill build or encode, as --text-tokenizer " + shlex.quote(args.output))
     return 0

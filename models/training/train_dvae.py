@@ -31,6 +31,7 @@ from models import pixels
 from models.errors import UserError
 from models.files import write_atomically
 from models.image_files import png
+from models.next_command import beside, print_output
 from models.progress import print_above
 from models.tokenizers.dvae import (
     DVAE,
@@ -235,7 +236,11 @@ def train(
                 if val_BCHW is not None and dvae is not None:
                     write_atomically(output / "pictures.png", reconstruction_grid(dvae, val_BCHW[:8]))
     if world.is_main:
-        print(f"train-dvae: wrote {output / 'dvae.safetensors'}", flush=True)
+        path = output / "dvae.safetensors"
+        dataset = beside(str(output), "dataset")
+        print_output(
+            "train-dvae", path, ["encode", "--images", images, "--image-tokenizer", f"dvae:{path}", "--output", dataset]
+        )
 
 
 def _entry_text(entry: dict[str, Any]) -> str:

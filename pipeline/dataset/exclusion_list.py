@@ -8,12 +8,14 @@ import argparse
 import base64
 import hashlib
 import os
+import shlex
 import sys
 import tarfile
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from models.errors import UserError
+from models.next_command import print_output
 from models.progress import Progress, ProgressLine, print_above
 from pipeline.dataset import image_signature
 from pipeline.images.validate import ANY_IMAGE, ImageRejected, decode
@@ -61,7 +63,9 @@ def main(arguments: list[str] | None = None) -> int:
             lines.append(hash_line(hashlib.sha256(data).hexdigest(), image_signature.compute_signature(image), name))
             line.show(Progress(len(lines), "images", share=share))
     files.write_atomically(args.output, "".join(lines).encode())
-    print(f"hash: {len(lines):,} images in {args.output}" + f", {unreadable:,} unreadable" * bool(unreadable))
+    print(f"hash: {len(lines):,} images" + f", {unreadable:,} unreadable" * bool(unreadable))
+    print_output("hash", args.output)
+    print("next: give it to pairmill build or encode, as --exclude " + shlex.quote(args.output))
     return 0
 
 

@@ -24,10 +24,14 @@ from pipeline.records import Pair, Rejected, Stage, reject, row_key, split_of
 
 
 def find_image_shards(pattern: str) -> list[str]:
-    """The tar files of a pattern, sorted. Raises UserError if there are none."""
+    """The tar files of a folder or of a pattern, sorted. Raises UserError if there are none."""
+    if os.path.isdir(pattern):
+        pattern = os.path.join(pattern, "*.tar")
     paths = sorted(metadata.path for match in FileSystems.match([pattern]) for metadata in match.metadata_list)
     if not paths:
-        raise UserError(f"--images {pattern}: no such file; give tar files of `pairmill fetch` or img2dataset")
+        raise UserError(
+            f"--images {pattern}: no such file; give the folder or the tar files of `pairmill fetch` or img2dataset"
+        )
     if others := [path for path in paths if not path.endswith(".tar")]:
         raise UserError(f"--images {pattern}: {others[0]} is not a .tar file; narrow the pattern, for example '*.tar'")
     return paths

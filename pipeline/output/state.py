@@ -95,12 +95,19 @@ def is_finished(output: str, completion_file: str) -> bool:
     return output_files.exists(output_files.join(output, completion_file))
 
 
-def reopen_output(output: str, job: str, settings: dict[str, Any], completion_file: str) -> None:
-    """Makes a finished output of the same settings unfinished again, so that transient failures are tried again."""
+def check_same_settings(output: str, settings: dict[str, Any]) -> None:
+    """Raises UserError if a finished output was made with other settings."""
     recorded = read_settings(output)
     if recorded != json.loads(json.dumps(settings)):
         changes = ", ".join(_differences(recorded, settings))
-        raise UserError(f"--output {output}: was made with other settings ({changes}); --overwrite replaces it")
+        raise UserError(
+            f"--output {output}: is finished, with other settings ({changes}); --overwrite replaces it, or choose "
+            "another folder"
+        )
+
+
+def reopen_output(output: str, job: str, settings: dict[str, Any], completion_file: str) -> None:
+    """Makes a finished output unfinished again, so that transient failures are tried again."""
     marker = output_files.join(output, WORK_FOLDER, SETTINGS_FILE)
     output_files.write_atomically(marker, to_json({"job": job, "settings": settings}))
     output_files.delete(output, [completion_file])
@@ -109,6 +116,8 @@ def reopen_output(output: str, job: str, settings: dict[str, Any], completion_fi
 def _differences(recorded: dict, expected: dict, path: str = "") -> Iterator[str]:
     for name in sorted({*recorded, *expected}):
         left, right = recorded.get(name), expected.get(name)
+        if isinstance(right, tuple):
+            right = list(right)  # as JSON has it
         if isinstance(left, dict) and isinstance(right, dict):
             yield from _differences(left, right, f"{path}{name}.")
         elif left != right:

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from beam_jobs import encode_shards, fetch_images
+from models.errors import UserError
 from tests.conftest import ROOT, files_of
 from tests.support.fetching import pair, write_pairs
 from tests.support.hostile import HostileServer
@@ -186,3 +187,22 @@ def test_a_limit_holds_for_all_workers(web, tmp_path):
     assert times[-1] - times[0] > 14 / 5 - 0.2
     for begun in times:  # never more than five begin within a second, and one whose way to the server took longer
         assert sum(begun <= at < begun + 0.9 for at in times) <= 6
+
+
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        (["--resize=128"], r"fetch\.resize: 0 -> 128"),
+        (["--allow-address=10.0.0.0/8"], r"allow_addresses: .*127.*10\.0"),
+        (["--min-side=8"], r"min_side: 64 -> 8"),
+    ],
+    ids=["resize", "address", "side"],
+)
+def test_a_finished_output_of_other_settings(web, tmp_path, other, named):
+    write_pairs(tmp_path / "pairs", [pair(web.url("plain/1"))])
+    fetch(tmp_path / "pairs", tmp_path / "images")
+    before = files_of(tmp_path / "images")
+    with pytest.raises(UserError, match=named):
+        fetch(tmp_path / "pairs", tmp_path / "images", *other)
+    fetch(tmp_path / "pairs", tmp_path / "images")  # the same: nothing to do
+    assert files_of(tmp_path / "images") == before

@@ -1,0 +1,55 @@
+"""The warning of a job that kept nothing: the most frequent reason, and how to fix it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.output.ledger import KEPT, READ, rejects_by_reason
+from pipeline.records import Reason
+
+_NETWORK = "check that this machine reaches the hosts of the list"
+_SERVERS = "open some of the URLs: the list may be old, or its hosts may refuse this client"
+_IMAGES = "look at the images, and at --min-side, --min-ratio, --max-ratio and --max-pixels"
+_FILTERS = "`pairmill show OUTPUT` lists rows that were rejected"
+
+FIXES: Mapping[Reason, str] = {
+    Reason.MALFORMED_ROW: "check that the file is of the kind that --source names before its =",
+    Reason.NO_URL: "check that the file is of the kind that --source names before its =",
+    Reason.BAD_URL: "check that the file is of the kind that --source names before its =",
+    Reason.NO_CAPTION: "check that the file is of the kind that --source names before its =",
+    Reason.NOT_ENGLISH: "only English captions are kept; --language-threshold sets how sure the detector must be",
+    Reason.CAPTION_TOO_SHORT: "--min-characters and --min-words set the shortest caption",
+    Reason.LICENCE: "--licence sets the licences that are kept",
+    Reason.NOT_IN_SUBSET: "check that the subset and the list are of the same edition",
+    Reason.ASPECT_RATIO: _IMAGES,
+    Reason.TOO_SMALL: _IMAGES,
+    Reason.TOO_MANY_PIXELS: _IMAGES,
+    Reason.REFUSED_ADDRESS: "addresses of the local network are refused; --allow-address NETWORK admits them",
+    Reason.DNS: _NETWORK,
+    Reason.CONNECTION: _NETWORK,
+    Reason.TIMEOUT: f"{_NETWORK}; --timeout sets how long a download may take",
+    Reason.HTTP_403: _SERVERS,
+    Reason.HTTP_404: _SERVERS,
+    Reason.HTTP_410: _SERVERS,
+    Reason.HTTP_429: "the hosts ask for fewer requests; --per-host-rate sets how many",
+    Reason.OPTED_OUT: "the hosts forbid this use of their images; --ignore-opt-out ignores that",
+    Reason.NOT_AN_IMAGE: _SERVERS,
+}
+"""How to fix a run in which a reason took every row; of the reasons that are not here, the rows tell more."""
+
+
+def warning(ledger: dict[str, Any], output: str) -> str | None:
+    """One line on a ledger in which no row was kept, or None."""
+    rows = ledger["sources"].values()
+    if any(each[KEPT] for each in rows):
+        return None
+    read = sum(each[READ] for each in rows)
+    if not read:
+        return "no row was read: the input is empty"
+    number, reason = max(
+        ((number, reason) for reasons in rejects_by_reason(ledger).values() for reason, number in reasons.items()),
+        default=(0, ""),
+    )
+    fix = FIXES.get(Reason(reason), _FILTERS) if reason in Reason._value2member_map_ else _FILTERS
+    return f"no row was kept; {number:,} of {read:,} were {reason}: {fix.replace('OUTPUT', output)}"
