@@ -12,6 +12,8 @@ from typing import NamedTuple, Optional
 from apache_beam.coders import RowCoder, registry
 
 SPLIT_SALT = "pairmill split 1"
+MAX_REJECT_TEXT = 500
+"""Characters of a caption or a detail that a reject keeps: as many as language detection looks at."""
 
 
 def split_of(key: str, val_share: float) -> str:
@@ -125,7 +127,8 @@ class Rejected(NamedTuple):
     url: str
     stage: str  # a Stage's value
     reason: str  # a Reason's value
-    detail: str  # for people: the measure that failed, the status, the other row's key
+    detail: str  # for people: the measure that failed, the status, the other row's key; at most MAX_REJECT_TEXT
+    raw_caption: str = ""  # as published, cut; the clean one of rows that were encoded before they were rejected
 
 
 class EncodedPair(NamedTuple):
@@ -159,6 +162,12 @@ def row_key(source: str, url: str, raw_caption: str) -> str:
     return hashlib.sha256("\0".join((source, url, raw_caption)).encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
+def shortened(text: str) -> str:
+    """The first MAX_REJECT_TEXT characters, as Parquet can hold them: half a surrogate pair becomes "?"."""
+    text = text[:MAX_REJECT_TEXT]
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
 def reject(row: Candidate | Pair | EncodedPair, stage: Stage, reason: Reason, detail: str = "") -> Rejected:
     """The reject of a row at a stage."""
     return Rejected(
@@ -169,12 +178,14 @@ def reject(row: Candidate | Pair | EncodedPair, stage: Stage, reason: Reason, de
         url=row.url,
         stage=stage.value,
         reason=reason.value,
-        detail=detail,
+        detail=shortened(detail),
+        raw_caption=shortened(row.caption if isinstance(row, EncodedPair) else row.raw_caption),
     )
 
 
-def malformed(source: str, file: str, row: int, text: str, detail: str) -> Rejected:
-    """The reject of a row that does not parse; its text stands in for URL and caption in the key."""
+def malformed(source: str, file: str, row: int, text: str, fault: str) -> Rejected:
+    """The reject of a row that does not parse. Its text stands in for URL and caption in the key, and follows the fault
+    in the detail."""
     return Rejected(
         key=row_key(source, "", text),
         source=source,
@@ -183,7 +194,7 @@ def malformed(source: str, file: str, row: int, text: str, detail: str) -> Rejec
         url="",
         stage=Stage.SELECT.value,
         reason=Reason.MALFORMED_ROW.value,
-        detail=detail,
+        detail=shortened(f"{fault}: {text[:MAX_REJECT_TEXT]}" if text else fault),
     )
 
 

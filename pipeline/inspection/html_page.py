@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 from collections.abc import Iterable
 from html import escape
 from importlib import resources
@@ -16,6 +17,7 @@ from PIL import Image
 
 from models.data.format import Manifest
 from pipeline.inspection import svg_plots
+from pipeline.inspection.show_rows import REJECTS_PER_REASON
 from pipeline.inspection.stats import Measures
 from pipeline.inspection.svg_plots import Tick
 from pipeline.records import Stage
@@ -37,6 +39,7 @@ RATIO_TICKS = (
     Tick(2, "2:1"),
     Tick(4, "4:1"),
 )
+_INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 
@@ -108,6 +111,11 @@ def render(page: Report) -> str:
 def escape_text(value: str, max_length: int = MAX_TEXT) -> str:
     """The text, escaped and shortened to `max_length` characters."""
     return escape(value if len(value) <= max_length else value[: max_length - 1] + "…")
+
+
+def visible(text: str) -> str:
+    """The text with control and bidi characters as escapes: a raw caption must not turn the direction of the page."""
+    return _INVISIBLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def link(url: str, text: str) -> str:
@@ -415,11 +423,12 @@ def rejected(page: Report) -> str:
         if items:
             blocks.append(f'<h3>In {stage}</h3><ul class="rejects">{items}</ul>')
     whose = f" of {escape_text(page.rejects_source)}" if page.rejects_source else ""
-    return f"<p>One or two rows{whose} for each reason.</p>{''.join(blocks)}"
+    return f"<p>Up to {REJECTS_PER_REASON} rows{whose} for each reason.</p>{''.join(blocks)}"
 
 
 def _rejected_row(row: dict[str, Any]) -> str:
     """URLs are not links here: some were rejected because of their target."""
-    detail = f" <span>{escape_text(row['detail'], 200)}</span>" if row["detail"] else ""
+    detail = f" <span>{escape_text(visible(row['detail']), 300)}</span>" if row["detail"] else ""
     url = f"<code>{escape_text(row['url'], 160)}</code>" if row["url"] else ""
-    return f"<li>{_origin(row)}{detail}{url}</li>"
+    caption = f'<q dir="auto">{escape_text(visible(row["raw_caption"]), 300)}</q>' if row["raw_caption"] else ""
+    return f"<li>{_origin(row)}{detail}{caption}{url}</li>"

@@ -24,7 +24,7 @@ from pipeline.output.files import WrittenFile, to_json, write_file
 from pipeline.output.ledger import KEPT, READ, Count, build_ledger, previous_counts, read_ledger
 from pipeline.output.parquet import table_bytes
 from pipeline.output.schemas import REJECTS
-from pipeline.records import Reason, Rejected, Stage
+from pipeline.records import Reason, Rejected, Stage, shortened
 
 REQUIRED_FILES = ("manifest.json", "text_tokenizer.json")  # no other file holds their content
 REGENERATED_FILES = ("ledger.json", cards.README, cards.CROISSANT)
@@ -82,11 +82,14 @@ def _is_listed(directory: str, path: str) -> bool:
 def _lost_rows(directory: str, shard: Shard, at_fault: set[str]) -> list[Rejected]:
     """Rejects for a shard's pairs: from its index, else from keys and sources in its tar, else from their number."""
 
-    def rejected(key: str = "", source: str = "", file: str = "", row: int = -1, url: str = "") -> Rejected:
-        return Rejected(key, source, file, row, url, Stage.ENCODE.value, Reason.DAMAGED_SHARD.value, shard.path)
+    def rejected(
+        key: str = "", source: str = "", file: str = "", row: int = -1, url: str = "", caption: str = ""
+    ) -> Rejected:
+        stage, reason = Stage.ENCODE.value, Reason.DAMAGED_SHARD.value
+        return Rejected(key, source, file, row, url, stage, reason, shard.path, shortened(caption))
 
     if index_path(shard.path) not in at_fault:
-        columns = ["key", "source", "file", "row", "url"]
+        columns = ["key", "source", "file", "row", "url", "caption"]
         rows = pq.read_table(os.path.join(directory, index_path(shard.path)), columns=columns, partitioning=None)
         return [rejected(**row) for row in rows.to_pylist()]
     if shard.path not in at_fault:

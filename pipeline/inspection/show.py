@@ -87,7 +87,7 @@ def pair_lines(row: dict[str, Any], sample: Sample, text_tokenizer: TextTokenize
 
 
 def reject_lines(directory: str, manifest: Manifest | None, query: PairQuery, columns: int) -> Iterator[str]:
-    """One or two rows of each reason, under the reason with its number of rows."""
+    """A few rows of each reason, under the reason with its number of rows."""
     ledger = read_json(os.path.join(directory, "ledger.json"))
     counts = {name: row_counts for name, row_counts in ledger["sources"].items() if query.source in (None, name)}
     numbers = rejects_by_reason({"sources": counts})
@@ -99,6 +99,8 @@ def reject_lines(directory: str, manifest: Manifest | None, query: PairQuery, co
             yield f"rejected in {row['stage']}, {row['reason']}: {number:,} row{'s' * (number != 1)}"
         detail = f": {row['detail']}" if row["detail"] else ""
         yield from wrapped(f"{row['source']} {row['file']} row {row['row']:,}{detail}", columns)
+        if row["raw_caption"]:
+            yield from wrapped(row["raw_caption"], columns, indent="    ")
         if row["url"]:
             yield f"    {printable(row['url'])}"
 
@@ -109,12 +111,12 @@ def tokens_as_words(tokens: Iterable[int], text_tokenizer: TextTokenizer) -> str
     return "".join(piece if piece.startswith(" ") else f"·{piece}" for piece in pieces).strip(" ·")
 
 
-def wrapped(text: str, columns: int) -> list[str]:
+def wrapped(text: str, columns: int, indent: str = "  ") -> list[str]:
     return textwrap.wrap(
         printable(text),
         columns,
-        initial_indent="  ",
-        subsequent_indent="  ",
+        initial_indent=indent,
+        subsequent_indent=indent,
         break_long_words=False,
         break_on_hyphens=False,
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, Optional
 
 import cv2
@@ -24,7 +25,7 @@ from pipeline.output.parquet import files_in
 from pipeline.output.schemas import INDEX, PAIRS
 from pipeline.records import Pair, Rejected, Stage
 
-REJECTS_PER_REASON = 2  # sample rows for one reason
+REJECTS_PER_REASON = 3  # sample rows for one reason
 SAME_RATIO = 0.02  # relative: rounding when a small image's sides become whole pixels
 
 
@@ -133,8 +134,19 @@ def _parts(directory: str, manifest: Manifest | None, folder: str) -> Iterable[s
 
 
 def _read(path: str, columns: list[str]) -> pa.Table:
-    try:
+    with _as_user_error(path):
         return pq.read_table(path, columns=columns, partitioning=None)
+
+
+def _read_schema(path: str) -> pa.Schema:
+    with _as_user_error(path):
+        return pq.read_schema(path)
+
+
+@contextlib.contextmanager
+def _as_user_error(path: str) -> Iterator[None]:
+    try:
+        yield
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is not readable: {error}; `pairmill verify` lists all damage") from None
 
@@ -148,7 +160,7 @@ def choose_rejects(
     """Up to REJECTS_PER_REASON rows of rejects/*.parquet for each stage and reason. Holds one file at a time."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for path in _parts(directory, manifest, "rejects"):
-        table = _read(path, ["stage", "reason", "source", "file", "row", "url", "detail"])
+        table = _read_rejects(path)
         if source is not None:
             table = table.filter(pc.equal(table["source"], source))
         for row in _few_of_each(table, f"rejects/{seed}/{os.path.basename(path)}"):
@@ -160,6 +172,15 @@ def choose_rejects(
         for (stage, reason), rows in ordered
         for i in sorted(sample_indices(len(rows), REJECTS_PER_REASON, f"rejects/{seed}/{stage}/{reason}"))
     ]
+
+
+def _read_rejects(path: str) -> pa.Table:
+    """The columns to show of a file of rejects; captions are empty in one of an earlier version, which has none."""
+    columns = ["stage", "reason", "source", "file", "row", "url", "detail"]
+    if "raw_caption" in _read_schema(path).names:
+        return _read(path, [*columns, "raw_caption"])
+    table = _read(path, columns)
+    return table.append_column("raw_caption", pa.array([""] * len(table), pa.string()))
 
 
 def _few_of_each(table: pa.Table, seed: str) -> list[dict[str, Any]]:
