@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import configparser
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -167,3 +168,18 @@ def test_selecting_and_fetching_need_no_torch(modules):
     """It would take 200 MB of every worker."""
     check = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], cwd=ROOT, check=False).returncode == 0
+
+
+def test_every_file_that_is_no_module_is_packaged():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    packaged = {
+        path
+        for package, patterns in config["options.package_data"].items()
+        for pattern in patterns.split(",")
+        for path in (ROOT / package.replace(".", "/")).glob(pattern.strip())
+    }
+    found = {path for top in OURS for path in (ROOT / top).rglob("*") if path.is_file()}
+    assert {path for path in found if path.suffix not in (".py", ".pyc")} == {
+        path for path in packaged if path.is_file()
+    }
