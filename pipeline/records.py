@@ -11,6 +11,8 @@ from typing import NamedTuple, Optional
 
 from apache_beam.coders import RowCoder, registry
 
+from models.hashing import in_share, stable_hash
+
 SPLIT_SALT = "pairmill split 1"
 MAX_REJECT_TEXT = 500
 """Characters of a caption or a detail that a reject keeps: as many as language detection looks at."""
@@ -19,8 +21,7 @@ MAX_REJECT_TEXT = 500
 def split_of(key: str, val_share: float) -> str:
     """`val` for about that share of the keys, else `train`. The same keys every time; those of a smaller share
     are among those of a larger one."""
-    number = int.from_bytes(hashlib.sha256(f"{SPLIT_SALT}\0{key}".encode()).digest()[:8], "big")
-    return "val" if number < val_share * 2**64 else "train"
+    return "val" if in_share(stable_hash(SPLIT_SALT, key), val_share) else "train"
 
 
 class Stage(str, enum.Enum):

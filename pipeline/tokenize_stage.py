@@ -32,7 +32,7 @@ from pipeline.images.fetched import FetchedImage
 from pipeline.images.shard_reader import list_pairs, read_images
 from pipeline.images.validate import ImageConfig
 from pipeline.output.work_folder import CompletedUnits, resume_unit
-from pipeline.records import EncodedPair, Pair, Rejected
+from pipeline.records import REJECTED_TAG, EncodedPair, Pair, Rejected
 from pipeline.version import VERSION
 
 
@@ -189,8 +189,6 @@ class PairEncoder:
 class _EncodingDoFn(beam.DoFn):
     """Loads the tokenizers once a process; yields records, and rejects under their tag."""
 
-    REJECTED = "rejected"
-
     def __init__(self, output: str, image_config: ImageConfig, encode: EncodeConfig):
         self._store = CompletedUnits(output)
         self._image_config, self._encode = image_config, encode
@@ -210,7 +208,7 @@ class _EncodingDoFn(beam.DoFn):
         self._store.save_times(name, timer.all() | {"pictures": len(records)})
         yield from records
         for row in rejects:
-            yield beam.pvalue.TaggedOutput(self.REJECTED, row)
+            yield beam.pvalue.TaggedOutput(REJECTED_TAG, row)
 
 
 class FetchAndEncode(_EncodingDoFn):

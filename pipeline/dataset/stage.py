@@ -12,10 +12,9 @@ from pipeline.dataset.shard_boundaries import ShardSize
 from pipeline.dataset.shards import WriteShards
 from pipeline.output import parquet, schemas
 from pipeline.output.ledger import KEPT, CountRows
-from pipeline.records import EncodedPair, Reason, Stage, reject
+from pipeline.output.names import REJECTS_FOLDER
+from pipeline.records import REJECTED_TAG, EncodedPair, Reason, Stage, reject
 from pipeline.sources.precedence import preferred_pair
-
-REJECTED = "rejected"
 
 
 class WrittenDataset(NamedTuple):
@@ -46,18 +45,19 @@ class WriteDataset(beam.PTransform):
             records
             | "By image and caption" >> beam.Map(by_pair).with_output_types(tuple[str, EncodedPair])
             | "Same pair" >> beam.GroupByKey()
-            | "Keep first" >> beam.ParDo(KeepFirstPair()).with_outputs(REJECTED, main="records")
+            | "Keep first" >> beam.ParDo(KeepFirstPair()).with_outputs(REJECTED_TAG, main="records")
         )
-        all_rejected = [rejected, single[REJECTED]]
+        all_rejected = [rejected, single[REJECTED_TAG]]
         kept = single.records
         if self._near.on:
             remaining = kept | "Near-duplicates" >> DropNearDuplicates(self._near)
-            kept, all_rejected = remaining.records, [*all_rejected, remaining[DropNearDuplicates.REJECTED]]
+            kept, all_rejected = remaining.records, [*all_rejected, remaining[REJECTED_TAG]]
         rejected = all_rejected | "All rejects" >> beam.Flatten()
         return WrittenDataset(
             shards=kept | "Shards" >> WriteShards(self._output, self._draws, self._size),
             rejects=rejected
-            | "Write rejects" >> parquet.WriteParquet(self._output, "rejects", schemas.REJECTS, self._rows_per_file),
+            | "Write rejects"
+            >> parquet.WriteParquet(self._output, REJECTS_FOLDER, schemas.REJECTS, self._rows_per_file),
             counts=(kept | "Count kept" >> CountRows(KEPT), rejected | "Count rejected" >> CountRows())
             | "Counts" >> beam.Flatten(),
         )
@@ -77,5 +77,5 @@ class KeepFirstPair(beam.DoFn):
         for record in records:
             if record is not first:
                 yield beam.pvalue.TaggedOutput(
-                    REJECTED, reject(record, Stage.ENCODE, Reason.DUPLICATE_PAIR, f"kept {first.key}")
+                    REJECTED_TAG, reject(record, Stage.ENCODE, Reason.DUPLICATE_PAIR, f"kept {first.key}")
                 )

@@ -21,10 +21,9 @@ from pipeline.output import files, ledger
 from pipeline.output.files import WrittenFile, to_json
 from pipeline.output.finish import remove_stale_files, write_settings
 from pipeline.output.ledger import Count, read_ledger
-from pipeline.output.names import FETCHED_FOLDER, WORK_FOLDER
-from pipeline.records import TRANSIENT_REASONS, Pair, Rejected, Stage
+from pipeline.output.names import ATTEMPTS_FILE, FETCHED_FOLDER, REJECTS_FOLDER, UNIT_STATS_SUFFIX, WORK_FOLDER
+from pipeline.records import REJECTED_TAG, TRANSIENT_REASONS, Pair, Rejected, Stage
 
-ATTEMPTS_FILE = "attempts.json"
 SLOWEST_HOSTS = 20  # of a unit, recorded for the progress line
 
 
@@ -39,8 +38,6 @@ class UnitResult(NamedTuple):
 class FetchUnit(beam.DoFn):
     """Unit -> its fetched pairs, and its rejects under their tag; writes the unit's tar, Parquet and statistics."""
 
-    REJECTED = "rejected"
-
     def __init__(self, output: str, attempt: int, fetch: FetchConfig, image_config: ImageConfig, store: StoreConfig):
         self._output, self._attempt, self._fetch = output, attempt, fetch
         self._image_config, self._store = image_config, store
@@ -52,7 +49,7 @@ class FetchUnit(beam.DoFn):
         result = fetch_unit(unit, self._output, self._attempt, self._fetch, self._image_config, self._store)
         yield from result.kept
         for row in result.rejected:
-            yield beam.pvalue.TaggedOutput(self.REJECTED, row)
+            yield beam.pvalue.TaggedOutput(REJECTED_TAG, row)
 
 
 def fetch_unit(
@@ -78,7 +75,7 @@ def fetch_unit(
 
 
 def _is_finished(output: str, number: int) -> bool:
-    return files.exists(files.join(output, f"{number:05d}_stats.json"))
+    return files.exists(files.join(output, f"{number:05d}{UNIT_STATS_SUFFIX}"))
 
 
 def _fetch_shard(
@@ -109,7 +106,7 @@ def _fetch_shard(
             writer.add(outcome)
             del outcome  # else this name would hold its memory until the next outcome arrives
         if _is_finished(output, number):  # a shard of other pairs
-            files.delete(output, [f"{number:05d}_stats.json"])
+            files.delete(output, [f"{number:05d}{UNIT_STATS_SUFFIX}"])
         writer.write()
     unit_stats = {
         "outcomes": stats.outcomes,
@@ -149,6 +146,6 @@ def write_attempt(output: str, attempt: int) -> None:
 def finish_fetch(output: str, settings: dict[str, Any], counts: list[Count], rejects: list[WrittenFile]) -> None:
     """Writes the settings and the ledger of a finished output. The counts include those of select."""
     totals = ledger.build_ledger(counts, [])
-    remove_stale_files(output, ("rejects",), {file.path for file in rejects})
+    remove_stale_files(output, (REJECTS_FOLDER,), {file.path for file in rejects})
     write_settings(output, settings)
     ledger.write_ledger(output, totals)

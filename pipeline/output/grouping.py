@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from typing import Any
 
 import apache_beam as beam
 
+from models.hashing import stable_hash
 from pipeline.records import EncodedPair, Pair, Rejected
 
 OutputRow = Pair | Rejected | EncodedPair
@@ -43,7 +43,7 @@ def sort_key(row: OutputRow) -> tuple:
 
 
 def row_hash(row: OutputRow) -> int:
-    return int.from_bytes(hashlib.sha256("\0".join(map(str, sort_key(row))).encode()).digest()[:8], "big")
+    return stable_hash(*sort_key(row))
 
 
 def key_hash(row: OutputRow) -> int:

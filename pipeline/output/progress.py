@@ -9,7 +9,7 @@ import time
 from collections import Counter
 
 from pipeline.output import files
-from pipeline.output.names import FETCHED_FOLDER, PLAN_FILE, TIMES_FOLDER, UNITS_FOLDER, WORK_FOLDER
+from pipeline.output.names import FETCHED_FOLDER, PLAN_FILE, TIMES_FOLDER, UNIT_STATS_SUFFIX, UNITS_FOLDER, WORK_FOLDER
 
 REPORT_INTERVAL_S = 5.0
 
@@ -113,7 +113,7 @@ def _plan(output: str) -> dict | None:
 def _units_done(output: str) -> int:
     names = files.list_files(output)
     return sum(
-        name.startswith(f"{WORK_FOLDER}/{UNITS_FOLDER}/") or name.endswith("_stats.json")
+        name.startswith(f"{WORK_FOLDER}/{UNITS_FOLDER}/") or name.endswith(UNIT_STATS_SUFFIX)
         for name in names
         if not name.endswith(files.TEMPORARY_SUFFIX)
     )

@@ -28,7 +28,7 @@ from pipeline.dataset.near_duplicates import (
     duplicates_to_drop,
     signed_image,
 )
-from pipeline.records import EncodedPair
+from pipeline.records import REJECTED_TAG, EncodedPair
 from tests.conftest import ROOT
 
 IMAGES = ROOT / "sample" / "images"
@@ -176,8 +176,7 @@ def test_in_a_pipeline(tmp_path):
             "kept",
         )
         assert_that(
-            done[DropNearDuplicates.REJECTED]
-            | "Said" >> beam.Map(lambda one: (one.row, one.stage, one.reason, one.detail)),
+            done[REJECTED_TAG] | "Said" >> beam.Map(lambda one: (one.row, one.stage, one.reason, one.detail)),
             equal_to(
                 [
                     (0, "encode", "duplicate_image", f"kept {10:032x}"),
