@@ -66,8 +66,8 @@ def exists(path: str) -> bool:
     """Whether a local path or a URL names something. Raises UserError for a URL that no installed package can read."""
     if not is_url(path):
         return os.path.exists(path)
-    file_system, location = _file_system(path)
-    return bool(file_system.exists(location))
+    with _file_system(path) as (file_system, location):
+        return bool(file_system.exists(location))
 
 
 def size_of(path: str) -> int:
@@ -76,10 +76,10 @@ def size_of(path: str) -> int:
         if not os.path.isfile(path):
             raise FileNotFoundError(path)
         return os.path.getsize(path)
-    file_system, location = _file_system(path)
-    if not file_system.isfile(location):
-        raise FileNotFoundError(path)
-    return int(file_system.size(location))
+    with _file_system(path) as (file_system, location):
+        if not file_system.isfile(location):
+            raise FileNotFoundError(path)
+        return int(file_system.size(location))
 
 
 def can_list(folder: str) -> bool:
@@ -95,21 +95,30 @@ def list_files(folder: str) -> list[str]:
             f"{folder}: a web server does not list its files; copy the folder, or name it by s3:// or gs://"
         )
     if is_url(folder):
-        file_system, location = _file_system(folder)
-        base = location.rstrip("/") + "/"
-        return sorted(path.removeprefix(base) for path in file_system.find(location))
+        with _file_system(folder) as (file_system, location):
+            base = location.rstrip("/") + "/"
+            return sorted(path.removeprefix(base) for path in file_system.find(location))
     found = [os.path.join(root, name) for root, _, names in os.walk(folder) for name in names]
     return sorted(os.path.relpath(path, folder).replace(os.sep, "/") for path in found)
 
 
-def _file_system(url: str) -> tuple[Any, str]:
-    """fsspec's file system of a URL, and the location there."""
+@contextlib.contextmanager
+def _file_system(url: str) -> Iterator[tuple[Any, str]]:
+    """fsspec's file system of a URL, and the location there. Whatever it raises but FileNotFoundError is a UserError:
+    each store's client has exceptions of its own for credentials and networks."""
     try:
         from fsspec.core import url_to_fs  # only needed for remote files
 
-        return url_to_fs(url)
+        found = url_to_fs(url)
     except (ImportError, ValueError) as error:
         raise UserError(f"{url}: {error}; the extra `remote` has the packages for such URLs") from None
+    try:
+        yield found
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        cause = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"can't look up {url}: {cause}; check address, network and credentials") from error
 
 
 def write_atomically(path: str | os.PathLike, data: bytes | str) -> None:

@@ -52,3 +52,14 @@ def test_a_scheme_that_nothing_reads_is_one_line():
     for function in (files.exists, files.size_of, files.list_files):
         with pytest.raises(UserError, match="extra `remote`"):
             function("nothing://a/b")
+
+
+def test_a_store_that_refuses_is_one_line(monkeypatch):
+    def refuse(*_, **__):
+        raise RuntimeError("no credentials\nat all")
+
+    for name in ("exists", "isfile", "find"):
+        monkeypatch.setattr(type(fsspec.filesystem("memory")), name, refuse)
+    for function in (files.exists, files.size_of, files.list_files):
+        with pytest.raises(UserError, match=r"^can't look up memory://a/b: no credentials at all; check address"):
+            function("memory://a/b")
