@@ -170,7 +170,10 @@ def shortened(text: str) -> str:
 
 
 def reject(row: Candidate | Pair | EncodedPair, stage: Stage, reason: Reason, detail: str = "") -> Rejected:
-    """The reject of a row at a stage."""
+    """The reject of a row at a stage. A Pair or an EncodedPair may have Beam's own type for rows of the same fields."""
+    raw_caption = getattr(row, "raw_caption", None)
+    if raw_caption is None:
+        raw_caption = getattr(row, "caption")  # noqa: B009 (an encoded pair's, whatever its class)
     return Rejected(
         key=row_key(row.source, row.url, row.raw_caption) if isinstance(row, Candidate) else row.key,
         source=row.source,
@@ -180,7 +183,7 @@ def reject(row: Candidate | Pair | EncodedPair, stage: Stage, reason: Reason, de
         stage=stage.value,
         reason=reason.value,
         detail=shortened(detail),
-        raw_caption=shortened(row.caption if isinstance(row, EncodedPair) else row.raw_caption),
+        raw_caption=shortened(raw_caption),
     )
 
 

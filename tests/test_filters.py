@@ -1,3 +1,4 @@
+import collections
 import dataclasses
 import re
 import time
@@ -6,7 +7,17 @@ import pytest
 
 from pipeline import filters
 from pipeline.filters import CHECKS, Caption, Rejection, SelectConfig, count_words, filter_candidate, keep_caption
-from pipeline.records import MAX_REJECT_TEXT, Candidate, Pair, Reason, malformed, split_of
+from pipeline.records import (
+    MAX_REJECT_TEXT,
+    Candidate,
+    EncodedPair,
+    Pair,
+    Reason,
+    Stage,
+    malformed,
+    reject,
+    split_of,
+)
 from pipeline.text import boilerplate
 from pipeline.text.captions import detokenise
 from pipeline.text.language import Detection
@@ -133,6 +144,14 @@ def test_a_reject_keeps_its_raw_caption_in_whole_characters():
     assert len(outcome_of(mime_type="image/gif", width=None).detail) < MAX_REJECT_TEXT
     licence = outcome_of(dataclasses.replace(CONFIG, licences=("by",)), licence="é" * 9999)
     assert licence.detail == "é" * MAX_REJECT_TEXT
+
+
+def test_an_encoded_pair_gives_its_caption_also_as_the_row_type_that_beam_makes():
+    values = dict.fromkeys(EncodedPair._fields, "x") | {"caption": "a brown dog"}
+    row = EncodedPair(**values)
+    of_beam = collections.namedtuple("BeamSchema", EncodedPair._fields)(**values)
+    for each in (row, of_beam):
+        assert reject(each, Stage.ENCODE, Reason.DUPLICATE_PAIR).raw_caption == "a brown dog"
 
 
 def test_a_malformed_row_is_shown():
