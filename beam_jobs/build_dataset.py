@@ -20,6 +20,7 @@ from pipeline.dataset.stage import WriteDataset
 from pipeline.fetch.units import GroupIntoUnits
 from pipeline.output import state
 from pipeline.output.finish import Finish
+from pipeline.output.names import MANIFEST_FILE
 from pipeline.output.progress import Step
 from pipeline.records import REJECTED_TAG
 from pipeline.select.stage import ReadAndFilter, SelectedRows, build_url_indexes, plan_reading, read_count
@@ -44,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
         "encode": encode_settings(args),
     }
     parts = tokenize_stage.dataset_parts(encode, settings, {piece.source for piece in pieces})
-    state.prepare_output(args.output, "build", finish.identity(parts), "manifest.json", args.overwrite)
+    state.prepare_output(args.output, "build", finish.identity(parts), MANIFEST_FILE, args.overwrite)
     sources = build_url_indexes(sources, args.output)
     plan_reading(pieces, args.output)
 
@@ -55,11 +56,9 @@ def main(arguments: list[str] | None = None) -> int:
             selected.pairs
             | "Units" >> GroupIntoUnits(args.pairs_per_unit, args.output, Step.FETCH_AND_ENCODE)
             | "Fetch and encode"
-            >> beam.ParDo(FetchAndEncode(args.output, fetch, image, encode)).with_outputs(
-                FetchAndEncode.REJECTED, main="records"
-            )
+            >> beam.ParDo(FetchAndEncode(args.output, fetch, image, encode)).with_outputs(REJECTED_TAG, main="records")
         )
-        rejected = (selected[REJECTED_TAG], encoded[FetchAndEncode.REJECTED])
+        rejected = (selected[REJECTED_TAG], encoded[REJECTED_TAG])
         written = ((encoded.records,), rejected) | "Dataset" >> WriteDataset(
             args.output, args.draws, shard_size(args), args.rows_per_file, near_config(args)
         )

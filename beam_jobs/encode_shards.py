@@ -21,8 +21,9 @@ from pipeline.images import shard_format, shard_reader
 from pipeline.output import parquet, state
 from pipeline.output.finish import Finish, read_settings
 from pipeline.output.ledger import read_ledger
+from pipeline.output.names import MANIFEST_FILE, REJECTS_FOLDER
 from pipeline.output.progress import Step, write_plan
-from pipeline.records import Rejected
+from pipeline.records import REJECTED_TAG, Rejected
 from pipeline.tokenize_stage import EncodeImageShard
 
 
@@ -54,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
     if old:
         settings["added_to"] = old[0].manifest.settings
     inputs = {FileSystems.split(path)[0] for path in paths} | {dataset.directory for dataset in old}
-    state.prepare_output(args.output, "encode", finish.identity(parts), "manifest.json", args.overwrite, inputs)
+    state.prepare_output(args.output, "encode", finish.identity(parts), MANIFEST_FILE, args.overwrite, inputs)
     write_plan(args.output, Step.ENCODE, len(paths))
 
     def build(pipeline: beam.Pipeline) -> None:
@@ -63,17 +64,15 @@ def main(arguments: list[str] | None = None) -> int:
             | "Image shards" >> beam.Create(paths)
             | "Spread" >> beam.Reshuffle()
             | "Encode"
-            >> beam.ParDo(EncodeImageShard(args.output, image, encode, old)).with_outputs(
-                EncodeImageShard.REJECTED, main="records"
-            )
+            >> beam.ParDo(EncodeImageShard(args.output, image, encode, old)).with_outputs(REJECTED_TAG, main="records")
         )
-        reject_files = parquet.files_in(before, "rejects") if before else []
+        reject_files = parquet.files_in(before, REJECTS_FOLDER) if before else []
         earlier = (
             pipeline
             | "Reject files" >> beam.Create(reject_files).with_output_types(str)
             | "Read rejects" >> beam.FlatMap(new_rejects, old).with_output_types(Rejected)
         )
-        joined = (encoded.records, encoded[EncodeImageShard.REJECTED], earlier) | "Join" >> JoinExisting(
+        joined = (encoded.records, encoded[REJECTED_TAG], earlier) | "Join" >> JoinExisting(
             old, ledger if before else None, args.output
         )
         written = (joined.records, joined.rejects) | "Dataset" >> WriteDataset(

@@ -17,8 +17,9 @@ from pipeline.fetch.units import GroupIntoUnits, count_read
 from pipeline.output import files, parquet, schemas, state
 from pipeline.output.finish import Finish, read_settings
 from pipeline.output.ledger import KEPT, CountRows, previous_counts, read_ledger
+from pipeline.output.names import LEDGER_FILE, PAIRS_FOLDER, REJECTS_FOLDER
 from pipeline.output.progress import Step, write_plan
-from pipeline.records import Pair, Rejected
+from pipeline.records import REJECTED_TAG, Pair, Rejected
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -38,14 +39,14 @@ def main(arguments: list[str] | None = None) -> int:
     add_rows_per_file(parser)
     args, beam_options = parse(parser, arguments)
     fetch, image, store = fetch_config(args), image_config(args), store_config(args)
-    if not files.exists(files.join(args.pairs, "ledger.json")):
+    if not files.exists(files.join(args.pairs, LEDGER_FILE)):
         raise UserError(f"--pairs {args.pairs}: no ledger.json there; run `pairmill select` to its end first")
-    if not (pair_files := parquet.files_in(args.pairs, "pairs")):
+    if not (pair_files := parquet.files_in(args.pairs, PAIRS_FOLDER)):
         raise UserError(f"--pairs {args.pairs}: no pairs/*.parquet there; run `pairmill select` without --dry-run")
     selection = read_ledger(args.pairs)
     counts_before = previous_counts(selection)
     settings = read_settings(args.pairs) | {"fetch": fetch_settings(args)}
-    if not args.overwrite and state.is_finished(args.output, "ledger.json"):
+    if not args.overwrite and state.is_finished(args.output, LEDGER_FILE):
         state.check_same_settings(args.output, settings)
         if not (failed := count_transient_failures(args.output)):
             print(f"fetch: {args.output} is complete, and no row in it failed for a transient reason: nothing to do")
@@ -56,9 +57,9 @@ def main(arguments: list[str] | None = None) -> int:
                 f"nothing to do; --attempts {attempt + 1} tries them once more"
             )
             return 0
-        state.reopen_output(args.output, "fetch", settings, "ledger.json")
+        state.reopen_output(args.output, "fetch", settings, LEDGER_FILE)
         write_attempt(args.output, attempt + 1)
-    state.prepare_output(args.output, "fetch", settings, "ledger.json", args.overwrite, [args.pairs])
+    state.prepare_output(args.output, "fetch", settings, LEDGER_FILE, args.overwrite, [args.pairs])
     attempt = read_attempt(args.output)
     write_plan(args.output, Step.READ, sum(rows[KEPT] for rows in selection["sources"].values()))
 
@@ -72,19 +73,19 @@ def main(arguments: list[str] | None = None) -> int:
             pairs
             | "Units" >> GroupIntoUnits(args.pairs_per_unit, args.output, Step.FETCH, attempt)
             | "Fetch"
-            >> beam.ParDo(FetchUnit(args.output, attempt, fetch, image, store)).with_outputs(
-                FetchUnit.REJECTED, main="pairs"
-            )
+            >> beam.ParDo(FetchUnit(args.output, attempt, fetch, image, store)).with_outputs(REJECTED_TAG, main="pairs")
         )
-        earlier = pipeline | "Read rejects" >> parquet.ReadParquet(parquet.files_in(args.pairs, "rejects"), Rejected)
+        earlier = pipeline | "Read rejects" >> parquet.ReadParquet(
+            parquet.files_in(args.pairs, REJECTS_FOLDER), Rejected
+        )
         written = (
-            fetched[FetchUnit.REJECTED],
+            fetched[REJECTED_TAG],
             earlier,
-        ) | "Write rejects" >> parquet.WriteParquet(args.output, "rejects", schemas.REJECTS, args.rows_per_file)
+        ) | "Write rejects" >> parquet.WriteParquet(args.output, REJECTS_FOLDER, schemas.REJECTS, args.rows_per_file)
         counts = (
             pipeline | "Counts before" >> beam.Create(counts_before),
             fetched.pairs | "Count kept" >> CountRows(KEPT),
-            fetched[FetchUnit.REJECTED] | "Count rejected" >> CountRows(),
+            fetched[REJECTED_TAG] | "Count rejected" >> CountRows(),
         ) | "Counts" >> beam.Flatten()
         _ = pipeline | "Finish" >> Finish(partial(finish_fetch, args.output, settings), counts, written)
 

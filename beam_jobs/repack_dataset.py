@@ -11,14 +11,15 @@ from beam_jobs.flags.files import add_size_options, shard_settings, shard_size
 from beam_jobs.run import command, run
 from models.errors import UserError
 from pipeline.dataset import finish
-from pipeline.dataset.existing import REJECTED, ReadRecords, Subset, counts_read, open_existing, parts_of, reject_files
+from pipeline.dataset.existing import ReadRecords, Subset, counts_read, open_existing, parts_of, reject_files
 from pipeline.dataset.finish import finish_dataset
 from pipeline.dataset.stage import WriteDataset
 from pipeline.output import parquet, state
 from pipeline.output.finish import Finish
 from pipeline.output.ledger import read_ledger
+from pipeline.output.names import MANIFEST_FILE
 from pipeline.output.progress import Step, write_plan
-from pipeline.records import Rejected
+from pipeline.records import REJECTED_TAG, Rejected
 
 SHARE_FIX = (
     "give a number above 0, at most 1; a dataset holds a pair once: how often training uses it is set there, by "
@@ -61,13 +62,13 @@ def main(arguments: list[str] | None = None) -> int:
         raise UserError(f"--only-source {min(unknown)}: the datasets have {', '.join(sorted(sources))}")
     subsets = [Subset(number, tuple(args.only_source)) for number in args.share or [1.0] * len(datasets)]
     parts = parts_of(datasets, subsets, shard_settings(args), sources)
-    state.prepare_output(args.output, "repack", finish.identity(parts), "manifest.json", args.overwrite, args.dataset)
+    state.prepare_output(args.output, "repack", finish.identity(parts), MANIFEST_FILE, args.overwrite, args.dataset)
     write_plan(args.output, Step.READ, sum(shard.pairs for each in datasets for shard in each.manifest.shards))
 
     def build(pipeline: beam.Pipeline) -> None:
         read = pipeline | "Datasets" >> ReadRecords(datasets, subsets, args.output, counts_progress=True)
         earlier = pipeline | "Read rejects" >> parquet.ReadParquet(reject_files(datasets), Rejected)
-        written = ((read.records,), (read[REJECTED], earlier)) | "Dataset" >> WriteDataset(
+        written = ((read.records,), (read[REJECTED_TAG], earlier)) | "Dataset" >> WriteDataset(
             args.output, parts.draws, shard_size(args), args.rows_per_file
         )
         counts = (

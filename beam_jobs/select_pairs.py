@@ -13,6 +13,7 @@ from beam_jobs.flags.select import add_select_options, select_config, select_set
 from beam_jobs.run import command, run
 from pipeline.output import state
 from pipeline.output.finish import Finish
+from pipeline.output.names import LEDGER_FILE
 from pipeline.select.stage import (
     ReadAndFilter,
     WriteSelected,
@@ -35,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     pieces, config = source_pieces(args.source), select_config(args)
     sources = source_settings(args)
     settings = {"select": select_settings(args, pieces)}
-    state.prepare_output(args.output, "select", settings | {"dry_run": args.dry_run}, "ledger.json", args.overwrite)
+    state.prepare_output(args.output, "select", settings | {"dry_run": args.dry_run}, LEDGER_FILE, args.overwrite)
     sources = build_url_indexes(sources, args.output)
     plan_reading(pieces, args.output)
 

@@ -1,4 +1,4 @@
-"""Local paths and URLs: join, open, read, write atomically, SHA-256."""
+"""Local paths and URLs: join, open, read, list, write atomically, SHA-256."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from models.errors import UserError
 
@@ -16,10 +16,14 @@ BUNDLED = Path(__file__).parent / "bundled"
 """Folder of the models that are part of the package."""
 
 
+TEMPORARY_SUFFIX = ".tmp"
+"""Of a file that is being written; it is renamed when it is complete."""
+
+
 def sha256_of(path: str | Path) -> str:
-    """The SHA-256 of a local file, in hex."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
+    """The SHA-256 of a local file or a URL, in hex."""
+    with open_read(os.fspath(path)) as file:
+        return _digest(file)
 
 
 def is_url(path: str | os.PathLike) -> bool:
@@ -58,10 +62,69 @@ def read(path: str) -> bytes:
         return file.read()
 
 
+def exists(path: str) -> bool:
+    """Whether a local path or a URL names something. Raises UserError for a URL that no installed package can read."""
+    if not is_url(path):
+        return os.path.exists(path)
+    with _file_system(path) as (file_system, location):
+        return bool(file_system.exists(location))
+
+
+def size_of(path: str) -> int:
+    """Bytes of a local file or a URL. Raises FileNotFoundError for anything but a file, and as `exists`."""
+    if not is_url(path):
+        if not os.path.isfile(path):
+            raise FileNotFoundError(path)
+        return os.path.getsize(path)
+    with _file_system(path) as (file_system, location):
+        if not file_system.isfile(location):
+            raise FileNotFoundError(path)
+        return int(file_system.size(location))
+
+
+def can_list(folder: str) -> bool:
+    """Whether the files of a folder can be listed: plain web servers have no lists."""
+    return not folder.startswith(("http://", "https://"))
+
+
+def list_files(folder: str) -> list[str]:
+    """Every file below a local folder or a URL, as paths relative to it, sorted; [] if it does not exist. Raises
+    UserError for a URL that has no lists, and as `exists`."""
+    if not can_list(folder):
+        raise UserError(
+            f"{folder}: a web server does not list its files; copy the folder, or name it by s3:// or gs://"
+        )
+    if is_url(folder):
+        with _file_system(folder) as (file_system, location):
+            base = location.rstrip("/") + "/"
+            return sorted(path.removeprefix(base) for path in file_system.find(location))
+    found = [os.path.join(root, name) for root, _, names in os.walk(folder) for name in names]
+    return sorted(os.path.relpath(path, folder).replace(os.sep, "/") for path in found)
+
+
+@contextlib.contextmanager
+def _file_system(url: str) -> Iterator[tuple[Any, str]]:
+    """fsspec's file system of a URL, and the location there. Whatever it raises but FileNotFoundError is a UserError:
+    each store's client has exceptions of its own for credentials and networks."""
+    try:
+        from fsspec.core import url_to_fs  # only needed for remote files
+
+        found = url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        raise UserError(f"{url}: {error}; the extra `remote` has the packages for such URLs") from None
+    try:
+        yield found
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        cause = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"can't look up {url}: {cause}; check address, network and credentials") from error
+
+
 def write_atomically(path: str | os.PathLike, data: bytes | str) -> None:
     """Writes under a temporary name beside `path`, then renames: readers see the old file or the new one."""
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")
     try:
         with open(temporary, "wb") as file:
             file.write(data.encode() if isinstance(data, str) else data)
@@ -73,7 +136,7 @@ def write_atomically(path: str | os.PathLike, data: bytes | str) -> None:
 
 
 def _digest(file: BinaryIO) -> str:
-    digest = hashlib.sha256()  # Python 3.10 has no file_digest
+    digest = hashlib.sha256()  # Python 3.10 has no hashlib.file_digest
     while block := file.read(1 << 20):
         digest.update(block)
     return digest.hexdigest()

@@ -94,8 +94,11 @@ def check_size(candidate: Candidate, caption: Caption, config: SelectConfig) -> 
     if not width or not height:
         return None
     if not config.min_ratio * height <= width <= config.max_ratio * height:
-        return Rejection(Reason.ASPECT_RATIO, f"{width}x{height}")
-    return Rejection(Reason.TOO_SMALL, f"{width}x{height}") if min(width, height) < config.min_side else None
+        bounds = f"{config.min_ratio:g} to {config.max_ratio:g}"
+        return Rejection(Reason.ASPECT_RATIO, f"{width}x{height}, ratio {width / height:.4g}, allowed {bounds}")
+    if min(width, height) < config.min_side:
+        return Rejection(Reason.TOO_SMALL, f"{width}x{height}, min side {config.min_side}")
+    return None
 
 
 def check_licence(candidate: Candidate, caption: Caption, config: SelectConfig) -> Optional[Rejection]:
@@ -128,7 +131,8 @@ def check_boilerplate(candidate: Candidate, caption: Caption, config: SelectConf
     remainder = total - covered
     mostly = covered > remainder and remainder < config.min_words
     if mostly or (covered and remainder <= config.max_rest_share * total):
-        return Rejection(Reason.BOILERPLATE, f"{covered} of {total} words")
+        phrases = "; ".join(boilerplate.phrases(caption.text))
+        return Rejection(Reason.BOILERPLATE, f"{covered} of {total} words: {phrases}")
     return None
 
 
@@ -136,9 +140,9 @@ def check_length(candidate: Candidate, caption: Caption, config: SelectConfig) -
     """The caption has enough words and characters."""
     words, characters = count_words(caption.text), len(caption.text)
     if words < config.min_words:
-        return Rejection(Reason.CAPTION_TOO_SHORT, f"{words} word{'s' * (words != 1)}")
+        return Rejection(Reason.CAPTION_TOO_SHORT, f"{words} word{'s' * (words != 1)}, min {config.min_words}")
     if characters < config.min_characters:
-        return Rejection(Reason.CAPTION_TOO_SHORT, f"{characters} characters")
+        return Rejection(Reason.CAPTION_TOO_SHORT, f"{characters} characters, min {config.min_characters}")
     return None
 
 
@@ -165,9 +169,14 @@ def check_capitalisation(candidate: Candidate, caption: Caption, config: SelectC
 
 def check_language(candidate: Candidate, caption: Caption, config: SelectConfig) -> Optional[Rejection]:
     """The caption is English by the chosen detector."""
-    if language.is_english(caption.text, config.language_detector, config.language_threshold):
+    name = config.language_detector
+    found = language.detect(caption.text, name, config.language_threshold)
+    if found.is_english:
         return None
-    return Rejection(Reason.NOT_ENGLISH, config.language_detector)
+    likeliest = language.likeliest_language(caption.text, name) or "unknown"
+    return Rejection(
+        Reason.NOT_ENGLISH, f"{name} score {found.score:.3f}, threshold {found.threshold:g}, language {likeliest}"
+    )
 
 
 CHECKS: tuple[Check, ...] = (

@@ -11,14 +11,17 @@ from typing import NamedTuple, Optional
 
 from apache_beam.coders import RowCoder, registry
 
+from models.hashing import in_share, stable_hash
+
 SPLIT_SALT = "pairmill split 1"
+MAX_REJECT_TEXT = 500
+"""Characters of a caption or a detail that a reject keeps: as many as language detection looks at."""
 
 
 def split_of(key: str, val_share: float) -> str:
     """`val` for about that share of the keys, else `train`. The same keys every time; those of a smaller share
     are among those of a larger one."""
-    number = int.from_bytes(hashlib.sha256(f"{SPLIT_SALT}\0{key}".encode()).digest()[:8], "big")
-    return "val" if number < val_share * 2**64 else "train"
+    return "val" if in_share(stable_hash(SPLIT_SALT, key), val_share) else "train"
 
 
 class Stage(str, enum.Enum):
@@ -125,7 +128,8 @@ class Rejected(NamedTuple):
     url: str
     stage: str  # a Stage's value
     reason: str  # a Reason's value
-    detail: str  # for people: the measure that failed, the status, the other row's key
+    detail: str  # for people: the measure that failed, the status, the other row's key; at most MAX_REJECT_TEXT
+    raw_caption: str = ""  # as published, cut; the clean one of rows that were encoded before they were rejected
 
 
 class EncodedPair(NamedTuple):
@@ -159,8 +163,17 @@ def row_key(source: str, url: str, raw_caption: str) -> str:
     return hashlib.sha256("\0".join((source, url, raw_caption)).encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
+def shortened(text: str) -> str:
+    """The first MAX_REJECT_TEXT characters, as Parquet can hold them: half a surrogate pair becomes "?"."""
+    text = text[:MAX_REJECT_TEXT]
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
 def reject(row: Candidate | Pair | EncodedPair, stage: Stage, reason: Reason, detail: str = "") -> Rejected:
-    """The reject of a row at a stage."""
+    """The reject of a row at a stage. A Pair or an EncodedPair may have Beam's own type for rows of the same fields."""
+    raw_caption = getattr(row, "raw_caption", None)
+    if raw_caption is None:
+        raw_caption = getattr(row, "caption")  # noqa: B009 (an encoded pair's, whatever its class)
     return Rejected(
         key=row_key(row.source, row.url, row.raw_caption) if isinstance(row, Candidate) else row.key,
         source=row.source,
@@ -169,12 +182,14 @@ def reject(row: Candidate | Pair | EncodedPair, stage: Stage, reason: Reason, de
         url=row.url,
         stage=stage.value,
         reason=reason.value,
-        detail=detail,
+        detail=shortened(detail),
+        raw_caption=shortened(raw_caption),
     )
 
 
-def malformed(source: str, file: str, row: int, text: str, detail: str) -> Rejected:
-    """The reject of a row that does not parse; its text stands in for URL and caption in the key."""
+def malformed(source: str, file: str, row: int, text: str, fault: str) -> Rejected:
+    """The reject of a row that does not parse. Its text stands in for URL and caption in the key, and follows the fault
+    in the detail."""
     return Rejected(
         key=row_key(source, "", text),
         source=source,
@@ -183,7 +198,7 @@ def malformed(source: str, file: str, row: int, text: str, detail: str) -> Rejec
         url="",
         stage=Stage.SELECT.value,
         reason=Reason.MALFORMED_ROW.value,
-        detail=detail,
+        detail=shortened(f"{fault}: {text[:MAX_REJECT_TEXT]}" if text else fault),
     )
 
 

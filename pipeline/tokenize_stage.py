@@ -33,7 +33,7 @@ from pipeline.images.shard_reader import list_pairs, read_images
 from pipeline.images.validate import ImageConfig
 from pipeline.output.progress import Step, counts_of
 from pipeline.output.work_folder import CompletedUnits, resume_unit
-from pipeline.records import EncodedPair, Pair, Rejected
+from pipeline.records import REJECTED_TAG, EncodedPair, Pair, Rejected
 from pipeline.version import VERSION
 
 
@@ -217,7 +217,6 @@ class _UnitProgress:
 class _EncodingDoFn(beam.DoFn):
     """Loads the tokenizers once a process; yields records, and rejects under their tag."""
 
-    REJECTED = "rejected"
     STEP: Step
 
     def __init__(self, output: str, image_config: ImageConfig, encode: EncodeConfig):
@@ -242,7 +241,7 @@ class _EncodingDoFn(beam.DoFn):
         progress.finish()
         yield from records
         for row in rejects:
-            yield beam.pvalue.TaggedOutput(self.REJECTED, row)
+            yield beam.pvalue.TaggedOutput(REJECTED_TAG, row)
 
 
 class FetchAndEncode(_EncodingDoFn):

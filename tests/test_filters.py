@@ -1,13 +1,26 @@
+import collections
 import dataclasses
+import re
 import time
 
 import pytest
 
 from pipeline import filters
 from pipeline.filters import CHECKS, Caption, Rejection, SelectConfig, count_words, filter_candidate, keep_caption
-from pipeline.records import Candidate, Pair, Reason, split_of
+from pipeline.records import (
+    MAX_REJECT_TEXT,
+    Candidate,
+    EncodedPair,
+    Pair,
+    Reason,
+    Stage,
+    malformed,
+    reject,
+    split_of,
+)
 from pipeline.text import boilerplate
 from pipeline.text.captions import detokenise
+from pipeline.text.language import Detection
 
 CONFIG = SelectConfig()
 CANDIDATE = Candidate(
@@ -88,16 +101,72 @@ def test_a_source_tidies_its_captions():
 )
 def test_filter_candidate(changes, reason, monkeypatch):
     if changes.get("raw_caption") == "a b c":  # the length alone is meant
-        monkeypatch.setattr(filters.language, "is_english", lambda *_: True)
+        monkeypatch.setattr(filters.language, "detect", lambda *_: Detection(1.0, 0.5))
     outcome = outcome_of(**changes)
     assert isinstance(outcome, Pair) if reason is None else outcome.reason == reason.value
+
+
+@pytest.mark.parametrize(
+    ("changes", "detail"),
+    [
+        ({"width": 1001, "height": 500}, "1001x500, ratio 2.002, allowed 0.5 to 2"),
+        ({"width": 63, "height": 64}, "63x64, min side 64"),
+        ({"raw_caption": "Two dogs"}, "2 words, min 3"),
+        ({"raw_caption": "a 1 2"}, None),
+        ({"raw_caption": "a dog, photographed on 12 May 2009"}, "5 of 7 words: photographed on 12 May 2009"),
+        ({"raw_caption": "stock photo / click to enlarge"}, "5 of 5 words: stock photo; click to enlarge"),
+        ({"licence": "by-nc"}, "by-nc"),
+    ],
+)
+def test_a_reject_says_what_was_measured(changes, detail):
+    outcome = outcome_of(dataclasses.replace(CONFIG, licences=("by",)), **changes)
+    assert detail is None or outcome.detail == detail
+
+
+@pytest.mark.parametrize("detector", ["best", "langdetect", "cld3", "py3langid", "fasttext"])
+def test_a_caption_that_is_not_english_has_its_score_and_language(detector):
+    text = "Ein brauner Hund läuft über den Strand"
+    outcome = outcome_of(dataclasses.replace(CONFIG, language_detector=detector), raw_caption=text)
+    assert re.fullmatch(rf"{detector} score 0\.\d\d\d, threshold 0\.5, language de", outcome.detail)
+
+
+def test_a_language_that_no_detector_finds_is_unknown():
+    config = dataclasses.replace(CONFIG, language_detector="langdetect")
+    assert outcome_of(config, raw_caption="1234 5678 90").detail.endswith("language unknown")
+
+
+def test_a_reject_keeps_its_raw_caption_in_whole_characters():
+    raw = "<b>Zwei</b> Hunde &amp; 🐕 " + "🐕" * 1000
+    outcome = outcome_of(raw_caption=raw, width=1000, height=10)
+    assert outcome.raw_caption == raw[:MAX_REJECT_TEXT] and len(outcome.raw_caption) == MAX_REJECT_TEXT
+    assert outcome.raw_caption.encode().decode() == outcome.raw_caption
+    assert outcome_of(raw_caption="half \ud800 of a pair", url="").raw_caption == "half ? of a pair"
+    assert len(outcome_of(mime_type="image/gif", width=None).detail) < MAX_REJECT_TEXT
+    licence = outcome_of(dataclasses.replace(CONFIG, licences=("by",)), licence="é" * 9999)
+    assert licence.detail == "é" * MAX_REJECT_TEXT
+
+
+def test_an_encoded_pair_gives_its_caption_also_as_the_row_type_that_beam_makes():
+    values = dict.fromkeys(EncodedPair._fields, "x") | {"caption": "a brown dog"}
+    row = EncodedPair(**values)
+    of_beam = collections.namedtuple("BeamSchema", EncodedPair._fields)(**values)
+    for each in (row, of_beam):
+        assert reject(each, Stage.ENCODE, Reason.DUPLICATE_PAIR).raw_caption == "a brown dog"
+
+
+def test_a_malformed_row_is_shown():
+    row = malformed("cc3m", "f.tsv", 3, "only one field", "1 field, expected 2")
+    assert (row.detail, row.raw_caption) == ("1 field, expected 2: only one field", "")
+    long = malformed("cc3m", "f.tsv", 3, "x" * 9999, "1 field, expected 2")
+    assert len(long.detail) == MAX_REJECT_TEXT and long.detail.startswith("1 field, expected 2: xxx")
+    assert malformed("cc3m", "f.tsv", 3, "", "no page").detail == "no page"
 
 
 def test_the_language_is_detected_last(monkeypatch):
     def unexpected(*_):
         raise AssertionError("detected the language of a caption that is rejected anyway")
 
-    monkeypatch.setattr(filters.language, "is_english", unexpected)
+    monkeypatch.setattr(filters.language, "detect", unexpected)
     assert outcome_of(raw_caption="Two dogs").reason == "caption_too_short"
     assert outcome_of(width=1000, height=100).reason == "aspect_ratio"
 

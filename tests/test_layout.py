@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import configparser
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -171,3 +172,101 @@ def test_selecting_and_fetching_need_no_torch(modules):
     """It would take 200 MB of every worker."""
     check = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], cwd=ROOT, check=False).returncode == 0
+
+
+def test_every_file_that_is_no_module_is_packaged():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    packaged = {
+        path
+        for package, patterns in config["options.package_data"].items()
+        for pattern in patterns.split(",")
+        for path in (ROOT / package.replace(".", "/")).glob(pattern.strip())
+    }
+    found = {path for top in OURS for path in (ROOT / top).rglob("*") if path.is_file()}
+    assert {path for path in found if path.suffix not in (".py", ".pyc")} == {
+        path for path in packaged if path.is_file()
+    }
+
+
+# The modules that name files on disk. Sentences and docstrings may mention a name; a path may not hold one.
+NAMING_MODULES = {
+    "models.data.format",
+    "models.tokenizers.info",
+    "models.sampling.checkpoint",
+    "models.training.checkpoint",
+    "models.files",
+    "pipeline.output.names",
+}
+NAMES_ON_DISK = {
+    "manifest.json",
+    "ledger.json",
+    "settings.json",
+    "attempts.json",
+    "text_tokenizer.json",
+    "plan.json",
+    "croissant.json",
+    "README.md",
+    "checkpoint.pt",
+    "config.json",
+    "_stats.json",
+    ".tmp",
+    "_work",
+}
+FOLDERS_ON_DISK = {"index", "rejects", "pairs", "units", "times", "fetched", "rows"}
+NOT_OURS = {  # module: words that look like names of ours
+    "models.tokenizers.image": {"config.json"},  # of diffusers
+    "pipeline.dataset.cards": {"pairs"},  # Croissant's identifiers
+    "pipeline.inspection.show_rows": {"rejects"},  # the seed of a choice, which must stay
+    "pipeline.output.state": {".tmp"},  # a pattern
+}
+TAKE_PATHS = {"join", "files_in", "stage_files", "_parts", "remove_stale_files", "WriteParquet", "write_file", "exists"}
+
+
+def names_on_disk(text: str) -> set[str]:
+    """The names that a string has as components of a path, or as its end; none in a sentence."""
+    if " " in text.strip():
+        return set()
+    parts = text.split("/")
+    endings = {name for name in NAMES_ON_DISK if name.startswith(("_", ".")) and text.endswith(name)}
+    found = {part for part in parts if part in NAMES_ON_DISK} | endings
+    return found | {part for part in parts[:-1] if part in FOLDERS_ON_DISK}
+
+
+def called_name(call: ast.Call) -> str:
+    """The name of a function or method; "" for a method of a literal, such as str.join."""
+    is_of_literal = isinstance(call.func, ast.Attribute) and isinstance(call.func.value, ast.Constant)
+    return "" if is_of_literal else getattr(call.func, "attr", getattr(call.func, "id", ""))
+
+
+def literal_names(tree: ast.Module) -> set[str]:
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found |= names_on_disk(node.value)
+        elif isinstance(node, ast.Call) and called_name(node) in TAKE_PATHS:
+            values = [getattr(value, "value", None) for argument in node.args for value in ast.walk(argument)]
+            found |= FOLDERS_ON_DISK & {value for value in values if isinstance(value, str)}
+    return found
+
+
+@pytest.mark.parametrize("module", sorted(set(MODULES) - NAMING_MODULES))
+def test_files_on_disk_are_named_by_constants(module):
+    tree = ast.parse((ROOT / MODULES[module]).read_text(encoding="utf-8"))
+    found = literal_names(tree) - NOT_OURS.get(module, set())
+    assert not found, f"use the constants of {', '.join(sorted(NAMING_MODULES))}"
+
+
+@pytest.mark.parametrize(
+    ("code", "names"),
+    [
+        ('join(folder, "manifest.json")', {"manifest.json"}),
+        ('files_in(folder, "rejects")', {"rejects"}),
+        ('f"rejects/{name}.parquet"', {"rejects"}),
+        ('f"{base}_stats.json"', {"_stats.json"}),
+        ('row["rejects"]', set()),
+        ('raise ValueError("no ledger.json there")', set()),
+    ],
+)
+def test_a_literal_is_found(code, names):
+    assert literal_names(ast.parse(code)) == names

@@ -29,6 +29,8 @@ from models.errors import UserError
 from models.tokenizers.info import ImageTokenizerInfo, TextTokenizerInfo
 
 DATASET_FORMAT, DATASET_VERSION = "pairmill-dataset", 1
+MANIFEST_FILE = "manifest.json"
+INDEX_FOLDER = "index"
 SPLITS = ("train", "val")
 SAMPLE_SUFFIX = ".mp"
 MEMBER_DTYPE = np.dtype("<u2")
@@ -97,7 +99,7 @@ def _digest_of(body: dict[str, Any]) -> str:
 
 def read_manifest(directory: str | Path) -> Manifest:
     """Reads DIR/manifest.json; DIR may be a URL. Raises UserError if it is missing, damaged or of another version."""
-    path = models_files.join(directory, "manifest.json")
+    path = models_files.join(directory, MANIFEST_FILE)
     try:
         body = json.loads(models_files.read(path))
     except FileNotFoundError:
@@ -172,9 +174,9 @@ def tar_member_bytes(data: bytes) -> int:
 
 
 def read_token_shard(path: str | Path) -> Iterator[Sample]:
-    """Reads the samples of one tar file, in order. Raises ValueError for a damaged file."""
+    """Reads the samples of one tar file (local, or a URL), in order. Raises ValueError for a damaged file."""
     try:
-        with tarfile.open(path, "r:") as tar:
+        with models_files.open_read(str(path)) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             for info in tar:
                 if not info.name.endswith(SAMPLE_SUFFIX):
                     raise ValueError(f"unexpected member {info.name}")
@@ -188,7 +190,7 @@ def read_token_shard(path: str | Path) -> Iterator[Sample]:
 
 def list_members(path: str | Path) -> Iterator[tuple[str, str]]:
     """Lists (key, source) of each sample of a tar file, in order."""
-    with tarfile.open(path, "r:") as tar:
+    with models_files.open_read(str(path)) as file, tarfile.open(fileobj=file, mode="r:") as tar:
         for info in tar:
             yield info.name.removesuffix(SAMPLE_SUFFIX), info.uname
 
@@ -198,4 +200,4 @@ REBUILD_HINT = "copy it again or build the dataset again"
 
 def index_path(shard: str) -> str:
     """The index file of a shard: train/NAME.tar -> index/train-NAME.parquet."""
-    return f"index/{shard.removesuffix('.tar').replace('/', '-')}.parquet"
+    return f"{INDEX_FOLDER}/{shard.removesuffix('.tar').replace('/', '-')}.parquet"

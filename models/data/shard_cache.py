@@ -14,7 +14,7 @@ from pathlib import Path
 
 from models.data.format import REBUILD_HINT
 from models.errors import UserError
-from models.files import open_read
+from models.files import TEMPORARY_SUFFIX, open_read
 
 BLOCK = 1 << 20  # bytes copied at a time
 MAX_DOWNLOADS = 4  # at once, in the background
@@ -38,7 +38,7 @@ class ShardCache:
         self._pending: dict[str, concurrent.futures.Future[str]] = {}
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            probe = self._folder / f".{uuid.uuid4().hex}.tmp"
+            probe = self._folder / f".{uuid.uuid4().hex}{TEMPORARY_SUFFIX}"
             probe.touch()
             probe.unlink()
         except OSError as error:
@@ -73,7 +73,7 @@ class ShardCache:
                     f"cache {self._folder}: a shard has {size:,} bytes, the cache at most {self._max_bytes:,}; "
                     "give it more"
                 )
-            temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+            temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")
             try:
                 with self._locked(".room.lock"):
                     self._evict(size)
@@ -99,16 +99,16 @@ class ShardCache:
     def _evict(self, size: int) -> None:
         """Removes the least recently used shards until `size` more bytes fit."""
         found: list[tuple[int, int, Path]] = []  # time of use in ns (0: stale), bytes, path
-        for path in (*self._folder.glob("*.tar"), *self._folder.glob(".*.tmp")):
+        for path in (*self._folder.glob("*.tar"), *self._folder.glob(f".*{TEMPORARY_SUFFIX}")):
             with contextlib.suppress(FileNotFoundError):
                 status = path.stat()
-                is_stale = path.suffix == ".tmp" and status.st_mtime < time.time() - STALE_AFTER_S
+                is_stale = path.suffix == TEMPORARY_SUFFIX and status.st_mtime < time.time() - STALE_AFTER_S
                 found.append((0 if is_stale else status.st_mtime_ns, status.st_size, path))
         free = self._max_bytes - size - sum(taken for _, taken, _ in found)
         for used, freed, path in sorted(found):
             if free >= 0:
                 break
-            if path.suffix == ".tmp" and used:
+            if path.suffix == TEMPORARY_SUFFIX and used:
                 continue  # another process is writing it
             path.unlink(missing_ok=True)
             (self._folder / f".{path.stem}.lock").unlink(missing_ok=True)

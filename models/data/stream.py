@@ -38,6 +38,7 @@ from models.data.shard_file import KEY_BYTES, TAR_HEADER_BYTES, ShardFile
 from models.data.source_weights import SourceWeights
 from models.errors import UserError
 from models.tokenizers.bpe_dropout import BPEDropout
+from models.tokenizers.info import TEXT_TOKENIZER_FILE
 
 STATE_VERSION = 2
 
@@ -157,7 +158,7 @@ class Stream(IterableDataset):
         if not probability:
             return None
         return BPEDropout(
-            models_files.read(models_files.join(self.directory, "text_tokenizer.json")).decode(), probability
+            models_files.read(models_files.join(self.directory, TEXT_TOKENIZER_FILE)).decode(), probability
         )
 
     def _make_cache(self, folder: str | Path | None, max_bytes: int) -> ShardCache | None:

@@ -16,10 +16,11 @@ from safetensors.torch import load
 from models.errors import UserError
 from models.files import BUNDLED
 from models.tokenizers.image import ImageTokenizer, load_image_tokenizer
-from models.tokenizers.info import require_same_tokenizer
+from models.tokenizers.info import TEXT_TOKENIZER_FILE, require_same_tokenizer
 from models.tokenizers.text import TextTokenizer
 from models.transformer.model import Transformer, TransformerConfig, block_parameters, inference_weights
 
+CONFIG_FILE = "config.json"  # of a checkpoint to sample from; written last
 BUNDLED_TRANSFORMER = BUNDLED / "transformer"
 SMALL_MODEL_PARAMETERS = 10_000_000  # below, one thread is faster: a product ends before a second thread wakes up
 
@@ -60,7 +61,7 @@ def load_model(directory: Path, averaged: bool = False) -> tuple[Transformer, st
 def read_config(directory: Path) -> dict:
     """Reads `config.json` of a checkpoint. Raises UserError for a file that is missing, damaged or lacks a field."""
     try:
-        config = json.loads((directory / "config.json").read_bytes())
+        config = json.loads((directory / CONFIG_FILE).read_bytes())
         config["model"], config["training"]["blank_captions"], config["text_tokenizer"]["fingerprint"]
         config["image_tokenizer"]["spec"], config["image_tokenizer"]["fingerprint"]
     except FileNotFoundError as error:
@@ -86,7 +87,7 @@ def load_generator(directory: Path, image_tokenizer_spec: str | None = None, ave
     model, fingerprint = load_model(directory, averaged)
     config = read_config(directory)
     image, text = config["image_tokenizer"], config["text_tokenizer"]
-    text_tokenizer = TextTokenizer.load(directory / "text_tokenizer.json")
+    text_tokenizer = TextTokenizer.load(directory / TEXT_TOKENIZER_FILE)
     image_tokenizer = load_image_tokenizer(image_tokenizer_spec or image["spec"])
     require_same_tokenizer(
         text_tokenizer.info.fingerprint,

@@ -6,6 +6,9 @@ import dataclasses
 
 from models.errors import UserError
 
+TEXT_TOKENIZER_FILE = "text_tokenizer.json"
+"""Name of a byte-pair encoding's file, in a dataset, a checkpoint and the package."""
+
 
 @dataclasses.dataclass(frozen=True)
 class ImageTokenizerInfo:

@@ -7,17 +7,18 @@ which affects only the tokens: stored captions keep their case.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
 from models.errors import UserError
-from models.files import BUNDLED
-from models.tokenizers.info import TextTokenizerInfo
+from models.files import BUNDLED, read
+from models.tokenizers.info import TEXT_TOKENIZER_FILE, TextTokenizerInfo
 
 MAX_TOKENS = 256
-BUNDLED_BPE = BUNDLED / "text_tokenizer.json"
+BUNDLED_BPE = BUNDLED / TEXT_TOKENIZER_FILE
 
 
 class TextTokenizer:
@@ -36,11 +37,14 @@ class TextTokenizer:
 
     @classmethod
     def load(cls, path: str | Path = BUNDLED_BPE) -> TextTokenizer:
-        """Loads a tokenizer.json. Raises UserError if it is missing, malformed or has more than 65,536 tokens."""
+        """Loads a tokenizer.json from a path or a URL. Raises UserError if it is missing, malformed or has more than
+        65,536 tokens."""
         try:
-            loaded = cls(Path(path).read_text(encoding="utf-8"))
+            loaded = cls(read(os.fspath(path)).decode())
         except OSError as error:
-            raise UserError(f"text tokenizer {path}: {error.strerror}; make one with `pairmill train-bpe`") from None
+            raise UserError(
+                f"text tokenizer {path}: {error.strerror or error}; make one with `pairmill train-bpe`"
+            ) from None
         except Exception as error:  # the library raises a bare Exception for a malformed file
             raise UserError(f"text tokenizer {path} is not a tokenizer.json: {error}") from None
         if loaded.info.vocabulary > 1 << 16:

@@ -33,6 +33,7 @@ from models.data.format import Manifest
 from models.data.stream import Stream
 from models.errors import UserError
 from models.files import write_atomically
+from models.sampling.checkpoint import CONFIG_FILE
 from models.tokenizers.info import require_same_tokenizer
 from models.training.distributed import World
 from models.training.schedule import Plateau
@@ -40,6 +41,7 @@ from models.training.weight_average import WeightAverage
 from models.transformer.model import TransformerConfig, inference_weights
 
 CHECKPOINT_FORMAT, CHECKPOINT_VERSION = "pairmill-transformer", 2
+CHECKPOINT_FILE = "checkpoint.pt"  # of a training run: the state to resume from
 FULL_STATE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
@@ -67,7 +69,7 @@ class Checkpoint:
     @property
     def path(self) -> Path:
         """The file to resume from."""
-        return self.output / "checkpoint.pt"
+        return self.output / CHECKPOINT_FILE
 
     def _config(self) -> dict[str, Any]:
         return {
@@ -111,7 +113,7 @@ class Checkpoint:
         """Writes the files to sample from. config.json follows the weights: its step proves them complete."""
         for name, values in (("model", weights), ("averaged", averaged)):
             write_atomically(self.output / f"{name}.safetensors", save(inference_weights(values)))
-        write_atomically(self.output / "config.json", json.dumps(config, indent=1, sort_keys=True) + "\n")
+        write_atomically(self.output / CONFIG_FILE, json.dumps(config, indent=1, sort_keys=True) + "\n")
         if self.keep > 1:
             self._keep_as(self.output / f"checkpoint-{config['step']:08d}.pt")
             for old in sorted(self.output.glob("checkpoint-*.pt"))[: -self.keep]:
@@ -163,7 +165,7 @@ class Checkpoint:
     def _exported_step(self) -> int | None:
         """The step of the exported files; None if they are incomplete."""
         try:
-            return json.loads((self.output / "config.json").read_bytes())["step"]
+            return json.loads((self.output / CONFIG_FILE).read_bytes())["step"]
         except (OSError, ValueError, LookupError, TypeError):
             return None
 

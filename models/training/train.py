@@ -32,7 +32,7 @@ from models.files import join, read, write_atomically
 from models.hashing import stable_hash
 from models.next_command import beside, print_output
 from models.progress import print_above
-from models.tokenizers.info import require_same_tokenizer
+from models.tokenizers.info import TEXT_TOKENIZER_FILE, require_same_tokenizer
 from models.training.checkpoint import Checkpoint, TrainState
 from models.training.distributed import SHARDINGS, World, distributed_world, full_tensor, no_gradient_sync, wrap_model
 from models.training.log import Log, StepProgress, TrainingSpeed
@@ -161,7 +161,7 @@ def _train(
     world.barrier()  # no rank writes before all have checked the folder
     log = None
     if world.is_main:
-        write_atomically(output / "text_tokenizer.json", tokenizer_json)
+        write_atomically(output / TEXT_TOKENIZER_FILE, tokenizer_json)
         log = Log(output, first_step, options.tensorboard, options.wandb)
         _print_summary(stream, validation, model_config, parameters, config, world)
     if first_step == 0:
@@ -306,7 +306,7 @@ def _print_summary(
 
 
 def _read_text_tokenizer(dataset: str | Path, manifest: Manifest) -> bytes:
-    path = join(dataset, "text_tokenizer.json")
+    path = join(dataset, TEXT_TOKENIZER_FILE)
     try:
         text = read(path)
     except OSError as error:

@@ -42,7 +42,7 @@ from models.tokenizers.dvae import (
     save_dvae,
     to_channels_last,
 )
-from models.training.checkpoint import refuse_existing, require_same_settings, torch_bytes
+from models.training.checkpoint import CHECKPOINT_FILE, refuse_existing, require_same_settings, torch_bytes
 from models.training.distributed import World, average_gradients, distributed_world
 from models.training.dvae_images import BatchPlan, batches, centre_view, list_images
 from models.training.log import StepProgress, append_json_line
@@ -310,12 +310,12 @@ def _save(output: Path, state: DVAETrainState, config: DVAETrainingConfig, step:
         "model_config": dataclasses.asdict(state.learner.config),
         "config": dataclasses.asdict(config),
     }
-    write_atomically(output / "checkpoint.pt", torch_bytes(saved))
+    write_atomically(output / CHECKPOINT_FILE, torch_bytes(saved))
 
 
 def _restore(output: Path, state: DVAETrainState, config: DVAETrainingConfig, resume: bool) -> int:
     """Loads DIR/checkpoint.pt if --resume was given; returns the first step to run."""
-    path = output / "checkpoint.pt"
+    path = output / CHECKPOINT_FILE
     if not resume:
         refuse_existing(path)
         return 0

@@ -9,11 +9,10 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from models.data.format import SPLITS, File, Manifest
+from models.data.format import INDEX_FOLDER, MANIFEST_FILE, SPLITS, File, Manifest
 from pipeline.output.files import to_json
 from pipeline.version import VERSION
 
-CROISSANT, README = "croissant.json", "README.md"
 NOT_STATED = "not stated"
 MAX_LICENCES = 50  # the most frequent of thousands of spellings
 CONFORMS_TO = "http://mlcommons.org/croissant/1.0"
@@ -103,7 +102,7 @@ def croissant(manifest: Manifest, licences: Mapping[str, int], files: list[File]
             "version": f"{VERSION}",
             "license": [name for name in shown if name != NOT_STATED][:MAX_LICENCES] or [NOT_STATED],
             "citeAs": "the publications of the sources that ledger.json names",
-            "url": "manifest.json",
+            "url": MANIFEST_FILE,
             "distribution": [
                 *(
                     {
@@ -117,7 +116,12 @@ def croissant(manifest: Manifest, licences: Mapping[str, int], files: list[File]
                     }
                     for file in files
                 ),
-                _file_set("index", "index/*.parquet", "application/x-parquet", "a row for each pair"),
+                _file_set(
+                    INDEX_FOLDER,
+                    f"{INDEX_FOLDER}/*.parquet",
+                    "application/x-parquet",
+                    "a row for each pair",
+                ),
                 *(
                     _file_set(
                         split,

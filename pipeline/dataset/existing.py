@@ -13,15 +13,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from models.data.format import Manifest, Shard, index_path, pack_uint16, read_manifest, read_token_shard
+from models.data.format import INDEX_FOLDER, Manifest, Shard, index_path, pack_uint16, read_manifest, read_token_shard
 from models.errors import UserError
+from models.hashing import in_share, stable_hash
+from models.tokenizers.info import TEXT_TOKENIZER_FILE, require_same_tokenizer
 from pipeline.dataset.finish import ManifestFields
 from pipeline.output import files, parquet, schemas
 from pipeline.output.grouping import key_hash
 from pipeline.output.ledger import READ, Count, CountRows, previous_counts, read_ledger
+from pipeline.output.names import REJECTS_FOLDER
 from pipeline.output.progress import Step, counts_of
 from pipeline.output.spill import HashRange, HashRanges, Spill, SpillFile, read_spilled, rows_as
-from pipeline.records import EncodedPair, Reason, Rejected, Stage, reject
+from pipeline.records import REJECTED_TAG, EncodedPair, Reason, Rejected, Stage, reject
 
 
 def check_addition(old: list[ExistingDataset], parts: ManifestFields) -> None:
@@ -29,11 +32,8 @@ def check_addition(old: list[ExistingDataset], parts: ManifestFields) -> None:
     for dataset in old:
         for what, expected in (("image tokenizer", parts.image_tokenizer), ("text tokenizer", parts.text_tokenizer)):
             actual = getattr(dataset.manifest, what.replace(" ", "_"))
-            if actual.fingerprint != expected.fingerprint:
-                raise UserError(
-                    f"--add-to {dataset.directory}: it was made with {what} {actual.fingerprint[:12]}, "
-                    f"got {expected.fingerprint[:12]}; give the one that made it"
-                )
+            problem = f"--add-to {dataset.directory}: it was made with another {what}"
+            require_same_tokenizer(expected.fingerprint, actual.fingerprint, problem, "give the one that made it")
         if dataset.manifest.draws != parts.draws:
             raise UserError(
                 f"--add-to {dataset.directory}: it has {dataset.manifest.draws} crops for each image; "
@@ -58,7 +58,7 @@ def parts_of(
             for dataset, subset in zip(datasets, subsets, strict=True)
         ],
     }
-    text_tokenizer_json = files.read(files.join(datasets[0].directory, "text_tokenizer.json")).decode()
+    text_tokenizer_json = files.read(files.join(datasets[0].directory, TEXT_TOKENIZER_FILE)).decode()
     return ManifestFields(
         first.image_tokenizer,
         first.text_tokenizer,
@@ -68,9 +68,6 @@ def parts_of(
         first.versions,
         tuple(sorted(sources)),
     )
-
-
-REJECTED = "rejected"
 
 
 class ExistingDataset(NamedTuple):
@@ -90,8 +87,7 @@ class Subset(NamedTuple):
         """Why the subset leaves a record out, or None."""
         if self.sources and record.source not in self.sources:
             return f"source {record.source}"
-        number = int.from_bytes(hashlib.sha256(f"share\0{record.key}".encode()).digest()[:8], "big")
-        return None if number < self.share * 2**64 else f"share {self.share:g}"
+        return None if in_share(stable_hash("share", record.key), self.share) else f"share {self.share:g}"
 
 
 def open_existing(directories: Sequence[str]) -> list[ExistingDataset]:
@@ -100,11 +96,8 @@ def open_existing(directories: Sequence[str]) -> list[ExistingDataset]:
     for other in found[1:]:
         for what in ("image_tokenizer", "text_tokenizer"):
             expected, actual = (getattr(each.manifest, what).fingerprint for each in (found[0], other))
-            if expected != actual:
-                raise UserError(
-                    f"{other.directory} has tokens of another {what.replace('_', ' ')} ({actual[:12]}, not "
-                    f"{expected[:12]}) than {found[0].directory}; encode one of them again"
-                )
+            problem = f"{other.directory} has tokens of another {what.replace('_', ' ')} than {found[0].directory}"
+            require_same_tokenizer(actual, expected, problem, "encode one of them again")
         if other.manifest.draws != found[0].manifest.draws:
             raise UserError(
                 f"{other.directory} has {other.manifest.draws} crops for each image, {found[0].directory} "
@@ -128,7 +121,7 @@ def reject_files(datasets: Iterable[ExistingDataset]) -> list[str]:
         files.join(dataset.directory, *file.path.split("/"))
         for dataset in datasets
         for file in dataset.manifest.files
-        if file.path.startswith("rejects/")
+        if file.path.startswith(f"{REJECTS_FOLDER}/")
     ]
 
 
@@ -165,7 +158,7 @@ class ReadRecords(beam.PTransform):
             | "Same key" >> HashRanges(RECORDS_PER_GROUP)
             | "First"
             >> beam.ParDo(_KeepWanted(self._subsets, self._output), beam.pvalue.AsList(spills)).with_outputs(
-                REJECTED, main="records"
+                REJECTED_TAG, main="records"
             )
         )
 
@@ -199,7 +192,7 @@ class _KeepWanted(beam.DoFn):
                 first = record
                 yield record
                 continue
-            yield beam.pvalue.TaggedOutput(REJECTED, rejected)
+            yield beam.pvalue.TaggedOutput(REJECTED_TAG, rejected)
 
 
 def read_records(directory: str, shard: Shard) -> Iterator[EncodedPair]:
@@ -222,21 +215,21 @@ class KnownKeys:
 
     def __init__(self, dataset: ExistingDataset, unfetched: bool):
         settled = None if unfetched else pc.field("stage") != Stage.FETCH.value
-        keys = itertools.chain(self._read(dataset, "index/"), self._read(dataset, "rejects/", settled))
+        keys = itertools.chain(self._read(dataset, INDEX_FOLDER), self._read(dataset, REJECTS_FOLDER, settled))
         self._keys = np.sort(np.array([bytes.fromhex(key) for key in keys], "S16"))
 
     @staticmethod
     def _read(dataset: ExistingDataset, folder: str, row_filter: Optional[pc.Expression] = None) -> Iterator[str]:
         for file in dataset.manifest.files:
-            if file.path.startswith(folder):
+            if file.path.startswith(f"{folder}/"):
                 path = files.join(dataset.directory, *file.path.split("/"))
                 yield from pq.read_table(path, columns=["key"], filters=row_filter, partitioning=None)[
                     "key"
                 ].to_pylist()
 
     def __contains__(self, key: str) -> bool:
-        target = np.bytes_(bytes.fromhex(key))
-        position = int(np.searchsorted(self._keys, target))
+        target = bytes.fromhex(key).rstrip(b"\0")  # as numpy hands out what it stores in 16 bytes
+        position = int(np.searchsorted(self._keys, np.bytes_(target)))
         return position < len(self._keys) and bool(self._keys[position] == target)
 
 

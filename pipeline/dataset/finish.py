@@ -9,14 +9,14 @@ from typing import Any
 
 from models.data import format
 from models.data.format import File, Manifest, Shard
-from models.tokenizers.info import ImageTokenizerInfo, TextTokenizerInfo
+from models.tokenizers.info import TEXT_TOKENIZER_FILE, ImageTokenizerInfo, TextTokenizerInfo
 from pipeline.dataset import cards
 from pipeline.dataset.shards import WrittenShard
 from pipeline.output import files as output_files
 from pipeline.output import ledger
 from pipeline.output.files import WrittenFile, write_file
 from pipeline.output.finish import remove_stale_files
-from pipeline.output.names import WORK_FOLDER
+from pipeline.output.names import CROISSANT_FILE, LEDGER_FILE, README_FILE, REJECTS_FOLDER, UNITS_FOLDER, WORK_FOLDER
 
 
 def identity(parts: ManifestFields) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def identity(parts: ManifestFields) -> dict[str, Any]:
     }
 
 
-FOLDERS = (*format.SPLITS, "index", "rejects")
+FOLDERS = (*format.SPLITS, format.INDEX_FOLDER, REJECTS_FOLDER)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +54,8 @@ def finish_dataset(
     """Writes ledger, tokenizer, cards and, last, the manifest. Removes stale files of an interrupted run."""
     totals = ledger.build_ledger(counts, parts.sources)
     named = [
-        write_file(output, "ledger.json", output_files.to_json(totals)),
-        write_file(output, "text_tokenizer.json", parts.text_tokenizer_json.encode()),
+        write_file(output, LEDGER_FILE, output_files.to_json(totals)),
+        write_file(output, TEXT_TOKENIZER_FILE, parts.text_tokenizer_json.encode()),
     ]
     manifest = Manifest(
         shards=tuple(
@@ -77,8 +77,8 @@ def finish_dataset(
     ]
     manifest = dataclasses.replace(manifest, files=tuple(File(*file) for file in sorted(files)))
     written = {shard.path for shard in shards} | {file.path for file in files}
-    remove_stale_files(output, (*FOLDERS, f"{WORK_FOLDER}/units"), written)
-    output_files.write_atomically(output_files.join(output, "manifest.json"), manifest.to_json().encode())
+    remove_stale_files(output, (*FOLDERS, f"{WORK_FOLDER}/{UNITS_FOLDER}"), written)
+    output_files.write_atomically(output_files.join(output, format.MANIFEST_FILE), manifest.to_json().encode())
 
 
 def write_cards(
@@ -87,6 +87,6 @@ def write_cards(
     """Writes README.md and croissant.json, which list the files of `named` with their hashes."""
     description = cards.croissant(manifest, licences, [File(*file) for file in named])
     return [
-        write_file(output, cards.README, cards.data_card(manifest, totals, licences)),
-        write_file(output, cards.CROISSANT, description),
+        write_file(output, README_FILE, cards.data_card(manifest, totals, licences)),
+        write_file(output, CROISSANT_FILE, description),
     ]

@@ -16,7 +16,7 @@ from apache_beam.coders import RowCoder, registry
 
 from pipeline.dataset import image_signature
 from pipeline.dataset.exclusion_list import ExcludedImage, ExclusionList, read_hashes
-from pipeline.records import EncodedPair, Reason, Rejected, Stage, reject
+from pipeline.records import REJECTED_TAG, EncodedPair, Reason, Rejected, Stage, reject
 from pipeline.sources.precedence import source_rank
 
 EXCLUDED_RANK = -1  # comes before every source
@@ -52,8 +52,6 @@ for _record in (ImageNode, SignedImage):
 
 class DropNearDuplicates(beam.PTransform):
     """Records -> those to keep, without signatures; the others come as rejects under their tag."""
-
-    REJECTED = "rejected"
 
     def __init__(self, config: NearDuplicateConfig):
         self._config = config
@@ -97,7 +95,7 @@ class DropNearDuplicates(beam.PTransform):
             )
         )
         return records | "Drop" >> beam.ParDo(_Drop(self._hashes.names), beam.pvalue.AsDict(dropped)).with_outputs(
-            self.REJECTED, main="records"
+            REJECTED_TAG, main="records"
         )
 
 
@@ -185,11 +183,7 @@ class _Drop(beam.DoFn):
 
     def process(self, record: EncodedPair, dropped: dict[str, ImageNode]):
         rejected = self._rejection(record, dropped.get(record.key))
-        yield (
-            beam.pvalue.TaggedOutput(DropNearDuplicates.REJECTED, rejected)
-            if rejected
-            else record._replace(signature=b"")
-        )
+        yield (beam.pvalue.TaggedOutput(REJECTED_TAG, rejected) if rejected else record._replace(signature=b""))
 
     def _rejection(self, record: EncodedPair, instead: Optional[ImageNode]) -> Optional[Rejected]:
         if name := self._excluded.get(record.sha256):

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, cast
 
 import apache_beam as beam
 
+from models.hashing import stable_hash
 from pipeline.dataset.near_duplicates import DropNearDuplicates, NearDuplicateConfig
 from pipeline.dataset.shard_boundaries import ShardSize
 from pipeline.dataset.shards import WriteShards
 from pipeline.output import parquet, schemas
 from pipeline.output.ledger import KEPT, CountRows
+from pipeline.output.names import REJECTS_FOLDER
 from pipeline.output.spill import HashRange, HashRanges, Spill, SpillFile, read_spilled, rows_as
-from pipeline.records import EncodedPair, Reason, Rejected, Stage, reject
+from pipeline.records import REJECTED_TAG, EncodedPair, Reason, Rejected, Stage, reject
 from pipeline.sources.precedence import preferred_pair
-
-REJECTED = "rejected"
 
 
 class WrittenDataset(NamedTuple):
@@ -45,16 +44,17 @@ class WriteDataset(beam.PTransform):
     def expand(self, inputs) -> WrittenDataset:
         records, rejected = inputs
         single = records | "Same pair" >> DropSamePairs(self._output)
-        all_rejected = [*rejected, single[REJECTED]]
+        all_rejected = [*rejected, single[REJECTED_TAG]]
         kept = single.records
         if self._near.on:
             remaining = kept | "Near-duplicates" >> DropNearDuplicates(self._near)
-            kept, all_rejected = remaining.records, [*all_rejected, remaining[DropNearDuplicates.REJECTED]]
+            kept, all_rejected = remaining.records, [*all_rejected, remaining[REJECTED_TAG]]
         counts = [rows | f"Count rejected {number}" >> CountRows() for number, rows in enumerate(all_rejected)]
         return WrittenDataset(
             shards=kept | "Shards" >> WriteShards(self._output, self._draws, self._size),
             rejects=tuple(all_rejected)
-            | "Write rejects" >> parquet.WriteParquet(self._output, "rejects", schemas.REJECTS, self._rows_per_file),
+            | "Write rejects"
+            >> parquet.WriteParquet(self._output, REJECTS_FOLDER, schemas.REJECTS, self._rows_per_file),
             counts=(kept | "Count kept" >> CountRows(KEPT), *counts) | "Counts" >> beam.Flatten(),
         )
 
@@ -75,7 +75,9 @@ class DropSamePairs(beam.PTransform):
             spills
             | "Groups" >> HashRanges(RECORDS_PER_GROUP)
             | "Keep first"
-            >> beam.ParDo(_KeepFirst(self._output), beam.pvalue.AsList(spills)).with_outputs(REJECTED, main="records")
+            >> beam.ParDo(_KeepFirst(self._output), beam.pvalue.AsList(spills)).with_outputs(
+                REJECTED_TAG, main="records"
+            )
         )
 
 
@@ -86,12 +88,12 @@ class _KeepFirst(beam.DoFn):
     def process(self, hashes: HashRange, spills: list[SpillFile]):
         table = read_spilled(self._output, spills, schemas.RECORDS, *hashes.bounds)
         for row in keep_first(rows_as(EncodedPair, table)):
-            yield row if isinstance(row, EncodedPair) else beam.pvalue.TaggedOutput(REJECTED, row)
+            yield row if isinstance(row, EncodedPair) else beam.pvalue.TaggedOutput(REJECTED_TAG, row)
 
 
 def pair_hash(record: EncodedPair) -> int:
     """The same for the same image and caption."""
-    return int.from_bytes(hashlib.sha256(f"{record.sha256} {record.caption}".encode()).digest()[:8], "big")
+    return stable_hash(record.sha256, record.caption)
 
 
 def keep_first(records: Iterable[EncodedPair]) -> Iterator[EncodedPair | Rejected]:

@@ -19,10 +19,9 @@ from pipeline.output import files, ledger
 from pipeline.output.files import WrittenFile, to_json
 from pipeline.output.finish import remove_stale_files, write_settings
 from pipeline.output.ledger import Count, read_ledger
+from pipeline.output.names import ATTEMPTS_FILE, REJECTS_FOLDER, UNIT_STATS_SUFFIX
 from pipeline.output.progress import Step, counts_of
-from pipeline.records import TRANSIENT_REASONS, Pair, Rejected, Stage
-
-ATTEMPTS_FILE = "attempts.json"
+from pipeline.records import REJECTED_TAG, TRANSIENT_REASONS, Pair, Rejected, Stage
 
 
 class UnitResult(NamedTuple):
@@ -36,8 +35,6 @@ class UnitResult(NamedTuple):
 class FetchUnit(beam.DoFn):
     """Unit -> its fetched pairs, and its rejects under their tag; writes the unit's tar, Parquet and statistics."""
 
-    REJECTED = "rejected"
-
     def __init__(self, output: str, attempt: int, fetch: FetchConfig, image_config: ImageConfig, store: StoreConfig):
         self._output, self._attempt, self._fetch = output, attempt, fetch
         self._image_config, self._store = image_config, store
@@ -49,7 +46,7 @@ class FetchUnit(beam.DoFn):
         result = fetch_unit(unit, self._output, self._attempt, self._fetch, self._image_config, self._store)
         yield from result.kept
         for row in result.rejected:
-            yield beam.pvalue.TaggedOutput(self.REJECTED, row)
+            yield beam.pvalue.TaggedOutput(REJECTED_TAG, row)
 
 
 def fetch_unit(
@@ -77,7 +74,7 @@ def fetch_unit(
 
 
 def _is_finished(output: str, number: int) -> bool:
-    return files.exists(files.join(output, f"{number:05d}_stats.json"))
+    return files.exists(files.join(output, f"{number:05d}{UNIT_STATS_SUFFIX}"))
 
 
 def _fetch_shard(
@@ -111,7 +108,7 @@ def _fetch_shard(
             counts.step(Step.FETCH, done=1)
             del outcome  # else this name would hold its memory until the next outcome arrives
         if _is_finished(output, number):  # a shard of other pairs
-            files.delete(output, [f"{number:05d}_stats.json"])
+            files.delete(output, [f"{number:05d}{UNIT_STATS_SUFFIX}"])
         writer.write()
     return len(missing)
 
@@ -145,6 +142,6 @@ def write_attempt(output: str, attempt: int) -> None:
 def finish_fetch(output: str, settings: dict[str, Any], counts: list[Count], rejects: list[WrittenFile]) -> None:
     """Writes the settings and the ledger of a finished output. The counts include those of select."""
     totals = ledger.build_ledger(counts, [])
-    remove_stale_files(output, ("rejects",), {file.path for file in rejects})
+    remove_stale_files(output, (REJECTS_FOLDER,), {file.path for file in rejects})
     write_settings(output, settings)
     ledger.write_ledger(output, totals)

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from pipeline.output import files
 from pipeline.output.schemas import PAIRS
-from pipeline.records import Pair, Reason, Rejected, Stage
+from pipeline.records import Pair, Reason, Rejected, Stage, shortened
 
 # Of images that arrived and are unusable; img2dataset calls those "failed_to_resize".
 INVALID_IMAGE_REASONS = frozenset(
@@ -82,6 +82,7 @@ def rejected_of(row: Mapping[str, Any]) -> Rejected:
         stage=Stage.FETCH.value,
         reason=row["reason"],
         detail=(row["error_message"] or "").removeprefix(f"{row['reason']}: "),
+        raw_caption=shortened(row["raw_caption"]),
     )
 
 

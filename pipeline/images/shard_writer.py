@@ -24,6 +24,7 @@ from pipeline.images.fetched import FetchedImage
 from pipeline.images.shard_format import METADATA, pair_columns, reject_columns
 from pipeline.images.validate import exif_text, suffix
 from pipeline.output import files
+from pipeline.output.names import UNIT_STATS_SUFFIX
 from pipeline.output.parquet import table_bytes
 from pipeline.records import Pair, Rejected
 
@@ -126,7 +127,7 @@ class ShardWriter:
                 if pair.key in self._positions:
                     self._add_members(tar, row, self._rows[pair.key]["suffix"], self._positions[pair.key])
         files.write_atomically(f"{base}.parquet", table_bytes(rows, METADATA))
-        files.write_atomically(f"{base}_stats.json", json.dumps(_statistics(rows), indent=4).encode() + b"\n")
+        files.write_atomically(f"{base}{UNIT_STATS_SUFFIX}", json.dumps(_statistics(rows), indent=4).encode() + b"\n")
 
     def _row(self, pair: Pair, position: int) -> dict:
         blank = dict.fromkeys(METADATA.names)

@@ -53,12 +53,13 @@ class ImageRejected(Exception):
 def check_dimensions(width: int, height: int, config: ImageConfig) -> tuple[Reason, str] | None:
     """Why an image of this upright size can't be used, or None."""
     if width < 1 or height < 1:
-        return Reason.CORRUPT_IMAGE, f"{width} x {height}"
+        return Reason.CORRUPT_IMAGE, f"{width}x{height}"
     # Compared as products: 1/2 and 2 themselves must not be lost to rounding.
     if width < config.min_ratio * height or width > config.max_ratio * height:
-        return Reason.ASPECT_RATIO, f"{width} x {height}"
+        bounds = f"{config.min_ratio:g} to {config.max_ratio:g}"
+        return Reason.ASPECT_RATIO, f"{width}x{height}, ratio {width / height:.4g}, allowed {bounds}"
     if min(width, height) < config.min_side:
-        return Reason.TOO_SMALL, f"{width} x {height}"
+        return Reason.TOO_SMALL, f"{width}x{height}, min side {config.min_side}"
     return None
 
 

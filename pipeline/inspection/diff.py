@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from models.data.format import Manifest, read_manifest
 from models.errors import UserError
+from models.files import is_url
 from pipeline.inspection.stats import iter_samples, read_index
 from pipeline.inspection.text_table import table
 
@@ -114,12 +115,16 @@ def _digest(data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=16).digest()
 
 
+def _location(directory: str) -> str:
+    return directory.rstrip("/") if is_url(directory) else os.path.realpath(directory)
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="pairmill diff", description=__doc__.split("\n")[0])
     parser.add_argument("left", metavar="A", help="dataset to compare")
     parser.add_argument("right", metavar="B", help="dataset to compare it with")
     args = parser.parse_args(arguments)
-    if os.path.realpath(args.left) == os.path.realpath(args.right):
+    if _location(args.left) == _location(args.right):
         raise UserError(f"{args.left} and {args.right} are the same folder; name two datasets")
     lines, same = differences(args.left, args.right)
     print("\n".join(lines))

@@ -5,24 +5,24 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import multiprocessing
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from models import files
 from models.data import format
-from models.data.format import File, Manifest, Shard, index_path, read_manifest
+from models.data.format import INDEX_FOLDER, MANIFEST_FILE, File, Manifest, Shard, index_path, read_manifest
 from models.errors import UserError
 from models.progress import track
+from models.tokenizers.info import TEXT_TOKENIZER_FILE
 from models.tokenizers.text import TextTokenizer
 from pipeline.output.files import read_json
 from pipeline.output.ledger import rejects_by_reason
+from pipeline.output.names import LEDGER_FILE, REJECTS_FOLDER
+from pipeline.output.parquet import read_columns
 
 MAX_FAULTS_PER_SHARD = 10  # one damaged shard may have ten thousand
 
@@ -44,19 +44,19 @@ def verify(directory: str, workers: int) -> list[Fault]:
     """Every fault of a dataset. Raises UserError if the folder has no manifest.json."""
     try:
         manifest = read_manifest(directory)
-        if Path(directory, "manifest.json").read_bytes() != manifest.to_json().encode():
+        if files.read(files.join(directory, MANIFEST_FILE)) != manifest.to_json().encode():
             # The same JSON value can be spelt in several ways: compares the bytes.
-            raise UserError(f"{directory}/manifest.json is not as it was written, byte for byte")
+            raise UserError(f"{directory}/{MANIFEST_FILE} is not as it was written, byte for byte")
     except UserError as error:
-        if not os.path.isfile(os.path.join(directory, "manifest.json")):
+        if not files.exists(files.join(directory, MANIFEST_FILE)):
             raise
-        return [Fault("manifest.json", str(error))]
+        return [Fault(MANIFEST_FILE, str(error))]
     with _pool(workers) as run:
         faults = list(unlisted_files(directory, manifest))
         found = run(partial(_file_faults, directory), manifest.files)
         faults += [fault for of_file in track(found, "verify", "files", len(manifest.files)) for fault in of_file]
         tokenizer_json = (
-            None if any(fault.path == "text_tokenizer.json" for fault in faults) else _read_text_tokenizer(directory)
+            None if any(fault.path == TEXT_TOKENIZER_FILE for fault in faults) else _read_text_tokenizer(directory)
         )
         checked = run(partial(_check_shard, directory, manifest, tokenizer_json), manifest.shards)
         reports = list(track(checked, "verify", "shards", len(manifest.shards)))
@@ -88,27 +88,25 @@ def listed_paths(manifest: Manifest) -> set[str]:
 
 
 def unlisted_files(directory: str, manifest: Manifest) -> Iterator[Fault]:
-    """A fault for each file of the folder that the manifest does not name."""
-    known = {"manifest.json"} | listed_paths(manifest)
-    for root, _, names in os.walk(directory):
-        for name in names:
-            path = os.path.relpath(os.path.join(root, name), directory).replace(os.sep, "/")
-            if path not in known:
-                yield Fault(path, "not in the manifest")
+    """A fault for each file of the folder that the manifest does not name; none where a folder cannot be listed."""
+    known = {MANIFEST_FILE} | listed_paths(manifest)
+    for path in files.list_files(directory) if files.can_list(directory) else ():
+        if path not in known:
+            yield Fault(path, "not in the manifest")
 
 
 def _file_faults(directory: str, file: File | Shard) -> list[Fault]:
     """The fault of a file that is missing or damaged, or an empty list."""
-    path = os.path.join(directory, file.path)
+    path = files.join(directory, file.path)
     try:
-        if not os.path.isfile(path):
-            return [Fault(file.path, "missing")]
-        if os.path.getsize(path) != file.bytes:
-            return [Fault(file.path, f"{os.path.getsize(path):,} bytes, the manifest says {file.bytes:,}")]
+        if (size := files.size_of(path)) != file.bytes:
+            return [Fault(file.path, f"{size:,} bytes, the manifest says {file.bytes:,}")]
         if files.sha256_of(path) != file.sha256:
             return [Fault(file.path, "damaged (its sha256 is not the manifest's)")]
+    except FileNotFoundError:
+        return [Fault(file.path, "missing")]
     except OSError as error:
-        return [Fault(file.path, f"cannot be read: {error.strerror}")]
+        return [Fault(file.path, f"cannot be read: {error.strerror or error}")]
     return []
 
 
@@ -116,7 +114,7 @@ _tokenizers: dict[str, TextTokenizer] = {}  # of this process
 
 
 def _read_text_tokenizer(directory: str) -> str:
-    return Path(directory, "text_tokenizer.json").read_text(encoding="utf-8")
+    return files.read(files.join(directory, TEXT_TOKENIZER_FILE)).decode()
 
 
 def _tokenizer(text: str) -> TextTokenizer:
@@ -134,7 +132,7 @@ def _check_shard(directory: str, manifest: Manifest, tokenizer_json: str | None,
     tokenizer = _tokenizer(tokenizer_json) if tokenizer_json is not None else None
     try:
         if not (changed and changed[0].what == "missing"):
-            for sample in format.read_token_shard(os.path.join(directory, shard.path)):
+            for sample in format.read_token_shard(files.join(directory, shard.path)):
                 keys.append(sample.key)
                 faults += [
                     Fault(shard.path, f"sample {len(keys) - 1} ({sample.key}): {what}")
@@ -182,22 +180,22 @@ def _count_faults(directory: str, manifest: Manifest, reports: list[ShardReport]
         if shard.sources and here != shard.sources:
             yield Fault(index_path(shard.path), f"its sources {dict(here)} are not the manifest's {shard.sources}")
         sources += here
-    indexed, written = sum(f.path.startswith("index/") for f in manifest.files), len(manifest.shards)
+    indexed, written = sum(f.path.startswith(f"{INDEX_FOLDER}/") for f in manifest.files), len(manifest.shards)
     if indexed != written:
-        yield Fault("manifest.json", f"{indexed:,} files of index for {written:,} shards")
-    ledger = read_json(os.path.join(directory, "ledger.json"))
+        yield Fault(MANIFEST_FILE, f"{indexed:,} files of index for {written:,} shards")
+    ledger = read_json(files.join(directory, LEDGER_FILE))
     for source, counts in ledger["sources"].items():
         rejected = sum(number for reasons in counts["rejected"].values() for number in reasons.values())
         if counts["read"] != counts["kept"] + rejected:
-            yield Fault("ledger.json", f"{source}: {counts['read']:,} read is not {counts['kept']:,} + {rejected:,}")
+            yield Fault(LEDGER_FILE, f"{source}: {counts['read']:,} read is not {counts['kept']:,} + {rejected:,}")
         if counts["kept"] != sources[source]:
-            yield Fault("ledger.json", f"{source}: {counts['kept']:,} rows kept, the shards hold {sources[source]:,}")
+            yield Fault(LEDGER_FILE, f"{source}: {counts['kept']:,} rows kept, the shards hold {sources[source]:,}")
     if missing := [source for source in sources if source not in ledger["sources"]]:
-        yield Fault("ledger.json", f"source {missing[0]} is not in it")
+        yield Fault(LEDGER_FILE, f"source {missing[0]} is not in it")
     reasons = Counter(
         reason
         for file in manifest.files
-        if file.path.startswith("rejects/")
+        if file.path.startswith(f"{REJECTS_FOLDER}/")
         for reason in _read(directory, file.path, ["reason"]).column(0).to_pylist()
     )
     counted: Counter[str] = Counter()
@@ -205,11 +203,11 @@ def _count_faults(directory: str, manifest: Manifest, reports: list[ShardReport]
         counted.update(stage)
     if reasons != counted:
         yield Fault(
-            "ledger.json",
-            f"it counts {sum(counted.values()):,} rejected rows, the files in rejects/ hold "
+            LEDGER_FILE,
+            f"it counts {sum(counted.values()):,} rejected rows, the files in {REJECTS_FOLDER}/ hold "
             f"{sum(reasons.values()):,}: {dict((reasons - counted) + (counted - reasons))} differ",
         )
 
 
 def _read(directory: str, name: str, columns: list[str]) -> pa.Table:
-    return pq.read_table(os.path.join(directory, name), columns=columns, partitioning=None)
+    return read_columns(files.join(directory, name), columns)

@@ -1,21 +1,25 @@
-"""A dataset as one HTML file that needs no network, no script and no other file."""
+"""A dataset as one HTML file that needs no network, no script and no other file.
+
+This module computes what `page.html.jinja` shows."""
 
 from __future__ import annotations
 
 import base64
+import functools
 import io
 import json
-from collections.abc import Iterable
-from html import escape
+import re
 from importlib import resources
 from typing import Any, NamedTuple, Optional
 from urllib.parse import urlsplit
 
+import jinja2
 import numpy as np
 from PIL import Image
 
 from models.data.format import Manifest
 from pipeline.inspection import svg_plots
+from pipeline.inspection.show_rows import REJECTS_PER_REASON
 from pipeline.inspection.stats import Measures
 from pipeline.inspection.svg_plots import Tick
 from pipeline.records import Stage
@@ -25,6 +29,7 @@ IMAGE_BYTES = 3_500_000  # of all images, as WebP; base64 makes 4.7 MB of it
 QUALITIES = ((82, 256), (60, 224), (45, 160), (30, 96))  # WebP quality and px a side: the first that fits
 MAX_CARDS = 200  # so many images of any content fit at the last quality
 MAX_TEXT = 600  # characters of a text that is shown
+MAX_SETTINGS = 100_000  # characters of all settings
 MAX_LINK = 2000
 LICENCES = 8
 SIDE_TICKS = tuple(Tick(side, f"{side:,}") for side in (32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384))
@@ -37,6 +42,8 @@ RATIO_TICKS = (
     Tick(2, "2:1"),
     Tick(4, "4:1"),
 )
+STAGES = tuple(stage.value for stage in Stage)
+_INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 
@@ -61,320 +68,272 @@ class Report(NamedTuple):
 
 def render(page: Report) -> str:
     """The text of the HTML file."""
-    sections = [
-        ("account", "Account of rows", ledger_section(page.stats)),
-        ("distributions", "Distributions", distributions(page.stats, page.measures)),
-        ("pairs", "Pairs", pairs(page)),
-        ("rejected", "Rejected rows", rejected(page)),
-        ("made", "Fingerprints and settings", settings_section(page.manifest)),
-    ]
-    links = "".join(f'<li><a href="#{name}">{title}</a></li>' for name, title, _ in sections)
-    body = "".join(
-        f'<section id="{name}" aria-labelledby="{name}-title"><h2 id="{name}-title">{title}</h2>{inside}</section>\n'
-        for name, title, inside in sections
+    return _template().render(
+        name=page.name,
+        policy=POLICY,
+        style=_resource("page.css"),
+        version=VERSION,
+        stages=STAGES,
+        figures=key_figures(page.stats),
+        counts=ledger_counts(page.stats["sources"]),
+        reasons=reasons_by_stage(page.stats["rejects_by_reason"]),
+        plots=distributions(page.stats, page.measures),
+        selection=page.selection,
+        with_originals=any(card.original is not None for card in page.cards),
+        cards=shown_cards(page.cards),
+        rejects=rejects_by_stage(page.rejects),
+        rejects_source=page.rejects_source,
+        rejects_per_reason=REJECTS_PER_REASON,
+        **fingerprints_and_settings(page.manifest),
     )
-    style = resources.files("pipeline.inspection").joinpath("page.css").read_text(encoding="utf-8")
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta name="referrer" content="no-referrer">
-<title>{escape_text(page.name)} · pairmill</title>
-<style>
-{style}</style>
-</head>
-<body>
-<a class="skip" href="#pairs">Skip to the pairs</a>
-<header>
-<p class="kind">Image-caption dataset</p>
-<h1>{escape_text(page.name)}</h1>
-{key_figures(page.stats)}
-<nav aria-label="On this page"><ul>{links}</ul></nav>
-</header>
-<main>
-{body}</main>
-<footer><p>Made by <code>pairmill show</code> {VERSION}</p></footer>
-</body>
-</html>
-"""
+
+
+@functools.cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"cut": cut, "visible": visible, "number": number, "plural": plural}
+    return environment.from_string(_resource("page.html.jinja"))
+
+
+def _resource(name: str) -> str:
+    return resources.files("pipeline.inspection").joinpath(name).read_text(encoding="utf-8")
 
 
 # --- words and numbers -----------------------------------------------------------------------------------------------
 
 
-def escape_text(value: str, max_length: int = MAX_TEXT) -> str:
-    """The text, escaped and shortened to `max_length` characters."""
-    return escape(value if len(value) <= max_length else value[: max_length - 1] + "…")
+def cut(text: str, max_length: int = MAX_TEXT) -> str:
+    """The text, shortened to `max_length` characters."""
+    return text if len(text) <= max_length else text[: max_length - 1] + "…"
 
 
-def link(url: str, text: str) -> str:
-    """A link if a browser may safely follow the URL, else an empty string."""
+def visible(text: str) -> str:
+    """The text with control and bidi characters as escapes: a raw caption must not turn the direction of the page."""
+    return _INVISIBLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def is_safe_link(url: str) -> bool:
+    """Whether a browser may follow the URL."""
     try:
-        safe = urlsplit(url).scheme in ("http", "https") and len(url) <= MAX_LINK
+        return urlsplit(url).scheme in ("http", "https") and len(url) <= MAX_LINK
     except ValueError:
-        safe = False
-    return f'<a href="{escape(url)}" rel="noopener noreferrer">{text}</a>' if safe else ""
+        return False
 
 
-def size(number: int) -> str:
+def size(n_bytes: int) -> str:
     for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if number >= factor:
-            return f"{number / factor:,.1f} {unit}"
-    return f"{number} bytes"
+        if n_bytes >= factor:
+            return f"{n_bytes / factor:,.1f} {unit}"
+    return f"{n_bytes} bytes"
 
 
 def percent(part: int, total: int) -> str:
     return f"{100 * part / total:.1f} %" if total else "0 %"
 
 
-def bar(parts: Iterable[tuple[str, int]], total: int) -> str:
-    """A horizontal bar of (class, number) parts; the numbers stand beside it."""
-    spans = "".join(
-        f'<i class="{name}" style="width:{100 * number / total:.2f}%"></i>' for name, number in parts if number
-    )
-    return f'<span class="bar" aria-hidden="true">{spans}</span>'
+def number(value: int) -> str:
+    return f"{value:,}"
 
 
-def plural(number: int, word: str) -> str:
-    return f"{number:,} {word}{'s' * (number != 1)}"
+def plural(value: int, word: str) -> str:
+    return f"{value:,} {word}{'s' * (value != 1)}"
 
 
 # --- head ------------------------------------------------------------------------------------------------------------
 
 
-def key_figures(stats: dict[str, Any]) -> str:
+class KeyFigure(NamedTuple):
+    name: str
+    value: str
+    note: str
+
+
+def key_figures(stats: dict[str, Any]) -> list[KeyFigure]:
     shards, read = stats["shards"], sum(counts["read"] for counts in stats["sources"].values())
-    number = sum(stats["pairs"].values())
+    pairs = sum(stats["pairs"].values())
     codes = stats["image_tokenizer"]["grid"] ** 2
-    figures = [
-        ("Pairs", f"{number:,}", " · ".join(f"{count:,} {split}" for split, count in stats["pairs"].items())),
-        ("Kept", percent(number, read), f"of {plural(read, 'row')}"),
-        ("Sources", f"{len(stats['sources']):,}", ", ".join(sorted(stats["sources"]))),
-        ("Shards", f"{shards['number']:,}", f"{size(shards['bytes'])} in all"),
-        ("Bytes a pair", f"{shards['bytes_per_pair']:,.0f}", "codes, tokens, caption"),
-        ("Draws", f"{stats['draws']:,}", f"of {codes:,} codes a picture"),
+    return [
+        KeyFigure("Pairs", f"{pairs:,}", " · ".join(f"{count:,} {split}" for split, count in stats["pairs"].items())),
+        KeyFigure("Kept", percent(pairs, read), f"of {plural(read, 'row')}"),
+        KeyFigure("Sources", f"{len(stats['sources']):,}", ", ".join(sorted(stats["sources"]))),
+        KeyFigure("Shards", f"{shards['number']:,}", f"{size(shards['bytes'])} in all"),
+        KeyFigure("Bytes a pair", f"{shards['bytes_per_pair']:,.0f}", "codes, tokens, caption"),
+        KeyFigure("Draws", f"{stats['draws']:,}", f"of {codes:,} codes a picture"),
     ]
-    return (
-        '<dl class="figures">'
-        + "".join(
-            f"<div><dt>{name}</dt><dd><strong>{value}</strong> <span>{escape_text(note)}</span></dd></div>"
-            for name, value, note in figures
-        )
-        + "</dl>"
-    )
-
-
-def settings_section(manifest: Manifest) -> str:
-    image, text = manifest.image_tokenizer, manifest.text_tokenizer
-    recipe = manifest.settings.get("encode", {}).get("crop_recipe", "")
-    entries = [
-        (
-            "Image tokenizer",
-            f"{escape_text(image.spec)} <span>{image.vocabulary:,} codes, {image.grid} × {image.grid} of "
-            f"them for {image.image_size} px</span><code>{escape_text(image.fingerprint)}</code>",
-        ),
-        (
-            "Text tokenizer",
-            f"BPE <span>{text.vocabulary:,} tokens, at most {text.max_tokens:,} a caption</span>"
-            f"<code>{escape_text(text.fingerprint)}</code>",
-        ),
-        ("Crops", f"{escape_text(recipe)} <span>{plural(manifest.draws, 'stored draw')} a picture</span>"),
-        (
-            "Versions",
-            escape_text(", ".join(f"{name} {version}" for name, version in sorted(manifest.versions.items()))),
-        ),
-    ]
-    rows = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in entries)
-    settings = escape(json.dumps(manifest.settings, indent=2, sort_keys=True, ensure_ascii=False)[:100_000])
-    return (
-        f'<dl class="made">{rows}</dl><details><summary>All settings</summary>'
-        f'<pre tabindex="0" role="region" aria-label="All settings">{settings}</pre></details>'
-    )
 
 
 # --- account of rows -------------------------------------------------------------------------------------------------
 
 
-def ledger_section(stats: dict[str, Any]) -> str:
+class SourceCounts(NamedTuple):
+    name: str
+    read: int
+    kept: int
+    rejected_by_stage: dict[str, int]
+
+    @property
+    def rejected(self) -> int:
+        return sum(self.rejected_by_stage.values())
+
+    @property
+    def parts(self) -> list[tuple[str, int]]:
+        """The parts of the rows read, for a bar."""
+        return [("kept", self.kept), *((stage, self.rejected_by_stage.get(stage, 0)) for stage in STAGES)]
+
+
+class LedgerCounts(NamedTuple):
+    sources: list[SourceCounts]
+    total: SourceCounts
+
+
+def ledger_counts(by_source: dict[str, Any]) -> LedgerCounts:
     sources = [
-        (
+        SourceCounts(
             name,
-            each["read"],
-            each["kept"],
-            {stage: sum(reasons.values()) for stage, reasons in each["rejected"].items()},
+            rows["read"],
+            rows["kept"],
+            {stage: sum(reasons.values()) for stage, reasons in rows["rejected"].items()},
         )
-        for name, each in sorted(stats["sources"].items())
+        for name, rows in sorted(by_source.items())
     ]
-    stages = [stage.value for stage in Stage]
-    by_stage = {stage: sum(rejected.get(stage, 0) for *_, rejected in sources) for stage in stages}
-    total = ("all", sum(each[1] for each in sources), sum(each[2] for each in sources), by_stage)
-    legend = "".join(
-        f'<li><i class="{name}"></i>{words}</li>'
-        for name, words in (("kept", "kept"), *((stage, f"rejected in {stage}") for stage in stages))
-    )
-    head = "".join(f'<th scope="col">{name}</th>' for name in ("Source", "Read", "Kept", "Rejected"))
-    return (
-        f'<p>Every row read is either kept as a pair or rejected with a reason.</p><ul class="legend">{legend}</ul>'
-        f'<table class="account"><thead><tr>{head}<td></td></tr></thead>'
-        f"<tbody>{''.join(_source_row(*each) for each in sources)}</tbody>"
-        f"<tfoot>{_source_row(*total)}</tfoot></table>{reasons_by_stage(stats['rejects_by_reason'])}"
-    )
+    rejected = {stage: sum(source.rejected_by_stage.get(stage, 0) for source in sources) for stage in STAGES}
+    read, kept = sum(source.read for source in sources), sum(source.kept for source in sources)
+    return LedgerCounts(sources, SourceCounts("all", read, kept, rejected))
 
 
-def _source_row(name: str, read: int, kept: int, rejected: dict[str, int]) -> str:
-    parts = [("kept", kept), *((stage.value, rejected.get(stage.value, 0)) for stage in Stage)]
-    return (
-        f'<tr><th scope="row">{escape_text(name)}</th><td>{read:,}</td><td>{kept:,}</td>'
-        f"<td>{sum(rejected.values()):,}</td><td>{bar(parts, max(1, read))}</td></tr>"
-    )
+class StageReasons(NamedTuple):
+    stage: str
+    rows: int
+    reasons: list[tuple[str, int]]  # (reason, rows)
+    largest: int  # rows of the most frequent reason of all stages
 
 
-def reasons_by_stage(rejects: dict[str, dict[str, int]]) -> str:
-    largest = max((number for reasons in rejects.values() for number in reasons.values()), default=1)
-    tables = []
-    for stage in (stage.value for stage in Stage if stage.value in rejects):
-        rows = "".join(
-            f'<tr><th scope="row"><a href="#{stage}-{escape_text(reason)}">{escape_text(reason)}</a></th>'
-            f"<td>{number:,}</td>"
-            f"<td>{bar([(stage, number)], largest)}</td></tr>"
-            for reason, number in rejects[stage].items()
-        )
-        head = f"Rejected in {stage} <span>{plural(sum(rejects[stage].values()), 'row')}</span>"
-        tables.append(f'<table class="reasons"><caption>{head}</caption><tbody>{rows}</tbody></table>')
-    return f'<div class="stages">{"".join(tables)}</div>'
+def reasons_by_stage(rejects: dict[str, dict[str, int]]) -> list[StageReasons]:
+    largest = max((rows for reasons in rejects.values() for rows in reasons.values()), default=1)
+    return [
+        StageReasons(stage, sum(rejects[stage].values()), list(rejects[stage].items()), largest)
+        for stage in STAGES
+        if stage in rejects
+    ]
 
 
 # --- distributions ---------------------------------------------------------------------------------------------------
 
 
-def distributions(stats: dict[str, Any], measures: Measures) -> str:
-    side = np.minimum(measures.width, measures.height)
-    ratio = measures.width / np.maximum(measures.height, 1)
-    # Symmetric about the square, so that wide and tall images can be compared.
-    reach = max(2.0, float(ratio.max(initial=1)), 1 / float(ratio.min(initial=1)))
-    low, high = max(1, int(side.min(initial=64))), int(side.max(initial=256))
-    codes, text_use = stats["codes"], stats["text"]
-    figures = [
-        _spread("Caption words", stats["captions"]["words"], svg_plots.whole_histogram(measures.words, "words")),
-        _spread("Caption tokens", stats["captions"]["tokens"], svg_plots.whole_histogram(measures.tokens, "tokens")),
-        _spread(
-            "Shorter side, px",
-            stats["pictures"]["shorter_side_px"],
-            svg_plots.log_histogram(side, low, max(high, 2 * low), SIDE_TICKS, "px"),
-        ),
-        _spread(
-            "Width to height",
-            stats["pictures"]["ratio"],
-            svg_plots.log_histogram(ratio, 1 / reach, reach, RATIO_TICKS, ""),
-        ),
-        _figure(
-            "Image codes by rank",
-            f"{codes['used']:,} of {codes['vocabulary']:,} used, "
-            f"{codes['entropy_bits']:.1f} of {codes['most_bits']:.1f} bits, Zipf exponent "
-            f"{codes['zipf_exponent']:.2f}; dashed: even use",
-            svg_plots.frequency_curve(measures.codes),
-        ),
-        _figure(
-            "Caption tokens by rank",
-            f"{text_use['used']:,} of {text_use['vocabulary']:,} used, Zipf exponent "
-            f"{text_use['zipf_exponent']:.2f}; dashed: even use",
-            svg_plots.frequency_curve(measures.token_counts),
-        ),
+class Plot(NamedTuple):
+    """A figure: a plot, or a table with bars."""
+
+    title: str
+    summary: str
+    svg: str = ""
+    bars: Optional[list[tuple[str, int]]] = None  # (name, pairs)
+    colour: str = ""  # class of the bars
+    longest: int = 1  # pairs of a bar of the full width
+
+
+def distributions(stats: dict[str, Any], measures: Measures) -> list[Plot]:
+    captions, images = stats["captions"], stats["pictures"]
+    return [
+        _spread("Caption words", captions["words"], svg_plots.whole_histogram(measures.words, "words")),
+        _spread("Caption tokens", captions["tokens"], svg_plots.whole_histogram(measures.tokens, "tokens")),
+        _spread("Shorter side, px", images["shorter_side_px"], _side_histogram(measures)),
+        _spread("Width to height", images["ratio"], _ratio_histogram(measures)),
+        Plot("Image codes by rank", _code_usage(stats["codes"]), svg_plots.frequency_curve(measures.codes)),
+        Plot("Caption tokens by rank", _token_usage(stats["text"]), svg_plots.frequency_curve(measures.token_counts)),
         duplicates(stats["duplicates_left"], len(measures.words)),
         licences(stats["licences"]),
     ]
-    return f'<div class="plots">{"".join(figures)}</div>'
 
 
-def _spread(title: str, spread: dict[str, float], svg: str) -> str:
+def _side_histogram(measures: Measures) -> str:
+    side = np.minimum(measures.width, measures.height)
+    low, high = max(1, int(side.min(initial=64))), int(side.max(initial=256))
+    return svg_plots.log_histogram(side, low, max(high, 2 * low), SIDE_TICKS, "px")
+
+
+def _ratio_histogram(measures: Measures) -> str:
+    """Symmetric about the square, so that wide and tall images can be compared."""
+    ratio = measures.width / np.maximum(measures.height, 1)
+    reach = max(2.0, float(ratio.max(initial=1)), 1 / float(ratio.min(initial=1)))
+    return svg_plots.log_histogram(ratio, 1 / reach, reach, RATIO_TICKS, "")
+
+
+def _code_usage(usage: dict[str, Any]) -> str:
+    return (
+        f"{usage['used']:,} of {usage['vocabulary']:,} used, {usage['entropy_bits']:.1f} of {usage['most_bits']:.1f} "
+        f"bits, Zipf exponent {usage['zipf_exponent']:.2f}; dashed: even use"
+    )
+
+
+def _token_usage(usage: dict[str, Any]) -> str:
+    return (
+        f"{usage['used']:,} of {usage['vocabulary']:,} used, Zipf exponent {usage['zipf_exponent']:.2f}; "
+        "dashed: even use"
+    )
+
+
+def _spread(title: str, spread: dict[str, float], svg: str) -> Plot:
     shown = {name: f"{value:,.0f}" if value >= 100 else f"{value:.3g}" for name, value in spread.items()}
     summary = (
         f"median {shown['median']}, nine tenths from {shown['p5']} to {shown['p95']}, at most {shown['max']}"
         if shown
         else "no pairs"
     )
-    return _figure(title, summary, svg)
+    return Plot(title, summary, svg)
 
 
-def _figure(title: str, summary: str, inside: str) -> str:
-    return f"<figure><figcaption><h3>{title}</h3><p>{summary}</p></figcaption>{inside}</figure>"
-
-
-def duplicates(left: dict[str, int], pairs: int) -> str:
+def duplicates(left: dict[str, int], pairs: int) -> Plot:
     """How many pairs share something with an earlier one."""
-    rows = "".join(
-        f'<tr><th scope="row">{name.replace("_", " ")}</th><td>{number:,}</td>'
-        f"<td>{bar([('encode', number)], max(1, pairs))}</td></tr>"
-        for name, number in left.items()
-    )
-    return _figure(
-        "Duplicates left",
-        "pairs that share it with an earlier one; the bar is all pairs",
-        f'<table class="reasons licences"><tbody>{rows}</tbody></table>',
-    )
+    summary = "pairs that share it with an earlier one; the bar is all pairs"
+    bars = [(name.replace("_", " "), shared) for name, shared in left.items()]
+    return Plot("Duplicates left", summary, bars=bars, colour="encode", longest=max(1, pairs))
 
 
-def licences(counts: dict[str, int]) -> str:
+def licences(counts: dict[str, int]) -> Plot:
     """The most frequent licences, then the number of all others."""
     shown = dict(list(counts.items())[:LICENCES])
     if remaining := sum(counts.values()) - sum(shown.values()):
         shown[f"{len(counts) - LICENCES:,} others"] = remaining
-    largest = max(shown.values(), default=1)
-    rows = "".join(
-        f'<tr><th scope="row">{escape_text(name, 80)}</th><td>{number:,}</td>'
-        f"<td>{bar([('kept', number)], largest)}</td></tr>"
-        for name, number in shown.items()
-    )
-    return _figure(
-        "Licences", "as the sources state them", f'<table class="reasons licences"><tbody>{rows}</tbody></table>'
-    )
+    longest = max(shown.values(), default=1)
+    return Plot("Licences", "as the sources state them", bars=list(shown.items()), colour="kept", longest=longest)
 
 
 # --- pairs -----------------------------------------------------------------------------------------------------------
 
 
-def pairs(page: Report) -> str:
-    images = [image for card in page.cards for image in (card.original, card.decoded) if isinstance(image, np.ndarray)]
-    encoded = iter(encode_images(images))
-    with_originals = any(card.original is not None for card in page.cards)
-    legend = (
-        "Left the crop that became the codes, fetched again; right the picture decoded from the codes."
-        if with_originals
-        else "Each picture is decoded from its stored codes."
-    )
-    items = []
-    for card in page.cards:
-        original = next(encoded) if isinstance(card.original, np.ndarray) else card.original
-        items.append(f"<li>{_card(card.row, original, next(encoded))}</li>\n")
-    wide = " both" if with_originals else ""
-    return f'<p>{escape_text(page.selection)} {legend}</p><ul class="cards{wide}">{"".join(items)}</ul>'
+class ShownCard(NamedTuple):
+    row: dict[str, Any]
+    images: list[tuple[str, str]]  # (alternative text, WebP in base64)
+    missing: Optional[str]  # why the original is
+    links: list[tuple[str, str]]  # (text, URL)
 
 
-def _card(row: dict[str, Any], original: bytes | str | None, decoded: bytes) -> str:
-    frames = _image(decoded, "Decoded from the codes")
-    if isinstance(original, bytes):
-        frames = _image(original, "Original crop") + frames
-    elif original is not None:
-        frames = f'<p class="missing">original not to be had: {escape_text(original)}</p>' + frames
-    links = " · ".join(filter(None, (link(row["page_url"], "page"), link(row["url"], "picture"))))
-    return (
-        f'<article id="pair-{escape_text(row["key"])}"><div class="pictures">{frames}</div>'
-        f'<h3 dir="auto">{escape_text(row["caption"])}</h3>'
-        f"<p>{_origin(row)} · {row['width']:,} × {row['height']:,} px</p>"
-        f"<p>{escape_text(row['licence'] or 'licence not stated', 120)}{' · ' if links else ''}{links}</p>"
-        f"<p><code>{escape_text(row['key'])}</code></p></article>"
-    )
-
-
-def _origin(row: dict[str, Any]) -> str:
-    return f"<b>{escape_text(row['source'], 40)}</b> {escape_text(row['file'], 80)} row {row['row']:,}"
-
-
-def _image(data: bytes, alt: str) -> str:
-    return f'<img src="data:image/webp;base64,{base64.b64encode(data).decode()}" alt="{alt}" width="256" height="256">'
+def shown_cards(cards: list[Card]) -> list[ShownCard]:
+    images = [image for card in cards for image in (card.original, card.decoded) if isinstance(image, np.ndarray)]
+    encoded = (base64.b64encode(data).decode() for data in encode_images(images))
+    return [
+        ShownCard(
+            row=card.row,
+            images=[
+                (alt, next(encoded))
+                for alt, image in (("Original crop", card.original), ("Decoded from the codes", card.decoded))
+                if isinstance(image, np.ndarray)
+            ],
+            missing=card.original if isinstance(card.original, str) else None,
+            links=[
+                (text, card.row[column])
+                for text, column in (("page", "page_url"), ("picture", "url"))
+                if is_safe_link(card.row[column])
+            ],
+        )
+        for card in cards
+    ]
 
 
 def encode_images(images: list[np.ndarray]) -> list[bytes]:
@@ -395,31 +354,24 @@ def _webp(rgb_HWC: np.ndarray, quality: int, side: int) -> bytes:
     return buffer.getvalue()
 
 
-# --- rejected rows ---------------------------------------------------------------------------------------------------
+# --- rejected rows, settings -----------------------------------------------------------------------------------------
 
 
-def rejected(page: Report) -> str:
-    if not page.rejects:
-        return "<p>None.</p>"
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in page.rejects:
-        groups.setdefault((row["stage"], row["reason"]), []).append(row)
-    blocks = []
-    for stage in (stage.value for stage in Stage):
-        items = "".join(
-            f'<li id="{stage}-{escape_text(reason)}"><h4><i class="{stage}"></i>{escape_text(reason)}</h4>'
-            f"<ul>{''.join(map(_rejected_row, rows))}</ul></li>"
-            for (row_stage, reason), rows in groups.items()
-            if row_stage == stage
-        )
-        if items:
-            blocks.append(f'<h3>In {stage}</h3><ul class="rejects">{items}</ul>')
-    whose = f" of {escape_text(page.rejects_source)}" if page.rejects_source else ""
-    return f"<p>One or two rows{whose} for each reason.</p>{''.join(blocks)}"
+def rejects_by_stage(rows: list[dict[str, Any]]) -> list[tuple[str, list[tuple[str, list[dict[str, Any]]]]]]:
+    """(stage, (reason, rows) of it) in the order of stages."""
+    groups: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for row in rows:
+        groups.setdefault(row["stage"], {}).setdefault(row["reason"], []).append(row)
+    return [(stage, list(groups[stage].items())) for stage in STAGES if stage in groups]
 
 
-def _rejected_row(row: dict[str, Any]) -> str:
-    """URLs are not links here: some were rejected because of their target."""
-    detail = f" <span>{escape_text(row['detail'], 200)}</span>" if row["detail"] else ""
-    url = f"<code>{escape_text(row['url'], 160)}</code>" if row["url"] else ""
-    return f"<li>{_origin(row)}{detail}{url}</li>"
+def fingerprints_and_settings(manifest: Manifest) -> dict[str, Any]:
+    settings = json.dumps(manifest.settings, indent=2, sort_keys=True, ensure_ascii=False)
+    return {
+        "image": manifest.image_tokenizer,
+        "text": manifest.text_tokenizer,
+        "draws": manifest.draws,
+        "crop_recipe": manifest.settings.get("encode", {}).get("crop_recipe", ""),
+        "versions": ", ".join(f"{name} {version}" for name, version in sorted(manifest.versions.items())),
+        "settings": settings[:MAX_SETTINGS],
+    }

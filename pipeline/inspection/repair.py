@@ -4,44 +4,47 @@ Lost data is not reconstructed."""
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from models import files as models_files
 from models.data import format
-from models.data.format import File, Manifest, Shard, index_path, read_manifest
+from models.data.format import MANIFEST_FILE, File, Manifest, Shard, index_path, read_manifest
 from models.errors import UserError
+from models.files import TEMPORARY_SUFFIX
 from models.progress import track
-from pipeline.dataset import cards
+from models.tokenizers.info import TEXT_TOKENIZER_FILE
 from pipeline.dataset.finish import FOLDERS, write_cards
 from pipeline.inspection.faults import Fault, listed_paths
 from pipeline.output import files as output_files
 from pipeline.output.files import WrittenFile, to_json, write_file
 from pipeline.output.ledger import KEPT, READ, Count, build_ledger, previous_counts, read_ledger
-from pipeline.output.parquet import table_bytes
+from pipeline.output.names import CROISSANT_FILE, LEDGER_FILE, README_FILE, REJECTS_FOLDER
+from pipeline.output.parquet import read_columns, table_bytes
 from pipeline.output.schemas import REJECTS
-from pipeline.records import Reason, Rejected, Stage
+from pipeline.records import Reason, Rejected, Stage, shortened
 
-REQUIRED_FILES = ("manifest.json", "text_tokenizer.json")  # no other file holds their content
-REGENERATED_FILES = ("ledger.json", cards.README, cards.CROISSANT)
+REQUIRED_FILES = (MANIFEST_FILE, TEXT_TOKENIZER_FILE)  # no other file holds their content
+REGENERATED_FILES = (LEDGER_FILE, README_FILE, CROISSANT_FILE)
 
 
 def repair(directory: str, faults: Iterable[Fault]) -> Iterator[str]:
     """Repairs a dataset and yields a line for each action. Raises UserError for a damaged file that is unique."""
     at_fault = {fault.path for fault in faults}
     for path in sorted(at_fault):
-        if path in REQUIRED_FILES or (path.startswith("rejects/") and _is_listed(directory, path)):
+        if path in REQUIRED_FILES or (path.startswith(f"{REJECTS_FOLDER}/") and _is_listed(directory, path)):
             raise UserError(
                 f"{directory}/{path} is damaged and cannot be made from other files; build the dataset again"
             )
     manifest = read_manifest(directory)
     listed = listed_paths(manifest)
-    others = sorted(path for path in at_fault - listed if path.split("/")[0] in FOLDERS or path.endswith(".tmp"))
+    others = sorted(
+        path for path in at_fault - listed if path.split("/")[0] in FOLDERS or path.endswith(TEMPORARY_SUFFIX)
+    )
     damaged = [shard for shard in manifest.shards if shard.path in at_fault or index_path(shard.path) in at_fault]
     dropped = {path for shard in damaged for path in (shard.path, index_path(shard.path))}
     kept = dataclasses.replace(
@@ -53,22 +56,23 @@ def repair(directory: str, faults: Iterable[Fault]) -> Iterator[str]:
     lost = [row for shard in damaged for row in _lost_rows(directory, shard, at_fault)]
     files = list(kept.files)
     if lost:
-        number = sum(file.path.startswith("rejects/damaged-") for file in kept.files)
-        files.append(File(*write_file(directory, f"rejects/damaged-{number:05d}.parquet", table_bytes(lost, REJECTS))))
+        number = sum(file.path.startswith(f"{REJECTS_FOLDER}/damaged-") for file in kept.files)
+        files.append(
+            File(*write_file(directory, f"{REJECTS_FOLDER}/damaged-{number:05d}.parquet", table_bytes(lost, REJECTS)))
+        )
         kept.settings["damaged_shards"] = kept.settings.get("damaged_shards", []) + [shard.path for shard in damaged]
-    counts = _counts(directory, manifest, "ledger.json" in at_fault, damaged, kept.files)
+    counts = _counts(directory, manifest, LEDGER_FILE in at_fault, damaged, kept.files)
     named = [
-        write_file(directory, "ledger.json", to_json(counts)),
-        *(WrittenFile(**vars(file)) for file in files if file.path == "text_tokenizer.json"),
+        write_file(directory, LEDGER_FILE, to_json(counts)),
+        *(WrittenFile(**vars(file)) for file in files if file.path == TEXT_TOKENIZER_FILE),
     ]
     kept = dataclasses.replace(kept, files=tuple(files))
     written = write_cards(directory, kept, counts, _licences(directory, kept), named)
     files += [File(*named[0]), *(File(*file) for file in written)]
     kept = dataclasses.replace(kept, files=tuple(sorted(files, key=lambda file: file.path)))
-    output_files.write_atomically(output_files.join(directory, "manifest.json"), kept.to_json().encode())
-    for path in (*sorted(dropped), *others):  # which the manifest no longer names
-        if os.path.exists(os.path.join(directory, path)):
-            os.remove(os.path.join(directory, path))
+    output_files.write_atomically(output_files.join(directory, MANIFEST_FILE), kept.to_json().encode())
+    unlisted = {*dropped, *others} & set(output_files.list_files(directory))  # the manifest no longer names them
+    output_files.delete(directory, sorted(unlisted))
     for shard in damaged:
         reported = ", ".join(f"{number:,} of {source}" for source, number in sorted(shard.sources.items()))
         yield f"dropped {shard.path} and its index: {shard.pairs:,} pairs lost" + f" ({reported})" * bool(reported)
@@ -83,15 +87,18 @@ def _is_listed(directory: str, path: str) -> bool:
 def _lost_rows(directory: str, shard: Shard, at_fault: set[str]) -> list[Rejected]:
     """Rejects for a shard's pairs: from its index, else from keys and sources in its tar, else from their number."""
 
-    def rejected(key: str = "", source: str = "", file: str = "", row: int = -1, url: str = "") -> Rejected:
-        return Rejected(key, source, file, row, url, Stage.ENCODE.value, Reason.DAMAGED_SHARD.value, shard.path)
+    def rejected(
+        key: str = "", source: str = "", file: str = "", row: int = -1, url: str = "", caption: str = ""
+    ) -> Rejected:
+        stage, reason = Stage.ENCODE.value, Reason.DAMAGED_SHARD.value
+        return Rejected(key, source, file, row, url, stage, reason, shard.path, shortened(caption))
 
     if index_path(shard.path) not in at_fault:
-        columns = ["key", "source", "file", "row", "url"]
-        rows = pq.read_table(os.path.join(directory, index_path(shard.path)), columns=columns, partitioning=None)
+        columns = ["key", "source", "file", "row", "url", "caption"]
+        rows = read_columns(models_files.join(directory, index_path(shard.path)), columns)
         return [rejected(**row) for row in rows.to_pylist()]
     if shard.path not in at_fault:
-        return [rejected(key, source) for key, source in format.list_members(os.path.join(directory, shard.path))]
+        return [rejected(key, source) for key, source in format.list_members(models_files.join(directory, shard.path))]
     return [rejected(source=source) for source, number in shard.sources.items() for _ in range(number)]
 
 
@@ -121,16 +128,16 @@ def _counts(
 
 def _counted_again(directory: str, files: tuple[File, ...]) -> Iterator[Count]:
     for file in files:
-        if file.path.startswith("rejects/"):
+        if file.path.startswith(f"{REJECTS_FOLDER}/"):
             columns = ["source", "stage", "reason"]
-            rows = pq.read_table(os.path.join(directory, file.path), columns=columns, partitioning=None)
+            rows = read_columns(models_files.join(directory, file.path), columns)
             for row in rows.group_by(columns).aggregate([([], "count_all")]).to_pylist():
                 yield (row["source"], row["stage"], row["reason"]), row["count_all"]
 
 
 def _licences(directory: str, manifest: Manifest) -> Counter[str]:
     parts = [
-        pq.read_table(os.path.join(directory, index_path(shard.path)), columns=["licence"], partitioning=None)
+        read_columns(models_files.join(directory, index_path(shard.path)), ["licence"])
         for shard in track(manifest.shards, "repair", "shards", len(manifest.shards))
     ]
     column = pa.concat_tables(parts)["licence"] if parts else pa.chunked_array([], pa.string())

@@ -5,7 +5,6 @@ Of the output of select or fetch it only prints rows."""
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import sys
 import textwrap
@@ -13,20 +12,28 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from models.data.format import Manifest, Sample, read_manifest
+from models import files
+from models.data.format import MANIFEST_FILE, Manifest, Sample, read_manifest
 from models.errors import UserError
 from models.files import write_atomically
 from models.tokenizers.image import ImageTokenizer, load_image_tokenizer
+from models.tokenizers.info import TEXT_TOKENIZER_FILE, require_same_tokenizer
 from models.tokenizers.text import TextTokenizer
 from pipeline.fetch.addresses import parse_networks
 from pipeline.fetch.download import FetchConfig
 from pipeline.inspection.html_page import MAX_CARDS, Card, Report, render
-from pipeline.inspection.show_rows import PairQuery, choose_pairs, choose_rejects, fetch_originals, read_samples
+from pipeline.inspection.show_rows import (
+    PairQuery,
+    choose_pairs,
+    choose_rejects,
+    fetch_originals,
+    read_samples,
+    stage_files,
+)
 from pipeline.inspection.stats import dataset_columns, summary
-from pipeline.output import files
 from pipeline.output.files import read_json
 from pipeline.output.ledger import KEPT, rejects_by_reason
-from pipeline.output.parquet import files_in
+from pipeline.output.names import LEDGER_FILE, PAIRS_FOLDER, REJECTS_FOLDER, WORK_FOLDER
 
 MAX_COLUMNS = 100  # longer lines are hard to read
 JOINERS = "\u200c\u200d"  # invisible, but scripts and emoji are spelt with them
@@ -50,10 +57,10 @@ def listing(directory: str, manifest: Manifest, query: PairQuery, columns: int) 
 
 def stage_listing(directory: str, query: PairQuery, columns: int) -> Iterator[str]:
     """The lines for an output of select, or of fetch, whose pairs are with the images: only its rejects are shown."""
-    if not files_in(directory, "rejects"):
+    if not stage_files(directory, REJECTS_FOLDER):
         raise UserError(f"{directory}: holds only counts, as `pairmill select --dry-run` leaves them; run it without")
-    kept = sum(counts[KEPT] for counts in read_json(os.path.join(directory, "ledger.json"))["sources"].values())
-    if has_pairs := bool(kept and files_in(directory, "pairs")):
+    kept = sum(counts[KEPT] for counts in read_json(files.join(directory, LEDGER_FILE))["sources"].values())
+    if has_pairs := bool(kept and stage_files(directory, PAIRS_FOLDER)):
         rows = choose_pairs(directory, None, query)
         yield f"{directory}: {selection_text(kept, query, len(rows))}"
         for row in rows:
@@ -87,8 +94,8 @@ def pair_lines(row: dict[str, Any], sample: Sample, text_tokenizer: TextTokenize
 
 
 def reject_lines(directory: str, manifest: Manifest | None, query: PairQuery, columns: int) -> Iterator[str]:
-    """One or two rows of each reason, under the reason with its number of rows."""
-    ledger = read_json(os.path.join(directory, "ledger.json"))
+    """A few rows of each reason, under the reason with its number of rows."""
+    ledger = read_json(files.join(directory, LEDGER_FILE))
     counts = {name: row_counts for name, row_counts in ledger["sources"].items() if query.source in (None, name)}
     numbers = rejects_by_reason({"sources": counts})
     heading = None
@@ -99,6 +106,8 @@ def reject_lines(directory: str, manifest: Manifest | None, query: PairQuery, co
             yield f"rejected in {row['stage']}, {row['reason']}: {number:,} row{'s' * (number != 1)}"
         detail = f": {row['detail']}" if row["detail"] else ""
         yield from wrapped(f"{row['source']} {row['file']} row {row['row']:,}{detail}", columns)
+        if row["raw_caption"]:
+            yield from wrapped(row["raw_caption"], columns, indent="    ")
         if row["url"]:
             yield f"    {printable(row['url'])}"
 
@@ -109,12 +118,12 @@ def tokens_as_words(tokens: Iterable[int], text_tokenizer: TextTokenizer) -> str
     return "".join(piece if piece.startswith(" ") else f"·{piece}" for piece in pieces).strip(" ·")
 
 
-def wrapped(text: str, columns: int) -> list[str]:
+def wrapped(text: str, columns: int, indent: str = "  ") -> list[str]:
     return textwrap.wrap(
         printable(text),
         columns,
-        initial_indent="  ",
-        subsequent_indent="  ",
+        initial_indent=indent,
+        subsequent_indent=indent,
         break_long_words=False,
         break_on_hyphens=False,
     )
@@ -145,7 +154,7 @@ def page(directory: str, manifest: Manifest, query: PairQuery, spec: str, origin
     rows = choose_pairs(directory, manifest, query)
     if len(rows) > MAX_CARDS:
         raise UserError(f"{len(rows):,} pairs are too many for one page; give at most {MAX_CARDS} keys")
-    ledger = read_json(os.path.join(directory, "ledger.json"))
+    ledger = read_json(files.join(directory, LEDGER_FILE))
     measures = dataset_columns(directory, manifest, "show")
     cards = list(make_cards(directory, manifest, images, rows, originals))
     rejects = choose_rejects(directory, manifest, query.seed, query.source)
@@ -181,22 +190,23 @@ def folder_name(directory: str) -> str:
 def load_image_tokenizer_of(manifest: Manifest, spec: str) -> ImageTokenizer:
     """The tokenizer that made the codes. Raises UserError for another, which would decode them to wrong images."""
     images = load_image_tokenizer(spec)
-    if images.info.fingerprint != manifest.image_tokenizer.fingerprint:
-        raise UserError(
-            f"image tokenizer {spec!r} is not the one that made these codes (fingerprint "
-            f"{images.info.fingerprint[:12]}, not {manifest.image_tokenizer.fingerprint[:12]}); name that "
-            "one's file with --image-tokenizer, or build the dataset again"
-        )
+    require_same_tokenizer(
+        images.info.fingerprint,
+        manifest.image_tokenizer.fingerprint,
+        f"image tokenizer {spec!r} is not the one that made these codes",
+        "name that one's file with --image-tokenizer, or build the dataset again",
+    )
     return images
 
 
 def load_text_tokenizer(directory: str, manifest: Manifest) -> TextTokenizer:
-    text_tokenizer = TextTokenizer.load(os.path.join(directory, "text_tokenizer.json"))
-    if text_tokenizer.info.fingerprint != manifest.text_tokenizer.fingerprint:
-        raise UserError(
-            f"{directory}/text_tokenizer.json is not the one that made these tokens (its fingerprint is "
-            "not the manifest's); build the dataset again"
-        )
+    text_tokenizer = TextTokenizer.load(files.join(directory, TEXT_TOKENIZER_FILE))
+    require_same_tokenizer(
+        text_tokenizer.info.fingerprint,
+        manifest.text_tokenizer.fingerprint,
+        f"{directory}/{TEXT_TOKENIZER_FILE} is not the one that made these tokens",
+        "build the dataset again",
+    )
     return text_tokenizer
 
 
@@ -252,7 +262,7 @@ def check(args: argparse.Namespace) -> None:
 
 def is_stage_output(directory: str) -> bool:
     """Whether the folder is a finished output of select or fetch: it has the ledger, written last, but no manifest."""
-    there = [files.exists(files.join(directory, name)) for name in ("manifest.json", "ledger.json", "_work")]
+    there = [files.exists(files.join(directory, name)) for name in (MANIFEST_FILE, LEDGER_FILE, WORK_FOLDER)]
     return there == [False, True, False]
 
 

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, Optional
 
 import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from models import files
 from models.data import format
-from models.data.format import Manifest, Sample
+from models.data.format import INDEX_FOLDER, Manifest, Sample
 from models.errors import UserError
 from models.pixels import CropBox, apply_crop, seeded_randint
 from pipeline.fetch.download import FetchConfig
 from pipeline.fetch.fetcher import fetch_images
 from pipeline.images.fetched import FetchedImage
 from pipeline.images.validate import ANY_IMAGE
-from pipeline.output.parquet import files_in
+from pipeline.output.names import PAIRS_FOLDER, REJECTS_FOLDER
+from pipeline.output.parquet import read_columns, read_schema
 from pipeline.output.schemas import INDEX, PAIRS
 from pipeline.records import Pair, Rejected, Stage
 
-REJECTS_PER_REASON = 2  # sample rows for one reason
+REJECTS_PER_REASON = 3  # sample rows for one reason
 SAME_RATIO = 0.02  # relative: rounding when a small image's sides become whole pixels
 
 
@@ -72,7 +74,7 @@ def choose_pairs(directory: str, manifest: Manifest | None, query: PairQuery) ->
         )
         if given
     ]
-    paths = list(_parts(directory, manifest, "index" if manifest else "pairs"))
+    paths = list(_parts(directory, manifest, INDEX_FOLDER if manifest else PAIRS_FOLDER))
     found = [np.flatnonzero(_matches(_read(path, columns or ["row"]), query)) for path in paths]
     starts = np.cumsum([0, *map(len, found)])
     if not starts[-1] and not query.keys:
@@ -113,7 +115,7 @@ def read_samples(directory: str, manifest: Manifest, rows: list[dict[str, Any]])
     for path in sorted({row["shard"] for row in rows}):
         missing = {row["key"] for row in rows if row["shard"] == path}
         try:
-            for sample in format.read_token_shard(os.path.join(directory, path)) if path in known else ():
+            for sample in format.read_token_shard(files.join(directory, path)) if path in known else ():
                 if sample.key in missing:
                     missing.remove(sample.key)
                     found[sample.key] = sample
@@ -128,13 +130,30 @@ def read_samples(directory: str, manifest: Manifest, rows: list[dict[str, Any]])
 
 def _parts(directory: str, manifest: Manifest | None, folder: str) -> Iterable[str]:
     if manifest is None:
-        return files_in(directory, folder)
-    return (os.path.join(directory, file.path) for file in manifest.files if file.path.startswith(f"{folder}/"))
+        return stage_files(directory, folder)
+    return (files.join(directory, file.path) for file in manifest.files if file.path.startswith(f"{folder}/"))
+
+
+def stage_files(directory: str, folder: str) -> list[str]:
+    """The Parquet files that select or fetch left in one of its folders."""
+    base = files.join(directory, folder)
+    return [files.join(base, name) for name in files.list_files(base) if name.endswith(".parquet")]
 
 
 def _read(path: str, columns: list[str]) -> pa.Table:
+    with _as_user_error(path):
+        return read_columns(path, columns)
+
+
+def _read_schema(path: str) -> pa.Schema:
+    with _as_user_error(path):
+        return read_schema(path)
+
+
+@contextlib.contextmanager
+def _as_user_error(path: str) -> Iterator[None]:
     try:
-        return pq.read_table(path, columns=columns, partitioning=None)
+        yield
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is not readable: {error}; `pairmill verify` lists all damage") from None
 
@@ -147,8 +166,8 @@ def choose_rejects(
 ) -> list[dict[str, Any]]:
     """Up to REJECTS_PER_REASON rows of rejects/*.parquet for each stage and reason. Holds one file at a time."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for path in _parts(directory, manifest, "rejects"):
-        table = _read(path, ["stage", "reason", "source", "file", "row", "url", "detail"])
+    for path in _parts(directory, manifest, REJECTS_FOLDER):
+        table = _read_rejects(path)
         if source is not None:
             table = table.filter(pc.equal(table["source"], source))
         for row in _few_of_each(table, f"rejects/{seed}/{os.path.basename(path)}"):
@@ -160,6 +179,15 @@ def choose_rejects(
         for (stage, reason), rows in ordered
         for i in sorted(sample_indices(len(rows), REJECTS_PER_REASON, f"rejects/{seed}/{stage}/{reason}"))
     ]
+
+
+def _read_rejects(path: str) -> pa.Table:
+    """The columns to show of a file of rejects; captions are empty in one of an earlier version, which has none."""
+    columns = ["stage", "reason", "source", "file", "row", "url", "detail"]
+    if "raw_caption" in _read_schema(path).names:
+        return _read(path, [*columns, "raw_caption"])
+    table = _read(path, columns)
+    return table.append_column("raw_caption", pa.array([""] * len(table), pa.string()))
 
 
 def _few_of_each(table: pa.Table, seed: str) -> list[dict[str, Any]]:

@@ -5,22 +5,23 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from models import files
 from models.data import format
-from models.data.format import Manifest, Shard, read_manifest
+from models.data.format import INDEX_FOLDER, MANIFEST_FILE, Manifest, Shard, read_manifest
 from models.errors import UserError
 from models.progress import track
 from pipeline.inspection.text_table import table
 from pipeline.output.files import read_json
 from pipeline.output.ledger import rejects_by_reason
+from pipeline.output.names import LEDGER_FILE
+from pipeline.output.parquet import read_columns
 from pipeline.output.schemas import INDEX
 
 STATS_COLUMNS = ["split", "source", "licence", "sha256", "phash", "caption"]  # columns of the index
@@ -51,7 +52,7 @@ def dataset_columns(directory: str, manifest: Manifest, command: str = "stats") 
 def dataset_stats(directory: str) -> dict[str, Any]:
     """Everything that `--json` prints. Raises UserError unless the folder is a finished dataset."""
     manifest = read_manifest(directory)
-    ledger = read_json(os.path.join(directory, "ledger.json"))
+    ledger = read_json(files.join(directory, LEDGER_FILE))
     return summary(manifest, ledger, dataset_columns(directory, manifest))
 
 
@@ -85,9 +86,9 @@ def summary(manifest: Manifest, ledger: dict[str, Any], measures: Measures) -> d
 
 def read_index(directory: str, manifest: Manifest, columns: list[str]) -> pa.Table:
     """The index as a pyarrow table, in the manifest's order of shards."""
-    paths = [os.path.join(directory, file.path) for file in manifest.files if file.path.startswith("index/")]
+    paths = [files.join(directory, file.path) for file in manifest.files if file.path.startswith(f"{INDEX_FOLDER}/")]
     try:
-        tables = [pq.read_table(path, columns=columns, partitioning=None) for path in paths]
+        tables = [read_columns(path, columns) for path in paths]
     except (OSError, ValueError) as error:
         raise UserError(f"{directory}: the index is not readable: {error}; `pairmill verify` names the file") from None
     empty = pa.schema([INDEX.field(name) for name in columns]).empty_table()
@@ -109,7 +110,7 @@ def _count_tokens(directory: str, manifest: Manifest, command: str) -> tuple[np.
 
 def iter_samples(directory: str, shard: Shard) -> Iterator[format.Sample]:
     try:
-        yield from format.read_token_shard(os.path.join(directory, shard.path))
+        yield from format.read_token_shard(files.join(directory, shard.path))
     except ValueError as error:
         raise UserError(f"{shard.path} is damaged: {error}; `pairmill verify` lists all damage") from None
 
@@ -248,13 +249,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("directory", metavar="DIR", help="dataset, or output of `pairmill select` or `pairmill fetch`")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     args = parser.parse_args(arguments)
-    is_dataset = os.path.exists(os.path.join(args.directory, "manifest.json"))
-    if not is_dataset and not os.path.exists(os.path.join(args.directory, "ledger.json")):
-        raise UserError(f"{args.directory} holds neither manifest.json nor ledger.json: nothing finished is there")
+    is_dataset = files.exists(files.join(args.directory, MANIFEST_FILE))
+    if not is_dataset and not files.exists(files.join(args.directory, LEDGER_FILE)):
+        raise UserError(f"{args.directory} holds neither {MANIFEST_FILE} nor {LEDGER_FILE}: nothing finished is there")
     if is_dataset:
         stats = dataset_stats(args.directory)
         print(json.dumps(stats, indent=1, ensure_ascii=False) if args.json else stats_tables(stats))
     else:
-        ledger = read_json(os.path.join(args.directory, "ledger.json"))
+        ledger = read_json(files.join(args.directory, LEDGER_FILE))
         print(json.dumps(ledger, indent=1, ensure_ascii=False) if args.json else ledger_tables(ledger))
     return 0

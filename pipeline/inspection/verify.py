@@ -7,6 +7,7 @@ import os
 
 from models.data.format import read_manifest
 from models.errors import UserError
+from models.files import can_list
 from pipeline.inspection.faults import verify
 from pipeline.inspection.repair import repair
 
@@ -29,6 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     if args.workers < 1:
         raise UserError(f"--workers {args.workers}: give 1 or more")
+    if args.repair and not can_list(args.directory):
+        raise UserError(f"--repair: {args.directory} cannot be written to; copy it, then repair the copy")
     faults = verify(args.directory, args.workers)
     for fault in faults:
         print(fault)

@@ -13,18 +13,17 @@ from typing import Any, BinaryIO, NamedTuple
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
+from models import files as models_files
 from models.errors import UserError, system_fault
+from models.files import TEMPORARY_SUFFIX
 
 
 def read_json(path: str) -> dict[str, Any]:
+    """A JSON file, local or behind a URL. Raises UserError if it is not readable."""
     try:
-        with open(path, encoding="utf-8") as file:
-            return json.load(file)
+        return json.loads(models_files.read(path))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is not readable: {error}; `pairmill verify` tells what else is wrong") from None
-
-
-TEMPORARY_SUFFIX = ".tmp"
 
 
 def join(base: str, *parts: str) -> str:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-
+from models.hashing import stable_hash
 from pipeline.records import EncodedPair, Pair, Rejected
 
 OutputRow = Pair | Rejected | EncodedPair
@@ -19,7 +18,7 @@ def sort_key(row: OutputRow) -> tuple:
 
 
 def row_hash(row: OutputRow) -> int:
-    return int.from_bytes(hashlib.sha256("\0".join(map(str, sort_key(row))).encode()).digest()[:8], "big")
+    return stable_hash(*sort_key(row))
 
 
 def key_hash(row: OutputRow) -> int:

@@ -1,9 +1,14 @@
-"""Names of the files and folders that select and fetch write. Those of a dataset are in `models.data.format`."""
+"""Names of the files and folders that stages write. What a training machine reads is in `models.data.format`."""
 
 from __future__ import annotations
 
+from models.data.format import MANIFEST_FILE as MANIFEST_FILE  # for jobs, which import nothing of models.data
+
 LEDGER_FILE = "ledger.json"
 SETTINGS_FILE = "settings.json"
+ATTEMPTS_FILE = "attempts.json"  # of fetch: how often it ran
+README_FILE, CROISSANT_FILE = "README.md", "croissant.json"  # of a dataset: its cards
+UNIT_STATS_SUFFIX = "_stats.json"  # of an image shard's statistics, written last: img2dataset's name
 PAIRS_FOLDER, REJECTS_FOLDER = "pairs", "rejects"
 
 WORK_FOLDER = "_work"  # inside the output, while it is unfinished

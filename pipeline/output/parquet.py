@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from apache_beam.coders import RowCoder, registry
 
+from models import files as models_files
 from pipeline.output import files as output_files
 from pipeline.output.files import WrittenFile, write_file
 from pipeline.output.grouping import SORT_COLUMNS, row_hash
@@ -80,6 +81,18 @@ def file_bytes(table: pa.Table) -> bytes:
     buffer = io.BytesIO()
     pq.write_table(table.combine_chunks(), buffer, compression="zstd", row_group_size=GROUP_ROWS)
     return buffer.getvalue()
+
+
+def read_columns(path: str, columns: list[str]) -> pa.Table:
+    """Columns of a Parquet file, local or behind a URL. Raises OSError, or ValueError for another file."""
+    with models_files.open_read(path) as file:
+        return pq.read_table(file, columns=columns, partitioning=None)
+
+
+def read_schema(path: str) -> pa.Schema:
+    """The columns that a Parquet file has. Raises as `read_columns`."""
+    with models_files.open_read(path) as file:
+        return pq.read_schema(file)
 
 
 def read_rows(path: str, row_type: type[Any]) -> Iterator[Any]:

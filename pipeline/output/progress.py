@@ -23,7 +23,12 @@ from typing import Any, NamedTuple
 from models.errors import UserError, system_fault
 from models.progress import TERMINAL_INTERVAL_S, Progress, ProgressLine
 from pipeline.output import files
-from pipeline.output.names import PROGRESS_FOLDER, UNITS_FOLDER, WORK_FOLDER
+from pipeline.output.names import (
+    PROGRESS_FOLDER,
+    UNIT_STATS_SUFFIX,
+    UNITS_FOLDER,
+    WORK_FOLDER,
+)
 from pipeline.records import Reason
 
 COUNTS_SUFFIX, PLAN_SUFFIX = ".counts", ".plan.json"
@@ -165,8 +170,8 @@ def count_finished(output: str, units: int, attempt: int = 1) -> int:
         return 0
     encoded = _names(files.join(output, WORK_FOLDER, UNITS_FOLDER), f"-of-{units:05d}.msgpack")
     # Shards of earlier attempts have smaller numbers, and say nothing of this one.
-    fetched = (name for name in _names(output, "_stats.json") if int(name.partition("_")[0]) >= (attempt - 1) * units)
-    return len(encoded) + sum(1 for _ in fetched)
+    fetched = (int(name.partition("_")[0]) for name in _names(output, UNIT_STATS_SUFFIX))
+    return len(encoded) + sum(number >= (attempt - 1) * units for number in fetched)
 
 
 def _names(folder: str, suffix: str) -> list[str]:

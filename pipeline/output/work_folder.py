@@ -26,7 +26,7 @@ class CompletedUnits:
         if not files.exists(path):
             return [], []
         body = msgpack.unpackb(files.read(path))
-        return [EncodedPair._make(row) for row in body["records"]], [Rejected._make(row) for row in body["rejects"]]
+        return [EncodedPair._make(row) for row in body["records"]], [Rejected(*row) for row in body["rejects"]]
 
     def save(self, name: str, records: list[EncodedPair], rejects: list[Rejected]) -> None:
         files.write_atomically(self._path(name), msgpack.packb({"records": records, "rejects": rejects}))

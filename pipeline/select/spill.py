@@ -101,7 +101,7 @@ def _row(outcome: Pair | Rejected) -> tuple:
         url=outcome.url,
         fallback_urls=(),
         caption="",
-        raw_caption="",
+        raw_caption=outcome.raw_caption,
         width=None,
         height=None,
         licence="",

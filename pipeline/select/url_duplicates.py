@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.records import Reason
+from pipeline.records import MAX_REJECT_TEXT, Reason
 from pipeline.select.spill import ROWS, SpillFile, read_spill
 from pipeline.sources.precedence import first_of_url
 from pipeline.sources.registry import SOURCES
@@ -58,17 +58,29 @@ class UrlGroups(NamedTuple):
         elements = np.concatenate([np.arange(self.starts[number], self.starts[number + 1]) for number in numbers])
         repeated = np.flatnonzero(self.kept_row[elements] != elements)
         if len(repeated):
-            reasons, details = rows["reason"].to_pylist(), rows["detail"].to_pylist()
-            for number in repeated.tolist():
-                reasons[number] = Reason.DUPLICATE_URL.value
-                details[number] = f"kept {self.keys[self.kept_row[elements[number]]].decode()}"
-            for name, column in (("reason", reasons), ("detail", details)):
-                rows = rows.set_column(ROWS.get_field_index(name), name, pa.array(column, pa.string()))
+            kept = [self.keys[self.kept_row[elements[number]]].decode() for number in repeated.tolist()]
+            rows = _as_rejects(rows, repeated, kept)
         # elements are those of the spills one after the other, which may not be next to each other
         sorter = np.argsort(elements)
         positions = sorter[np.searchsorted(elements, order, sorter=sorter)]
         for start in range(0, len(positions), TABLE_ROWS):
             yield rows.take(positions[start : start + TABLE_ROWS])
+
+
+def _as_rejects(rows: pa.Table, repeated: np.ndarray, kept: Sequence[str]) -> pa.Table:
+    """The rows, those at `repeated` as rejects that name the key of the pair kept instead."""
+    is_repeated = np.zeros(len(rows), bool)
+    is_repeated[repeated] = True
+    mask, raw_caption = pa.array(is_repeated), rows["raw_caption"].combine_chunks()
+    details = pa.array([f"kept {key}" for key in kept], pa.string())
+    columns = {
+        "reason": pc.if_else(mask, Reason.DUPLICATE_URL.value, rows["reason"].combine_chunks()),
+        "detail": pc.replace_with_mask(rows["detail"].combine_chunks(), mask, details),
+        "raw_caption": pc.if_else(mask, pc.utf8_slice_codeunits(raw_caption, 0, MAX_REJECT_TEXT), raw_caption),
+    }
+    for name, column in columns.items():
+        rows = rows.set_column(ROWS.get_field_index(name), ROWS.field(name), column)
+    return rows
 
 
 def group_by_url(output: str, spills: Sequence[SpillFile], first_bin: int, stop_bin: int) -> UrlGroups:

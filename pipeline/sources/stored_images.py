@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import os
 import tarfile
 from collections.abc import Collection, Iterable, Iterator
@@ -18,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from models.errors import UserError
+from models.hashing import stable_hash
 from models.pixels import IMAGE_SUFFIXES
 from pipeline.records import Pair
 from pipeline.sources.paths import base_name, open_raw
@@ -40,7 +40,7 @@ def location_hash(stored_at: str) -> int:
     path, _, place = stored_at.rpartition("#")
     whole = not _reads_anywhere(path) or not place.isdecimal()
     block = f"{base_name(path)}#{'' if whole else int(place) // ROWS_PER_BLOCK}"
-    return int.from_bytes(hashlib.sha256(block.encode("utf-8", "surrogatepass")).digest()[:8], "big")
+    return stable_hash(block)
 
 
 def read_stored(pairs: Iterable[Pair]) -> Iterator[tuple[Pair, bytes | NotStored]]:

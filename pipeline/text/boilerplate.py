@@ -195,6 +195,7 @@ _HINTS = tuple((hint, number) for number, (hints, _) in enumerate(_PATTERNS) for
 _DIGITS = str.maketrans("123456789", "000000000")
 _WORD = re.compile(r"\w[\w'’.:/-]*")
 _COVER = "\0"
+_COVERED = re.compile(f"{_COVER}+")
 MAX_CHARACTERS = 2000
 """Of a longer caption only the beginning is judged."""
 
@@ -207,13 +208,24 @@ def is_possible(caption: str) -> bool:
 def boilerplate_words(caption: str) -> tuple[int, int]:
     """How many of a caption's words lie in boilerplate, and how many there are."""
     caption = caption[:MAX_CHARACTERS]
-    covered = caption
-    for number in _hinted(caption):
-        covered = _PATTERNS[number][1].sub(lambda match: _COVER * len(match[0]), covered)
+    covered = _covered(caption)
     if covered == caption:
         return 0, len(_WORD.findall(caption))
     words = [match.span() for match in _WORD.finditer(caption)]
     return sum(1 for start, end in words if covered.count(_COVER, start, end) * 2 > end - start), len(words)
+
+
+def phrases(caption: str) -> list[str]:
+    """The parts of a caption that lie in boilerplate, in their order; neighbours that touch come as one."""
+    caption = caption[:MAX_CHARACTERS]
+    return [caption[slice(*match.span())] for match in _COVERED.finditer(_covered(caption))]
+
+
+def _covered(caption: str) -> str:
+    """The caption with _COVER for each character of boilerplate."""
+    for number in _hinted(caption):
+        caption = _PATTERNS[number][1].sub(lambda match: _COVER * len(match[0]), caption)
+    return caption
 
 
 @functools.lru_cache(maxsize=1)  # asked for the same caption twice in a row

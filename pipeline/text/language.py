@@ -6,9 +6,9 @@ import functools
 import math
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 from models.errors import UserError
 from pipeline.text.english_words import ENGLISH_ONLY, SHARED
@@ -39,23 +39,68 @@ _IMAGE_ENDING = re.compile(r"\.[A-Za-z]{3,4}$")
 class Detector:
     score: Callable[[str], float]  # 0 to 1: how surely a caption is English
     threshold: float  # its default: English from here up
+    language: Callable[[str], str]  # the likeliest: a code such as "de"; "" if it finds none
+
+
+class Detection(NamedTuple):
+    score: float  # 0 to 1: how surely a caption is English
+    threshold: float
+
+    @property
+    def is_english(self) -> bool:
+        return self.score >= self.threshold
+
+
+def detect(caption: str, detector: str = "best", threshold: Optional[float] = None) -> Detection:
+    """How surely a clean caption is English; `threshold` overrules the detector's own."""
+    chosen = _named(detector)
+    score = chosen.score(caption[:MAX_CHARACTERS])
+    return Detection(score, chosen.threshold if threshold is None else threshold)
 
 
 def is_english(caption: str, detector: str = "best", threshold: Optional[float] = None) -> bool:
-    """Whether a clean caption is English; `threshold` overrules the detector's own."""
+    """Whether a clean caption is English."""
+    return detect(caption, detector, threshold).is_english
+
+
+def likeliest_language(caption: str, detector: str = "best") -> str:
+    """The code of the language that a detector finds likeliest; "" if it finds none."""
+    return _named(detector).language(caption[:MAX_CHARACTERS])
+
+
+def _named(detector: str) -> Detector:
     if detector not in DETECTORS:
         raise UserError(f"no language detector is called {detector}: choose one of {', '.join(DETECTORS)}")
-    chosen = DETECTORS[detector]
-    return chosen.score(caption[:MAX_CHARACTERS]) >= (chosen.threshold if threshold is None else threshold)
+    return DETECTORS[detector]
 
 
 def langdetect_score(caption: str) -> float:
-    detect, no_features = _langdetect()
+    return next((language.prob for language in _langdetect_answers(caption) if language.lang == "en"), 0.0)
+
+
+def langdetect_language(caption: str) -> str:
+    return next((language.lang for language in _langdetect_answers(caption)), "")
+
+
+def _langdetect_answers(caption: str) -> Sequence[Any]:
+    """Languages with their probabilities, the likeliest first; [] without a letter that it knows."""
+    answer, no_features = _langdetect()
     try:
-        found = detect(caption)
-    except no_features:  # no letter that it knows
-        return 0.0
-    return next((language.prob for language in found if language.lang == "en"), 0.0)
+        return answer(caption)
+    except no_features:
+        return []
+
+
+def cld3_language(caption: str) -> str:
+    return _cld3().FindLanguage(caption).language.removeprefix("und")  # its code for an unknown one
+
+
+def fasttext_language(caption: str) -> str:
+    return next((found["lang"] for found in _fasttext().detect(caption, model="lite", k=1)), "")
+
+
+def py3langid_language(caption: str) -> str:
+    return _py3langid().classify(caption)[0]
 
 
 def cld3_score(caption: str) -> float:
@@ -210,9 +255,9 @@ def _py3langid():
 
 
 DETECTORS: dict[str, Detector] = {
-    "best": Detector(best_score, 0.5),
-    "langdetect": Detector(langdetect_score, 0.5),
-    "cld3": Detector(cld3_score, 0.5),
-    "py3langid": Detector(py3langid_score, 0.5),
-    "fasttext": Detector(fasttext_score, 0.5),
+    "best": Detector(best_score, 0.5, fasttext_language),
+    "langdetect": Detector(langdetect_score, 0.5, langdetect_language),
+    "cld3": Detector(cld3_score, 0.5, cld3_language),
+    "py3langid": Detector(py3langid_score, 0.5, py3langid_language),
+    "fasttext": Detector(fasttext_score, 0.5, fasttext_language),
 }

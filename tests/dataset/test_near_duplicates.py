@@ -24,7 +24,7 @@ from pipeline.dataset.near_duplicates import (
     duplicates_to_drop,
     signed_image,
 )
-from pipeline.records import EncodedPair
+from pipeline.records import REJECTED_TAG, EncodedPair
 from tests.conftest import ROOT
 from tests.support.transforms import apply
 
@@ -164,7 +164,7 @@ def test_in_a_pipeline(tmp_path):
     )
     outputs = apply(DropNearDuplicates(NearDuplicateConfig(True, str(tmp_path / "hashes"))), records)
     assert sorted((one.row, one.signature) for one in outputs["records"]) == [(3, b""), (4, b""), (10, b"")]
-    assert sorted((one.row, one.stage, one.reason, one.detail) for one in outputs[DropNearDuplicates.REJECTED]) == [
+    assert sorted((one.row, one.stage, one.reason, one.detail) for one in outputs[REJECTED_TAG]) == [
         (0, "encode", "duplicate_image", f"kept {10:032x}"),
         (1, "encode", "excluded", "looks like coco 7"),
         (2, "encode", "excluded", f"the same bytes as {2:064x}"),

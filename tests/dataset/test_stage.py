@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pipeline.dataset.existing import JoinExisting, RemainingRejects
-from pipeline.dataset.stage import REJECTED, DropSamePairs
+from pipeline.dataset.stage import DropSamePairs
 from pipeline.output.ledger import READ
-from pipeline.records import Rejected
+from pipeline.records import REJECTED_TAG, Rejected
 from tests.support.datasets import tiny_text_tokenizer
 from tests.support.records import make_record
 from tests.support.transforms import apply
@@ -25,7 +25,7 @@ def test_of_the_same_image_and_caption_the_first_stays(tmp_path):
     assert sorted((record.row, record.caption) for record in outputs["records"]) == sorted(
         [(1, RECORD.caption), (RECORD.row, "another")]
     )
-    assert sorted((row.row, row.stage, row.reason, row.detail) for row in outputs[REJECTED]) == [
+    assert sorted((row.row, row.stage, row.reason, row.detail) for row in outputs[REJECTED_TAG]) == [
         (row, "encode", "duplicate_pair", f"kept {1:032x}") for row in (2, 3)
     ]
 

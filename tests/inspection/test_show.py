@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import html
 import http.server
 import io
 import re
@@ -17,6 +18,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -43,6 +45,7 @@ from tests.support.datasets import tiny_text_tokenizer
 
 SIZE, IMAGES = 32, 6
 SCRIPT = "A <script>alert('x')</script> in the \"caption\" & more"
+HOSTILE = "<script>'\"&amp;\u202eevil\u2066\x00"
 CAPTIONS = [SCRIPT, *(f"A red cat in the snow, number {i}" for i in range(1, 16))]
 
 
@@ -123,7 +126,7 @@ def record(i: int, address: str, data: list[bytes], encoder: PairEncoder) -> Enc
 def write(output: Path, records: list[EncodedPair], encoder: PairEncoder) -> None:
     kinds = [("fetch", "refused_address")] * 3 + [("select", "not_english")] * 2
     rejects = [
-        Rejected(f"{i:032x}", "wit", "wit.tsv", i, f"http://10.0.0.{i}/<b>\x1b[31m", stage, reason, "why")
+        Rejected(f"{i:032x}", "wit", "wit.tsv", i, f"http://10.0.0.{i}/<b>\x1b[31m", stage, reason, "why", HOSTILE)
         for i, (stage, reason) in enumerate(kinds)
     ]
     files = [write_file(str(output), "rejects/00000-of-00001.parquet", table_bytes(rejects, REJECTS))]
@@ -183,10 +186,12 @@ def test_the_page_is_complete_in_itself(made):
 
 def test_what_came_from_the_web_is_escaped(made):
     text = shown(made)
-    assert "<script" not in text and "&lt;script&gt;alert(&#x27;x&#x27;)&lt;/script&gt;" in text
+    assert "<script" not in text and "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;" in text
     assert "<title>lions &amp; &lt;tigers&gt; · pairmill</title>" in text
     assert all(link["href"].startswith(("#", "http://", "https://")) for link in Tags(text).all("a"))
     assert "javascript:" not in text
+    assert "\u202e" not in text and "evil\\u2066\\u0000" in text and "\\u202eevil" in text
+    assert html.unescape(text).count(HOSTILE.partition("\u202e")[0]) == 5
     assert "10.0.0.1/&lt;b&gt;" in text and 'href="http://10.0.0' not in text  # refused addresses are no links
 
 
@@ -318,6 +323,16 @@ def test_the_listing(made, capsys):
     assert "rejected in select, not_english: 2 rows" in text and "rejected in fetch, refused_address: 3 rows" in text
     assert text.index("in select") < text.index("in fetch")
     assert "\x1b" not in text and "\\u001b[31m" in text
+    assert text.count("row") and text.count("    <script>") == 5 and "\u202e" not in text and "\\u202eevil" in text
+
+
+def test_rejects_of_an_earlier_version_have_no_captions(made, tmp_path, capsys):
+    copy = shutil.copytree(made.directory, tmp_path / "copy")
+    path = copy / "rejects" / "00000-of-00001.parquet"
+    pq.write_table(pq.read_table(path, partitioning=None).drop_columns("raw_caption"), path)
+    assert show.main([str(copy)]) == 0
+    text = capsys.readouterr().out
+    assert "rejected in select, not_english: 2 rows" in text and "evil" not in text
 
 
 def test_one_pair_by_its_key(made, capsys):

@@ -242,7 +242,7 @@ def test_repair_drops_damaged_shards_and_accounts_for_their_pairs(own, capsys):
     assert {s: a["read"] for s, a in after["sources"].items()} == {s: a["read"] for s, a in before["sources"].items()}
     rejects = [row for row in pq.read_table(own / "rejects").to_pylist() if row["reason"] == "damaged_shard"]
     assert {row["detail"] for row in rejects} == {one.path, two.path, three.path}
-    assert all(row["url"] for row in rejects if row["detail"] == one.path)
+    assert all(row["url"] and row["raw_caption"] for row in rejects if row["detail"] == one.path)
     assert all(row["key"] for row in rejects if row["detail"] != three.path)
     assert read_manifest(own).settings["damaged_shards"] == [one.path, two.path, three.path]
     assert main([str(own), "--workers=1"]) == 0

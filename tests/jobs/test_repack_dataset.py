@@ -11,6 +11,7 @@ import pytest
 from beam_jobs import encode_shards, repack_dataset
 from models.data.format import read_manifest
 from models.errors import UserError
+from pipeline.dataset.existing import ExistingDataset, KnownKeys
 from pipeline.inspection.faults import verify
 from pipeline.tokenize_stage import PairEncoder
 from tests.conftest import files_of
@@ -129,3 +130,11 @@ def test_encode_adds_what_is_new_and_nothing_else(images, tiny_dvae, tmp_path, m
         encode_shards.main([f"--images={images}/*.tar", *options, f"--output={old}"])
     assert files_of(old) == before
     assert read_manifest(both).settings["added_to"] == read_manifest(old).settings
+
+
+def test_a_known_key_may_end_in_zeros(tmp_path):
+    """Of 256 keys one does; numpy's fixed-width bytes do not hold such an end."""
+    write_records(tmp_path)  # with rejects whose keys are 0 and 1
+    known = KnownKeys(ExistingDataset(str(tmp_path), read_manifest(tmp_path)), unfetched=False)
+    assert f"{0:032x}" in known and f"{1:032x}" in known
+    assert f"{256:032x}" not in known and "0" * 30 + "ff" not in known

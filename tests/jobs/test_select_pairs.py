@@ -301,6 +301,14 @@ def test_duplicates_are_the_ones_that_first_of_leaves(tmp_path):
     assert [row["row"] for row in table] == list(range(50))
 
 
+def test_a_duplicate_url_keeps_its_raw_caption_cut(tmp_path):
+    caption = "a brown dog runs over the beach with a café, " * 20
+    rows = "".join(f"{caption}\thttp://a.example/x\n" for _ in range(3))
+    table = rows_of_part(HashPartition(0, 1), [account(tmp_path, rows.encode())], tmp_path)
+    assert [row["raw_caption"] for row in table] == [caption, caption[:500], caption[:500]]
+    assert [row["reason"] for row in table] == ["", "duplicate_url", "duplicate_url"]
+
+
 def test_yfcc_options_reach_the_parser(tmp_path):
     lines = bz2.decompress((SOURCES / "yfcc100m_dataset-1.bz2").read_bytes()).decode().splitlines()
     photos = [fields for line in lines if len(fields := line.split("\t")) == 25 and fields[-1] == "0"]

@@ -188,7 +188,7 @@ def test_malformed_rows_are_counted_and_numbered():
     found = rows(cc3m, b"only one field\na\thttp://a\n\nnul\0byte\thttp://b\nq\thttp://c\textra\nz\thttp://z\n")
     assert reasons(found) == ["malformed_row", "", "malformed_row", "malformed_row", "malformed_row", ""]
     assert [row.row for row in found] == list(range(6))
-    assert found[0].detail == "1 field, expected 2"
+    assert found[0].detail == "1 field, expected 2: only one field"
     assert len({row.key for row in found if isinstance(row, Rejected)}) == 4
 
 
