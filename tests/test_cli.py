@@ -13,6 +13,7 @@ import pytest
 
 from models import errors
 from pipeline import cli
+from pipeline.output.progress import Step, plan_path
 from tests.conftest import ROOT
 
 CC3M = ROOT / "sample" / "sources" / "cc3m.tsv"
@@ -157,9 +158,9 @@ def test_ctrl_c_ends_a_job_and_its_workers(tmp_path, server):
         "--direct_num_workers=2",
     ]
     with subprocess.Popen(command, cwd=tmp_path, start_new_session=True, stderr=subprocess.PIPE, text=True) as process:
-        plan = tmp_path / "out" / "_work" / "plan.json"  # from here on all workers run
+        plan = plan_path(str(tmp_path / "out"), Step.FETCH_AND_ENCODE)  # from here on all workers run
         deadline = time.monotonic() + 120
-        while not plan.exists():
+        while not os.path.exists(plan):
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.02)
         os.killpg(process.pid, signal.SIGINT)

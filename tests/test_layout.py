@@ -204,7 +204,6 @@ NAMES_ON_DISK = {
     "settings.json",
     "attempts.json",
     "text_tokenizer.json",
-    "plan.json",
     "croissant.json",
     "README.md",
     "checkpoint.pt",
@@ -213,7 +212,7 @@ NAMES_ON_DISK = {
     ".tmp",
     "_work",
 }
-FOLDERS_ON_DISK = {"index", "rejects", "pairs", "units", "times", "fetched", "rows"}
+FOLDERS_ON_DISK = {"index", "rejects", "pairs", "units", "progress", "rows", "spill"}
 NOT_OURS = {  # module: words that look like names of ours
     "models.tokenizers.image": {"config.json"},  # of diffusers
     "pipeline.dataset.cards": {"pairs"},  # Croissant's identifiers

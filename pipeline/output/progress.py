@@ -161,7 +161,7 @@ def write_plan(output: str, step: Step, total: int, finished: int = 0) -> None:
     it an interrupted run finished."""
     if files.is_local(output):
         plan = {"total": total, "finished": finished}
-        files.write_atomically(_plan_path(output, step), json.dumps(plan).encode())
+        files.write_atomically(plan_path(output, step), json.dumps(plan).encode())
 
 
 def count_finished(output: str, units: int, attempt: int = 1) -> int:
@@ -183,7 +183,7 @@ def _names(folder: str, suffix: str) -> list[str]:
         return []
 
 
-def _plan_path(output: str, step: Step) -> str:
+def plan_path(output: str, step: Step) -> str:
     return files.join(output, WORK_FOLDER, PROGRESS_FOLDER, f"{step.name.lower()}{PLAN_SUFFIX}")
 
 
@@ -264,7 +264,7 @@ def _step_values(values: Sequence[float], step: Step) -> list[Any]:
 
 
 def _read_plan(output: str, step: Step) -> dict[str, Any]:
-    path = _plan_path(output, step)
+    path = plan_path(output, step)
     return json.loads(files.read(path)) if files.exists(path) else {}
 
 
