@@ -34,13 +34,16 @@ def report_errors(command: Callable[[], int], after_interrupt: str = "") -> int:
     """Runs a command; a user's error becomes one line and status 2, an interruption status 130 and a line that ends
     with what the user may count on then."""
     try:
-        return command()
+        try:
+            return command()
+        finally:
+            sys.stdout.flush()  # not at Python's exit, where a reader that has gone would be an error
     except UserError as error:
         print(f"pairmill: {error}", file=sys.stderr)
         return 2
     except OSError as error:
         if isinstance(error, BrokenPipeError):
-            # The reader of our output (head, less) has seen enough; Python's own flush at exit must not complain.
+            # The reader of our output (head, less) has seen enough; what is left goes nowhere.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
         if (line := system_fault(error.errno, error.strerror or str(error), error.filename)) is None:

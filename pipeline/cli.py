@@ -45,8 +45,7 @@ AFTER_INTERRUPT = dict.fromkeys(("build", "select", "fetch", "encode", "repack")
 def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(usage())
-        return 0 if arguments else 2
+        return report_errors(lambda: print(usage()) or (0 if arguments else 2))
     if arguments[0] in ("-V", "--version"):
         print(f"pairmill {VERSION}")
         return 0

@@ -12,6 +12,7 @@ import tarfile
 import threading
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -33,6 +34,10 @@ from tests.support.images import gzip_bomb, text_bomb
 from tests.support.streams import SHARDS
 
 ROOT = Path(__file__).parent.parent
+
+# How long examples take depends on what else the machine does.
+hypothesis.settings.register_profile("no clock", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("no clock")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

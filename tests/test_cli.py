@@ -168,3 +168,13 @@ def test_ctrl_c_ends_a_job_and_its_workers(tmp_path, server):
     assert process.returncode == 130
     assert said.endswith("pairmill: build interrupted; the same command continues with what was not finished\n")
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["select", "--help"]])
+def test_a_reader_that_has_seen_enough(arguments):
+    """As `pairmill --help | head -3`."""
+    command = [sys.executable, "-c", f"from pipeline import cli; raise SystemExit(cli.main({arguments}))"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 0

@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import sys
 import weakref
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -83,7 +85,9 @@ class ShardFile:
             os.close(self._descriptor)
             self._descriptor = -1
 
-    __del__ = close
+    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        if not is_finalizing():  # then modules lose their names; the system closes the file
+            self.close()
 
 
 def _signature(descriptor: int) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, cast
 from urllib.parse import urlsplit
 
 import fsspec
+from aiohttp import ClientResponseError
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
@@ -22,7 +23,8 @@ CHUNK_BYTES = 1 << 18
 def expand(pattern: str) -> list[str]:
     """The files that a path, a glob or a URL names, sorted. An http(s) URL names one file: '?' is its query."""
     if _is_http(pattern):
-        found = [pattern] if fsspec.filesystem("http").exists(pattern) else []
+        _check_answer(pattern)
+        found = [pattern]
     elif _scheme(pattern):
         found = _expand_remote(pattern)
     elif os.path.isdir(pattern):
@@ -34,6 +36,16 @@ def expand(pattern: str) -> list[str]:
     if not found:
         raise UserError(f"no file matches {pattern}: check the path and its spelling (quote a glob for the shell)")
     return sorted(found)
+
+
+def _check_answer(url: str) -> None:
+    """Raises UserError if a server does not have a file, or does not answer."""
+    try:
+        fsspec.filesystem("http").info(url)
+    except Exception as error:  # FileNotFoundError for any status; its cause has the answer
+        answer = error.__cause__
+        said = f"HTTP {answer.status}" if isinstance(answer, ClientResponseError) else _one_line(error)
+        raise UserError(f"{url}: the server does not give this file ({said}); open the URL in a browser") from error
 
 
 def exists(path: str) -> bool:

@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import functools
 import hashlib
+import itertools
 import re
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -74,6 +75,7 @@ class YfccSettings:
 
 
 DEFAULT = YfccSettings()
+CHECKED_IDS = 1000  # of a subset, before the job starts
 
 
 def read(stream: BinaryIO, file: str, start: LineStart = WHOLE_FILE, settings: YfccSettings = DEFAULT) -> Iterator[Row]:
@@ -155,25 +157,24 @@ def subset_ids(path: str) -> np.ndarray:
     `yfcc100m_subset_data.tsv.bz2`, by which OpenAI named the photos that CLIP saw, has a line number, a photo id and a
     photo hash in each row and no caption; a list of ids alone will do as well. Raises UserError for another file.
     """
-    ids, number = [], 0
+    numbers = photo_ids(path)
+    parts = iter(lambda: list(itertools.islice(numbers, 1_000_000)), [])
+    return np.sort(np.concatenate([np.array(part, np.uint64) for part in parts] or [np.empty(0, np.uint64)]))
+
+
+def photo_ids(path: str) -> Iterator[str]:
+    """The ids of a subset's list, in its order. Raises UserError at a line without one."""
     with open_source(path) as stream:
-        part: list[str] = []
         for number, line in enumerate(lines(stream), 1):
             fields = line.text.split("\t")
             identity = fields[1 if len(fields) > 1 else 0].strip()
-            if line.fault or not identity.isdecimal() or len(identity) > 19:
-                if number == 1 and not line.fault:
-                    continue  # a header
+            if not line.fault and identity.isdecimal() and len(identity) <= 19:
+                yield identity
+            elif number > 1 or line.fault:  # else it is a header
                 raise UserError(
                     f"{path}, line {number}: no photo id there; a subset has rows of line number, photo "
                     "id and hash, or of ids alone"
                 )
-            part.append(identity)
-            if len(part) == 1_000_000:
-                ids.append(np.array(part, np.uint64))
-                part = []
-        ids.append(np.array(part, np.uint64))
-    return np.sort(np.concatenate(ids))
 
 
 def contains(identity: int, ids: np.ndarray) -> bool:
@@ -256,6 +257,13 @@ class Yfcc100m(LineSource[YfccSettings]):
 
     def read(self, stream: BinaryIO, file: str, start: LineStart, settings: YfccSettings) -> Iterator[Row]:
         return read(stream, file, start, settings)
+
+    def prepare(self, settings: YfccSettings, folder: str) -> YfccSettings:
+        """Reads the first lines of the subset, so that another file is found before the job starts."""
+        if settings.subset:
+            for _ in itertools.islice(photo_ids(settings.subset), CHECKED_IDS):
+                pass
+        return settings
 
     def add_arguments(self, group: argparse._ArgumentGroup) -> None:
         group.add_argument(

@@ -5,9 +5,13 @@ from __future__ import annotations
 import argparse
 import importlib
 import re
+import socket
 
 import pytest
+from apache_beam.options.pipeline_options import PortableOptions
 
+from beam_jobs.flags.common import beam_options, check_engine
+from models.errors import UserError
 from pipeline import cli
 from tests.conftest import ROOT
 
@@ -100,3 +104,21 @@ def test_missing_options_are_one_line(capsys):
     assert capsys.readouterr().err == (
         "pairmill: the following arguments are required: --output, --pairs; `pairmill fetch --help` lists the options\n"
     )
+
+
+@pytest.mark.parametrize("endpoint", ["localhost:1", "localhost:port", "nobody"])
+def test_a_job_server_that_does_not_answer(endpoint):
+    with pytest.raises(UserError, match=f"--job_endpoint {endpoint}: no job server answers there"):
+        check_engine(beam_options(["--runner=PortableRunner", f"--job_endpoint={endpoint}"]))
+
+
+def test_a_job_may_take_longer_than_five_minutes():
+    """Beam's own limit for the launcher of a portable job."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        arguments = ["--runner=PortableRunner", f"--job_endpoint=127.0.0.1:{server.getsockname()[1]}"]
+        options = beam_options(arguments)
+        check_engine(options)
+        assert options.view_as(PortableOptions).job_server_timeout > 300 * 1000
+        options = beam_options([*arguments, "--job_server_timeout=77"])
+        check_engine(options)
+        assert options.view_as(PortableOptions).job_server_timeout == 77

@@ -152,7 +152,7 @@ def test_http(server):
     [piece] = file_ranges("cc3m", f"{url}/pairs.tsv.gz?download=1")
     [row] = read_range(piece)
     assert (row.file, row.raw_caption) == ("pairs.tsv.gz", "a cat")
-    with pytest.raises(UserError, match=r"none\.tsv"):
+    with pytest.raises(UserError, match=r"none\.tsv: the server does not give this file \(HTTP 404\)"):
         file_ranges("cc3m", f"{url}/none.tsv")
 
 

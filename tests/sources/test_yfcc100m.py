@@ -7,9 +7,11 @@ import sqlite3
 
 import pytest
 
+from models.errors import UserError
 from pipeline.records import Rejected
 from pipeline.sources import hosts, yfcc100m
 from pipeline.sources.file_ranges import file_ranges, read_range
+from pipeline.sources.registry import SOURCES
 from pipeline.sources.yfcc100m import YfccSettings
 
 
@@ -162,3 +164,13 @@ def test_yfcc_sqlite_damaged_or_without_the_table(tmp_path, database):
         found = [row for piece in file_ranges("yfcc100m", str(tmp_path / name)) for row in read_range(piece)]
         assert reasons(found) == ["malformed_row"]
         assert "sqlite" in found[0].detail
+
+
+def test_a_subset_is_looked_at_before_the_job(tmp_path):
+    source = SOURCES["yfcc100m"]
+    (tmp_path / "subset.tsv").write_text("line\tid\thash\n1\t123\tx\n2\tno number\tx\n")
+    with pytest.raises(UserError, match=r"subset\.tsv, line 3: no photo id there"):
+        source.prepare(yfcc100m.YfccSettings(subset=str(tmp_path / "subset.tsv")), str(tmp_path))
+    with pytest.raises(UserError, match="nowhere"):
+        source.prepare(yfcc100m.YfccSettings(subset="/nowhere"), str(tmp_path))
+    assert source.prepare(yfcc100m.DEFAULT, str(tmp_path)) == yfcc100m.DEFAULT
