@@ -20,6 +20,7 @@ from models.tokenizers.info import require_same_tokenizer
 from models.tokenizers.text import TextTokenizer
 from models.transformer.model import Transformer, TransformerConfig, block_parameters, inference_weights
 
+CHECKPOINT_FORMAT, CHECKPOINT_VERSION = "pairmill-transformer", 2
 BUNDLED_TRANSFORMER = BUNDLED / "transformer"
 SMALL_MODEL_PARAMETERS = 10_000_000  # below, one thread is faster: a product ends before a second thread wakes up
 
@@ -58,9 +59,15 @@ def load_model(directory: Path, averaged: bool = False) -> tuple[Transformer, st
 
 
 def read_config(directory: Path) -> dict:
-    """Reads `config.json` of a checkpoint. Raises UserError for a file that is missing, damaged or lacks a field."""
+    """Reads `config.json` of a checkpoint.
+
+    Raises UserError for a file that is missing, damaged, lacks a field or has another format or version.
+    """
     try:
         config = json.loads((directory / "config.json").read_bytes())
+        found = config["format"], config["version"]
+        if found != (CHECKPOINT_FORMAT, CHECKPOINT_VERSION):
+            raise _other_version(directory, *found)
         config["model"], config["training"]["blank_captions"], config["text_tokenizer"]["fingerprint"]
         config["image_tokenizer"]["spec"], config["image_tokenizer"]["fingerprint"]
     except FileNotFoundError as error:
@@ -72,6 +79,13 @@ def read_config(directory: Path) -> dict:
 
 def _missing(error: FileNotFoundError) -> UserError:
     return UserError(f"{error.filename} does not exist: give a folder made by `pairmill train` with --checkpoint")
+
+
+def _other_version(directory: Path, name: object, version: object) -> UserError:
+    return UserError(
+        f"{directory / 'config.json'} has format {json.dumps(name)} version {json.dumps(version)}, expected "
+        f'"{CHECKPOINT_FORMAT}" version {CHECKPOINT_VERSION}; use the pairmill that wrote it or train again'
+    )
 
 
 def _malformed(directory: Path, error: Exception) -> UserError:

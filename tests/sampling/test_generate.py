@@ -20,6 +20,7 @@ from models.sampling.checkpoint import ImageGenerator, load_generator
 from models.sampling.generate import GenerationRequest
 from models.sampling.reranking import Ranking
 from models.sampling.sampler import ImageRequest, SamplingConfig, SamplingTensors, image_seed, sample_codes, sample_next
+from models.server import app
 from models.tokenizers.dvae import DVAE, DVAEConfig, save_dvae
 
 
@@ -329,6 +330,8 @@ def test_draws_with_the_bundled_model_unless_told_otherwise(checkpoint, tmp_path
 
 WITHOUT_HEADS = json.dumps(
     {
+        "format": "pairmill-transformer",
+        "version": 2,
         "model": {"layers": 1, "heads": 0, "width": 8, "text_vocabulary": 9, "image_vocabulary": 9, "rotary": True},
         "training": {"blank_captions": 0.0},
         "text_tokenizer": {"fingerprint": ""},
@@ -343,6 +346,7 @@ WITHOUT_HEADS = json.dumps(
         ("config.json", b"{"),
         ("config.json", b"[]"),
         ("config.json", b'{"model": {}}'),
+        ("config.json", b'{"format": "pairmill-transformer", "version": 2, "model": {}}'),
         ("config.json", WITHOUT_HEADS),
         ("model.safetensors", b"x" * 100),
     ],
@@ -352,6 +356,27 @@ def test_a_damaged_file(checkpoint, tmp_path, name, data):
     (copied / name).write_bytes(data)
     with pytest.raises(UserError, match="is not a readable checkpoint"):
         load_generator(copied)
+
+
+@pytest.mark.parametrize("command", [drawing.main, app.main], ids=["generate", "serve"])
+@pytest.mark.parametrize(
+    "field, value, found",
+    [
+        ("version", 3, '"pairmill-transformer" version 3'),
+        ("version", "2", '"pairmill-transformer" version "2"'),
+        ("format", "pairmill\ndvae", r'"pairmill\\ndvae" version 2'),
+    ],
+)
+def test_a_checkpoint_of_another_version(checkpoint, tmp_path, command, field, value, found):
+    copied = shutil.copytree(checkpoint, tmp_path / "run")
+    described = json.loads((copied / "config.json").read_text())
+    (copied / "config.json").write_text(json.dumps({**described, field: value}))
+    drawing_options = ["--prompt", "a red cat", "--output", str(tmp_path / "out")]
+    others = drawing_options if command is drawing.main else ["--port", "0"]
+    expected = f'run/config.json has format {found}, expected "pairmill-transformer" version 2; use the pairmill that'
+    with pytest.raises(UserError, match=expected) as error:
+        command(["--checkpoint", str(copied), *others])
+    assert "\n" not in str(error.value)
 
 
 def test_an_output_that_is_a_file(checkpoint, tmp_path):
