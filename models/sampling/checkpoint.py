@@ -15,6 +15,7 @@ from safetensors.torch import load
 
 from models.errors import UserError
 from models.files import BUNDLED
+from models.sampling.sampler import PAPER_SAMPLING, SamplingConfig
 from models.tokenizers.image import ImageTokenizer, load_image_tokenizer
 from models.tokenizers.info import require_same_tokenizer
 from models.tokenizers.text import TextTokenizer
@@ -33,6 +34,8 @@ class ImageGenerator(NamedTuple):
     image_tokenizer: ImageTokenizer
     fingerprint: str  # SHA-256 of the weights
     supports_guidance: bool = False  # whether it was trained with blank captions, which guidance needs
+    sampling: SamplingConfig = PAPER_SAMPLING  # used where a command or a request names no other values
+    prompts: tuple[str, ...] = ()  # examples that the model draws well
 
 
 def load_model(directory: Path, averaged: bool = False) -> tuple[Transformer, str]:
@@ -115,7 +118,44 @@ def load_generator(directory: Path, image_tokenizer_spec: str | None = None, ave
         "pass the one it was trained with as --image-tokenizer",
     )
     supports_guidance = config["training"]["blank_captions"] > 0
-    return ImageGenerator(model, text_tokenizer, image_tokenizer, fingerprint, supports_guidance)
+    return ImageGenerator(
+        model,
+        text_tokenizer,
+        image_tokenizer,
+        fingerprint,
+        supports_guidance,
+        sampling_of(config, directory),
+        prompts_of(config, directory),
+    )
+
+
+def sampling_of(config: dict, directory: Path) -> SamplingConfig:
+    """The sampling that a checkpoint's config names under `sampling`; where it names none, the paper's.
+
+    Raises UserError for a name or a value that SamplingConfig does not have.
+    """
+    try:
+        sampling = PAPER_SAMPLING._replace(**config.get("sampling", {}))
+        valid = type(sampling.top_k) is int and sampling.is_valid
+    except (ValueError, TypeError):
+        valid = False
+    if not valid:
+        raise UserError(
+            f'{directory / "config.json"}: "sampling" is {json.dumps(config["sampling"])}, expected any of temperature '
+            "above 0, top_k an integer from 0, top_p above 0 and at most 1, guidance from 0; fix or remove it"
+        )
+    return sampling
+
+
+def prompts_of(config: dict, directory: Path) -> tuple[str, ...]:
+    """The example prompts that a checkpoint's config names. Raises UserError if they are not a list of texts."""
+    prompts = config.get("prompts", [])
+    if not isinstance(prompts, list) or not all(isinstance(prompt, str) and prompt.strip() for prompt in prompts):
+        raise UserError(
+            f'{directory / "config.json"}: "prompts" is {json.dumps(prompts)}, expected a list of texts; '
+            "fix or remove it"
+        )
+    return tuple(prompts)
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -303,10 +304,6 @@ def test_the_bundled_model_has_learned_colours(tmp_path):
             f"{colour} heart, emoji: love",
             "--count",
             "4",
-            "--guidance",
-            "3",
-            "--top-p",
-            "0.95",
             "--output",
             str(tmp_path / colour),
         ]
@@ -315,6 +312,60 @@ def test_the_bundled_model_has_learned_colours(tmp_path):
         assert {image.shape for image in images} == {(128, 128, 3)}
         redness[colour] = np.mean([image[..., 0] - image[..., 2] for image in images])
     assert redness["red"] > redness["blue"] + 20
+
+
+@pytest.fixture
+def own_checkpoint(checkpoint, tmp_path) -> Path:
+    """A checkpoint to change."""
+    return Path(shutil.copytree(checkpoint, tmp_path / "own"))
+
+
+def change_config(directory: Path, **fields: object) -> None:
+    path = directory / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+@pytest.mark.parametrize(
+    "options, used",
+    [
+        ((), SamplingConfig(top_k=9, guidance=3.0)),
+        (("--guidance", 1, "--top-k", 0), SamplingConfig()),
+        (("--temperature", 0.5), SamplingConfig(0.5, top_k=9, guidance=3.0)),
+    ],
+)
+def test_the_checkpoints_sampling_holds_where_no_option_names_another(own_checkpoint, tmp_path, options, used):
+    change_config(own_checkpoint, sampling={"guidance": 3.0, "top_k": 9})
+    run(own_checkpoint, tmp_path / "out", *options, count=1)
+    with Image.open(tmp_path / "out" / "0000.png") as image:
+        assert json.loads(image.text["sampling"]) == used._asdict()
+
+
+def test_a_checkpoint_without_sampling_and_prompts_has_the_papers(generator):
+    assert (generator.sampling, generator.prompts) == (SamplingConfig(), ())
+
+
+def test_the_bundled_model_has_sampling_and_prompts():
+    bundled = load_generator(checkpoints.BUNDLED_TRANSFORMER)
+    assert bundled.sampling == SamplingConfig(guidance=3.0, top_p=0.95)
+    assert "red heart, emoji: love" in bundled.prompts
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"sampling": {"heat": 1}}, '"sampling" is {"heat": 1}, expected any of temperature'),
+        ({"sampling": {"top_p": 1.5}}, '"sampling" is {"top_p": 1.5}, '),
+        ({"sampling": {"top_k": 2.5}}, '"sampling" is {"top_k": 2.5}, '),
+        ({"sampling": {"guidance": "3"}}, '"sampling" is {"guidance": "3"}, '),
+        ({"sampling": None}, '"sampling" is null, '),
+        ({"prompts": "a cat"}, '"prompts" is "a cat", expected a list of texts'),
+        ({"prompts": ["a cat", " "]}, '"prompts" is '),
+    ],
+)
+def test_a_checkpoints_bad_defaults_are_named(own_checkpoint, fields, message):
+    change_config(own_checkpoint, **fields)
+    with pytest.raises(UserError, match=rf"own/config\.json: {re.escape(message)}"):
+        load_generator(own_checkpoint)
 
 
 def test_draws_with_the_bundled_model_unless_told_otherwise(checkpoint, tmp_path, monkeypatch):

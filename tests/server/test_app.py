@@ -18,9 +18,11 @@ from PIL import Image
 
 from models.errors import UserError
 from models.sampling import checkpoint
+from models.sampling.sampler import SamplingConfig
 from models.server import app
+from models.server.job_queue import JobQueue
 from models.server.middleware import MAX_BODY
-from tests.support.servers import ASK
+from tests.support.servers import ASK, finished, serving
 
 JSON = {"Content-Type": "application/json"}
 
@@ -182,6 +184,33 @@ def test_half_a_request_harms_nobody(client):
 
 
 # --- the rest of the interface ---------------------------------------------------------------------------------------
+
+
+def test_the_models_sampling_holds_where_a_request_names_no_other(generator):
+    sampling = SamplingConfig(top_k=9, guidance=3.0)
+    with serving(generator._replace(sampling=sampling, prompts=("a red cat",))) as client:
+        model = client.get("/v1/model").json()
+        assert model["sampling"] == sampling._asdict() and model["prompts"] == ["a red cat"]
+        asked = {**ASK, "seed": 5}
+        by_default, explicit, mixed = (
+            finished(client, client.post("/v1/images", json={**asked, **named}).json())
+            for named in ({"top_k": None}, sampling._asdict(), {"guidance": 1})
+        )
+        assert by_default["sampling"] == explicit["sampling"] == sampling._asdict()
+        assert mixed["sampling"] == {**sampling._asdict(), "guidance": 1}
+        first, second, third = (client.get(job["images"][0]["url"]).content for job in (by_default, explicit, mixed))
+        assert first == second != third
+
+
+def test_generate_uses_the_models_sampling(generator, monkeypatch):
+    used = []
+    submit = JobQueue.submit
+    monkeypatch.setattr(
+        JobQueue, "submit", lambda self, request: used.append(request.sampling) or submit(self, request)
+    )
+    with serving(generator._replace(sampling=SamplingConfig(top_k=9))) as client:
+        assert client.post("/generate", json=ASK).status_code == 200
+    assert used == [SamplingConfig(top_k=9)]
 
 
 def test_metrics_count_routes_not_paths(client):

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from models.sampling.sampler import SamplingConfig
 from tests.support.servers import serving
 
 
@@ -55,6 +56,21 @@ def test_a_browser_draws_images_by_keyboard(client, width, height):
         again = wait_for(lambda: [url for url in shown(window) if url not in before], 3)
         assert client.get(again[0]).content == client.get(before[0]).content
         assert [entry for entry in window.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+def test_prompts_of_the_model_are_buttons(generator):
+    prompts = ("a red cat", "a blue boat")
+    sampling = SamplingConfig(top_k=9)
+    with serving(generator._replace(prompts=prompts, sampling=sampling)) as client, browser(390, 844) as window:
+        window.get(str(client.base_url))
+        buttons = wait_for(lambda: window.find_elements("css selector", "#prompts button"), 2)
+        text = window.find_element("id", "text")
+        assert [button.text for button in buttons] == list(prompts)
+        assert text.get_attribute("placeholder") == "a red cat"
+        assert window.find_element("id", "top-k").get_attribute("placeholder") == "9"
+        buttons[1].click()
+        assert text.get_property("value") == "a blue boat" and window.switch_to.active_element == text
+        assert window.execute_script("return document.documentElement.scrollWidth <= innerWidth")
 
 
 def shown(window) -> list[str]:

@@ -19,8 +19,8 @@ function settings() {
   const number = (id, otherwise) => $(id).value.trim() === "" ? otherwise : Number($(id).value);
   return {
     text: $("text").value, num_images: Number($("count").value), seed: number("seed", null),
-    temperature: number("temperature", 1), top_k: number("top-k", 0), top_p: number("top-p", 1),
-    guidance: number("guidance", 1),
+    temperature: number("temperature", null), top_k: number("top-k", null), top_p: number("top-p", null),
+    guidance: number("guidance", null), // null: the model's own
   };
 }
 
@@ -54,7 +54,7 @@ function reason(body) {
 
 function follow(started, asked) {
   $("pictures").replaceChildren(...started.images.map((_, i) => tile(i)));
-  const current = job = {id: started.id, asked: {...asked, seed: started.seed}, began: null};
+  const current = job = {id: started.id, asked: {...asked, ...started.sampling, seed: started.seed}, began: null};
   current.events = new EventSource(`/v1/images/${started.id}/events`);
   current.timer = setInterval(() => tell(current), 100);
   const seen = (event) => { current.state = JSON.parse(event.data); show(current); };
@@ -234,9 +234,12 @@ function restore(entry) {
   if (job) return;
   $("text").value = entry.text;
   $("count").value = $("count-shown").value = entry.num_images;
-  const others = {seed: entry.seed, temperature: entry.temperature, "top-k": entry.top_k || "", "top-p": entry.top_p,
+  const others = {seed: entry.seed, temperature: entry.temperature, "top-k": entry.top_k, "top-p": entry.top_p,
     guidance: entry.guidance};
-  for (const [id, value] of Object.entries(others)) $(id).value = value;
+  for (const [id, value] of Object.entries(others)) {
+    $(id).value = value;
+    if ($(id).validity.stepMismatch) $(id).step = "any"; // a model's default may lie between the steps
+  }
   scrollTo({top: 0});
   generate();
 }
@@ -244,12 +247,30 @@ function restore(entry) {
 $("forget").addEventListener("click", () => keep([]));
 list(past());
 
+// --- examples -------------------------------------------------------------------------------------------------------
+
+function offer(prompts) {
+  if (!prompts.length) return;
+  $("text").placeholder = prompts[0];
+  $("prompts").hidden = false;
+  $("prompts").replaceChildren(...prompts.map((prompt) => {
+    const button = element("button", {type: "button", textContent: prompt, title: "Use this text"});
+    button.addEventListener("click", () => { $("text").value = prompt; $("text").focus(); });
+    return button;
+  }));
+}
+
 // --- what draws here ------------------------------------------------------------------------------------------------
 
 fetch("/v1/model").then((answer) => answer.json()).then((model) => {
   $("count").max = model.max_images;
   $("count-shown").value = $("count").value;
   $("text").maxLength = model.max_text;
+  $("temperature").placeholder = model.sampling.temperature;
+  $("top-k").placeholder = model.sampling.top_k || "all";
+  $("top-p").placeholder = model.sampling.top_p;
+  $("guidance").placeholder = model.sampling.guidance;
+  offer(model.prompts);
   for (const part of document.querySelectorAll(".guidance")) part.hidden = !model.guidance;
   const millions = (model.parameters / 1e6).toPrecision(3);
   $("model").textContent = `Drawn here by a model of ${millions} million parameters, ${model.image_size} px, ` +
