@@ -73,6 +73,21 @@ def test_prompts_of_the_model_are_buttons(generator):
         assert window.execute_script("return document.documentElement.scrollWidth <= innerWidth")
 
 
+def test_a_refused_value_in_closed_settings_is_shown(client):
+    with browser(390, 844) as window:
+        window.get(str(client.base_url))
+        window.find_element("id", "text").send_keys("a red cat")
+        window.execute_script("document.getElementById('top-p').value = 2")
+        assert not window.find_element("id", "top-p").is_displayed()
+        window.find_element("id", "text").send_keys("\ue007")
+        field = window.switch_to.active_element
+        assert field.get_attribute("id") == "top-p" and field.is_displayed()
+        assert field.get_property("validationMessage")
+        field.clear()
+        field.send_keys("0.9\ue007")
+        wait_for(lambda: shown(window), 4)
+
+
 def shown(window) -> list[str]:
     """The addresses of the pictures that are done."""
     return window.execute_script("return [...document.querySelectorAll('figure[aria-busy=false] img')].map(i => i.src)")

@@ -9,11 +9,19 @@ let job = null; // {id, text, seed, events, timer, started}
 // --- asking ---------------------------------------------------------------------------------------------------------
 
 $("count").addEventListener("input", () => { $("count-shown").value = $("count").value; });
-$("form").addEventListener("submit", (event) => { event.preventDefault(); generate(); });
+$("form").addEventListener("submit", (event) => { event.preventDefault(); if (accepted()) generate(); });
 $("cancel").addEventListener("click", cancel);
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && job && !$("large").open) cancel();
 });
+
+// The browser cannot focus a field inside closed settings, and would then say nothing.
+function accepted() {
+  const refused = [...$("form").elements].find((field) => field.willValidate && !field.validity.valid);
+  if (!refused) return true;
+  if ($("more").contains(refused)) $("more").open = true;
+  return refused.reportValidity(); // focuses it and shows the browser's message beside it
+}
 
 function settings() {
   const number = (id, otherwise) => $(id).value.trim() === "" ? otherwise : Number($(id).value);
