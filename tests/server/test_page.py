@@ -88,6 +88,34 @@ def test_a_refused_value_in_closed_settings_is_shown(client):
         wait_for(lambda: shown(window), 4)
 
 
+def test_a_reload_goes_on_with_the_running_job(generator, gate):
+    with serving(generator) as client, browser(390, 844) as window:
+        window.get(str(client.base_url))
+        window.find_element("id", "text").send_keys("a red cat\ue007")
+        assert window.find_element("css selector", "figure img[src^='data:image/jpeg']")
+        window.refresh()
+        assert window.find_element("css selector", "figure img[src^='data:image/jpeg']")
+        assert window.find_element("id", "cancel").is_displayed()
+        assert window.find_element("id", "text").get_property("value") == "a red cat"
+        gate.set()
+        wait_for(lambda: shown(window), 4)
+        wait_for(lambda: window.find_elements("css selector", "#history button"), 1)
+        window.refresh()  # finished: nothing to go on with
+        wait_for(lambda: window.find_elements("css selector", "#history button"), 1)
+        assert window.find_element("id", "generate").is_displayed() and shown(window) == []
+
+
+def test_a_job_is_cancelled_after_a_reload(generator, gate):
+    with serving(generator) as client, browser(390, 844) as window:
+        window.get(str(client.base_url))
+        window.find_element("id", "text").send_keys("a red cat\ue007")
+        assert window.find_element("css selector", "figure")
+        window.refresh()
+        assert window.find_element("css selector", "figure")
+        window.find_element("tag name", "body").send_keys("\ue00c")  # escape
+        wait_for(lambda: "x" * window.find_element("id", "status").text.startswith("Cancelled"), 1)
+
+
 def shown(window) -> list[str]:
     """The addresses of the pictures that are done."""
     return window.execute_script("return [...document.querySelectorAll('figure[aria-busy=false] img')].map(i => i.src)")

@@ -3,6 +3,7 @@
 
 const $ = (id) => document.getElementById(id);
 const HISTORY = "pairmill-history";
+const RUNNING = "pairmill-job"; // for this tab alone
 const KEPT = 20;
 let job = null; // {id, text, seed, events, timer, started}
 
@@ -55,6 +56,22 @@ async function generate() {
   follow(body, asked);
 }
 
+// After a reload: the job of before, if the server still knows it.
+async function resume() {
+  const running = readJson(sessionStorage, RUNNING);
+  if (!running) return;
+  busy(true);
+  const answer = await fetch(`/v1/images/${running.id}`).catch(() => null);
+  if (!answer || !answer.ok) {
+    busy(false);
+    if (!answer) return fail("The server does not answer.");
+    writeJson(sessionStorage, RUNNING, null);
+    return fail("The server no longer knows the job that ran before the reload.");
+  }
+  $("text").value = running.asked.text;
+  follow(await answer.json(), running.asked);
+}
+
 function reason(body) {
   if (typeof body.detail === "string") return body.detail;
   return body.detail.map((fault) => `${fault.loc.at(-1)}: ${fault.msg}`).join("; ");
@@ -63,6 +80,7 @@ function reason(body) {
 function follow(started, asked) {
   $("pictures").replaceChildren(...started.images.map((_, i) => tile(i)));
   const current = job = {id: started.id, asked: {...asked, ...started.sampling, seed: started.seed}, began: null};
+  writeJson(sessionStorage, RUNNING, {id: started.id, asked: current.asked});
   current.events = new EventSource(`/v1/images/${started.id}/events`);
   current.timer = setInterval(() => tell(current), 100);
   const seen = (event) => { current.state = JSON.parse(event.data); show(current); };
@@ -88,6 +106,7 @@ function finish(current, end) {
   current.events.close();
   job = null;
   busy(false);
+  if (end !== "lost") writeJson(sessionStorage, RUNNING, null); // a reload may find it again
   const drawn = current.state ? current.state.images.filter((image) => image.url).length : 0;
   for (const figure of $("pictures").querySelectorAll("figure[aria-busy=true]")) figure.remove();
   if (end === "done") {
@@ -195,20 +214,26 @@ $("large").addEventListener("click", (event) => { if (event.target === $("large"
 
 // --- history --------------------------------------------------------------------------------------------------------
 
-function past() {
+function readJson(storage, name) {
   try {
-    return JSON.parse(localStorage.getItem(HISTORY)) || [];
+    return JSON.parse(storage.getItem(name));
   } catch {
-    return []; // private windows may have no storage
+    return null; // private windows may have no storage
   }
 }
 
-function keep(entries) {
+function writeJson(storage, name, value) {
   try {
-    localStorage.setItem(HISTORY, JSON.stringify(entries));
+    storage.setItem(name, JSON.stringify(value));
   } catch {
-    // without storage the history lasts as long as the page
+    // without storage the history and the job last as long as the page
   }
+}
+
+const past = () => readJson(localStorage, HISTORY) || [];
+
+function keep(entries) {
+  writeJson(localStorage, HISTORY, entries);
   list(entries);
 }
 
@@ -284,3 +309,4 @@ fetch("/v1/model").then((answer) => answer.json()).then((model) => {
   $("model").textContent = `Drawn here by a model of ${millions} million parameters, ${model.image_size} px, ` +
     `fingerprint ${model.fingerprint.slice(0, 12)}.`;
 }).catch(() => fail("The server does not answer."));
+resume();
