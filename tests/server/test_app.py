@@ -125,10 +125,45 @@ def test_wrong_content_types(client, kind):
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-def test_a_long_body_is_refused(client, chunked):
+@pytest.mark.parametrize("path", ["/generate", "/v1/images"])
+def test_a_long_body_is_refused(client, chunked, path):
     parts = [b" " * 1024] * (MAX_BODY // 1024 + 1)
-    answer = client.post("/generate", content=iter(parts) if chunked else b"".join(parts), headers=JSON)
+    answer = client.post(path, content=iter(parts) if chunked else b"".join(parts), headers=JSON)
     assert answer.status_code == 413
+    assert set(answer.json()) == {"Error" if path == "/generate" else "detail"}
+
+
+DALLE_PATHS = ["/generate"]
+
+
+@pytest.mark.parametrize("path", DALLE_PATHS)
+@pytest.mark.parametrize(
+    "method, body, kind, status",
+    [
+        ("POST", "{", "application/json", 422),
+        ("POST", "\xff", "application/json", 422),
+        ("POST", '{"text": 3, "num_images": 1}', "application/json", 422),
+        ("POST", '{"text": "a cat", "num_images": 99}', "application/json", 422),
+        ("POST", json.dumps({"text": "x" * 1001, "num_images": 1}), "application/json", 422),
+        ("POST", json.dumps({"text": "x" * MAX_BODY, "num_images": 1}), "application/json", 413),
+        ("POST", json.dumps(ASK), "text/plain", 422),
+        ("GET", "", "application/json", 405),
+    ],
+)
+def test_every_error_has_dalle_servers_form(client, path, method, body, kind, status):
+    answer = client.request(method, path, content=body, headers={"Content-Type": kind})
+    assert answer.status_code == status
+    assert list(answer.json()) == ["Error"] and isinstance(answer.json()["Error"], str)
+
+
+@pytest.mark.parametrize("path", DALLE_PATHS)
+def test_an_internal_fault_has_dalle_servers_form(generator, monkeypatch, path):
+    monkeypatch.setattr(JobQueue, "submit", lambda *_: 1 / 0)
+    with serving(generator) as client:
+        answer = client.post(path, json=ASK)
+        assert (answer.status_code, answer.json()) == (500, {"Error": "internal error; see the server's log"})
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+        assert f'path="{path}",status="500"}} 1.0' in client.get("/metrics").text
 
 
 @pytest.mark.parametrize(
