@@ -21,6 +21,7 @@ from models.server.job_queue import FAILED, Job, JobQueue, QueueFull
 from models.server.middleware import Metrics
 from models.server.schemas import (
     MAX_TEXT,
+    DalleResponse,
     ErrorResponse,
     GenerateBody,
     ImageResponse,
@@ -87,11 +88,25 @@ def server_state(request: Request) -> ServerState:
 InState = Annotated[ServerState, Depends(server_state)]
 
 
-@routes.post(
-    "/generate", responses={422: {"model": ErrorResponse}, 429: {"model": ErrorResponse}, 503: {"model": ErrorResponse}}
-)
+DALLE_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorResponse} for status in (405, 413, 422, 429, 499, 500)
+}
+
+
+@routes.post("/generate", responses=DALLE_ERRORS)
 async def generate(body: GenerateBody, request: Request, state: InState) -> list[str]:
     """Draws images and returns them, each as base64 of a JPEG. The job is cancelled when the client disconnects."""
+    return await _draw(body, request, state)
+
+
+@routes.post("/dalle", responses=DALLE_ERRORS)
+async def dalle(body: GenerateBody, request: Request, state: InState) -> DalleResponse:
+    """Draws images and returns them in dalle-playground's form; otherwise as POST /generate."""
+    return DalleResponse(generatedImgs=await _draw(body, request, state), generatedImgsFormat="jpeg")
+
+
+async def _draw(body: GenerateBody, request: Request, state: ServerState) -> list[str]:
+    """Draws the images: base64 of a JPEG each. Raises HTTPException for a job that does not end with all of them."""
     sampling = state.queue.generator.sampling
     job = state.submit(GenerationRequest(body.text, body.num_images, any_seed(), sampling))
     try:

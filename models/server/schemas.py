@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -22,7 +22,7 @@ Text = Annotated[str, Field(max_length=MAX_TEXT, description="describes the imag
 
 
 class GenerateBody(BaseModel):
-    """The body of POST /generate, as DALLE-server takes it."""
+    """The body of POST /generate, as DALLE-server takes it, and of POST /dalle, as dalle-playground sends it."""
 
     model_config = ConfigDict(strict=True)  # refuses "3" as a number
     text: Text
@@ -90,7 +90,14 @@ class ModelResponse(BaseModel):
     prompts: list[str] = Field(description="examples that the model draws well")
 
 
+class DalleResponse(BaseModel):
+    """The images of POST /dalle, in dalle-playground's form."""
+
+    generatedImgs: list[str] = Field(description="base64 of a JPEG each")
+    generatedImgsFormat: Literal["jpeg"]
+
+
 class ErrorResponse(BaseModel):
-    """An error of POST /generate, in DALLE-server's form."""
+    """An error of POST /generate and POST /dalle, in DALLE-server's form."""
 
     Error: str
