@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import logging
 import re
 import signal
 import socket
@@ -38,6 +39,16 @@ def test_generate_answers_as_dalle_server_does(client, count):
     assert isinstance(answer.json(), list) and len(answer.json()) == count
     for data in answer.json():
         assert data.startswith("/9j/4AAQSkZJRg")
+        with Image.open(io.BytesIO(base64.b64decode(data, validate=True))) as image:
+            assert image.format == "JPEG" and image.size == (64, 64)
+
+
+def test_dalle_answers_as_dalle_playground_expects(client):
+    answer = client.post("/dalle", json={"text": "apple", "num_images": 2})
+    assert answer.status_code == 200
+    assert set(answer.json()) == {"generatedImgs", "generatedImgsFormat"}
+    assert answer.json()["generatedImgsFormat"] == "jpeg" and len(answer.json()["generatedImgs"]) == 2
+    for data in answer.json()["generatedImgs"]:
         with Image.open(io.BytesIO(base64.b64decode(data, validate=True))) as image:
             assert image.format == "JPEG" and image.size == (64, 64)
 
@@ -133,7 +144,7 @@ def test_a_long_body_is_refused(client, chunked, path):
     assert set(answer.json()) == {"Error" if path == "/generate" else "detail"}
 
 
-DALLE_PATHS = ["/generate"]
+DALLE_PATHS = ["/generate", "/dalle"]
 
 
 @pytest.mark.parametrize("path", DALLE_PATHS)
@@ -257,6 +268,17 @@ def test_metrics_count_routes_not_paths(client):
     assert "endless" not in answer.text and "BREW" not in answer.text
 
 
+def test_each_request_has_one_log_line_without_its_text(generator, caplog):
+    caplog.set_level(logging.INFO, "models.server.middleware")
+    with serving(generator) as client:
+        client.post("/generate", json={"text": "a secret cat", "num_images": 1})
+        client.get("/nowhere%0Aforged?secret=1")
+    lines = [record.getMessage() for record in caplog.records if record.name == "models.server.middleware"]
+    assert len(lines) == 2
+    assert re.fullmatch(r"127\.0\.0\.1 POST /generate 200 \d+\.\d{3} s", lines[0])
+    assert re.fullmatch(r"127\.0\.0\.1 GET /nowhere%0Aforged 404 \d+\.\d{3} s", lines[1])
+
+
 def test_the_page_needs_nothing_from_elsewhere(client):
     page = client.get("/")
     assert page.headers["content-type"].startswith("text/html")
@@ -310,6 +332,7 @@ def test_serves_this_machine_until_interrupted(tiny_checkpoint):
             assert len(httpx.post(f"{url}/generate", json=ASK, timeout=60).json()) == 1
             process.send_signal(signal.SIGINT)
             _, message = process.communicate(timeout=30)
+            assert re.search(r"^\S+ \S+ 127\.0\.0\.1 POST /generate 200 \d+\.\d{3} s$", message, re.MULTILINE)
         finally:
             process.kill()
     assert process.returncode in (0, 130) and "Traceback" not in message
