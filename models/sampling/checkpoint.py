@@ -15,12 +15,14 @@ from safetensors.torch import load
 
 from models.errors import UserError
 from models.files import BUNDLED
+from models.sampling.sampler import PAPER_SAMPLING, SamplingConfig
 from models.tokenizers.image import ImageTokenizer, load_image_tokenizer
 from models.tokenizers.info import TEXT_TOKENIZER_FILE, require_same_tokenizer
 from models.tokenizers.text import TextTokenizer
 from models.transformer.model import Transformer, TransformerConfig, block_parameters, inference_weights
 
 CONFIG_FILE = "config.json"  # of a checkpoint to sample from; written last
+CHECKPOINT_FORMAT, CHECKPOINT_VERSION = "pairmill-transformer", 2
 BUNDLED_TRANSFORMER = BUNDLED / "transformer"
 SMALL_MODEL_PARAMETERS = 10_000_000  # below, one thread is faster: a product ends before a second thread wakes up
 
@@ -33,6 +35,8 @@ class ImageGenerator(NamedTuple):
     image_tokenizer: ImageTokenizer
     fingerprint: str  # SHA-256 of the weights
     supports_guidance: bool = False  # whether it was trained with blank captions, which guidance needs
+    sampling: SamplingConfig = PAPER_SAMPLING  # used where a command or a request names no other values
+    prompts: tuple[str, ...] = ()  # examples that the model draws well
 
 
 def load_model(directory: Path, averaged: bool = False) -> tuple[Transformer, str]:
@@ -59,9 +63,15 @@ def load_model(directory: Path, averaged: bool = False) -> tuple[Transformer, st
 
 
 def read_config(directory: Path) -> dict:
-    """Reads `config.json` of a checkpoint. Raises UserError for a file that is missing, damaged or lacks a field."""
+    """Reads `config.json` of a checkpoint.
+
+    Raises UserError for a file that is missing, damaged, lacks a field or has another format or version.
+    """
     try:
         config = json.loads((directory / CONFIG_FILE).read_bytes())
+        found = config["format"], config["version"]
+        if found != (CHECKPOINT_FORMAT, CHECKPOINT_VERSION):
+            raise _other_version(directory, *found)
         config["model"], config["training"]["blank_captions"], config["text_tokenizer"]["fingerprint"]
         config["image_tokenizer"]["spec"], config["image_tokenizer"]["fingerprint"]
     except FileNotFoundError as error:
@@ -73,6 +83,13 @@ def read_config(directory: Path) -> dict:
 
 def _missing(error: FileNotFoundError) -> UserError:
     return UserError(f"{error.filename} does not exist: give a folder made by `pairmill train` with --checkpoint")
+
+
+def _other_version(directory: Path, name: object, version: object) -> UserError:
+    return UserError(
+        f"{directory / 'config.json'} has format {json.dumps(name)} version {json.dumps(version)}, expected "
+        f'"{CHECKPOINT_FORMAT}" version {CHECKPOINT_VERSION}; use the pairmill that wrote it or train again'
+    )
 
 
 def _malformed(directory: Path, error: Exception) -> UserError:
@@ -102,7 +119,44 @@ def load_generator(directory: Path, image_tokenizer_spec: str | None = None, ave
         "pass the one it was trained with as --image-tokenizer",
     )
     supports_guidance = config["training"]["blank_captions"] > 0
-    return ImageGenerator(model, text_tokenizer, image_tokenizer, fingerprint, supports_guidance)
+    return ImageGenerator(
+        model,
+        text_tokenizer,
+        image_tokenizer,
+        fingerprint,
+        supports_guidance,
+        sampling_of(config, directory),
+        prompts_of(config, directory),
+    )
+
+
+def sampling_of(config: dict, directory: Path) -> SamplingConfig:
+    """The sampling that a checkpoint's config names under `sampling`; where it names none, the paper's.
+
+    Raises UserError for a name or a value that SamplingConfig does not have.
+    """
+    try:
+        sampling = PAPER_SAMPLING._replace(**config.get("sampling", {}))
+        valid = type(sampling.top_k) is int and sampling.is_valid
+    except (ValueError, TypeError):
+        valid = False
+    if not valid:
+        raise UserError(
+            f'{directory / "config.json"}: "sampling" is {json.dumps(config["sampling"])}, expected any of temperature '
+            "above 0, top_k an integer from 0, top_p above 0 and at most 1, guidance from 0; fix or remove it"
+        )
+    return sampling
+
+
+def prompts_of(config: dict, directory: Path) -> tuple[str, ...]:
+    """The example prompts that a checkpoint's config names. Raises UserError if they are not a list of texts."""
+    prompts = config.get("prompts", [])
+    if not isinstance(prompts, list) or not all(isinstance(prompt, str) and prompt.strip() for prompt in prompts):
+        raise UserError(
+            f'{directory / "config.json"}: "prompts" is {json.dumps(prompts)}, expected a list of texts; '
+            "fix or remove it"
+        )
+    return tuple(prompts)
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:

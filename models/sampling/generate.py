@@ -13,9 +13,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +29,7 @@ from models.sampling.checkpoint import ImageGenerator, add_model_arguments, gene
 from models.sampling.reranking import Ranking, load_ranker
 from models.sampling.sampler import BATCH_SIZE, PAPER_SAMPLING, ImageRequest, SamplingConfig, image_seed, sample_steps
 
+SAMPLING_DEFAULT = "default: the checkpoint's own, else"
 MAX_COUNT = 1024  # images; the paper samples 512 a caption
 
 
@@ -129,31 +130,37 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--temperature",
         type=float,
-        default=1.0,
-        help="divides the logits: below 1 images are safer, above 1 more varied (default 1)",
+        help=f"divides the logits: below 1 images are safer, above 1 more varied ({SAMPLING_DEFAULT} 1)",
     )
     parser.add_argument(
         "--top-k",
         type=int,
-        default=0,
         metavar="K",
-        help="sample each code among the K most likely; 0: among all (default 0)",
+        help=f"sample each code among the K most likely; 0: among all ({SAMPLING_DEFAULT} 0)",
     )
     parser.add_argument(
         "--top-p",
         type=float,
-        default=1.0,
         metavar="P",
-        help="sample each code among the most likely that hold this share of the probability (default 1)",
+        help=f"sample each code among the most likely that hold this share of the probability ({SAMPLING_DEFAULT} 1)",
     )
     parser.add_argument(
         "--guidance",
         type=float,
-        default=1.0,
         metavar="G",
         help="above 1: follow the caption more closely, at twice the time; for a model trained with --blank-captions "
-        "(default 1)",
+        f"({SAMPLING_DEFAULT} 1)",
     )
+
+
+def sampling_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The fields of SamplingConfig that the command line names. Raises UserError for a value outside its range."""
+    named = {name: getattr(args, name) for name in SamplingConfig._fields if getattr(args, name) is not None}
+    if not PAPER_SAMPLING._replace(**named).is_valid:
+        raise UserError(
+            "--temperature is above 0, --top-k 0 or more, --top-p above 0 and at most 1, --guidance 0 or more"
+        )
+    return named
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -177,18 +184,14 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     if not 1 <= args.count <= MAX_COUNT:
         raise UserError(f"--count {args.count}: give 1 to {MAX_COUNT}")
-    if not (
-        0 < args.temperature < math.inf and args.top_k >= 0 and 0 < args.top_p <= 1 and 0 <= args.guidance < math.inf
-    ):
-        raise UserError(
-            "--temperature is above 0, --top-k 0 or more, --top-p above 0 and at most 1, --guidance 0 or more"
-        )
+    named_sampling = sampling_options(args)
     if (args.rank is None) != (args.rank_model is None) or (args.rank is not None and not 1 <= args.rank <= args.count):
         raise UserError("--rank N, from 1 to --count, goes with --rank-model DIR, a folder with an open_clip model")
     if args.rows is not None and not args.complete:
         raise UserError("--rows goes with --complete FILE")
     generator = generator_from_args(args)
-    if args.guidance != 1 and not generator.supports_guidance:
+    sampling = generator.sampling._replace(**named_sampling)
+    if sampling.guidance != 1 and not generator.supports_guidance:
         print(
             f"generate: {args.checkpoint} was trained without --blank-captions: --guidance has little effect",
             flush=True,
@@ -196,7 +199,6 @@ def main(arguments: list[str] | None = None) -> int:
     ranking = Ranking(load_ranker(args.rank_model), args.rank) if args.rank else None
     rows = generator.image_tokenizer.info.grid // 2 if args.rows is None else args.rows
     prefix_codes = first_rows(generator, args.complete, rows) if args.complete else []
-    sampling = SamplingConfig(args.temperature, args.top_k, args.top_p, args.guidance)
     try:
         generate(
             generator,

@@ -5,6 +5,7 @@ Shape letters: B images sampled together, T text positions, N codes, V codes in 
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -26,6 +27,16 @@ class SamplingConfig(NamedTuple):
     top_k: int = 0  # sample among the k most likely codes; 0 for all
     top_p: float = 1.0  # sample among the most likely codes that hold this share of the probability
     guidance: float = 1.0  # logits = without caption + guidance * (with - without); 1 computes only those with it
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether each value is inside its range."""
+        return (
+            0 < self.temperature < math.inf
+            and self.top_k >= 0
+            and 0 < self.top_p <= 1
+            and 0 <= self.guidance < math.inf
+        )
 
 
 PAPER_SAMPLING = SamplingConfig()

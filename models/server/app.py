@@ -2,6 +2,7 @@
 
     GET  /                      the page
     POST /generate              {"text", "num_images"} -> ["base64 of a JPEG", ...], as DALLE-server answers
+    POST /dalle                 {"text", "num_images"} -> {"generatedImgs": [...], ...}, as dalle-playground expects
     POST /v1/images             {"text", "num_images", "seed", ...} -> a job
     GET  /v1/images/ID          the job; .../events streams its progress; .../N.png is an image; DELETE cancels
     GET  /healthz, /metrics     for a load balancer and for Prometheus
@@ -13,6 +14,7 @@ The running server opens no files, and accepts connections from this machine onl
 from __future__ import annotations
 
 import argparse
+import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -105,6 +107,8 @@ def main(arguments: list[str] | None = None) -> int:
             "--max-waiting at least --max-images"
         )
     generator = generator_from_args(args)
+    logging.basicConfig(format="%(asctime)s %(message)s")
+    logging.getLogger("models.server").setLevel(logging.INFO)  # a line for each request
     with _listen(args.host, args.port) as listening:
         host, port = listening.getsockname()[:2]
         app = make_app(generator, args.max_images, args.max_waiting)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
@@ -12,6 +14,8 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MAX_BODY = 64 * 1024  # bytes
+DALLE_PATHS = ("/generate", "/dalle")  # their errors are {"Error": message}, as DALLE-server answers
+log = logging.getLogger(__name__)
 METHODS = ("GET", "HEAD", "POST", "DELETE", "OPTIONS")
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
@@ -52,21 +56,25 @@ async def validation_error(request: Request, error: Exception) -> JSONResponse:
         {"loc": [str(part) for part in entry["loc"]], "msg": entry["msg"], "type": entry["type"]}
         for entry in error.errors()
     ]
-    if request.url.path == "/generate":
-        message = "; ".join(f"{'.'.join(entry['loc'][1:]) or 'body'}: {entry['msg']}" for entry in errors)
-        return JSONResponse({"Error": f"Invalid request: {message}"}, 422)
-    return JSONResponse({"detail": errors}, 422)
+    if request.url.path not in DALLE_PATHS:
+        return JSONResponse({"detail": errors}, 422)
+    message = "; ".join(f"{'.'.join(entry['loc'][1:]) or 'body'}: {entry['msg']}" for entry in errors)
+    return error_response(request.url.path, f"Invalid request: {message}", 422)
 
 
 async def http_error(request: Request, error: Exception) -> JSONResponse:
-    """Responds with the error's status; /generate has DALLE-server's key for the message."""
+    """Responds with the error's status, message and headers."""
     assert isinstance(error, StarletteHTTPException)
-    key = "Error" if request.url.path == "/generate" else "detail"
-    return JSONResponse({key: error.detail}, error.status_code, error.headers)
+    return error_response(request.url.path, error.detail, error.status_code, error.headers)
+
+
+def error_response(path: str, message: str, status: int, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """An error in the form of its path."""
+    return JSONResponse({"Error" if path in DALLE_PATHS else "detail": message}, status, headers)
 
 
 class LimitsMiddleware:
-    """Limits the size of request bodies, adds the common headers to every response, and counts responses."""
+    """Limits the size of request bodies, answers internal faults, adds common headers, counts and logs responses."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics):
         self._app, self._metrics = app, metrics
@@ -76,8 +84,12 @@ class LimitsMiddleware:
             await self._app(scope, receive, send)
             return
 
+        began, status = time.monotonic(), 0  # 0: the client disconnected before a response
+
         async def send_response(message: Message) -> None:
+            nonlocal status
             if message["type"] == "http.response.start":
+                status = message["status"]
                 headers = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
                 message["headers"] = [*message["headers"], *headers]
                 # Not the path and method as sent: clients could make up any number of labels.
@@ -86,14 +98,33 @@ class LimitsMiddleware:
                 self._metrics.requests.labels(method, route, message["status"]).inc()
             await send(message)
 
+        try:
+            await self._respond(scope, receive, send_response, lambda: bool(status))
+        finally:
+            log.info(request_line(scope, status, time.monotonic() - began))
+
+    async def _respond(self, scope: Scope, receive: Receive, send: Send, has_started: Callable[[], bool]) -> None:
+        """Calls the application with the full body; answers a body that is too long and an internal fault itself."""
         body = await _read_body(receive)
         if body is None:
-            refusal = JSONResponse(
-                {"detail": f"the request is too long: send at most {MAX_BODY} bytes"}, 413, {"Connection": "close"}
-            )
-            await refusal(scope, receive, send_response)
+            message = f"the request is too long: send at most {MAX_BODY} bytes"
+            refusal = error_response(scope["path"], message, 413, {"Connection": "close"})
+            await refusal(scope, receive, send)
             return
-        await self._app(scope, _replay(body, receive), send_response)
+        try:
+            await self._app(scope, _replay(body, receive), send)
+        except Exception:
+            if not has_started():
+                fault = error_response(scope["path"], "internal error; see the server's log", 500)
+                await fault(scope, receive, send)
+            raise  # uvicorn logs the traceback
+
+
+def request_line(scope: Scope, status: int, seconds: float) -> str:
+    """Client, method, path, status and seconds of a request, without what it asked for."""
+    client = scope["client"][0] if scope.get("client") else "-"
+    path = scope["raw_path"].decode("ascii", "backslashreplace")  # as sent: a decoded path may hold a line's end
+    return f"{client} {scope['method']} {path} {status or '-'} {seconds:.3f} s"
 
 
 async def _read_body(receive: Receive) -> bytes | None:

@@ -17,17 +17,18 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from models.errors import UserError
 from models.image_files import jpeg
 from models.sampling.generate import GenerationRequest
-from models.sampling.sampler import SamplingConfig
 from models.server.job_queue import FAILED, Job, JobQueue, QueueFull
 from models.server.middleware import Metrics
 from models.server.schemas import (
     MAX_TEXT,
+    DalleResponse,
     ErrorResponse,
     GenerateBody,
     ImageResponse,
     ImagesBody,
     JobResponse,
     ModelResponse,
+    SamplingResponse,
 )
 from models.transformer.model import block_parameters
 
@@ -71,6 +72,7 @@ class ServerState(NamedTuple):
             status=job.status,
             text=job.request.prompt,
             seed=job.request.seed,
+            sampling=SamplingResponse(**job.request.sampling._asdict()),
             seconds=round(job.seconds, 2),
             images=images,
         )
@@ -86,12 +88,27 @@ def server_state(request: Request) -> ServerState:
 InState = Annotated[ServerState, Depends(server_state)]
 
 
-@routes.post(
-    "/generate", responses={422: {"model": ErrorResponse}, 429: {"model": ErrorResponse}, 503: {"model": ErrorResponse}}
-)
+DALLE_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorResponse} for status in (405, 413, 422, 429, 499, 500)
+}
+
+
+@routes.post("/generate", responses=DALLE_ERRORS)
 async def generate(body: GenerateBody, request: Request, state: InState) -> list[str]:
     """Draws images and returns them, each as base64 of a JPEG. The job is cancelled when the client disconnects."""
-    job = state.submit(GenerationRequest(body.text, body.num_images, any_seed()))
+    return await _draw(body, request, state)
+
+
+@routes.post("/dalle", responses=DALLE_ERRORS)
+async def dalle(body: GenerateBody, request: Request, state: InState) -> DalleResponse:
+    """Draws images and returns them in dalle-playground's form; otherwise as POST /generate."""
+    return DalleResponse(generatedImgs=await _draw(body, request, state), generatedImgsFormat="jpeg")
+
+
+async def _draw(body: GenerateBody, request: Request, state: ServerState) -> list[str]:
+    """Draws the images: base64 of a JPEG each. Raises HTTPException for a job that does not end with all of them."""
+    sampling = state.queue.generator.sampling
+    job = state.submit(GenerationRequest(body.text, body.num_images, any_seed(), sampling))
     try:
         while not job.is_finished and not await request.is_disconnected():
             await asyncio.sleep(POLL_S)
@@ -107,10 +124,10 @@ async def generate(body: GenerateBody, request: Request, state: InState) -> list
 @routes.post("/v1/images", status_code=202, responses={429: {"description": "the queue is full; see Retry-After"}})
 async def submit(body: ImagesBody, response: Response, state: InState) -> JobResponse:
     """Puts a job into the queue."""
-    sampling = SamplingConfig(body.temperature, body.top_k, body.top_p, body.guidance)
-    job = state.submit(
-        GenerationRequest(body.text, body.num_images, any_seed() if body.seed is None else body.seed, sampling)
-    )
+    default = state.queue.generator.sampling
+    named = body.model_dump(include=set(default._fields), exclude_none=True)
+    seed = any_seed() if body.seed is None else body.seed
+    job = state.submit(GenerationRequest(body.text, body.num_images, seed, default._replace(**named)))
     response.headers["Location"] = f"/v1/images/{job.id}"
     return state.job_response(job)
 
@@ -185,6 +202,8 @@ async def model(state: InState) -> ModelResponse:
         image_size=generator.image_tokenizer.info.image_size,
         max_images=state.max_images,
         guidance=generator.supports_guidance,
+        sampling=SamplingResponse(**generator.sampling._asdict()),
+        prompts=list(generator.prompts),
     )
 
 

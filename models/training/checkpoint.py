@@ -33,14 +33,13 @@ from models.data.format import Manifest
 from models.data.stream import Stream
 from models.errors import UserError
 from models.files import write_atomically
-from models.sampling.checkpoint import CONFIG_FILE
+from models.sampling.checkpoint import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, CONFIG_FILE
 from models.tokenizers.info import require_same_tokenizer
 from models.training.distributed import World
 from models.training.schedule import Plateau
 from models.training.weight_average import WeightAverage
 from models.transformer.model import TransformerConfig, inference_weights
 
-CHECKPOINT_FORMAT, CHECKPOINT_VERSION = "pairmill-transformer", 2
 CHECKPOINT_FILE = "checkpoint.pt"  # of a training run: the state to resume from
 FULL_STATE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from models.sampling.checkpoint import ImageGenerator, load_generator
 from models.sampling.generate import GenerationRequest
 from models.sampling.reranking import Ranking
 from models.sampling.sampler import ImageRequest, SamplingConfig, SamplingTensors, image_seed, sample_codes, sample_next
+from models.server import app
 from models.tokenizers.dvae import DVAE, DVAEConfig, save_dvae
 
 
@@ -302,10 +304,6 @@ def test_the_bundled_model_has_learned_colours(tmp_path):
             f"{colour} heart, emoji: love",
             "--count",
             "4",
-            "--guidance",
-            "3",
-            "--top-p",
-            "0.95",
             "--output",
             str(tmp_path / colour),
         ]
@@ -314,6 +312,60 @@ def test_the_bundled_model_has_learned_colours(tmp_path):
         assert {image.shape for image in images} == {(128, 128, 3)}
         redness[colour] = np.mean([image[..., 0] - image[..., 2] for image in images])
     assert redness["red"] > redness["blue"] + 20
+
+
+@pytest.fixture
+def own_checkpoint(checkpoint, tmp_path) -> Path:
+    """A checkpoint to change."""
+    return Path(shutil.copytree(checkpoint, tmp_path / "own"))
+
+
+def change_config(directory: Path, **fields: object) -> None:
+    path = directory / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+@pytest.mark.parametrize(
+    "options, used",
+    [
+        ((), SamplingConfig(top_k=9, guidance=3.0)),
+        (("--guidance", 1, "--top-k", 0), SamplingConfig()),
+        (("--temperature", 0.5), SamplingConfig(0.5, top_k=9, guidance=3.0)),
+    ],
+)
+def test_the_checkpoints_sampling_holds_where_no_option_names_another(own_checkpoint, tmp_path, options, used):
+    change_config(own_checkpoint, sampling={"guidance": 3.0, "top_k": 9})
+    run(own_checkpoint, tmp_path / "out", *options, count=1)
+    with Image.open(tmp_path / "out" / "0000.png") as image:
+        assert json.loads(image.text["sampling"]) == used._asdict()
+
+
+def test_a_checkpoint_without_sampling_and_prompts_has_the_papers(generator):
+    assert (generator.sampling, generator.prompts) == (SamplingConfig(), ())
+
+
+def test_the_bundled_model_has_sampling_and_prompts():
+    bundled = load_generator(checkpoints.BUNDLED_TRANSFORMER)
+    assert bundled.sampling == SamplingConfig(guidance=3.0, top_p=0.95)
+    assert "red heart, emoji: love" in bundled.prompts
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"sampling": {"heat": 1}}, '"sampling" is {"heat": 1}, expected any of temperature'),
+        ({"sampling": {"top_p": 1.5}}, '"sampling" is {"top_p": 1.5}, '),
+        ({"sampling": {"top_k": 2.5}}, '"sampling" is {"top_k": 2.5}, '),
+        ({"sampling": {"guidance": "3"}}, '"sampling" is {"guidance": "3"}, '),
+        ({"sampling": None}, '"sampling" is null, '),
+        ({"prompts": "a cat"}, '"prompts" is "a cat", expected a list of texts'),
+        ({"prompts": ["a cat", " "]}, '"prompts" is '),
+    ],
+)
+def test_a_checkpoints_bad_defaults_are_named(own_checkpoint, fields, message):
+    change_config(own_checkpoint, **fields)
+    with pytest.raises(UserError, match=rf"own/config\.json: {re.escape(message)}"):
+        load_generator(own_checkpoint)
 
 
 def test_draws_with_the_bundled_model_unless_told_otherwise(checkpoint, tmp_path, monkeypatch):
@@ -329,6 +381,8 @@ def test_draws_with_the_bundled_model_unless_told_otherwise(checkpoint, tmp_path
 
 WITHOUT_HEADS = json.dumps(
     {
+        "format": "pairmill-transformer",
+        "version": 2,
         "model": {"layers": 1, "heads": 0, "width": 8, "text_vocabulary": 9, "image_vocabulary": 9, "rotary": True},
         "training": {"blank_captions": 0.0},
         "text_tokenizer": {"fingerprint": ""},
@@ -343,6 +397,7 @@ WITHOUT_HEADS = json.dumps(
         ("config.json", b"{"),
         ("config.json", b"[]"),
         ("config.json", b'{"model": {}}'),
+        ("config.json", b'{"format": "pairmill-transformer", "version": 2, "model": {}}'),
         ("config.json", WITHOUT_HEADS),
         ("model.safetensors", b"x" * 100),
     ],
@@ -352,6 +407,27 @@ def test_a_damaged_file(checkpoint, tmp_path, name, data):
     (copied / name).write_bytes(data)
     with pytest.raises(UserError, match="is not a readable checkpoint"):
         load_generator(copied)
+
+
+@pytest.mark.parametrize("command", [drawing.main, app.main], ids=["generate", "serve"])
+@pytest.mark.parametrize(
+    "field, value, found",
+    [
+        ("version", 3, '"pairmill-transformer" version 3'),
+        ("version", "2", '"pairmill-transformer" version "2"'),
+        ("format", "pairmill\ndvae", r'"pairmill\\ndvae" version 2'),
+    ],
+)
+def test_a_checkpoint_of_another_version(checkpoint, tmp_path, command, field, value, found):
+    copied = shutil.copytree(checkpoint, tmp_path / "run")
+    described = json.loads((copied / "config.json").read_text())
+    (copied / "config.json").write_text(json.dumps({**described, field: value}))
+    drawing_options = ["--prompt", "a red cat", "--output", str(tmp_path / "out")]
+    others = drawing_options if command is drawing.main else ["--port", "0"]
+    expected = f'run/config.json has format {found}, expected "pairmill-transformer" version 2; use the pairmill that'
+    with pytest.raises(UserError, match=expected) as error:
+        command(["--checkpoint", str(copied), *others])
+    assert "\n" not in str(error.value)
 
 
 def test_an_output_that_is_a_file(checkpoint, tmp_path):

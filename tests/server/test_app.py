@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import logging
 import re
 import signal
 import socket
@@ -18,9 +19,11 @@ from PIL import Image
 
 from models.errors import UserError
 from models.sampling import checkpoint
+from models.sampling.sampler import SamplingConfig
 from models.server import app
+from models.server.job_queue import JobQueue
 from models.server.middleware import MAX_BODY
-from tests.support.servers import ASK
+from tests.support.servers import ASK, finished, serving
 
 JSON = {"Content-Type": "application/json"}
 
@@ -36,6 +39,16 @@ def test_generate_answers_as_dalle_server_does(client, count):
     assert isinstance(answer.json(), list) and len(answer.json()) == count
     for data in answer.json():
         assert data.startswith("/9j/4AAQSkZJRg")
+        with Image.open(io.BytesIO(base64.b64decode(data, validate=True))) as image:
+            assert image.format == "JPEG" and image.size == (64, 64)
+
+
+def test_dalle_answers_as_dalle_playground_expects(client):
+    answer = client.post("/dalle", json={"text": "apple", "num_images": 2})
+    assert answer.status_code == 200
+    assert set(answer.json()) == {"generatedImgs", "generatedImgsFormat"}
+    assert answer.json()["generatedImgsFormat"] == "jpeg" and len(answer.json()["generatedImgs"]) == 2
+    for data in answer.json()["generatedImgs"]:
         with Image.open(io.BytesIO(base64.b64decode(data, validate=True))) as image:
             assert image.format == "JPEG" and image.size == (64, 64)
 
@@ -123,10 +136,45 @@ def test_wrong_content_types(client, kind):
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-def test_a_long_body_is_refused(client, chunked):
+@pytest.mark.parametrize("path", ["/generate", "/v1/images"])
+def test_a_long_body_is_refused(client, chunked, path):
     parts = [b" " * 1024] * (MAX_BODY // 1024 + 1)
-    answer = client.post("/generate", content=iter(parts) if chunked else b"".join(parts), headers=JSON)
+    answer = client.post(path, content=iter(parts) if chunked else b"".join(parts), headers=JSON)
     assert answer.status_code == 413
+    assert set(answer.json()) == {"Error" if path == "/generate" else "detail"}
+
+
+DALLE_PATHS = ["/generate", "/dalle"]
+
+
+@pytest.mark.parametrize("path", DALLE_PATHS)
+@pytest.mark.parametrize(
+    "method, body, kind, status",
+    [
+        ("POST", "{", "application/json", 422),
+        ("POST", "\xff", "application/json", 422),
+        ("POST", '{"text": 3, "num_images": 1}', "application/json", 422),
+        ("POST", '{"text": "a cat", "num_images": 99}', "application/json", 422),
+        ("POST", json.dumps({"text": "x" * 1001, "num_images": 1}), "application/json", 422),
+        ("POST", json.dumps({"text": "x" * MAX_BODY, "num_images": 1}), "application/json", 413),
+        ("POST", json.dumps(ASK), "text/plain", 422),
+        ("GET", "", "application/json", 405),
+    ],
+)
+def test_every_error_has_dalle_servers_form(client, path, method, body, kind, status):
+    answer = client.request(method, path, content=body, headers={"Content-Type": kind})
+    assert answer.status_code == status
+    assert list(answer.json()) == ["Error"] and isinstance(answer.json()["Error"], str)
+
+
+@pytest.mark.parametrize("path", DALLE_PATHS)
+def test_an_internal_fault_has_dalle_servers_form(generator, monkeypatch, path):
+    monkeypatch.setattr(JobQueue, "submit", lambda *_: 1 / 0)
+    with serving(generator) as client:
+        answer = client.post(path, json=ASK)
+        assert (answer.status_code, answer.json()) == (500, {"Error": "internal error; see the server's log"})
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+        assert f'path="{path}",status="500"}} 1.0' in client.get("/metrics").text
 
 
 @pytest.mark.parametrize(
@@ -184,6 +232,33 @@ def test_half_a_request_harms_nobody(client):
 # --- the rest of the interface ---------------------------------------------------------------------------------------
 
 
+def test_the_models_sampling_holds_where_a_request_names_no_other(generator):
+    sampling = SamplingConfig(top_k=9, guidance=3.0)
+    with serving(generator._replace(sampling=sampling, prompts=("a red cat",))) as client:
+        model = client.get("/v1/model").json()
+        assert model["sampling"] == sampling._asdict() and model["prompts"] == ["a red cat"]
+        asked = {**ASK, "seed": 5}
+        by_default, explicit, mixed = (
+            finished(client, client.post("/v1/images", json={**asked, **named}).json())
+            for named in ({"top_k": None}, sampling._asdict(), {"guidance": 1})
+        )
+        assert by_default["sampling"] == explicit["sampling"] == sampling._asdict()
+        assert mixed["sampling"] == {**sampling._asdict(), "guidance": 1}
+        first, second, third = (client.get(job["images"][0]["url"]).content for job in (by_default, explicit, mixed))
+        assert first == second != third
+
+
+def test_generate_uses_the_models_sampling(generator, monkeypatch):
+    used = []
+    submit = JobQueue.submit
+    monkeypatch.setattr(
+        JobQueue, "submit", lambda self, request: used.append(request.sampling) or submit(self, request)
+    )
+    with serving(generator._replace(sampling=SamplingConfig(top_k=9))) as client:
+        assert client.post("/generate", json=ASK).status_code == 200
+    assert used == [SamplingConfig(top_k=9)]
+
+
 def test_metrics_count_routes_not_paths(client):
     client.get("/healthz")
     client.get("/one-of-endless-paths")
@@ -191,6 +266,17 @@ def test_metrics_count_routes_not_paths(client):
     assert answer.headers["content-type"].startswith("text/plain")
     assert re.search(r'pairmill_requests_total\{method="GET",path="/healthz",status="200"\} [1-9]', answer.text)
     assert "endless" not in answer.text and "BREW" not in answer.text
+
+
+def test_each_request_has_one_log_line_without_its_text(generator, caplog):
+    caplog.set_level(logging.INFO, "models.server.middleware")
+    with serving(generator) as client:
+        client.post("/generate", json={"text": "a secret cat", "num_images": 1})
+        client.get("/nowhere%0Aforged?secret=1")
+    lines = [record.getMessage() for record in caplog.records if record.name == "models.server.middleware"]
+    assert len(lines) == 2
+    assert re.fullmatch(r"127\.0\.0\.1 POST /generate 200 \d+\.\d{3} s", lines[0])
+    assert re.fullmatch(r"127\.0\.0\.1 GET /nowhere%0Aforged 404 \d+\.\d{3} s", lines[1])
 
 
 def test_the_page_needs_nothing_from_elsewhere(client):
@@ -246,6 +332,7 @@ def test_serves_this_machine_until_interrupted(tiny_checkpoint):
             assert len(httpx.post(f"{url}/generate", json=ASK, timeout=60).json()) == 1
             process.send_signal(signal.SIGINT)
             _, message = process.communicate(timeout=30)
+            assert re.search(r"^\S+ \S+ 127\.0\.0\.1 POST /generate 200 \d+\.\d{3} s$", message, re.MULTILINE)
         finally:
             process.kill()
     assert process.returncode in (0, 130) and "Traceback" not in message

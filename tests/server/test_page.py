@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from models.sampling.sampler import SamplingConfig
 from tests.support.servers import serving
 
 
@@ -55,6 +56,64 @@ def test_a_browser_draws_images_by_keyboard(client, width, height):
         again = wait_for(lambda: [url for url in shown(window) if url not in before], 3)
         assert client.get(again[0]).content == client.get(before[0]).content
         assert [entry for entry in window.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+def test_prompts_of_the_model_are_buttons(generator):
+    prompts = ("a red cat", "a blue boat")
+    sampling = SamplingConfig(top_k=9)
+    with serving(generator._replace(prompts=prompts, sampling=sampling)) as client, browser(390, 844) as window:
+        window.get(str(client.base_url))
+        buttons = wait_for(lambda: window.find_elements("css selector", "#prompts button"), 2)
+        text = window.find_element("id", "text")
+        assert [button.text for button in buttons] == list(prompts)
+        assert text.get_attribute("placeholder") == "a red cat"
+        assert window.find_element("id", "top-k").get_attribute("placeholder") == "9"
+        buttons[1].click()
+        assert text.get_property("value") == "a blue boat" and window.switch_to.active_element == text
+        assert window.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_a_refused_value_in_closed_settings_is_shown(client):
+    with browser(390, 844) as window:
+        window.get(str(client.base_url))
+        window.find_element("id", "text").send_keys("a red cat")
+        window.execute_script("document.getElementById('top-p').value = 2")
+        assert not window.find_element("id", "top-p").is_displayed()
+        window.find_element("id", "text").send_keys("\ue007")
+        field = window.switch_to.active_element
+        assert field.get_attribute("id") == "top-p" and field.is_displayed()
+        assert field.get_property("validationMessage")
+        field.clear()
+        field.send_keys("0.9\ue007")
+        wait_for(lambda: shown(window), 4)
+
+
+def test_a_reload_goes_on_with_the_running_job(generator, gate):
+    with serving(generator) as client, browser(390, 844) as window:
+        window.get(str(client.base_url))
+        window.find_element("id", "text").send_keys("a red cat\ue007")
+        assert window.find_element("css selector", "figure img[src^='data:image/jpeg']")
+        window.refresh()
+        assert window.find_element("css selector", "figure img[src^='data:image/jpeg']")
+        assert window.find_element("id", "cancel").is_displayed()
+        assert window.find_element("id", "text").get_property("value") == "a red cat"
+        gate.set()
+        wait_for(lambda: shown(window), 4)
+        wait_for(lambda: window.find_elements("css selector", "#history button"), 1)
+        window.refresh()  # finished: nothing to go on with
+        wait_for(lambda: window.find_elements("css selector", "#history button"), 1)
+        assert window.find_element("id", "generate").is_displayed() and shown(window) == []
+
+
+def test_a_job_is_cancelled_after_a_reload(generator, gate):
+    with serving(generator) as client, browser(390, 844) as window:
+        window.get(str(client.base_url))
+        window.find_element("id", "text").send_keys("a red cat\ue007")
+        assert window.find_element("css selector", "figure")
+        window.refresh()
+        assert window.find_element("css selector", "figure")
+        window.find_element("tag name", "body").send_keys("\ue00c")  # escape
+        wait_for(lambda: "x" * window.find_element("id", "status").text.startswith("Cancelled"), 1)
 
 
 def shown(window) -> list[str]:

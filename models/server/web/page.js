@@ -3,24 +3,33 @@
 
 const $ = (id) => document.getElementById(id);
 const HISTORY = "pairmill-history";
+const RUNNING = "pairmill-job"; // for this tab alone
 const KEPT = 20;
 let job = null; // {id, text, seed, events, timer, started}
 
 // --- asking ---------------------------------------------------------------------------------------------------------
 
 $("count").addEventListener("input", () => { $("count-shown").value = $("count").value; });
-$("form").addEventListener("submit", (event) => { event.preventDefault(); generate(); });
+$("form").addEventListener("submit", (event) => { event.preventDefault(); if (accepted()) generate(); });
 $("cancel").addEventListener("click", cancel);
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && job && !$("large").open) cancel();
 });
 
+// The browser cannot focus a field inside closed settings, and would then say nothing.
+function accepted() {
+  const refused = [...$("form").elements].find((field) => field.willValidate && !field.validity.valid);
+  if (!refused) return true;
+  if ($("more").contains(refused)) $("more").open = true;
+  return refused.reportValidity(); // focuses it and shows the browser's message beside it
+}
+
 function settings() {
   const number = (id, otherwise) => $(id).value.trim() === "" ? otherwise : Number($(id).value);
   return {
     text: $("text").value, num_images: Number($("count").value), seed: number("seed", null),
-    temperature: number("temperature", 1), top_k: number("top-k", 0), top_p: number("top-p", 1),
-    guidance: number("guidance", 1),
+    temperature: number("temperature", null), top_k: number("top-k", null), top_p: number("top-p", null),
+    guidance: number("guidance", null), // null: the model's own
   };
 }
 
@@ -47,6 +56,22 @@ async function generate() {
   follow(body, asked);
 }
 
+// After a reload: the job of before, if the server still knows it.
+async function resume() {
+  const running = readJson(sessionStorage, RUNNING);
+  if (!running) return;
+  busy(true);
+  const answer = await fetch(`/v1/images/${running.id}`).catch(() => null);
+  if (!answer || !answer.ok) {
+    busy(false);
+    if (!answer) return fail("The server does not answer.");
+    writeJson(sessionStorage, RUNNING, null);
+    return fail("The server no longer knows the job that ran before the reload.");
+  }
+  $("text").value = running.asked.text;
+  follow(await answer.json(), running.asked);
+}
+
 function reason(body) {
   if (typeof body.detail === "string") return body.detail;
   return body.detail.map((fault) => `${fault.loc.at(-1)}: ${fault.msg}`).join("; ");
@@ -54,7 +79,8 @@ function reason(body) {
 
 function follow(started, asked) {
   $("pictures").replaceChildren(...started.images.map((_, i) => tile(i)));
-  const current = job = {id: started.id, asked: {...asked, seed: started.seed}, began: null};
+  const current = job = {id: started.id, asked: {...asked, ...started.sampling, seed: started.seed}, began: null};
+  writeJson(sessionStorage, RUNNING, {id: started.id, asked: current.asked});
   current.events = new EventSource(`/v1/images/${started.id}/events`);
   current.timer = setInterval(() => tell(current), 100);
   const seen = (event) => { current.state = JSON.parse(event.data); show(current); };
@@ -80,6 +106,7 @@ function finish(current, end) {
   current.events.close();
   job = null;
   busy(false);
+  if (end !== "lost") writeJson(sessionStorage, RUNNING, null); // a reload may find it again
   const drawn = current.state ? current.state.images.filter((image) => image.url).length : 0;
   for (const figure of $("pictures").querySelectorAll("figure[aria-busy=true]")) figure.remove();
   if (end === "done") {
@@ -187,20 +214,26 @@ $("large").addEventListener("click", (event) => { if (event.target === $("large"
 
 // --- history --------------------------------------------------------------------------------------------------------
 
-function past() {
+function readJson(storage, name) {
   try {
-    return JSON.parse(localStorage.getItem(HISTORY)) || [];
+    return JSON.parse(storage.getItem(name));
   } catch {
-    return []; // private windows may have no storage
+    return null; // private windows may have no storage
   }
 }
 
-function keep(entries) {
+function writeJson(storage, name, value) {
   try {
-    localStorage.setItem(HISTORY, JSON.stringify(entries));
+    storage.setItem(name, JSON.stringify(value));
   } catch {
-    // without storage the history lasts as long as the page
+    // without storage the history and the job last as long as the page
   }
+}
+
+const past = () => readJson(localStorage, HISTORY) || [];
+
+function keep(entries) {
+  writeJson(localStorage, HISTORY, entries);
   list(entries);
 }
 
@@ -234,9 +267,12 @@ function restore(entry) {
   if (job) return;
   $("text").value = entry.text;
   $("count").value = $("count-shown").value = entry.num_images;
-  const others = {seed: entry.seed, temperature: entry.temperature, "top-k": entry.top_k || "", "top-p": entry.top_p,
+  const others = {seed: entry.seed, temperature: entry.temperature, "top-k": entry.top_k, "top-p": entry.top_p,
     guidance: entry.guidance};
-  for (const [id, value] of Object.entries(others)) $(id).value = value;
+  for (const [id, value] of Object.entries(others)) {
+    $(id).value = value;
+    if ($(id).validity.stepMismatch) $(id).step = "any"; // a model's default may lie between the steps
+  }
   scrollTo({top: 0});
   generate();
 }
@@ -244,14 +280,33 @@ function restore(entry) {
 $("forget").addEventListener("click", () => keep([]));
 list(past());
 
+// --- examples -------------------------------------------------------------------------------------------------------
+
+function offer(prompts) {
+  if (!prompts.length) return;
+  $("text").placeholder = prompts[0];
+  $("prompts").hidden = false;
+  $("prompts").replaceChildren(...prompts.map((prompt) => {
+    const button = element("button", {type: "button", textContent: prompt, title: "Use this text"});
+    button.addEventListener("click", () => { $("text").value = prompt; $("text").focus(); });
+    return button;
+  }));
+}
+
 // --- what draws here ------------------------------------------------------------------------------------------------
 
 fetch("/v1/model").then((answer) => answer.json()).then((model) => {
   $("count").max = model.max_images;
   $("count-shown").value = $("count").value;
   $("text").maxLength = model.max_text;
+  $("temperature").placeholder = model.sampling.temperature;
+  $("top-k").placeholder = model.sampling.top_k || "all";
+  $("top-p").placeholder = model.sampling.top_p;
+  $("guidance").placeholder = model.sampling.guidance;
+  offer(model.prompts);
   for (const part of document.querySelectorAll(".guidance")) part.hidden = !model.guidance;
   const millions = (model.parameters / 1e6).toPrecision(3);
   $("model").textContent = `Drawn here by a model of ${millions} million parameters, ${model.image_size} px, ` +
     `fingerprint ${model.fingerprint.slice(0, 12)}.`;
 }).catch(() => fail("The server does not answer."));
+resume();
