@@ -16,7 +16,8 @@ from pipeline import tokenize_stage
 from pipeline.dataset import existing, finish
 from pipeline.dataset.existing import JoinExisting, new_rejects, open_existing
 from pipeline.dataset.finish import finish_dataset
-from pipeline.dataset.stage import WriteDataset
+from pipeline.dataset.stage import DropSameKeys, WriteDataset
+from pipeline.fetch import stored_shards
 from pipeline.images import shard_format, shard_reader
 from pipeline.output import parquet, state
 from pipeline.output.finish import Finish, read_settings
@@ -33,7 +34,8 @@ def main(arguments: list[str] | None = None) -> int:
         "--images",
         required=True,
         metavar="PATTERN",
-        help="tar files of images, as `pairmill fetch` and img2dataset write them; PATTERN is a path or a glob",
+        help="images as `pairmill fetch` and img2dataset write them: a folder, or a path or glob of tars or Parquet "
+        "files; unlike `build`, encode cleans captions but rejects none, and fetches nothing that img2dataset lacks",
     )
     parser.add_argument(
         "--add-to",
@@ -45,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     add_size_options(parser)
     args, beam_options = parse(parser, arguments)
     image, encode = image_config(args), encode_config(args, beam_options)
-    paths = shard_reader.find_image_shards(args.images)
+    paths = stored_shards.find_image_shards(args.images)
     before = shard_reader.fetch_output_of(paths)  # the folder of a finished `pairmill fetch`, or None
     settings = (read_settings(before) if before else {"images": args.images}) | {"encode": encode_settings(args)}
     old = open_existing([args.add_to]) if args.add_to else []
@@ -66,13 +68,17 @@ def main(arguments: list[str] | None = None) -> int:
             | "Encode"
             >> beam.ParDo(EncodeImageShard(args.output, image, encode, old)).with_outputs(REJECTED_TAG, main="records")
         )
-        reject_files = parquet.files_in(before, REJECTS_FOLDER) if before else []
-        earlier = (
-            pipeline
-            | "Reject files" >> beam.Create(reject_files).with_output_types(str)
-            | "Read rejects" >> beam.FlatMap(new_rejects, old).with_output_types(Rejected)
-        )
-        joined = (encoded.records, encoded[REJECTED_TAG], earlier) | "Join" >> JoinExisting(
+        if before:
+            records = encoded.records
+            earlier = (
+                pipeline
+                | "Reject files" >> beam.Create(parquet.files_in(before, REJECTS_FOLDER)).with_output_types(str)
+                | "Read rejects" >> beam.FlatMap(new_rejects, old).with_output_types(Rejected)
+            )
+        else:  # nothing has selected the pairs: a key may be there twice
+            unique = encoded.records | "Same key" >> DropSameKeys(args.output)
+            records, earlier = unique.records, unique[REJECTED_TAG]
+        joined = (records, encoded[REJECTED_TAG], earlier) | "Join" >> JoinExisting(
             old, ledger if before else None, args.output
         )
         written = (joined.records, joined.rejects) | "Dataset" >> WriteDataset(

@@ -67,11 +67,13 @@ Check = Callable[[Candidate, Caption, SelectConfig], Optional[Rejection]]
 
 
 def check_url(candidate: Candidate, caption: Caption, config: SelectConfig) -> Optional[Rejection]:
-    """The URL is http or https and has a host."""
+    """The URL is http or https and has a host. That of an image that the source itself holds may be any name."""
     if _PLAIN_URL.fullmatch(candidate.url):
         return None
     if not candidate.url:
         return Rejection(Reason.NO_URL)
+    if candidate.stored_at:
+        return None
     try:
         parts = urlsplit(candidate.url)
         usable = parts.scheme.lower() in ("http", "https") and bool(parts.hostname) and parts.port != 0

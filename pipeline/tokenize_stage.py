@@ -25,11 +25,11 @@ from models.tokenizers.text import TextTokenizer
 from pipeline.dataset import image_signature
 from pipeline.dataset.existing import ExistingDataset, KnownKeys
 from pipeline.dataset.finish import ManifestFields
+from pipeline.fetch import stored_shards
 from pipeline.fetch.download import FetchConfig
 from pipeline.fetch.fetcher import fetch_images
 from pipeline.fetch.units import Unit
 from pipeline.images.fetched import FetchedImage
-from pipeline.images.shard_reader import list_pairs, read_images
 from pipeline.images.validate import ImageConfig
 from pipeline.output.progress import Step, counts_of
 from pipeline.output.work_folder import CompletedUnits, resume_unit
@@ -265,7 +265,7 @@ class FetchAndEncode(_EncodingDoFn):
 
 
 class EncodeImageShard(_EncodingDoFn):
-    """Path of a tar file in img2dataset's layout -> the records of its images, without those in `existing`."""
+    """Shard of images -> the records of its images, without those in `existing`."""
 
     STEP = Step.ENCODE
 
@@ -280,13 +280,13 @@ class EncodeImageShard(_EncodingDoFn):
         self._known = [KnownKeys(dataset, unfetched=False) for dataset in self._existing]
 
     def process(self, path: str):
-        def is_new(pair: Pair | Rejected) -> bool:
-            return not any(pair.key in keys for keys in self._known)
-
-        def read(_: list[Pair]) -> Iterator[FetchedImage | Rejected]:
-            for outcome in read_images(path, self._image_config):
-                if is_new(outcome if isinstance(outcome, Rejected) else outcome.pair):
-                    yield outcome
-
+        rows = [row for row in stored_shards.list_rows(path) if not any(row.key in keys for keys in self._known)]
+        for row in rows:
+            if isinstance(row, Rejected):
+                yield beam.pvalue.TaggedOutput(REJECTED_TAG, row)
         name = hashlib.sha256(path.encode()).hexdigest()[:32]
-        yield from self._finish(name, [pair for pair in list_pairs(path) if is_new(pair)], read)
+        pairs = [row for row in rows if isinstance(row, Pair)]
+        yield from self._finish(name, pairs, partial(self._images, path))
+
+    def _images(self, path: str, pairs: list[Pair]) -> Iterator[FetchedImage | Rejected]:
+        return stored_shards.read_images(path, pairs, self._image_config)

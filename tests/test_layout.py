@@ -39,7 +39,7 @@ ROOMS = {
     "pipeline.sources": "models.pixels pipeline.text pipeline.output",
     "pipeline.images": "models.pixels pipeline.output",
     "pipeline.select": "pipeline.filters pipeline.sources pipeline.output",
-    "pipeline.fetch": "pipeline.sources pipeline.images pipeline.output",
+    "pipeline.fetch": "pipeline.filters pipeline.sources pipeline.images pipeline.output",
     "pipeline.dataset": "models.progress models.data models.tokenizers pipeline.sources pipeline.images "
     "pipeline.output",
     "pipeline.tokenize_stage": "models.pixels models.tokenizers pipeline.dataset pipeline.fetch pipeline.images "

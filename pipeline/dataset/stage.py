@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import NamedTuple, cast
 
 import apache_beam as beam
@@ -12,6 +12,7 @@ from pipeline.dataset.near_duplicates import DropNearDuplicates, NearDuplicateCo
 from pipeline.dataset.shard_boundaries import ShardSize
 from pipeline.dataset.shards import WriteShards
 from pipeline.output import parquet, schemas
+from pipeline.output.grouping import key_hash
 from pipeline.output.ledger import KEPT, CountRows
 from pipeline.output.names import REJECTS_FOLDER
 from pipeline.output.spill import HashRange, HashRanges, Spill, SpillFile, read_spilled, rows_as
@@ -70,24 +71,48 @@ class DropSamePairs(beam.PTransform):
         self._output = output
 
     def expand(self, records):
-        spills = records | "Spill" >> Spill(self._output, schemas.RECORDS, pair_hash)
+        return records | "By image" >> _KeepFirstOf(self._output, pair_hash, keep_first)
+
+
+class DropSameKeys(beam.PTransform):
+    """Records -> those that stay of each key, as select would have it: rows with one URL and one caption, perhaps with
+    other bytes. The others are rejects, under their tag."""
+
+    def __init__(self, output: str):
+        self._output = output
+
+    def expand(self, records):
+        return records | "By key" >> _KeepFirstOf(self._output, key_hash, keep_first_of_key)
+
+
+class _KeepFirstOf(beam.PTransform):
+    def __init__(
+        self,
+        output: str,
+        hash_of: Callable[[EncodedPair], int],
+        keep: Callable[[Iterable[EncodedPair]], Iterator[EncodedPair | Rejected]],
+    ):
+        self._output, self._hash_of, self._keep = output, hash_of, keep
+
+    def expand(self, records):
+        spills = records | "Spill" >> Spill(self._output, schemas.RECORDS, self._hash_of)
         return (
             spills
             | "Groups" >> HashRanges(RECORDS_PER_GROUP)
             | "Keep first"
-            >> beam.ParDo(_KeepFirst(self._output), beam.pvalue.AsList(spills)).with_outputs(
+            >> beam.ParDo(_KeepFirst(self._output, self._keep), beam.pvalue.AsList(spills)).with_outputs(
                 REJECTED_TAG, main="records"
             )
         )
 
 
 class _KeepFirst(beam.DoFn):
-    def __init__(self, output: str):
-        self._output = output
+    def __init__(self, output: str, keep: Callable[[Iterable[EncodedPair]], Iterator[EncodedPair | Rejected]]):
+        self._output, self._keep = output, keep
 
     def process(self, hashes: HashRange, spills: list[SpillFile]):
         table = read_spilled(self._output, spills, schemas.RECORDS, *hashes.bounds)
-        for row in keep_first(rows_as(EncodedPair, table)):
+        for row in self._keep(rows_as(EncodedPair, table)):
             yield row if isinstance(row, EncodedPair) else beam.pvalue.TaggedOutput(REJECTED_TAG, row)
 
 
@@ -98,12 +123,23 @@ def pair_hash(record: EncodedPair) -> int:
 
 def keep_first(records: Iterable[EncodedPair]) -> Iterator[EncodedPair | Rejected]:
     """Of records with the same image and caption the first by source, file and row, and the rejects of the others."""
-    groups: dict[tuple[str, str], list[EncodedPair]] = {}
+    return _first_of(records, lambda record: (record.sha256, record.caption), (Stage.ENCODE, Reason.DUPLICATE_PAIR))
+
+
+def keep_first_of_key(records: Iterable[EncodedPair]) -> Iterator[EncodedPair | Rejected]:
+    """Of records with the same key the first by source, file and row, and the rejects of the others."""
+    return _first_of(records, lambda record: record.key, (Stage.SELECT, Reason.DUPLICATE_URL))
+
+
+def _first_of(
+    records: Iterable[EncodedPair], identity: Callable[[EncodedPair], Hashable], why: tuple[Stage, Reason]
+) -> Iterator[EncodedPair | Rejected]:
+    groups: dict[Hashable, list[EncodedPair]] = {}
     for record in records:
-        groups.setdefault((record.sha256, record.caption), []).append(record)
+        groups.setdefault(identity(record), []).append(record)
     for group in groups.values():
         first = cast(EncodedPair, preferred_pair(group))
         yield first
         for record in group:
             if record is not first:
-                yield reject(record, Stage.ENCODE, Reason.DUPLICATE_PAIR, f"kept {first.key}")
+                yield reject(record, *why, f"kept {first.key}")

@@ -44,8 +44,7 @@ def fetch_images(
     `memory_bytes` of them, are in memory at once.
     """
     pairs = list(pairs)
-    for pair, found in read_stored(pair for pair in pairs if pair.stored_at):
-        yield _stored(pair, found, config, image_config, side)
+    yield from read_checked((pair for pair in pairs if pair.stored_at), config, image_config, side)
     pairs = [pair for pair in pairs if not pair.stored_at]
     loop_thread = _LoopThread(interleave_hosts(pairs), config, image_config, side)
     loop_thread.start()
@@ -58,6 +57,14 @@ def fetch_images(
             del outcome  # else this name would hold it until the next outcome arrives
     finally:
         loop_thread.stop()
+
+
+def read_checked(
+    pairs: Iterable[Pair], config: FetchConfig, image_config: ImageConfig, side: int | None = None
+) -> Iterator[FetchedImage | Rejected]:
+    """The images of pairs whose sources hold them."""
+    for pair, found in read_stored(pairs):
+        yield _stored(pair, found, config, image_config, side)
 
 
 def _stored(

@@ -18,7 +18,6 @@ INVALID_IMAGE_REASONS = frozenset(
     {Reason.NOT_AN_IMAGE, Reason.CORRUPT_IMAGE, Reason.TOO_MANY_PIXELS, Reason.ASPECT_RATIO, Reason.TOO_SMALL}
 )
 SOURCE = "img2dataset"  # of images that another tool has fetched
-VAL_SHARE = 0.01  # of those, too
 PAIR_COLUMNS = {  # column -> field of Pair, of those that img2dataset's own columns do not hold
     "pair_key": "key",
     "source": "source",

@@ -1,4 +1,4 @@
-"""Reads images and their metadata from img2dataset's layout."""
+"""Reads the tars of `pairmill fetch`: images in img2dataset's layout, with their pairs."""
 
 from __future__ import annotations
 
@@ -16,25 +16,11 @@ from apache_beam.io.filesystems import FileSystems
 from models.errors import UserError
 from models.pixels import IMAGE_SUFFIXES
 from pipeline.images.fetched import FetchedImage
-from pipeline.images.shard_format import SOURCE, VAL_SHARE, pair_of
+from pipeline.images.shard_format import pair_of
 from pipeline.images.validate import ImageConfig, ImageRejected, decode
 from pipeline.output import files
 from pipeline.output.names import LEDGER_FILE, SETTINGS_FILE, WORK_FOLDER
-from pipeline.records import Pair, Rejected, Stage, reject, row_key, split_of
-
-
-def find_image_shards(pattern: str) -> list[str]:
-    """The tar files of a folder or of a pattern, sorted. Raises UserError if there are none."""
-    if os.path.isdir(pattern):
-        pattern = os.path.join(pattern, "*.tar")
-    paths = sorted(metadata.path for match in FileSystems.match([pattern]) for metadata in match.metadata_list)
-    if not paths:
-        raise UserError(
-            f"--images {pattern}: no such file; give the folder or the tar files of `pairmill fetch` or img2dataset"
-        )
-    if others := [path for path in paths if not path.endswith(".tar")]:
-        raise UserError(f"--images {pattern}: {others[0]} is not a .tar file; narrow the pattern, for example '*.tar'")
-    return paths
+from pipeline.records import Pair, Rejected, Stage, reject
 
 
 def fetch_output_of(paths: list[str]) -> str | None:
@@ -115,40 +101,25 @@ def _stored(path: str, key: str | None, members: dict[str, bytes]) -> Iterator[S
         yield StoredImage(metadata, members[endings[0]], endings[0], caption)
 
 
-def to_pair(image: StoredImage, file: str, row: int) -> Pair:
-    """The pair of a stored image; one that another tool fetched gets its key from its URL and caption."""
-    metadata = image.metadata
-    if "pair_key" in metadata:
-        return pair_of(metadata, image.caption)
-    url = metadata.get("url") or ""
-    # Other tools' sets may hold a URL twice, with other bytes: the bytes are part of the key.
-    key = row_key(SOURCE, f"{url} {hashlib.sha256(image.data).hexdigest()}", image.caption)
-    return Pair(
-        key=key,
-        source=SOURCE,
-        file=file,
-        row=row,
-        url=url,
-        fallback_urls=[],
-        caption=image.caption,
-        raw_caption=image.caption,
-        width=metadata.get("original_width"),
-        height=metadata.get("original_height"),
-        licence="",
-        page_url="",
-        split=split_of(key, VAL_SHARE),
-    )
+def is_of_fetch(path: str) -> bool:
+    """Whether a file is a tar whose first image has its pair with it."""
+    if not path.endswith(".tar"):
+        return False
+    try:
+        return "pair_key" in next(read_image_shard(path)).metadata
+    except (StopIteration, ValueError):  # empty or damaged
+        return False
 
 
 def list_pairs(path: str) -> Iterator[Pair]:
-    for row, image in enumerate(read_image_shard(path)):
-        yield to_pair(image, os.path.basename(path), row)
+    for image in read_image_shard(path):
+        yield pair_of(image.metadata, image.caption)
 
 
 def read_images(path: str, config: ImageConfig) -> Iterator[FetchedImage | Rejected]:
     """Decodes the images of a tar file; unusable ones become rejects of the encode stage."""
-    for row, image in enumerate(read_image_shard(path)):
-        pair = to_pair(image, os.path.basename(path), row)
+    for image in read_image_shard(path):
+        pair = pair_of(image.metadata, image.caption)
         try:
             rgb_HWC = decode(image.data, config)
         except ImageRejected as rejection:

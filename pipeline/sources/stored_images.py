@@ -10,6 +10,7 @@ import base64
 import binascii
 import os
 import tarfile
+import zlib
 from collections.abc import Collection, Iterable, Iterator
 from typing import BinaryIO, NamedTuple, cast
 
@@ -20,8 +21,9 @@ from models.errors import UserError
 from models.hashing import stable_hash
 from models.pixels import IMAGE_SUFFIXES
 from pipeline.records import Pair
-from pipeline.sources.paths import base_name, open_raw
+from pipeline.sources.paths import base_name
 from pipeline.sources.readers import lines, open_seekable, open_source
+from pipeline.sources.tar_names import is_hidden, is_tar
 
 COLUMNS = ("image", "jpg", "png", "webp")  # of a Parquet file's images: wit_base's first, then img2dataset's
 ROWS_PER_BLOCK = 100  # neighbours that go into one unit
@@ -57,7 +59,7 @@ def read_stored(pairs: Iterable[Pair]) -> Iterator[tuple[Pair, bytes | NotStored
                     yield pair, data
         except UserError:
             fault = "can't be opened"
-        except (pa.ArrowException, tarfile.TarError, OSError) as error:
+        except (pa.ArrowException, tarfile.TarError, EOFError, zlib.error, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # the disk or the network, not the file's content
             fault = f"can't be read: {' '.join(str(error).split())}"
@@ -67,13 +69,13 @@ def read_stored(pairs: Iterable[Pair]) -> Iterator[tuple[Pair, bytes | NotStored
 
 
 def _reads_anywhere(path: str) -> bool:
-    return path.endswith((".parquet", ".tar")) or "." not in base_name(path)
+    return path.endswith(".parquet") or is_tar(path) or "." not in base_name(path)
 
 
 def _images(path: str, places: Collection[str]) -> Iterator[tuple[str, bytes]]:
     if os.path.isdir(path):
         return _of_folder(path, places)
-    if path.endswith(".tar"):
+    if is_tar(path):
         return _of_tar(path, places)
     return _of_parquet(path, places) if path.endswith(".parquet") else _of_text(path, places)
 
@@ -88,10 +90,10 @@ def _of_folder(path: str, places: Collection[str]) -> Iterator[tuple[str, bytes]
 
 
 def _of_tar(path: str, places: Collection[str]) -> Iterator[tuple[str, bytes]]:
-    with open_raw(path) as raw, tarfile.open(fileobj=raw, mode="r:") as tar:
-        for info in tar:
-            place, _, suffix = info.name.rpartition(".")
-            if info.isfile() and place in places and suffix.lower() in IMAGE_SUFFIXES:
+    with open_source(path) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
+        for info in filter(tarfile.TarInfo.isfile, tar):
+            place, _, suffix = info.name.removeprefix("./").rpartition(".")
+            if place in places and suffix.lower() in IMAGE_SUFFIXES and not is_hidden(info.name):
                 yield place, cast(BinaryIO, tar.extractfile(info)).read()
 
 

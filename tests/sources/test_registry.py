@@ -219,8 +219,8 @@ def test_img2dataset(tmp_path):
             "http://a.example/1.jpg",
             (),
             "A barn",
-            640,
-            480,
+            None,  # the size of the original is not that of the image that is stored
+            None,
             "",
             "",
             "",
@@ -260,8 +260,8 @@ def test_img2dataset_tars_and_folders_alone(tmp_path):
             "http://a.example/1.jpg",
             (),
             "A barn",
-            640,
-            480,
+            None,  # the size of the original is not that of the image that is stored
+            None,
             "",
             "",
             "",
