@@ -76,7 +76,8 @@ def test_encode_reads_it(theirs, urls, tiny_dvae, tmp_path):
     )
     account = read_ledger(str(tmp_path / "out"))["sources"]["img2dataset"]
     stored = json.loads((theirs / "00000_stats.json").read_bytes())["successes"]
-    assert account["read"] == stored == len(urls) - 1
+    assert account["read"] == len(urls) == stored + 1
+    assert account["rejected"]["fetch"]["not_stored"] == 1
     manifest = read_manifest(tmp_path / "out")
     assert manifest.pairs("train") + manifest.pairs("val") == account["kept"] > stored / 2
 
