@@ -10,7 +10,7 @@ from beam_jobs.flags.common import at_least, job_parser, parse
 from beam_jobs.flags.fetch import add_fetch_options, fetch_config, fetch_settings
 from beam_jobs.flags.files import add_rows_per_file
 from beam_jobs.flags.images import add_image_options, add_store_options, image_config, store_config
-from beam_jobs.run import command, run
+from beam_jobs.run import command, run, warn_if_empty
 from models.errors import UserError
 from pipeline.fetch.stage import FetchUnit, count_transient_failures, finish_fetch, read_attempt, write_attempt
 from pipeline.fetch.units import GroupIntoUnits, count_read
@@ -45,17 +45,20 @@ def main(arguments: list[str] | None = None) -> int:
         raise UserError(f"--pairs {args.pairs}: no pairs/*.parquet there; run `pairmill select` without --dry-run")
     selection = read_ledger(args.pairs)
     counts_before = previous_counts(selection)
-    settings = read_settings(args.pairs) | {"fetch": fetch_settings(args)}
+    # Which pairs a tar file holds follows from the unit's size: units of two sizes in one output would mix.
+    settings = read_settings(args.pairs) | {"fetch": fetch_settings(args) | {"pairs_per_unit": args.pairs_per_unit}}
     if not args.overwrite and state.is_finished(args.output, LEDGER_FILE):
-        state.check_same_settings(args.output, settings)
+        state.check_finished(args.output, "fetch", settings)
         if not (failed := count_transient_failures(args.output)):
             print(f"fetch: {args.output} is complete, and no row in it failed for a transient reason: nothing to do")
+            warn_if_empty(args.output, "fetch")
             return 0
         if (attempt := read_attempt(args.output)) >= args.attempts:
             print(
                 f"fetch: {args.output} is complete; {failed} rows failed for a transient reason, after {attempt} runs: "
                 f"nothing to do; --attempts {attempt + 1} tries them once more"
             )
+            warn_if_empty(args.output, "fetch")
             return 0
         state.reopen_output(args.output, "fetch", settings, LEDGER_FILE)
         write_attempt(args.output, attempt + 1)

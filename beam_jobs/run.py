@@ -57,11 +57,14 @@ def run(options: PipelineOptions, output: str, job: str, build: Callable[[beam.P
 def _print_end(job: str, output: str) -> None:
     ledger = read_ledger(output)
     print(ledger_tables(ledger))
-    if line := nothing_kept.warning(ledger, output):
-        print_output(job, output)
+    print_output(job, output, *([] if nothing_kept.warning(ledger, output, job) else next_commands(job, output)))
+    warn_if_empty(output, job)
+
+
+def warn_if_empty(output: str, job: str) -> None:
+    """Warns on stderr if a finished output holds no row. The job is done nevertheless: its ledger accounts for each."""
+    if line := nothing_kept.warning(read_ledger(output), output, job):
         print(f"pairmill {job}: warning: {line}", file=sys.stderr)
-    else:
-        print_output(job, output, *next_commands(job, output))
 
 
 def next_commands(job: str, output: str) -> list[list[str]]:

@@ -35,8 +35,8 @@ def main(arguments: list[str] | None = None) -> int:
     args, beam_options = parse(parser, arguments)
     pieces, config = source_pieces(args.source), select_config(args)
     sources = source_settings(args)
-    settings = {"select": select_settings(args, pieces)}
-    state.prepare_output(args.output, "select", settings | {"dry_run": args.dry_run}, LEDGER_FILE, args.overwrite)
+    settings = {"select": select_settings(args, pieces)} | ({"dry_run": True} if args.dry_run else {})
+    state.prepare_output(args.output, "select", settings, LEDGER_FILE, args.overwrite)
     sources = build_url_indexes(sources, args.output)
     plan_reading(pieces, args.output)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.output.ledger import KEPT, READ, rejects_by_reason
-from pipeline.records import Reason
+from pipeline.records import Reason, Stage
 
 _NETWORK = "check that this machine reaches the hosts of the list"
 _SERVERS = "open some of the URLs: the list may be old, or its hosts may refuse this client"
@@ -34,22 +34,40 @@ FIXES: Mapping[Reason, str] = {
     Reason.HTTP_410: _SERVERS,
     Reason.HTTP_429: "the hosts ask for fewer requests; --per-host-rate sets how many",
     Reason.OPTED_OUT: "the hosts forbid this use of their images; --ignore-opt-out ignores that",
+    Reason.HTTP_5XX: "the hosts are out of order; run the command again later",
     Reason.NOT_AN_IMAGE: _SERVERS,
+    Reason.TOO_LARGE: "--max-bytes sets the largest file",
+    Reason.NOT_STORED: "the files of the source lack their images; copy the whole folder again",
+    Reason.HASH_MISMATCH: "the images have changed since the list was published; leave out the file of hashes",
+    Reason.MACHINE_TAG: "--yfcc-refuse-machine-tag refuses them",
+    Reason.REPETITION: "--sharma rejects such captions",
+    Reason.CAPITALISATION: "--sharma rejects such captions",
+    Reason.EXCLUDED: "--exclude names these images; check that its list is of another data set",
+    Reason.SAMPLED_OUT: "--share and --only-source leave no pair",
 }
 """How to fix a run in which a reason took every row; of the reasons that are not here, the rows tell more."""
 
 
-def warning(ledger: dict[str, Any], output: str) -> str | None:
-    """One line on a ledger in which no row was kept, or None."""
+OWN_STAGES = {
+    "select": (Stage.SELECT,),
+    "fetch": (Stage.FETCH,),
+    "encode": (Stage.ENCODE,),
+    "repack": (Stage.ENCODE,),
+}
+"""Job -> the stages whose rejects are its own; those of other stages came with its input. Those of `build` are all."""
+
+
+def warning(ledger: dict[str, Any], output: str, job: str = "build") -> str | None:
+    """One line on a ledger in which no row was kept, or None. Rejects of the job itself come before those of its
+    input."""
     rows = ledger["sources"].values()
     if any(each[KEPT] for each in rows):
         return None
     read = sum(each[READ] for each in rows)
     if not read:
         return "no row was read: the input is empty"
-    number, reason = max(
-        ((number, reason) for reasons in rejects_by_reason(ledger).values() for reason, number in reasons.items()),
-        default=(0, ""),
-    )
-    fix = FIXES.get(Reason(reason), _FILTERS) if reason in Reason._value2member_map_ else _FILTERS
+    table = rejects_by_reason(ledger)
+    own = {stage: table[stage] for stage in OWN_STAGES.get(job, ()) if table.get(stage)}
+    number, reason = max((number, reason) for reasons in (own or table).values() for reason, number in reasons.items())
+    fix = FIXES.get(Reason(reason), _FILTERS)
     return f"no row was kept; {number:,} of {read:,} were {reason}: {fix.replace('OUTPUT', output)}"

@@ -13,7 +13,7 @@ from models.errors import UserError
 from pipeline.output import files as output_files
 from pipeline.output.files import to_json
 from pipeline.output.finish import read_settings
-from pipeline.output.names import LOCK_FILE, SETTINGS_FILE, WORK_FOLDER
+from pipeline.output.names import LOCK_FILE, MANIFEST_FILE, SETTINGS_FILE, WORK_FOLDER
 
 KNOWN_FILES = re.compile(
     r"(manifest|ledger|settings|attempts|text_tokenizer|croissant)\.json|README\.md"
@@ -46,8 +46,8 @@ def prepare_output(
         raise UserError(f"--output {output}: {error}") from None
     if not overwrite and not started:
         if completion_file in files:
-            more = "; to add to it, name it as --add-to and choose another --output" if job == "encode" else ""
-            raise UserError(f"--output {output}: holds a finished {job} already; --overwrite replaces it{more}")
+            check_finished(output, job, settings)
+            raise UserError(f"--output {output}: holds a finished {job} already; {_fixes(job)}")
         if files:
             raise UserError(f"--output {output}: is not empty; choose another folder, or --overwrite")
     _lock_output(output)
@@ -55,10 +55,9 @@ def prepare_output(
         output_files.delete(output, files)
     elif output_files.exists(marker):
         if (recorded := json.loads(output_files.read(marker))) != expected:
-            changes = ", ".join(_differences(recorded, expected))
             raise UserError(
-                f"--output {output}: was started with other settings ({changes}); give the same to resume, or "
-                "--overwrite"
+                f"--output {output}: was started with other settings ({_changes(recorded, expected)}); give the same "
+                "to resume, or --overwrite"
             )
         print(f"{job}: resuming {output}", flush=True)
         # An output with its completion file as well was interrupted during the clean-up.
@@ -95,33 +94,87 @@ def is_finished(output: str, completion_file: str) -> bool:
     return output_files.exists(output_files.join(output, completion_file))
 
 
-def check_same_settings(output: str, settings: dict[str, Any]) -> None:
-    """Raises UserError if a finished output was made with other settings."""
-    recorded = read_settings(output)
-    if recorded != json.loads(json.dumps(settings)):
-        changes = ", ".join(_differences(recorded, settings))
+def check_finished(output: str, job: str, settings: dict[str, Any]) -> None:
+    """Raises UserError for a finished output of another job, or of this one with other settings."""
+    recorded, expected = _finished_settings(output), json.loads(json.dumps(settings))
+    found = _job_of(output, recorded)
+    wanted = job if job in ("select", "fetch") else DATASET
+    if found and found != wanted:
+        raise UserError(f"--output {output}: holds a finished {found}, not a {wanted}; choose another folder")
+    if recorded != expected:
         raise UserError(
-            f"--output {output}: is finished, with other settings ({changes}); --overwrite replaces it, or choose "
-            "another folder"
+            f"--output {output}: holds a finished {job} with other settings ({_changes(recorded, expected)}); "
+            f"{_fixes(job)}"
         )
 
 
+def _fixes(job: str) -> str:
+    """What to do about a finished output of a job."""
+    more = "; to add to it, name it as --add-to and choose another --output" if job == "encode" else ""
+    return f"choose another folder, or --overwrite to replace it{more}"
+
+
+DATASET = "dataset"
+
+
+def _job_of(output: str, recorded: dict[str, Any]) -> str:
+    """`select`, `fetch` or `dataset`: what left a finished output; "" if its settings do not tell."""
+    if is_finished(output, MANIFEST_FILE):
+        return DATASET
+    return next((job for job in ("fetch", "select") if job in recorded), "")
+
+
+def _finished_settings(output: str) -> dict[str, Any]:
+    """The settings that the job of a finished output was given; of a dataset with what its tokenizers and versions add
+    to them, as in `pipeline.dataset.finish.identity`. Raises UserError for a manifest that is damaged.
+    """
+    if not is_finished(output, MANIFEST_FILE):
+        return read_settings(output)
+    try:
+        manifest = json.loads(output_files.read(output_files.join(output, MANIFEST_FILE)))
+        tokenizers = {name: manifest[name]["fingerprint"] for name in ("image_tokenizer", "text_tokenizer")}
+        return manifest["settings"] | tokenizers | {"versions": manifest["versions"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"--output {output}: its {MANIFEST_FILE} is damaged ({error}); --overwrite replaces it"
+        ) from None
+
+
 def reopen_output(output: str, job: str, settings: dict[str, Any], completion_file: str) -> None:
-    """Makes a finished output unfinished again, so that transient failures are tried again."""
+    """Makes a finished output of the same settings unfinished again, so that transient failures are tried again."""
     marker = output_files.join(output, WORK_FOLDER, SETTINGS_FILE)
     output_files.write_atomically(marker, to_json({"job": job, "settings": settings}))
     output_files.delete(output, [completion_file])
 
 
-def _differences(recorded: dict, expected: dict, path: str = "") -> Iterator[str]:
-    for name in sorted({*recorded, *expected}):
-        left, right = recorded.get(name), expected.get(name)
-        if isinstance(right, tuple):
-            right = list(right)  # as JSON has it
-        if isinstance(left, dict) and isinstance(right, dict):
-            yield from _differences(left, right, f"{path}{name}.")
-        elif left != right:
-            yield f"{path}{name}: {left} -> {right}"
+MAX_CHANGES, MAX_VALUE = 4, 60  # of a message: settings named, characters of a value
+
+
+def _changes(recorded: dict[str, Any], expected: dict[str, Any]) -> str:
+    """The settings that differ, with both values, as one line."""
+    found = list(_differences(recorded, expected))
+    more = f", and {len(found) - MAX_CHANGES} more" if len(found) > MAX_CHANGES else ""
+    return ", ".join(found[:MAX_CHANGES]) + more
+
+
+def _differences(left: Any, right: Any, path: str = "") -> Iterator[str]:
+    if isinstance(left, dict) and isinstance(right, dict):
+        for name in sorted({*left, *right}):
+            yield from _differences(left.get(name), right.get(name), f"{path}.{name}" if path else name)
+    elif _are_rows(left) and _are_rows(right) and len(left) == len(right):
+        for number, values in enumerate(zip(left, right, strict=True)):
+            yield from _differences(*values, f"{path}[{number}]")
+    elif left != right:
+        yield f"{path}: {_shown(left)} -> {_shown(right)}"
+
+
+def _are_rows(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(row, dict) for row in value)
+
+
+def _shown(value: Any) -> str:
+    text = "none" if value is None else str(value)
+    return text if len(text) <= MAX_VALUE else f"{text[: MAX_VALUE - 3]}..."
 
 
 def finish_output(output: str) -> None:

@@ -64,7 +64,7 @@ def test_a_second_run_asks_only_for_what_failed_in_passing(web, tmp_path, capsys
     assert len(web.log) == rows
     first = files_of(tmp_path / "images")
 
-    fetch(tmp_path / "pairs", tmp_path / "images", "--attempts=1")
+    fetch(tmp_path / "pairs", tmp_path / "images", per_unit, "--attempts=1")
     assert f"{passing} rows failed for a transient reason, after 1 runs: nothing to do" in capsys.readouterr().out
     assert len(web.log) == rows
     fetch(tmp_path / "pairs", tmp_path / "images", per_unit)
