@@ -76,7 +76,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["build", *CC3M, "--output", "OUT", "--image-tokenizer", f"dvae:{README}"], "safetensors"),
     (["build", *CC3M, "--output", "OUT", "--text-tokenizer", "/no.json"], "pairmill train-bpe"),
     (["fetch", "--pairs", "/nowhere", "--output", "OUT"], "run `pairmill select`"),
-    (["encode", "--images", "/nowhere/*.tar", "--output", "OUT", *TOKENIZERS], "no such file"),
+    (["encode", "--images", "/nowhere/*.tar", "--output", "OUT", *TOKENIZERS], "no file matches"),
     (["repack", "--dataset", "/nowhere", "--output", "OUT"], "/nowhere"),
     (["stats", "/nowhere"], "neither manifest.json nor ledger.json"),
     (["show", "/nowhere"], "not a finished dataset"),
