@@ -6,7 +6,7 @@
     POST /v1/images             {"text", "num_images", "seed", ...} -> a job
     GET  /v1/images/ID          the job; .../events streams its progress; .../N.png is an image; DELETE cancels
     GET  /healthz, /metrics     for a load balancer and for Prometheus
-    GET  /openapi.json          the description of the interface
+    GET  /openapi.json, /docs   the description of the interface, and a page that shows it
 
 The running server opens no files, and accepts connections from this machine only unless --host is given.
 """
@@ -21,6 +21,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import fastapi_offline
 import uvicorn
 from fastapi import FastAPI, Response
 from fastapi.exceptions import RequestValidationError
@@ -35,11 +36,16 @@ from models.server.routes import ServerState, routes
 
 ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?")  # as browsers send it
 WEB = Path(__file__).parent / "web"
-PAGE = {
-    "/": ("index.html", "text/html"),
-    "/page.css": ("page.css", "text/css"),
-    "/page.js": ("page.js", "text/javascript"),
-    "/icon.svg": ("icon.svg", "image/svg+xml"),
+SWAGGER_UI = Path(fastapi_offline.__file__).parent / "static"
+STATIC_FILES = {
+    "/": (WEB / "index.html", "text/html"),
+    "/page.css": (WEB / "page.css", "text/css"),
+    "/page.js": (WEB / "page.js", "text/javascript"),
+    "/icon.svg": (WEB / "icon.svg", "image/svg+xml"),
+    "/docs": (WEB / "docs.html", "text/html"),
+    "/docs.js": (WEB / "docs.js", "text/javascript"),
+    "/swagger-ui.css": (SWAGGER_UI / "swagger-ui.css", "text/css"),
+    "/swagger-ui-bundle.js": (SWAGGER_UI / "swagger-ui-bundle.js", "text/javascript"),
 }
 
 
@@ -75,8 +81,8 @@ def make_app(
     app.add_middleware(ResponseMiddleware, metrics=metrics)  # the outermost: it sees every response
     app.add_exception_handler(RequestValidationError, validation_error)
     app.add_exception_handler(StarletteHTTPException, http_error)
-    for path, (name, kind) in PAGE.items():
-        content = (WEB / name).read_bytes()  # at the start: no request opens a file
+    for path, (file, kind) in STATIC_FILES.items():
+        content = file.read_bytes()  # at the start: no request opens a file
         app.add_api_route(path, _constant(content, kind), methods=["GET"], include_in_schema=False)
     app.include_router(routes)
     return app

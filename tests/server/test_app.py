@@ -313,6 +313,13 @@ def test_the_page_needs_nothing_from_elsewhere(client):
     assert not re.search(r"https?://", page.text + client.get("/page.js").text + client.get("/page.css").text)
 
 
+def test_docs_need_nothing_from_elsewhere(client):
+    page = client.get("/docs")
+    assert page.headers["content-type"].startswith("text/html")
+    for path in re.findall(r'(?:src|href)="([^"#]+)"', page.text):
+        assert path.startswith("/") and client.get(path).status_code == 200
+
+
 def test_the_interface_is_described(client):
     described = client.get("/openapi.json").json()
     assert {

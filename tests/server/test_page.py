@@ -116,6 +116,15 @@ def test_a_job_is_cancelled_after_a_reload(generator, gate):
         wait_for(lambda: "x" * window.find_element("id", "status").text.startswith("Cancelled"), 1)
 
 
+def test_docs_show_the_interface_without_a_network(client):
+    with browser(1280, 900) as window:
+        window.get(f"{client.base_url}/docs")
+        wait_for(lambda: window.find_elements("css selector", "[data-path='/v1/images']"), 1)
+        loaded = window.execute_script("return performance.getEntriesByType('resource').map((entry) => entry.name)")
+        assert all(url.startswith((str(client.base_url), "data:")) for url in loaded)
+        assert [entry for entry in window.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
 def shown(window) -> list[str]:
     """The addresses of the pictures that are done."""
     return window.execute_script("return [...document.querySelectorAll('figure[aria-busy=false] img')].map(i => i.src)")
