@@ -6,7 +6,7 @@
     POST /v1/images             {"text", "num_images", "seed", ...} -> a job
     GET  /v1/images/ID          the job; .../events streams its progress; .../N.png is an image; DELETE cancels
     GET  /healthz, /metrics     for a load balancer and for Prometheus
-    GET  /openapi.json          the description of the interface
+    GET  /openapi.json, /docs   the description of the interface, and a page that shows it
 
 The running server opens no files, and accepts connections from this machine only unless --host is given.
 """
@@ -15,33 +15,47 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import fastapi_offline
 import uvicorn
 from fastapi import FastAPI, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.cors import CORSMiddleware
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from models.errors import UserError
 from models.sampling.checkpoint import ImageGenerator, add_model_arguments, generator_from_args
 from models.server.job_queue import JobQueue
-from models.server.middleware import LimitsMiddleware, Metrics, http_error, validation_error
+from models.server.middleware import LimitsMiddleware, Metrics, ResponseMiddleware, http_error, validation_error
 from models.server.routes import ServerState, routes
 
+ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?")  # as browsers send it
 WEB = Path(__file__).parent / "web"
-PAGE = {
-    "/": ("index.html", "text/html"),
-    "/page.css": ("page.css", "text/css"),
-    "/page.js": ("page.js", "text/javascript"),
-    "/icon.svg": ("icon.svg", "image/svg+xml"),
+SWAGGER_UI = Path(fastapi_offline.__file__).parent / "static"
+STATIC_FILES = {
+    "/": (WEB / "index.html", "text/html"),
+    "/page.css": (WEB / "page.css", "text/css"),
+    "/page.js": (WEB / "page.js", "text/javascript"),
+    "/icon.svg": (WEB / "icon.svg", "image/svg+xml"),
+    "/docs": (WEB / "docs.html", "text/html"),
+    "/docs.js": (WEB / "docs.js", "text/javascript"),
+    "/swagger-ui.css": (SWAGGER_UI / "swagger-ui.css", "text/css"),
+    "/swagger-ui-bundle.js": (SWAGGER_UI / "swagger-ui-bundle.js", "text/javascript"),
 }
 
 
-def make_app(generator: ImageGenerator, max_images: int = 10, max_waiting: int = 64) -> FastAPI:
-    """Builds the application: at most `max_images` images a request, and `max_waiting` images in the queue."""
+def make_app(
+    generator: ImageGenerator, max_images: int = 10, max_waiting: int = 64, allow_origins: Sequence[str] = ()
+) -> FastAPI:
+    """Builds the application: at most `max_images` images a request, and `max_waiting` images in the queue.
+
+    Browsers let pages of `allow_origins` (`https://host:port`) read the responses, and no other sites' pages.
+    """
     metrics = Metrics()
     queue = JobQueue(generator, max_waiting, metrics.record_batch)
     metrics.waiting.set_function(lambda: queue.waiting)
@@ -55,11 +69,20 @@ def make_app(generator: ImageGenerator, max_images: int = 10, max_waiting: int =
         title="pairmill", summary="Images from text", version="1", lifespan=lifespan, docs_url=None, redoc_url=None
     )  # without FastAPI's documentation pages, which load scripts from elsewhere
     app.state.server = ServerState(queue, metrics, max_images)
-    app.add_middleware(LimitsMiddleware, metrics=metrics)
+    app.add_middleware(LimitsMiddleware)
+    if allow_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=allow_origins,
+            allow_methods=("GET", "POST", "DELETE"),
+            allow_headers=("Content-Type",),
+            expose_headers=("Location", "Retry-After"),
+        )
+    app.add_middleware(ResponseMiddleware, metrics=metrics)  # the outermost: it sees every response
     app.add_exception_handler(RequestValidationError, validation_error)
     app.add_exception_handler(StarletteHTTPException, http_error)
-    for path, (name, kind) in PAGE.items():
-        content = (WEB / name).read_bytes()  # at the start: no request opens a file
+    for path, (file, kind) in STATIC_FILES.items():
+        content = file.read_bytes()  # at the start: no request opens a file
         app.add_api_route(path, _constant(content, kind), methods=["GET"], include_in_schema=False)
     app.include_router(routes)
     return app
@@ -97,6 +120,13 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="N",
         help="most images in the queue; beyond them requests are answered with 429 (default %(default)s)",
     )
+    parser.add_argument(
+        "--allow-origin",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="let pages of this site use the server from a browser, as https://example.org; repeatable (default: none)",
+    )
     add_model_arguments(parser)
     args = parser.parse_args(arguments)
     if not 0 <= args.port < 1 << 16:
@@ -106,12 +136,15 @@ def main(arguments: list[str] | None = None) -> int:
             f"--max-images {args.max_images}, --max-waiting {args.max_waiting}: give 1 or more, and "
             "--max-waiting at least --max-images"
         )
+    for origin in args.allow_origin:
+        if not ORIGIN.fullmatch(origin):
+            raise UserError(f"--allow-origin {origin}: give scheme, host and port alone, as http://localhost:3000")
     generator = generator_from_args(args)
     logging.basicConfig(format="%(asctime)s %(message)s")
     logging.getLogger("models.server").setLevel(logging.INFO)  # a line for each request
     with _listen(args.host, args.port) as listening:
         host, port = listening.getsockname()[:2]
-        app = make_app(generator, args.max_images, args.max_waiting)
+        app = make_app(generator, args.max_images, args.max_waiting, args.allow_origin)
         print(f"serve: http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
         config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3)
         uvicorn.Server(config).run(sockets=[listening])

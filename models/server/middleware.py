@@ -73,8 +73,8 @@ def error_response(path: str, message: str, status: int, headers: Mapping[str, s
     return JSONResponse({"Error" if path in DALLE_PATHS else "detail": message}, status, headers)
 
 
-class LimitsMiddleware:
-    """Limits the size of request bodies, answers internal faults, adds common headers, counts and logs responses."""
+class ResponseMiddleware:
+    """Adds the common headers to every response, counts and logs it."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics):
         self._app, self._metrics = app, metrics
@@ -99,12 +99,28 @@ class LimitsMiddleware:
             await send(message)
 
         try:
-            await self._respond(scope, receive, send_response, lambda: bool(status))
+            await self._app(scope, receive, send_response)
         finally:
             log.info(request_line(scope, status, time.monotonic() - began))
 
-    async def _respond(self, scope: Scope, receive: Receive, send: Send, has_started: Callable[[], bool]) -> None:
-        """Calls the application with the full body; answers a body that is too long and an internal fault itself."""
+
+class LimitsMiddleware:
+    """Limits the size of request bodies and answers internal faults in the form of their path."""
+
+    def __init__(self, app: ASGIApp):
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = False
+
+        async def send_response(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
         body = await _read_body(receive)
         if body is None:
             message = f"the request is too long: send at most {MAX_BODY} bytes"
@@ -112,9 +128,9 @@ class LimitsMiddleware:
             await refusal(scope, receive, send)
             return
         try:
-            await self._app(scope, _replay(body, receive), send)
+            await self._app(scope, _replay(body, receive), send_response)
         except Exception:
-            if not has_started():
+            if not started:
                 fault = error_response(scope["path"], "internal error; see the server's log", 500)
                 await fault(scope, receive, send)
             raise  # uvicorn logs the traceback

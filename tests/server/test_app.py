@@ -268,6 +268,31 @@ def test_metrics_count_routes_not_paths(client):
     assert "endless" not in answer.text and "BREW" not in answer.text
 
 
+ALLOWED = "http://localhost:3000"
+
+
+@pytest.mark.parametrize("origin, allowed", [(ALLOWED, ALLOWED), ("http://localhost:3001", None), ("null", None)])
+def test_only_the_named_origins_may_read(generator, origin, allowed):
+    with serving(generator, allow_origins=[ALLOWED, "https://example.org"]) as client:
+        header = "access-control-allow-origin"
+        asking = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+        asking["Access-Control-Request-Headers"] = "content-type"
+        preflight = client.options("/v1/images", headers=asking)
+        assert preflight.status_code == (200 if allowed else 400) and preflight.headers.get(header) == allowed
+        for answer in (
+            client.post("/generate", json=ASK, headers={"Origin": origin}),
+            client.post("/generate", json={}, headers={"Origin": origin}),
+            client.post("/generate", content=b" " * (MAX_BODY + 1), headers={"Origin": origin}),
+        ):
+            assert answer.headers.get(header) == allowed
+            assert "default-src 'none'" in answer.headers["content-security-policy"]
+
+
+def test_no_origin_is_allowed_unless_named(client):
+    answer = client.get("/v1/model", headers={"Origin": ALLOWED})
+    assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
 def test_each_request_has_one_log_line_without_its_text(generator, caplog):
     caplog.set_level(logging.INFO, "models.server.middleware")
     with serving(generator) as client:
@@ -286,6 +311,13 @@ def test_the_page_needs_nothing_from_elsewhere(client):
     for path in re.findall(r'(?:src|href)="([^"#]+)"', page.text):
         assert path.startswith("/") and client.get(path).status_code == 200
     assert not re.search(r"https?://", page.text + client.get("/page.js").text + client.get("/page.css").text)
+
+
+def test_docs_need_nothing_from_elsewhere(client):
+    page = client.get("/docs")
+    assert page.headers["content-type"].startswith("text/html")
+    for path in re.findall(r'(?:src|href)="([^"#]+)"', page.text):
+        assert path.startswith("/") and client.get(path).status_code == 200
 
 
 def test_the_interface_is_described(client):
@@ -344,6 +376,9 @@ def test_serves_this_machine_until_interrupted(tiny_checkpoint):
         ((), "--checkpoint DIR is missing"),
         (("--checkpoint", "/nowhere"), "give a folder made by `pairmill train` with --checkpoint"),
         (("--port", 99999), "--port 99999"),
+        (("--allow-origin", "*"), r"--allow-origin \*: give scheme, host and port alone"),
+        (("--allow-origin", "https://example.org/"), "--allow-origin https://example.org/: give scheme"),
+        (("--allow-origin", "https://Example.org"), "--allow-origin https://Example.org: give scheme"),
         (("--max-images", 0), "--max-images 0, --max-waiting 64: give 1 or more"),
         (("--max-images", 9, "--max-waiting", 8), "--max-waiting at least --max-images"),
     ],

@@ -33,7 +33,10 @@ def browser(width: int, height: int) -> Iterator:
         yield window
 
 
-@pytest.mark.parametrize("width, height", [(390, 844), (1280, 900)], ids=["phone", "desk"])
+SIZES = pytest.mark.parametrize("width, height", [(390, 844), (1280, 900)], ids=["phone", "desk"])
+
+
+@SIZES
 def test_a_browser_draws_images_by_keyboard(client, width, height):
     with browser(width, height) as window:
         window.get(str(client.base_url))
@@ -88,8 +91,9 @@ def test_a_refused_value_in_closed_settings_is_shown(client):
         wait_for(lambda: shown(window), 4)
 
 
-def test_a_reload_goes_on_with_the_running_job(generator, gate):
-    with serving(generator) as client, browser(390, 844) as window:
+@SIZES
+def test_a_reload_goes_on_with_the_running_job(generator, gate, width, height):
+    with serving(generator) as client, browser(width, height) as window:
         window.get(str(client.base_url))
         window.find_element("id", "text").send_keys("a red cat\ue007")
         assert window.find_element("css selector", "figure img[src^='data:image/jpeg']")
@@ -116,6 +120,92 @@ def test_a_job_is_cancelled_after_a_reload(generator, gate):
         wait_for(lambda: "x" * window.find_element("id", "status").text.startswith("Cancelled"), 1)
 
 
+def test_docs_show_the_interface_without_a_network(client):
+    with browser(1280, 900) as window:
+        window.get(f"{client.base_url}/docs")
+        wait_for(lambda: window.find_elements("css selector", "[data-path='/v1/images']"), 1)
+        loaded = window.execute_script("return performance.getEntriesByType('resource').map((entry) => entry.name)")
+        assert all(url.startswith((str(client.base_url), "data:")) for url in loaded)
+        assert [entry for entry in window.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+@SIZES
+def test_a_dark_page_can_be_read(generator, width, height):
+    with serving(generator._replace(prompts=("a red cat",))) as client, browser(width, height) as window:
+        dark = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
+        window.execute_cdp_cmd("Emulation.setEmulatedMedia", dark)
+        window.get(str(client.base_url))
+        wait_for(lambda: window.find_elements("css selector", "#prompts button"), 1)
+        assert luminance(colour(window, "body", "background-color")) < 0.05
+        texts = {"h1": "body", "header p": "body", "#text": "#text", "summary": "form", "#generate": "#generate"}
+        for text, ground in {**texts, "#prompts button": "#prompts button", "#model": "body"}.items():
+            levels = luminance(colour(window, text, "color")), luminance(colour(window, ground, "background-color"))
+            assert (max(levels) + 0.05) / (min(levels) + 0.05) >= 4.5, text  # WCAG 2.1, level AA
+        assert window.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+
+
+def colour(window, selector: str, name: str) -> list[int]:
+    """Red, green and blue of a computed colour, 0 to 255."""
+    value = window.execute_script(
+        "return getComputedStyle(document.querySelector(arguments[0])).getPropertyValue(arguments[1])", selector, name
+    )
+    return [int(number) for number in re.fullmatch(r"rgb\((\d+), (\d+), (\d+)\)", value).groups()]
+
+
+def luminance(rgb: list[int]) -> float:
+    """WCAG's relative luminance, 0 to 1."""
+    red, green, blue = (v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in (c / 255 for c in rgb))
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@SIZES
+def test_everything_is_reached_by_keyboard(generator, width, height):
+    with serving(generator._replace(prompts=("a red cat", "a blue boat"))) as client, browser(width, height) as window:
+        window.get(str(client.base_url))
+        wait_for(lambda: window.find_elements("css selector", "#prompts button"), 2)
+        press(window, "\ue004", "\ue004", "\ue004", "\ue007")  # tab over Generate to the second prompt, enter
+        assert window.switch_to.active_element.get_property("value") == "a blue boat"
+        press(window, "\ue007")
+        wait_for(lambda: shown(window), 4)
+        for _ in range(30):
+            if window.switch_to.active_element.get_attribute("class") == "frame":
+                break
+            press(window, "\ue004")
+        assert window.execute_script("return getComputedStyle(document.activeElement).outlineStyle") == "solid"
+        press(window, "\ue007")  # enlarges the image
+        assert window.find_element("id", "large").get_property("open")
+        press(window, "\ue00c")
+        assert not window.find_element("id", "large").get_property("open")
+        assert window.switch_to.active_element.get_attribute("class") == "frame"
+
+
+def press(window, *keys: str) -> None:
+    """Sends keys to whatever has the focus."""
+    for key in keys:
+        window.switch_to.active_element.send_keys(key)
+
+
+@SIZES
+def test_an_error_is_shown_and_the_next_request_works(generator, gate, width, height):
+    with serving(generator, max_images=4, max_waiting=4) as client, browser(width, height) as window:
+        drawing = client.post("/v1/images", json={"text": "a cat", "num_images": 4}).json()
+        while client.get(f"/v1/images/{drawing['id']}").json()["status"] == "queued":
+            time.sleep(0.01)
+        client.post("/v1/images", json={"text": "a cat", "num_images": 4})
+        window.get(str(client.base_url))
+        text = window.find_element("id", "text")
+        text.send_keys("a red cat\ue007")
+        error = window.find_element("id", "error")
+        wait_for(lambda: "x" * error.text.startswith("Too many are drawing just now: try again in"), 1)
+        assert error.get_attribute("role") == "alert" and window.find_element("id", "generate").is_displayed()
+        assert window.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+        gate.set()
+        wait_for(lambda: "x" * ("pairmill_waiting_pictures 0.0" in client.get("/metrics").text), 1)
+        text.send_keys("\ue007")
+        wait_for(lambda: shown(window), 4)
+        assert not error.is_displayed()
+
+
 def shown(window) -> list[str]:
     """The addresses of the pictures that are done."""
     return window.execute_script("return [...document.querySelectorAll('figure[aria-busy=false] img')].map(i => i.src)")
@@ -129,8 +219,9 @@ def wait_for(found, count: int, timeout_s: float = 30) -> list:
     return now
 
 
-def test_a_browser_cancels(generator, gate):
-    with serving(generator) as client, browser(800, 600) as window:
+@SIZES
+def test_a_browser_cancels(generator, gate, width, height):
+    with serving(generator) as client, browser(width, height) as window:
         window.get(str(client.base_url))
         window.find_element("id", "text").send_keys("a red cat\ue007")
         assert window.find_element("css selector", "figure img[src^='data:image/jpeg']")  # a preview

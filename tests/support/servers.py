@@ -8,6 +8,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import uvicorn
@@ -19,7 +20,7 @@ ASK = {"text": "a red cat", "num_images": 1}
 
 
 @contextlib.contextmanager
-def serving(generator: ImageGenerator, **limits: int) -> Iterator[httpx.Client]:
+def serving(generator: ImageGenerator, **limits: Any) -> Iterator[httpx.Client]:
     running = uvicorn.Server(
         uvicorn.Config(make_app(generator, **limits), port=0, log_level="warning", timeout_graceful_shutdown=1)
     )
