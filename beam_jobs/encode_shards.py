@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from functools import partial
 
 import apache_beam as beam
@@ -50,9 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     image, encode = image_config(args), encode_config(args, beam_options)
     paths = stored_shards.find_image_shards(args.images)
     before = shard_reader.fetch_output_of(paths)  # the folder of a finished `pairmill fetch`, or None
-    settings = (read_settings(before) if before else {"images": args.images}) | {
-        "encode": encode_settings(args) | dataclasses.asdict(image)  # the images' bounds: fetch may have had others
-    }
+    settings = (read_settings(before) if before else {"images": args.images}) | {"encode": encode_settings(args)}
     old = open_existing([args.add_to]) if args.add_to else []
     ledger = read_ledger(before) if before else {"sources": {shard_format.SOURCE: {"read": 0, "rejected": {}}}}
     parts = tokenize_stage.dataset_parts(encode, settings, set(ledger["sources"]))

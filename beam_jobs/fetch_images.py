@@ -45,8 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
         raise UserError(f"--pairs {args.pairs}: no pairs/*.parquet there; run `pairmill select` without --dry-run")
     selection = read_ledger(args.pairs)
     counts_before = previous_counts(selection)
-    # Which pairs a tar file holds follows from the unit's size: units of two sizes in one output would mix.
-    settings = read_settings(args.pairs) | {"fetch": fetch_settings(args) | {"pairs_per_unit": args.pairs_per_unit}}
+    settings = read_settings(args.pairs) | {"fetch": fetch_settings(args)}
     if not args.overwrite and state.is_finished(args.output, LEDGER_FILE):
         state.check_finished(args.output, "fetch", settings)
         if not (failed := count_transient_failures(args.output)):

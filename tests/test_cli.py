@@ -55,7 +55,7 @@ CASES = [
             "--text-tokenizer",
             "bundled",
         ],
-        "no such file",
+        "no file matches",
     ),
     (["stats", "/nowhere"], "neither manifest.json nor ledger.json"),
     (["show", "/nowhere"], "not a finished dataset"),

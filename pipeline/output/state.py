@@ -151,8 +151,8 @@ MAX_CHANGES, MAX_VALUE = 4, 60  # of a message: settings named, characters of a 
 
 
 def _changes(recorded: dict[str, Any], expected: dict[str, Any]) -> str:
-    """The settings that differ, with both values, as one line."""
-    found = list(_differences(recorded, expected))
+    """The settings that differ, with both values, as one line; those that only one side has come last."""
+    found = sorted(_differences(recorded, expected), key=lambda change: ": none -> " in change)
     more = f", and {len(found) - MAX_CHANGES} more" if len(found) > MAX_CHANGES else ""
     return ", ".join(found[:MAX_CHANGES]) + more
 

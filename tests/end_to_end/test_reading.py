@@ -33,7 +33,7 @@ def test_the_documented_way_reads_every_pair(title, folder, monkeypatch, tmp_pat
     lines = capfd.readouterr().out.splitlines()
     manifest = read_manifest("dataset")
     if title.startswith("Training"):
-        assert found["state"]["place"] == 24 and found["batch"].end == 32 and len(found["batch"].keys) == 8
+        assert found["state"]["place"] == 24 and found["batch"].next_position == 32 and len(found["batch"].keys) == 8
     elif title.endswith("licences"):
         assert len(found["index"]) == 60 and len(found["english"]) == manifest.pairs("train")
     else:

@@ -132,9 +132,7 @@ def test_stop_ends_downloads_that_have_not_started(hostile, monkeypatch):
     monkeypatch.setattr(fetch_module.asyncio, "run", lambda coroutine: (time.sleep(0.3), run(coroutine))[1])
     pairs = [pair(hostile.url("stall/unstarted"))]
     started = time.monotonic()
-    thread = fetch_module._LoopThread(
-        pairs, with_settings(timeout_s=30), ImageConfig(), None, collections.defaultdict(float)
-    )
+    thread = fetch_module._LoopThread(pairs, with_settings(timeout_s=30), ImageConfig(), None)
     thread.start()
     thread.stop()
     assert time.monotonic() - started < SLACK_S
