@@ -51,5 +51,20 @@ def report_errors(command: Callable[[], int], after_interrupt: str = "") -> int:
         print(f"pairmill: {line}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("pairmill: interrupted" + f"; {after_interrupt}" * bool(after_interrupt), file=sys.stderr)
-        return 130
+        return _interrupted(after_interrupt)
+    except Exception as error:
+        # A library's own clean-up may fail on the way out, as that of `logging` does for a lock it was just taking.
+        if not _follows_interrupt(error):
+            raise
+        return _interrupted(after_interrupt)
+
+
+def _interrupted(after_interrupt: str) -> int:
+    print("pairmill: interrupted" + f"; {after_interrupt}" * bool(after_interrupt), file=sys.stderr)
+    return 130
+
+
+def _follows_interrupt(error: BaseException | None) -> bool:
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None

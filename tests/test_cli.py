@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -144,6 +145,20 @@ def test_interruption_is_one_line(capsys):
 
     assert errors.report_errors(command) == 130
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_interruption_in_a_librarys_clean_up_is_one_line(capsys):
+    """`logging.shutdown` releases a lock that Ctrl-C kept it from taking."""
+    lock = threading.RLock()
+
+    def command() -> int:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            lock.release()
+
+    assert errors.report_errors(command, "go on") == 130
+    assert capsys.readouterr().err == "pairmill: interrupted; go on\n"
 
 
 def test_ctrl_c_ends_a_job_and_its_workers(tmp_path, server):

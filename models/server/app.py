@@ -145,10 +145,22 @@ def main(arguments: list[str] | None = None) -> int:
     with _listen(args.host, args.port) as listening:
         host, port = listening.getsockname()[:2]
         app = make_app(generator, args.max_images, args.max_waiting, args.allow_origin)
-        print(f"serve: http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
         config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3)
-        uvicorn.Server(config).run(sockets=[listening])
+        address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        _Server(config, address).run(sockets=[listening])
     return 0
+
+
+class _Server(uvicorn.Server):
+    """Prints its address once it answers and takes Ctrl-C: what starts it may wait for that line."""
+
+    def __init__(self, config: uvicorn.Config, address: str) -> None:
+        super().__init__(config)
+        self.address = address
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        print(f"serve: {self.address}", flush=True)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -157,7 +169,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listening = socket.socket(family, kind, protocol)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
-        listening.listen()  # before the address is printed: a client may connect at once
+        listening.listen()
     except OSError as error:
         raise UserError(
             f"cannot listen on {host} port {port}: {error.strerror}; choose another --port or --host"

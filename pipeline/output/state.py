@@ -13,7 +13,7 @@ from models.errors import UserError
 from pipeline.output import files as output_files
 from pipeline.output.files import to_json
 from pipeline.output.finish import read_settings
-from pipeline.output.names import LOCK_FILE, MANIFEST_FILE, SETTINGS_FILE, WORK_FOLDER
+from pipeline.output.names import LOCK_FILE, MANIFEST_FILE, SETTINGS_FILE, SPILL_FOLDER, WORK_FOLDER
 
 KNOWN_FILES = re.compile(
     r"(manifest|ledger|settings|attempts|text_tokenizer|croissant)\.json|README\.md"
@@ -61,9 +61,10 @@ def prepare_output(
             )
         print(f"{job}: resuming {output}", flush=True)
         # An output with its completion file as well was interrupted during the clean-up.
-        output_files.delete(
-            output, [name for name in files if name.endswith(output_files.TEMPORARY_SUFFIX) or name == completion_file]
-        )
+        stale = [name for name in files if name.endswith(output_files.TEMPORARY_SUFFIX) or name == completion_file]
+        if output_files.is_local(output):  # the lock says that nobody reads them; a resumed job spills its rows anew
+            stale += [name for name in files if name.startswith(f"{WORK_FOLDER}/{SPILL_FOLDER}/") and name not in stale]
+        output_files.delete(output, stale)
     output_files.write_atomically(marker, to_json(expected))
 
 
