@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import subprocess
 import tarfile
 import tempfile
 import traceback
@@ -16,6 +15,7 @@ import pytest
 
 from pipeline import cli
 from tests.conftest import ROOT
+from tests.support.file_systems import mounted
 from tests.support.launcher import NOBODY, Launcher, launcher
 from tests.support.records import write_records
 
@@ -169,17 +169,6 @@ COMMANDS_THAT_WRITE = [
     [*TRAIN[:-2], "--dataset", "DATASET"],
     ["generate", "--prompt", "a cat", "--count", "1"],
 ]
-
-
-@contextlib.contextmanager
-def mounted(folder: Path, options: str) -> Iterator[Path]:
-    folder.mkdir()
-    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder]).returncode:
-        pytest.skip("mounting a file system takes a privileged user")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", folder], check=True)
 
 
 @pytest.mark.parametrize("command", COMMANDS_THAT_WRITE, ids=lambda command: command[0])

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import random
 import shutil
-import subprocess
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -23,6 +22,7 @@ from pipeline.output.parquet import table_bytes
 from pipeline.output.schemas import INDEX
 from pipeline.records import EncodedPair
 from tests.conftest import files_of
+from tests.support.file_systems import mounted
 from tests.support.records import make_record, write_records
 
 SHARDS = 20
@@ -190,17 +190,11 @@ def test_duplicate_keys_are_never_written(tmp_path, dataset):
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(tmp_path):
-    """On a tmpfs of 400 kB; where none may be mounted there is nothing to try."""
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "none", str(tmp_path)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("no tmpfs can be mounted here")
-    try:
+    with mounted(tmp_path / "disk", "size=400k") as disk:
         with pytest.raises(UserError, match=r"can't write .*: No space left on device; make room, then run"):
-            write_records(tmp_path / "full", pairs=2000, shards=20)
-        assert not (tmp_path / "full" / "manifest.json").exists()
-        assert not list(tmp_path.rglob("*.tmp")) and list((tmp_path / "full" / "train").iterdir())
-    finally:
-        subprocess.run(["umount", str(tmp_path)], check=True)
+            write_records(disk / "full", pairs=2000, shards=20)
+        assert not (disk / "full" / "manifest.json").exists()
+        assert not list(disk.rglob("*.tmp")) and list((disk / "full" / "train").iterdir())
 
 
 @pytest.mark.parametrize("words", [3, 15, 40, 120])

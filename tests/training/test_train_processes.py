@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from models.errors import UserError
 from models.training.train import main
 from tests.conftest import ROOT
+from tests.support.file_systems import mounted
 from tests.support.training import STEPS, entries, interrupted_at, run
 
 pytestmark = pytest.mark.usefixtures("tiny_size")
@@ -114,11 +115,7 @@ def logged(output: Path) -> int:
 
 def test_a_full_disk(training_dataset, tmp_path):
     """A real one, of 8 MB: the run ends with a sentence, and goes on from the checkpoint when there is room."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", disk], capture_output=True).returncode:
-        pytest.skip("may not mount a file system here")
-    try:
+    with mounted(tmp_path / "disk", "size=8m") as disk:
         output = disk / "run"
         run(training_dataset, output, steps=3)
         before = {name: (output / name).read_bytes() for name in ("checkpoint.pt", "model.safetensors", "config.json")}
@@ -132,5 +129,3 @@ def test_a_full_disk(training_dataset, tmp_path):
         filler.unlink()
         assert run(training_dataset, output, "--resume", steps=STEPS) == 0
         assert entries(output)[-1]["step"] == STEPS
-    finally:
-        subprocess.run(["umount", disk], check=True)
