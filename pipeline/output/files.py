@@ -72,19 +72,6 @@ def read(path: str) -> bytes:
         return file.read()
 
 
-def read_range(path: str, start: int, stop: int) -> bytes:
-    """The bytes [start, stop) of a file, by one request: a store's reader would fetch 16 MB ahead into its buffer."""
-    with open_read(path) as file:
-        file = getattr(file, "raw", file)
-        file.seek(start)
-        data = bytearray()
-        while len(data) < stop - start and (more := file.read(stop - start - len(data))):
-            data += more
-    if len(data) != stop - start:
-        raise OSError(f"{path} ends after {start + len(data)} bytes")
-    return bytes(data)
-
-
 def exists(path: str) -> bool:
     """Raises UserError for a file system that cannot be asked."""
     try:

@@ -21,6 +21,7 @@ from apache_beam.coders import RowCoder, registry
 from apache_beam.transforms.window import GlobalWindows
 
 from pipeline.output import files
+from pipeline.output.byte_ranges import read_range
 from pipeline.output.names import SPILL_FOLDER, WORK_FOLDER
 
 BINS = 1024
@@ -38,6 +39,15 @@ class SpillFile(NamedTuple):
     path: str  # below the output
     rows: int
     segments: bytes  # uint32 [BINS + 1]: the segment of bin b is the bytes [segments[b], segments[b + 1])
+
+    def offsets(self, first: int, stop: int) -> list[int]:
+        """The offsets in the file of the segments of bins [first, stop), and the end of the last."""
+        return np.frombuffer(self.segments, "<u4")[first : stop + 1].tolist()
+
+    def size(self, first: int, stop: int) -> int:
+        """Bytes of the segments of bins [first, stop); 0 if they hold no row."""
+        offsets = self.offsets(first, stop)
+        return offsets[-1] - offsets[0]
 
 
 registry.register_coder(SpillFile, RowCoder)
@@ -88,7 +98,9 @@ class _SpillRows(beam.DoFn):
 
     def _write(self) -> SpillFile:
         batches, self._batches = self._batches, []
-        return write_spill(self._output, pa.Table.from_batches(batches))
+        # A name of its own: an attempt that is repeated writes another file.
+        path = f"{WORK_FOLDER}/{SPILL_FOLDER}/{uuid.uuid4().hex}.arrow"
+        return write_spill(self._output, path, pa.Table.from_batches(batches))
 
 
 def to_batch(rows: list[tuple], schema: pa.Schema) -> pa.RecordBatch:
@@ -104,8 +116,8 @@ def with_hash(schema: pa.Schema) -> pa.Schema:
     return schema.append(pa.field(HASH, pa.uint64()))
 
 
-def write_spill(output: str, table: pa.Table) -> SpillFile:
-    """Writes rows with their hashes to a file of its own name: an attempt that is repeated writes another one."""
+def write_spill(output: str, path: str, table: pa.Table) -> SpillFile:
+    """Writes rows with their hashes to a file below the output."""
     table = table.take(np.argsort(table[HASH].to_numpy(), kind="stable")).combine_chunks()
     hashes = table[HASH].to_numpy()
     edges = np.arange(BINS, dtype=np.uint64) * np.uint64(2**64 // BINS)
@@ -114,7 +126,6 @@ def write_spill(output: str, table: pa.Table) -> SpillFile:
         _pack(table.slice(start, stop - start)) if stop > start else b""
         for start, stop in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)
     ]
-    path = f"{WORK_FOLDER}/{SPILL_FOLDER}/{uuid.uuid4().hex}.arrow"
     files.write_atomically(files.join(output, *path.split("/")), b"".join(segments))
     offsets = np.cumsum([0, *map(len, segments)]).astype("<u4")
     return SpillFile(path, len(table), offsets.tobytes())
@@ -147,23 +158,32 @@ class HashRange(NamedTuple):
 def read_spilled(output: str, spills: Iterable[SpillFile], schema: pa.Schema, low: int, high: int) -> pa.Table:
     """The rows whose hashes are in [low, high), with their hashes, in no order."""
     bins = low * BINS >> 64, -(-high * BINS // 2**64)
-    schema = with_hash(schema)
-    batches = [batch for spill in spills for batch in _segments(output, spill, *bins, schema)]
-    table = pa.Table.from_batches(batches, schema)
+    batches = [
+        batch
+        for spill in spills
+        for batch in unpack_segments(spill, *bins, read_segments(output, spill, *bins), schema)
+    ]
+    table = pa.Table.from_batches(batches, with_hash(schema))
     inside = pc.greater_equal(table[HASH], pa.scalar(low, pa.uint64()))
     if high < 2**64:
         inside = pc.and_(inside, pc.less(table[HASH], pa.scalar(high, pa.uint64())))
     return table.filter(inside)
 
 
-def _segments(output: str, spill: SpillFile, first: int, stop: int, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    offsets = np.frombuffer(spill.segments, "<u4")[first : stop + 1].tolist()
-    if offsets[0] == offsets[-1]:
-        return
-    data = memoryview(files.read_range(files.join(output, *spill.path.split("/")), offsets[0], offsets[-1]))
+def read_segments(output: str, spill: SpillFile, first: int, stop: int) -> bytes:
+    """The bytes of the segments of bins [first, stop), by one request or, if they are empty, by none."""
+    start, *_, end = spill.offsets(first, stop)
+    return read_range(files.join(output, *spill.path.split("/")), start, end) if end > start else b""
+
+
+def unpack_segments(
+    spill: SpillFile, first: int, stop: int, data: bytes, schema: pa.Schema
+) -> Iterator[pa.RecordBatch]:
+    """The rows that `read_segments` read, with their hashes, in the order of the file."""
+    offsets, view = spill.offsets(first, stop), memoryview(data)
     for start, end in itertools.pairwise(offsets):
         if end > start:
-            yield _unpack(data[start - offsets[0] : end - offsets[0]], schema)
+            yield _unpack(view[start - offsets[0] : end - offsets[0]], with_hash(schema))
 
 
 class HashRanges(beam.PTransform):

@@ -1,98 +1,74 @@
 """Filtered rows on disk, between the two halves of select.
 
-The first half reads file ranges of the sources and writes their rows to files sorted by a hash of the URL. The second
-(`url_duplicates.py`) reads one range of hashes from all of them: it has every row of a URL, so that duplicates are
+The first half reads file ranges of the sources and spills their rows by a hash of the URL. The second
+(`url_duplicates.py`) reads one range of hashes from all spill files: it has every row of a URL, so that duplicates are
 found without a shuffle. Beam moves only the names of files."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.ipc
-from apache_beam.coders import RowCoder, registry
 
-from pipeline.output import files
+from pipeline.output import files, spill
 from pipeline.output.names import ROWS_FOLDER, WORK_FOLDER
 from pipeline.output.schemas import PAIRS
+from pipeline.output.spill import BATCH_ROWS, SpillFile, to_batch
 from pipeline.records import Pair, Rejected
 from pipeline.select.urls import canonical_url
 
-HASH_BINS = 1024
-"""Number of equal ranges of hashes; the second half writes at most one file for each."""
-BATCH_ROWS = 2048
 SPILL_BATCHES = 64
 """Batches that the first half holds in memory, about 50 MB; more than `RANGE_BYTES` of most lists."""
+READERS = 16
+"""Requests to a store at once, of each worker."""
 
-ROWS = pa.schema(
-    [
-        *PAIRS,
-        ("reason", pa.string()),
-        ("detail", pa.string()),
-        ("high", pa.uint64()),
-        ("low", pa.uint64()),
-    ]
-)
-"""A pair (its reason is empty) or a reject (what it has no value for is empty), and the 128-bit hash of its URL."""
-
-
-class SpillFile(NamedTuple):
-    """A file of rows, sorted by hash."""
-
-    path: str  # below the output
-    bin_offsets: bytes  # uint32 [HASH_BINS + 1]: bin b has rows [bin_offsets[b], bin_offsets[b + 1])
-
-    @property
-    def rows(self) -> int:
-        return self.rows_of(0, HASH_BINS)
-
-    def rows_of(self, first_bin: int, stop_bin: int) -> int:
-        """Number of rows of a range of bins in this file."""
-        first, stop = self.range_of(first_bin, stop_bin)
-        return stop - first
-
-    def range_of(self, first_bin: int, stop_bin: int) -> tuple[int, int]:
-        """First row and end of a range of bins, from 0."""
-        bin_offsets = np.frombuffer(self.bin_offsets, "<u4")
-        return int(bin_offsets[first_bin]), int(bin_offsets[stop_bin])
-
-
-registry.register_coder(SpillFile, RowCoder)
+ROWS = pa.schema([*PAIRS, ("reason", pa.string()), ("detail", pa.string()), ("low", pa.uint64())])
+"""A pair (its reason is empty) or a reject (what it has no value for is empty), and the lower half of the 128-bit hash
+of its URL. The upper half is the hash by which rows are spilled."""
 
 
 def write_spills(output: str, name: str, outcomes: Iterable[Pair | Rejected]) -> Iterator[SpillFile]:
     """Writes the rows of one file range, a file for each SPILL_BATCHES batches."""
     rows = map(_row, outcomes)
-    batches = (_batch(batch) for batch in iter(lambda: list(itertools.islice(rows, BATCH_ROWS)), []))
+    batches = (to_batch(batch, ROWS) for batch in iter(lambda: list(itertools.islice(rows, BATCH_ROWS)), []))
     for number in itertools.count():
         if not (batch := list(itertools.islice(batches, SPILL_BATCHES))):
             return
-        yield _write_spill(output, f"{name}-{number:05d}", pa.Table.from_batches(batch))
+        path = f"{WORK_FOLDER}/{ROWS_FOLDER}/{name}-{number:05d}.arrow"
+        yield spill.write_spill(output, path, pa.Table.from_batches(batch))
 
 
-def read_spill(
-    output: str, spill: SpillFile, first_bin: int, stop_bin: int, columns: Sequence[str] = ROWS.names
-) -> pa.Table:
-    """The rows of a range of bins."""
-    first, stop = spill.range_of(first_bin, stop_bin)
-    fields = sorted(ROWS.get_field_index(name) for name in columns)
-    with files.open_read(files.join(output, *spill.path.split("/"))) as file:
-        reader = pa.ipc.open_file(file, options=pa.ipc.IpcReadOptions(included_fields=fields))
-        start = first // BATCH_ROWS
-        batches = [reader.get_batch(number) for number in range(start, -(-stop // BATCH_ROWS))]
-    table = pa.Table.from_batches(batches, pa.schema([ROWS.field(number) for number in fields]))
-    return table.slice(first - start * BATCH_ROWS, stop - first)
+class StoredRows:
+    """The rows of bins [first, stop) of some spill files, to be read several times.
+
+    A store is asked once for each file; its compressed bytes stay in memory. A local output's are read each time.
+    """
+
+    def __init__(self, output: str, spills: Sequence[SpillFile], first: int, stop: int):
+        self._output, self._bins, self._spills = output, (first, stop), spills
+        self._fetched: list[bytes] = []
+        if not files.is_local(output):
+            with ThreadPoolExecutor(READERS) as readers:
+                self._fetched = list(readers.map(self._read, range(len(spills))))
+
+    def _read(self, number: int) -> bytes:
+        return spill.read_segments(self._output, self._spills[number], *self._bins)
+
+    def table(self, number: int) -> pa.Table:
+        """The rows of a spill file by its position, as a table of ROWS with their hashes."""
+        data = self._fetched[number] if self._fetched else self._read(number)
+        batches = spill.unpack_segments(self._spills[number], *self._bins, data, ROWS)
+        return pa.Table.from_batches(batches, spill.with_hash(ROWS))
 
 
 def _row(outcome: Pair | Rejected) -> tuple:
+    """The values of ROWS, and the hash."""
     if isinstance(outcome, Pair):
-        digest = _digest(canonical_url(outcome.url))
-        return (*outcome, "", "", *digest)
+        high, low = _digest(canonical_url(outcome.url))
+        return (*outcome, "", "", low, high)
     empty = Pair(
         key=outcome.key,
         source=outcome.source,
@@ -108,28 +84,10 @@ def _row(outcome: Pair | Rejected) -> tuple:
         page_url="",
         split="",
     )
-    return (*empty, outcome.reason, outcome.detail, *_digest(outcome.key))
+    high, low = _digest(outcome.key)
+    return (*empty, outcome.reason, outcome.detail, low, high)
 
 
 def _digest(text: str) -> tuple[int, int]:
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
     return int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:], "big")
-
-
-def _batch(rows: list[tuple]) -> pa.RecordBatch:
-    columns = zip(zip(*rows, strict=True), ROWS, strict=True)
-    return pa.record_batch([pa.array(column, field.type) for column, field in columns], ROWS)
-
-
-def _write_spill(output: str, name: str, table: pa.Table) -> SpillFile:
-    high = table["high"].to_numpy()
-    order = np.argsort(high, kind="stable")
-    edges = np.arange(HASH_BINS, dtype=np.uint64) * np.uint64(2**64 // HASH_BINS)
-    bin_offsets = np.append(np.searchsorted(high[order], edges), len(table)).astype("<u4")
-    buffer = io.BytesIO()
-    with pa.ipc.new_file(buffer, ROWS, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
-        for start in range(0, len(table), BATCH_ROWS):
-            writer.write_table(table.take(order[start : start + BATCH_ROWS]).combine_chunks())
-    path = f"{WORK_FOLDER}/{ROWS_FOLDER}/{name}.arrow"
-    files.write_atomically(files.join(output, *path.split("/")), buffer.getbuffer())
-    return SpillFile(path, bin_offsets.tobytes())

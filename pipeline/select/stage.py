@@ -25,8 +25,9 @@ from pipeline.output.finish import remove_stale_files, write_settings
 from pipeline.output.ledger import KEPT, READ, Count
 from pipeline.output.names import PAIRS_FOLDER, REJECTS_FOLDER, ROWS_FOLDER, WORK_FOLDER
 from pipeline.output.progress import Step
+from pipeline.output.spill import BINS, SpillFile
 from pipeline.records import REJECTED_TAG, Pair, Rejected, Stage
-from pipeline.select.spill import HASH_BINS, SpillFile, write_spills
+from pipeline.select.spill import write_spills
 from pipeline.select.url_duplicates import UrlGroups, group_by_url
 from pipeline.sources.file_ranges import (
     FileRange,
@@ -180,13 +181,13 @@ class PlanPartitions(beam.PTransform):
 
 
 def plan_partitions(rows: int, rows_per_file: int) -> list[HashPartition]:
-    total = min(HASH_BINS, max(1, -(-rows // rows_per_file)))
+    total = min(BINS, max(1, -(-rows // rows_per_file)))
     return [HashPartition(number, total) for number in range(total)]
 
 
 def groups_of_partition(partition: HashPartition, results: Iterable[RangeResult], output: str) -> UrlGroups:
     """The rows of a partition, grouped by URL."""
-    bins = [HASH_BINS * number // partition.total for number in (partition.number, partition.number + 1)]
+    bins = [BINS * number // partition.total for number in (partition.number, partition.number + 1)]
     return group_by_url(output, [spill for result in results for spill in result.spills], *bins)
 
 
@@ -245,7 +246,7 @@ def write_partition(partition: HashPartition, outcomes: UrlGroups, output: str) 
 
 def _counted_tables(outcomes: UrlGroups, output: str) -> Iterator[pa.Table]:
     """The rows as tables; counts those that the caller is done with."""
-    for table in outcomes.tables(output):
+    for table in outcomes.tables():
         yield table
         progress.counts_of(output).step(Step.FILES, done=len(table))
 

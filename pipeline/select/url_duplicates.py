@@ -14,28 +14,27 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.output.spill import HASH, SpillFile, with_hash
 from pipeline.records import MAX_REJECT_TEXT, Reason
-from pipeline.select.spill import ROWS, SpillFile, read_spill
+from pipeline.select.spill import ROWS, StoredRows
 from pipeline.sources.precedence import first_of_url
 from pipeline.sources.registry import SOURCES
 
 KEY_BYTES = 32
 TABLE_ROWS = 1 << 14
-_COLUMNS = ("key", "source", "file", "row", "reason", "high", "low")
 
 
 class UrlGroups(NamedTuple):
     """The columns of some spill files that decide which rows stay; row n of spill s is element starts[s] + n."""
 
-    spills: Sequence[SpillFile]  # those with rows in the range
-    bins: tuple[int, int]
+    rows: StoredRows  # of the spills
     starts: np.ndarray  # int64 [spills + 1]
     order: np.ndarray  # int64: elements in the order of source, file and row
     kept_row: np.ndarray  # int64: for each element, the element that stays of its URL, often itself
     keys: np.ndarray  # bytes [KEY_BYTES]
     counts: dict[tuple[str, str], int]  # (source, reason or "") -> rows
 
-    def tables(self, output: str) -> Iterator[pa.Table]:
+    def tables(self) -> Iterator[pa.Table]:
         """The rows as tables of `spill.ROWS`, in order. In memory are those of one spill, or of several together whose
         rows lie among each other (of files with one name)."""
         position = np.empty(len(self.order), np.int64)
@@ -51,10 +50,10 @@ class UrlGroups(NamedTuple):
                 _, end, number = spans.pop(0)
                 stop = max(stop, end)
                 numbers.append(number)
-            yield from self._tables(output, numbers, self.order[first:stop])
+            yield from self._tables(numbers, self.order[first:stop])
 
-    def _tables(self, output: str, numbers: list[int], order: np.ndarray) -> Iterator[pa.Table]:
-        rows = pa.concat_tables(read_spill(output, self.spills[number], *self.bins) for number in numbers)
+    def _tables(self, numbers: list[int], order: np.ndarray) -> Iterator[pa.Table]:
+        rows = pa.concat_tables(map(self.rows.table, numbers))
         elements = np.concatenate([np.arange(self.starts[number], self.starts[number + 1]) for number in numbers])
         repeated = np.flatnonzero(self.kept_row[elements] != elements)
         if len(repeated):
@@ -85,20 +84,14 @@ def _as_rejects(rows: pa.Table, repeated: np.ndarray, kept: Sequence[str]) -> pa
 
 def group_by_url(output: str, spills: Sequence[SpillFile], first_bin: int, stop_bin: int) -> UrlGroups:
     """Groups the rows of bins [first_bin, stop_bin); of each URL the pair stays that `preferred_pair` would choose."""
-    bins = first_bin, stop_bin
     # Sorted, because the runner hands them over in any order
-    spills = sorted((spill for spill in spills if spill.rows_of(*bins)), key=lambda spill: spill.path)
-    starts = np.cumsum([0, *(spill.rows_of(*bins) for spill in spills)])
-    key, row = np.empty(starts[-1], f"S{KEY_BYTES}"), np.empty(starts[-1], np.int64)
-    high, low = np.empty(starts[-1], np.uint64), np.empty(starts[-1], np.uint64)
-    codes = {name: _DictionaryColumn(starts[-1]) for name in ("source", "file", "reason")}
-    for start, end, spill in zip(starts, starts[1:], spills, strict=False):
-        table = read_spill(output, spill, *bins, columns=_COLUMNS)
-        here = slice(start, end)
-        row[here], high[here], low[here] = (table[name].to_numpy() for name in ("row", "high", "low"))
-        key[here] = _bytes_of(table["key"])
-        for name, column in codes.items():
-            column.put(here, table[name])
+    spills = sorted((spill for spill in spills if spill.size(first_bin, stop_bin)), key=lambda spill: spill.path)
+    rows = StoredRows(output, spills, first_bin, stop_bin)
+    codes = {name: _DictionaryColumn() for name in ("source", "file", "reason")}
+    parts = [_deciding_columns(rows.table(number), codes) for number in range(len(spills))]
+    starts = np.cumsum([0, *(len(part[0]) for part in parts)])
+    empty = _deciding_columns(with_hash(ROWS).empty_table(), codes)  # of a range without any row
+    key, row, high, low = map(np.concatenate, zip(empty, *parts, strict=True))
     source, file, reason = codes["source"], codes["file"], codes["reason"]
     by_file = file.ranks(sorted(file.names))
     is_pair = reason.codes == reason.code_of("")
@@ -113,16 +106,27 @@ def group_by_url(output: str, spills: Sequence[SpillFile], first_bin: int, stop_
     )
     for code, number in collections.Counter(source.codes[is_repeated].tolist()).items():
         counts[source.names[code], Reason.DUPLICATE_URL.value] += number
-    return UrlGroups(spills, bins, starts, order, kept_row, key, dict(counts))
+    return UrlGroups(rows, starts, order, kept_row, key, dict(counts))
+
+
+def _deciding_columns(table: pa.Table, codes: dict[str, _DictionaryColumn]) -> tuple[np.ndarray, ...]:
+    """Copies of key, row, and both halves of the hash; the columns in `codes` go there. The table need not stay."""
+    for name, column in codes.items():
+        column.append(table[name])
+    return _bytes_of(table["key"]).copy(), *(table[name].to_numpy().copy() for name in ("row", HASH, "low"))
 
 
 class _DictionaryColumn:
     """A column of a few distinct texts, stored as codes."""
 
-    def __init__(self, rows: int):
-        self.codes = np.zeros(rows, np.int32)
+    def __init__(self) -> None:
+        self._parts = [np.zeros(0, np.int32)]
         self.names: list[str] = []
         self._code: dict[str, int] = {}
+
+    @property
+    def codes(self) -> np.ndarray:
+        return np.concatenate(self._parts)
 
     def code_of(self, name: str) -> int:
         if name not in self._code:
@@ -130,10 +134,10 @@ class _DictionaryColumn:
             self.names.append(name)
         return self._code[name]
 
-    def put(self, here: slice, column: pa.ChunkedArray) -> None:
+    def append(self, column: pa.ChunkedArray) -> None:
         encoded = column.combine_chunks().dictionary_encode()
         codes = np.array([self.code_of(name) for name in encoded.dictionary.to_pylist()], np.int32)
-        self.codes[here] = codes[encoded.indices.to_numpy()]
+        self._parts.append(codes[encoded.indices.to_numpy()])
 
     def ranks(self, names: Sequence[str] | dict[str, int]) -> np.ndarray:
         """For each row, the index of its text in `names`."""

@@ -5,16 +5,23 @@ from __future__ import annotations
 import bz2
 import json
 import random
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_jobs import select_pairs
 from models.errors import UserError
+from pipeline.output import byte_ranges
 from pipeline.output import files as output_files
+from pipeline.output.spill import BINS
+from pipeline.records import malformed
+from pipeline.select.spill import write_spills
+from pipeline.select.url_duplicates import group_by_url
 from pipeline.sources.file_ranges import count_lines, file_ranges, first_line_number, read_range
 from pipeline.sources.paths import exists
 from tests.conftest import ROOT
@@ -115,3 +122,30 @@ def test_a_store_that_can_not_be_reached(monkeypatch, tmp_path):
         with pytest.raises(UserError, match="s3://lists") as error:
             select_pairs.main(options)
         assert "\n" not in str(error.value)
+
+
+def test_a_range_of_bytes_is_one_request(s3, monkeypatch):
+    monkeypatch.setattr(FileSystems, "_pipeline_options", PipelineOptions([]))
+    s3.put("some/file", bytes(range(256)))
+    asked = []
+    client = byte_ranges.s3_client(FileSystems._pipeline_options)
+    client.meta.events.register("before-send.s3", lambda request, **_: asked.append(request.headers["Range"]))
+    assert byte_ranges.read_range(f"{s3.url}/some/file", 3, 9) == bytes(range(3, 9))
+    assert asked == [b"bytes=3-8"]
+    with pytest.raises(OSError, match="ends after 256 bytes"):
+        byte_ranges.read_range(f"{s3.url}/some/file", 250, 260)
+
+
+def test_the_second_half_of_select_reads_each_row_once(s3, monkeypatch):
+    """One request for each spill file and part, and no byte that is of another part."""
+    monkeypatch.setattr(FileSystems, "_pipeline_options", PipelineOptions([]))
+    rows = [malformed("cc3m", "list.tsv", number, f"row {number}", "no URL") for number in range(1000)]
+    spills = [spill for part in range(4) for spill in write_spills(s3.url, f"{part}", rows[part::4])]
+    asked = []
+    client = byte_ranges.s3_client(FileSystems._pipeline_options)
+    client.meta.events.register("before-send.s3", lambda request, **_: asked.append(request.headers["Range"]))
+    parts = [group_by_url(s3.url, spills, BINS * part // 10, BINS * (part + 1) // 10) for part in range(10)]
+    found = [row["row"] for part in parts for table in part.tables() for row in table.to_pylist()]
+    assert sorted(found) == list(range(1000)) and len(asked) == 40
+    first, last = np.array([re.findall(rb"\d+", wanted) for wanted in asked]).astype(int).T
+    assert (last - first + 1).sum() == sum(spill.size(0, BINS) for spill in spills)

@@ -45,6 +45,7 @@ FILES = (
 
 
 MADE_ROWS = {"wit-base": 30, "wikipedia-dump": 82, "img2dataset": 20}
+REASON = spill.ROWS.get_field_index("reason")
 SHARED_URL = "http://shared.example/boat.jpg"
 
 
@@ -219,7 +220,7 @@ def account_again(tmp_path) -> RangeResult:
 
 def rows_of_part(part: HashPartition, accounts: list[RangeResult], output: Path) -> list[dict]:
     found = groups_of_partition(part, accounts, str(output))
-    rows = [row for table in found.tables(str(output)) for row in table.to_pylist()]
+    rows = [row for table in found.tables() for row in table.to_pylist()]
     assert collections.Counter((row["source"], row["reason"]) for row in rows) == found.counts
     return rows
 
@@ -246,9 +247,9 @@ def test_the_parts_hold_every_row_once_whatever_their_number(tmp_path, monkeypat
         return sorted(tuple(row.values()) for part in parts for row in rows_of_part(part, accounts, tmp_path))
 
     whole = rows([HashPartition(0, 1)])
-    kept = [row for row in whole if not row[-4]]
+    kept = [row for row in whole if not row[REASON]]
     assert len(whole) == 2000 and len(kept) == len({select_urls.canonical_url(row[4]) for row in whole})
-    assert {row[2] for row in whole if row[-4] == "duplicate_url"} == {"cc3m-0.tsv", "cc3m-1.tsv"}
+    assert {row[2] for row in whole if row[REASON] == "duplicate_url"} == {"cc3m-0.tsv", "cc3m-1.tsv"}
     assert rows(plan_partitions(2000, 300)) == rows(plan_partitions(10**9, 1)) == whole
 
 
@@ -344,4 +345,4 @@ def test_a_subset_that_is_none(tmp_path):
 def test_a_reject_keeps_what_it_says():
     reject = Rejected("k" * 32, "cc3m", "f", 3, "", "select", "malformed_row", "1 field, expected 2")
     row = spill._row(reject)
-    assert len(row) == len(spill.ROWS) and row[spill.ROWS.get_field_index("detail")] == reject.detail
+    assert len(row) == len(spill.ROWS) + 1 and row[spill.ROWS.get_field_index("detail")] == reject.detail

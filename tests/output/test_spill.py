@@ -64,7 +64,7 @@ def test_several_collections_are_spilled_one_by_one(tmp_path):
 def test_the_ends_of_the_range(tmp_path):
     hashes = [0, 1, 2**63 - 1, 2**63, 2**64 - 1]
     batch = to_batch([(*ROWS[i], value) for i, value in enumerate(hashes)], REJECTS)
-    one = write_spill(str(tmp_path), pa.Table.from_batches([batch]))
+    one = write_spill(str(tmp_path), "rows.arrow", pa.Table.from_batches([batch]))
     for low, high, expected in ((0, 1, 1), (1, 2**63, 2), (2**63, 2**64, 2), (2**64 - 1, 2**64, 1), (5, 9, 0)):
         assert len(read_spilled(str(tmp_path), [one], REJECTS, low, high)) == expected
 
@@ -72,8 +72,8 @@ def test_the_ends_of_the_range(tmp_path):
 def test_only_the_bytes_of_the_range_are_read(tmp_path, monkeypatch):
     [one] = apply(Spill(str(tmp_path), REJECTS, key_hash), ROWS)[""]
     asked = []
-    read_range = spill.files.read_range
-    monkeypatch.setattr(spill.files, "read_range", lambda *range_: asked.append(range_[1:]) or read_range(*range_))
+    read_range = spill.read_range
+    monkeypatch.setattr(spill, "read_range", lambda *range_: asked.append(range_[1:]) or read_range(*range_))
     for group in hash_ranges(8, 1):
         read_spilled(str(tmp_path), [one], REJECTS, *group.bounds)
     segments = np.frombuffer(one.segments, "<u4")
