@@ -87,9 +87,8 @@ def is_near_duplicate(one: Signature, other: Signature) -> bool:
 def hash_bits(image: Signature) -> np.ndarray:
     """Bits of the uncropped image and of its 16 crops, bool [17, 96], the uncropped image first."""
     grey = cv2.resize(image.grey, (KEY_SIDE, KEY_SIDE), interpolation=cv2.INTER_AREA)
-    crops = np.concatenate(
-        [grey[None], np.einsum("aij,jk,blk->abil", _CROPS, grey, _CROPS).reshape(-1, KEY_SIDE, KEY_SIDE)]
-    )
+    cropped = _CROPS[:, None] @ (grey @ _CROPS.transpose(0, 2, 1))  # matrix products: one einsum takes 50 times as long
+    crops = np.concatenate([grey[None], cropped.reshape(-1, KEY_SIDE, KEY_SIDE)])
     found = (_COSINES @ crops @ _COSINES.T)[:, _FREQUENCIES[:, 0], _FREQUENCIES[:, 1]]
     # A little over zero: the frequencies that a symmetric image lacks are zero up to rounding.
     return found > 0.1 * np.abs(found).mean(1, keepdims=True) + 1e-3
