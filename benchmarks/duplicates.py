@@ -12,13 +12,12 @@ package, at the distances that are in use."""
 from __future__ import annotations
 
 import argparse
-import collections
 import io
 import math
 import random
 import tarfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import cv2
 import imagehash
@@ -26,9 +25,8 @@ import numpy as np
 from PIL import Image
 
 from models import pixels
-from pipeline.dataset import image_signature
+from pipeline.dataset import hash_bands, image_signature
 from pipeline.dataset.exclusion_list import files_of
-from pipeline.dataset.near_duplicates import ImageNode, SignedImage, band_entries, candidates_of
 from pipeline.images.validate import ImageConfig, ImageRejected, decode
 from pipeline.inspection.text_table import table
 from pipeline.sources.paths import expand
@@ -89,17 +87,19 @@ def read(pattern: str, count: int, seed: int) -> dict[str, np.ndarray]:
     return found
 
 
-def seen(name: str, rgb: np.ndarray) -> SignedImage:
-    return SignedImage(ImageNode(0, "", 0, name), image_signature.compute_signature(np.ascontiguousarray(rgb)))
+def seen(rgb: np.ndarray) -> bytes:
+    return image_signature.compute_signature(np.ascontiguousarray(rgb))
 
 
-def meets(one: SignedImage, other: SignedImage) -> bool:
-    """Whether the keys of two images bring them together."""
-    groups = collections.defaultdict(list)
-    for each in (one, other):
-        for key, entry in band_entries(each):
-            groups[key].append(entry)
-    return any(next(candidates_of((key, entries), True), None) for key, entries in groups.items() if len(entries) > 1)
+def candidates_among(signatures: Sequence[bytes]) -> list[list[int]]:
+    """Pairs of positions that keys bring together."""
+    images = np.arange(len(signatures), dtype=np.uint64)
+    entries = hash_bands.band_entries(signatures, images, np.zeros(len(signatures), np.uint8))
+    return hash_bands.candidates_of(entries, True)[0].tolist()
+
+
+def is_near(one: bytes, other: bytes) -> bool:
+    return image_signature.is_near_duplicate(*map(image_signature.unpack_signature, (one, other)))
 
 
 def phash(rgb: np.ndarray) -> np.ndarray:
@@ -115,7 +115,7 @@ def main() -> None:
     images = read(args.pattern, args.pictures, args.seed)
     print(f"{len(images):,} images")
     started = time.process_time()
-    whole = {name: seen(name, rgb) for name, rgb in images.items()}
+    whole = {name: seen(rgb) for name, rgb in images.items()}
     signature_ms = (time.process_time() - started) / len(images) * 1e3
     hashes = {name: phash(rgb) for name, rgb in images.items()}
     distances = (6, 8, 10, 12)
@@ -128,30 +128,18 @@ def main() -> None:
             for step in steps:
                 copy = step(copy, draw)
             copy = np.ascontiguousarray(copy)
-            other = seen(f"copy of {name}", copy)
-            together = meets(whole[name], other)
+            other = seen(copy)
+            together = bool(candidates_among([whole[name], other]))
             by_key += together
-            found += together and image_signature.is_near_duplicate(
-                image_signature.unpack_signature(whole[name].signature),
-                image_signature.unpack_signature(other.signature),
-            )
+            found += together and is_near(whole[name], other)
             near += (hashes[name] != phash(copy)).sum() <= np.array(distances)
         rows.append((change, *(round(100 * number / len(images), 2) for number in (found, by_key, *near))))
     print(table(["changed copies", "found %", "met by key %", *(f"phash <= {each} %" for each in distances)], rows))
 
-    groups = collections.defaultdict(list)
-    for each in whole.values():
-        for key, entry in band_entries(each):
-            groups[key].append(entry)
-    candidates = sorted({pair for group in groups.items() if len(group[1]) > 1 for pair in candidates_of(group, True)})
+    names, signatures = list(whole), list(whole.values())
+    candidates = candidates_among(signatures)
     started = time.process_time()
-    joined = [
-        pair
-        for pair in candidates
-        if image_signature.is_near_duplicate(
-            *(image_signature.unpack_signature(whole[name].signature) for name in pair)
-        )
-    ]
+    joined = [(names[one], names[other]) for one, other in candidates if is_near(signatures[one], signatures[other])]
     compare_ms = (time.process_time() - started) / max(1, len(candidates)) * 1e3
     matrix = np.array(list(hashes.values()), np.float32)
     apart = matrix.sum(1)[:, None] + matrix.sum(1)[None] - 2 * matrix @ matrix.T

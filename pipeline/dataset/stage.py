@@ -48,7 +48,7 @@ class WriteDataset(beam.PTransform):
         all_rejected = [*rejected, single[REJECTED_TAG]]
         kept = single.records
         if self._near.on:
-            remaining = kept | "Near-duplicates" >> DropNearDuplicates(self._near)
+            remaining = kept | "Near-duplicates" >> DropNearDuplicates(self._near, self._output)
             kept, all_rejected = remaining.records, [*all_rejected, remaining[REJECTED_TAG]]
         counts = [rows | f"Count rejected {number}" >> CountRows() for number, rows in enumerate(all_rejected)]
         return WrittenDataset(

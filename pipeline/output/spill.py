@@ -98,9 +98,7 @@ class _SpillRows(beam.DoFn):
 
     def _write(self) -> SpillFile:
         batches, self._batches = self._batches, []
-        # A name of its own: an attempt that is repeated writes another file.
-        path = f"{WORK_FOLDER}/{SPILL_FOLDER}/{uuid.uuid4().hex}.arrow"
-        return write_spill(self._output, path, pa.Table.from_batches(batches))
+        return write_spill(self._output, spill_path(), pa.Table.from_batches(batches))
 
 
 def to_batch(rows: list[tuple], schema: pa.Schema) -> pa.RecordBatch:
@@ -114,6 +112,11 @@ def to_batch(rows: list[tuple], schema: pa.Schema) -> pa.RecordBatch:
 
 def with_hash(schema: pa.Schema) -> pa.Schema:
     return schema.append(pa.field(HASH, pa.uint64()))
+
+
+def spill_path() -> str:
+    """A name of its own: an attempt that is repeated writes another file."""
+    return f"{WORK_FOLDER}/{SPILL_FOLDER}/{uuid.uuid4().hex}.arrow"
 
 
 def write_spill(output: str, path: str, table: pa.Table) -> SpillFile:

@@ -7,22 +7,20 @@ import random
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from benchmarks.duplicates import CHANGES
 from models import pixels
 from models.errors import UserError
 from pipeline import cli
-from pipeline.dataset import image_signature
+from pipeline.dataset import hash_bands, image_signature
 from pipeline.dataset.exclusion_list import hash_line, read_hashes
 from pipeline.dataset.near_duplicates import (
     DropNearDuplicates,
     ImageNode,
     NearDuplicateConfig,
-    band_entries,
-    candidates_of,
     duplicates_to_drop,
-    signed_image,
 )
 from pipeline.records import REJECTED_TAG, EncodedPair
 from tests.conftest import ROOT
@@ -132,16 +130,81 @@ def test_plain_images_are_nothing_to_go_by():
     assert not any(image_signature.is_near_duplicate(*pair) for pair in itertools.product(plain, [*plain, drawn()]))
 
 
+def entries_of(images: list[np.ndarray], excluded: tuple[int, ...] = ()) -> pa.Table:
+    signatures = [image_signature.compute_signature(np.ascontiguousarray(image)) for image in images]
+    flags = np.array([hash_bands.EXCLUDED * (i in excluded) for i in range(len(images))], np.uint8)
+    return hash_bands.band_entries(signatures, np.arange(len(images), dtype=np.uint64), flags)
+
+
+def pairs_one_by_one(entries: pa.Table) -> set[tuple[int, int]]:
+    """What `candidates_of` is to find, by the definition."""
+    groups: dict[int, list[dict]] = {}
+    for entry in entries.to_pylist():
+        groups.setdefault(entry["band"], []).append(entry)
+    return {
+        tuple(sorted((one["image"], other["image"])))
+        for group in groups.values()
+        for one, other in itertools.product(group, group)
+        if not one["flags"] & hash_bands.CROPPED and one["image"] != other["image"] and unequal(one, other) <= 24
+    }
+
+
+def unequal(one: dict, other: dict) -> int:
+    return (int.from_bytes(one["bits"], "big") ^ int.from_bytes(other["bits"], "big")).bit_count()
+
+
 def test_candidates_are_the_same_in_any_order():
-    records = [record(name, rgb(name), row=row) for row, name in enumerate(NAMES[:6])]
-    records += [record(name, changed(rgb(name), "cropped", 1), row=10 + row) for row, name in enumerate(NAMES[:6])]
-    groups: dict[int, list[bytes]] = {}
-    for key, entry in (entry for each in records for entry in band_entries(signed_image(each))):
-        groups.setdefault(key, []).append(entry)
-    found = {pair for key, entries in groups.items() for pair in candidates_of((key, entries), True)}
-    again = {pair for key, entries in groups.items() for pair in candidates_of((key, entries[::-1] * 2), True)}
-    assert found == again >= {(f"{row:032x}", f"{10 + row:032x}") for row in range(6)}
-    assert not any(list(candidates_of((key, entries), False)) for key, entries in groups.items())
+    images = [rgb(name) for name in NAMES[:6]]
+    entries = entries_of(images + [changed(image, "cropped", 1) for image in images])
+    found, left_out = hash_bands.candidates_of(entries, True)
+    shuffled = entries.take(np.random.default_rng(0).permutation(len(entries)))
+    assert found.tolist() == hash_bands.candidates_of(shuffled, True)[0].tolist()
+    assert set(map(tuple, found.tolist())) == pairs_one_by_one(entries) >= {(i, 6 + i) for i in range(6)}
+    assert left_out == 0 and not len(hash_bands.candidates_of(entries, False)[0])
+    assert not len(hash_bands.candidates_of(entries.slice(0, 0), True)[0])
+
+
+def test_with_excluded_images_alone_only_they_are_looked_for():
+    images = [rgb(NAMES[0]), changed(rgb(NAMES[0]), "resized", 1), changed(rgb(NAMES[0]), "recompressed", 2)]
+    assert hash_bands.candidates_of(entries_of(images, excluded=(2,)), False)[0].tolist() == [[0, 2], [1, 2]]
+    assert hash_bands.candidates_of(entries_of(images, excluded=(1, 2)), True)[0].tolist() == [[0, 1], [0, 2]]
+
+
+def test_copies_are_found_in_crowded_groups(monkeypatch):
+    images = [rgb(name) for name in NAMES]
+    entries = entries_of(images + [changed(image, "resized", 1) for image in images])
+    monkeypatch.setattr(hash_bands, "CROWDED", 4)
+    found, left_out = hash_bands.candidates_of(entries, True)
+    assert set(map(tuple, found.tolist())) >= {(i, len(images) + i) for i in range(len(images))}
+    assert left_out == 0
+
+
+@pytest.mark.parametrize(("crowded", "pairs"), [(100, [[0, 1], [0, 2]]), (5, [[0, 2]])])
+def test_pairs_of_a_crowded_group_share_a_further_band(crowded, pairs, monkeypatch):
+    """0 and 1 share the first band alone, 0 and 2 all but the last, and nine others only the first with anybody."""
+    monkeypatch.setattr(hash_bands, "CROWDED", crowded)
+    draw = np.random.default_rng(0)
+    others = draw.integers(0, 256, (9, 12), np.uint8)
+    bits = np.concatenate([np.zeros((3, 12), np.uint8), others])
+    bits[1, 2::2], bits[2, 10], bits[3:, :2] = 1, 1, 0
+    entries = pa.Table.from_arrays(
+        [
+            pa.array(np.zeros(12, np.uint32)),
+            pa.array([row.tobytes() for row in bits], pa.binary(12)),
+            pa.array(np.zeros(12, np.uint8)),
+            pa.array(np.arange(12, dtype=np.uint64)),
+        ],
+        schema=hash_bands.ENTRIES,
+    )
+    found, _ = hash_bands.candidates_of(entries, True)
+    assert [pair for pair in found.tolist() if 0 in pair] == pairs
+
+
+def test_what_a_crowd_of_equal_images_leaves_out_is_counted(monkeypatch):
+    monkeypatch.setattr(hash_bands, "CROWDED", 10)
+    found, left_out = hash_bands.candidates_of(entries_of([rgb(NAMES[0])] * 30), True)
+    joined = {int(image) for image in found.ravel()}
+    assert left_out > 0 and 0 < len(joined) < 30
 
 
 def test_of_a_set_the_first_stays_whatever_the_order():
@@ -162,7 +225,9 @@ def test_in_a_pipeline(tmp_path):
     (tmp_path / "hashes").write_text(
         hash_line("ab" * 32, image_signature.compute_signature(rgb(NAMES[1])), "coco 7") + f"{2:064x}\n"
     )
-    outputs = apply(DropNearDuplicates(NearDuplicateConfig(True, str(tmp_path / "hashes"))), records)
+    outputs = apply(
+        DropNearDuplicates(NearDuplicateConfig(True, str(tmp_path / "hashes")), str(tmp_path / "out")), records
+    )
     assert sorted((one.row, one.signature) for one in outputs["records"]) == [(3, b""), (4, b""), (10, b"")]
     assert sorted((one.row, one.stage, one.reason, one.detail) for one in outputs[REJECTED_TAG]) == [
         (0, "encode", "duplicate_image", f"kept {10:032x}"),
