@@ -1,16 +1,18 @@
-"""Memory and time of a job's two large shuffles, by the number of pairs: pairs to units, and records to shards.
+"""Memory and time of a job's shuffles, by the number of pairs: pairs to units, records to shards, near-duplicates.
 
-    python -m benchmarks.scale [--pairs N ...] [--workers N]
+    python -m benchmarks.scale [--pairs N ...] [--steps STEP ...] [--workers N]
 
 Pairs and records are made up, as long as those of Conceptual 12M with one crop of 1,024 codes; nothing is downloaded or
-encoded. Memory is the highest sum over all processes (PSS); the slope is what a pair adds to it, from the first number
-of pairs to the last.
+encoded. Images are made up as smooth noise with the spectrum of photographs, one in ten a copy of another. Memory is
+the highest sum over all processes (PSS); the slope is what a pair adds to it, from the first number of pairs to the
+last.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import math
 import os
 import sys
 import tempfile
@@ -22,13 +24,15 @@ import numpy as np
 
 from beam_jobs.flags.common import beam_options
 from benchmarks.select import cost_of
+from pipeline.dataset.image_signature import GREY_SIDE, SIGNATURE_BYTES
+from pipeline.dataset.near_duplicates import DropNearDuplicates, NearDuplicateConfig
 from pipeline.dataset.shard_boundaries import ShardSize
 from pipeline.dataset.stage import WriteDataset
 from pipeline.fetch.units import GroupIntoUnits, Unit
 from pipeline.inspection.text_table import table
 from pipeline.output import schemas
 from pipeline.output.parquet import ROWS_PER_FILE, WriteParquet
-from pipeline.records import EncodedPair, Pair, Reason, Rejected, Stage, reject, split_of
+from pipeline.records import REJECTED_TAG, EncodedPair, Pair, Reason, Rejected, Stage, reject, split_of
 
 ROWS_PER_ELEMENT = 1000
 CAPTION = "a long caption of a photograph, as an alternative text of the web has it: two dogs run along the beach"
@@ -82,6 +86,19 @@ def make_records(first: int, total: int) -> Iterator[EncodedPair]:
         )
 
 
+def make_signed(first: int, total: int) -> Iterator[EncodedPair]:
+    """Records without codes but with signatures; the last of ten is the one before, a little darker."""
+    records = list(make_records(first, total))
+    noise = np.fft.rfft2(np.random.default_rng(first).normal(size=(len(records), GREY_SIDE, GREY_SIDE)))
+    frequency = np.hypot(np.fft.fftfreq(GREY_SIDE)[:, None], np.fft.rfftfreq(GREY_SIDE)[None])
+    fields = np.fft.irfft2(noise / np.maximum(frequency, 1 / GREY_SIDE), s=(GREY_SIDE, GREY_SIDE))
+    grey = 128 + 40 * fields / fields.std((1, 2), keepdims=True)
+    grey[9::10] = 0.95 * grey[8::10]
+    for record, image in zip(records, np.clip(grey, 0, 255).astype(np.uint8), strict=True):
+        signature = image.tobytes() + bytes([128]) * (SIGNATURE_BYTES - GREY_SIDE**2)
+        yield record._replace(codes=b"", tokens=b"", signature=signature)
+
+
 def reject_all(unit: Unit) -> list[Rejected]:
     return [reject(pair, Stage.FETCH, Reason.HTTP_404) for pair in unit.pairs]
 
@@ -104,7 +121,14 @@ def shards(made: beam.PCollection, total: int, output: str) -> None:
     _ = ((records,), (no_rejects,)) | WriteDataset(output, 1, ShardSize(), ROWS_PER_FILE)
 
 
-STEPS = {"units": units, "shards": shards}
+def near_duplicates(made: beam.PCollection, total: int, output: str) -> None:
+    """What `--near-duplicates` adds to encode, but for the signatures."""
+    records = made | "Make" >> beam.FlatMap(make_signed, total).with_output_types(EncodedPair)
+    kept = records | DropNearDuplicates(NearDuplicateConfig(near_duplicates=True), output)
+    _ = kept[REJECTED_TAG] | "Write rejects" >> WriteParquet(output, "rejects", schemas.REJECTS)
+
+
+STEPS = {"units": units, "shards": shards, "near-duplicates": near_duplicates}
 
 
 def run_step(step: str, total: int, output: str, workers: int) -> None:
@@ -120,13 +144,14 @@ def run_step(step: str, total: int, output: str, workers: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--pairs", type=int, nargs="+", default=[100_000, 300_000, 1_000_000], metavar="N")
+    parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS), metavar="STEP")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), metavar="N")
     parser.add_argument("--one", nargs=2, metavar=("STEP", "FOLDER"), help=argparse.SUPPRESS)  # in a process of its own
     args = parser.parse_args()
     if args.one:
         run_step(args.one[0], args.pairs[0], args.one[1], args.workers)
         return
-    for step in STEPS:
+    for step in args.steps:
         rows = []
         for pairs in args.pairs:
             with tempfile.TemporaryDirectory() as folder:
@@ -135,6 +160,7 @@ def main() -> None:
             rows.append((pairs, cost))
             print(f"{step}: {pairs:,} pairs, {cost.seconds:.0f} s, {cost.memory_gb:.2f} GB", flush=True)
         (first, cheap), (last, expensive) = rows[0], rows[-1]
+        power = math.log(expensive.processor_s / cheap.processor_s, last / first) if last > first else float("nan")
         slope = (expensive.memory_gb - cheap.memory_gb) * 1e6 / (last - first) if last > first else float("nan")
         print(
             table(
@@ -145,7 +171,7 @@ def main() -> None:
                 ],
             )
         )
-        print(f"{step}: {slope:.2f} kB a pair more\n", flush=True)
+        print(f"{step}: {slope:.2f} kB a pair more; processor time grows as N^{power:.2f}\n", flush=True)
 
 
 if __name__ == "__main__":

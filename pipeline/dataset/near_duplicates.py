@@ -37,6 +37,7 @@ from pipeline.sources.precedence import source_rank
 EXCLUDED_RANK = -1  # comes before every source
 IMAGES_PER_GROUP = 10_000  # about 30 MB of signatures
 ENTRIES_PER_GROUP = 1_000_000  # about 40 MB
+IMAGES_AT_ONCE = 2000
 ROWS_PER_SPILL = 10_000  # of rows with a signature
 
 
@@ -176,10 +177,13 @@ def image_hash(image: SignedImage | EncodedPair) -> int:
 def spill_entries(output: str, hashes: HashRange, images: list[SpillFile]) -> Iterator[pa.Table]:
     """The ENTRIES of the images of a range."""
     table = read_spilled(output, images, IMAGES, *hashes.bounds)
-    for batch in table.to_batches(max_chunksize=2000):
+    parts = []
+    for batch in table.combine_chunks().to_batches(max_chunksize=IMAGES_AT_ONCE):
         flags = np.where(batch["rank"].to_numpy() == EXCLUDED_RANK, hash_bands.EXCLUDED, 0).astype(np.uint8)
         entries = hash_bands.band_entries(batch["signature"].to_pylist(), batch[HASH].to_numpy(), flags)
-        yield entries.append_column(HASH, pa.array(hash_bands.group_hash(entries["band"].to_numpy())))
+        parts.append(entries.append_column(HASH, pa.array(hash_bands.group_hash(entries["band"].to_numpy()))))
+    if parts:
+        yield pa.concat_tables(parts)
 
 
 def spill_candidates(all_pairs: bool, output: str, hashes: HashRange, entries: list[SpillFile]) -> Iterator[pa.Table]:

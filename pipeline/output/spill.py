@@ -40,17 +40,19 @@ class SpillFile(NamedTuple):
     rows: int
     segments: bytes  # uint32 [BINS + 1]: the segment of bin b is the bytes [segments[b], segments[b + 1])
 
-    def offsets(self, first: int, stop: int) -> list[int]:
-        """The offsets in the file of the segments of bins [first, stop), and the end of the last."""
-        return np.frombuffer(self.segments, "<u4")[first : stop + 1].tolist()
 
-    def size(self, first: int, stop: int) -> int:
-        """Bytes of the segments of bins [first, stop); 0 if they hold no row."""
-        offsets = self.offsets(first, stop)
-        return offsets[-1] - offsets[0]
+registry.register_coder(SpillFile, RowCoder)  # workers get its fields, in a class of Beam's own
 
 
-registry.register_coder(SpillFile, RowCoder)
+def segment_offsets(spill: SpillFile, first: int, stop: int) -> list[int]:
+    """The offsets in the file of the segments of bins [first, stop), and the end of the last."""
+    return np.frombuffer(spill.segments, "<u4")[first : stop + 1].tolist()
+
+
+def segments_size(spill: SpillFile, first: int, stop: int) -> int:
+    """Bytes of the segments of bins [first, stop); 0 if they hold no row."""
+    offsets = segment_offsets(spill, first, stop)
+    return offsets[-1] - offsets[0]
 
 
 class Spill(beam.PTransform):
@@ -175,7 +177,7 @@ def read_spilled(output: str, spills: Iterable[SpillFile], schema: pa.Schema, lo
 
 def read_segments(output: str, spill: SpillFile, first: int, stop: int) -> bytes:
     """The bytes of the segments of bins [first, stop), by one request or, if they are empty, by none."""
-    start, *_, end = spill.offsets(first, stop)
+    start, *_, end = segment_offsets(spill, first, stop)
     return read_range(files.join(output, *spill.path.split("/")), start, end) if end > start else b""
 
 
@@ -183,7 +185,7 @@ def unpack_segments(
     spill: SpillFile, first: int, stop: int, data: bytes, schema: pa.Schema
 ) -> Iterator[pa.RecordBatch]:
     """The rows that `read_segments` read, with their hashes, in the order of the file."""
-    offsets, view = spill.offsets(first, stop), memoryview(data)
+    offsets, view = segment_offsets(spill, first, stop), memoryview(data)
     for start, end in itertools.pairwise(offsets):
         if end > start:
             yield _unpack(view[start - offsets[0] : end - offsets[0]], with_hash(schema))

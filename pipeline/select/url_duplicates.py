@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.output.spill import HASH, SpillFile, with_hash
+from pipeline.output.spill import HASH, SpillFile, segments_size, with_hash
 from pipeline.records import MAX_REJECT_TEXT, Reason
 from pipeline.select.spill import ROWS, StoredRows
 from pipeline.sources.precedence import first_of_url
@@ -85,7 +85,9 @@ def _as_rejects(rows: pa.Table, repeated: np.ndarray, kept: Sequence[str]) -> pa
 def group_by_url(output: str, spills: Sequence[SpillFile], first_bin: int, stop_bin: int) -> UrlGroups:
     """Groups the rows of bins [first_bin, stop_bin); of each URL the pair stays that `preferred_pair` would choose."""
     # Sorted, because the runner hands them over in any order
-    spills = sorted((spill for spill in spills if spill.size(first_bin, stop_bin)), key=lambda spill: spill.path)
+    spills = sorted(
+        (spill for spill in spills if segments_size(spill, first_bin, stop_bin)), key=lambda spill: spill.path
+    )
     rows = StoredRows(output, spills, first_bin, stop_bin)
     codes = {name: _DictionaryColumn() for name in ("source", "file", "reason")}
     parts = [_deciding_columns(rows.table(number), codes) for number in range(len(spills))]

@@ -18,7 +18,7 @@ from beam_jobs import select_pairs
 from models.errors import UserError
 from pipeline.output import byte_ranges
 from pipeline.output import files as output_files
-from pipeline.output.spill import BINS
+from pipeline.output.spill import BINS, segments_size
 from pipeline.records import malformed
 from pipeline.select.spill import write_spills
 from pipeline.select.url_duplicates import group_by_url
@@ -148,4 +148,4 @@ def test_the_second_half_of_select_reads_each_row_once(s3, monkeypatch):
     found = [row["row"] for part in parts for table in part.tables() for row in table.to_pylist()]
     assert sorted(found) == list(range(1000)) and len(asked) == 40
     first, last = np.array([re.findall(rb"\d+", wanted) for wanted in asked]).astype(int).T
-    assert (last - first + 1).sum() == sum(spill.size(0, BINS) for spill in spills)
+    assert (last - first + 1).sum() == sum(segments_size(spill, 0, BINS) for spill in spills)
