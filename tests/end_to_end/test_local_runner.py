@@ -147,7 +147,7 @@ def busy() -> Iterator[None]:
 
 
 def test_no_row_is_lost(tmp_path):
-    assert run(20_000, tmp_path / "out", beam_options([])) == 20_000
+    assert run(10_000, tmp_path / "out", beam_options([])) == 10_000
 
 
 @pytest.mark.parametrize("number", [50_000, 200_000, 500_000])

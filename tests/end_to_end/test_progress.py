@@ -39,7 +39,7 @@ STAGES = ["start", "select", "one row a URL", "fetch and encode", "group", "shar
 def command(images) -> list[str]:
     """A build of stored images, all in one unit. The bundled tokenizer takes a moment for each."""
     job = ["-m", "beam_jobs.build_dataset", f"--source=img2dataset={images}/*.tar", "--direct_num_workers=2"]
-    return [sys.executable, *job, "--draws=2", "--pairs-per-unit=1000"]
+    return [sys.executable, *job, "--pairs-per-unit=1000"]
 
 
 def run_in_terminal(command: list[str], columns: int = 200) -> tuple[int, str]:
@@ -75,10 +75,9 @@ def test_a_terminal_s_line_is_rewritten_and_never_runs_backwards(command, tmp_pa
     assert not (tmp_path / "out" / "_work").exists()
 
 
-def test_a_pipe_gets_lines(command, tmp_path):
-    ran = subprocess.run(
-        [*command, f"--output={tmp_path / 'out'}"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+def test_a_pipe_gets_lines(command, tiny_dvae, tmp_path):
+    arguments = [*command, f"--image-tokenizer={tiny_dvae}", f"--output={tmp_path / 'out'}"]
+    ran = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=True)
     assert "\r" not in ran.stderr
     lines = ran.stderr.splitlines()
     assert lines and all(line.startswith("build: ") for line in lines)
