@@ -13,7 +13,7 @@ from models.errors import UserError
 from pipeline.output import files as output_files
 from pipeline.output.files import to_json
 from pipeline.output.finish import read_settings
-from pipeline.output.names import LOCK_FILE, MANIFEST_FILE, SETTINGS_FILE, SPILL_FOLDER, WORK_FOLDER
+from pipeline.output.names import LEDGER_FILE, LOCK_FILE, MANIFEST_FILE, SETTINGS_FILE, SPILL_FOLDER, WORK_FOLDER
 
 KNOWN_FILES = re.compile(
     r"(manifest|ledger|settings|attempts|text_tokenizer|croissant)\.json|README\.md"
@@ -52,6 +52,8 @@ def prepare_output(
             raise UserError(f"--output {output}: is not empty; choose another folder, or --overwrite")
     _lock_output(output)
     if overwrite:
+        # What says that it is finished goes first: a run that is killed here leaves nothing that looks finished.
+        output_files.delete(output, [name for name in files if name in (MANIFEST_FILE, LEDGER_FILE)])
         output_files.delete(output, files)
     elif output_files.exists(marker):
         if (recorded := json.loads(output_files.read(marker))) != expected:
@@ -180,9 +182,9 @@ def _shown(value: Any) -> str:
 
 def finish_output(output: str) -> None:
     """Deletes the work folder, its settings last: the last step of a job."""
-    marker = f"{WORK_FOLDER}/{SETTINGS_FILE}"
-    work = [name for name in output_files.list_files(output) if name.startswith(WORK_FOLDER + "/")]
-    output_files.delete(output, [name for name in work if name not in (marker, LOCK)])
-    output_files.delete(output, [name for name in (LOCK, marker) if name in work])
+    last = [SETTINGS_FILE, LOCK_FILE]
+    work = output_files.join(output, WORK_FOLDER)
+    output_files.delete(work, [name for name in output_files.list_files(work) if name not in last])
+    output_files.delete(output, [f"{WORK_FOLDER}/{name}" for name in last])
     if lock := _locks.pop(os.path.realpath(output), None):
         lock.close()

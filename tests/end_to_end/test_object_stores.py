@@ -11,6 +11,7 @@ from typing import NamedTuple
 import pytest
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
+from urllib3.connectionpool import HTTPConnectionPool
 
 from beam_jobs import select_pairs
 from models.errors import UserError
@@ -39,6 +40,7 @@ def s3(monkeypatch):
         ("DEFAULT_REGION", "us-east-1"),
     ):
         monkeypatch.setenv(f"AWS_{name}", value)
+    monkeypatch.setattr(FileSystems, "_pipeline_options", PipelineOptions([]))
     s3fs.S3FileSystem.clear_instance_cache()
     client = boto3.client("s3")
     client.create_bucket(Bucket="lists")
@@ -104,6 +106,18 @@ def test_select_from_a_bucket_into_one(store, tmp_path):
     for name in set(files) - {"settings.json"}:
         assert output_files.read(f"{store.url}/out/{name}") == (tmp_path / name).read_bytes()
     assert json.loads(output_files.read(f"{store.url}/out/ledger.json"))["sources"]["yfcc100m"]["kept"] > 50
+
+
+def test_deletes_take_a_request_for_many_files(store, monkeypatch):
+    names = [f"_work/units/{number:03d}.msgpack" for number in range(120)]
+    for name in (*names, "manifest.json"):
+        store.put(f"out/{name}", b"x")
+    requests, urlopen = [], HTTPConnectionPool.urlopen
+    monkeypatch.setattr(HTTPConnectionPool, "urlopen", lambda *a, **k: requests.append(a) or urlopen(*a, **k))
+    assert output_files.list_files(f"{store.url}/out") == [*names, "manifest.json"]
+    output_files.delete(f"{store.url}/out", [*names, "_work/not there"])
+    assert len(requests) < 20
+    assert output_files.list_files(f"{store.url}/out") == ["manifest.json"]
 
 
 def test_a_store_that_can_not_be_reached(monkeypatch, tmp_path):
