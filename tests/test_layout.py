@@ -51,7 +51,9 @@ ROOMS = {
     "beam_jobs.flags": "beam_jobs.local_runner models.files models.tokenizers pipeline.text pipeline.filters "
     "pipeline.sources pipeline.images pipeline.fetch pipeline.dataset pipeline.tokenize_stage pipeline.output",
     "beam_jobs.interrupt": "",
-    "beam_jobs.run": "beam_jobs.flags beam_jobs.interrupt pipeline.fetch pipeline.inspection pipeline.output",
+    "beam_jobs.engine": "pipeline.output",
+    "beam_jobs.run": "beam_jobs.engine beam_jobs.flags beam_jobs.interrupt pipeline.fetch pipeline.inspection "
+    "pipeline.output",
 }
 JOB = (
     "beam_jobs.flags beam_jobs.run pipeline.select pipeline.fetch pipeline.images pipeline.dataset "
@@ -202,6 +204,8 @@ NAMES_ON_DISK = {
     "manifest.json",
     "ledger.json",
     "settings.json",
+    "lease.json",
+    "run.json",
     "attempts.json",
     "text_tokenizer.json",
     "croissant.json",
