@@ -28,7 +28,10 @@ def exit_on_interrupt(job: str, stop: Callable[[], str]) -> Iterator[None]:
     writer.setblocking(False)
     handler = signal.signal(signal.SIGINT, lambda *_: None)
     wakeup = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-    watcher = threading.Thread(target=_watch, args=(reader, job, stop), name="interrupt", daemon=True)
+    stopper = threading.Thread(
+        target=lambda: end_process(f"{job} interrupted; {stop()}", 130), name="stop", daemon=True
+    )
+    watcher = threading.Thread(target=_watch, args=(reader, job, stopper), name="interrupt", daemon=True)
     watcher.start()
     try:
         yield
@@ -38,18 +41,16 @@ def exit_on_interrupt(job: str, stop: Callable[[], str]) -> Iterator[None]:
         writer.close()
         watcher.join()
         reader.close()
+        if stopper.is_alive():  # the job has ended because it was stopped
+            stopper.join()
 
 
-def _watch(reader: socket.socket, job: str, stop: Callable[[], str]) -> None:
-    stopping = False
+def _watch(reader: socket.socket, job: str, stopper: threading.Thread) -> None:
     while numbers := reader.recv(64):
-        if signal.SIGINT in numbers and stopping:
-            end_process(f"{job} interrupted", 130)
+        if signal.SIGINT in numbers and stopper.is_alive():
+            end_process(f"{job} interrupted again; whether it was stopped is not known", 130)
         elif signal.SIGINT in numbers:
-            stopping = True
-            threading.Thread(
-                target=lambda: end_process(f"{job} interrupted; {stop()}", 130), name="stop", daemon=True
-            ).start()
+            stopper.start()
 
 
 def end_process(line: str, status: int) -> None:
