@@ -216,7 +216,7 @@ NAMES_ON_DISK = {
     ".tmp",
     "_work",
 }
-FOLDERS_ON_DISK = {"index", "rejects", "pairs", "units", "progress", "rows", "spill"}
+FOLDERS_ON_DISK = {"index", "rejects", "pairs", "units", "progress", "rows", "spill", "shards"}
 NOT_OURS = {  # module: words that look like names of ours
     "models.tokenizers.image": {"config.json"},  # of diffusers
     "pipeline.dataset.cards": {"pairs"},  # Croissant's identifiers

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
+import uuid
 from typing import NamedTuple
 
 from apache_beam.io.filesystems import FileSystems
@@ -44,6 +46,23 @@ class ConditionalFile:
         time.sleep(SETTLE_S)
         found = self.read()
         return found.version if found and found.data == data else None
+
+
+class _LocalFile(ConditionalFile):
+    """By a hard link, which a file system refuses for a name that exists. Creates files only."""
+
+    def write(self, data: bytes, version: str | None) -> str | None:
+        temporary = f"{self.path}.{uuid.uuid4().hex}{files.TEMPORARY_SUFFIX}"
+        files.write_atomically(temporary, data)
+        try:
+            os.link(temporary, self.path)
+        except FileExistsError:
+            return None
+        except OSError:  # no hard links: a folder of a network, perhaps
+            return super().write(data, version)
+        finally:
+            os.remove(temporary)
+        return _version(self.read())
 
 
 class _S3File(ConditionalFile):
@@ -109,5 +128,6 @@ def _version(content: Content | None) -> str | None:
 
 
 def conditional_file(path: str) -> ConditionalFile:
-    kind = {"s3": _S3File, "gs": _GoogleFile}.get(FileSystems.get_scheme(path) or "", ConditionalFile)
+    kinds: dict[str | None, type[ConditionalFile]] = {None: _LocalFile, "s3": _S3File, "gs": _GoogleFile}
+    kind = kinds.get(FileSystems.get_scheme(path), ConditionalFile)
     return kind(path)

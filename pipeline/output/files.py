@@ -149,6 +149,25 @@ def delete(folder: str, names: list[str]) -> None:
                 os.rmdir(root)
 
 
+def remove(path: str) -> None:
+    """Removes one file, if it is there."""
+    if is_local(path):
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(path)
+    elif exists(path):
+        FileSystems.delete([path])
+
+
+def publish(path: str, target: str) -> None:
+    """Gives a file its lasting name, unless another attempt has done so before: then there is none at `path`. Raises
+    UserError if the file can't be renamed."""
+    try:
+        FileSystems.rename([path], [target])
+    except BeamIOError as error:
+        if exists(path) or not exists(target):
+            raise UserError(f"can't write {target}: {_cause(error)}") from None
+
+
 def to_json(value: Any) -> bytes:
     return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
