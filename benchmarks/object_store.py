@@ -59,7 +59,9 @@ class ObjectStore:
             source = request.headers.get("x-amz-copy-source")
             self.objects[key] = self.objects[source.partition("/")[2]] if source else body
             return _xml(f"<CopyObjectResult><ETag>{_etag(self.objects[key])}</ETag>") if source else _file(b"")
-        return _file(self.objects[key]) if key in self.objects else web.Response(status=404)
+        if key not in self.objects:
+            return _xml("<Error><Code>NoSuchKey</Code>", status=404)
+        return _file(self.objects[key])
 
     def _part(self, method: str, key: str, body: bytes) -> web.Response:
         if method == "PUT":
@@ -103,10 +105,12 @@ def _file(data: bytes) -> web.Response:
     return web.Response(body=data, headers=headers, content_type="application/octet-stream")
 
 
-def _xml(text: str) -> web.Response:
+def _xml(text: str, status: int = 200) -> web.Response:
     """An answer whose root element is open."""
     root = text[1 : text.index(">")]
-    return web.Response(text=f"<?xml version='1.0' encoding='UTF-8'?>{text}</{root}>", content_type="application/xml")
+    return web.Response(
+        text=f"<?xml version='1.0' encoding='UTF-8'?>{text}</{root}>", content_type="application/xml", status=status
+    )
 
 
 @contextlib.contextmanager

@@ -79,8 +79,10 @@ class _S3File(ConditionalFile):
     def read(self) -> Content | None:
         try:
             found = self._client.get_object(**self._place)
-        except self._client.exceptions.NoSuchKey:
-            return None
+        except self._client.exceptions.ClientError as error:
+            if error.response["Error"]["Code"] in ("NoSuchKey", "404"):
+                return None
+            raise
         return Content(found["Body"].read(), found["ETag"])
 
     def write(self, data: bytes, version: str | None) -> str | None:

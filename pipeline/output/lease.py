@@ -9,6 +9,7 @@ whose lease was taken over learns it at its next renewal, and ends.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import datetime
 import json
 import os
@@ -53,7 +54,18 @@ class Lease:
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
 
     def take(self) -> None:
-        """Raises UserError if another launcher holds it."""
+        """Raises UserError if another launcher holds it, or if the store refuses."""
+        try:
+            self._take()
+        except UserError:
+            raise
+        except Exception as error:  # each store's client has its own
+            cause = " ".join(str(error).split()) or type(error).__name__
+            raise UserError(f"--output {self._output}: can't write {self._path}: {cause}") from None
+        self._thread.start()
+        atexit.register(self.release)
+
+    def _take(self) -> None:
         found = self._file.read()
         if found and (age_s := self._age_s()) < STALE_S:
             raise UserError(_refusal(self._output, _holder_of(found.data), age_s))
@@ -61,8 +73,6 @@ class Lease:
             raise UserError(
                 f"--output {self._output}: another pairmill has just begun to write there; wait for its end"
             )
-        self._thread.start()
-        atexit.register(self.release)
 
     def watch(self, on_loss: Callable[[str], object]) -> None:
         """Calls a function, from another thread, with a line that says so if another launcher takes the lease over."""
@@ -71,12 +81,13 @@ class Lease:
             on_loss(self._loss)
 
     def release(self) -> None:
-        """Deletes the file, if it is still this process's."""
+        """Deletes the file, if it is still this process's. Without that the lease ends by itself, STALE_S later."""
         atexit.unregister(self.release)
         self._ended.set()
         self._thread.join(JOIN_S)
-        if (found := self._file.read()) and _holder_of(found.data).id == self._holder.id:
-            FileSystems.delete([self._path])
+        with contextlib.suppress(Exception):  # the store can't be reached; each one's client says so in its own way
+            if (found := self._file.read()) and _holder_of(found.data).id == self._holder.id:
+                FileSystems.delete([self._path])
 
     def _age_s(self) -> float:
         """Seconds since the last renewal, by the clock of the store."""
