@@ -10,6 +10,7 @@ from apache_beam.portability.api import beam_job_api_pb2, beam_job_api_pb2_grpc
 from apache_beam.runners.portability import portable_runner
 from apache_beam.runners.runner import PipelineResult, PipelineState, create_runner
 
+from beam_jobs.flags.common import LOCAL_RUNNER
 from models.errors import UserError
 from pipeline.output import run_record
 
@@ -23,7 +24,7 @@ MASTERS = {"flink_master": "[", "spark_master_url": "local"}  # and how those be
 def is_remote(options: PipelineOptions) -> bool:
     """Whether a job goes on when its launcher ends."""
     given = options.get_all_options()
-    has_master = any(given[name] and not given[name].startswith(local) for name, local in MASTERS.items())
+    has_master = any(given.get(name) and not given[name].startswith(local) for name, local in MASTERS.items())
     return can_be_found(options) or (has_master and given["environment_type"] != LOOPBACK)
 
 
@@ -31,7 +32,7 @@ def can_be_found(options: PipelineOptions) -> bool:
     """Whether another launcher can ask for a job: on Dataflow, or by a job server that goes on."""
     given = options.get_all_options()
     has_server = given["job_endpoint"] not in (None, EMBEDDED) and given["environment_type"] != LOOPBACK
-    return has_server or DATAFLOW in str(given["runner"])
+    return DATAFLOW in str(given["runner"]) or (has_server and given["runner"] != LOCAL_RUNNER)
 
 
 def identify(result: Any, options: PipelineOptions) -> dict[str, str]:

@@ -51,7 +51,7 @@ ROOMS = {
     "beam_jobs.flags": "beam_jobs.local_runner models.files models.tokenizers pipeline.text pipeline.filters "
     "pipeline.sources pipeline.images pipeline.fetch pipeline.dataset pipeline.tokenize_stage pipeline.output",
     "beam_jobs.interrupt": "",
-    "beam_jobs.engine": "pipeline.output",
+    "beam_jobs.engine": "beam_jobs.flags pipeline.output",
     "beam_jobs.run": "beam_jobs.engine beam_jobs.flags beam_jobs.interrupt pipeline.fetch pipeline.inspection "
     "pipeline.output",
 }

@@ -60,17 +60,15 @@ def prepare_output(
     Raises UserError for one that is finished, made by other settings, in work, not ours at all, or among the folders
     that the job reads, or where no file can be looked for.
     """
-    for read in inputs:
-        if _location(read) == _location(output):
-            raise UserError(f"--output {output}: is read by this {job}, too; choose another folder")
+    if _location(output) in map(_location, inputs):
+        raise UserError(f"--output {output}: is read by this {job}, too; choose another folder")
     files = _known_files(output)
     if not overwrite and not is_started(output):
         _check_unstarted(output, job, settings, completion_file, files)
     _lock_output(output)
-    # What is there is looked up again: another launcher may have ended in the meantime.
     expected = {"job": job, "settings": json.loads(json.dumps(settings))}
-    started = is_started(output)
-    if started and not overwrite:
+    # What is there is looked up again: another launcher may have ended in the meantime.
+    if started := is_started(output) and not overwrite:
         _check_settings(output, expected)
         if is_finished(output, completion_file):
             return Found.FINISHED
@@ -80,17 +78,22 @@ def prepare_output(
         if overwrite:
             raise UserError(f"--output {output}: its job still runs; cancel it first")
         return Found.RUNNING
-    if overwrite:
-        # What says that it is finished goes first: a run that is killed here leaves nothing that looks finished.
-        output_files.delete(output, [name for name in files if name in (MANIFEST_FILE, LEDGER_FILE)])
-        output_files.delete(output, files)
-    elif started:
+    if started:
         print(f"{job}: resuming {output}", flush=True)
-        output_files.delete(output, [name for name in files if _is_stale(name)])
+    _clear(output, files if overwrite else [name for name in files if _is_stale(name)])
     output_files.write_atomically(output_files.join(output, MARKER), to_json(expected))
     if is_running or not output_files.is_local(output):
         begin_run(output)
     return Found.READY
+
+
+def _clear(output: str, names: list[str]) -> None:
+    """Deletes files; first what says that an output is finished, so that a run that is killed here leaves nothing that
+    looks finished."""
+    completion = [name for name in names if name in (MANIFEST_FILE, LEDGER_FILE)]
+    if completion:
+        output_files.delete(output, completion)
+    output_files.delete(output, names)
 
 
 def _known_files(output: str) -> list[str]:

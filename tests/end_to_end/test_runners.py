@@ -184,6 +184,24 @@ class DataflowClient:
         return True
 
 
+@pytest.mark.parametrize(
+    ("options", "is_remote", "can_be_found"),
+    [
+        ([], False, False),
+        (["--job_endpoint=localhost:1"], False, False),  # which the local runner does not read
+        (["--runner=PortableRunner", "--job_endpoint=localhost:1"], True, True),
+        (["--runner=PortableRunner", "--job_endpoint=localhost:1", "--environment_type=LOOPBACK"], False, False),
+        (["--runner=PortableRunner", "--job_endpoint=embed"], False, False),
+        (["--runner=FlinkRunner"], False, False),
+        (["--runner=FlinkRunner", "--flink_master=host:8081"], True, False),
+        (["--runner=DataflowRunner"], True, True),
+    ],
+)
+def test_which_jobs_outlive_their_launcher(options, is_remote, can_be_found):
+    options = beam_options(options)
+    assert (engine.is_remote(options), engine.can_be_found(options)) == (is_remote, can_be_found)
+
+
 def test_a_job_of_dataflow(monkeypatch):
     """Found again by its id, cancelled, and told of with its link."""
     apiclient = pytest.importorskip("apache_beam.runners.dataflow.internal.apiclient", reason="needs the extra gcp")
