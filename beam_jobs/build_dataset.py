@@ -12,13 +12,12 @@ from beam_jobs.flags.fetch import add_fetch_options, fetch_config, fetch_setting
 from beam_jobs.flags.files import add_size_options, shard_size
 from beam_jobs.flags.images import add_image_options, image_config
 from beam_jobs.flags.select import add_select_options, select_config, select_settings, source_pieces, source_settings
-from beam_jobs.run import command, run
+from beam_jobs.run import command, prepare, run
 from pipeline import tokenize_stage
 from pipeline.dataset import finish
 from pipeline.dataset.finish import finish_dataset
 from pipeline.dataset.stage import WriteDataset
 from pipeline.fetch.units import GroupIntoUnits
-from pipeline.output import state
 from pipeline.output.finish import Finish
 from pipeline.output.names import MANIFEST_FILE
 from pipeline.output.progress import Step
@@ -45,7 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
         "encode": encode_settings(args),
     }
     parts = tokenize_stage.dataset_parts(encode, settings, {piece.source for piece in pieces})
-    state.prepare_output(args.output, "build", finish.identity(parts), MANIFEST_FILE, args.overwrite)
+    if not prepare(args, beam_options, "build", finish.identity(parts), MANIFEST_FILE):
+        return 0
     sources = build_url_indexes(sources, args.output)
     plan_reading(pieces, args.output)
 
@@ -67,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
             partial(finish_dataset, args.output, parts), written.shards, written.rejects, counts
         )
 
-    return run(beam_options, args.output, "build", build)
+    return run(beam_options, args.output, "build", build, wait=not args.no_wait)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from beam_jobs.flags.common import job_parser, parse
 from beam_jobs.flags.encode import add_encode_options, encode_config, encode_settings, near_config
 from beam_jobs.flags.files import add_size_options, shard_size
 from beam_jobs.flags.images import add_image_options, image_config
-from beam_jobs.run import command, run
+from beam_jobs.run import command, prepare, run
 from pipeline import tokenize_stage
 from pipeline.dataset import existing, finish
 from pipeline.dataset.existing import JoinExisting, new_rejects, open_existing
@@ -19,7 +19,7 @@ from pipeline.dataset.finish import finish_dataset
 from pipeline.dataset.stage import DropSameKeys, WriteDataset
 from pipeline.fetch import stored_shards
 from pipeline.images import shard_format, shard_reader
-from pipeline.output import parquet, state
+from pipeline.output import parquet
 from pipeline.output.finish import Finish, read_settings
 from pipeline.output.ledger import read_ledger
 from pipeline.output.names import MANIFEST_FILE, REJECTS_FOLDER
@@ -57,7 +57,8 @@ def main(arguments: list[str] | None = None) -> int:
     if old:
         settings["added_to"] = old[0].manifest.settings
     inputs = {FileSystems.split(path)[0] for path in paths} | {dataset.directory for dataset in old}
-    state.prepare_output(args.output, "encode", finish.identity(parts), MANIFEST_FILE, args.overwrite, inputs)
+    if not prepare(args, beam_options, "encode", finish.identity(parts), MANIFEST_FILE, inputs):
+        return 0
     write_plan(args.output, Step.ENCODE, len(paths))
 
     def build(pipeline: beam.Pipeline) -> None:
@@ -89,7 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
             partial(finish_dataset, args.output, parts), written.shards, written.rejects, counts
         )
 
-    return run(beam_options, args.output, "encode", build)
+    return run(beam_options, args.output, "encode", build, wait=not args.no_wait)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from beam_jobs.flags.common import at_least, job_parser, parse
 from beam_jobs.flags.fetch import add_fetch_options, fetch_config, fetch_settings
 from beam_jobs.flags.files import add_rows_per_file
 from beam_jobs.flags.images import add_image_options, add_store_options, image_config, store_config
-from beam_jobs.run import command, run, warn_if_empty
+from beam_jobs.run import command, prepare, run, warn_if_empty
 from models.errors import UserError
 from pipeline.fetch.stage import FetchUnit, count_transient_failures, finish_fetch, read_attempt, write_attempt
 from pipeline.fetch.units import GroupIntoUnits, count_read
@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     selection = read_ledger(args.pairs)
     counts_before = previous_counts(selection)
     settings = read_settings(args.pairs) | {"fetch": fetch_settings(args)}
-    if not args.overwrite and state.is_finished(args.output, LEDGER_FILE):
+    if not args.overwrite and state.is_finished(args.output, LEDGER_FILE) and not state.is_started(args.output):
         state.check_finished(args.output, "fetch", settings)
         if not (failed := count_transient_failures(args.output)):
             print(f"fetch: {args.output} is complete, and no row in it failed for a transient reason: nothing to do")
@@ -61,7 +61,8 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         state.reopen_output(args.output, "fetch", settings, LEDGER_FILE)
         write_attempt(args.output, attempt + 1)
-    state.prepare_output(args.output, "fetch", settings, LEDGER_FILE, args.overwrite, [args.pairs])
+    if not prepare(args, beam_options, "fetch", settings, LEDGER_FILE, [args.pairs]):
+        return 0
     attempt = read_attempt(args.output)
     write_plan(args.output, Step.READ, sum(rows[KEPT] for rows in selection["sources"].values()))
 
@@ -91,7 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
         ) | "Counts" >> beam.Flatten()
         _ = pipeline | "Finish" >> Finish(partial(finish_fetch, args.output, settings), counts, written)
 
-    return run(beam_options, args.output, "fetch", build)
+    return run(beam_options, args.output, "fetch", build, wait=not args.no_wait)
 
 
 if __name__ == "__main__":

@@ -8,13 +8,13 @@ import apache_beam as beam
 
 from beam_jobs.flags.common import job_parser, parse, share
 from beam_jobs.flags.files import add_size_options, shard_settings, shard_size
-from beam_jobs.run import command, run
+from beam_jobs.run import command, prepare, run
 from models.errors import UserError
 from pipeline.dataset import finish
 from pipeline.dataset.existing import ReadRecords, Subset, counts_read, open_existing, parts_of, reject_files
 from pipeline.dataset.finish import finish_dataset
 from pipeline.dataset.stage import WriteDataset
-from pipeline.output import parquet, state
+from pipeline.output import parquet
 from pipeline.output.finish import Finish
 from pipeline.output.ledger import read_ledger
 from pipeline.output.names import MANIFEST_FILE
@@ -62,7 +62,8 @@ def main(arguments: list[str] | None = None) -> int:
         raise UserError(f"--only-source {min(unknown)}: the datasets have {', '.join(sorted(sources))}")
     subsets = [Subset(number, tuple(args.only_source)) for number in args.share or [1.0] * len(datasets)]
     parts = parts_of(datasets, subsets, shard_settings(args), sources)
-    state.prepare_output(args.output, "repack", finish.identity(parts), MANIFEST_FILE, args.overwrite, args.dataset)
+    if not prepare(args, beam_options, "repack", finish.identity(parts), MANIFEST_FILE, args.dataset):
+        return 0
     write_plan(args.output, Step.READ, sum(shard.pairs for each in datasets for shard in each.manifest.shards))
 
     def build(pipeline: beam.Pipeline) -> None:
@@ -79,7 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
             partial(finish_dataset, args.output, parts), written.shards, written.rejects, counts
         )
 
-    return run(beam_options, args.output, "repack", build)
+    return run(beam_options, args.output, "repack", build, wait=not args.no_wait)
 
 
 if __name__ == "__main__":

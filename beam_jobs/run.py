@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, TestOptions
+from apache_beam.runners.runner import PipelineResult, PipelineState
 
-from beam_jobs.flags.common import LOCAL_RUNNER
-from beam_jobs.interrupt import exit_on_interrupt
+from beam_jobs import engine
+from beam_jobs.interrupt import end_process, exit_on_interrupt
 from models import errors
 from models.errors import UserError
 from models.next_command import beside, print_output
 from pipeline.inspection.stats import ledger_tables
-from pipeline.output import nothing_kept
+from pipeline.output import nothing_kept, run_record, state
 from pipeline.output.ledger import read_ledger
 from pipeline.output.progress import ProgressReporter
-from pipeline.output.state import finish_output
+from pipeline.output.state import Found, finish_output
 
 # A worker's exception arrives as text inside the runner's, or as it is; Beam adds the step's name to its message:
 # "models.errors.UserError: TEXT [while running 'STEP']".
@@ -29,29 +32,129 @@ _USER_ERROR = re.compile(
 )
 
 
-def run(options: PipelineOptions, output: str, job: str, build: Callable[[beam.Pipeline], None]) -> int:
+def prepare(
+    args: argparse.Namespace,
+    options: PipelineOptions,
+    job: str,
+    settings: dict[str, Any],
+    completion_file: str,
+    inputs: Iterable[str] = (),
+) -> bool:
+    """Leaves the output ready for this job, or completes what an earlier launcher began: its job runs on an engine, or
+    is finished. Returns whether the job is to be run.
+
+    Raises UserError for an output that is not this job's, and for --no-wait where the job needs its launcher.
+    """
+    remote = engine.is_remote(options)
+    if args.no_wait and not engine.can_be_found(options):
+        raise UserError("--no-wait: this job ends with its launcher; leave it out, or name another --runner")
+    found = state.prepare_output(
+        args.output,
+        job,
+        settings,
+        completion_file,
+        args.overwrite,
+        inputs,
+        (lambda recorded: _is_running(job, recorded, options, args.output)) if remote else None,
+    )
+    if found is Found.READY:
+        return True
+    if found is Found.RUNNING:
+        launch = _Launch(job, args.output, options, run_record.recorded_engine(args.output))
+        print(f"{job}: {engine.describe(launch.engine)} runs since an earlier command", flush=True)
+        if args.no_wait:
+            state.release_output(args.output)
+            return False
+        with launch:
+            launch.result = engine.find(launch.engine, options)
+            launch.result.wait_until_finish()
+    _end(job, args.output)
+    return False
+
+
+def _is_running(job: str, recorded: dict[str, str], options: PipelineOptions, output: str) -> bool:
+    """Whether the engine still runs a job; tells how one ended that left its output unfinished."""
+    found = engine.state_of(recorded, options, output)
+    if ended := PipelineState.is_terminal(found):
+        print(f"{job}: {engine.describe(recorded)} has ended ({found})", flush=True)
+    return not ended
+
+
+def run(
+    options: PipelineOptions, output: str, job: str, build: Callable[[beam.Pipeline], None], wait: bool = True
+) -> int:
     """Builds the pipeline, runs it to its end with progress, and prints the counts of rows, where the output is and
-    what to run next. Returns the exit status: 0 even if no row was kept, with a warning.
+    what to run next. Returns the exit status: 0 even if no row was kept, with a warning. Without `wait` it returns once
+    the engine has the job.
 
     Raises UserError for what the user can fix.
     """
     for name in ("apache_beam", "root"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # what fails comes as an exception, too
+    is_dry, submitted = options.view_as(TestOptions).dry_run, False
     pipeline = beam.Pipeline(options=options)
     build(pipeline)
-    try:
-        with ProgressReporter(output, job), exit_on_interrupt(job, _after_interrupt(options)):
-            pipeline.run().wait_until_finish()
-    except Exception as error:
+    with ProgressReporter(output, job), _Launch(job, output, options) as launch:
+        launch.result = pipeline.run()
+        if submitted := launch.record():
+            print(f"{job}: {engine.describe(launch.engine)}", flush=True)
+        if not is_dry and (wait or not submitted):
+            launch.result.wait_until_finish()
+    if is_dry:
+        print(f"{job}: the graph was built and checked; nothing ran")
+    elif wait:
+        _end(job, output)
+    else:
+        print(f"{job}: the same command without --no-wait follows it")
+    state.release_output(output)
+    return 0
+
+
+class _Launch:
+    """Context manager: a job, from its submission to its end. A worker's UserError is one here, too; Ctrl-C asks an
+    engine to cancel the job."""
+
+    def __init__(self, job: str, output: str, options: PipelineOptions, recorded: dict[str, str] | None = None):
+        self.result: PipelineResult | None = None
+        self.engine = recorded or {}
+        self._output, self._options, self._is_remote = output, options, engine.is_remote(options)
+        self._interrupts = exit_on_interrupt(job, self._stop)
+
+    def __enter__(self) -> _Launch:
+        state.watch_lease(self._output, lambda loss: end_process(loss, 2))
+        self._interrupts.__enter__()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        self._interrupts.__exit__(None, None, None)
+        if not isinstance(error, Exception):
+            return
+        state.release_output(self._output)
         if message := user_error_in("".join(traceback.format_exception_only(error))):
             raise UserError(message) from error
-        raise
-    if options.view_as(TestOptions).dry_run:
-        print(f"{job}: the graph was built and checked; nothing ran")
-    else:
-        finish_output(output)
-        _print_end(job, output)
-    return 0
+
+    def record(self) -> bool:
+        """Keeps what identifies the engine's job, if there is an engine that goes on without this process."""
+        if self.result and (found := engine.identify(self.result, self._options)):
+            self.engine = found
+            run_record.record_engine(self._output, found)
+        return bool(self.engine)
+
+    def _stop(self) -> str:
+        """What Ctrl-C does before this process ends. Returns what the user may count on then."""
+        if self.result and self.engine:
+            outcome = engine.cancel(self.result, self.engine)
+        elif self._is_remote:
+            outcome = "if its engine has the job already, it runs on: look there, and cancel it"
+        else:
+            outcome = "the same command continues with what was not finished"
+        state.release_output(self._output)
+        return outcome
+
+
+def _end(job: str, output: str) -> None:
+    finish_output(output)
+    _print_end(job, output)
 
 
 def _print_end(job: str, output: str) -> None:
@@ -74,13 +177,6 @@ def next_commands(job: str, output: str) -> list[list[str]]:
     if job == "fetch":
         return [["encode", "--images", output, "--output", beside(output, "dataset")]]
     return [["stats", output], ["train", "--dataset", output, "--output", beside(output, "model")]]
-
-
-def _after_interrupt(options: PipelineOptions) -> str:
-    """What a user who interrupted a job may count on."""
-    if options.get_all_options()["runner"] == LOCAL_RUNNER:
-        return "the same command continues with what was not finished"
-    return "the job itself may run on: look at its engine, and cancel it there"
 
 
 def user_error_in(text: str) -> str | None:

@@ -10,8 +10,7 @@ from beam_jobs.flags.common import job_parser, parse
 from beam_jobs.flags.files import add_rows_per_file
 from beam_jobs.flags.images import add_image_options
 from beam_jobs.flags.select import add_select_options, select_config, select_settings, source_pieces, source_settings
-from beam_jobs.run import command, run
-from pipeline.output import state
+from beam_jobs.run import command, prepare, run
 from pipeline.output.finish import Finish
 from pipeline.output.names import LEDGER_FILE
 from pipeline.select.stage import (
@@ -36,7 +35,8 @@ def main(arguments: list[str] | None = None) -> int:
     pieces, config = source_pieces(args.source), select_config(args)
     sources = source_settings(args)
     settings = {"select": select_settings(args, pieces)} | ({"dry_run": True} if args.dry_run else {})
-    state.prepare_output(args.output, "select", settings, LEDGER_FILE, args.overwrite)
+    if not prepare(args, beam_options, "select", settings, LEDGER_FILE):
+        return 0
     sources = build_url_indexes(sources, args.output)
     plan_reading(pieces, args.output)
 
@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
             partial(finish_select, args.output, names, settings), counts, selected.written
         )
 
-    return run(beam_options, args.output, "select", build)
+    return run(beam_options, args.output, "select", build, wait=not args.no_wait)
 
 
 if __name__ == "__main__":

@@ -51,7 +51,9 @@ ROOMS = {
     "beam_jobs.flags": "beam_jobs.local_runner models.files models.tokenizers pipeline.text pipeline.filters "
     "pipeline.sources pipeline.images pipeline.fetch pipeline.dataset pipeline.tokenize_stage pipeline.output",
     "beam_jobs.interrupt": "",
-    "beam_jobs.run": "beam_jobs.flags beam_jobs.interrupt pipeline.fetch pipeline.inspection pipeline.output",
+    "beam_jobs.engine": "beam_jobs.flags pipeline.output",
+    "beam_jobs.run": "beam_jobs.engine beam_jobs.flags beam_jobs.interrupt pipeline.fetch pipeline.inspection "
+    "pipeline.output",
 }
 JOB = (
     "beam_jobs.flags beam_jobs.run pipeline.select pipeline.fetch pipeline.images pipeline.dataset "
@@ -202,6 +204,8 @@ NAMES_ON_DISK = {
     "manifest.json",
     "ledger.json",
     "settings.json",
+    "lease.json",
+    "run.json",
     "attempts.json",
     "text_tokenizer.json",
     "croissant.json",
@@ -212,7 +216,7 @@ NAMES_ON_DISK = {
     ".tmp",
     "_work",
 }
-FOLDERS_ON_DISK = {"index", "rejects", "pairs", "units", "progress", "rows", "spill"}
+FOLDERS_ON_DISK = {"index", "rejects", "pairs", "units", "progress", "rows", "spill", "shards"}
 NOT_OURS = {  # module: words that look like names of ours
     "models.tokenizers.image": {"config.json"},  # of diffusers
     "pipeline.dataset.cards": {"pairs"},  # Croissant's identifiers

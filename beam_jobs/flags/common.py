@@ -105,6 +105,11 @@ def job_parser(name: str, description: str) -> JobParser:
         help="folder to write to: a local path, or gs://..., s3://...",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace what an earlier run left in --output")
+    parser.add_argument(
+        "--no-wait",
+        action="store_true",
+        help="end once the engine of --runner has the job; the same command without this option follows it to its end",
+    )
     return parser
 
 

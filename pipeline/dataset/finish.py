@@ -16,7 +16,7 @@ from pipeline.output import files as output_files
 from pipeline.output import ledger
 from pipeline.output.files import WrittenFile, write_file
 from pipeline.output.finish import remove_stale_files
-from pipeline.output.names import CROISSANT_FILE, LEDGER_FILE, README_FILE, REJECTS_FOLDER, UNITS_FOLDER, WORK_FOLDER
+from pipeline.output.names import CROISSANT_FILE, LEDGER_FILE, README_FILE, REJECTS_FOLDER
 
 
 def identity(parts: ManifestFields) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def finish_dataset(
     ]
     manifest = dataclasses.replace(manifest, files=tuple(File(*file) for file in sorted(files)))
     written = {shard.path for shard in shards} | {file.path for file in files}
-    remove_stale_files(output, (*FOLDERS, f"{WORK_FOLDER}/{UNITS_FOLDER}"), written)
+    remove_stale_files(output, FOLDERS, written)
     output_files.write_atomically(output_files.join(output, format.MANIFEST_FILE), manifest.to_json().encode())
 
 

@@ -11,6 +11,7 @@ from pipeline.fetch.download import FetchConfig
 from pipeline.fetch.fetcher import fetch_images
 from pipeline.fetch.process_setup import configure_process
 from pipeline.fetch.units import Unit
+from pipeline.images import shard_attempt
 from pipeline.images.shard_format import read_metadata, rejected_of
 from pipeline.images.shard_reader import read_fetched
 from pipeline.images.shard_writer import ShardWriter, StoreConfig
@@ -19,7 +20,7 @@ from pipeline.output import files, ledger
 from pipeline.output.files import WrittenFile, to_json
 from pipeline.output.finish import remove_stale_files, write_settings
 from pipeline.output.ledger import Count, read_ledger
-from pipeline.output.names import ATTEMPTS_FILE, REJECTS_FOLDER, UNIT_STATS_SUFFIX
+from pipeline.output.names import ATTEMPTS_FILE, REJECTS_FOLDER
 from pipeline.output.progress import Step, counts_of
 from pipeline.records import REJECTED_TAG, TRANSIENT_REASONS, Pair, Rejected, Stage
 
@@ -64,34 +65,37 @@ def fetch_unit(
         pairs = [pair for pair in unit.pairs if before == 0 or rows[pair.key]["reason"] in TRANSIENT_REASONS]
         if before > 0 and not pairs:
             break
-        found = {row["pair_key"]: row for row in read_metadata(output, number)}
-        if not _is_finished(output, number) or found.keys() != {pair.key for pair in pairs}:
-            fetched += _fetch_shard(number, pairs, found, output, fetch, image_config, store)
-            found = {row["pair_key"]: row for row in read_metadata(output, number)}
-        rows |= found
+        if not _has_shard(output, number, pairs):
+            fetched += _fetch_shard(number, pairs, output, fetch, image_config, store)
+        rows |= _rows_of(output, number)
     counts_of(output).step(Step.FETCH, before=max(0, len(unit.pairs) - fetched))
     return _result(unit, rows)
 
 
-def _is_finished(output: str, number: int) -> bool:
-    return files.exists(files.join(output, f"{number:05d}{UNIT_STATS_SUFFIX}"))
+def _has_shard(output: str, number: int, pairs: list[Pair]) -> bool:
+    """Whether a shard of these pairs is there; completes one that was being published when its run was killed."""
+    return shard_attempt.is_finished(output, number, pairs) or shard_attempt.publish_decided(output, number, pairs)
+
+
+def _rows_of(output: str, number: int) -> dict[str, dict]:
+    """Pair key -> the row of metadata, of a shard; empty if it is not there."""
+    return {row["pair_key"]: row for row in read_metadata(output, number)}
 
 
 def _fetch_shard(
     number: int,
     pairs: list[Pair],
-    rows: dict[str, dict],
     output: str,
     fetch: FetchConfig,
     image_config: ImageConfig,
     store: StoreConfig,
 ) -> int:
-    """Writes one shard of these pairs; returns how many were fetched. `rows` is the metadata that an earlier, killed
-    run left.
+    """Writes one shard of these pairs; returns how many were fetched.
 
-    Each file of that run is complete but may be older or newer than the others: an image in the tar is fetched,
-    whatever the rows state.
+    An earlier run may have left a shard of this number: of other pairs, or one whose files are of different attempts.
+    An image in its tar is fetched, whatever its rows state.
     """
+    rows = _rows_of(output, number)
     with ShardWriter(output, number, pairs, store) as writer:
         missing = {pair.key: pair for pair in pairs}
         for image in read_fetched(output, number):
@@ -107,8 +111,6 @@ def _fetch_shard(
             counts.fetched(outcome.reason if isinstance(outcome, Rejected) else None)
             counts.step(Step.FETCH, done=1)
             del outcome  # else this name would hold its memory until the next outcome arrives
-        if _is_finished(output, number):  # a shard of other pairs
-            files.delete(output, [f"{number:05d}{UNIT_STATS_SUFFIX}"])
         writer.write()
     return len(missing)
 

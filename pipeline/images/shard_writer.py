@@ -12,19 +12,18 @@ import json
 import os
 import tarfile
 import tempfile
-from collections import Counter
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import simplejpeg
 from PIL import Image
 
+from pipeline.images import shard_attempt
 from pipeline.images.area_resize import area_resize
 from pipeline.images.fetched import FetchedImage
 from pipeline.images.shard_format import METADATA, pair_columns, reject_columns
 from pipeline.images.validate import exif_text, suffix
 from pipeline.output import files
-from pipeline.output.names import UNIT_STATS_SUFFIX
 from pipeline.output.parquet import table_bytes
 from pipeline.records import Pair, Rejected
 
@@ -114,20 +113,20 @@ class ShardWriter:
         self._spool.write(data)
 
     def write(self) -> None:
-        """The tar, the Parquet file, then the statistics, whose presence says that the unit is finished."""
-        base = files.join(self._folder, f"{self._number:05d}")
-        rows = []
-        with (
-            files.atomic_writer(f"{base}.tar") as file,
-            tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar,
-        ):
-            for position, pair in enumerate(self._pairs):
-                row = self._row(pair, position)
-                rows.append(row)
-                if pair.key in self._positions:
-                    self._add_members(tar, row, self._rows[pair.key]["suffix"], self._positions[pair.key])
-        files.write_atomically(f"{base}.parquet", table_bytes(rows, METADATA))
-        files.write_atomically(f"{base}{UNIT_STATS_SUFFIX}", json.dumps(_statistics(rows), indent=4).encode() + b"\n")
+        """Publishes the tar, the Parquet file, then the statistics, whose presence says that the unit is finished; or
+        what another attempt at these pairs has written in the meantime."""
+        with shard_attempt.new_attempt(self._folder, self._number, self._pairs) as base:
+            rows = []
+            with (
+                files.atomic_writer(f"{base}.tar") as file,
+                tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar,
+            ):
+                for position, pair in enumerate(self._pairs):
+                    row = self._row(pair, position)
+                    rows.append(row)
+                    if pair.key in self._positions:
+                        self._add_members(tar, row, self._rows[pair.key]["suffix"], self._positions[pair.key])
+            files.write_atomically(f"{base}.parquet", table_bytes(rows, METADATA))
 
     def _row(self, pair: Pair, position: int) -> dict:
         blank = dict.fromkeys(METADATA.names)
@@ -144,16 +143,3 @@ class ShardWriter:
             info = tarfile.TarInfo(f"{row['key']}.{ending}")
             info.size, info.mode = len(data), 0o644  # the time stays 0: same images, same bytes
             tar.addfile(info, io.BytesIO(data))
-
-
-def _statistics(rows: list[dict]) -> dict:
-    """In img2dataset's names, without its times: same images, same bytes."""
-    by_status = Counter(row["status"] for row in rows)
-    by_reason = Counter(row["reason"] or "success" for row in rows)
-    return {
-        "count": len(rows),
-        "successes": by_status["success"],
-        "failed_to_download": by_status["failed_to_download"],
-        "failed_to_resize": by_status["failed_to_resize"],
-        "status_dict": dict(sorted(by_reason.items())),
-    }

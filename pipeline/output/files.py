@@ -16,6 +16,7 @@ from apache_beam.io.filesystems import FileSystems
 from models import files as models_files
 from models.errors import UserError, system_fault
 from models.files import TEMPORARY_SUFFIX
+from pipeline.output import stores
 
 
 def read_json(path: str) -> dict[str, Any]:
@@ -99,26 +100,59 @@ def make_folder(path: str) -> None:
 
 
 def list_files(folder: str) -> list[str]:
-    """Every file below a folder, as paths relative to it, sorted; [] if it does not exist."""
+    """Every file below a folder, as paths relative to it, sorted; [] if it does not exist. Raises UserError for a store
+    that can't be asked."""
     if is_local(folder):
         found = [os.path.join(root, name) for root, _, names in os.walk(folder) for name in names]
         return sorted(os.path.relpath(path, folder).replace(os.sep, "/") for path in found)
     base = folder.rstrip("/") + "/"
     try:
         [match] = FileSystems.match([base + "**"])
-    except BeamIOError:
-        return []
+    except (BeamIOError, ValueError) as error:
+        if isinstance(error, BeamIOError) and FileSystems.get_filesystem(base).has_dirs():
+            return []  # Hadoop's complains about a folder that does not exist; a store has no folders
+        raise UserError(f"can't list {folder}: {_cause(error)}") from None
     return sorted(metadata.path.removeprefix(base) for metadata in match.metadata_list)
 
 
 def delete(folder: str, names: list[str]) -> None:
-    """Removes files named relative to a folder, and the local folders that this leaves empty."""
-    if names:
-        FileSystems.delete([join(folder, *name.split("/")) for name in names])
-    if is_local(folder):
-        for root, _, _ in os.walk(folder, topdown=False):
-            if root != folder and not os.listdir(root):
+    """Removes files named relative to a folder, and the local folders that this leaves empty. A file that is not there
+    is no error: two attempts of one bundle may remove it at once. Raises UserError if files can't be deleted."""
+    paths = [join(folder, *name.split("/")) for name in names]
+    if not is_local(folder):
+        if failed := stores.delete_files(paths):
+            path, error = min(failed.items())
+            raise UserError(
+                f"can't delete {path} ({' '.join(str(error).split())}), nor {len(failed) - 1} other files; see to the "
+                "permission to delete, then run the same command again"
+            )
+        return
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(path)
+    for root, _, _ in os.walk(folder, topdown=False):
+        if root != folder and not os.listdir(root):
+            with contextlib.suppress(FileNotFoundError):
                 os.rmdir(root)
+
+
+def remove(path: str) -> None:
+    """Removes one file, if it is there."""
+    if is_local(path):
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(path)
+    elif exists(path):
+        FileSystems.delete([path])
+
+
+def publish(path: str, target: str) -> None:
+    """Gives a file its lasting name, unless another attempt has done so before: then there is none at `path`. Raises
+    UserError if the file can't be renamed."""
+    try:
+        FileSystems.rename([path], [target])
+    except BeamIOError as error:
+        if exists(path) or not exists(target):
+            raise UserError(f"can't write {target}: {_cause(error)}") from None
 
 
 def to_json(value: Any) -> bytes:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import apache_beam as beam
 
 from pipeline.output import files as output_files
+from pipeline.output import run_record
 from pipeline.output.names import SETTINGS_FILE
 
 
@@ -24,9 +26,16 @@ class Finish(beam.PTransform):
     def expand(self, start):
         return (
             start
-            | "Once" >> beam.Create([self._function])
+            | "Once" >> beam.Create([partial(call_owner, run_record.own_runs(), self._function)])
             | "Call" >> beam.Map(call, *map(beam.pvalue.AsList, self._collections))
         )
+
+
+def call_owner(owners: list[tuple[str, str]], function: Callable[..., None], *lists: list) -> None:
+    """Calls the function only while the outputs belong to the runs that built the pipeline: a job whose launcher died
+    may come here when another run has begun."""
+    run_record.check_owners(owners)
+    function(*lists)
 
 
 def call(function: Callable[..., None], *lists: list) -> None:

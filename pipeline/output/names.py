@@ -13,8 +13,11 @@ PAIRS_FOLDER, REJECTS_FOLDER = "pairs", "rejects"
 
 WORK_FOLDER = "_work"  # inside the output, while it is unfinished
 # Inside that:
-LOCK_FILE = "lock"
+LOCK_FILE = "lock"  # of a local output; of a remote one there are:
+LEASE_FILE = "lease.json"  # which launcher writes there
+RUN_FILE = "run.json"  # which run the output belongs to, and the engine's job of it
 PROGRESS_FOLDER = "progress"  # a file of counts for each worker process, and of the plan for each step
 UNITS_FOLDER = "units"  # rows of encoded units
 ROWS_FOLDER = "rows"  # spill files of select
 SPILL_FOLDER = "spill"  # rows on their way from one step to the next
+SHARDS_FOLDER = "shards"  # image shards of attempts that have not been published

@@ -150,8 +150,10 @@ class WriteParquet(beam.PTransform):
 
 
 def write_group(group: HashRange, spills: list[SpillFile], output: str, folder: str, schema: pa.Schema) -> WrittenFile:
-    """Writes the rows of one group, sorted by `sort_key`."""
+    """Writes the rows of one group, sorted by `sort_key`, then by their other texts: attempts may read the spill files
+    in another order."""
     table = read_spilled(output, spills, schema, *group.bounds).select(schema.names)
-    table = table.sort_by([(name, "ascending") for name in SORT_COLUMNS])
+    texts = [field.name for field in schema if field.type == pa.string() and field.name not in SORT_COLUMNS]
+    table = table.sort_by([(name, "ascending") for name in (*SORT_COLUMNS, *texts)])
     name = f"{folder}/{group.first:05d}-of-{group.total:05d}.parquet"
     return write_file(output, name, file_bytes(table))

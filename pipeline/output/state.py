@@ -2,70 +2,152 @@
 
 from __future__ import annotations
 
+import enum
 import fcntl
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any
 
 from models.errors import UserError
 from pipeline.output import files as output_files
 from pipeline.output.files import to_json
 from pipeline.output.finish import read_settings
-from pipeline.output.names import LOCK_FILE, MANIFEST_FILE, SETTINGS_FILE, SPILL_FOLDER, WORK_FOLDER
+from pipeline.output.lease import Lease
+from pipeline.output.names import (
+    LEASE_FILE,
+    LEDGER_FILE,
+    LOCK_FILE,
+    MANIFEST_FILE,
+    SETTINGS_FILE,
+    SPILL_FOLDER,
+    WORK_FOLDER,
+)
+from pipeline.output.run_record import begin_run, check_owners, end_run, join_run, own_runs, path_of, read_run
 
 KNOWN_FILES = re.compile(
     r"(manifest|ledger|settings|attempts|text_tokenizer|croissant)\.json|README\.md"
     r"|(train|val|index|rejects|pairs|_work)/.*|\d{5,}(\.tar|\.parquet|_stats\.json)|(.*/)?\.[^/]*\.tmp"
 )
 
-LOCK = f"{WORK_FOLDER}/{LOCK_FILE}"
-_locks: dict[str, IO[bytes]] = {}  # output -> the file by whose lock this process holds it
+LOCK, LEASE, MARKER = (f"{WORK_FOLDER}/{name}" for name in (LOCK_FILE, LEASE_FILE, SETTINGS_FILE))
+_locks: dict[str, IO[bytes]] = {}  # local output -> the file by whose lock this process holds it
+_leases: dict[str, Lease] = {}  # remote output -> by which this process holds it
+
+
+class Found(enum.Enum):
+    """What a job has to do for its output."""
+
+    READY = "run"
+    RUNNING = "follow the job that an earlier launcher began, and that its engine still runs"
+    FINISHED = "clean up: its launcher died before"
 
 
 def prepare_output(
-    output: str, job: str, settings: dict[str, Any], completion_file: str, overwrite: bool, inputs: Iterable[str] = ()
-) -> None:
-    """Leaves the output ready for this job: new, or unfinished by the same settings; a local one is this process's own
-    until it ends. Raises UserError for one that is finished, made by other settings, in work, not ours at all, or among
-    the folders that the job reads, or where no file can be looked for.
+    output: str,
+    job: str,
+    settings: dict[str, Any],
+    completion_file: str,
+    overwrite: bool,
+    inputs: Iterable[str] = (),
+    is_running: Callable[[dict[str, str]], bool] | None = None,
+) -> Found:
+    """Leaves the output ready for this job: new, or unfinished by the same settings; it is this process's own until it
+    ends. Or tells that the job runs or is finished, though its launcher died. `is_running` asks the engine for a job
+    that was recorded; None is for a job that ends with its launcher.
+
+    Raises UserError for one that is finished, made by other settings, in work, not ours at all, or among the folders
+    that the job reads, or where no file can be looked for.
     """
-    for read in inputs:
-        if _location(read) == _location(output):
-            raise UserError(f"--output {output}: is read by this {job}, too; choose another folder")
+    if _location(output) in map(_location, inputs):
+        raise UserError(f"--output {output}: is read by this {job}, too; choose another folder")
+    files = _known_files(output)
+    if not overwrite and not is_started(output):
+        _check_unstarted(output, job, settings, completion_file, files)
+    _lock_output(output)
     expected = {"job": job, "settings": json.loads(json.dumps(settings))}
-    marker = output_files.join(output, WORK_FOLDER, SETTINGS_FILE)
-    files = [name for name in output_files.list_files(output) if name != LOCK]
-    unknown = [name for name in files if not KNOWN_FILES.fullmatch(name)]
-    if unknown:
+    # What is there is looked up again: another launcher may have ended in the meantime.
+    if started := is_started(output) and not overwrite:
+        _check_settings(output, expected)
+        if is_finished(output, completion_file):
+            return Found.FINISHED
+    elif not overwrite and is_finished(output, completion_file):
+        _check_unstarted(output, job, settings, completion_file, [completion_file])
+    if _is_running(output, is_running):
+        if overwrite:
+            raise UserError(f"--output {output}: its job still runs; cancel it first")
+        return Found.RUNNING
+    if started:
+        print(f"{job}: resuming {output}", flush=True)
+    _clear(output, files if overwrite else [name for name in files if _is_stale(name)])
+    output_files.write_atomically(output_files.join(output, MARKER), to_json(expected))
+    if is_running or not output_files.is_local(output):
+        begin_run(output)
+    return Found.READY
+
+
+def _clear(output: str, names: list[str]) -> None:
+    """Deletes files; first what says that an output is finished, so that a run that is killed here leaves nothing that
+    looks finished."""
+    completion = [name for name in names if name in (MANIFEST_FILE, LEDGER_FILE)]
+    if completion:
+        output_files.delete(output, completion)
+    output_files.delete(output, names)
+
+
+def _known_files(output: str) -> list[str]:
+    """The files of an output, without those by which a launcher holds it. Raises UserError if one is not ours."""
+    files = [name for name in output_files.list_files(output) if name != LOCK and not name.startswith(LEASE)]
+    if unknown := [name for name in files if not KNOWN_FILES.fullmatch(name)]:
         raise UserError(f"--output {output}: holds {unknown[0]}, which pairmill did not write; choose an empty folder")
+    return files
+
+
+def is_started(output: str) -> bool:
+    """Whether an output is unfinished, or its clean-up is."""
     try:
-        started = output_files.exists(marker)
+        return output_files.exists(output_files.join(output, MARKER))
     except UserError as error:  # a package, credentials or the network are missing
         raise UserError(f"--output {output}: {error}") from None
-    if not overwrite and not started:
-        if completion_file in files:
-            check_finished(output, job, settings)
-            raise UserError(f"--output {output}: holds a finished {job} already; {_fixes(job)}")
-        if files:
-            raise UserError(f"--output {output}: is not empty; choose another folder, or --overwrite")
-    _lock_output(output)
-    if overwrite:
-        output_files.delete(output, files)
-    elif output_files.exists(marker):
-        if (recorded := json.loads(output_files.read(marker))) != expected:
-            raise UserError(
-                f"--output {output}: was started with other settings ({_changes(recorded, expected)}); give the same "
-                "to resume, or --overwrite"
-            )
-        print(f"{job}: resuming {output}", flush=True)
-        # An output with its completion file as well was interrupted during the clean-up.
-        stale = [name for name in files if name.endswith(output_files.TEMPORARY_SUFFIX) or name == completion_file]
-        if output_files.is_local(output):  # the lock says that nobody reads them; a resumed job spills its rows anew
-            stale += [name for name in files if name.startswith(f"{WORK_FOLDER}/{SPILL_FOLDER}/") and name not in stale]
-        output_files.delete(output, stale)
-    output_files.write_atomically(marker, to_json(expected))
+
+
+def _check_unstarted(output: str, job: str, settings: dict[str, Any], completion_file: str, files: list[str]) -> None:
+    """Raises UserError for an output that is not unfinished, unless it is empty."""
+    if completion_file in files:
+        check_finished(output, job, settings)
+        raise UserError(f"--output {output}: holds a finished {job} already; {_fixes(job)}")
+    if files:
+        raise UserError(f"--output {output}: is not empty; choose another folder, or --overwrite")
+
+
+def _check_settings(output: str, expected: dict[str, Any]) -> None:
+    """Raises UserError for an output that was started with other settings."""
+    if (recorded := json.loads(output_files.read(output_files.join(output, MARKER)))) != expected:
+        raise UserError(
+            f"--output {output}: was started with other settings ({_changes(recorded, expected)}); give the same "
+            "to resume, or --overwrite"
+        )
+
+
+def _is_running(output: str, is_running: Callable[[dict[str, str]], bool] | None) -> bool:
+    """Whether an earlier run of the output goes on. Follows it then."""
+    if not (run := read_run(output)) or not run.engine:
+        return False
+    if is_running is None:
+        raise UserError(
+            f"--output {output}: an earlier run gave it to another engine ({', '.join(run.engine.values())}); give its "
+            f"--runner; or, if that job is over, delete {path_of(output)}"
+        )
+    if not is_running(run.engine):
+        return False
+    join_run(output, run)
+    return True
+
+
+def _is_stale(name: str) -> bool:
+    """Whether a killed run left a file that a resumed one does not read: it spills its rows anew."""
+    return name.endswith(output_files.TEMPORARY_SUFFIX) or name.startswith(f"{WORK_FOLDER}/{SPILL_FOLDER}/")
 
 
 def _location(folder: str) -> str:
@@ -73,8 +155,13 @@ def _location(folder: str) -> str:
 
 
 def _lock_output(output: str) -> None:
-    """Raises UserError if another process writes there. The kernel drops the lock with the process, however it ends."""
-    if not output_files.is_local(output) or (name := os.path.realpath(output)) in _locks:
+    """Raises UserError if another process writes there. The kernel drops the lock with the process, however it ends; a
+    lease ends some time after its process."""
+    if (name := _location(output)) in _locks or name in _leases:
+        return
+    if not output_files.is_local(output):
+        (lease := Lease(output)).take()
+        _leases[name] = lease
         return
     try:
         output_files.make_folder(output_files.join(output, WORK_FOLDER))
@@ -89,6 +176,20 @@ def _lock_output(output: str) -> None:
             f"--output {output}: another pairmill is writing there; wait for its end, or choose another folder"
         ) from None
     _locks[name] = file
+
+
+def watch_lease(output: str, on_loss: Callable[[str], object]) -> None:
+    """Calls a function with a line that says so if another launcher takes over this process's remote output."""
+    if lease := _leases.get(_location(output)):
+        lease.watch(on_loss)
+
+
+def release_output(output: str) -> None:
+    """Lets other launchers have an output that is not finished."""
+    if lock := _locks.pop(_location(output), None):
+        lock.close()
+    if lease := _leases.pop(_location(output), None):
+        lease.release()
 
 
 def is_finished(output: str, completion_file: str) -> bool:
@@ -142,7 +243,9 @@ def _finished_settings(output: str) -> dict[str, Any]:
 
 
 def reopen_output(output: str, job: str, settings: dict[str, Any], completion_file: str) -> None:
-    """Makes a finished output of the same settings unfinished again, so that transient failures are tried again."""
+    """Makes a finished output of the same settings unfinished again, so that transient failures are tried again. A run
+    that is killed between the two steps leaves a finished output whose clean-up is missing."""
+    _lock_output(output)
     marker = output_files.join(output, WORK_FOLDER, SETTINGS_FILE)
     output_files.write_atomically(marker, to_json({"job": job, "settings": settings}))
     output_files.delete(output, [completion_file])
@@ -179,10 +282,12 @@ def _shown(value: Any) -> str:
 
 
 def finish_output(output: str) -> None:
-    """Deletes the work folder, its settings last: the last step of a job."""
-    marker = f"{WORK_FOLDER}/{SETTINGS_FILE}"
-    work = [name for name in output_files.list_files(output) if name.startswith(WORK_FOLDER + "/")]
-    output_files.delete(output, [name for name in work if name not in (marker, LOCK)])
-    output_files.delete(output, [name for name in (LOCK, marker) if name in work])
-    if lock := _locks.pop(os.path.realpath(output), None):
-        lock.close()
+    """Deletes the work folder, its settings last: the last step of a job. Raises UserError if the output belongs to
+    another run now."""
+    check_owners([(name, run_id) for name, run_id in own_runs() if name == output])
+    last = [SETTINGS_FILE, LOCK_FILE, LEASE_FILE]
+    work = output_files.join(output, WORK_FOLDER)
+    output_files.delete(work, [name for name in output_files.list_files(work) if name not in last])
+    output_files.delete(output, [MARKER, LOCK])
+    end_run(output)
+    release_output(output)

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import json
+import os
 import random
 import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -13,10 +21,11 @@ import numpy as np
 import pytest
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
+from urllib3.connectionpool import HTTPConnectionPool
 
 from beam_jobs import select_pairs
 from models.errors import UserError
-from pipeline.output import byte_ranges
+from pipeline.output import byte_ranges, conditional
 from pipeline.output import files as output_files
 from pipeline.output.spill import BINS, segments_size
 from pipeline.records import malformed
@@ -46,10 +55,12 @@ def s3(monkeypatch):
         ("DEFAULT_REGION", "us-east-1"),
     ):
         monkeypatch.setenv(f"AWS_{name}", value)
+    monkeypatch.setattr(FileSystems, "_pipeline_options", PipelineOptions([]))
     s3fs.S3FileSystem.clear_instance_cache()
     client = boto3.client("s3")
     client.create_bucket(Bucket="lists")
     yield Store("s3://lists", lambda name, data: client.put_object(Bucket="lists", Key=name, Body=data))
+    urllib.request.urlopen(f"http://{host}:{port}/moto-api/reset", b"").close()  # moto keeps its buckets in the process
     running.stop()
     s3fs.S3FileSystem.clear_instance_cache()
 
@@ -111,6 +122,90 @@ def test_select_from_a_bucket_into_one(store, tmp_path):
     for name in set(files) - {"settings.json"}:
         assert output_files.read(f"{store.url}/out/{name}") == (tmp_path / name).read_bytes()
     assert json.loads(output_files.read(f"{store.url}/out/ledger.json"))["sources"]["yfcc100m"]["kept"] > 50
+
+
+def test_deletes_take_a_request_for_many_files(store, monkeypatch):
+    names = [f"_work/units/{number:03d}.msgpack" for number in range(120)]
+    for name in (*names, "manifest.json"):
+        store.put(f"out/{name}", b"x")
+    requests, urlopen = [], HTTPConnectionPool.urlopen
+    monkeypatch.setattr(HTTPConnectionPool, "urlopen", lambda *a, **k: requests.append(a) or urlopen(*a, **k))
+    assert output_files.list_files(f"{store.url}/out") == [*names, "manifest.json"]
+    output_files.delete(f"{store.url}/out", [*names, "_work/not there"])
+    assert len(requests) < 20
+    assert output_files.list_files(f"{store.url}/out") == ["manifest.json"]
+
+
+def test_one_launcher_at_a_time(s3):
+    """Of two at once one gets the output; the other takes it over when the first has stopped renewing its lease."""
+    with contextlib.ExitStack() as stack:
+        both = [stack.enter_context(_holder(f"{s3.url}/out")) for _ in range(2)]
+        assert [_answer(process) for process in both] == ["ready", "ready"]
+        for process in both:
+            print("take", file=process.stdin, flush=True)
+        answers = [_answer(process) for process in both]
+        assert answers.count("held") == 1
+        holder, other = both if answers[0] == "held" else reversed(both)
+        refusal = _ask(other)
+        assert f"another pairmill is writing there: process {holder.pid} on {socket.gethostname()}, since" in refusal
+        assert "last renewed" in refusal and "wait for its end" in refusal
+        time.sleep(4)
+        assert _ask(other).startswith("--output")  # it is renewed
+        os.kill(holder.pid, signal.SIGSTOP)
+        deadline = time.monotonic() + 60
+        while _ask(other) != "held":
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+        os.kill(holder.pid, signal.SIGCONT)
+        assert holder.wait(60) == 2
+        assert "another pairmill has taken over" in holder.stderr.read()
+        other.stdin.close()
+        assert other.wait(60) == 0
+    assert output_files.list_files(f"{s3.url}/out/_work") == ["run.json", "settings.json"]
+
+
+def _holder(output: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.support.lease_holder", output],
+        cwd=ROOT,
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def _ask(process: subprocess.Popen) -> str:
+    print("take", file=process.stdin, flush=True)
+    return _answer(process)
+
+
+def _answer(process: subprocess.Popen) -> str:
+    """Its next line but those about resuming."""
+    while (line := process.stdout.readline().strip()).startswith("select: resuming"):
+        pass
+    return line
+
+
+def test_a_store_without_conditions(s3, monkeypatch):
+    """Written, waited for, read back."""
+    monkeypatch.setattr(conditional, "SETTLE_S", 0.0)
+    file = conditional.ConditionalFile(f"{s3.url}/lease")
+    first = file.write(b"one", None)
+    assert first and file.write(b"other", None) is None
+    assert file.write(b"two", first) and file.write(b"three", first) is None
+    assert file.read().data == b"two"
+
+
+def test_conditional_writes(store):
+    file = conditional.conditional_file(f"{store.url}/lease")
+    assert file.read() is None
+    first = file.write(b"one", None)
+    assert file.read() == (b"one", first)
+    if store.url.startswith("s3:"):  # the emulator of Google's store ignores conditions
+        assert first and file.write(b"other", None) is None
+        assert file.write(b"two", first) and file.write(b"three", first) is None
+        assert file.read().data == b"two"
 
 
 def test_a_store_that_can_not_be_reached(monkeypatch, tmp_path):

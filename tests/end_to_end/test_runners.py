@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import re
+import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import NamedTuple
 
 import pytest
 
-from beam_jobs import build_dataset
+from beam_jobs import build_dataset, engine, select_pairs
 from beam_jobs.flags.common import beam_options
 from models.data.format import read_manifest
+from models.errors import UserError
+from pipeline.output import state
 from tests.conftest import ROOT
+
+try:
+    from google.cloud import dataflow
+except ImportError:  # of the extra gcp
+    dataflow = None
 
 SOURCE = f"--source=cc3m={ROOT / 'sample' / 'sources' / 'cc3m.tsv'}"
 
@@ -60,8 +73,8 @@ def test_runs_through_the_portable_job_service(tmp_path, server, fetch_options, 
     """The path that Flink, Spark and Dataflow take: a job service, and a worker that knows nothing of this process."""
     # Unlike the local runner's own workers, this one starts in a folder from which the project can't be imported.
     with (
-        _process("apache_beam.runners.portability.local_job_service_main", "-p", cwd=tmp_path) as service,
-        _process("apache_beam.runners.worker.worker_pool_main", "--service_port", cwd=tmp_path) as workers,
+        _process(*SERVICE, cwd=tmp_path) as service,
+        _process(*WORKERS, cwd=tmp_path) as workers,
     ):
         assert (
             build_dataset.main(
@@ -70,10 +83,7 @@ def test_runs_through_the_portable_job_service(tmp_path, server, fetch_options, 
                     *fetch_options,
                     f"--image-tokenizer={tiny_dvae}",
                     f"--output={tmp_path / 'out'}",
-                    "--runner=PortableRunner",
-                    f"--job_endpoint=localhost:{service}",
-                    "--environment_type=EXTERNAL",
-                    f"--environment_config=localhost:{workers}",
+                    *portable_options(service, workers),
                 ]
             )
             == 0
@@ -82,11 +92,137 @@ def test_runs_through_the_portable_job_service(tmp_path, server, fetch_options, 
     assert manifest.pairs("train") + manifest.pairs("val") > 90
 
 
+class Service(NamedTuple):
+    """A running process."""
+
+    pid: int
+    port: int
+    terminate: Callable[[], None]
+    wait: Callable[[], int]
+
+
+SERVICE = ("apache_beam.runners.portability.local_job_service_main", "-p")
+WORKERS = ("apache_beam.runners.worker.worker_pool_main", "--service_port")
+
+
+def portable_options(service: Service, workers: Service) -> list[str]:
+    return [
+        "--runner=PortableRunner",
+        f"--job_endpoint=localhost:{service.port}",
+        "--environment_type=EXTERNAL",
+        f"--environment_config=localhost:{workers.port}",
+    ]
+
+
+@pytest.fixture
+def held(tmp_path):
+    """A job service, workers that do nothing before `held.go()`, and the options of a select that uses both."""
+    with _process(*SERVICE, cwd=tmp_path) as service, _process(*WORKERS, cwd=tmp_path) as workers:
+        os.kill(workers.pid, signal.SIGSTOP)
+        options = [SOURCE, f"--output={tmp_path / 'out'}", *portable_options(service, workers)]
+        yield SimpleNamespace(service=service, options=options, go=lambda: os.kill(workers.pid, signal.SIGCONT))
+
+
+def test_a_launcher_leaves_and_another_follows(held, tmp_path, capsys):
+    assert select_pairs.main([*held.options, "--no-wait"]) == 0
+    [job] = re.findall(r"select: job (\S+) of the job server localhost:\d+\n", capsys.readouterr().out)
+    assert json.loads((tmp_path / "out" / "_work" / "run.json").read_text())["engine"]["job"] == job
+    assert select_pairs.main([*held.options, "--no-wait"]) == 0
+    assert f"select: job {job} of the job server" in capsys.readouterr().out
+    with pytest.raises(UserError, match="still runs; cancel it first"):
+        select_pairs.main([*held.options, "--overwrite"])
+    state.release_output(str(tmp_path / "out"))
+    held.go()
+    assert select_pairs.main(held.options) == 0
+    said = capsys.readouterr().out
+    assert f"job {job}" in said and "runs since an earlier command" in said and "rejected" in said
+    assert not (tmp_path / "out" / "_work").exists() and (tmp_path / "out" / "ledger.json").exists()
+
+
+def test_an_interrupted_launcher_cancels_the_job(held, tmp_path, capsys):
+    with subprocess.Popen(
+        [sys.executable, "-m", "beam_jobs.select_pairs", *held.options],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as launcher:
+        said = launcher.stdout.readline()
+        launcher.send_signal(signal.SIGINT)
+        _, errors = launcher.communicate(timeout=60)
+    job = said.split()[2]
+    assert launcher.returncode == 130 and f"select interrupted; job {job} of the job server" in errors
+    assert "is cancelled; the same command continues" in errors and "Traceback" not in errors
+    held.go()
+    assert select_pairs.main(held.options) == 0
+    assert re.search(rf"job {job} of the job server \S+ has ended \(CANCELLED\)", capsys.readouterr().out)
+
+
+def test_a_job_that_its_engine_has_forgotten(held, tmp_path):
+    assert select_pairs.main([*held.options, "--no-wait"]) == 0
+    held.service.terminate()
+    held.service.wait()
+    with _process(*SERVICE, cwd=tmp_path, port=held.service.port), pytest.raises(UserError) as raised:
+        select_pairs.main(held.options)
+    assert "but its engine does not tell" in str(raised.value) and "_work/run.json" in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+class DataflowClient:
+    """Stands in for Dataflow's API: its jobs have the state that it is made with."""
+
+    state = "JOB_STATE_RUNNING"
+
+    def __init__(self, options, root_staging_location=None):
+        self.options = options
+
+    def get_job(self, job_id):
+        return dataflow.Job(id=job_id, current_state=dataflow.JobState[self.state])
+
+    def modify_job_state(self, job_id, new_state):
+        type(self).state = new_state
+        return True
+
+
+@pytest.mark.parametrize(
+    ("options", "is_remote", "can_be_found"),
+    [
+        ([], False, False),
+        (["--job_endpoint=localhost:1"], False, False),  # which the local runner does not read
+        (["--runner=PortableRunner", "--job_endpoint=localhost:1"], True, True),
+        (["--runner=PortableRunner", "--job_endpoint=localhost:1", "--environment_type=LOOPBACK"], False, False),
+        (["--runner=PortableRunner", "--job_endpoint=embed"], False, False),
+        (["--runner=FlinkRunner"], False, False),
+        (["--runner=FlinkRunner", "--flink_master=host:8081"], True, False),
+        (["--runner=DataflowRunner"], True, True),
+    ],
+)
+def test_which_jobs_outlive_their_launcher(options, is_remote, can_be_found):
+    options = beam_options(options)
+    assert (engine.is_remote(options), engine.can_be_found(options)) == (is_remote, can_be_found)
+
+
+def test_a_job_of_dataflow(monkeypatch):
+    """Found again by its id, cancelled, and told of with its link."""
+    apiclient = pytest.importorskip("apache_beam.runners.dataflow.internal.apiclient", reason="needs the extra gcp")
+    monkeypatch.setattr(apiclient, "DataflowApplicationClient", DataflowClient)
+    options = beam_options(["--runner=DataflowRunner", "--project=p", "--region=r"])
+    known = {"job": "2026-1", "project": "p", "region": "r"}
+    found = engine.find(known, options)
+    assert engine.can_be_found(options) and engine.identify(found, options) == known
+    assert engine.state_of(known, options, "gs://bucket/out") == "RUNNING"
+    link = "https://console.cloud.google.com/dataflow/jobs/r/2026-1?project=p"
+    assert engine.cancel(found, known) == (
+        f"Dataflow's job 2026-1, {link} is cancelled; the same command continues with what was not finished"
+    )
+
+
 @contextlib.contextmanager
-def _process(module: str, port_option: str, cwd):
-    """Runs a Beam service on a free port until the end of the block."""
+def _process(module: str, port_option: str, cwd, port: int = 0):
+    """Runs a Beam service, on a free port unless one is given, until the end of the block."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", port))
         port = probe.getsockname()[1]
     # The worker pool starts its workers as `python`: the one of this environment, which need not be activated.
     path = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")])
@@ -103,6 +239,7 @@ def _process(module: str, port_option: str, cwd):
                 with contextlib.suppress(OSError), socket.create_connection(("localhost", port), 1):
                     break
                 time.sleep(0.2)
-            yield port
+            yield Service(process.pid, port, process.terminate, process.wait)
         finally:
             process.terminate()
+            process.send_signal(signal.SIGCONT)

@@ -270,14 +270,8 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("attempt", [1, 2])
-@pytest.mark.parametrize("moment", range(3))
-def test_killed_while_it_writes(flaky, tmp_path, monkeypatch, attempt, moment):
-    """Before each of the renames of the first or second attempt."""
-    server, unit = flaky
-    if attempt == 2:
-        fetch(unit, tmp_path / "killed")
-        shutil.copytree(tmp_path / "killed", tmp_path / "undisturbed")
+def killed_at(moment: int, unit: Unit, output: Path, attempt: int, monkeypatch) -> None:
+    """Fetches, and is killed before the tar (0), the Parquet file, the decision or the statistics (3)."""
     with monkeypatch.context() as patch:
         renames, whole_file = iter(range(10)), output_files.atomic_writer
 
@@ -288,15 +282,36 @@ def test_killed_while_it_writes(flaky, tmp_path, monkeypatch, attempt, moment):
 
         patch.setattr(output_files, "atomic_writer", kill_at_rename)
         with pytest.raises(Killed):
-            fetch(unit, tmp_path / "killed", attempt=attempt)
-    before = len(server.log)
+            fetch(unit, output, attempt=attempt)
+
+
+@pytest.mark.parametrize("attempt", [1, 2])
+@pytest.mark.parametrize("moment", range(3))
+def test_killed_while_it_writes(flaky, tmp_path, monkeypatch, attempt, moment):
+    _, unit = flaky
+    if attempt == 2:
+        fetch(unit, tmp_path / "killed")
+        shutil.copytree(tmp_path / "killed", tmp_path / "undisturbed")
+    killed_at(moment, unit, tmp_path / "killed", attempt, monkeypatch)
     account = fetch(unit, tmp_path / "killed", attempt=attempt)
-    asked = [request.path for request in server.log[before:]]
-    if moment:  # what is in the tar is never asked for again
-        assert not [path for path in asked if path.startswith("good")]
     assert len(account.kept) == 12
     assert fetch(unit, tmp_path / "undisturbed", attempt=attempt) == account
     assert files(tmp_path / "undisturbed") == files(tmp_path / "killed")
+
+
+@pytest.mark.parametrize("attempt", [1, 2])
+def test_killed_after_the_decision(flaky, tmp_path, monkeypatch, attempt):
+    """What was decided on is completed, and nothing is asked for again."""
+    server, unit = flaky
+    if attempt == 2:
+        fetch(unit, tmp_path / "killed")
+    killed_at(3, unit, tmp_path / "killed", attempt, monkeypatch)
+    before = len(server.log)
+    account = fetch(unit, tmp_path / "killed", attempt=attempt)
+    assert len(server.log) == before and len(account.kept) == {1: 8, 2: 12}[attempt]
+    found = files(tmp_path / "killed")
+    assert f"{unit.number + (attempt - 1) * unit.total:05d}_stats.json" in found
+    assert fetch(unit, tmp_path / "killed", attempt=attempt) == account and files(tmp_path / "killed") == found
 
 
 def test_other_pairs_are_another_unit(flaky, tmp_path):

@@ -102,4 +102,4 @@ def test_no_outcome_is_no_row(tmp_path):
     writer = shard_writer.ShardWriter(str(tmp_path), 0, [pair("http://a.org/x")], StoreConfig())
     with writer, pytest.raises(KeyError):
         writer.write()
-    assert not list(tmp_path.iterdir())
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -7,9 +7,10 @@ import traceback
 import apache_beam as beam
 import pytest
 
-from beam_jobs import run
+from beam_jobs import run, select_pairs
 from beam_jobs.flags.common import beam_options
 from models.errors import UserError
+from tests.conftest import ROOT, files_of
 
 
 def fail(_: object) -> None:
@@ -39,3 +40,25 @@ def test_the_message_ends_where_beam_goes_on(tail):
 def test_other_errors_hold_no_message():
     assert run.user_error_in("ValueError: wrong") is None
     assert run.user_error_in("other.UserError: wrong") is None
+
+
+def test_a_finished_job_whose_launcher_died_is_not_run_again(tmp_path, monkeypatch, capsys):
+    options = [f"--source=cc3m={ROOT}/sample/sources/cc3m.tsv", f"--output={tmp_path / 'out'}"]
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "finish_output", lambda output: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            select_pairs.main([*options, "--direct_num_workers=1"])
+    whole = {name: data for name, data in files_of(tmp_path / "out").items() if not name.startswith("_work/")}
+    assert len(files_of(tmp_path / "out")) > len(whole)
+    monkeypatch.setattr(run.beam, "Pipeline", lambda **_: pytest.fail("the job runs again"))
+    with pytest.raises(UserError, match="other settings"):
+        select_pairs.main([*options, "--min-words=4"])
+    capsys.readouterr()
+    assert select_pairs.main(options) == 0
+    assert "rejected" in capsys.readouterr().out
+    assert files_of(tmp_path / "out") == whole
+
+
+def test_a_local_job_needs_its_launcher(tmp_path):
+    with pytest.raises(UserError, match="--no-wait: this job ends with its launcher"):
+        select_pairs.main([f"--source=cc3m={ROOT}/sample/sources/cc3m.tsv", f"--output={tmp_path}", "--no-wait"])
