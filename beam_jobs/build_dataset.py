@@ -8,10 +8,18 @@ import apache_beam as beam
 
 from beam_jobs.flags.common import job_parser, parse
 from beam_jobs.flags.encode import add_encode_options, encode_config, encode_settings, near_config
+from beam_jobs.flags.engine import check_places, has_remote_workers
 from beam_jobs.flags.fetch import add_fetch_options, fetch_config, fetch_settings
 from beam_jobs.flags.files import add_size_options, shard_size
 from beam_jobs.flags.images import add_image_options, image_config
-from beam_jobs.flags.select import add_select_options, select_config, select_settings, source_pieces, source_settings
+from beam_jobs.flags.select import (
+    add_select_options,
+    input_files,
+    select_config,
+    select_settings,
+    source_pieces,
+    source_settings,
+)
 from beam_jobs.run import command, run
 from pipeline import tokenize_stage
 from pipeline.dataset import finish
@@ -35,6 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     add_encode_options(parser)
     add_size_options(parser)
     args, beam_options = parse(parser, arguments)
+    check_places(beam_options, args.output, input_files(args))
     pieces, select = source_pieces(args.source), select_config(args)
     sources = source_settings(args)
     fetch, image = fetch_config(args), image_config(args)
@@ -46,6 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
     }
     parts = tokenize_stage.dataset_parts(encode, settings, {piece.source for piece in pieces})
     state.prepare_output(args.output, "build", finish.identity(parts), MANIFEST_FILE, args.overwrite)
+    encode = tokenize_stage.prepare_workers(encode, parts, args.output, has_remote_workers(beam_options))
     sources = build_url_indexes(sources, args.output)
     plan_reading(pieces, args.output)
 

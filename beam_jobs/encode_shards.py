@@ -9,6 +9,7 @@ from apache_beam.io.filesystems import FileSystems
 
 from beam_jobs.flags.common import job_parser, parse
 from beam_jobs.flags.encode import add_encode_options, encode_config, encode_settings, near_config
+from beam_jobs.flags.engine import check_places, has_remote_workers
 from beam_jobs.flags.files import add_size_options, shard_size
 from beam_jobs.flags.images import add_image_options, image_config
 from beam_jobs.run import command, run
@@ -46,6 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     add_encode_options(parser)
     add_size_options(parser)
     args, beam_options = parse(parser, arguments)
+    check_places(beam_options, args.output, [args.images, *filter(None, [args.add_to])])
     image, encode = image_config(args), encode_config(args, beam_options)
     paths = stored_shards.find_image_shards(args.images)
     before = shard_reader.fetch_output_of(paths)  # the folder of a finished `pairmill fetch`, or None
@@ -58,6 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
         settings["added_to"] = old[0].manifest.settings
     inputs = {FileSystems.split(path)[0] for path in paths} | {dataset.directory for dataset in old}
     state.prepare_output(args.output, "encode", finish.identity(parts), MANIFEST_FILE, args.overwrite, inputs)
+    encode = tokenize_stage.prepare_workers(encode, parts, args.output, has_remote_workers(beam_options))
     write_plan(args.output, Step.ENCODE, len(paths))
 
     def build(pipeline: beam.Pipeline) -> None:

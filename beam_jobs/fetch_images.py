@@ -7,6 +7,7 @@ from functools import partial
 import apache_beam as beam
 
 from beam_jobs.flags.common import at_least, job_parser, parse
+from beam_jobs.flags.engine import check_places
 from beam_jobs.flags.fetch import add_fetch_options, fetch_config, fetch_settings
 from beam_jobs.flags.files import add_rows_per_file
 from beam_jobs.flags.images import add_image_options, add_store_options, image_config, store_config
@@ -38,6 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     add_store_options(parser)
     add_rows_per_file(parser)
     args, beam_options = parse(parser, arguments)
+    check_places(beam_options, args.output, [args.pairs])
     fetch, image, store = fetch_config(args), image_config(args), store_config(args)
     if not files.exists(files.join(args.pairs, LEDGER_FILE)):
         raise UserError(f"--pairs {args.pairs}: no ledger.json there; run `pairmill select` to its end first")

@@ -42,8 +42,9 @@ ROOMS = {
     "pipeline.fetch": "pipeline.filters pipeline.sources pipeline.images pipeline.output",
     "pipeline.dataset": "models.progress models.data models.tokenizers pipeline.sources pipeline.images "
     "pipeline.output",
+    "pipeline.tokenizer_files": "models.files pipeline.output",
     "pipeline.tokenize_stage": "models.pixels models.tokenizers pipeline.dataset pipeline.fetch pipeline.images "
-    "pipeline.output",
+    "pipeline.output pipeline.tokenizer_files",
     "pipeline.inspection": "models.progress models.files models.pixels models.data models.tokenizers pipeline.dataset "
     "pipeline.fetch pipeline.images pipeline.output",
     "pipeline.cli": "",

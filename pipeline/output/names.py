@@ -18,3 +18,4 @@ PROGRESS_FOLDER = "progress"  # a file of counts for each worker process, and of
 UNITS_FOLDER = "units"  # rows of encoded units
 ROWS_FOLDER = "rows"  # spill files of select
 SPILL_FOLDER = "spill"  # rows on their way from one step to the next
+TOKENIZERS_FOLDER = "tokenizers"  # files of the image tokenizer, for workers on other machines
