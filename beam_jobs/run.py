@@ -12,6 +12,7 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, TestOptions
 
 from beam_jobs.flags.common import LOCAL_RUNNER
+from beam_jobs.flags.engine import check_job
 from beam_jobs.interrupt import exit_on_interrupt
 from models import errors
 from models.errors import UserError
@@ -39,6 +40,7 @@ def run(options: PipelineOptions, output: str, job: str, build: Callable[[beam.P
         logging.getLogger(name).setLevel(logging.CRITICAL)  # what fails comes as an exception, too
     pipeline = beam.Pipeline(options=options)
     build(pipeline)
+    check_job(pipeline, options, output)
     try:
         with ProgressReporter(output, job), exit_on_interrupt(job, _after_interrupt(options)):
             pipeline.run().wait_until_finish()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Iterable
 
+import apache_beam as beam
 from apache_beam.options.pipeline_options import (
+    DebugOptions,
     FlinkRunnerOptions,
     PipelineOptions,
     PortableOptions,
@@ -19,7 +22,8 @@ from apache_beam.runners.portability.spark_runner import LOCAL_MASTER_PATTERN
 from apache_beam.runners.runner import create_runner
 
 from models.errors import UserError
-from pipeline.output.files import is_local
+from pipeline.output.files import exists, is_local, join
+from pipeline.output.names import SETTINGS_FILE, WORK_FOLDER
 
 DATAFLOW, DOCKER, LOOPBACK = "DATAFLOW", "DOCKER", "LOOPBACK"
 
@@ -59,3 +63,44 @@ def check_places(options: PipelineOptions, output: str, inputs: Iterable[str]) -
         if is_local(path):
             workers = "Dataflow's workers" if environment == DATAFLOW else "workers in containers"
             raise UserError(f"{what}{path}: {workers} do not see this machine's files; name a place such as gs://...")
+
+
+class CheckOutput(beam.PTransform):
+    """Fails a job whose worker does not see the output's folder, which the launcher has just written to."""
+
+    def __init__(self, output: str):
+        self._output = output
+
+    def expand(self, start):
+        return start | "Output" >> beam.Create([self._output]) | "Seen" >> beam.Map(check_output)
+
+
+def check_output(output: str) -> None:
+    """Raises UserError if this process, a worker, does not see what the launcher wrote to an output."""
+    if not exists(join(output, WORK_FOLDER, SETTINGS_FILE)):
+        raise UserError(
+            f"--output {output}: a worker on {socket.gethostname()} does not see this folder; name one that all "
+            "machines share, or a place such as s3://... or gs://..."
+        )
+
+
+def check_job(pipeline: beam.Pipeline, options: PipelineOptions, output: str) -> None:
+    """Raises UserError for a graph that the engine would refuse. Workers that may share this machine's disk will first
+    look whether they do."""
+    if is_local(output) and has_remote_workers(options):
+        _ = pipeline | "Check output" >> CheckOutput(output)
+    check_graph(pipeline, options)
+
+
+MAX_DATAFLOW_GRAPH_BYTES = 10_000_000
+
+
+def check_graph(pipeline: beam.Pipeline, options: PipelineOptions) -> None:
+    """Raises UserError for a graph that the engine would refuse, after minutes of staging."""
+    if environment_of(options) != DATAFLOW or options.view_as(DebugOptions).lookup_experiment("upload_graph"):
+        return
+    if (size := pipeline.to_runner_api().ByteSize()) > MAX_DATAFLOW_GRAPH_BYTES:
+        raise UserError(
+            f"--runner DataflowRunner: the job's graph has {size / 1e6:.1f} MB, of which Dataflow takes 10; name fewer "
+            "files in one job, or give --experiments=upload_graph"
+        )

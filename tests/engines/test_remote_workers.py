@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from beam_jobs import build_dataset
+from beam_jobs import build_dataset, run
+from beam_jobs.flags.common import beam_options
+from models.errors import UserError
 from tests.conftest import ROOT, files_of
 from tests.support.datasets import tiny_text_tokenizer
 from tests.support.engines import python_service
@@ -21,16 +23,22 @@ from tests.support.engines import python_service
 HIDE = """
 import os, sys
 
-HIDDEN = tuple(os.environ["HIDDEN_FOLDERS"].split(os.pathsep))
+HIDDEN, stat = tuple(os.environ["HIDDEN_FOLDERS"].split(os.pathsep)), os.stat
 
 
 def refuse(event, arguments):
-    if event in ("open", "os.listdir", "os.scandir") and isinstance(arguments[0], (str, os.PathLike)):
+    if event in ("open", "os.listdir", "os.scandir", "stat") and isinstance(arguments[0], (str, os.PathLike)):
         if os.path.abspath(arguments[0]).startswith(HIDDEN):
             raise FileNotFoundError(2, "hidden from this worker", str(arguments[0]))
 
 
+def hidden_stat(path, **options):
+    refuse("stat", (path,))
+    return stat(path, **options)
+
+
 sys.addaudithook(refuse)
+os.stat = hidden_stat  # of which no hook hears
 """
 
 
@@ -80,3 +88,12 @@ def test_workers_at_another_path_build_the_same_dataset(text_tokenizer, engine, 
         assert build_dataset.main([*options, f"--output={tmp_path / output}", *runner]) == 0
     assert files_of(tmp_path / "there") == files_of(tmp_path / "here")
     assert json.loads((tmp_path / "there" / "manifest.json").read_text())["image_tokenizer"]["spec"] == spec
+
+
+def test_a_worker_that_does_not_see_the_output(engine, launcher_folder):
+    """One line, through Beam's own wrapping."""
+    output = launcher_folder / "out"
+    (output / "_work").mkdir(parents=True)
+    (output / "_work" / "settings.json").write_text("{}")
+    with pytest.raises(UserError, match=rf"^--output {output}: a worker on \S+ does not see this folder"):
+        run.run(beam_options(engine), str(output), "build", lambda pipeline: None)
