@@ -10,8 +10,9 @@ from apache_beam.io.filesystems import FileSystems
 from beam_jobs.flags.common import job_parser, parse
 from beam_jobs.flags.encode import add_encode_options, encode_config, encode_settings, near_config
 from beam_jobs.flags.engine import check_places, has_remote_workers
-from beam_jobs.flags.files import add_size_options, shard_size
+from beam_jobs.flags.files import add_part_option, add_size_options, check_part, shard_size, without_part
 from beam_jobs.flags.images import add_image_options, image_config
+from beam_jobs.part import prepare, run_part
 from beam_jobs.run import command, run
 from pipeline import tokenize_stage
 from pipeline.dataset import existing, finish
@@ -20,7 +21,7 @@ from pipeline.dataset.finish import finish_dataset
 from pipeline.dataset.stage import DropSameKeys, WriteDataset
 from pipeline.fetch import stored_shards
 from pipeline.images import shard_format, shard_reader
-from pipeline.output import parquet, state
+from pipeline.output import parquet
 from pipeline.output.finish import Finish, read_settings
 from pipeline.output.ledger import read_ledger
 from pipeline.output.names import MANIFEST_FILE, REJECTS_FOLDER
@@ -46,7 +47,9 @@ def main(arguments: list[str] | None = None) -> int:
     add_image_options(parser)
     add_encode_options(parser)
     add_size_options(parser)
+    add_part_option(parser)
     args, beam_options = parse(parser, arguments)
+    check_part(args)
     check_places(beam_options, args.output, [args.images, *filter(None, [args.add_to])])
     image, encode = image_config(args), encode_config(args, beam_options)
     paths = stored_shards.find_image_shards(args.images)
@@ -59,18 +62,23 @@ def main(arguments: list[str] | None = None) -> int:
     if old:
         settings["added_to"] = old[0].manifest.settings
     inputs = {FileSystems.split(path)[0] for path in paths} | {dataset.directory for dataset in old}
-    state.prepare_output(args.output, "encode", finish.identity(parts), MANIFEST_FILE, args.overwrite, inputs)
+    if not prepare(args, "encode", finish.identity(parts), MANIFEST_FILE, list(inputs)):
+        return 0
     encode = tokenize_stage.prepare_workers(encode, parts, args.output, has_remote_workers(beam_options))
     write_plan(args.output, Step.ENCODE, len(paths))
+
+    shards = [paths[number] for number in args.part.share(len(paths))] if args.part else paths
 
     def build(pipeline: beam.Pipeline) -> None:
         encoded = (
             pipeline
-            | "Image shards" >> beam.Create(paths)
+            | "Image shards" >> beam.Create(shards)
             | "Spread" >> beam.Reshuffle()
             | "Encode"
             >> beam.ParDo(EncodeImageShard(args.output, image, encode, old)).with_outputs(REJECTED_TAG, main="records")
         )
+        if args.part:
+            return
         if before:
             records = encoded.records
             earlier = (
@@ -92,6 +100,9 @@ def main(arguments: list[str] | None = None) -> int:
             partial(finish_dataset, args.output, parts), written.shards, written.rejects, counts
         )
 
+    if args.part:
+        again = partial(main, without_part(arguments))
+        return run_part(beam_options, args.output, "encode", args.part, build, again)
     return run(beam_options, args.output, "encode", build)
 
 

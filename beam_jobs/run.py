@@ -36,24 +36,35 @@ def run(options: PipelineOptions, output: str, job: str, build: Callable[[beam.P
 
     Raises UserError for what the user can fix.
     """
-    for name in ("apache_beam", "root"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # what fails comes as an exception, too
-    pipeline = beam.Pipeline(options=options)
-    build(pipeline)
-    check_job(pipeline, options, output)
-    try:
-        with ProgressReporter(output, job), exit_on_interrupt(job, _after_interrupt(options)):
-            pipeline.run().wait_until_finish()
-    except Exception as error:
-        if message := user_error_in("".join(traceback.format_exception_only(error))):
-            raise UserError(message) from error
-        raise
+    run_pipeline(options, output, job, build)
     if options.view_as(TestOptions).dry_run:
         print(f"{job}: the graph was built and checked; nothing ran")
     else:
         finish_output(output)
         _print_end(job, output)
     return 0
+
+
+def run_pipeline(
+    options: PipelineOptions,
+    output: str,
+    job: str,
+    build: Callable[[beam.Pipeline], None],
+    shares_output: bool = False,
+) -> None:
+    """Builds the pipeline and runs it to its end with progress. Raises UserError for what the user can fix."""
+    for name in ("apache_beam", "root"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what fails comes as an exception, too
+    pipeline = beam.Pipeline(options=options)
+    build(pipeline)
+    check_job(pipeline, options, output)
+    try:
+        with ProgressReporter(output, job, shares_output), exit_on_interrupt(job, _after_interrupt(options)):
+            pipeline.run().wait_until_finish()
+    except Exception as error:
+        if message := user_error_in("".join(traceback.format_exception_only(error))):
+            raise UserError(message) from error
+        raise
 
 
 def _print_end(job: str, output: str) -> None:

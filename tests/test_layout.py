@@ -53,9 +53,10 @@ ROOMS = {
     "pipeline.sources pipeline.images pipeline.fetch pipeline.dataset pipeline.tokenize_stage pipeline.output",
     "beam_jobs.interrupt": "",
     "beam_jobs.run": "beam_jobs.flags beam_jobs.interrupt pipeline.fetch pipeline.inspection pipeline.output",
+    "beam_jobs.part": "beam_jobs.run pipeline.output",
 }
 JOB = (
-    "beam_jobs.flags beam_jobs.run pipeline.select pipeline.fetch pipeline.images pipeline.dataset "
+    "beam_jobs.flags beam_jobs.run beam_jobs.part pipeline.select pipeline.fetch pipeline.images pipeline.dataset "
     "pipeline.tokenize_stage pipeline.output"
 )
 JOBS = ("build_dataset", "select_pairs", "fetch_images", "encode_shards", "repack_dataset")

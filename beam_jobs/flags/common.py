@@ -127,13 +127,13 @@ def parse(parser: JobParser, arguments: list[str] | None) -> tuple[argparse.Name
 
 def check_engine(options: PipelineOptions) -> None:
     """Raises UserError for a runner that does not exist and for options that it lacks, before anything is written."""
-    runner = load_runner(options.view_as(StandardOptions).runner)
+    runner = load_runner(options.view_as(StandardOptions).runner or LOCAL_RUNNER)
     if errors := PipelineOptionsValidator(options, runner).validate():
         raise UserError(f"--runner {options.view_as(StandardOptions).runner}: {' '.join(' '.join(errors).split())}")
     check_job_server(options)
 
 
-def load_runner(name: str | None) -> PipelineRunner:
+def load_runner(name: str) -> PipelineRunner:
     """The runner of this name, whose module may define options of its own. Raises UserError if there is none."""
     try:
         return create_runner(name)

@@ -18,4 +18,5 @@ PROGRESS_FOLDER = "progress"  # a file of counts for each worker process, and of
 UNITS_FOLDER = "units"  # rows of encoded units
 ROWS_FOLDER = "rows"  # spill files of select
 SPILL_FOLDER = "spill"  # rows on their way from one step to the next
+PARTS_FOLDER = "parts"  # a mark and a lock for each part of a job that several processes share
 TOKENIZERS_FOLDER = "tokenizers"  # files of the image tokenizer, for workers on other machines

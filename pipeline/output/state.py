@@ -31,10 +31,7 @@ def prepare_output(
     until it ends. Raises UserError for one that is finished, made by other settings, in work, not ours at all, or among
     the folders that the job reads, or where no file can be looked for.
     """
-    for read in inputs:
-        if _location(read) == _location(output):
-            raise UserError(f"--output {output}: is read by this {job}, too; choose another folder")
-    expected = {"job": job, "settings": json.loads(json.dumps(settings))}
+    check_inputs(output, job, inputs)
     marker = output_files.join(output, WORK_FOLDER, SETTINGS_FILE)
     files = [name for name in output_files.list_files(output) if name != LOCK]
     unknown = [name for name in files if not KNOWN_FILES.fullmatch(name)]
@@ -50,30 +47,54 @@ def prepare_output(
             raise UserError(f"--output {output}: holds a finished {job} already; {_fixes(job)}")
         if files:
             raise UserError(f"--output {output}: is not empty; choose another folder, or --overwrite")
-    _lock_output(output)
+    lock_output(output)
     if overwrite:
         output_files.delete(output, files)
     elif output_files.exists(marker):
-        if (recorded := json.loads(output_files.read(marker))) != expected:
-            raise UserError(
-                f"--output {output}: was started with other settings ({_changes(recorded, expected)}); give the same "
-                "to resume, or --overwrite"
-            )
+        check_started(output, job, settings)
         print(f"{job}: resuming {output}", flush=True)
         # An output with its completion file as well was interrupted during the clean-up.
         stale = [name for name in files if name.endswith(output_files.TEMPORARY_SUFFIX) or name == completion_file]
         if output_files.is_local(output):  # the lock says that nobody reads them; a resumed job spills its rows anew
             stale += [name for name in files if name.startswith(f"{WORK_FOLDER}/{SPILL_FOLDER}/") and name not in stale]
         output_files.delete(output, stale)
-    output_files.write_atomically(marker, to_json(expected))
+    output_files.write_atomically(marker, started_settings(job, settings))
+
+
+def check_inputs(output: str, job: str, inputs: Iterable[str]) -> None:
+    """Raises UserError for an output among the folders that the job reads."""
+    for read in inputs:
+        if _location(read) == _location(output):
+            raise UserError(f"--output {output}: is read by this {job}, too; choose another folder")
+
+
+def started_settings(job: str, settings: dict[str, Any]) -> bytes:
+    """What an unfinished output records of the job that was started there."""
+    return to_json({"job": job, "settings": settings})
+
+
+def check_started(output: str, job: str, settings: dict[str, Any]) -> None:
+    """Raises UserError for an unfinished output of another job or of other settings."""
+    marker = output_files.join(output, WORK_FOLDER, SETTINGS_FILE)
+    expected = json.loads(started_settings(job, settings))
+    if output_files.exists(marker) and (recorded := json.loads(output_files.read(marker))) != expected:
+        raise UserError(
+            f"--output {output}: was started with other settings ({_changes(recorded, expected)}); give the same "
+            "to resume, or --overwrite"
+        )
 
 
 def _location(folder: str) -> str:
     return os.path.realpath(folder) if output_files.is_local(folder) else folder.rstrip("/")
 
 
-def _lock_output(output: str) -> None:
-    """Raises UserError if another process writes there. The kernel drops the lock with the process, however it ends."""
+class OutputInUse(UserError):
+    """Another process writes to the output."""
+
+
+def lock_output(output: str) -> None:
+    """Raises OutputInUse if another process writes there. The kernel drops the lock with the process, however that
+    ends."""
     if not output_files.is_local(output) or (name := os.path.realpath(output)) in _locks:
         return
     try:
@@ -85,10 +106,17 @@ def _lock_output(output: str) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         file.close()
-        raise UserError(
+        raise OutputInUse(
             f"--output {output}: another pairmill is writing there; wait for its end, or choose another folder"
         ) from None
     _locks[name] = file
+
+
+def unlock_output(output: str) -> None:
+    """Gives up the lock of an output that holds no unfinished work, and removes its file."""
+    output_files.delete(output, [name for name in output_files.list_files(output) if name == LOCK])
+    if lock := _locks.pop(os.path.realpath(output), None):
+        lock.close()
 
 
 def is_finished(output: str, completion_file: str) -> bool:
