@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions, TestOptions
+from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, TestOptions
 
 from beam_jobs.flags.common import LOCAL_RUNNER
 from beam_jobs.flags.engine import check_job
@@ -39,6 +39,8 @@ def run(options: PipelineOptions, output: str, job: str, build: Callable[[beam.P
     run_pipeline(options, output, job, build)
     if options.view_as(TestOptions).dry_run:
         print(f"{job}: the graph was built and checked; nothing ran")
+    elif options.view_as(GoogleCloudOptions).template_location:
+        print(f"{job}: handed over to Dataflow, which runs it; {output} is complete when the job has ended")
     else:
         finish_output(output)
         _print_end(job, output)

@@ -107,13 +107,15 @@ def mark_done(output: str, part: Part) -> None:
 
 
 def claim_gathering(output: str, total: int) -> bool:
-    """Whether all parts are done and this process is the one that gathers them; it then holds the output's lock."""
+    """Whether all parts are done and this process is the one that gathers them; it then holds the output's lock. Prints
+    who else has it."""
     if not _all_done(output, total):
         return False
     release(output)
     try:
         state.lock_output(output)
-    except state.OutputInUse:
+    except UserError as in_use:
+        print(f"all parts are done; {in_use}", flush=True)
         return False
     if _all_done(output, total):
         return True

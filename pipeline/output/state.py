@@ -88,12 +88,8 @@ def _location(folder: str) -> str:
     return os.path.realpath(folder) if output_files.is_local(folder) else folder.rstrip("/")
 
 
-class OutputInUse(UserError):
-    """Another process writes to the output."""
-
-
 def lock_output(output: str) -> None:
-    """Raises OutputInUse if another process writes there. The kernel drops the lock with the process, however that
+    """Raises UserError if another process writes there. The kernel drops the lock with the process, however that
     ends."""
     if not output_files.is_local(output) or (name := os.path.realpath(output)) in _locks:
         return
@@ -106,7 +102,7 @@ def lock_output(output: str) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         file.close()
-        raise OutputInUse(
+        raise UserError(
             f"--output {output}: another pairmill is writing there; wait for its end, or choose another folder"
         ) from None
     _locks[name] = file

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from models.errors import UserError
 from pipeline import cli
 from pipeline.output import state
 from pipeline.output.parts import Part
@@ -142,7 +143,7 @@ def test_a_part_and_another_writer(commands, refused, tmp_path):
         assert "another pairmill writes this part in" in refused([*command, "--part=1/3"])
     with open(output / "_work" / "lock", "rb") as lock:
         fcntl.flock(lock, fcntl.LOCK_SH)
-        with pytest.raises(state.OutputInUse):
+        with pytest.raises(UserError, match="another pairmill is writing there"):
             state.lock_output(str(output))
 
 

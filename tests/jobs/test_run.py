@@ -39,3 +39,13 @@ def test_the_message_ends_where_beam_goes_on(tail):
 def test_other_errors_hold_no_message():
     assert run.user_error_in("ValueError: wrong") is None
     assert run.user_error_in("other.UserError: wrong") is None
+
+
+def test_a_template_is_handed_over(tmp_path, capsys):
+    """Its job has not even begun when the launcher ends: the work folder stays."""
+    (tmp_path / "_work").mkdir()
+    (tmp_path / "_work" / "settings.json").write_text("{}")
+    options = beam_options(["--runner=FnApiRunner", "--template_location=gs://b/template"])
+    assert run.run(options, str(tmp_path), "test", lambda pipeline: None) == 0
+    assert "test: handed over to Dataflow" in capsys.readouterr().out
+    assert (tmp_path / "_work" / "settings.json").exists()
