@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     add_part_option(parser)
     args, beam_options = parse(parser, arguments)
     check_part(args)
-    check_places(beam_options, args.output, input_files(args))
+    check_places(beam_options, args.output, [*input_files(args), *filter(None, [args.exclude])])
     pieces, select = source_pieces(args.source), select_config(args)
     sources = source_settings(args)
     fetch, image = fetch_config(args), image_config(args)

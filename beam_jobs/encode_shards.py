@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     add_part_option(parser)
     args, beam_options = parse(parser, arguments)
     check_part(args)
-    check_places(beam_options, args.output, [args.images, *filter(None, [args.add_to])])
+    check_places(beam_options, args.output, [args.images, *filter(None, [args.add_to, args.exclude])])
     image, encode = image_config(args), encode_config(args, beam_options)
     paths = stored_shards.find_image_shards(args.images)
     before = shard_reader.fetch_output_of(paths)  # the folder of a finished `pairmill fetch`, or None

@@ -48,20 +48,24 @@ def test_where_workers_run(options, environment):
     assert engine.has_remote_workers(parsed) == (environment != "LOOPBACK")
 
 
+UNSEEN = "workers in containers do not see this machine's files; name a place such as gs://..."
+
+
 @pytest.mark.parametrize(
-    ("output", "lists", "message"),
+    ("options", "unseen"),
     [
-        ("OUT", "gs://b/cc3m.tsv", "--output OUT: workers in containers do not see this machine's files; name a place"),
-        ("gs://b/out", str(LIST), f"{LIST}: workers in containers do not see this machine's files; name a place"),
+        (["--output=out", "--source=cc3m=gs://b/cc3m.tsv"], "--output out"),
+        (["--output=gs://b/out", f"--source=cc3m={LIST}"], str(LIST)),
+        (["--output=gs://b/out", "--source=cc3m=gs://b/cc3m.tsv", "--exclude=coco.hashes"], "coco.hashes"),
     ],
+    ids=["output", "list", "list of excluded images"],
 )
-def test_local_places_are_refused_for_workers_in_containers(output, lists, message, tmp_path):
-    output = output.replace("OUT", str(tmp_path / "out"))
-    options = ["--runner=FlinkRunner", "--flink_master=http://127.0.0.1:1"]
+def test_local_places_are_refused_for_workers_in_containers(options, unseen, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError) as refused:
-        build_dataset.main([f"--source=cc3m={lists}", f"--output={output}", *options])
-    assert str(refused.value).startswith(message.replace("OUT", str(tmp_path / "out")))
-    assert not (tmp_path / "out").exists()
+        build_dataset.main([*options, "--runner=FlinkRunner", "--flink_master=http://127.0.0.1:1"])
+    assert str(refused.value) == f"{unseen}: {UNSEEN}"
+    assert not any(tmp_path.iterdir())
 
 
 def test_local_places_are_refused_for_dataflow():
