@@ -12,7 +12,7 @@ PLAIN := .venv-plain
 FRESH := .venv-constraints
 
 .DEFAULT_GOAL := help
-.PHONY: help install peers demo test test-exhaustive plain plain-demo lint bench constraints clean
+.PHONY: help install peers engines demo test test-exhaustive plain plain-demo lint bench constraints clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,17 @@ peers: $(DEV_STAMP) ## the peers' own code, servers of S3's and Google's interfa
 	$(PIP) --upgrade --target $(STREAM_PEERS) --no-deps mosaicml-streaming litdata lightning-utilities torchvision \
 	  transformers catalogue huggingface-hub regex boto3 botocore s3transfer jmespath python-snappy cramjam zstd Brotli \
 	  paramiko oci azure-storage-blob azure-storage-file-datalake google-cloud-storage
+
+# Beam's portable runner Prism, of the version of apache-beam: tests/engines run jobs through it, the way that Flink, Spark
+# and Dataflow take. It is built from Go's modules.
+BEAM := $(shell sed -n 's/^apache-beam==//p' constraints.txt)
+PRISM_STAMP := $(VENV)/.installed-prism-$(BEAM)
+engines: $(PRISM_STAMP) ## Beam's portable runner Prism, built with Go in some minutes; without it the tests beside it skip themselves
+
+$(PRISM_STAMP): | $(STAMP)
+	@command -v go > /dev/null || { echo "no Go here: install it (https://go.dev/dl), then run make engines again"; exit 1; }
+	GOBIN='$(abspath $(BIN))' go install github.com/apache/beam/sdks/v2/go/cmd/prism@v$(BEAM)
+	@touch $@
 
 demo: $(STAMP) ## the whole way on the sample: lists, shards, statistics, a trained model, pictures; in demo/
 	$(BIN)/python sample/demo.py --output '$(DEMO)'

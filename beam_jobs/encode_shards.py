@@ -9,9 +9,11 @@ from apache_beam.io.filesystems import FileSystems
 
 from beam_jobs.flags.common import job_parser, parse
 from beam_jobs.flags.encode import add_encode_options, encode_config, encode_settings, near_config
-from beam_jobs.flags.files import add_size_options, shard_size
+from beam_jobs.flags.engine import check_places, has_remote_workers
+from beam_jobs.flags.files import add_part_option, add_size_options, check_part, shard_size, without_part
 from beam_jobs.flags.images import add_image_options, image_config
-from beam_jobs.run import command, prepare, run
+from beam_jobs.part import prepare, run_part
+from beam_jobs.run import command, run
 from pipeline import tokenize_stage
 from pipeline.dataset import existing, finish
 from pipeline.dataset.existing import JoinExisting, new_rejects, open_existing
@@ -45,7 +47,10 @@ def main(arguments: list[str] | None = None) -> int:
     add_image_options(parser)
     add_encode_options(parser)
     add_size_options(parser)
+    add_part_option(parser)
     args, beam_options = parse(parser, arguments)
+    check_part(args)
+    check_places(beam_options, args.output, [args.images, *filter(None, [args.add_to, args.exclude])])
     image, encode = image_config(args), encode_config(args, beam_options)
     paths = stored_shards.find_image_shards(args.images)
     before = shard_reader.fetch_output_of(paths)  # the folder of a finished `pairmill fetch`, or None
@@ -59,16 +64,21 @@ def main(arguments: list[str] | None = None) -> int:
     inputs = {FileSystems.split(path)[0] for path in paths} | {dataset.directory for dataset in old}
     if not prepare(args, beam_options, "encode", finish.identity(parts), MANIFEST_FILE, inputs):
         return 0
+    encode = tokenize_stage.prepare_workers(encode, parts, args.output, has_remote_workers(beam_options))
     write_plan(args.output, Step.ENCODE, len(paths))
+
+    shards = [paths[number] for number in args.part.share(len(paths))] if args.part else paths
 
     def build(pipeline: beam.Pipeline) -> None:
         encoded = (
             pipeline
-            | "Image shards" >> beam.Create(paths)
+            | "Image shards" >> beam.Create(shards)
             | "Spread" >> beam.Reshuffle()
             | "Encode"
             >> beam.ParDo(EncodeImageShard(args.output, image, encode, old)).with_outputs(REJECTED_TAG, main="records")
         )
+        if args.part:
+            return
         if before:
             records = encoded.records
             earlier = (
@@ -90,6 +100,9 @@ def main(arguments: list[str] | None = None) -> int:
             partial(finish_dataset, args.output, parts), written.shards, written.rejects, counts
         )
 
+    if args.part:
+        again = partial(main, without_part(arguments))
+        return run_part(beam_options, args.output, "encode", args.part, build, again)
     return run(beam_options, args.output, "encode", build, wait=not args.no_wait)
 
 

@@ -7,13 +7,15 @@ from functools import partial
 import apache_beam as beam
 
 from beam_jobs.flags.common import at_least, job_parser, parse
+from beam_jobs.flags.engine import check_places
 from beam_jobs.flags.fetch import add_fetch_options, fetch_config, fetch_settings
-from beam_jobs.flags.files import add_rows_per_file
+from beam_jobs.flags.files import add_part_option, add_rows_per_file, check_part, without_part
 from beam_jobs.flags.images import add_image_options, add_store_options, image_config, store_config
-from beam_jobs.run import command, prepare, run, warn_if_empty
+from beam_jobs.part import prepare, run_part
+from beam_jobs.run import command, run, warn_if_empty
 from models.errors import UserError
 from pipeline.fetch.stage import FetchUnit, count_transient_failures, finish_fetch, read_attempt, write_attempt
-from pipeline.fetch.units import GroupIntoUnits, count_read
+from pipeline.fetch.units import GroupIntoUnits, GroupIntoUnitsOfPart, count_read
 from pipeline.output import files, parquet, schemas, state
 from pipeline.output.finish import Finish, read_settings
 from pipeline.output.ledger import KEPT, CountRows, previous_counts, read_ledger
@@ -37,7 +39,10 @@ def main(arguments: list[str] | None = None) -> int:
     add_image_options(parser)
     add_store_options(parser)
     add_rows_per_file(parser)
+    add_part_option(parser)
     args, beam_options = parse(parser, arguments)
+    check_part(args)
+    check_places(beam_options, args.output, [args.pairs])
     fetch, image, store = fetch_config(args), image_config(args), store_config(args)
     if not files.exists(files.join(args.pairs, LEDGER_FILE)):
         raise UserError(f"--pairs {args.pairs}: no ledger.json there; run `pairmill select` to its end first")
@@ -46,7 +51,12 @@ def main(arguments: list[str] | None = None) -> int:
     selection = read_ledger(args.pairs)
     counts_before = previous_counts(selection)
     settings = read_settings(args.pairs) | {"fetch": fetch_settings(args)}
-    if not args.overwrite and state.is_finished(args.output, LEDGER_FILE) and not state.is_started(args.output):
+    if (
+        not args.part
+        and not args.overwrite
+        and state.is_finished(args.output, LEDGER_FILE)
+        and not state.is_started(args.output)
+    ):
         state.check_finished(args.output, "fetch", settings)
         if not (failed := count_transient_failures(args.output)):
             print(f"fetch: {args.output} is complete, and no row in it failed for a transient reason: nothing to do")
@@ -64,7 +74,8 @@ def main(arguments: list[str] | None = None) -> int:
     if not prepare(args, beam_options, "fetch", settings, LEDGER_FILE, [args.pairs]):
         return 0
     attempt = read_attempt(args.output)
-    write_plan(args.output, Step.READ, sum(rows[KEPT] for rows in selection["sources"].values()))
+    number_of_pairs = sum(rows[KEPT] for rows in selection["sources"].values())
+    write_plan(args.output, Step.READ, number_of_pairs)
 
     def build(pipeline: beam.Pipeline) -> None:
         pairs = (
@@ -72,12 +83,18 @@ def main(arguments: list[str] | None = None) -> int:
             | "Read pairs" >> parquet.ReadParquet(pair_files, Pair)
             | "Count read" >> beam.Map(count_read, args.output).with_output_types(Pair)
         )
-        fetched = (
-            pairs
-            | "Units" >> GroupIntoUnits(args.pairs_per_unit, args.output, Step.FETCH, attempt)
-            | "Fetch"
-            >> beam.ParDo(FetchUnit(args.output, attempt, fetch, image, store)).with_outputs(REJECTED_TAG, main="pairs")
+        if args.part:
+            numbers = pipeline | "Number of pairs" >> beam.Create([number_of_pairs])
+            units = (pairs, numbers) | "Units" >> GroupIntoUnitsOfPart(
+                args.pairs_per_unit, args.output, args.part, Step.FETCH, attempt
+            )
+        else:
+            units = pairs | "Units" >> GroupIntoUnits(args.pairs_per_unit, args.output, Step.FETCH, attempt)
+        fetched = units | "Fetch" >> beam.ParDo(FetchUnit(args.output, attempt, fetch, image, store)).with_outputs(
+            REJECTED_TAG, main="pairs"
         )
+        if args.part:
+            return
         earlier = pipeline | "Read rejects" >> parquet.ReadParquet(
             parquet.files_in(args.pairs, REJECTS_FOLDER), Rejected
         )
@@ -92,6 +109,9 @@ def main(arguments: list[str] | None = None) -> int:
         ) | "Counts" >> beam.Flatten()
         _ = pipeline | "Finish" >> Finish(partial(finish_fetch, args.output, settings), counts, written)
 
+    if args.part:
+        again = partial(main, without_part(arguments))
+        return run_part(beam_options, args.output, "fetch", args.part, build, again)
     return run(beam_options, args.output, "fetch", build, wait=not args.no_wait)
 
 

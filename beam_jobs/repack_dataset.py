@@ -7,6 +7,7 @@ from functools import partial
 import apache_beam as beam
 
 from beam_jobs.flags.common import job_parser, parse, share
+from beam_jobs.flags.engine import check_places
 from beam_jobs.flags.files import add_size_options, shard_settings, shard_size
 from beam_jobs.run import command, prepare, run
 from models.errors import UserError
@@ -54,6 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     add_size_options(parser)
     args, beam_options = parse(parser, arguments)
+    check_places(beam_options, args.output, args.dataset)
     if args.share and len(args.share) != len(args.dataset):
         raise UserError(f"--share: {len(args.share)} for {len(args.dataset)} datasets; give one for each, or none")
     datasets = open_existing(args.dataset)

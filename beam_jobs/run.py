@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions, TestOptions
+from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, TestOptions
 from apache_beam.runners.runner import PipelineResult, PipelineState
 
 from beam_jobs import engine
+from beam_jobs.flags.engine import check_job
 from beam_jobs.interrupt import end_process, exit_on_interrupt
 from models import errors
 from models.errors import UserError
@@ -89,25 +90,43 @@ def run(
 
     Raises UserError for what the user can fix.
     """
-    for name in ("apache_beam", "root"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # what fails comes as an exception, too
     is_dry, submitted = options.view_as(TestOptions).dry_run, False
-    pipeline = beam.Pipeline(options=options)
-    build(pipeline)
+    is_template = bool(options.view_as(GoogleCloudOptions).template_location)
+    pipeline = _graph(options, output, build)
     with ProgressReporter(output, job), _Launch(job, output, options) as launch:
         launch.result = pipeline.run()
-        if submitted := launch.record():
+        if submitted := not is_template and launch.record():
             print(f"{job}: {engine.describe(launch.engine)}", flush=True)
         if not is_dry and (wait or not submitted):
             launch.result.wait_until_finish()
     if is_dry:
         print(f"{job}: the graph was built and checked; nothing ran")
+    elif is_template:
+        print(f"{job}: handed over to Dataflow, which runs it; {output} is complete when the job has ended")
     elif wait:
         _end(job, output)
     else:
         print(f"{job}: the same command without --no-wait follows it")
     state.release_output(output)
     return 0
+
+
+def run_part(options: PipelineOptions, output: str, job: str, build: Callable[[beam.Pipeline], None]) -> None:
+    """Builds the pipeline of a part of a job and runs it to its end with progress; others write to the output, too.
+    Raises UserError for what the user can fix."""
+    pipeline = _graph(options, output, build)
+    with ProgressReporter(output, job, shares_output=True), _Launch(job, output, options) as launch:
+        launch.result = pipeline.run()
+        launch.result.wait_until_finish()
+
+
+def _graph(options: PipelineOptions, output: str, build: Callable[[beam.Pipeline], None]) -> beam.Pipeline:
+    for name in ("apache_beam", "root"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what fails comes as an exception, too
+    pipeline = beam.Pipeline(options=options)
+    build(pipeline)
+    check_job(pipeline, options, output)
+    return pipeline
 
 
 class _Launch:

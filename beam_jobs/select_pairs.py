@@ -7,9 +7,17 @@ from functools import partial
 import apache_beam as beam
 
 from beam_jobs.flags.common import job_parser, parse
+from beam_jobs.flags.engine import check_places
 from beam_jobs.flags.files import add_rows_per_file
 from beam_jobs.flags.images import add_image_options
-from beam_jobs.flags.select import add_select_options, select_config, select_settings, source_pieces, source_settings
+from beam_jobs.flags.select import (
+    add_select_options,
+    input_files,
+    select_config,
+    select_settings,
+    source_pieces,
+    source_settings,
+)
 from beam_jobs.run import command, prepare, run
 from pipeline.output.finish import Finish
 from pipeline.output.names import LEDGER_FILE
@@ -32,6 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--dry-run", action="store_true", help="only count the rows: write ledger.json, but neither pairs nor rejects"
     )
     args, beam_options = parse(parser, arguments)
+    check_places(beam_options, args.output, input_files(args))
     pieces, config = source_pieces(args.source), select_config(args)
     sources = source_settings(args)
     settings = {"select": select_settings(args, pieces)} | ({"dry_run": True} if args.dry_run else {})

@@ -31,7 +31,6 @@ from benchmarks import peers
 from models import pixels
 from models.tokenizers.dvae import DVAE, DVAEConfig
 from models.tokenizers.image import ComputeOptions, ImageTokenizer, load_image_tokenizer
-from models.tokenizers.text import BUNDLED_BPE as BUNDLED_TEXT
 from models.tokenizers.vqgan import VQGAN, from_taming
 from pipeline.images.fetched import FetchedImage
 from pipeline.inspection.text_table import table
@@ -71,7 +70,7 @@ def seconds(function: Callable[[], object]) -> tuple[float, object]:
 
 
 def stage(count: int) -> None:
-    encoder = PairEncoder(EncodeConfig("bundled", str(BUNDLED_TEXT)))  # one thread
+    encoder = PairEncoder(EncodeConfig("bundled"))  # one thread
     tokenizer, images = load_image_tokenizer("bundled"), read_sample(count)
     views = [encoder.prepare(image).views[0] for image in images]
     tokenizer.encode(views[0])  # the first call plans the convolutions

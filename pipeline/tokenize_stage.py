@@ -20,8 +20,12 @@ from apache_beam.utils.shared import Shared
 from PIL import Image
 
 from models import pixels
-from models.tokenizers.image import ComputeOptions, ImageTokenizer, load_image_tokenizer
+from models.tokenizers.gpus import device_of_process
+from models.tokenizers.image import ComputeOptions, ImageTokenizer, is_bundled, load_image_tokenizer
+from models.tokenizers.image import tokenizer_files as files_of_tokenizer
+from models.tokenizers.info import require_same_tokenizer
 from models.tokenizers.text import TextTokenizer
+from pipeline import tokenizer_files
 from pipeline.dataset import image_signature
 from pipeline.dataset.existing import ExistingDataset, KnownKeys
 from pipeline.dataset.finish import ManifestFields
@@ -34,16 +38,31 @@ from pipeline.images.validate import ImageConfig
 from pipeline.output.progress import Step, counts_of
 from pipeline.output.work_folder import CompletedUnits, resume_unit
 from pipeline.records import REJECTED_TAG, EncodedPair, Pair, Rejected
+from pipeline.tokenizer_files import StagedFile
 from pipeline.version import VERSION
 
 
 def dataset_parts(encode: EncodeConfig, settings: dict[str, Any], sources: set[str]) -> ManifestFields:
-    """Loads both tokenizers, so that a wrong one is reported before the job starts. Raises UserError."""
-    images = load_image_tokenizer(encode.image_tokenizer, encode.computing)
-    text = TextTokenizer.load(encode.text_tokenizer)
+    """Loads both tokenizers, so that a wrong one is reported before the job starts; on the CPU, since only workers need
+    a GPU. Raises UserError."""
+    images, text = load_image_tokenizer(encode.image_tokenizer), _text_tokenizer(encode)
     names = ("torch", "tokenizers", "opencv-python-headless", "pillow", "ftfy")
     versions = {"pairmill": VERSION} | {name: importlib.metadata.version(name) for name in names}
     return ManifestFields(images.info, text.info, text.text, encode.draws, settings, versions, tuple(sorted(sources)))
+
+
+def prepare_workers(encode: EncodeConfig, parts: ManifestFields, output: str, on_other_machines: bool) -> EncodeConfig:
+    """The configuration for workers, which must have the same tokenizers. Those on other machines get the image
+    tokenizer's files by the output's work folder."""
+    fingerprints = parts.image_tokenizer.fingerprint, parts.text_tokenizer.fingerprint
+    staged: tuple[StagedFile, ...] = ()
+    if on_other_machines and not is_bundled(encode.image_tokenizer):
+        staged = tokenizer_files.stage(output, files_of_tokenizer(encode.image_tokenizer))
+    return dataclasses.replace(encode, fingerprints=fingerprints, image_files=staged)
+
+
+def _text_tokenizer(encode: EncodeConfig) -> TextTokenizer:
+    return TextTokenizer(encode.text_tokenizer) if encode.text_tokenizer else TextTokenizer.load()
 
 
 CROP_RECIPE = "listing-2/1"  # changes whenever the boxes of a key would
@@ -65,13 +84,15 @@ class PreparedImage(NamedTuple):
 @dataclasses.dataclass(frozen=True)
 class EncodeConfig:
     image_tokenizer: str  # SPEC
-    text_tokenizer: str  # path of a tokenizer.json
+    text_tokenizer: str = ""  # content of a tokenizer.json; empty: the one of the package
     draws: int = 1  # crops stored for each image
     computing: ComputeOptions = dataclasses.field(default_factory=ComputeOptions)
     centre_first: bool = False  # the first draw is the centre square instead of a random one
     batch_size: int = 64  # views that a GPU computes at once; a CPU computes them one by one
     threads: int = 1  # CPU threads of one worker process; the codes do not depend on it
     with_signatures: bool = False  # whether records carry the signature by which near-duplicates are found
+    image_files: tuple[StagedFile, ...] = ()  # copies of the SPEC's files; none: the worker reads those of the SPEC
+    fingerprints: tuple[str, ...] = ()  # of image and text tokenizer, as the manifest has them; none: any
 
 
 class StageTimer:
@@ -102,13 +123,22 @@ class PairEncoder:
 
     def __init__(self, config: EncodeConfig):
         torch.set_num_threads(1)
-        self.images: ImageTokenizer = load_image_tokenizer(config.image_tokenizer, config.computing)
-        self.text = TextTokenizer.load(config.text_tokenizer)
+        computing = dataclasses.replace(config.computing, device=device_of_process(config.computing.device))
+        copies = tokenizer_files.fetch(config.image_files)
+        self.images: ImageTokenizer = load_image_tokenizer(config.image_tokenizer, computing, copies)
+        self.text = _text_tokenizer(config)
+        self._check_fingerprints(config.fingerprints)
         self._config = config
         self._pool = concurrent.futures.ThreadPoolExecutor(config.threads, "encode")
         # More than one for each thread, so that none waits for the slowest image, nor a GPU for a full batch.
         at_once = config.batch_size if self.images.on_accelerator else 4 * config.threads
         self._images_at_once = max(1, at_once // config.draws) if self.images.on_accelerator else at_once
+
+    def _check_fingerprints(self, expected: tuple[str, ...]) -> None:
+        problem, fix = "a worker has another tokenizer than the launcher", "install the same version of pairmill there"
+        actual = self.images.info.fingerprint, self.text.info.fingerprint
+        for own, fingerprint in zip(actual, expected, strict=False):
+            require_same_tokenizer(own, fingerprint, problem, fix)
 
     def encode(
         self, outcomes: Iterable[FetchedImage | Rejected], timer: StageTimer | None = None

@@ -42,8 +42,9 @@ ROOMS = {
     "pipeline.fetch": "pipeline.filters pipeline.sources pipeline.images pipeline.output",
     "pipeline.dataset": "models.progress models.data models.tokenizers pipeline.sources pipeline.images "
     "pipeline.output",
+    "pipeline.tokenizer_files": "models.files pipeline.output",
     "pipeline.tokenize_stage": "models.pixels models.tokenizers pipeline.dataset pipeline.fetch pipeline.images "
-    "pipeline.output",
+    "pipeline.output pipeline.tokenizer_files",
     "pipeline.inspection": "models.progress models.files models.pixels models.data models.tokenizers pipeline.dataset "
     "pipeline.fetch pipeline.images pipeline.output",
     "pipeline.cli": "",
@@ -54,9 +55,10 @@ ROOMS = {
     "beam_jobs.engine": "beam_jobs.flags pipeline.output",
     "beam_jobs.run": "beam_jobs.engine beam_jobs.flags beam_jobs.interrupt pipeline.fetch pipeline.inspection "
     "pipeline.output",
+    "beam_jobs.part": "beam_jobs.run pipeline.output",
 }
 JOB = (
-    "beam_jobs.flags beam_jobs.run pipeline.select pipeline.fetch pipeline.images pipeline.dataset "
+    "beam_jobs.flags beam_jobs.run beam_jobs.part pipeline.select pipeline.fetch pipeline.images pipeline.dataset "
     "pipeline.tokenize_stage pipeline.output"
 )
 JOBS = ("build_dataset", "select_pairs", "fetch_images", "encode_shards", "repack_dataset")

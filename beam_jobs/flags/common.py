@@ -12,7 +12,7 @@ from typing import NoReturn, TypeVar
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions, PortableOptions, StandardOptions, _BeamArgumentParser
 from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
-from apache_beam.runners.runner import create_runner
+from apache_beam.runners.runner import PipelineRunner, create_runner
 
 from beam_jobs.local_runner import LocalRunner
 from models.errors import UserError
@@ -132,13 +132,18 @@ def parse(parser: JobParser, arguments: list[str] | None) -> tuple[argparse.Name
 
 def check_engine(options: PipelineOptions) -> None:
     """Raises UserError for a runner that does not exist and for options that it lacks, before anything is written."""
-    try:
-        runner = create_runner(options.view_as(StandardOptions).runner)
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
-        raise UserError(f"--runner: {' '.join(str(error).split())}") from None
+    runner = load_runner(options.view_as(StandardOptions).runner or LOCAL_RUNNER)
     if errors := PipelineOptionsValidator(options, runner).validate():
         raise UserError(f"--runner {options.view_as(StandardOptions).runner}: {' '.join(' '.join(errors).split())}")
     check_job_server(options)
+
+
+def load_runner(name: str) -> PipelineRunner:
+    """The runner of this name, whose module may define options of its own. Raises UserError if there is none."""
+    try:
+        return create_runner(name)
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        raise UserError(f"--runner: {' '.join(str(error).split())}") from None
 
 
 ANSWER_S = 10.0  # within which a job server accepts a connection
@@ -172,6 +177,9 @@ def beam_options(rest: list[str]) -> PipelineOptions:
     Beam ignores unknown options, so a mistyped one would have no effect. Raises UserError for it, and for options with
     which Beam loses data.
     """
+    asked = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    asked.add_argument("--runner", default=LOCAL_RUNNER)
+    load_runner(asked.parse_known_args(rest)[0].runner)
     known = _BeamArgumentParser(add_help=False, allow_abbrev=False)
     for options_class in PipelineOptions.__subclasses__():
         with contextlib.suppress(argparse.ArgumentError):  # two of them may define the same option

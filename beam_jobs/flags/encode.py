@@ -10,9 +10,10 @@ import torch
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_jobs.flags.common import LOCAL_RUNNER, at_least
+from beam_jobs.flags.engine import has_remote_workers
 from beam_jobs.flags.files import shard_settings
-from models.tokenizers.image import DEVICES, PRECISIONS, ComputeOptions
-from models.tokenizers.text import BUNDLED_BPE as BUNDLED_TEXT_TOKENIZER
+from models.tokenizers.image import DEVICES, PRECISIONS, ComputeOptions, check_compute
+from models.tokenizers.text import TextTokenizer
 from pipeline.dataset.near_duplicates import NearDuplicateConfig
 from pipeline.tokenize_stage import CROP_RECIPE, EncodeConfig
 
@@ -88,15 +89,21 @@ def add_encode_options(parser: argparse.ArgumentParser) -> None:
 
 
 def encode_config(args: argparse.Namespace, options: PipelineOptions) -> EncodeConfig:
-    text_tokenizer = str(BUNDLED_TEXT_TOKENIZER) if args.text_tokenizer == "bundled" else args.text_tokenizer
+    """Raises UserError for a text tokenizer that is missing or malformed, and for a device that this machine lacks if
+    its workers run here."""
+    bundled = args.text_tokenizer == "bundled"  # each worker has it; another one travels as its content
+    text_tokenizer = "" if bundled else TextTokenizer.load(args.text_tokenizer).text
     given = options.get_all_options()
     is_local = given.get("runner") == LOCAL_RUNNER
     threads = max(1, (os.cpu_count() or 1) // given["direct_num_workers"]) if is_local else 1
+    computing = ComputeOptions(args.precision, device_of(args), args.compile)
+    if not has_remote_workers(options):
+        check_compute(computing)
     return EncodeConfig(
         image_tokenizer=args.image_tokenizer,
         text_tokenizer=text_tokenizer,
         draws=args.draws,
-        computing=ComputeOptions(args.precision, device_of(args), args.compile),
+        computing=computing,
         centre_first=args.centre_first,
         batch_size=args.batch_size,
         threads=threads,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from beam_jobs.flags.common import Group, at_least
 from models.errors import UserError
 from pipeline.dataset.shard_boundaries import PAIRS_PER_SHARD, ShardSize
 from pipeline.output.parquet import ROWS_PER_FILE
+from pipeline.output.parts import Part
 
 
 def add_rows_per_file(parser: Group) -> None:
@@ -18,6 +20,42 @@ def add_rows_per_file(parser: Group) -> None:
         metavar="N",
         help="about how many rows each Parquet file holds",
     )
+
+
+def add_part_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--part",
+        type=part_of,
+        metavar="I/N",
+        help="do only the I-th of N equal parts, for array jobs: processes anywhere, each with the same options, the "
+        "same --output on a shared disk or store and its own I from 1 to N; the last one that ends also finishes the "
+        "output, as does the same command without --part",
+    )
+
+
+def part_of(text: str) -> Part:
+    """The argparse type of parts."""
+    number, slash, total = text.partition("/")
+    if not slash or not (number.isdecimal() and total.isdecimal()) or not 1 <= int(number) <= int(total):
+        raise argparse.ArgumentTypeError(f"{text}: give I/N with I from 1 to N, such as 2/8")
+    return Part(int(number), int(total))
+
+
+def without_part(arguments: list[str] | None) -> list[str]:
+    """The arguments of a command but --part."""
+    given = sys.argv[1:] if arguments is None else arguments
+    skipped = {number + 1 for number, text in enumerate(given) if text == "--part"}
+    return [
+        text
+        for number, text in enumerate(given)
+        if number not in skipped and text != "--part" and not text.startswith("--part=")
+    ]
+
+
+def check_part(args: argparse.Namespace) -> None:
+    """Raises UserError for --part with --overwrite."""
+    if args.part and args.overwrite:
+        raise UserError("--overwrite: each part would remove what the others did; remove the output first instead")
 
 
 def add_size_options(parser: argparse.ArgumentParser) -> None:

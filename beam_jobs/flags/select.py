@@ -84,6 +84,11 @@ def source_settings(args: argparse.Namespace) -> SourceSettings:
     return {name: source.settings_from(args) for name, source in SOURCES.items()}
 
 
+def input_files(args: argparse.Namespace) -> list[str]:
+    """The lists as they were given: what workers read themselves."""
+    return [text.partition("=")[2] for text in args.source]
+
+
 def source_pieces(patterns: list[str]) -> list[FileRange]:
     """The file ranges of the values of --source, NAME=PATTERN each.
 

@@ -121,29 +121,21 @@ class ImageTokenizer:
         return pixels.to_uint8(self._model.decode(codes_1hw.to(self._device)).cpu())[0]
 
 
-def load_image_tokenizer(spec: str, compute: ComputeOptions | None = None) -> ImageTokenizer:
-    """Loads the tokenizer of a SPEC.
+def load_image_tokenizer(
+    spec: str, compute: ComputeOptions | None = None, files: Sequence[Path] | None = None
+) -> ImageTokenizer:
+    """Loads the tokenizer of a SPEC; `files` are copies of those that it names, in the order of `tokenizer_files`.
 
-    Raises UserError for an unknown SPEC, a file that is missing, damaged or of another model, and a missing device.
+    Raises UserError for an unknown SPEC, a file that is missing, damaged or of another model, and as `check_compute`.
     """
-    sized = re.fullmatch(r"(.+)@(\d+)", spec)
-    plain = sized[1] if sized else spec
-    kind, _, location = ("dvae", ":", str(BUNDLED_DVAE)) if plain == "bundled" else plain.partition(":")
-    if kind not in LOADERS or not location:
-        raise UserError(f"image tokenizer {spec!r}: give `bundled`, or one of {', '.join(map(_usage, LOADERS))}")
-    if compute and compute.device != "cpu" and not torch.cuda.is_available():
-        raise UserError(f"device {compute.device!r}: PyTorch finds no such accelerator here; use --device cpu")
-    find_files, load, _ = LOADERS[kind]
-    files = find_files(location)
-    for file in files:
-        if not file.is_file():
-            raise UserError(f"image tokenizer {spec!r}: {file} does not exist; give {_usage(kind)}")
+    sized, kind, _ = _parse(spec)
+    if compute:
+        check_compute(compute)
+    files = files or tokenizer_files(spec)
     try:
-        model = load(*files)
+        model = LOADERS[kind][1](*files)
     except (ValueError, OSError) as error:
         raise UserError(f"image tokenizer {spec!r}: {error}") from None
-    if compute and compute.compiled and compute.device == "cpu" and not _cpp_compiler():
-        raise UserError("--compile needs a C++ compiler (on Debian: apt-get install g++); leave it out or install one")
     if model.config.vocabulary > MAX_VOCABULARY:
         raise UserError(
             f"image tokenizer {spec!r}: {model.config.vocabulary} codes; shards hold at most {MAX_VOCABULARY}"
@@ -151,11 +143,44 @@ def load_image_tokenizer(spec: str, compute: ComputeOptions | None = None) -> Im
     fingerprint = fingerprint_of(files)
     size = None
     if sized:
-        size, pixels_per_code = int(sized[2]), model.config.image_size // model.config.grid
+        size, pixels_per_code = int(sized), model.config.image_size // model.config.grid
         if size % pixels_per_code or not 0 < size <= MAX_SIZE:
             raise UserError(f"image tokenizer {spec!r}: give a multiple of {pixels_per_code} px, up to {MAX_SIZE}")
         fingerprint = hashlib.sha256(f"{fingerprint}@{size}".encode()).hexdigest()
     return ImageTokenizer(model, spec, fingerprint, compute, size)
+
+
+def tokenizer_files(spec: str) -> list[Path]:
+    """The files of the tokenizer of a SPEC. Raises UserError for an unknown SPEC and for a file that is missing."""
+    _, kind, location = _parse(spec)
+    files = LOADERS[kind][0](location)
+    for file in files:
+        if not file.is_file():
+            raise UserError(f"image tokenizer {spec!r}: {file} does not exist; give {_usage(kind)}")
+    return files
+
+
+def is_bundled(spec: str) -> bool:
+    """Whether a SPEC names the tokenizer that is part of the package."""
+    return spec.partition("@")[0] == "bundled"
+
+
+def check_compute(compute: ComputeOptions) -> None:
+    """Raises UserError for a device or a compiler that this machine lacks."""
+    if compute.device != "cpu" and not torch.cuda.is_available():
+        raise UserError(f"device {compute.device!r}: PyTorch finds no such accelerator here; use --device cpu")
+    if compute.compiled and compute.device == "cpu" and not _cpp_compiler():
+        raise UserError("--compile needs a C++ compiler (on Debian: apt-get install g++); leave it out or install one")
+
+
+def _parse(spec: str) -> tuple[str, str, str]:
+    """The size of a SPEC in px (empty: the model's own), its kind and its location. Raises UserError."""
+    sized = re.fullmatch(r"(.+)@(\d+)", spec)
+    plain = sized[1] if sized else spec
+    kind, _, location = ("dvae", ":", str(BUNDLED_DVAE)) if plain == "bundled" else plain.partition(":")
+    if kind not in LOADERS or not location:
+        raise UserError(f"image tokenizer {spec!r}: give `bundled`, or one of {', '.join(map(_usage, LOADERS))}")
+    return sized[2] if sized else "", kind, location
 
 
 def _cpp_compiler() -> bool:

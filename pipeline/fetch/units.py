@@ -10,8 +10,9 @@ import pyarrow as pa
 
 from pipeline.output import schemas
 from pipeline.output.grouping import key_hash
+from pipeline.output.parts import Part
 from pipeline.output.progress import Step, count_finished, counts_of, write_plan
-from pipeline.output.spill import HASH, HashRange, HashRanges, Spill, SpillFile, read_spilled, rows_as
+from pipeline.output.spill import HASH, MIN_RANGES, HashRange, HashRanges, Spill, SpillFile, read_spilled, rows_as
 from pipeline.records import Pair
 from pipeline.sources.stored_images import location_hash
 
@@ -55,6 +56,50 @@ class GroupIntoUnits(beam.PTransform):
                 read_units, beam.pvalue.AsList(spills), beam.pvalue.AsSingleton(planned), self._output
             ).with_output_types(Unit)
         )
+
+
+class GroupIntoUnitsOfPart(beam.PTransform):
+    """(pairs, numbers of pairs, whose sum is that of all) -> the units of one part of a job, the same as
+    `GroupIntoUnits` makes. Only the pairs of these units are spilled."""
+
+    def __init__(self, pairs_per_unit: int, output: str, part: Part, step: Step = Step.FETCH, attempt: int = 1):
+        self._pairs_per_unit, self._output, self._part = pairs_per_unit, output, part
+        self._step, self._attempt = step, attempt
+
+    def expand(self, inputs):
+        pairs, numbers = inputs
+        planned = (
+            numbers
+            | "All pairs" >> beam.CombineGlobally(sum)
+            | "Plan" >> beam.Map(plan_units, self._pairs_per_unit, self._output, self._step, self._attempt)
+        )
+        spills = (
+            pairs
+            | "Of the part"
+            >> beam.Filter(is_in_part, beam.pvalue.AsSingleton(planned), self._part).with_output_types(Pair)
+            | "Spill" >> Spill(self._output, schemas.PAIRS, unit_hash)
+        )
+        return (
+            planned
+            | "Ranges" >> beam.FlatMap(unit_ranges, self._part).with_output_types(HashRange)
+            | "Spread" >> beam.Reshuffle()
+            | "Read"
+            >> beam.FlatMap(
+                read_units, beam.pvalue.AsList(spills), beam.pvalue.AsSingleton(planned), self._output
+            ).with_output_types(Unit)
+        )
+
+
+def is_in_part(pair: Pair, planned: int, part: Part) -> bool:
+    """Whether a pair belongs to a unit of the part; `planned` is the number of all units."""
+    return unit_hash(pair) * planned >> 64 in part.share(planned)
+
+
+def unit_ranges(planned: int, part: Part) -> list[HashRange]:
+    """The part's units, as ranges that one worker takes at a time."""
+    units = part.share(planned)
+    step = max(1, min(UNITS_PER_RANGE, len(units) // MIN_RANGES))
+    return [HashRange(first, min(first + step, units.stop), planned) for first in units[::step]]
 
 
 def read_units(hashes: HashRange, spills: list[SpillFile], planned: int, output: str) -> Iterator[Unit]:

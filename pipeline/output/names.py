@@ -21,3 +21,5 @@ UNITS_FOLDER = "units"  # rows of encoded units
 ROWS_FOLDER = "rows"  # spill files of select
 SPILL_FOLDER = "spill"  # rows on their way from one step to the next
 SHARDS_FOLDER = "shards"  # image shards of attempts that have not been published
+PARTS_FOLDER = "parts"  # a mark and a lock for each part of a job that several processes share
+TOKENIZERS_FOLDER = "tokenizers"  # files of the image tokenizer, for workers on other machines

@@ -191,16 +191,18 @@ def plan_path(output: str, step: Step) -> str:
 
 
 class ProgressReporter:
-    """Context manager. Shows the progress of a job on a local output while its pipeline runs."""
+    """Context manager. Shows the progress of a job on a local output while its pipeline runs, with that of the other
+    processes if it shares the output."""
 
-    def __init__(self, output: str, job: str):
-        self._output, self._job = output, job
+    def __init__(self, output: str, job: str, shares_output: bool = False):
+        self._output, self._job, self._shares_output = output, job, shares_output
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
 
     def __enter__(self) -> ProgressReporter:
         if files.is_local(self._output):
-            remove_counts(self._output)
+            if not self._shares_output:
+                remove_counts(self._output)
             self._line = ProgressLine(self._job)
             self._thread.start()
         return self

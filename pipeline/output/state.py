@@ -60,16 +60,14 @@ def prepare_output(
     Raises UserError for one that is finished, made by other settings, in work, not ours at all, or among the folders
     that the job reads, or where no file can be looked for.
     """
-    if _location(output) in map(_location, inputs):
-        raise UserError(f"--output {output}: is read by this {job}, too; choose another folder")
+    check_inputs(output, job, inputs)
     files = _known_files(output)
     if not overwrite and not is_started(output):
         _check_unstarted(output, job, settings, completion_file, files)
-    _lock_output(output)
-    expected = {"job": job, "settings": json.loads(json.dumps(settings))}
+    lock_output(output)
     # What is there is looked up again: another launcher may have ended in the meantime.
     if started := is_started(output) and not overwrite:
-        _check_settings(output, expected)
+        check_started(output, job, settings)
         if is_finished(output, completion_file):
             return Found.FINISHED
     elif not overwrite and is_finished(output, completion_file):
@@ -81,7 +79,7 @@ def prepare_output(
     if started:
         print(f"{job}: resuming {output}", flush=True)
     _clear(output, files if overwrite else [name for name in files if _is_stale(name)])
-    output_files.write_atomically(output_files.join(output, MARKER), to_json(expected))
+    output_files.write_atomically(output_files.join(output, MARKER), started_settings(job, settings))
     if is_running or not output_files.is_local(output):
         begin_run(output)
     return Found.READY
@@ -121,9 +119,23 @@ def _check_unstarted(output: str, job: str, settings: dict[str, Any], completion
         raise UserError(f"--output {output}: is not empty; choose another folder, or --overwrite")
 
 
-def _check_settings(output: str, expected: dict[str, Any]) -> None:
-    """Raises UserError for an output that was started with other settings."""
-    if (recorded := json.loads(output_files.read(output_files.join(output, MARKER)))) != expected:
+def check_inputs(output: str, job: str, inputs: Iterable[str]) -> None:
+    """Raises UserError for an output among the folders that the job reads."""
+    for read in inputs:
+        if _location(read) == _location(output):
+            raise UserError(f"--output {output}: is read by this {job}, too; choose another folder")
+
+
+def started_settings(job: str, settings: dict[str, Any]) -> bytes:
+    """What an unfinished output records of the job that was started there."""
+    return to_json({"job": job, "settings": settings})
+
+
+def check_started(output: str, job: str, settings: dict[str, Any]) -> None:
+    """Raises UserError for an unfinished output of another job or of other settings."""
+    marker = output_files.join(output, MARKER)
+    expected = json.loads(started_settings(job, settings))
+    if output_files.exists(marker) and (recorded := json.loads(output_files.read(marker))) != expected:
         raise UserError(
             f"--output {output}: was started with other settings ({_changes(recorded, expected)}); give the same "
             "to resume, or --overwrite"
@@ -154,7 +166,7 @@ def _location(folder: str) -> str:
     return os.path.realpath(folder) if output_files.is_local(folder) else folder.rstrip("/")
 
 
-def _lock_output(output: str) -> None:
+def lock_output(output: str) -> None:
     """Raises UserError if another process writes there. The kernel drops the lock with the process, however it ends; a
     lease ends some time after its process."""
     if (name := _location(output)) in _locks or name in _leases:
@@ -190,6 +202,12 @@ def release_output(output: str) -> None:
         lock.close()
     if lease := _leases.pop(_location(output), None):
         lease.release()
+
+
+def unlock_output(output: str) -> None:
+    """Gives up an output that holds no unfinished work, with the file of its lock."""
+    output_files.delete(output, [name for name in output_files.list_files(output) if name == LOCK])
+    release_output(output)
 
 
 def is_finished(output: str, completion_file: str) -> bool:
@@ -245,7 +263,7 @@ def _finished_settings(output: str) -> dict[str, Any]:
 def reopen_output(output: str, job: str, settings: dict[str, Any], completion_file: str) -> None:
     """Makes a finished output of the same settings unfinished again, so that transient failures are tried again. A run
     that is killed between the two steps leaves a finished output whose clean-up is missing."""
-    _lock_output(output)
+    lock_output(output)
     marker = output_files.join(output, WORK_FOLDER, SETTINGS_FILE)
     output_files.write_atomically(marker, to_json({"job": job, "settings": settings}))
     output_files.delete(output, [completion_file])

@@ -65,7 +65,7 @@ def made(tmp_path_factory):
         base / "tiny.safetensors",
     )
     (base / "words.json").write_text(tiny_text_tokenizer().text, encoding="utf-8")
-    encoder = PairEncoder(EncodeConfig(spec, str(base / "words.json"), draws=2))
+    encoder = PairEncoder(EncodeConfig(spec, (base / "words.json").read_text(), draws=2))
     with serving(images) as address:
         records = [record(i, address, data, encoder) for i in range(len(CAPTIONS))]
         output = base / "lions & <tigers>"

@@ -62,3 +62,13 @@ def test_a_finished_job_whose_launcher_died_is_not_run_again(tmp_path, monkeypat
 def test_a_local_job_needs_its_launcher(tmp_path):
     with pytest.raises(UserError, match="--no-wait: this job ends with its launcher"):
         select_pairs.main([f"--source=cc3m={ROOT}/sample/sources/cc3m.tsv", f"--output={tmp_path}", "--no-wait"])
+
+
+def test_a_template_is_handed_over(tmp_path, capsys):
+    """Its job has not even begun when the launcher ends: the work folder stays."""
+    (tmp_path / "_work").mkdir()
+    (tmp_path / "_work" / "settings.json").write_text("{}")
+    options = beam_options(["--runner=FnApiRunner", "--template_location=gs://b/template"])
+    assert run.run(options, str(tmp_path), "test", lambda pipeline: None) == 0
+    assert "test: handed over to Dataflow" in capsys.readouterr().out
+    assert (tmp_path / "_work" / "settings.json").exists()

@@ -195,3 +195,14 @@ def test_a_folder_that_cannot_be_written_is_named(output):
     os.chmod(output, 0o500)
     with pytest.raises(UserError, match="can't write"):
         counts_of(output)
+
+
+def test_a_process_that_shares_the_output_keeps_the_counts_of_others(tmp_path):
+    counts = progress.ProcessCounts(str(tmp_path))
+    with progress.ProgressReporter(str(tmp_path), "build", shares_output=True):
+        pass
+    assert len(list((tmp_path / "_work" / "progress").glob("*.counts"))) == 1
+    with progress.ProgressReporter(str(tmp_path), "build"):
+        pass
+    assert not list((tmp_path / "_work" / "progress").glob("*.counts"))
+    counts.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from models.tokenizers.text import BUNDLED_BPE
 from pipeline.images.shard_reader import read_images
 from pipeline.images.validate import ImageConfig
 from pipeline.records import EncodedPair
@@ -13,7 +12,7 @@ from pipeline.tokenize_stage import EncodeConfig, PairEncoder
 
 def records_of(folder: Path, image_tokenizer: str) -> dict[str, EncodedPair]:
     """By key. A dataset follows from its records, in whatever order they come."""
-    encoder = PairEncoder(EncodeConfig(image_tokenizer, str(BUNDLED_BPE)))
+    encoder = PairEncoder(EncodeConfig(image_tokenizer))
     found = [
         record
         for path in sorted(folder.glob("*.tar"))

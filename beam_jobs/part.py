@@ -1,0 +1,55 @@
+"""One part of a job, and the whole job by the process that ends last."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from beam_jobs import run
+from models.errors import UserError
+from pipeline.output import parts
+from pipeline.output.parts import Part
+
+
+def prepare(
+    args: argparse.Namespace,
+    options: PipelineOptions,
+    job: str,
+    settings: dict[str, Any],
+    completion_file: str,
+    inputs: Iterable[str] = (),
+) -> bool:
+    """Leaves the output ready for a job, as `run.prepare`, or for a part of it. Returns whether it is to be run. Raises
+    UserError as `run.prepare` and `parts.prepare_part`."""
+    if not args.part:
+        return run.prepare(args, options, job, settings, completion_file, inputs)
+    if args.no_wait:
+        raise UserError(f"--part {args.part} --no-wait: a part marks itself as done at its end; leave --no-wait out")
+    if not parts.prepare_part(args.output, job, settings, completion_file, args.part, inputs):
+        print(f"{job}: {args.output} is complete: nothing to do for part {args.part}")
+        return False
+    return True
+
+
+def run_part(
+    options: PipelineOptions,
+    output: str,
+    job: str,
+    part: Part,
+    build: Callable[[beam.Pipeline], None],
+    gather: Callable[[], int],
+) -> int:
+    """Runs the pipeline of a part and marks it as done. If all are, `gather` runs the job without parts. Returns the
+    exit status. Raises UserError for what the user can fix."""
+    try:
+        run.run_part(options, output, job, build)
+        parts.mark_done(output, part)
+        print(f"{job}: part {part} of {output} is done", flush=True)
+        is_last = parts.claim_gathering(output, part.total)
+    finally:
+        parts.release(output)
+    return gather() if is_last else 0

@@ -1,0 +1,1 @@
+"""Tests of engines other than the local runner."""

@@ -1,0 +1,22 @@
+"""One dataset, byte for byte, by Prism and by the local runner with any number of workers and with repeated bundles."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def test_prism_builds_the_same_dataset(prism_port, build, built):
+    """Through the job service, as on Flink, Spark and Dataflow."""
+    prism = ["--runner=PortableRunner", f"--job_endpoint=localhost:{prism_port}", "--environment_type=LOOPBACK"]
+    assert build(*prism) == built
+    assert len([name for name in built if name.endswith(".tar")]) > 3
+
+
+REPEATED = ["--direct_num_workers=1", "--direct_runner_bundle_repeat=2"]
+
+
+@pytest.mark.parametrize("options", [["--direct_num_workers=2"], ["--direct_num_workers=4"], REPEATED], ids=" ".join)
+def test_the_local_runner_builds_the_same_dataset(options, build, built, exhaustive):
+    if options == ["--direct_num_workers=4"] and not exhaustive:
+        pytest.skip("only with --exhaustive: four processes take half a minute to start")
+    assert build(*options) == built
