@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from pipeline.dataset import shards
@@ -57,6 +58,10 @@ def write_selected(output: str) -> Callable[[], Any]:
     )
 
 
+def write_spill(output: str, rows: list[tuple], schema: pa.Schema) -> spill.SpillFile:
+    return spill.write_spill(output, spill.spill_path(), pa.Table.from_batches([spill.to_batch(rows, schema)]))
+
+
 def write_rejects(output: str) -> Callable[[], Any]:
     """Of one row there are two rejects; the attempts get the spill files in different orders."""
     rows = [
@@ -66,7 +71,9 @@ def write_rejects(output: str) -> Callable[[], Any]:
     schema = schemas.REJECTS
     spills = [
         spill.write_spill(
-            output, spill.pa.Table.from_batches([spill.to_batch([(*row, row_hash(row)) for row in some], schema)])
+            output,
+            spill.spill_path(),
+            spill.pa.Table.from_batches([spill.to_batch([(*row, row_hash(row)) for row in some], schema)]),
         )
         for some in rows
     ]
@@ -76,7 +83,9 @@ def write_rejects(output: str) -> Callable[[], Any]:
 
 def write_shard(output: str) -> Callable[[], Any]:
     rows = [(*record, shards.split_hash(record)) for record in RECORDS]
-    spilled = spill.write_spill(output, spill.pa.Table.from_batches([spill.to_batch(rows, schemas.RECORDS)]))
+    spilled = spill.write_spill(
+        output, spill.spill_path(), spill.pa.Table.from_batches([spill.to_batch(rows, schemas.RECORDS)])
+    )
     return lambda: shards.read_and_write(ShardRange("train", 0, 1, "", ""), [spilled], output, 1)
 
 

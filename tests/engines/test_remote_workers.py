@@ -15,6 +15,8 @@ import pytest
 from beam_jobs import build_dataset, run
 from beam_jobs.flags.common import beam_options
 from models.errors import UserError
+from pipeline.output import state
+from pipeline.output.names import MANIFEST_FILE
 from tests.conftest import ROOT, files_of
 from tests.support.datasets import tiny_text_tokenizer
 from tests.support.engines import python_service
@@ -55,11 +57,12 @@ def launcher_folder(tiny_dvae, tmp_path_factory) -> Path:
 def engine(launcher_folder, tmp_path_factory) -> Iterator[list[str]]:
     """Options of a job service whose workers have a copy of the code; they see neither this one nor that folder."""
     base = tmp_path_factory.mktemp("workers")
-    for package in ("models", "pipeline", "beam_jobs"):
-        shutil.copytree(ROOT / package, base / "code" / package, ignore=shutil.ignore_patterns("__pycache__"))
+    packages = [ROOT / name for name in ("models", "pipeline", "beam_jobs")]
+    for package in packages:
+        shutil.copytree(package, base / "code" / package.name, ignore=shutil.ignore_patterns("__pycache__"))
     (base / "code" / "sitecustomize.py").write_text(HIDE)
     (base / "tmp").mkdir()
-    hidden = os.pathsep.join(f"{folder}/" for folder in (ROOT, launcher_folder))
+    hidden = os.pathsep.join(f"{folder}/" for folder in (*packages, launcher_folder))
     environment = {"PYTHONPATH": str(base / "code"), "HIDDEN_FOLDERS": hidden, "TMPDIR": str(base / "tmp")}
     read = [sys.executable, "-c", f"open({str(ROOT / 'models' / 'errors.py')!r})"]
     assert b"hidden from this worker" in subprocess.run(read, env=environment, capture_output=True, check=False).stderr
@@ -93,7 +96,6 @@ def test_workers_at_another_path_build_the_same_dataset(text_tokenizer, engine, 
 def test_a_worker_that_does_not_see_the_output(engine, launcher_folder):
     """One line, through Beam's own wrapping."""
     output = launcher_folder / "out"
-    (output / "_work").mkdir(parents=True)
-    (output / "_work" / "settings.json").write_text("{}")
+    state.prepare_output(str(output), "build", {}, MANIFEST_FILE, overwrite=False, is_running=lambda engine: False)
     with pytest.raises(UserError, match=rf"^--output {output}: a worker on \S+ does not see this folder"):
         run.run(beam_options(engine), str(output), "build", lambda pipeline: None)
