@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import torch
 import yaml
+from PIL import Image
 
 from beam_jobs import encode_shards
 from models import pixels
 from models.data.format import read_manifest
 from models.tokenizers.text import BUNDLED_BPE
 from models.tokenizers.vqgan import VQGAN, from_taming
+from pipeline.dataset import exclusion_list
 from pipeline.inspection import faults
-from tests.conftest import files_of
+from tests.conftest import ROOT, files_of
+from tests.support.images import encoded
+from tests.support.img2dataset_output import image_row, write_output
+
+SAMPLE = ROOT / "sample" / "images"
 
 
 def encode(images: Path, output: Path, tokenizer: str, *options: str) -> Path:
@@ -41,6 +48,27 @@ def test_workers_and_batch_size_change_nothing(images, tiny_dvae, tmp_path):
     two = encode(images, tmp_path / "two", tiny_dvae, "--batch-size=5", "--direct_num_workers=2")
     assert read_manifest(one).pairs("train") + read_manifest(one).pairs("val") == 29
     assert files_of(one) == files_of(two)
+
+
+def test_near_duplicates_are_the_same_whoever_works(tiny_dvae, tmp_path):
+    """Photographs, a smaller copy of each, and a list of one that is to be left out."""
+    rows = [image_row(number, caption=f"A boat at sea, number {number}") for number in range(8)]
+    names = sorted(path.name for path in SAMPLE.glob("*.jpg"))[:4]
+    photos = {f"{number:09d}": (SAMPLE / name).read_bytes() for number, name in enumerate(names)}
+    copies = {f"{4 + number:09d}": smaller(data) for number, data in enumerate(photos.values())}
+    folder = write_output(tmp_path / "images", "webdataset", rows, photos | copies)
+    assert exclusion_list.main([str(SAMPLE / names[0]), "--output", str(tmp_path / "list")]) == 0
+    options = ["--near-duplicates", f"--exclude={tmp_path / 'list'}"]
+    one = encode(folder, tmp_path / "one", tiny_dvae, *options, "--direct_num_workers=1")
+    two = encode(folder, tmp_path / "two", tiny_dvae, *options, "--direct_num_workers=2")
+    assert files_of(one) == files_of(two)
+    reasons = pq.read_table(one / "rejects")["reason"].to_pylist()
+    assert sorted(reasons) == ["duplicate_image"] * 3 + ["excluded"] * 2
+
+
+def smaller(data: bytes) -> bytes:
+    image = Image.open(io.BytesIO(data))
+    return encoded(image.resize((image.width * 2 // 3, image.height * 2 // 3)), "JPEG", quality=80)
 
 
 def test_the_first_draw_can_be_the_centre(images, tiny_dvae, tmp_path):
