@@ -52,6 +52,7 @@ def finish_select(
 
 
 FOLDER = f"{WORK_FOLDER}/{ROWS_FOLDER}"
+SPILL_FORMAT = 2
 
 
 class RangeResult(NamedTuple):
@@ -158,9 +159,10 @@ def _counted(rows: Iterable[Pair | Rejected], size: int, output: str) -> Iterato
 
 
 def _fingerprint(file_range: FileRange) -> str:
-    """Identifies a file range by path, size and modification time, so that a changed file is read again."""
+    """Identifies a file range by path, size and modification time, so that a changed file is read again; and so are all
+    files of a job that a version with other spill files began."""
     state = os.stat(file_range.path) if os.path.exists(file_range.path) else None
-    facts = (*file_range, state and state.st_size, state and state.st_mtime_ns)
+    facts = (SPILL_FORMAT, *file_range, state and state.st_size, state and state.st_mtime_ns)
     return hashlib.sha256(repr(facts).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
