@@ -27,7 +27,7 @@ from models.tokenizers.info import require_same_tokenizer
 from models.tokenizers.text import TextTokenizer
 from pipeline import tokenizer_files
 from pipeline.dataset import image_signature
-from pipeline.dataset.existing import ExistingDataset, KnownKeys
+from pipeline.dataset.existing import ExistingDataset, known_keys
 from pipeline.dataset.finish import ManifestFields
 from pipeline.fetch import stored_shards
 from pipeline.fetch.download import FetchConfig
@@ -307,7 +307,7 @@ class EncodeImageShard(_EncodingDoFn):
 
     def setup(self) -> None:
         super().setup()
-        self._known = [KnownKeys(dataset, unfetched=False) for dataset in self._existing]
+        self._known = [known_keys(dataset, unfetched=False) for dataset in self._existing]
 
     def process(self, path: str):
         rows = [row for row in stored_shards.list_rows(path) if not any(row.key in keys for keys in self._known)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Optional
 
@@ -215,17 +214,17 @@ class KnownKeys:
 
     def __init__(self, dataset: ExistingDataset, unfetched: bool):
         settled = None if unfetched else pc.field("stage") != Stage.FETCH.value
-        keys = itertools.chain(self._read(dataset, INDEX_FOLDER), self._read(dataset, REJECTS_FOLDER, settled))
-        self._keys = np.sort(np.array([bytes.fromhex(key) for key in keys], "S16"))
+        keys = [*self._read(dataset, INDEX_FOLDER), *self._read(dataset, REJECTS_FOLDER, settled)]
+        self._keys = np.sort(np.concatenate([np.empty(0, "S16"), *keys]))
 
     @staticmethod
-    def _read(dataset: ExistingDataset, folder: str, row_filter: Optional[pc.Expression] = None) -> Iterator[str]:
+    def _read(
+        dataset: ExistingDataset, folder: str, row_filter: Optional[pc.Expression] = None
+    ) -> Iterator[np.ndarray]:
         for file in dataset.manifest.files:
             if file.path.startswith(f"{folder}/"):
                 path = files.join(dataset.directory, *file.path.split("/"))
-                yield from pq.read_table(path, columns=["key"], filters=row_filter, partitioning=None)[
-                    "key"
-                ].to_pylist()
+                yield packed_keys(pq.read_table(path, columns=["key"], filters=row_filter, partitioning=None)["key"])
 
     def __contains__(self, key: str) -> bool:
         target = bytes.fromhex(key).rstrip(b"\0")  # as numpy hands out what it stores in 16 bytes
@@ -233,9 +232,34 @@ class KnownKeys:
         return position < len(self._keys) and bool(self._keys[position] == target)
 
 
+_DIGITS = np.full(256, 16, np.uint8)
+_DIGITS[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16)
+
+
+def packed_keys(keys: pa.ChunkedArray) -> np.ndarray:
+    """Keys of 32 hex digits as bytes [16] each. Raises ValueError for any other."""
+    text = pc.cast(pc.cast(keys.combine_chunks(), pa.binary()), pa.binary(32))
+    data = np.frombuffer(text.buffers()[1] or b"", np.uint8, 32 * len(text), 32 * text.offset)
+    digits = _DIGITS[data.reshape(-1, 32)]
+    if (digits > 15).any():
+        raise ValueError("a key that is not 32 hex digits")
+    return (digits[:, ::2] << 4 | digits[:, 1::2]).view("S16").ravel()
+
+
+_known: dict[tuple[str, bool], tuple[str, KnownKeys]] = {}  # of this process, with the manifest they were read by
+
+
+def known_keys(dataset: ExistingDataset, unfetched: bool) -> KnownKeys:
+    """The keys of a dataset, read once by each process."""
+    place, manifest = (dataset.directory, unfetched), dataset.manifest.to_json()
+    if _known.get(place, ("",))[0] != manifest:
+        _known[place] = manifest, KnownKeys(dataset, unfetched)
+    return _known[place][1]
+
+
 def new_rejects(path: str, datasets: list[ExistingDataset]) -> Iterator[Rejected]:
     """The rows of a file of rejects whose keys are in none of the datasets."""
-    known = [KnownKeys(dataset, unfetched=True) for dataset in datasets]
+    known = [known_keys(dataset, unfetched=True) for dataset in datasets]
     for row in parquet.read_rows(path, Rejected):
         if not any(row.key in keys for keys in known):
             yield row

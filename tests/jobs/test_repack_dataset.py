@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from beam_jobs import encode_shards, repack_dataset
 from models.data.format import read_manifest
 from models.errors import UserError
+from pipeline.dataset import existing
 from pipeline.dataset.existing import ExistingDataset, KnownKeys
 from pipeline.inspection.faults import verify
 from pipeline.tokenize_stage import PairEncoder
@@ -138,3 +141,20 @@ def test_a_known_key_may_end_in_zeros(tmp_path):
     known = KnownKeys(ExistingDataset(str(tmp_path), read_manifest(tmp_path)), unfetched=False)
     assert f"{0:032x}" in known and f"{1:032x}" in known
     assert f"{256:032x}" not in known and "0" * 30 + "ff" not in known
+
+
+def test_each_process_reads_known_keys_once(tmp_path, monkeypatch):
+    write_records(tmp_path / "dataset")
+    dataset = ExistingDataset(str(tmp_path / "dataset"), read_manifest(tmp_path / "dataset"))
+    first = existing.known_keys(dataset, unfetched=True)
+    monkeypatch.setattr(existing.pq, "read_table", lambda *_, **__: pytest.fail("read again"))
+    assert existing.known_keys(dataset, unfetched=True) is first
+    other = dataset._replace(manifest=dataclasses.replace(dataset.manifest, draws=9))
+    with pytest.raises(pytest.fail.Exception, match="read again"):  # another dataset lies there by now
+        existing.known_keys(other, unfetched=True)
+
+
+@pytest.mark.parametrize("key", ["x" * 32, "AB" * 16])
+def test_a_key_that_is_none(key):
+    with pytest.raises(ValueError, match="32 hex digits"):
+        existing.packed_keys(pa.chunked_array([["ab" * 16, key]]))
