@@ -10,7 +10,12 @@ from pathlib import Path
 def print_output(command: str, output: str | Path, *next_commands: Sequence[str | Path]) -> None:
     """Prints "COMMAND: wrote OUTPUT" and each next command, quoted for a shell, on a line of its own."""
     print(f"{command}: wrote {output}")
-    for words in next_commands:
+    print_next(*next_commands)
+
+
+def print_next(*commands: Sequence[str | Path]) -> None:
+    """Prints each command, quoted for a shell, on a line of its own."""
+    for words in commands:
         print(f"next: {shlex.join(['pairmill', *map(str, words)])}")
 
 

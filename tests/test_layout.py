@@ -45,8 +45,8 @@ ROOMS = {
     "pipeline.tokenizer_files": "models.files pipeline.output",
     "pipeline.tokenize_stage": "models.pixels models.tokenizers pipeline.dataset pipeline.fetch pipeline.images "
     "pipeline.output pipeline.tokenizer_files",
-    "pipeline.inspection": "models.progress models.files models.pixels models.data models.tokenizers pipeline.dataset "
-    "pipeline.fetch pipeline.images pipeline.output",
+    "pipeline.inspection": "models.next_command models.progress models.files models.pixels models.data "
+    "models.tokenizers pipeline.dataset pipeline.fetch pipeline.images pipeline.output",
     "pipeline.cli": "",
     "beam_jobs.local_runner": "",
     "beam_jobs.flags": "beam_jobs.local_runner models.files models.tokenizers pipeline.text pipeline.filters "

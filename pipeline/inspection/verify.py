@@ -8,6 +8,7 @@ import os
 from models.data.format import read_manifest
 from models.errors import UserError
 from models.files import can_list
+from models.next_command import beside, print_next
 from pipeline.inspection.faults import verify
 from pipeline.inspection.repair import repair
 
@@ -50,4 +51,5 @@ def main(arguments: list[str] | None = None) -> int:
     manifest = read_manifest(args.directory)
     pairs = sum(shard.pairs for shard in manifest.shards)
     print(f"verify: {args.directory}: {pairs:,} pairs in {len(manifest.shards):,} shards, all as written")
+    print_next(["train", "--dataset", args.directory, "--output", beside(args.directory, "model")])
     return 0

@@ -49,7 +49,8 @@ def flip(path: Path, bit: int) -> None:
 
 def test_a_sound_dataset(dataset, capsys):
     assert main([str(dataset), "--workers=2"]) == 0
-    assert "120 pairs in 20 shards, all as written" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "120 pairs in 20 shards, all as written" in said and "next: pairmill train --dataset " in said
 
 
 def test_any_flipped_bit_is_found_and_its_file_named(dataset, own, exhaustive):
