@@ -230,7 +230,14 @@ def serve_once(folder: Path) -> None:
     print("  pairmill serve --port=0", flush=True)
     with tempfile.NamedTemporaryFile("w+", errors="replace") as printed:
         command = [PAIRMILL, "serve", "--port=0"]
-        with subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, stdout=printed, stderr=subprocess.STDOUT) as server:
+        with subprocess.Popen(
+            command,
+            cwd=folder,
+            env=ENVIRONMENT,
+            stdout=printed,
+            stderr=subprocess.STDOUT,
+            preexec_fn=take_interrupts,
+        ) as server:
             try:
                 with urllib.request.urlopen(address_in(Path(printed.name), server), timeout=30) as answer:
                     page = answer.read()
@@ -242,6 +249,11 @@ def serve_once(folder: Path) -> None:
         judged("pairmill serve", server.returncode, printed, INTERRUPTED)
     if b"<html" not in page:
         raise Failure(f"pairmill serve: GET / is no page but {page[:80]!r}")
+
+
+def take_interrupts() -> None:
+    """As a shell does for a command; what started this script in the background may ignore the signal."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def address_in(printed: Path, server: subprocess.Popen) -> str:
