@@ -16,10 +16,10 @@ import pyarrow as pa
 from pipeline.dataset import image_signature
 
 CROWDED = 2048
-"""Entries of a group that is divided further. Those of 50,000 photographs hardly ever are."""
+"""Entries of a group that is divided further, if it has more. Of 17,000 images no group has."""
 MAX_UNEQUAL_CROWDED = 16
-"""Bits of image_signature.BITS in which candidates of a divided group may differ. Of the near-duplicates among 17,000
-images that share two bands, all differ in fewer."""
+"""Bits of image_signature.BITS in which candidates of a divided group may differ: fewer than otherwise, since crowds have
+many pairs that only look alike."""
 BANDS = image_signature.BITS // image_signature.BAND_BITS
 CROPPED, EXCLUDED = 1, 2  # flags of an entry
 PAIRS_AT_ONCE = 1 << 20
