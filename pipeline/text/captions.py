@@ -23,7 +23,7 @@ MAX_CHARACTERS = 10_000
 _SEPARATOR = r"[-–—|·•:;,/\\>~*_=]+"
 # Nothing below can touch such a text unless it is suspect
 _PLAIN = re.compile(r"""[A-Za-z0-9"'(!?](?:[A-Za-z0-9 "'(),.!?:;%$-]*[A-Za-z0-9"')!?.])?""")
-_SUSPECT = re.compile(r"  |www\.|\(\s*\)", re.IGNORECASE)
+_SUSPECT = re.compile(r"  |www\.|\(\s*\)|^\W*(?:untitled|no title)", re.IGNORECASE)
 
 _INLINE = "a|abbr|b|big|cite|code|del|em|font|i|ins|kbd|nowiki|q|ref|s|samp|small|span|strike|strong|sub|sup|tt|u|var"
 _BLOCK = (
@@ -56,6 +56,16 @@ _EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
 _HANDLE = re.compile(r"(?<![\w@])@[A-Za-z_]\w+(?:'s\b)?")
 _HASHTAG = re.compile(r"(?<!\w)#+(?=[^\W\d_])")
 _STRAY_SEPARATORS = re.compile(rf"^(?:{_SEPARATOR}(?:\s+|$))+|(?:(?:\s+|^){_SEPARATOR})+$")
+_BBCODE = re.compile(r"\[/?(?:url|img|b|i|u|quote|center|color|size)(?:=[^\]\s]*)?\]", re.IGNORECASE)
+# what an address leaves behind: "(see )", "(via )", a bracket that is not closed at the end or not opened at the start
+_LEFT_BRACKETS = re.compile(
+    r"[(\[{<]\s*(?:(?:see|via|from|source|link|photo|image|picture|more|at|by|cf|here|visit|read|and|or|also|on|info|site|"
+    r"website|web|url)\b\s*)*[.:,;]*\s*[)\]}>]|[(\[{<]\s*$|^\s*[)\]}>]",
+    re.IGNORECASE,
+)
+_BEHIND_URL = re.compile(r"[\]}][\]}.,;:!?']*$")
+_LONE_SURROGATE = re.compile("[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]")
+_UNTITLED = re.compile(r"^[\W_]*(?:untitled|no title)(?:[\s_-]*\d{1,4})?\s*(?:[.:;,|)\]-]+\s*)+(?=\S)", re.IGNORECASE)
 _EMPTY_BRACKETS = re.compile(r"\(\s*\)|\[\s*\]|\{\s*\}|<\s*>")
 
 _IMAGE_ENDING = r"\.(?:jpe?g|jpe|png|gif|tiff?|webp|heic|bmp|svg|raw|nef|cr2|arw|dng|psd|avi|mov|mp4|mpe?g|pdf|djvu)"
@@ -148,19 +158,30 @@ _UNDO = [
 
 
 def _clean_once(text: str) -> str:
-    text = _INVISIBLE.sub("", text)
     if not text.isascii():
-        text = ftfy.fix_text(text)
+        # before control characters go: where text was decoded wrongly, U+0080 to U+009F are parts of letters
+        text = ftfy.fix_text(_LONE_SURROGATE.sub("", text))
+    text = _INVISIBLE.sub("", text)
     if "<" in text:
         text = _HIDDEN.sub(" ", text)
         text = _BLOCK_TAG.sub(" ", text)
         text = _CUT_TAG.sub("", _INLINE_TAG.sub("", text))
     if "&" in text:
         text = _ENTITY.sub(lambda entity: html.unescape(entity[0]), text)
-    text = _URL.sub(" ", text)
-    if "@" in text:
-        text = _HANDLE.sub(" ", _EMAIL.sub(" ", text))
+    if "[" in text:
+        text = _BBCODE.sub(" ", text)
+    without = _URL.sub(_without_url, text)
+    if "@" in without:
+        without = _HANDLE.sub(" ", _EMAIL.sub(" ", without))
+    if without != text:
+        text = _LEFT_BRACKETS.sub(" ", without)
     if "#" in text:
         text = _HASHTAG.sub("", text)
     text = _EMPTY_BRACKETS.sub(" ", text)
-    return _STRAY_SEPARATORS.sub("", _SPACE.sub(" ", text).strip())
+    return _UNTITLED.sub("", _STRAY_SEPARATORS.sub("", _SPACE.sub(" ", text).strip()))
+
+
+def _without_url(match: re.Match[str]) -> str:
+    """What stays of an address: brackets that only stood behind it."""
+    behind = _BEHIND_URL.search(match[0])
+    return f" {behind[0]}" if behind else " "

@@ -42,10 +42,53 @@ from pipeline.text.captions import MAX_CHARACTERS, clean_caption, detokenise, ha
         ("a barn | http://example.com", "a barn"),
         ("half-timbered, well-kept -5 °C", "half-timbered, well-kept -5 °C"),
         ("---", ""),
+        # what an address leaves behind
+        ("a barn [http://example.com/a] in spring", "a barn in spring"),
+        ("a barn (see http://example.com/a) in spring", "a barn in spring"),
+        ("a barn (via @jo_doe)", "a barn"),
+        ("a barn <http://example.com> in spring", "a barn in spring"),
+        ("a barn {www.example.com}", "a barn"),
+        ("a barn (photo: http://example.com/a.jpg)", "a barn"),
+        ("a barn [url=http://example.com/a]at home[/url] today", "a barn at home today"),
+        ("a barn (http://example.com/a", "a barn"),
+        ("a barn (see below) and a house [1]", "a barn (see below) and a house [1]"),
+        ("a barn (from the north) http://example.com", "a barn (from the north)"),
+        # placeholders of a title
+        ("Untitled. A barn in spring", "A barn in spring"),
+        ("Untitled - 3: a barn", "a barn"),
+        ("Untitled (1953), oil on canvas", "Untitled (1953), oil on canvas"),
+        ("Untitled film stills", "Untitled film stills"),
     ],
 )
 def test_clean_caption(raw, clean):
     assert clean_caption(raw) == clean
+
+
+WRONGLY_DECODED = [
+    "Das Café am Marktplatz — im Frühling",
+    "l’été à la plage",
+    "the lake’s shore",
+    "“Old Mill” by the river",
+    "naïve façade… in São Paulo",
+    "the señor’s hat",
+    "10 € a day",
+    "Łódź in winter – a view",
+    "the Måløy harbour’s “lower” quay",
+    "tickets ‘at the door’",
+    "Škoda’s first car",
+    "a smörgåsbord – for two",
+    "the bridge at Český Krumlov",
+]
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "windows-1252"])
+@pytest.mark.parametrize("text", WRONGLY_DECODED)
+def test_text_that_was_decoded_wrongly(text, encoding):
+    """As a browser decodes it: bytes that Windows-1252 has no letter for stay control characters."""
+    control = {0x81, 0x8D, 0x8F, 0x90, 0x9D}
+    parts = (bytes([byte]).decode("latin-1" if byte in control else encoding) for byte in text.encode())
+    wrong = "".join(parts)
+    assert clean_caption(wrong) == clean_caption(text)
 
 
 PIECES = st.sampled_from(

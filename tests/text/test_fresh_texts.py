@@ -1,0 +1,28 @@
+"""Texts that were written before anybody looked at what the rules do with them stay as well judged as they are."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.boilerplate import is_kept
+from benchmarks.fresh_texts import read_texts
+from pipeline.text.language import is_english
+
+LOWEST = {"plain": 0.99, "flickr": 0.9, "wikipedia": 0.89, "products": 0.8, "names": 0.87, "places": 0.93}
+"""Shares of the English captions of each kind."""
+
+
+@pytest.mark.parametrize("name", ["fresh_captions", "fresh_captions_2"])
+def test_captions(name):
+    texts = read_texts(name)
+    shares = {kind: sum(map(is_english, texts[kind])) / len(texts[kind]) for kind in texts}
+    assert shares.pop("foreign") <= 0.03
+    assert {kind: share for kind, share in shares.items() if share < LOWEST[kind]} == {}
+
+
+@pytest.mark.parametrize("name", ["fresh_boilerplate", "fresh_boilerplate_2"])
+def test_boilerplate(name):
+    texts = read_texts(name)
+    kept = {kind: sum(map(is_kept, texts[kind])) / len(texts[kind]) for kind in texts}
+    assert kept.pop("real") >= 0.97
+    assert {kind: share for kind, share in kept.items() if share > 0.05} == {}
