@@ -18,8 +18,10 @@ from typing import Any, BinaryIO
 from models.errors import UserError
 from pipeline.output import files
 from pipeline.records import Candidate
-from pipeline.sources.readers import WHOLE_FILE, LineStart, Row, caption_and_url, lines, open_source
-from pipeline.sources.source import LineSource
+from pipeline.sources.readers import WHOLE_FILE, LineStart, Row, lines, open_source
+from pipeline.sources.table_source import Columns, RecordOrigin, TableSource
+from pipeline.sources.tables import Record
+from pipeline.sources.two_columns import caption_and_url
 from pipeline.sources.url_index import open_index, write_index
 
 NAME = "cc12m"
@@ -43,7 +45,7 @@ def read(
 ) -> Iterator[Row]:
     """The rows of a list, with the SHA-256 of those whose URL the index of hashes holds."""
     rows = caption_and_url(stream, file, NAME, False, start)
-    return _with_hashes(rows, settings.hashes) if settings.hashes else rows
+    return (_with_hash(row, settings.hashes) for row in rows) if settings.hashes else rows
 
 
 def index_hashes(path: str, index: str) -> None:
@@ -72,19 +74,21 @@ def read_hashes(path: str) -> Iterator[tuple[str, bytes]]:
 _SHA256 = re.compile("[0-9a-fA-F]{64}")
 
 
-def _with_hashes(rows: Iterator[Row], path: str) -> Iterator[Row]:
-    index = open_index(path, SHA256_BYTES)
-    for row in rows:
-        if isinstance(row, Candidate) and (known := index.get(row.url)):
-            row = row._replace(expected_sha256=known.hex())
-        yield row
+def _with_hash(row: Row, path: str) -> Row:
+    known = open_index(path, SHA256_BYTES).get(row.url) if path and isinstance(row, Candidate) else None
+    return row._replace(expected_sha256=known.hex()) if known and isinstance(row, Candidate) else row
 
 
-class Cc12m(LineSource[Cc12mSettings]):
+class Cc12m(TableSource[Cc12mSettings]):
     """Conceptual 12M as a source of select."""
 
     name = NAME
     settings = DEFAULT
+
+    columns = dataclasses.replace(Columns(), sha256=())  # of the image as img2dataset stored it, not as published
+
+    def row_of(self, record: Record, origin: RecordOrigin, settings: Cc12mSettings) -> Row:
+        return _with_hash(super().row_of(record, origin, settings), settings.hashes)
 
     def read(self, stream: BinaryIO, file: str, start: LineStart, settings: Cc12mSettings) -> Iterator[Row]:
         return read(stream, file, start, settings)

@@ -3,7 +3,9 @@
 `Train_GCC-training.tsv` (3,318,333 rows) and `Validation_GCC-1.1.0-Validation.tsv` (15,840): caption, tab, URL; no
 header and no quoting. Captions are lower-cased and tokenised ("our planet is ."), names are replaced by "person" and
 the like. `Image_Labels_Subset_Train_GCC-Labels-training.tsv` (2,007,090 rows) adds three lists; its first two columns
-are read. The row number is the only id that other tools know."""
+are read. The row number is the only id that other tools know.
+
+Copies with names for the columns, as CSV, Parquet or JSON, are read by those of `Columns`."""
 
 from __future__ import annotations
 
@@ -12,8 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from pipeline.sources.readers import WHOLE_FILE, LineStart, Row, caption_and_url
-from pipeline.sources.source import LineSource
+from pipeline.sources.readers import WHOLE_FILE, LineStart, Row
+from pipeline.sources.table_source import TableSource
+from pipeline.sources.two_columns import caption_and_url
 from pipeline.text.captions import detokenise
 
 NAME = "cc3m"
@@ -34,7 +37,7 @@ def read(stream: BinaryIO, file: str, start: LineStart = WHOLE_FILE) -> Iterator
     return caption_and_url(stream, file, NAME, True, start)
 
 
-class Cc3m(LineSource[Cc3mSettings]):
+class Cc3m(TableSource[Cc3mSettings]):
     """Conceptual Captions as a source of select."""
 
     name = NAME

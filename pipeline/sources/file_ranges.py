@@ -5,6 +5,7 @@ file's order, a recognised header line is not a row, and bad data is a `Rejected
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -31,12 +32,15 @@ def file_ranges(name: str, pattern: str) -> list[FileRange]:
 def read_range(file_range: FileRange, settings: SourceSettings = DEFAULTS, first_line: int = 0) -> Iterator[Row]:
     """The rows of a range. `first_line` is the number of its first line in the file; see `first_line_number`."""
     source = SOURCES[file_range.source]
-    return source.read_range(file_range, settings.get(source.name, source.settings), first_line)
+    rows = source.read_range(file_range, settings.get(source.name, source.settings), first_line)
+    return itertools.islice(rows, file_range.rows or None)
 
 
 def range_bytes(file_range: FileRange) -> int:
     """About how many bytes of its file a range takes, for the progress line; 0 if that is unknown. Ranges of a sqlite
-    file are measured in row ids."""
+    file are measured in row ids, those of Parquet in groups of rows."""
+    if file_range.member:
+        return 0
     if file_range.stop:
         return file_range.stop - file_range.first
     return os.path.getsize(file_range.path) if os.path.exists(file_range.path) else 0

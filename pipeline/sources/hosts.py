@@ -42,6 +42,10 @@ class HostLimits(NamedTuple):
     rate: float  # requests/s, evenly spaced
     bytes_per_s: float = math.inf
 
+    def share(self, machines: int) -> HostLimits:
+        """What each of several machines may take; one connection at least."""
+        return HostLimits(max(1, self.connections // machines), self.rate / machines, self.bytes_per_s / machines)
+
 
 # By the end of a host's name. Wikimedia's robot policy: 2 connections, 25 Mbit/s, and a contact in the User-Agent.
 # Flickr names no limit for its images: its own is less than the default, since YFCC100M has nothing but them.

@@ -22,8 +22,9 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 from models.errors import UserError
 from models.pixels import IMAGE_SUFFIXES
-from pipeline.records import Candidate, malformed
-from pipeline.sources.paths import absolute, base_name, exists, expand
+from pipeline.records import Candidate, Damage, malformed
+from pipeline.sources.file_kinds import PARQUET, TAR
+from pipeline.sources.paths import absolute, base_name, exists, expand, map_files
 from pipeline.sources.readers import MAX_ROW_BYTES, Row, open_seekable, parquet_columns, parquet_records, pixels
 from pipeline.sources.source import FileRange, NoSettings, Source
 from pipeline.sources.tar_names import TAR_SUFFIXES, is_hidden, is_tar, split_name, without_tar_suffix
@@ -47,7 +48,7 @@ def files(pattern: str) -> list[str]:
     """The Parquet files of an output that is named by its folder, by its tars, by one of its folders of images or by
     themselves; a tar that has none stands for itself."""
     if not os.path.isdir(pattern):
-        return sorted({table_of(path) for path in expand(pattern) if not is_hidden(path)})
+        return sorted(set(map_files(table_of, [path for path in expand(pattern) if not is_hidden(path)])))
     folder = pattern.rstrip(os.sep)
     if os.path.isfile(f"{folder}.parquet"):
         return [f"{folder}.parquet"]
@@ -55,7 +56,7 @@ def files(pattern: str) -> list[str]:
     found = [os.path.join(folder, name) for name in names if name.endswith((".parquet", *TAR_SUFFIXES))]
     if not found:
         raise UserError(f"{pattern} holds no Parquet file and no tar: name the folder that img2dataset wrote")
-    return sorted(set(map(table_of, found)))
+    return sorted(set(map_files(table_of, found)))
 
 
 def table_of(path: str) -> str:
@@ -145,7 +146,7 @@ def _of_tar(stream: BinaryIO, file: str, store: str) -> Iterator[Row]:
     except (tarfile.TarError, EOFError) as error:
         fault = str(error)
     if fault:
-        yield malformed(NAME, file, row, "", f"not readable as a tar file from here on: {fault}")
+        yield malformed(NAME, file, row, "", Damage(f"not readable as a tar file from here on: {fault}"))
 
 
 def _samples(tar: tarfile.TarFile) -> Iterator[Sample]:
@@ -210,10 +211,11 @@ class Img2dataset(Source[NoSettings]):
 
     name = NAME
     settings = NoSettings()
+    kinds = frozenset({PARQUET, TAR})
 
     def files(self, pattern: str) -> list[str]:
         return files(pattern)
 
     def read_range(self, file_range: FileRange, settings: NoSettings, first_line_number: int = 0) -> Iterator[Row]:
-        with open_seekable(file_range.path) as stream:
+        with open_seekable(file_range.path, from_tar=False) as stream:
             yield from read(stream, base_name(file_range.path), file_range.path)

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import hashlib
 from collections.abc import Iterable
 from typing import Any
 
-from pipeline.sources.paths import base_name, open_raw
+from pipeline.sources.paths import base_name, map_files, open_raw
 
 BLOCK = 1 << 20
-FILES_AT_ONCE = 8  # hashing leaves Python's lock, reading waits
 
 
 def describe_files(paths: Iterable[str]) -> list[dict[str, Any]]:
     """One entry a file, in the order given. A job that is resumed sees by it that its lists are the same."""
-    with concurrent.futures.ThreadPoolExecutor(FILES_AT_ONCE) as pool:
-        return list(pool.map(describe_file, paths))
+    return map_files(describe_file, paths)  # hashing leaves Python's lock
 
 
 def describe_file(path: str) -> dict[str, Any]:

@@ -1,35 +1,29 @@
-"""Shared readers: files' bytes without the compression, their lines, their tables.
+"""Shared readers: files' bytes, unpacked, their lines, their tables.
 
-A file's first bytes tell its compression (gzip, bzip2, zstd or none), its ending does not: browsers unpack a .gz and
-keep its name. Text is cut at the byte 0x0A alone, because captions hold U+2028, U+0085 and lone carriage returns."""
+Text is cut at the byte 0x0A alone, because captions hold U+2028, U+0085 and lone carriage returns."""
 
 from __future__ import annotations
 
-import bz2
 import codecs
 import contextlib
-import gzip
-import io
 import itertools
 import os
-import shutil
-import tempfile
-import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO, NamedTuple, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.records import Candidate, Rejected, malformed
+from pipeline.records import Candidate, Damage, Rejected
 from pipeline.sources.byte_ranges import RangeLines, bzip2_chunks, count_line_ends, plain_chunks
+from pipeline.sources.file_kinds import SQLITE_MAGIC
 from pipeline.sources.paths import CHUNK_BYTES, open_raw
+from pipeline.sources.unpack import BZIP2, DAMAGE, GZIP, SEVEN_ZIP, UTF_16, XZ, ZIP, ZSTD, is_damage, seekable, unpacked
 
 MAX_ROW_BYTES = 8 << 20
 """A longer row is rejected and not held in memory; the longest published ones, WIT's page texts, are far below."""
 PARQUET_BATCH_ROWS = 1024
 BZIP2_RATIO = 4  # about how much smaller a text is
-SQLITE_MAGIC = b"SQLite format 3\0"
 
 Row = Candidate | Rejected
 """What a reader yields: one for each row of its file."""
@@ -51,37 +45,29 @@ WHOLE_FILE = LineStart()
 
 
 @contextlib.contextmanager
-def open_source(path: str) -> Iterator[BinaryIO]:
-    """The file's bytes, decompressed; a plain file's stream can seek, unless its server sends it only whole."""
-    with open_raw(path) as raw, _decompressed(raw) as stream:
+def open_source(path: str, member: str = "", from_tar: bool = True) -> Iterator[BinaryIO]:
+    """The file's bytes, unpacked; a plain file's stream can seek, unless its server sends it only whole. `member`: the
+    name of a list in a zip of several. `from_tar`: whether the list in a compressed tar is meant, or the tar."""
+    with open_raw(path) as raw, unpacked(raw, path, member, from_tar) as stream:
         yield stream
 
 
 @contextlib.contextmanager
-def open_seekable(path: str) -> Iterator[BinaryIO]:
+def open_seekable(path: str, member: str = "", from_tar: bool = True) -> Iterator[BinaryIO]:
     """The same; what can't seek is copied to the disk first."""
-    with open_source(path) as stream, contextlib.ExitStack() as stack:
-        if not stream.seekable() or isinstance(stream, gzip.GzipFile | bz2.BZ2File):
-            copy = stack.enter_context(tempfile.TemporaryFile())
-            try:
-                shutil.copyfileobj(stream, copy, CHUNK_BYTES)
-            except (EOFError, zlib.error, OSError) as error:  # its reader finds that it has no end
-                if not _is_damage(error):
-                    raise
-            copy.seek(0)
-            stream = copy
-        yield stream
+    with open_source(path, member, from_tar) as stream, seekable(stream) as copy:
+        yield copy
 
 
 def line_ranges(path: str, range_bytes: int) -> list[tuple[int, int]]:
     """Ranges of bytes in which a text file can be read side by side; [] for one that is read whole: a small one, one in
-    a format that does not split (gzip, zstd), one on a server that sends no parts."""
+    a format that does not split (gzip, zip, UTF-16), one on a server that sends no parts."""
     with open_raw(path) as raw:
         magic = raw.peek(len(SQLITE_MAGIC))[: len(SQLITE_MAGIC)]
-        if not raw.seekable() or magic == SQLITE_MAGIC or magic.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd")):
+        if not raw.seekable() or magic.startswith((SQLITE_MAGIC, GZIP, ZSTD, XZ, ZIP, SEVEN_ZIP, *UTF_16)):
             return []
         size = raw.seek(0, os.SEEK_END)
-    if magic.startswith(b"BZh"):
+    if magic.startswith(BZIP2):
         range_bytes //= BZIP2_RATIO
     if size <= range_bytes:
         return []
@@ -93,19 +79,19 @@ def line_ranges(path: str, range_bytes: int) -> list[tuple[int, int]]:
 def open_range(path: str, first: int, stop: int) -> Iterator[BinaryIO]:
     """The lines of one of the ranges of `line_ranges`."""
     with open_raw(path) as raw:
-        chunks = bzip2_chunks if raw.peek(3)[:3] == b"BZh" else plain_chunks
+        chunks = bzip2_chunks if raw.peek(3)[:3] == BZIP2 else plain_chunks
         yield cast(BinaryIO, RangeLines(chunks(raw, first, stop), first == 0))  # `lines` needs no more of a stream
 
 
 def count_range(path: str, first: int, stop: int) -> int:
     """How many lines end in a range."""
     with open_raw(path) as raw:
-        chunks = bzip2_chunks if raw.peek(3)[:3] == b"BZh" else plain_chunks
+        chunks = bzip2_chunks if raw.peek(3)[:3] == BZIP2 else plain_chunks
         return count_line_ends(chunks(raw, first, stop))
 
 
-def first_line(path: str) -> str:
-    with open_source(path) as stream:
+def first_line(path: str, member: str = "") -> str:
+    with open_source(path, member) as stream:
         return next((line.text for line in lines(stream)), "")
 
 
@@ -137,30 +123,12 @@ def lines(stream: BinaryIO) -> Iterator[Line]:
             yield Line("", "")
 
 
-def caption_and_url(
-    stream: BinaryIO, file: str, source: str, caption_first: bool, start: LineStart = WHOLE_FILE
-) -> Iterator[Row]:
-    """Rows of two fields, split at the first tab; quote characters are text. `caption_first` is the published order: a
-    header line `caption<TAB>url` or `url<TAB>caption` overrules it, and so does a row in which only one field is a
-    URL."""
-    row, header = start.line, _header(start.first_line)
-    if header:
-        row -= 1
-        caption_first = header.startswith("caption")
-    for number, line in enumerate(lines(stream), start.line):
-        if number == 0 and (header := _header(line.text)):
-            caption_first = header.startswith("caption")
-            continue
-        yield _caption_and_url(line, file, row, source, caption_first)
-        row += 1
-
-
 def parquet_records(
-    stream: BinaryIO, wanted: Sequence[str], required: Sequence[Sequence[str]]
+    stream: BinaryIO, wanted: Sequence[str], required: Sequence[Sequence[str]], groups: Sequence[int] | None = None
 ) -> Iterator[tuple[dict[str, Any], str]]:
-    """(record, "") for each row of a Parquet file, of those of the wanted columns that it has, by their names in lower
-    case; ({}, fault) once where it can't be read, or has no column of a required group. `stream` must be able to
-    seek."""
+    """(record, "") for each row of a Parquet file, or of its row groups `groups`, of the wanted columns that it
+    has, by their names in lower case; ({}, fault) once where it can't be read, or has no column of a required group.
+    `stream` must be able to seek."""
     try:
         file = pq.ParquetFile(stream)
         names = {name.lower(): name for name in file.schema_arrow.names}
@@ -169,14 +137,14 @@ def parquet_records(
                 yield {}, f"no column {' or '.join(group)} among {', '.join(names)}"
                 return
         columns = {name: names[name] for name in wanted if name in names}
-        for batch in file.iter_batches(PARQUET_BATCH_ROWS, columns=list(columns.values())):
+        for batch in file.iter_batches(PARQUET_BATCH_ROWS, row_groups=groups, columns=list(columns.values())):
             values = [batch.column(column).to_pylist() for column in columns.values()]
             for record in zip(*values, strict=True):
                 yield dict(zip(columns, record, strict=True)), ""
     except (pa.ArrowException, OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the disk or the network, not the file's content
-        yield {}, f"not readable as Parquet from here on: {' '.join(str(error).split())}"
+        yield {}, Damage(f"not readable as Parquet from here on: {' '.join(str(error).split())}")
 
 
 def parquet_columns(stream: BinaryIO) -> list[str]:
@@ -209,40 +177,6 @@ def field_count_error(found: int, expected: str) -> str:
     return f"{found} field{'s' * (found != 1)}, expected {expected}"
 
 
-def _header(text: str) -> str:
-    """The line in lower case if it names the two columns, else ""."""
-    text = text.strip().lower()
-    return text if text in ("caption\turl", "url\tcaption") else ""
-
-
-def _caption_and_url(line: Line, file: str, row: int, source: str, caption_first: bool) -> Row:
-    if line.fault:
-        return malformed(source, file, row, line.text, line.fault)
-    first, tab, second = line.text.partition("\t")
-    if not tab:
-        return malformed(source, file, row, line.text, field_count_error(1, "2"))
-    if has_http_scheme(first) != has_http_scheme(second):
-        caption_first = has_http_scheme(second)
-    caption, url = (first, second) if caption_first else (second, first)
-    if caption_first and url.count("\t") == 3:
-        url = url.partition("\t")[0]  # the labels file: caption, URL, labels, machine ids, confidences
-    if "\t" in url:
-        return malformed(source, file, row, line.text, field_count_error(line.text.count("\t") + 1, "2"))
-    return Candidate(
-        source=source,
-        file=file,
-        row=row,
-        url=url.strip(),
-        fallback_urls=(),
-        raw_caption=caption,
-        width=None,
-        height=None,
-        licence="",
-        page_url="",
-        mime_type="",
-    )
-
-
 def _split(stream: BinaryIO) -> Iterator[tuple[bytes, str]]:
     """The lines as bytes, each with its fault."""
     # read1 hands out what is decoded before it raises at damage; read would lose the whole chunk
@@ -251,10 +185,10 @@ def _split(stream: BinaryIO) -> Iterator[tuple[bytes, str]]:
     while True:
         try:
             chunk = read(CHUNK_BYTES)
-        except (EOFError, zlib.error, OSError) as error:
-            if not _is_damage(error):
+        except DAMAGE as error:
+            if not is_damage(error):
                 raise
-            yield tail, f"the compressed file is cut off or damaged from here on: {error}"
+            yield tail, Damage(f"the compressed file is cut off or damaged from here on: {error}")
             return
         if not chunk:
             break
@@ -274,20 +208,3 @@ def _split(stream: BinaryIO) -> Iterator[tuple[bytes, str]]:
 
 def _length_fault(size: int) -> str:
     return f"a row of {size} bytes, more than {MAX_ROW_BYTES}" if size > MAX_ROW_BYTES else ""
-
-
-def _is_damage(error: Exception) -> bool:
-    """Whether the bytes are bad, rather than the disk or the network, whose errors carry a number or a class."""
-    return not isinstance(error, OSError) or (type(error) in (OSError, gzip.BadGzipFile) and error.errno is None)
-
-
-def _decompressed(raw: io.BufferedReader) -> contextlib.AbstractContextManager[Any]:
-    magic = raw.peek(4)[:4]
-    if magic.startswith(b"\x1f\x8b"):
-        return gzip.GzipFile(fileobj=raw)
-    if magic.startswith(b"BZh"):
-        return bz2.BZ2File(raw)
-    if magic == b"\x28\xb5\x2f\xfd":
-        # pyarrow's reader, because zstandard's takes a frame that is cut off for the end of the file
-        return cast(BinaryIO, pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "zstd"))
-    return raw

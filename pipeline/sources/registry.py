@@ -8,7 +8,10 @@ from typing import Any
 from pipeline.sources.cc3m import Cc3m
 from pipeline.sources.cc12m import Cc12m
 from pipeline.sources.img2dataset import Img2dataset
+from pipeline.sources.redcaps import RedCaps
+from pipeline.sources.sbu import Sbu
 from pipeline.sources.source import Source
+from pipeline.sources.table import Table
 from pipeline.sources.wikipedia_dump import WikipediaDump
 from pipeline.sources.wit import Wit
 from pipeline.sources.wit_base import WitBase
@@ -24,6 +27,9 @@ SOURCES: dict[str, Source[Any]] = {
         WitBase(),
         WikipediaDump(),
         Img2dataset(),
+        RedCaps(),
+        Sbu(),
+        Table(),
     )
 }
 

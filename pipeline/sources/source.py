@@ -9,13 +9,16 @@ from __future__ import annotations
 import abc
 import argparse
 import dataclasses
+import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO, Generic, NamedTuple, TypeVar
 
 from apache_beam.coders import RowCoder, registry
 
-from pipeline.sources.paths import base_name, expand
+from pipeline.sources.file_kinds import TEXT
+from pipeline.sources.paths import base_name, expand, open_raw
 from pipeline.sources.readers import LineStart, Row, first_line, line_ranges, open_range, open_source
+from pipeline.sources.unpack import lists_in
 
 RANGE_BYTES = 16 << 20
 """Bytes of text in one file range, where a list can be cut."""
@@ -31,6 +34,8 @@ class FileRange(NamedTuple):
     kind: str = FILE  # or LINES, or a source's own kind of part
     first: int = 0  # [first, stop) of a part, in the source's own unit: bytes, or row ids of sqlite
     stop: int = 0
+    member: str = ""  # the name of a list in a zip of several
+    rows: int = 0  # that are read at most; 0: all of them
 
 
 registry.register_coder(FileRange, RowCoder)
@@ -49,6 +54,9 @@ class Source(abc.ABC, Generic[S]):
 
     name: str  # as in `--source NAME=PATTERN`
     settings: S  # the defaults
+    kinds: frozenset[str] = frozenset({TEXT})  # of files that it reads: see file_kinds
+    checks_rows = True  # whether `check_files` reads the first rows
+    member_pattern: re.Pattern[str] = re.compile("")  # of the names of lists in an archive that holds other things, too
 
     # Reading
 
@@ -56,9 +64,16 @@ class Source(abc.ABC, Generic[S]):
         """The files that a path, a glob or a URL names, sorted. Raises UserError if there are none."""
         return expand(pattern)
 
+    def members(self, path: str) -> list[str]:
+        """The names of a zip's lists, if it holds several that are this source's; else []."""
+        with open_raw(path) as raw:
+            names = lists_in(raw, path)
+        found = [name for name in names if self.member_pattern.search(name)] or names
+        return sorted(found) if len(names) > 1 else []
+
     def split(self, path: str) -> list[FileRange]:
         """The ranges that workers read side by side; together they cover the file."""
-        return [FileRange(self.name, path)]
+        return [FileRange(self.name, path, member=member) for member in self.members(path) or [""]]
 
     @abc.abstractmethod
     def read_range(self, file_range: FileRange, settings: S, first_line_number: int = 0) -> Iterator[Row]:
@@ -74,6 +89,13 @@ class Source(abc.ABC, Generic[S]):
         does not have the expected format.
         """
         return settings
+
+    def settings_of_check(self, settings: S) -> S:
+        """The settings by which `check_files` reads: those that tell how a row is read, without side files."""
+        return self.settings
+
+    def check_head(self, path: str, head: bytes) -> None:
+        """Raises UserError if a file's first bytes are those of something else."""
 
     # Options
 
@@ -105,16 +127,16 @@ class LineSource(Source[S]):
 
     def split(self, path: str) -> list[FileRange]:
         ranges = [FileRange(self.name, path, LINES, *ends) for ends in line_ranges(path, RANGE_BYTES)]
-        return ranges or [FileRange(self.name, path)]
+        return ranges or super().split(path)
 
     def read_range(self, file_range: FileRange, settings: S, first_line_number: int = 0) -> Iterator[Row]:
-        path, file = file_range.path, base_name(file_range.path)
+        path, file = file_range.path, base_name(file_range.member or file_range.path)
         if file_range.kind == LINES:
             start = LineStart(first_line_number, first_line(path) if first_line_number else "")
             with open_range(path, file_range.first, file_range.stop) as stream:
                 yield from self.read(stream, file, start, settings)
         else:
-            with open_source(path) as stream:
+            with open_source(path, file_range.member) as stream:
                 yield from self.read(stream, file, LineStart(), settings)
 
     @abc.abstractmethod

@@ -1,13 +1,14 @@
 """Images that need no fetching: taken out of the file of a source that holds them.
 
 A pair's `stored_at` is PATH#PLACE: a row (from 0) of a Parquet file with the bytes in a column, as wit_base and
-img2dataset write them; a row of a text file of URL and base64 bytes, as Kaggle's wikipedia-image-caption has them; or
+img2dataset write them; a row of a text file of URL and base64 bytes, as Kaggle's wikipedia-image-caption has them, or
+of JSON with `b64_bytes`; or
 the key of img2dataset's sample in a tar or a folder."""
 
 from __future__ import annotations
 
 import base64
-import binascii
+import json
 import os
 import tarfile
 import zlib
@@ -90,11 +91,15 @@ def _of_folder(path: str, places: Collection[str]) -> Iterator[tuple[str, bytes]
 
 
 def _of_tar(path: str, places: Collection[str]) -> Iterator[tuple[str, bytes]]:
-    with open_source(path) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
+    with open_source(path, from_tar=False) as stream, _open_tar(stream) as tar:
         for info in filter(tarfile.TarInfo.isfile, tar):
             place, _, suffix = info.name.removeprefix("./").rpartition(".")
             if place in places and suffix.lower() in IMAGE_SUFFIXES and not is_hidden(info.name):
                 yield place, cast(BinaryIO, tar.extractfile(info)).read()
+
+
+def _open_tar(stream: BinaryIO) -> tarfile.TarFile:
+    return tarfile.open(fileobj=stream, mode="r:") if stream.seekable() else tarfile.open(fileobj=stream, mode="r|")
 
 
 def _of_parquet(path: str, places: Collection[str]) -> Iterator[tuple[str, bytes]]:
@@ -127,14 +132,19 @@ def _of_row_group(
             return
 
 
+def _encoded(line: str) -> str:
+    """The base64 of a line: of JSON, as Wikimedia's `part-*.json.gz` have it, or of fields."""
+    return json.loads(line)["b64_bytes"] if line.startswith("{") else line.split("\t")[1]
+
+
 def _of_text(path: str, places: Collection[str]) -> Iterator[tuple[str, bytes]]:
     last = max(int(place) for place in places)
     with open_source(path) as stream:
         for row, line in enumerate(lines(stream)):
             if str(row) in places and not line.fault:
                 try:
-                    yield str(row), base64.b64decode(line.text.split("\t")[1], validate=True)
-                except (IndexError, binascii.Error):
+                    yield str(row), base64.b64decode(_encoded(line.text), validate=True)
+                except (LookupError, TypeError, ValueError):  # binascii's is a ValueError, too
                     yield str(row), b""  # which is no image
             if row == last:
                 return

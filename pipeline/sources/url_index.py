@@ -19,9 +19,22 @@ BATCH = 1 << 20  # URLs that are written at once
 
 def write_index(path: str, values: Iterable[tuple[str, bytes]], width: int) -> int:
     """Writes URL -> `width` bytes; of a URL given twice the first stays. Returns how many were given."""
+    return write_entries(path, [pack_entries(values)], width)
+
+
+def pack_entries(values: Iterable[tuple[str, bytes]]) -> bytes:
+    """The entries of URLs, in the order given, for `write_entries`: several processes may pack some each."""
     data = bytearray()
     for url, value in values:
         data += _digest(url) + value
+    return bytes(data)
+
+
+def write_entries(path: str, packed: Iterable[bytes], width: int) -> int:
+    """Writes what `pack_entries` made; of a URL given twice the first stays. Returns the number of entries."""
+    data = bytearray()
+    for part in packed:
+        data += part
     entries = np.frombuffer(data, [("high", "<u8"), ("rest", f"V{8 + width}")])
     high = np.ascontiguousarray(entries["high"])
     order = np.argsort(high, kind="stable")

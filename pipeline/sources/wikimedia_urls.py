@@ -58,7 +58,7 @@ def image_urls(name: str, host: str, width: int) -> list[str]:
     if ending not in IMAGES and ending not in RENDERED:
         return []
     urls = []
-    for project in ("commons", host.partition(".")[0]):
+    for project in dict.fromkeys(("commons", host.partition(".")[0])):
         if width or ending in RENDERED:
             urls.append(thumbnail_url(name, project, width or RENDERED_WIDTH))
         if ending in IMAGES:  # also where an image is narrower than the thumbnail
@@ -66,5 +66,28 @@ def image_urls(name: str, host: str, width: int) -> list[str]:
     return urls
 
 
+def original_of(url: str) -> tuple[str, str]:
+    """(name, project) of the file that an address of upload.wikimedia.org gives; ("", "") for another address."""
+    match = _UPLOAD.fullmatch(url)
+    return (unquote(match["name"]), match["project"]) if match else ("", "")
+
+
+def rendering_of(url: str, width: int | None) -> str:
+    """The address of a rendering of a file that can't be fetched as it is: SVG, GIF, TIFF; "" if there is none.
+    `width`: px of the original, if it is known, since a rendering of pixels is never wider."""
+    name, project = original_of(url)
+    ending = name.rpartition(".")[2].lower()
+    if ending not in RENDERED:
+        return ""
+    widths = [each for each in WIDTHS if each <= RENDERED_WIDTH and (ending == "svg" or not width or each <= width)]
+    return thumbnail_url(name, project, widths[-1]) if widths else ""
+
+
+_UPLOAD = re.compile(
+    r"(?:https?:)?//upload\.wikimedia\.org/wikipedia/(?P<project>[\w-]+)/[0-9a-f]/[0-9a-f]{2}/(?P<name>[^/?#]+)",
+    re.IGNORECASE,
+)
+
+
 def _quoted(name: str) -> str:
-    return quote(name, safe="!$()*,;:@~'")
+    return quote(name, safe="")  # as MediaWiki does: it escapes ( ) , ' ! @ ; * as well

@@ -1,14 +1,20 @@
 """Images and their captions in wikitext: file links (`[[File:Name|options|caption]]`, the namespace in any of its
-names), lines of a gallery, an infobox's image with its caption."""
+names), lines of a gallery, images that templates name, such as an infobox's, with their captions."""
 
 from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import mwparserfromhell
+from mwparserfromhell import nodes
+from mwparserfromhell.wikicode import Wikicode
+
+from pipeline.sources.template_images import balanced, split_parts, template_images
+from pipeline.sources.templates import Call, Unrenderable, render
 
 
 class ImageLink(NamedTuple):
@@ -16,6 +22,7 @@ class ImageLink(NamedTuple):
 
     name: str  # of the file, as written
     caption: str  # plain text
+    unrenderable: str = ""  # the template in the caption whose text is not known; the caption is empty then
 
 
 NAMESPACES = frozenset(
@@ -86,70 +93,38 @@ _OPTION = re.compile(
 )
 _ALT = re.compile(r"(?:alt|alternativtext|alternative|альт)\s*=(.*)", re.IGNORECASE | re.DOTALL)
 _HIDDEN = re.compile(
-    r"<!--.*?-->|<(nowiki|pre|syntaxhighlight|source|math)\b[^<>]*(?<!/)>.*?</\1\s*>", re.IGNORECASE | re.DOTALL
+    r"<!--.*?-->|<(pre|syntaxhighlight|source|templatedata|score|timeline)\b[^<>]*(?<!/)>.*?</\1\s*>",
+    re.IGNORECASE | re.DOTALL,
 )
+_NOWIKI = re.compile(r"<nowiki\s*/>|<nowiki>(.*?)</nowiki\s*>", re.IGNORECASE | re.DOTALL)
+_MATH = re.compile(r"<(math|chem|ce)\b[^<>]*(?<!/)>.*?</\1\s*>", re.IGNORECASE | re.DOTALL)
 _GALLERY = re.compile(r"<gallery\b[^<>]*(?<!/)>(.*?)</gallery\s*>", re.IGNORECASE | re.DOTALL)
-_INFOBOX = re.compile(
-    r"\{\{\s*(?:[\w -]*infobox|taxobox|speciesbox|automatic taxobox|multiple images?)\b", re.IGNORECASE
-)
-_IMAGE_PARAMETER = re.compile(
-    r"(?:image|photo|picture|img|bild|imagen|immagine|imagem|afbeelding|grafika|изображение)[ _]?(?:name|file|skyline)?"
-    r"[ _]?(\d*)",
-    re.IGNORECASE,
-)
-_CAPTIONS = (
-    "caption{}",
-    "image_caption{}",
-    "imagecaption{}",
-    "image caption{}",
-    "image{}_caption",
-    "photo_caption{}",
-    "bildtext{}",
-    "bildbeschreibung{}",
-    "légende{}",
-    "pie de imagen{}",
-    "pie{}",
-    "didascalia{}",
-    "legenda{}",
-    "onderschrift{}",
-    "alt{}",
-    "image_alt{}",
-)
-_MEASURES = frozenset({"convert", "cvt"})  # a number, its unit, and what else it is to be shown in
-_KEPT_TEMPLATES = frozenset(
-    {
-        "nowrap",
-        "nobr",
-        "lang",
-        "small",
-        "nobold",
-        "noitalics",
-        "langue",
-        "lien",
-        "ill",
-        "sc",
-        "smallcaps",
-        "transl",
-        "lang-de",
-        "lang-fr",
-        "visible anchor",
-        "abbr",
-    }
-)
 
 
 def links(text: str, namespaces: frozenset[str] = NAMESPACES) -> Iterator[ImageLink]:
-    """The images of a page: file links and galleries in the order of the text, then infoboxes."""
-    text, prefix = _HIDDEN.sub("", text), _prefix(namespaces)
+    """The images of a page: file links and galleries in the order of the text, then those that templates name."""
+    text, prefix = without_hidden(text), _prefix(namespaces)
+    named = list(template_images(text, prefix))
+    of_links = {image.name: image.caption for image in named if image.is_link}
     for match in re.finditer(rf"\[\[{prefix}|<gallery\b", text, re.IGNORECASE):
         if match[0].startswith("<"):
             if gallery := _GALLERY.match(text, match.start()):
                 yield from _gallery_links(gallery[1], prefix)
-        elif inside := _balanced(text, match.start(), "[[", "]]"):
-            yield _link(inside.partition(":")[2], prefix)
-    for match in _INFOBOX.finditer(text):
-        if inside := _balanced(text, match.start(), "{{", "}}"):
-            yield from _infobox_links("{{" + inside + "}}", prefix)
+        elif inside := balanced(text, match.start(), "[[", "]]"):
+            yield _link(inside.partition(":")[2], prefix, of_links)
+    for image in named:
+        if not image.is_link:
+            yield _image_link(image.name, image.caption, prefix)
+
+
+def without_hidden(text: str) -> str:
+    """The text without what is no text; that of <nowiki> stands there in escapes."""
+    text = _MATH.sub("<math/>", _HIDDEN.sub("", text))
+    return _NOWIKI.sub(lambda match: re.sub(r"[^\w\s]", _escaped, match[1] or ""), text)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return f"&#{ord(match[0])};"
 
 
 @functools.lru_cache(4)
@@ -158,36 +133,19 @@ def _prefix(namespaces: frozenset[str]) -> str:
     return rf"\s*(?:{'|'.join(map(re.escape, sorted(namespaces)))})\s*:"
 
 
-def _balanced(text: str, start: int, opening: str, closing: str) -> str:
-    """What stands between an opening and its closing; "" if it is never closed."""
-    depth = 0
-    for match in re.compile(re.escape(opening) + "|" + re.escape(closing)).finditer(text, start, start + 100_000):
-        depth += 1 if match[0] == opening else -1
-        if not depth:
-            return text[start + len(opening) : match.start()]
-    return ""
-
-
-def _link(text: str, prefix: str) -> ImageLink:
-    """`Name|options|caption`."""
-    name, *options = _split(text)
-    captions = [part for part in options if part.strip() and not _OPTION.fullmatch(part.strip())]
+def _link(text: str, prefix: str, captions: Mapping[str, str] = MappingProxyType({})) -> ImageLink:
+    """`Name|options|caption`. `captions`: of images by name, for a link that has none."""
+    name, *options = split_parts(text)
+    own = [part for part in options if part.strip() and not _OPTION.fullmatch(part.strip())]
     alt = next((found[1] for part in options if (found := _ALT.fullmatch(part.strip()))), "")
-    return ImageLink(name.strip(), plain_text(captions[-1] if captions else alt, prefix))
+    return _image_link(name.strip(), (own[-1] if own else "") or captions.get(name.strip(), "") or alt, prefix)
 
 
-def _split(text: str) -> list[str]:
-    """Parts between bars that are in no link and no template."""
-    parts, depth, start = [], 0, 0
-    for match in re.finditer(r"\[\[|\]\]|\{\{|\}\}|\|", text):
-        if match[0] in ("[[", "{{"):
-            depth += 1
-        elif match[0] in ("]]", "}}"):
-            depth -= 1
-        elif depth <= 0:
-            parts.append(text[start : match.start()])
-            start = match.end()
-    return [*parts, text[start:]]
+def _image_link(name: str, caption: str, prefix: str) -> ImageLink:
+    try:
+        return ImageLink(name, plain_text(caption, prefix))
+    except Unrenderable as error:
+        return ImageLink(name, "", str(error))
 
 
 def _gallery_links(text: str, prefix: str) -> Iterator[ImageLink]:
@@ -197,35 +155,66 @@ def _gallery_links(text: str, prefix: str) -> Iterator[ImageLink]:
             yield _link(line, prefix)
 
 
-def _infobox_links(text: str, prefix: str) -> Iterator[ImageLink]:
-    for template in mwparserfromhell.parse(text).filter_templates(recursive=False)[:1]:
-        values = {str(parameter.name).strip().lower(): str(parameter.value).strip() for parameter in template.params}
-        for name, value in values.items():
-            match = _IMAGE_PARAMETER.fullmatch(name)
-            if not match or not re.fullmatch(r"[^\[\]{}<>|\n]+\.\w{3,4}", value):
-                continue  # a link in full has been found already
-            captions = (values.get(name_form.format(match[1]), "") for name_form in _CAPTIONS)
-            caption = next(filter(None, captions), "")
-            yield ImageLink(re.sub(rf"^{prefix}", "", value, flags=re.IGNORECASE), plain_text(caption, prefix))
-
-
 def plain_text(wikitext: str, prefix: str) -> str:
-    """The text that a reader sees: links by their words, no references, no images, no templates but those around
-    text. `prefix` is of `_prefix`."""
+    """The text that a reader sees: links by their words, no references, no images, templates as `templates` renders
+    them. `prefix` is of `_prefix`. Raises Unrenderable for a template whose text is not known."""
     if not re.search(r"[\[{<']|&", wikitext):
-        return wikitext.strip()
-    code = mwparserfromhell.parse(_REFERENCE.sub("", wikitext))
-    for link in code.filter_wikilinks(recursive=False):
-        if re.match(prefix, str(link.title), re.IGNORECASE):
-            code.remove(link)
-    for template in code.filter_templates(recursive=False):
-        code.replace(template, _template_text(template))
-    return re.sub(r"\s+", " ", mwparserfromhell.parse(str(code)).strip_code(keep_template_params=False)).strip()
+        return " ".join(wikitext.split())
+    text = _text_of(mwparserfromhell.parse(_REFERENCE.sub("", wikitext)), prefix)
+    text = _EMPTY_BRACKETS.sub("", re.sub(r"\s+", " ", text))
+    return _SPACE_BEFORE_STOP.sub("", text).strip()
 
 
-def _template_text(template: mwparserfromhell.nodes.Template) -> str:
-    name = str(template.name).strip().lower()
-    values = [str(parameter.value).strip() for parameter in template.params if not parameter.showkey]
-    if name in _MEASURES:
-        return " ".join(values[:2])
-    return values[-1] if name in _KEPT_TEMPLATES and values else ""
+def plain(wikitext: str) -> str:
+    """The text that a reader sees, with the namespaces of every wiki. Raises Unrenderable."""
+    return plain_text(wikitext, _prefix(NAMESPACES))
+
+
+_EMPTY_BRACKETS = re.compile(r" ?\(\s*[,;:]?\s*\)")
+_SPACE_BEFORE_STOP = re.compile(r" +(?=[,.;:](?:\s|$)|\))")
+_BREAKS = frozenset({"br", "p", "hr", "li", "div", "dd", "dt"})
+_NO_TEXT = frozenset({"ref", "references", "gallery", "templatestyles", "imagemap", "style", "script", "section"})
+
+
+def _text_of(code: Wikicode | None, prefix: str) -> str:
+    return "".join(_text_of_node(node, prefix) for node in code.nodes) if code else ""
+
+
+def _text_of_node(node: nodes.Node, prefix: str) -> str:
+    if isinstance(node, nodes.Text):
+        return str(node.value)
+    if isinstance(node, nodes.Template):
+        return render(_call(node, prefix))
+    if isinstance(node, nodes.Wikilink):
+        if re.match(prefix, str(node.title), re.IGNORECASE):
+            return ""
+        return _text_of(node.text, prefix) or _text_of(node.title, prefix).strip().lstrip(":")
+    if isinstance(node, nodes.ExternalLink):
+        return _text_of(node.title, prefix)
+    if isinstance(node, nodes.HTMLEntity):
+        return str(node.normalize())
+    if isinstance(node, nodes.Tag):
+        return _text_of_tag(node, prefix)
+    return _text_of(node.default, prefix) if isinstance(node, nodes.Argument) else ""
+
+
+def _text_of_tag(tag: nodes.Tag, prefix: str) -> str:
+    name = str(tag.tag).strip().lower()
+    if name in ("math", "chem", "ce"):
+        raise Unrenderable(f"<{name}>")
+    if name in _NO_TEXT:
+        return ""
+    text = _text_of(tag.contents, prefix)
+    return f" {text} " if name in _BREAKS else text
+
+
+def _call(template: nodes.Template, prefix: str) -> Call:
+    """A template with its parameters as text."""
+    name = str(template.name).strip()
+    values = [_text_of(parameter.value, prefix).strip() for parameter in template.params if not parameter.showkey]
+    named = {
+        str(parameter.name).strip().lower(): _text_of(parameter.value, prefix).strip()
+        for parameter in template.params
+        if parameter.showkey
+    }
+    return Call(name.replace("_", " ").lower(), values, named, name)

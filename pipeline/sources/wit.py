@@ -11,20 +11,28 @@ them and no header; some of the URLs are empty."""
 from __future__ import annotations
 
 import argparse
-import csv
+import concurrent.futures
+import contextlib
+import multiprocessing
+import os
 import re
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 from models.errors import UserError
 from pipeline.output import files
 from pipeline.records import Candidate, malformed
-from pipeline.sources.paths import absolute, base_name, expand
-from pipeline.sources.readers import MAX_ROW_BYTES, Line, Row, field_count_error, lines, open_source, pixels
-from pipeline.sources.source import FileRange, Source
-from pipeline.sources.url_index import open_index, write_index
+from pipeline.sources.canonical_urls import canonical_url
+from pipeline.sources.paths import absolute, expand
+from pipeline.sources.readers import LineStart, Row, field_count_error, lines, open_source, pixels
+from pipeline.sources.table_source import Columns, RecordOrigin, TableSource
+from pipeline.sources.tables import CSV, TSV, Layout, Record, csv_rows
+from pipeline.sources.url_index import open_index, pack_entries, write_entries
+from pipeline.sources.wikimedia_urls import rendering_of
+from pipeline.sources.wit_captions import caption_texts
+from pipeline.sources.wit_pages import page_candidate
 
 NAME = "wit"
 COLUMNS = (
@@ -59,20 +67,11 @@ REQUIRED_COLUMNS = {
     "original_width",
 }
 
+RENDERED_TYPES = ("image/svg+xml", "image/gif", "image/tiff")
+"""Types of which Wikimedia has renderings, as dumps use them."""
 _ROW_START = re.compile(r"[a-z]{2,3}[A-Za-z-]*\thttps?://[a-z-]+\.wikipedia\.org/")
-_LABEL = (
-    "English|Deutsch|Français|Español|Italiano|Nederlands|Português|Português do Brasil|Русский|Українська|Беларуская|"
-    "Български|Македонски|Српски / srpski|Српски|Srpski|Hrvatski|Slovenščina|Slovenčina|Čeština|Polski|Magyar|Română|"
-    "Svenska|Norsk|Norsk bokmål|Norsk nynorsk|Dansk|Suomi|Eesti|Latviešu|Lietuvių|Íslenska|Ελληνικά|Türkçe|"
-    "Azərbaycanca|Հայերեն|ქართული|العربية|فارسی|עברית|हिन्दी|বাংলা|தமிழ்|తెలుగు|ไทย|Tiếng Việt|Bahasa Indonesia|"
-    "Bahasa Melayu|日本語|中文|中文（简体）|中文（繁體）|한국어|Català|"
-    "Euskara|Galego|Esperanto|Latina|Gaeilge|Cymraeg|Brezhoneg"
-)
-_LEADING_LABEL = re.compile(rf"\s*(?:{_LABEL})\s*[:：]\s*")
-_ANY_LABEL = re.compile(rf"(?:^|(?<=\s))({_LABEL})\s*[:：]\s*")
-
-
 _PLACE = struct.Struct("<IQ")  # the file's number and the row
+FILES_PER_PROCESS = 2  # of pixels, at least: a process takes seconds to start
 
 
 @dataclass(frozen=True)
@@ -86,15 +85,16 @@ class WitSettings:
 DEFAULT = WitSettings()
 
 
-class CsvRow(NamedTuple):
-    fields: list[str]
-    fault: str  # "", or why these can't be a row
-
-
 def index_pixels(patterns: Sequence[str], index: str) -> WitSettings:
-    """Writes where each URL's image is, and returns the settings for `read`. Raises UserError for other files."""
+    """Writes where each URL's image is, and returns the settings for `read`. Many files are read by a process
+    for each core. Raises UserError for other files."""
     settings = pixel_files(patterns, index)
-    write_index(index, _pixel_places(settings.pixels), _PLACE.size)
+    with contextlib.ExitStack() as stack:
+        each: Callable[..., Iterable[bytes]] = map
+        if (workers := min(os.cpu_count() or 1, len(settings.pixels) // FILES_PER_PROCESS)) > 1:
+            spawn = multiprocessing.get_context("spawn")  # not forked: this process has threads
+            each = stack.enter_context(concurrent.futures.ProcessPoolExecutor(workers, spawn)).map
+        write_entries(index, each(_pixel_entries, range(len(settings.pixels)), settings.pixels), _PLACE.size)
     return settings
 
 
@@ -102,32 +102,56 @@ def pixel_files(patterns: Sequence[str], index: str) -> WitSettings:
     return WitSettings(tuple(absolute(path) for pattern in patterns for path in expand(pattern)), index)
 
 
-def _pixel_places(paths: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-    for number, path in enumerate(paths):
-        with open_source(path) as stream:
-            for row, line in enumerate(lines(stream)):
-                if line.fault or line.text.count("\t") != 2:
-                    fault = line.fault or "not a row of image URL, base64 bytes and metadata URL"
-                    raise UserError(f"{path}, line {row + 1}: {fault}; give the files of pixels as Kaggle has them")
-                if url := line.text.partition("\t")[0].strip():
-                    yield url, _PLACE.pack(number, row)
+def _pixel_entries(number: int, path: str) -> bytes:
+    """The entries of the file of this number."""
+    return pack_entries(_pixel_places(number, path))
+
+
+def _pixel_places(number: int, path: str) -> Iterator[tuple[str, bytes]]:
+    with open_source(path) as stream:
+        for row, line in enumerate(lines(stream)):
+            if line.fault or line.text.count("\t") != 2:
+                fault = line.fault or "not a row of image URL, base64 bytes and metadata URL"
+                raise UserError(f"{path}, line {row + 1}: {fault}; give the files of pixels as Kaggle has them")
+            if url := line.text.partition("\t")[0].strip():
+                yield canonical_url(url), _PLACE.pack(number, row)
 
 
 def read(stream: BinaryIO, file: str, settings: WitSettings = DEFAULT) -> Iterator[Row]:
     """The rows; those whose images the files of pixels hold need no fetching."""
-    index = open_index(settings.pixels_index, _PLACE.size) if settings.pixels_index else None
-    for row in _rows(stream, file):
-        if index and isinstance(row, Candidate) and (place := index.get(row.url)):
-            number, line = _PLACE.unpack(place)
-            row = row._replace(stored_at=f"{settings.pixels[number]}#{line}")
-        yield row
+    return (_rendered(_with_pixels(row, settings)) for row in _rows(stream, file))
+
+
+def _with_pixels(row: Row, settings: WitSettings) -> Row:
+    """The row, with the place of its image if a file of pixels holds it."""
+    if not settings.pixels_index or not isinstance(row, Candidate):
+        return row
+    place = open_index(settings.pixels_index, _PLACE.size).get(canonical_url(row.url))
+    if not place:
+        return row
+    number, line = _PLACE.unpack(place)
+    return row._replace(stored_at=f"{settings.pixels[number]}#{line}")
+
+
+def _rendered(row: Row) -> Row:
+    """The row with the address of a rendering, where the original can't be fetched as it is: SVG, GIF, TIFF."""
+    if not isinstance(row, Candidate) or row.stored_at or row.mime_type.lower() not in RENDERED_TYPES:
+        return row
+    url = rendering_of(row.url, row.width)
+    if not url:
+        return row
+    width = height = None
+    if row.width and row.height and (size := re.search(r"(\d+)px-", url)):
+        width = int(size[1])
+        height = max(1, round(row.height * width / row.width))
+    return row._replace(url=url, width=width, height=height, mime_type="image/png")
 
 
 def _rows(stream: BinaryIO, file: str) -> Iterator[Row]:
     columns: Mapping[str, int] = {name: index for index, name in enumerate(COLUMNS)}
     expected: tuple[int, ...] = (len(COLUMNS) - 1, len(COLUMNS))
     row = 0
-    for number, (fields, fault) in enumerate(csv_rows(stream)):
+    for number, (fields, fault) in enumerate(csv_rows(lines(stream), "\t", _ROW_START.match)):
         if number == 0 and set(fields) >= REQUIRED_COLUMNS:
             columns, expected = {name: index for index, name in enumerate(fields)}, (len(fields),)
             continue
@@ -136,113 +160,73 @@ def _rows(stream: BinaryIO, file: str) -> Iterator[Row]:
         if fault:
             yield malformed(NAME, file, row, "\t".join(fields), fault)
         else:
-            yield _candidate({name: fields[columns[name]] for name in REQUIRED_COLUMNS}, file, row)
+            yield candidate_of({name: fields[columns[name]] for name in REQUIRED_COLUMNS}, file, row)
         row += 1
 
 
-def csv_rows(stream: BinaryIO) -> Iterator[CsvRow]:
-    """Rows of CSV with tabs. A quote that is never closed takes no more than its own row: where a line inside quotes
-    begins as only a row can, the open row ends."""
-    # csv's limit is the whole process's and 131,072 by default, less than a page's text
-    csv.field_size_limit(max(csv.field_size_limit(), MAX_ROW_BYTES))
-    feed = _RowLines(lines(stream))
-    while feed.more():
-        reader = csv.reader(feed, delimiter="\t")
-        while feed.start_row():
-            try:
-                yield CsvRow(next(reader), feed.fault)
-            except csv.Error as error:
-                yield CsvRow([], feed.fault or str(error))
-            if feed.cut:
-                break  # this reader has been told that its input ended
-
-
-class _RowLines:
-    """Lines for a csv reader that know where a row began."""
-
-    def __init__(self, source: Iterator[Line]):
-        self._source = source
-        self._next = next(source, None)
-        self._inside = False  # a row's first line has been handed out
-        self.fault = ""  # of the lines of this row
-        self.cut = False  # the row was ended although its quotes are open
-
-    def more(self) -> bool:
-        return self._next is not None
-
-    def start_row(self) -> bool:
-        self._inside, self.fault, self.cut = False, "", False
-        return self.more()
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        line = self._next
-        if line is None or (self._inside and _ROW_START.match(line.text)):
-            self.cut = True
-            self.fault = self.fault or "a quote is not closed"
-            raise StopIteration
-        self._inside = True
-        self.fault = self.fault or line.fault
-        self._next = next(self._source, None)
-        # csv refuses NUL before Python 3.11; the fault tells of it
-        return line.text.replace("\0", "\ufffd") + "\n"
-
-
-def english_part(text: str) -> str:
-    """What an attribution says in English, "" if it marks no text as English."""
-    start = None
-    for label in _ANY_LABEL.finditer(text):
-        if start is not None:
-            return text[start : label.start()].strip()
-        if label[1] == "English":
-            start = label.end()
-    return "" if start is None else text[start:].strip()
-
-
-def caption_from(language: str, reference: str, attribution: str, alt: str) -> str:
-    """The reference caption, else the attribution, else the alt-text; on a page in another language the attribution's
-    English part comes first, because all the rest is in the page's language."""
-    english = english_part(attribution)
-    page_is_english = language in ("", "en", "simple")
-    choices = (reference, english, attribution, alt) if page_is_english else (english, reference, attribution, alt)
-    return next((_LEADING_LABEL.sub("", text, count=1) for text in choices if text.strip()), "")
-
-
-def _candidate(row: Mapping[str, str], file: str, number: int) -> Candidate:
-    caption = caption_from(
-        row["language"],
-        row["caption_reference_description"],
-        row["caption_attribution_description"],
-        row["caption_alt_text_description"],
+def candidate_of(values: Mapping[str, Any], file: str, row: int) -> Candidate:
+    """The row of values by WIT's names, of which any may be missing."""
+    texts = caption_texts(
+        _text(values.get("language")),
+        _text(values.get("caption_reference_description")),
+        _text(values.get("caption_attribution_description")),
+        _text(values.get("caption_alt_text_description")),
     )
-    width, height = pixels(row["original_width"]), pixels(row["original_height"])
-    url = row["image_url"].strip()
     return Candidate(
         source=NAME,
         file=file,
-        row=number,
-        url=url,
+        row=row,
+        url=_text(values.get("image_url")).strip(),
         fallback_urls=(),
-        raw_caption=caption,
-        width=width,
-        height=height,
+        raw_caption=texts[0] if texts else "",
+        width=pixels(values.get("original_width")),
+        height=pixels(values.get("original_height")),
         licence="",
-        page_url=row["page_url"],
-        mime_type=row["mime_type"],
+        page_url=_text(values.get("page_url")),
+        mime_type=_text(values.get("mime_type")),
+        alternatives=tuple(texts[1:]),
     )
 
 
-class Wit(Source[WitSettings]):
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+class Wit(TableSource[WitSettings]):
     """WIT as a source of select."""
 
     name = NAME
     settings = DEFAULT
+    columns = Columns(
+        url=("image_url",),
+        captions=(
+            "caption_reference_description",
+            "caption_attribution_description",
+            "caption_alt_text_description",
+            "wit_features",
+        ),
+        width=("original_width",),
+        height=("original_height",),
+        further=("language",),
+    )
+    lines_are_rows = False
+    member_pattern = re.compile(
+        r"(?:^|/)(?:train|wit_v1)[^/]*\.tsv(?:\.gz)?$"
+    )  # Kaggle's zip holds test and pixels, too
 
-    def read_range(self, file_range: FileRange, settings: WitSettings, first_line_number: int = 0) -> Iterator[Row]:
-        with open_source(file_range.path) as stream:
-            yield from read(stream, base_name(file_range.path), settings)
+    def is_own(self, layout: Layout) -> bool:
+        return layout.kind in (TSV, CSV)
+
+    def row_of(self, record: Record, origin: RecordOrigin, settings: WitSettings) -> Row:
+        if record.fault or "image_url" not in record.values:
+            fault = record.fault or "no image_url"
+            return malformed(NAME, origin.file, origin.row, record.text, fault)
+        if "wit_features" in record.values:
+            return page_candidate(record.values, origin)
+        return _rendered(_with_pixels(candidate_of(record.values, origin.file, origin.row), settings))
+
+    def read(self, stream: BinaryIO, file: str, start: LineStart, settings: WitSettings) -> Iterator[Row]:
+        return read(stream, file, settings)
 
     def prepare(self, settings: WitSettings, folder: str) -> WitSettings:
         if not settings.pixels:

@@ -2,19 +2,24 @@
 
 Parquet with one row an image: `image_url`, `original_height`, `original_width`, `mime_type`,
 `caption_attribution_description`, the image at 300 px in `image`, and `wit_features`, the texts of the pages that
-show it, as lists side by side or as a list of records. The image's bytes are read later, from where they lie: see
-`stored_images.py`."""
+show it. The same as JSON, `part-*.json.gz`, has the image as base64 in `b64_bytes`. The image's bytes are read later,
+from where they lie: see `stored_images.py`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, BinaryIO
+from collections.abc import Iterator
+from typing import BinaryIO
 
-from pipeline.records import Candidate, malformed
-from pipeline.sources.paths import absolute, base_name
-from pipeline.sources.readers import Row, open_seekable, parquet_columns, parquet_records, pixels
-from pipeline.sources.source import FileRange, NoSettings, Source
-from pipeline.sources.wit import caption_from
+from pipeline.records import malformed
+from pipeline.sources.file_kinds import PARQUET
+from pipeline.sources.paths import base_name
+from pipeline.sources.readers import LineStart, Row, open_seekable, parquet_columns, parquet_records
+from pipeline.sources.source import FileRange, NoSettings
+from pipeline.sources.table_source import Columns, RecordOrigin, TableSource
+from pipeline.sources.tables import Layout, Record
+from pipeline.sources.wit_pages import TEXTS, page_candidate
+
+__all__ = ["COLUMNS", "NAME", "TEXTS", "WitBase", "read"]
 
 NAME = "wit-base"
 COLUMNS = (
@@ -25,70 +30,47 @@ COLUMNS = (
     "caption_attribution_description",
     "wit_features",
 )
-TEXTS = ("language", "page_url", "caption_reference_description", "caption_alt_text_description")
 
 
 def read(stream: BinaryIO, file: str, path: str = "") -> Iterator[Row]:
-    """The rows; `stream` must be able to seek. `path`: where a later stage finds the file."""
+    """The rows of a Parquet file; `stream` must be able to seek. `path`: where a later stage finds the file."""
     holds_images = bool(path) and "image" in parquet_columns(stream)
     for row, (record, fault) in enumerate(parquet_records(stream, COLUMNS, (("image_url",), ("wit_features",)))):
-        stored_at = f"{absolute(path)}#{row}" if holds_images else ""
-        yield malformed(NAME, file, row, "", fault) if fault else _candidate(record, file, row, stored_at)
+        if holds_images and record:
+            record["image"] = True  # its bytes are not read here
+        yield _row(Record(record, fault), RecordOrigin(NAME, file, row, path))
 
 
-def page_texts(features: Any) -> list[dict[str, str]]:
-    """The texts of each page, by name; missing ones are empty."""
-    if isinstance(features, Mapping):  # lists side by side
-        columns = {name: values for name in TEXTS if isinstance(values := features.get(name), list)}
-        pages: list[Mapping[str, Any]] = [
-            {name: values[index] for name, values in columns.items() if index < len(values)}
-            for index in range(max(map(len, columns.values()), default=0))
-        ]
-    else:
-        pages = [page for page in features or () if isinstance(page, Mapping)]
-    return [{name: _text(page.get(name)) for name in TEXTS} for page in pages]
-
-
-def _candidate(record: Mapping[str, Any], file: str, row: int, stored_at: str) -> Candidate:
-    """The page in English comes first, then one that has a caption at all."""
-    pages = page_texts(record["wit_features"])
-    attribution = _text(record.get("caption_attribution_description"))
-    page = min(
-        pages,
-        key=lambda page: (page["language"] != "en", not page["caption_reference_description"]),
-        default=dict.fromkeys(TEXTS, ""),
+def _row(record: Record, origin: RecordOrigin) -> Row:
+    fault = record.fault or next(
+        (f"no {name}" for name in ("image_url", "wit_features") if name not in record.values), ""
     )
-    caption = caption_from(
-        page["language"], page["caption_reference_description"], attribution, page["caption_alt_text_description"]
-    )
-    width, height = pixels(record.get("original_width")), pixels(record.get("original_height"))
-    url, mime_type = _text(record["image_url"]).strip(), _text(record.get("mime_type"))
-    return Candidate(
-        source=NAME,
-        file=file,
-        row=row,
-        url=url,
-        fallback_urls=(),
-        raw_caption=caption,
-        width=width,
-        height=height,
-        licence="",
-        page_url=page["page_url"],
-        mime_type=mime_type,
-        stored_at=stored_at,
-    )
+    if fault:
+        return malformed(NAME, origin.file, origin.row, record.text[:200], fault)
+    return page_candidate(record.values, origin)
 
 
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
-
-
-class WitBase(Source[NoSettings]):
+class WitBase(TableSource[NoSettings]):
     """Wikimedia's release of WIT's images as a source of select."""
 
     name = NAME
     settings = NoSettings()
+    columns = Columns(url=("image_url",), captions=("wit_features",))
+
+    def is_own(self, layout: Layout) -> bool:
+        return layout.kind == PARQUET
+
+    lines_are_rows = False
 
     def read_range(self, file_range: FileRange, settings: NoSettings, first_line_number: int = 0) -> Iterator[Row]:
-        with open_seekable(file_range.path) as stream:
-            yield from read(stream, base_name(file_range.path), file_range.path)
+        if not self.is_own(self.layout(file_range.path, file_range.member, settings)):
+            yield from super().read_range(file_range, settings, first_line_number)
+            return
+        with open_seekable(file_range.path, file_range.member) as stream:
+            yield from read(stream, base_name(file_range.member or file_range.path), file_range.path)
+
+    def row_of(self, record: Record, origin: RecordOrigin, settings: NoSettings) -> Row:
+        return _row(record, origin)
+
+    def read(self, stream: BinaryIO, file: str, start: LineStart, settings: NoSettings) -> Iterator[Row]:
+        return read(stream, file)

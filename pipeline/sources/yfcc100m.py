@@ -16,17 +16,22 @@ import re
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple, Optional
 from urllib.parse import quote, unquote_plus
 
 import numpy as np
 
 from models.errors import UserError
-from pipeline.records import Candidate, Reason, Stage, malformed, reject
+from pipeline.records import Candidate, Damage, Reason, Stage, malformed, reject
+from pipeline.sources.file_kinds import PARQUET, SQLITE_MAGIC, TEXT
+from pipeline.sources.file_kinds import SQLITE as SQLITE_KIND
 from pipeline.sources.hosts import FLICKR_URL
 from pipeline.sources.paths import base_name
-from pipeline.sources.readers import SQLITE_MAGIC, WHOLE_FILE, LineStart, Row, field_count_error, lines, open_source
-from pipeline.sources.source import FileRange, LineSource
+from pipeline.sources.readers import WHOLE_FILE, LineStart, Row, field_count_error, lines, open_seekable, open_source
+from pipeline.sources.source import FileRange
+from pipeline.sources.table_source import Columns, RecordOrigin, TableSource
+from pipeline.sources.tables import TSV, Layout, Record
+from pipeline.sources.unpack import head_of
 from pipeline.text.captions import is_file_name
 
 NAME = "yfcc100m"
@@ -61,6 +66,9 @@ COLUMNS = (
     "ext",
     "marker",
 )
+WHOLE_CAPTIONS = ("final_caption", "caption", "text")  # of copies: what somebody made of title and description
+CAPTION_NAMES = (*WHOLE_CAPTIONS, "title_clean", "description_clean", "title", "description")
+URL_NAMES = ("downloadurl", "url", "image_url")
 # those that are used
 PHOTO_ID, TITLE, DESCRIPTION, MACHINE_TAGS, PAGE_URL, URL, LICENCE, MARKER = 0, 6, 7, 9, 13, 14, 15, 22
 
@@ -75,6 +83,8 @@ class YfccSettings:
 
 
 DEFAULT = YfccSettings()
+LINES_OF_LIST = 100_000_000  # and about as many rows; ids of photos are larger
+NUMPY_MAGIC = b"\x93NUMPY"
 CHECKED_IDS = 1000  # of a subset, before the job starts
 
 
@@ -121,7 +131,7 @@ def read_sqlite(path: str, file: str, first: int, stop: int, settings: YfccSetti
                 yield _parse(fields, "\t".join(fields), file, row, settings)
                 row += 1
     except sqlite3.Error as error:
-        yield malformed(NAME, file, row, "", f"the sqlite database can't be read from here on: {error}")
+        yield malformed(NAME, file, row, "", Damage(f"the sqlite database can't be read from here on: {error}"))
 
 
 def photo_hash(url: str) -> str:
@@ -135,10 +145,24 @@ def bucket_url(photo: str) -> str:
     return f"https://multimedia-commons.s3-us-west-2.amazonaws.com/data/images/{photo[:3]}/{photo[3:6]}/{photo}.jpg"
 
 
-def caption_from(title: str, description: str, form: str = CAPTIONS[0]) -> str:
-    """The caption from decoded texts. A title that is only a file name counts as none, unless there is nothing else."""
+_NO_TITLE = re.compile(
+    r"\W*(?:untitled|no title|sans titre|ohne titel|sin t[ií]tulo|senza titolo)?[\W_]*\d{0,4}\W*", re.IGNORECASE
+)
+"""Titles that say that there is none."""
+
+
+def caption_parts(title: str, description: str) -> list[str]:
+    """The texts that `caption_from` joins: each is judged by itself."""
     title, description = title.strip(), description.strip()
-    words = "" if is_file_name(title) else title
+    joined = caption_from(title, description)
+    return [title, description] if joined not in (title, description) else [joined]
+
+
+def caption_from(title: str, description: str, form: str = CAPTIONS[0]) -> str:
+    """The caption from decoded texts. A title that is only a file name, or says that
+    there is none, counts as none, unless there is nothing else."""
+    title, description = title.strip(), description.strip()
+    words = "" if is_file_name(title) or _NO_TITLE.fullmatch(title) else title
     if form == "title":
         return words or description or title
     if form == "description":
@@ -150,13 +174,47 @@ def caption_from(title: str, description: str, form: str = CAPTIONS[0]) -> str:
     return f"{words}{'' if words[-1] in '.,:;!?…' else '.'} {description}"
 
 
+class Subset(NamedTuple):
+    """The rows that a list names."""
+
+    numbers: np.ndarray  # sorted, uint64
+    are_lines: bool  # numbers of lines of the whole list, from 0, rather than photo ids
+
+
 @functools.lru_cache(2)
-def subset_ids(path: str) -> np.ndarray:
-    """The photo ids of a subset's list, sorted, uint64: 8 bytes a photo (119 MB for OpenAI's 14,829,396).
+def read_subset(path: str) -> Subset:
+    """The photos of a subset's list: 8 bytes a photo (119 MB for OpenAI's 14,829,396).
 
     `yfcc100m_subset_data.tsv.bz2`, by which OpenAI named the photos that CLIP saw, has a line number, a photo id and a
-    photo hash in each row and no caption; a list of ids alone will do as well. Raises UserError for another file.
+    photo hash in each row and no caption; a list of ids alone will do as well, and so will an array of ids or of line
+    numbers (`.npy`, packed or not). Raises UserError for another file.
     """
+    array = read_array(path)
+    if array is not None:
+        return Subset(np.sort(array), bool(len(array)) and int(array.max()) < LINES_OF_LIST)
+    return Subset(subset_ids(path), False)
+
+
+def read_array(path: str) -> Optional[np.ndarray]:
+    """The numbers of a NumPy file, uint64; None for another file. Raises UserError for an array of something else."""
+    with open_source(path) as stream:
+        if head_of(stream, len(NUMPY_MAGIC)) != NUMPY_MAGIC:
+            return None
+    with open_seekable(path) as stream:
+        try:
+            array = np.load(stream, allow_pickle=False)
+        except (ValueError, EOFError, OSError) as error:
+            raise UserError(f"{path}: not readable as an array: {error}; copy it again") from error
+    if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer) or (len(array) and array.min() < 0):
+        raise UserError(
+            f"{path}: an array of {array.dtype} {array.shape}; a subset is one of photo ids or line numbers"
+        )
+    numbers: np.ndarray = array.astype(np.uint64)
+    return numbers
+
+
+def subset_ids(path: str) -> np.ndarray:
+    """The photo ids of a subset's text, sorted, uint64."""
     numbers = photo_ids(path)
     parts = iter(lambda: list(itertools.islice(numbers, 1_000_000)), [])
     return np.sort(np.concatenate([np.array(part, np.uint64) for part in parts] or [np.empty(0, np.uint64)]))
@@ -192,9 +250,9 @@ def refused_machine_tag(tags: str, refused: Sequence[str]) -> str:
 
 
 def _parse(fields: Sequence[str], text: str, file: str, row: int, settings: YfccSettings) -> Row:
-    stored_hash = ""
+    stored_hash, line = "", None
     if len(fields) == len(COLUMNS) + 2:
-        stored_hash = fields[2]
+        line, stored_hash = int(fields[0]) if fields[0].isdecimal() and len(fields[0]) < 19 else None, fields[2]
         fields = [fields[1], *fields[3:]]
     if len(fields) != len(COLUMNS):
         return malformed(NAME, file, row, text, field_count_error(len(fields), "23 or 25"))
@@ -202,33 +260,99 @@ def _parse(fields: Sequence[str], text: str, file: str, row: int, settings: Yfcc
         return malformed(NAME, file, row, text, "the photo id or the marker of a photo or video is not a number")
     if "\0" in text:
         return malformed(NAME, file, row, text, "the row holds a NUL byte")
-    url = fields[URL]
-    photo = stored_hash if re.fullmatch("[0-9a-f]{16,32}", stored_hash) else photo_hash(url)
-    caption = caption_from(unquote_plus(fields[TITLE]), unquote_plus(fields[DESCRIPTION]), settings.caption)
-    if "\ufffd" in caption:
-        return malformed(NAME, file, row, text, "the title or the description is not UTF-8")
-    # A list whose URLs lead elsewhere is somebody's copy: the bucket knows only Flickr's own.
-    fallback_urls = (bucket_url(photo),) if FLICKR_URL.match(url) else ()
+    texts = (unquote_plus(fields[TITLE]), unquote_plus(fields[DESCRIPTION]))
+    photo = Photo(
+        identity=int(fields[PHOTO_ID]),
+        title=texts[0],
+        description=texts[1],
+        machine_tags=fields[MACHINE_TAGS],
+        page_url=fields[PAGE_URL],
+        url=fields[URL],
+        licence=fields[LICENCE],
+        is_video=fields[MARKER] == "1",
+        stored_hash=stored_hash,
+        line=line,
+    )
+    return _row(photo, file, row, settings)
+
+
+class Photo(NamedTuple):
+    """What a row of any form tells."""
+
+    title: str  # decoded
+    description: str
+    url: str
+    identity: Optional[int] = None
+    line: Optional[int] = None  # in the whole list, from 0, where the row states it
+    machine_tags: str = ""  # form-encoded
+    page_url: str = ""
+    licence: str = ""
+    is_video: bool = False
+    stored_hash: str = ""
+
+
+def _row(photo: Photo, file: str, row: int, settings: YfccSettings) -> Row:
+    name = photo.stored_hash if re.fullmatch("[0-9a-f]{16,32}", photo.stored_hash) else photo_hash(photo.url)
+    caption = caption_from(photo.title, photo.description, settings.caption)
+    parts = tuple(caption_parts(photo.title, photo.description)) if settings.caption == CAPTIONS[0] else ()
     candidate = Candidate(
         source=NAME,
         file=file,
         row=row,
-        url=url,
-        fallback_urls=fallback_urls,
+        url=photo.url,
+        # A list whose URLs lead elsewhere is somebody's copy: the bucket knows only Flickr's own.
+        fallback_urls=(bucket_url(name),) if FLICKR_URL.match(photo.url) else (),
         raw_caption=caption,
         width=None,
         height=None,
-        licence=fields[LICENCE],
-        page_url=fields[PAGE_URL],
+        licence=photo.licence,
+        page_url=photo.page_url,
         mime_type="",
+        alternatives=parts if len(parts) > 1 else (),
+        parts=parts if len(parts) > 1 else (),
     )
-    if settings.subset and not contains(int(fields[PHOTO_ID]), subset_ids(settings.subset)):
+    if settings.subset and not _is_in_subset(photo, row, settings.subset):
         return reject(candidate, Stage.SELECT, Reason.NOT_IN_SUBSET)
-    if fields[MARKER] == "1":
+    if photo.is_video:
         return reject(candidate, Stage.SELECT, Reason.VIDEO)
-    if tag := refused_machine_tag(fields[MACHINE_TAGS], settings.refused_machine_tags):
+    if tag := refused_machine_tag(photo.machine_tags, settings.refused_machine_tags):
         return reject(candidate, Stage.SELECT, Reason.MACHINE_TAG, tag)
     return candidate
+
+
+def _is_in_subset(photo: Photo, row: int, subset: str) -> bool:
+    """Whether a list of ids or of lines names a photo."""
+    chosen = read_subset(subset)
+    number = photo.line if chosen.are_lines and photo.line is not None else row if chosen.are_lines else photo.identity
+    return number is not None and contains(number, chosen.numbers)
+
+
+def _of_record(record: Record, origin: RecordOrigin, settings: YfccSettings) -> Row:
+    """The row of a record with the columns' names, or of a copy that has a caption only."""
+    values = {name: "" if value is None else str(value) for name, value in record.values.items()}
+    url = next((values[name] for name in URL_NAMES if name in values), None)
+    texts = [name for name in CAPTION_NAMES if name in values]
+    if record.fault or url is None or not texts:
+        fault = record.fault or f"no column {' or '.join(URL_NAMES if url is None else CAPTION_NAMES)}"
+        return malformed(NAME, origin.file, origin.row, record.text, fault)
+    clean = "title_clean" in values or "description_clean" in values
+    is_published = not clean and "downloadurl" in values
+    title = values.get("title_clean" if clean else "title", "")
+    description = values.get("description_clean" if clean else "description", "")
+    photo = Photo(
+        title=unquote_plus(title) if is_published else title,
+        description=unquote_plus(description) if is_published else description,
+        url=url.strip(),
+        identity=int(values["photoid"]) if values.get("photoid", "").isdecimal() else None,
+        machine_tags=values.get("machinetags", ""),
+        page_url=values.get("pageurl", ""),
+        licence=values.get("licensename", ""),
+        is_video=values.get("marker") == "1",
+        stored_hash=values.get("key") or values.get("hash") or "",
+    )
+    if whole := next((values[name] for name in WHOLE_CAPTIONS if values.get(name, "").strip()), ""):
+        photo = photo._replace(title="", description=whole)
+    return _row(photo, origin.file, origin.row, settings)
 
 
 def _connect(path: str) -> sqlite3.Connection:
@@ -238,11 +362,27 @@ def _connect(path: str) -> sqlite3.Connection:
     return database
 
 
-class Yfcc100m(LineSource[YfccSettings]):
+class Yfcc100m(TableSource[YfccSettings]):
     """YFCC100M as a source of select."""
 
     name = NAME
     settings = DEFAULT
+    kinds = frozenset({TEXT, SQLITE_KIND, PARQUET})
+    columns = Columns(
+        url=URL_NAMES,
+        captions=CAPTION_NAMES,
+        width=(),
+        height=(),
+        licence=("licensename",),
+        page_url=("pageurl",),
+        further=("photoid", "key", "hash", "machinetags", "marker"),
+    )
+
+    def is_own(self, layout: Layout) -> bool:
+        return layout.kind == TSV and not layout.columns
+
+    def row_of(self, record: Record, origin: RecordOrigin, settings: YfccSettings) -> Row:
+        return _of_record(record, origin, settings)
 
     def split(self, path: str) -> list[FileRange]:
         if "://" in path or not is_sqlite(path):
@@ -260,7 +400,7 @@ class Yfcc100m(LineSource[YfccSettings]):
 
     def prepare(self, settings: YfccSettings, folder: str) -> YfccSettings:
         """Reads the first lines of the subset, so that another file is found before the job starts."""
-        if settings.subset:
+        if settings.subset and read_array(settings.subset) is None:
             for _ in itertools.islice(photo_ids(settings.subset), CHECKED_IDS):
                 pass
         return settings

@@ -64,7 +64,7 @@ def test_a_file_that_is_cut_off_gives_its_rows_and_one_reject(tmp_path, kind):
     assert len(found) > 10_000
     assert [row.row for row in found] == list(range(len(found)))
     assert set(reasons(found[:-1])) == {""}
-    assert found[-1].reason == Reason.MALFORMED_ROW and "cut off" in found[-1].detail
+    assert found[-1].reason == Reason.DAMAGED_FILE and "cut off" in found[-1].detail
 
 
 def test_a_disk_error_is_not_taken_for_damage():

@@ -37,8 +37,19 @@ def reasons(found):
 
 
 def test_registry(tmp_path):
-    assert list(SOURCES) == ["cc3m", "cc12m", "yfcc100m", "wit", "wit-base", "wikipedia-dump", "img2dataset"]
-    assert [source_rank(name) for name in (*SOURCES, "unknown")] == list(range(8))
+    assert list(SOURCES) == [
+        "cc3m",
+        "cc12m",
+        "yfcc100m",
+        "wit",
+        "wit-base",
+        "wikipedia-dump",
+        "img2dataset",
+        "redcaps",
+        "sbu",
+        "table",
+    ]
+    assert [source_rank(name) for name in (*SOURCES, "unknown")] == list(range(11))
     (tmp_path / "x").write_text("x")
     with pytest.raises(UserError, match="choose one of cc3m"):
         file_ranges("laion", f"{tmp_path}/x")
@@ -296,9 +307,10 @@ def test_img2dataset_other_parquet(tmp_path):
     [row] = read_range(FileRange("img2dataset", f"{tmp_path}/laion.parquet"))
     assert (row.url, row.raw_caption) == ("http://a", "A barn")
     faults = {"types": "not text", "no": "no column url or image_url among link", "cut": "not readable as Parquet"}
+    damaged = {"cut": Reason.DAMAGED_FILE}
     for name, detail in faults.items():
         [row] = read_range(FileRange("img2dataset", f"{tmp_path}/{name}.parquet"))
-        assert row.reason == Reason.MALFORMED_ROW and detail in row.detail
+        assert row.reason == damaged.get(name, Reason.MALFORMED_ROW) and detail in row.detail
 
 
 # Whatever the bytes are

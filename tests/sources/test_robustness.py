@@ -11,7 +11,6 @@ import html
 import io
 import json
 import random
-import sqlite3
 from collections.abc import Callable
 
 import pytest
@@ -170,7 +169,7 @@ def test_a_compressed_file_that_is_cut_off(tmp_path, source, pack, share):
     data = pack(whole(source, 2000))
     found = read(tmp_path, source, data[: max(11, int(share * len(data)))])
     intact = read(tmp_path, source, whole(source, 2000))
-    assert reasons(found)[-1] == "malformed_row" and "cut off or damaged" in found[-1].detail
+    assert reasons(found)[-1] == "damaged_file" and "cut off or damaged" in found[-1].detail
     assert found[:-1] == intact[: len(found) - 1]
     assert len(found) > 100 or share < 0.9 or pack is bz2.compress  # all are in one block of bzip2
 
@@ -191,10 +190,9 @@ def test_line_ends_and_byte_order_marks_are_not_content(tmp_path, source):
 
 @pytest.mark.parametrize("source", (*LINES, "wit"))
 def test_another_encoding(tmp_path, source):
-    """A row that is not UTF-8 says so; the others are read."""
-    text = whole(source, 5).decode()
-    found = read(tmp_path, source, text.encode("utf-16"))
-    assert set(reasons(found)) == {"malformed_row"} and any("NUL byte" in row.detail for row in found)
+    """UTF-16 with its mark is read. A row that is not UTF-8 says so; the others are read."""
+    expected = read(tmp_path, source, whole(source, 5))
+    assert read(tmp_path, source, whole(source, 5).decode().encode("utf-16")) == expected
     rows = whole(source, 5).replace(b"dog", b"d\xf6g")
     found = read(tmp_path, source, rows)
     assert len(found) == 5 and all(isinstance(row, Candidate) or "not UTF-8" in row.detail for row in found)
@@ -240,35 +238,18 @@ def test_pages_without_an_end_or_with_an_id_out_of_range(tmp_path):
     assert "no end" in found[2].detail and "page id 999" in found[5].detail
 
 
-def test_a_job_over_files_that_are_none(tmp_path):
-    """Each ends as one row with its reason; the account holds them all."""
-    with sqlite3.connect(tmp_path / "yfcc100m_dataset.sql") as database:
-        database.execute("CREATE TABLE photos (photoid)")
-    database.close()
-    files = {
-        "a.tsv": gzip.compress(whole("cc3m"))[:200],
-        "b.tsv": b"",
-        "c.tsv": b"\x89PNG\r\n\x1a\n\0\0",
-        "d.parquet": b"PAR1PAR1",
-    }
-    for name, data in files.items():
-        (tmp_path / name).write_bytes(data)
-    options = [
-        f"--source={name}={tmp_path}/{pattern}"
-        for name, pattern in (
-            ("cc3m", "[abc].tsv"),
-            ("yfcc100m", "*.sql"),
-            ("wit-base", "d.parquet"),
-            ("img2dataset", "d.parquet"),
-        )
-    ]
-    assert select_pairs.main([*options, f"--output={tmp_path / 'out'}", "--direct_num_workers=1"]) == 0
-    accounts = json.loads((tmp_path / "out" / "ledger.json").read_text())["sources"]
-    for name, number in (("yfcc100m", 1), ("wit-base", 1), ("img2dataset", 1)):
-        assert accounts[name] == {"read": number, "kept": 0, "rejected": {"select": {"malformed_row": number}}}
-    cc3m = accounts["cc3m"]
-    assert cc3m["read"] == cc3m["kept"] + sum(cc3m["rejected"]["select"].values())
-    assert cc3m["rejected"]["select"]["malformed_row"] == 4  # the cut, and three lines of a image
+def test_a_list_that_ends_early(tmp_path, capsys):
+    """What was read stays; the account holds the break, and a line at the end names the file."""
+    (tmp_path / "a.tsv").write_bytes(gzip.compress(whole("cc3m"))[:600])
+    (tmp_path / "b.tsv").write_bytes(b"")
+    options = [f"--source=cc3m={tmp_path}/*.tsv", f"--output={tmp_path / 'out'}", "--direct_num_workers=1"]
+    assert select_pairs.main(options) == 0
+    ledger = json.loads((tmp_path / "out" / "ledger.json").read_text())
+    assert ledger["damaged_files"] == {"cc3m": ["a.tsv"]}
+    account = ledger["sources"]["cc3m"]
+    assert account["read"] == account["kept"] + sum(account["rejected"]["select"].values()) > 10
+    assert account["rejected"]["select"]["damaged_file"] == 1
+    assert "warning: cc3m: a.tsv ends too early" in capsys.readouterr().err
 
 
 # Damage of any kind

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+import concurrent.futures
 import gzip
 import hashlib
 import io
 import json
+import pickle
 import tarfile
+import threading
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,6 +25,7 @@ from pipeline.inspection import show
 from pipeline.records import Pair
 from pipeline.sources import cc12m, url_index, wit
 from pipeline.sources.file_ranges import FileRange, read_range
+from pipeline.sources.paths import FILES_AT_ONCE, map_files
 from pipeline.sources.stored_images import location_hash, read_stored
 from pipeline.sources.url_index import UrlIndex, write_index
 from tests.conftest import ROOT
@@ -335,3 +339,32 @@ def test_a_file_of_pixels_that_is_none(tmp_path, text, fault):
     (tmp_path / "part.csv").write_text(text)
     with pytest.raises(UserError, match=fault):
         wit.index_pixels([f"{tmp_path}/part.csv"], f"{tmp_path}/index")
+
+
+def test_many_files_of_pixels_are_indexed_by_processes(tmp_path, monkeypatch):
+    """In this process it would be: the files' rows in order."""
+    for number in range(4):
+        rows = [f"http://a/{number}/{row % 5}\tAAAA\tb\n" for row in range(9)]
+        (tmp_path / f"{number}.csv").write_text("".join(rows))
+    used, indexes = [], [f"{tmp_path}/{name}.index" for name in ("many", "one")]
+
+    class Pool(concurrent.futures.ThreadPoolExecutor):  # threads, which start at once
+        def __init__(self, workers, context):
+            super().__init__(workers)
+            used.append((workers, context.get_start_method()))
+
+        def map(self, function, *arguments):
+            return super().map(pickle.loads(pickle.dumps(function)), *arguments)
+
+    monkeypatch.setattr(concurrent.futures, "ProcessPoolExecutor", Pool)
+    for index, cores in zip(indexes, (2, 1), strict=True):
+        monkeypatch.setattr(wit.os, "cpu_count", lambda cores=cores: cores)
+        wit.index_pixels([f"{tmp_path}/*.csv"], index)
+    assert used == [(2, "spawn")]
+    assert Path(indexes[0]).read_bytes() == Path(indexes[1]).read_bytes()
+
+
+def test_files_are_looked_into_several_at_once():
+    """Each waits for all others."""
+    barrier = threading.Barrier(FILES_AT_ONCE, timeout=30)
+    assert map_files(lambda number: (barrier.wait(), number)[1], range(FILES_AT_ONCE)) == list(range(FILES_AT_ONCE))

@@ -102,7 +102,7 @@ def test_a_dump_that_is_cut_off(tmp_path, streams, monkeypatch, index, share):
     rows = read_all(tmp_path)[1]
     good = [row for row in rows if isinstance(row, Candidate)]
     assert good == whole[: len(good)] and abs(len(good) / 200 - share) < 0.15
-    assert [row.reason for row in rows[len(good) :]] == ["malformed_row"] and "cut off" in rows[-1].detail
+    assert [row.reason for row in rows[len(good) :]] == ["damaged_file"] and "cut off" in rows[-1].detail
 
 
 def test_what_is_no_article_and_what_is_no_xml(tmp_path):

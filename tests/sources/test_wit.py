@@ -12,6 +12,9 @@ import pytest
 from pipeline.records import Candidate, Rejected
 from pipeline.sources import wit, wit_base
 from pipeline.sources.file_ranges import FileRange, read_range
+from pipeline.sources.table_source import RecordOrigin
+from pipeline.sources.wit_captions import caption_texts
+from pipeline.sources.wit_pages import page_candidate
 
 
 def rows(module, data: bytes, **settings):
@@ -114,7 +117,7 @@ def test_wit_long_fields_and_odd_sizes():
     ],
 )
 def test_wit_caption(language, reference, attribution, alt, caption):
-    assert wit.caption_from(language, reference, attribution, alt) == caption
+    assert next(iter(caption_texts(language, reference, attribution, alt)), "") == caption
 
 
 # WIT base
@@ -157,6 +160,65 @@ def test_wit_base(tmp_path, shape):
         "e",
         "image/jpeg",
         stored_at=f"{tmp_path}/0.parquet#0",
+        alternatives=("Ein Wehr", "att", "alt"),
     )
     assert [row.raw_caption for row in found] == ["A weir", "The weir", ""]
     assert (found[2].url, found[1].height) == ("", None)
+
+
+@pytest.mark.parametrize(
+    ("mime_type", "name", "url_end", "size"),
+    [
+        ("image/svg+xml", "Map.svg", "/thumb/a/ab/Map.svg/960px-Map.svg.png", (960, 720)),
+        ("image/gif", "Map.gif", "/Map.gif", (400, 300)),
+        ("image/tiff", "Map.tif", "/Map.tif", (400, 300)),
+        ("image/jpeg", "Map.jpg", "/commons/a/ab/Map.jpg", (400, 300)),
+        ("video/webm", "Map.webm", "/commons/a/ab/Map.webm", (400, 300)),
+    ],
+)
+def test_wit_fetches_renderings(mime_type, name, url_end, size):
+    row = wit_row(
+        image_url=f"http://upload.wikimedia.org/wikipedia/commons/a/ab/{name}",
+        mime_type=mime_type,
+        caption_reference_description="A map of the town",
+    )
+    [found] = rows(wit, wit_file(row))
+    assert found.raw_caption == "A map of the town"
+    if mime_type in ("image/gif", "image/tiff"):
+        assert "/thumb/" in found.url and "330px" in found.url and found.width == 330
+    else:
+        assert found.url.endswith(url_end) or "/thumb/" in found.url
+        assert (found.width, found.height) == size
+
+
+@pytest.mark.parametrize(
+    ("language", "reference", "attribution", "alt", "expected"),
+    [
+        ("bs", "Most", "Bosanski: Stari most English: The old bridge", "", ["The old bridge", "Most", "Stari most"]),
+        ("en", "Ref", "English: One Deutsch: Eins", "Alt", ["Ref", "One", "Eins", "Alt"]),
+        ("de", "A bridge in spring", "", "", ["A bridge in spring"]),
+        ("en", "", "Klingon: tlhIngan", "", ["Klingon: tlhIngan", "tlhIngan"]),
+        ("en", "", "Left: the tower", "", ["Left: the tower"]),
+        ("en", "Same", "Same", "Same", ["Same"]),
+        (
+            "fr",
+            "",
+            "Français : Un pont. English : A bridge. Español: Un puente.",
+            "",
+            ["A bridge.", "Un pont.", "Un puente."],
+        ),
+    ],
+)
+def test_the_texts_of_wit_in_their_order(language, reference, attribution, alt, expected):
+    assert caption_texts(language, reference, attribution, alt) == expected
+
+
+def test_the_captions_of_every_page_of_an_image():
+    """Whatever language WIT says a page has."""
+    pages = [("hr", "h", "Most u jesen", ""), ("de", "d", "The bridge in autumn", "a bridge")]
+    record = {
+        "image_url": "http://a", "caption_attribution_description": "Hrvatski: Most",
+        "wit_features": [dict(zip(wit_base.TEXTS, page, strict=True)) for page in pages],
+    }  # fmt: skip
+    row = page_candidate(record, RecordOrigin("wit-base", "f", 0))
+    assert [row.raw_caption, *row.alternatives] == ["Most u jesen", "The bridge in autumn", "Most", "a bridge"]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import sqlite3
+from urllib.parse import quote_plus
 
 import pytest
 
 from models.errors import UserError
-from pipeline.records import Rejected
+from pipeline.filters import SelectConfig, filter_candidate
+from pipeline.records import Rejected, row_key
 from pipeline.sources import hosts, yfcc100m
 from pipeline.sources.file_ranges import file_ranges, read_range
 from pipeline.sources.registry import SOURCES
@@ -99,8 +101,8 @@ def test_yfcc_rows_that_are_no_photo():
     found = yfcc(
         PHOTO, VIDEO, PHOTO[:22], [*PHOTO, "", ""], bad_id, bad_marker, latin, [*PHOTO_25, "x"], ["17", "1", "ab"]
     )
-    assert reasons(found) == ["", "video", *["malformed_row"] * 7]
-    assert [row.row for row in found] == list(range(9)) and "UTF-8" in found[6].detail
+    assert reasons(found) == ["", "video", *["malformed_row"] * 4, "", *["malformed_row"] * 2]
+    assert [row.row for row in found] == list(range(9))
     assert found[1].url == PHOTO_URL
 
 
@@ -162,7 +164,7 @@ def test_yfcc_sqlite_damaged_or_without_the_table(tmp_path, database):
     (tmp_path / "cut.sql").write_bytes(database.read_bytes()[:3000])
     for name in ("empty.sql", "cut.sql"):
         found = [row for piece in file_ranges("yfcc100m", str(tmp_path / name)) for row in read_range(piece)]
-        assert reasons(found) == ["malformed_row"]
+        assert reasons(found) == ["damaged_file"]
         assert "sqlite" in found[0].detail
 
 
@@ -174,3 +176,36 @@ def test_a_subset_is_looked_at_before_the_job(tmp_path):
     with pytest.raises(UserError, match="nowhere"):
         source.prepare(yfcc100m.YfccSettings(subset="/nowhere"), str(tmp_path))
     assert source.prepare(yfcc100m.DEFAULT, str(tmp_path)) == yfcc100m.DEFAULT
+
+
+@pytest.mark.parametrize(
+    "title", ["Untitled", "(untitled)", "Untitled-1", "untitled 12", "No title", "Ohne Titel", "DSC01234", "--"]
+)
+def test_a_title_that_says_nothing_is_none(title):
+    assert yfcc100m.caption_from(title, "Two boats on a lake") == "Two boats on a lake"
+    assert yfcc100m.caption_from("Untitled film set", "Two boats") == "Untitled film set. Two boats"
+
+
+ENGLISH, GERMAN = (
+    "Two small boats are on the lake near the old harbour",
+    "Zwei kleine Boote liegen auf dem See am alten Hafen",
+)
+
+
+@pytest.mark.parametrize(
+    ("title", "description", "caption"),
+    [
+        ("A quiet morning at the lake", ENGLISH, f"A quiet morning at the lake. {ENGLISH}"),
+        ("A quiet morning at the lake", GERMAN, "A quiet morning at the lake"),
+        ("Ein stiller Morgen am Starnberger See", ENGLISH, ENGLISH),
+        ("Ein stiller Morgen am See", GERMAN, None),
+        ("Boats", ENGLISH, f"Boats. {ENGLISH}"),
+        ("A quiet morning at the lake", "Taken on 12 May 2009", "A quiet morning at the lake"),
+        ("Uploaded by Flickr Mobile", ENGLISH, ENGLISH),
+    ],
+)
+def test_title_and_description_are_judged_each(title, description, caption):
+    [row] = yfcc(yfcc_row(title=quote_plus(title), description=quote_plus(description)))
+    outcome = filter_candidate(row, SelectConfig())
+    assert getattr(outcome, "caption", None) == caption
+    assert outcome.key == row_key("yfcc100m", row.url, outcome.raw_caption)
