@@ -1,11 +1,13 @@
 """Images/s, processor time and memory of `pairmill fetch --resize 256`, beside img2dataset on the same list.
 
-    python -m benchmarks.fetch [--pairs N] [--rounds R] [--latency-pairs N] [--img2dataset PROGRAM]
+    python -m benchmarks.fetch [--pairs N] [--rounds R] [--latency-pairs N] [--hosts N ...] [--img2dataset PROGRAM]
 
 Photographs of about 100 KB are made from those in `sample/` and served on the loopback, by nginx if it is installed
 (Debian: apt-get install nginx-light), else by benchmarks/web_server.py. Both programs write JPEGs of 256 px on the
 shorter side into tar files, with captions and hashes; they take turns, and of each the best round counts. Then both
-fetch from 200 hosts that answer after 50 to 2,000 ms, one URL in ten failing; there pairmill keeps its default limits.
+fetch from hosts that answer after 50 to 2,000 ms, each by its name, one in twenty of them dead: half of these drop what
+is sent to them, half never answer once connected. pairmill keeps its default limits there, and fetches the same list
+without dead hosts as well.
 img2dataset: `make peers` installs it; one of another environment is named by --img2dataset.
 """
 
@@ -25,7 +27,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,6 +38,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import simplejpeg
 
+from benchmarks import slow_hosts
 from models import pixels
 from pipeline.inspection.text_table import table
 from pipeline.output.files import write_file
@@ -46,7 +50,7 @@ from pipeline.records import Pair
 SAMPLE = Path(__file__).parent.parent / "sample" / "images"
 PHOTOGRAPHS = 400  # different ones; a query tells the URLs apart
 SIDE = 256
-HOSTS = 200
+HOSTS = (200, 2_000, 20_000)
 SET_CHILD_SUBREAPER = 36  # of prctl(2)
 
 
@@ -58,6 +62,14 @@ class Run(NamedTuple):
     cpu_s: float  # of all its processes
     memory_mb: float  # of all its processes, at the worst moment, shared pages counted once
     process_mb: float  # of the largest
+
+    @property
+    def rate(self) -> float:
+        return self.images / self.seconds
+
+    @property
+    def cpu_ms(self) -> float:
+        return self.cpu_s / self.images * 1000
 
 
 # --- what is fetched -------------------------------------------------------------------------------------------------
@@ -269,11 +281,8 @@ def floor_ms(folder: Path) -> float:
     return (time.process_time() - started) / len(photographs) * 1000
 
 
-def compare(title: str, rounds: int, work: Path, img2dataset: str | None, options: list[str]) -> None:
-    """Lets both programs take turns, and prints each one's best round, and one beside the other."""
-    programs = {"pairmill": lambda: run_pairmill(work, options)}
-    if img2dataset:
-        programs["img2dataset"] = lambda: run_img2dataset(img2dataset, work)
+def best_of(title: str, rounds: int, programs: dict[str, Callable[[], Run]]) -> dict[str, Run]:
+    """Lets programs take turns. Prints, and returns, each one's best round."""
     runs: dict[str, list[Run]] = {name: [] for name in programs}
     for _, (name, program) in itertools.product(range(rounds), programs.items()):
         runs[name].append(program())
@@ -284,8 +293,8 @@ def compare(title: str, rounds: int, work: Path, img2dataset: str | None, option
             name,
             run.images,
             round(run.seconds, 1),
-            round(run.images / run.seconds, 1),
-            round(run.cpu_s / run.images * 1000, 2),
+            round(run.rate, 1),
+            round(run.cpu_ms, 2),
             round(run.memory_mb),
             round(run.process_mb),
         )
@@ -295,12 +304,54 @@ def compare(title: str, rounds: int, work: Path, img2dataset: str | None, option
         f"\n{title}\n"
         + table(["", "images", "s", "images/s", "CPU ms an image", "MB in all", "MB of the largest process"], rows)
     )
-    if len(best) == 2:
-        ours, peer = best.values()
-        print(
-            f"images/s: {ours.images / ours.seconds / (peer.images / peer.seconds):.2f} times the peer's; "
-            f"CPU an image: {ours.cpu_s / ours.images / (peer.cpu_s / peer.images):.2f} of the peer's\n"
-        )
+    return best
+
+
+def print_ratios(ours: Run, other: Run, whose: str) -> None:
+    print(f"images/s: {ours.rate / other.rate:.2f} of {whose}; CPU an image: {ours.cpu_ms / other.cpu_ms:.2f} of it")
+
+
+def compare_quick(work: Path, folder: Path, pairs: int, rounds: int, peer: str | None, floor: float) -> None:
+    """One host that answers at once: what the programs themselves take."""
+    program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+    with nginx(program, folder, work) if program else own_server(folder) as port:
+        write_lists(work, [f"http://127.0.0.1:{port}/{n % PHOTOGRAPHS}.jpg?{n}" for n in range(pairs)])
+        options = ["--per-host-connections=64", "--per-host-rate=100000"]
+        programs = {PAIRMILL: partial(run_pairmill, work, options)} | img2dataset(peer, work)
+        server = "nginx" if program else "benchmarks/web_server.py"
+        best = best_of(f"One host, no latency, {os.cpu_count()} cores, served by {server}", rounds, programs)
+    for name, run in best.items():
+        print(f"{name}: {run.cpu_ms - floor:.2f} CPU ms an image beside decoding, averaging and encoding")
+    if peer:
+        print_ratios(best[PAIRMILL], best[IMG2DATASET], IMG2DATASET)
+
+
+def compare_slow(work: Path, folder: Path, pairs: int, hosts: int, rounds: int, peer: str | None) -> None:
+    """Slow hosts, some of them dead; the list has each at least once."""
+    pairs = max(pairs, hosts)
+    with own_server(folder, "--latency", "0.05", "2") as port, slow_hosts.dead_hosts(port) as ports:
+        lists = {"dead": ports, "alive": slow_hosts.Ports(port, port, port)}
+        for name, used in lists.items():
+            (work / name).mkdir()
+            write_lists(work / name, [slow_hosts.url(n, hosts, PHOTOGRAPHS, used) for n in range(pairs)])
+        programs = {
+            PAIRMILL: partial(run_pairmill, work / "dead", []),
+            ALIVE: partial(run_pairmill, work / "alive", []),
+        }
+        title = f"{hosts} hosts, 50 to 2,000 ms, one in {slow_hosts.DEAD_EVERY} dead; polite defaults"
+        best = best_of(title, rounds, programs | img2dataset(peer, work / "dead"))
+    print_ratios(best[PAIRMILL], best[ALIVE], ALIVE)
+    if peer:
+        print_ratios(best[PAIRMILL], best[IMG2DATASET], IMG2DATASET)
+    for name in lists:
+        shutil.rmtree(work / name)
+
+
+PAIRMILL, ALIVE, IMG2DATASET = "pairmill", "pairmill without dead hosts", "img2dataset"
+
+
+def img2dataset(program: str | None, work: Path) -> dict[str, Callable[[], Run]]:
+    return {IMG2DATASET: partial(run_img2dataset, program, work)} if program else {}
 
 
 def find_img2dataset(given: str | None) -> str | None:
@@ -314,6 +365,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--pairs", type=int, default=10_000, metavar="N", help="0: leave this part out")
     parser.add_argument("--latency-pairs", type=int, default=10_000, metavar="N", help="0: leave this part out")
+    parser.add_argument("--hosts", type=int, nargs="+", default=HOSTS, metavar="N", help="of that part, a run for each")
     parser.add_argument("--rounds", type=int, default=2, metavar="R")
     parser.add_argument("--img2dataset", metavar="PROGRAM", help="its command, if it is not on the path")
     args = parser.parse_args()
@@ -325,38 +377,17 @@ def main() -> None:
         folder.mkdir()
         for path in (work, folder):
             path.chmod(0o755)  # nginx's worker is another user if root started it
-        mean = make_photographs(folder)
+        mean, floor = make_photographs(folder), floor_ms(folder)
         print(
             f"{PHOTOGRAPHS} photographs, {mean / 1000:.0f} KB on average; the floor (decode at a reduced scale, "
-            f"resize, encode): {floor_ms(folder):.2f} CPU ms an image"
+            f"average, encode): {floor:.2f} CPU ms an image"
         )
         if args.pairs:
-            program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
-            with nginx(program, folder, work) if program else own_server(folder) as port:
-                write_lists(work, [f"http://127.0.0.1:{port}/{n % PHOTOGRAPHS}.jpg?{n}" for n in range(args.pairs)])
-                compare(
-                    f"One host, no latency, served by {'nginx' if program else 'benchmarks/web_server.py'}",
-                    args.rounds,
-                    work,
-                    peer,
-                    ["--per-host-connections=64", "--per-host-rate=100000"],
-                )
+            compare_quick(work, folder, args.pairs, args.rounds, peer, floor)
         if args.latency_pairs:
-            with own_server(folder, "--latency", "0.05", "2", "--failures", "0.1") as port:
-                write_lists(
-                    work,
-                    [
-                        f"http://127.0.0.{1 + n % HOSTS}:{port}/{n % PHOTOGRAPHS}.jpg?{n}"
-                        for n in range(args.latency_pairs)
-                    ],
-                )
-                compare(
-                    f"{HOSTS} hosts, 50 to 2,000 ms, one URL in ten failing; polite defaults",
-                    args.rounds,
-                    work,
-                    peer,
-                    [],
-                )
+            with slow_hosts.resolver(work / "resolver"):
+                for hosts in args.hosts:
+                    compare_slow(work, folder, args.latency_pairs, hosts, args.rounds, peer)
 
 
 if __name__ == "__main__":

@@ -4,34 +4,75 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import errno
 import ipaddress
 import re
+import socket
 import ssl
 import tempfile
 import time
 from collections.abc import Awaitable
+from functools import partial
 from typing import BinaryIO, NamedTuple, TypeVar, cast
 
 import aiohttp  # asynchronous, pooled, and its resolver can be replaced, which the address check needs
 from yarl import URL
 
-from pipeline.fetch.addresses import PublicResolver, RefusedAddress, is_refused, literal_address
+from models.errors import UserError
+from pipeline.fetch.addresses import (
+    NoAnswer,
+    PublicResolver,
+    RefusedAddress,
+    address_key,
+    is_refused,
+    literal_address,
+    registrable_domain,
+)
+from pipeline.fetch.costs import costs
 from pipeline.fetch.framing_watch import FramingWatch
+from pipeline.fetch.machine_faults import describe, machine_fault
+from pipeline.fetch.network_watch import Endpoint, NetworkGate, can_connect, network_watch
 from pipeline.fetch.opt_out import OPT_OUTS, opt_out
-from pipeline.fetch.politeness import HostLimiter, shared_host, warn_once
+from pipeline.fetch.politeness import (
+    UNKNOWN_NAME,
+    GroupLimiter,
+    HostLimiter,
+    Rest,
+    asks_for_pause,
+    host_memory,
+    shared_host,
+    warn_once,
+)
 from pipeline.fetch.retry import FetchFailed, retry_after_s
+from pipeline.fetch.slots import SilentDownloads, Slot
 from pipeline.images.fetched import Size
-from pipeline.images.validate import ImageConfig, check_header
+from pipeline.images.validate import ImageConfig, ImageRejected, check_header
+from pipeline.output.counts import DOWNLOAD_S
+from pipeline.output.files import machine_fault_of
 from pipeline.records import TRANSIENT_REASONS, Reason
 from pipeline.sources.hosts import HostLimits, is_placeholder, lacks_contact, limits_for
 from pipeline.version import VERSION
 
 MAX_REDIRECTS = 5
+LAST_TIMEOUT_S = 10.0  # of the request to a host that was silent during a whole attempt, at the end of a unit
 HEADER_SIZES = (1_024, 8_192, 65_536)  # bytes after which the image header is parsed: long EXIF data may come before it
 SPOOLED_BYTES = 1 << 18  # of one body in memory; a longer one waits on disk until there is memory to decode it
 REASONS = {403: Reason.HTTP_403, 404: Reason.HTTP_404, 408: Reason.TIMEOUT, 410: Reason.HTTP_410, 429: Reason.HTTP_429}
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 WELL_FORMED = re.compile(r"(?:[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*")  # RFC 3986
+# What the system says of a host that does not answer, or of a network that is down.
+UNREACHABLE = frozenset(
+    {
+        errno.ENETUNREACH,
+        errno.ENETDOWN,
+        errno.EHOSTUNREACH,
+        errno.EHOSTDOWN,
+        errno.ETIMEDOUT,
+        errno.EADDRNOTAVAIL,
+        errno.EACCES,
+        errno.EPERM,
+    }
+)
 T = TypeVar("T")
 
 
@@ -40,11 +81,13 @@ class FetchConfig:
     """How to download. The defaults are meant not to get their user blocked."""
 
     timeout_s: float = 30.0  # for one attempt, redirects included
+    connect_timeout_s: float = 5.0  # of these, to connect: long enough for two packets that are lost
     retries: int = 2  # after a transient reason
     max_bytes: int = 50_000_000
     connections: int = 128  # at once in one worker process; hosts that answer late keep most of them waiting
     per_host_connections: int = 4  # at once
     per_host_rate: float = 20.0  # requests/s
+    machines: int = 1  # that share the limits of a host; each has a part of them
     user_agent: str = f"pairmill/{VERSION} (image-caption dataset builder)"
     obey: tuple[str, ...] = OPT_OUTS  # directives of X-Robots-Tag, and TDM-Reservation
     allow_addresses: tuple[str, ...] = ()  # networks in CIDR form that are allowed though not public
@@ -64,55 +107,138 @@ class Downloads:
     """What the downloads of one worker share: the connection pool, the limiters of the hosts, and connection slots.
 
     A download acquires a slot before it connects. One that ends with a body keeps its slot until the caller releases
-    it, so a slow caller slows the downloads.
+    it, so a slow caller slows the downloads. While a host is silent, its slot is given to others.
     """
 
-    def __init__(self, config: FetchConfig, image_config: ImageConfig):
+    def __init__(self, config: FetchConfig, image_config: ImageConfig, rows: int = 1):
         self._config, self._image_config = config, image_config
         self._allowed = [ipaddress.ip_network(network) for network in config.allow_addresses]
         self._limiters: dict[str, HostLimiter] = {}
+        self._groups: dict[bytes | str, GroupLimiter] = {}  # by address and by registrable domain
+        self.rest = Rest(rows)
+        self._memory = host_memory(config.shared_folder)
+        self._memory.refresh()
+        self._network = NetworkGate(network_watch, config.shared_folder)
+        self._resolver = PublicResolver(self._allowed)
         self.slots = asyncio.Semaphore(config.connections)
+        self._silent = SilentDownloads()
+
+    def busy_rows(self) -> int:
+        """The rows that take, or wait for, a connection: neither done, nor of a host that is silent."""
+        return self.rest.active - self._silent.number
 
     async def __aenter__(self) -> Downloads:
         config = self._config
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=config.connections, resolver=PublicResolver(self._allowed), ttl_dns_cache=300
-            ),
+            connector=aiohttp.TCPConnector(limit=0, resolver=self._resolver, use_dns_cache=False),  # ours, and slots
             headers={"User-Agent": config.user_agent, "Accept": "image/*,*/*;q=0.5", "Accept-Encoding": "identity"},
             cookie_jar=aiohttp.DummyCookieJar(),  # nothing is remembered, so nothing is sent
-            timeout=aiohttp.ClientTimeout(total=None),  # _in_time bounds the time
+            timeout=aiohttp.ClientTimeout(
+                total=None, sock_connect=config.connect_timeout_s
+            ),  # _in_time bounds the rest
         )
         return self
 
     async def __aexit__(self, *exception) -> None:
         await self._session.close()
+        await self._resolver.close()
 
     async def get(self, url: str) -> Body:
         """Follows redirects by hand, so that each target is checked. All requests together have `timeout_s`, which does
-        not include waiting for slots. Raises FetchFailed, ImageRejected."""
+        not include waiting for slots and name servers. Raises FetchFailed, ImageRejected, and UserError for a fault of
+        this machine."""
         target, left_s = parse_url(url), self._config.timeout_s
         for _ in range(MAX_REDIRECTS + 1):
             if is_placeholder(target):
                 raise FetchFailed(Reason.PLACEHOLDER, str(target))
-            host = target.raw_host or ""
-            address = literal_address(host)
-            if address and is_refused(address, self._allowed):
-                raise FetchFailed(Reason.REFUSED_ADDRESS, f"{host} is {address}")
-            limiter = self._limiter(host.lower())
-            async with limiter.slot(self.slots):  # waiting for a slot does not count against the deadline
-                started = time.monotonic()
-                answer: Body | URL | None = None
-                try:
-                    answer = await self._request(target, limiter, started + left_s)
-                finally:
-                    if not isinstance(answer, Body):
-                        self.slots.release()
-                left_s -= time.monotonic() - started
+            answer, left_s = await self._ask(target, left_s)
             if isinstance(answer, Body):
                 return answer
             target = answer
         raise FetchFailed(Reason.HTTP_OTHER, f"more than {MAX_REDIRECTS} redirects")
+
+    async def _ask(self, target: URL, left_s: float) -> tuple[Body | URL, float]:
+        """The body, or the URL that the server redirects to; and the seconds left. Asks again if it was the network
+        that was down."""
+        host = (target.raw_host or "").lower()
+        limiter = self._limiter(host)
+        while True:
+            await limiter.ready()
+            began = time.monotonic()
+            try:
+                address = await self._address(host, limiter)
+            except FetchFailed as failure:
+                await self._judge(failure, target, limiter, began)
+                continue
+            answer, left_s = await self._in_slot(target, limiter, address, left_s)
+            if answer is not None:
+                return answer, left_s
+
+    async def _judge(self, failure: FetchFailed, target: URL, limiter: HostLimiter, began: float) -> None:
+        """Returns, perhaps after a pause, if it was the network that was silent, and raises the failure otherwise."""
+        if not failure.silent:
+            raise failure
+        host = (target.raw_host or "").lower()
+        if await self._network.blames(host, began, partial(self._answers, target, limiter)):
+            limiter.failed(failure)
+            raise failure
+
+    async def _answers(self, target: URL, limiter: HostLimiter) -> bool:
+        """Whether a host that was silent answers now."""
+        try:
+            address = await self._address((target.raw_host or "").lower(), limiter)
+        except FetchFailed as failure:
+            return not failure.silent
+        return await can_connect(address, target.port or 80)
+
+    async def _in_slot(
+        self, target: URL, limiter: HostLimiter, address: str, left_s: float
+    ) -> tuple[Body | URL | None, float]:
+        """The answer, and the seconds left; None if it was the network that was down. A host is judged before its next
+        row may have the slot."""
+        endpoint = Endpoint(str(target.raw_host), address, target.port or 80)
+        async with limiter.slot(self._groups_of(endpoint), self.slots):
+            slot = Slot(self.slots, self._silent)
+            started = time.monotonic()
+            answer: Body | URL | None = None
+            try:
+                try:  # waiting for a slot does not count against the deadline
+                    answer = await self._request(target, limiter, endpoint, started + left_s, slot)
+                finally:
+                    costs.add(DOWNLOAD_S, time.monotonic() - started - slot.waited_s)
+                    slot.end(is_kept=isinstance(answer, Body))
+            except FetchFailed as failure:
+                await self._judge(failure, target, limiter, started)
+                return None, left_s
+            return answer, left_s - (time.monotonic() - started - slot.waited_s)
+
+    async def _address(self, host: str, limiter: HostLimiter) -> str:
+        """The address to which the first connection goes. Raises FetchFailed if there is none that is public."""
+        if address := literal_address(host):
+            if is_refused(address, self._allowed):
+                raise FetchFailed(Reason.REFUSED_ADDRESS, f"{host} is {address}")
+            return address
+        try:
+            found = await self._resolver.addresses(host)
+        except Exception as error:  # the resolver's own, the system's, and what Python's encoding of names raises
+            failure = self._failure(error)
+            if failure.final:
+                network_watch.resolved()
+                limiter.failed(failure)
+            raise failure from error
+        network_watch.resolved()
+        return found[0].address if found else host
+
+    def _groups_of(self, endpoint: Endpoint) -> list[GroupLimiter]:
+        """The domain's before the address's: who waits for a slot of an address holds up its own domain alone."""
+        host, address = endpoint.host.lower(), endpoint.address
+        return [self._group(key) for key in (registrable_domain(host), address_key(address)) if key]
+
+    def _group(self, key: bytes | str) -> GroupLimiter:
+        if key not in self._groups:
+            limits = HostLimits(self._config.per_host_connections, self._config.per_host_rate)
+            self._groups[key] = GroupLimiter(key, limits.share(self._config.machines))
+        return self._groups[key]
 
     def _limiter(self, host: str) -> HostLimiter:
         if host not in self._limiters:
@@ -123,26 +249,35 @@ class Downloads:
                 )
             limits = HostLimits(self._config.per_host_connections, self._config.per_host_rate)
             shared = shared_host(host, self._config.shared_folder)
-            self._limiters[host] = HostLimiter(host, limits_for(host, limits), shared)
+            limits = limits_for(host, limits).share(self._config.machines)
+            self._limiters[host] = HostLimiter(host, limits, self.rest, self._memory, shared)
         return self._limiters[host]
 
-    async def _request(self, target: URL, limiter: HostLimiter, ends_at: float) -> Body | URL:
+    async def _request(
+        self, target: URL, limiter: HostLimiter, endpoint: Endpoint, ends_at: float, slot: Slot
+    ) -> Body | URL:
         """Sends one request. Returns the body, or the URL that the server redirects to."""
+        if limiter.is_asked_last:
+            ends_at = min(ends_at, time.monotonic() + LAST_TIMEOUT_S)
         try:
             response = await self._in_time(ends_at, self._session.get(target, allow_redirects=False))
         except FetchFailed as failure:
-            if failure.reason in TRANSIENT_REASONS:
+            if failure.reason in TRANSIENT_REASONS and not failure.silent:
+                network_watch.answered(endpoint)
                 limiter.failed(failure)
             raise
+        network_watch.answered(endpoint)
+        if response.status != 429 and "Retry-After" not in response.headers:
+            limiter.answered()
         try:
-            if response.status != 429:
-                limiter.answered()
-            answer = await self._in_time(ends_at, self._read_response(target, response))
+            await slot.take_back()
+            answer = await self._in_time(ends_at + slot.waited_s, self._read_response(target, response))
             if isinstance(answer, Body):
                 limiter.count_bytes(answer.length)
             return answer
         except FetchFailed as failure:
-            if failure.reason is Reason.HTTP_429:
+            failure.silent = False
+            if asks_for_pause(failure):
                 limiter.failed(failure)
             raise
         finally:
@@ -151,20 +286,36 @@ class Downloads:
     async def _in_time(self, ends_at: float, awaitable: Awaitable[T]) -> T:
         try:
             return await asyncio.wait_for(awaitable, ends_at - time.monotonic())
-        except asyncio.TimeoutError as error:  # before OSError, a base class of it since Python 3.11
-            raise FetchFailed(Reason.TIMEOUT, f"not done after {self._config.timeout_s:g} s") from error
-        except RefusedAddress as error:
-            raise FetchFailed(Reason.REFUSED_ADDRESS, str(error)) from error
-        except aiohttp.ClientConnectorDNSError as error:
-            raise FetchFailed(Reason.DNS, f"{error.host}: name does not resolve") from error
-        except (aiohttp.InvalidURL, UnicodeError) as error:  # UnicodeError: an impossible host name
-            raise FetchFailed(Reason.BAD_URL, str(error)) from error
-        except aiohttp.ClientConnectorCertificateError as error:
-            raise FetchFailed(Reason.CONNECTION, f"TLS: {error.certificate_error}", final=True) from error
-        except (aiohttp.ClientError, ssl.SSLError, OSError, ValueError, RuntimeError) as error:
+        except (FetchFailed, ImageRejected, UserError):
+            raise
+        except Exception as error:
+            raise self._failure(error) from error
+
+    def _failure(self, error: Exception) -> FetchFailed:
+        """What an exception of the client library says about the host. Raises UserError for a fault of this machine,
+        and the exception itself if it says nothing known."""
+        if fault := machine_fault(error):
+            raise fault from error
+        if isinstance(error, aiohttp.ConnectionTimeoutError):
+            return FetchFailed(Reason.TIMEOUT, f"not connected after {self._config.connect_timeout_s:g} s", silent=True)
+        if isinstance(error, asyncio.TimeoutError):  # before OSError, a base class of it since Python 3.11
+            return FetchFailed(Reason.TIMEOUT, f"not done after {self._config.timeout_s:g} s", silent=True)
+        if isinstance(error, RefusedAddress):
+            return FetchFailed(Reason.REFUSED_ADDRESS, str(error))
+        if isinstance(error, NoAnswer):
+            return FetchFailed(Reason.DNS, str(error), silent=True)
+        if isinstance(error, (aiohttp.ClientConnectorDNSError, socket.gaierror)):
+            return FetchFailed(Reason.DNS, UNKNOWN_NAME, final=True)
+        if isinstance(error, (aiohttp.InvalidURL, UnicodeError)):  # UnicodeError: an impossible host name
+            return FetchFailed(Reason.BAD_URL, str(error))
+        if isinstance(error, aiohttp.ClientConnectorCertificateError):
+            return FetchFailed(Reason.CONNECTION, f"TLS: {error.certificate_error}", final=True)
+        if isinstance(error, (aiohttp.ClientError, ssl.SSLError, OSError, ValueError, RuntimeError)):
             # ValueError: what the client raises for header lines that are not HTTP; RuntimeError: for a connection
             # that was closed, on broken chunks for example, before the body is waited for.
-            raise FetchFailed(Reason.CONNECTION, f"{type(error).__name__}: {error}") from error
+            silent = getattr(error, "errno", None) in UNREACHABLE
+            return FetchFailed(Reason.CONNECTION, f"{type(error).__name__}: {error}", silent=silent)
+        raise error
 
     async def _read_response(self, target: URL, response: aiohttp.ClientResponse) -> Body | URL:
         if response.status in REDIRECTS and "Location" in response.headers:
@@ -185,9 +336,13 @@ class Downloads:
         with FramingWatch(response):
             async for chunk in response.content.iter_chunked(1 << 16):
                 length += len(chunk)
+                costs.downloaded(len(chunk))
                 if length > self._config.max_bytes:
                     raise FetchFailed(Reason.TOO_LARGE, f"more than {self._config.max_bytes} bytes")
-                file.write(chunk)
+                try:
+                    file.write(chunk)
+                except OSError as error:
+                    raise machine_fault_of(error) from error
                 if check_at and not size:
                     start += chunk
                     if is_placeholder(target, bytes(start[:8])):
@@ -206,9 +361,21 @@ def parse_url(text: str) -> URL:
         target = _as_written(text)
         if target.scheme not in ("http", "https") or not target.raw_host:
             raise ValueError("not an http(s) URL with a host")
+        _check_host(target.raw_host)
         return target.with_user(None)  # credentials in a public list are a mistake or a trap
     except ValueError as error:
         raise FetchFailed(Reason.BAD_URL, str(error)) from error
+    except Exception as error:  # yarl raises others as well, such as IndexError, for URLs that it did not foresee
+        raise FetchFailed(Reason.BAD_URL, describe(error)) from error
+
+
+def _check_host(host: str) -> None:
+    """Raises ValueError for what is neither a name nor an address, such as the [v1.x:name] of RFC 3986: the client
+    library would take it for an address, and connect without asking the resolver that checks it."""
+    if ":" in host:
+        ipaddress.IPv6Address(host.partition("%")[0])
+    elif host.replace(".", "").isdigit() and not literal_address(host):
+        raise ValueError(f"{host} is no address")
 
 
 def _as_written(text: str) -> URL:
@@ -221,11 +388,12 @@ def redirect_target(current: URL, location: str) -> URL:
     """The absolute URL of a Location header. Raises FetchFailed if it must not be followed."""
     try:
         target = current.join(_as_written(location))
-    except ValueError as error:
-        raise FetchFailed(Reason.BAD_URL, f"redirect to {location[:100]!r}: {error}") from error
-    if target.scheme not in ("http", "https") or not target.raw_host:
-        raise FetchFailed(Reason.REFUSED_ADDRESS, f"redirect to {location[:100]!r}")
-    return target.with_user(None)
+        if target.scheme in ("http", "https") and target.raw_host:
+            _check_host(target.raw_host)
+            return target.with_user(None)
+    except Exception as error:  # as above
+        raise FetchFailed(Reason.BAD_URL, f"redirect to {location[:100]!r}: {describe(error)}") from error
+    raise FetchFailed(Reason.REFUSED_ADDRESS, f"redirect to {location[:100]!r}")
 
 
 def _check_response(response: aiohttp.ClientResponse, config: FetchConfig) -> None:

@@ -10,19 +10,28 @@ import asyncio
 import collections
 import concurrent.futures
 import contextlib
+import functools
 import hashlib
 import io
 import queue
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import BinaryIO
+from functools import partial
+from typing import BinaryIO, Generic, Protocol, TypeVar
 from urllib.parse import urlsplit
 
+from models.errors import UserError
+from pipeline.fetch.budget import Lease, memory_lease
+from pipeline.fetch.costs import costs
 from pipeline.fetch.download import Body, Downloads, FetchConfig
-from pipeline.fetch.memory_budget import MemoryLease, memory_lease
+from pipeline.fetch.general_brake import GeneralBrake, same_failures
+from pipeline.fetch.machine_faults import unexpected_errors
 from pipeline.fetch.retry import MAX_BACK_OFF_S, FetchFailed, back_off_s
-from pipeline.images.fetched import FetchedImage
-from pipeline.images.validate import DecodedImage, ImageConfig, ImageRejected, checked_size, decode_scaled
+from pipeline.fetch.slots import Activity
+from pipeline.images.fetched import FetchedImage, Size
+from pipeline.images.validate import ImageConfig, ImageRejected, checked_size, decode_scaled
 from pipeline.records import TRANSIENT_REASONS, Pair, Reason, Rejected, Stage, reject
 from pipeline.sources.hosts import current_url, is_placeholder_file
 from pipeline.sources.stored_images import NotStored, read_stored
@@ -31,22 +40,50 @@ DECODING_THREADS = 2
 DECODING_BYTES = 12  # of memory per pixel (measured: 8 for JPEG, PNG and TIFF, 10 for AVIF, 16 for WebP); RGB keeps 3
 
 
+class InMemory(Protocol):
+    """What an image is converted to."""
+
+    @property
+    def nbytes(self) -> int:
+        """The memory that it takes."""
+
+
+T = TypeVar("T", bound=InMemory)
+Decode = Callable[[BinaryIO, Pair], T]
+"""A downloaded file and its pair to what `convert` makes of the image. Raises ImageRejected."""
+
+
 def fetch_images(
+    pairs: Iterable[Pair], config: FetchConfig, image_config: ImageConfig, activity: Activity | None = None
+) -> Iterator[FetchedImage | Rejected]:
+    """Yields one outcome for each pair, in the order in which they finish; `activity` as for `fetch_converted`."""
+    return fetch_converted(pairs, config, image_config, _unchanged, activity=activity)
+
+
+def _unchanged(image: FetchedImage) -> FetchedImage:
+    return image
+
+
+def fetch_converted(
     pairs: Iterable[Pair],
     config: FetchConfig,
     image_config: ImageConfig,
+    convert: Callable[[FetchedImage], T],
     side: int | None = None,
-) -> Iterator[FetchedImage | Rejected]:
-    """Yields one outcome for each pair, in the order in which they finish. With `side`, an image may come reduced, but
-    with a shorter side of at least `side` px.
+    activity: Activity | None = None,
+) -> Iterator[T | Rejected]:
+    """Yields one outcome for each pair, in the order in which they finish: what `convert` makes of its image, in the
+    thread that has just decoded it. With `side`, `convert` may get an image reduced, but with a shorter side of at
+    least `side` px. `activity` tells other threads how many rows are busy.
 
-    The event loop runs in a thread of its own and waits while the caller is busy: at most `connections` images, and
+    The event loop runs in a thread of its own and waits while the caller is busy: at most `connections` outcomes, and
     `memory_bytes` of them, are in memory at once.
     """
     pairs = list(pairs)
-    yield from read_checked((pair for pair in pairs if pair.stored_at), config, image_config, side)
+    decode = partial(_decode, config=image_config, side=side, convert=convert)
+    yield from _read_converted((pair for pair in pairs if pair.stored_at), config, image_config, decode)
     pairs = [pair for pair in pairs if not pair.stored_at]
-    loop_thread = _LoopThread(interleave_hosts(pairs), config, image_config, side)
+    loop_thread = _LoopThread(interleave_hosts(pairs), config, image_config, decode, activity or Activity())
     loop_thread.start()
     try:
         while (outcome := loop_thread.outcomes.get()) is not None:
@@ -60,27 +97,38 @@ def fetch_images(
 
 
 def read_checked(
-    pairs: Iterable[Pair], config: FetchConfig, image_config: ImageConfig, side: int | None = None
+    pairs: Iterable[Pair], config: FetchConfig, image_config: ImageConfig
 ) -> Iterator[FetchedImage | Rejected]:
     """The images of pairs whose sources hold them."""
+    decode = partial(_decode, config=image_config, side=None, convert=_unchanged)
+    return _read_converted(pairs, config, image_config, decode)
+
+
+def _read_converted(
+    pairs: Iterable[Pair], config: FetchConfig, image_config: ImageConfig, decode: Decode[T]
+) -> Iterator[T | Rejected]:
     for pair, found in read_stored(pairs):
-        yield _stored(pair, found, config, image_config, side)
+        unexpected_errors.rows += 1
+        try:
+            outcome: T | Rejected = _stored(pair, found, config, image_config, decode)
+        except Exception as error:  # of any kind, as for downloads
+            outcome = unexpected_errors.reject(pair, error, config.shared_folder)
+        yield outcome
 
 
 def _stored(
-    pair: Pair, found: bytes | NotStored, config: FetchConfig, image_config: ImageConfig, side: int | None
-) -> FetchedImage | Rejected:
+    pair: Pair, found: bytes | NotStored, config: FetchConfig, image_config: ImageConfig, decode: Decode[T]
+) -> T | Rejected:
     """Checks an image that was read from a source's file as if it had been downloaded."""
     try:
         if isinstance(found, NotStored):
             raise FetchFailed(Reason.NOT_STORED, found.detail)
         if len(found) > config.max_bytes:
             raise FetchFailed(Reason.TOO_LARGE, f"{len(found)} bytes")
-        checked_size(io.BytesIO(found), image_config)
-        data, image, sha256 = _decode(io.BytesIO(found), pair, image_config, side)
+        size = checked_size(io.BytesIO(found), image_config)
+        return _decode_alone(partial(decode, io.BytesIO(found), pair), size)
     except (FetchFailed, ImageRejected) as failure:
         return reject(pair, Stage.FETCH, failure.reason, failure.detail[:200])
-    return FetchedImage(pair, data, image.rgb_HWC, sha256, (image.width, image.height))
 
 
 def interleave_hosts(pairs: Iterable[Pair]) -> list[Pair]:
@@ -104,7 +152,7 @@ def _host_of(url: str) -> str:
         return ""
 
 
-class _LoopThread(threading.Thread):
+class _LoopThread(threading.Thread, Generic[T]):
     """The thread of the event loop, as the caller's thread sees it."""
 
     def __init__(
@@ -112,14 +160,18 @@ class _LoopThread(threading.Thread):
         pairs: list[Pair],
         config: FetchConfig,
         image_config: ImageConfig,
-        side: int | None,
+        decode: Decode[T],
+        activity: Activity,
     ):
         super().__init__(name="fetch", daemon=True)
-        self._pairs, self._config, self._image_config, self._side = pairs, config, image_config, side
+        self._activity = activity
+        self._pairs, self._config, self._image_config, self._decode = pairs, config, image_config, decode
         self._memory = memory_lease(config.memory_bytes)
         self._loop_started = threading.Event()
         self._cancel: Callable[[], object] | None = None
-        self.outcomes: queue.SimpleQueue[FetchedImage | Rejected | BaseException | None] = queue.SimpleQueue()
+        self.outcomes: queue.SimpleQueue[T | Rejected | BaseException | None] = queue.SimpleQueue()
+        self._released: collections.deque[T] = collections.deque()
+        self._is_woken = False
 
     def run(self) -> None:
         try:
@@ -135,23 +187,34 @@ class _LoopThread(threading.Thread):
         assert task, "a coroutine runs in a task"
         self._loop, self._cancel = asyncio.get_running_loop(), task.cancel
         self._loop_started.set()
-        with concurrent.futures.ThreadPoolExecutor(DECODING_THREADS, "decode") as decoders:
-            async with Downloads(self._config, self._image_config) as downloads:
-                self._fetcher = _Fetcher(
-                    downloads, decoders, self._memory, self._config, self._image_config, self._side
-                )
+        async with Downloads(self._config, self._image_config, len(self._pairs)) as downloads:
+            self._fetcher = _Fetcher(downloads, self._memory, self._config, self._image_config, self._decode)
 
-                async def fetch(pair: Pair) -> None:
+            async def fetch(pair: Pair) -> None:
+                try:
                     self.outcomes.put(await self._fetcher.fetch(pair))
+                finally:
+                    downloads.rest.done()
 
-                # Waiting is cheap: all pairs of a unit wait for their hosts at once, and then for connection slots.
-                await asyncio.gather(*map(fetch, self._pairs))
-                await self._fetcher.all_released()
+            self._activity.begin(downloads.busy_rows)
+            # Waiting is cheap: all pairs of a unit wait for their hosts at once, and then for connection slots.
+            await asyncio.gather(*map(fetch, self._pairs))
+            await self._fetcher.all_released()
 
-    def release(self, outcome: FetchedImage | Rejected) -> None:
+    def release(self, outcome: T | Rejected) -> None:
         """Frees the slot and the memory of an outcome. Called from the caller's thread."""
-        if isinstance(outcome, FetchedImage):
-            self._loop.call_soon_threadsafe(self._fetcher.release, outcome)
+        if isinstance(outcome, Rejected):
+            return
+        self._released.append(outcome)
+        if not self._is_woken:  # else the loop takes this one as well: waking it costs a system call
+            self._is_woken = True
+            with contextlib.suppress(RuntimeError):  # the loop has ended: the next outcome is the cause
+                self._loop.call_soon_threadsafe(self._release_all)
+
+    def _release_all(self) -> None:
+        self._is_woken = False
+        while self._released:
+            self._fetcher.release(self._released.popleft())
 
     def stop(self) -> None:
         """Cancels downloads that still run, and waits for the thread."""
@@ -167,23 +230,47 @@ class _LoopThread(threading.Thread):
 NO_FALLBACK_REASONS = frozenset({Reason.OPTED_OUT, Reason.ASPECT_RATIO, Reason.TOO_SMALL, Reason.TOO_MANY_PIXELS})
 
 
-class _Fetcher:
-    """Fetches pairs. An image keeps its connection slot and its memory until it is released."""
+class _Fetcher(Generic[T]):
+    """Fetches pairs. An outcome that is no reject keeps its connection slot and its memory until it is released."""
 
     def __init__(
         self,
         downloads: Downloads,
-        decoders: concurrent.futures.Executor,
-        memory: MemoryLease,
+        memory: Lease,
         config: FetchConfig,
         image_config: ImageConfig,
-        side: int | None,
+        decode: Decode[T],
     ):
-        self._downloads, self._decoders, self._config, self._image_config = downloads, decoders, config, image_config
-        self._side = side
+        self._downloads, self._config, self._image_config, self._decode = downloads, config, image_config, decode
+        self._decoders = _decoders()
         self._memory = memory
+        self._brake = GeneralBrake(same_failures, config.shared_folder)
 
-    async def fetch(self, pair: Pair) -> FetchedImage | Rejected:
+    async def fetch(self, pair: Pair) -> T | Rejected:
+        """Whatever happens to a row is its reject. Raises UserError if the fault is this machine's."""
+        unexpected_errors.rows += 1
+        try:
+            while True:
+                begun, outcome = time.monotonic(), await self._first_good(pair)
+                if not isinstance(outcome, Rejected):
+                    same_failures.fetched(pair.url, _host_of)
+                    return outcome
+                if await self._brake.blames(outcome.reason, _host_of(pair.url), begun, self._ask):
+                    return outcome
+        except Exception as error:  # of any kind: servers and images find new ones
+            return unexpected_errors.reject(pair, error, self._config.shared_folder)
+
+    async def _ask(self, url: str) -> str:
+        """Why a URL that has given an image gives none now; "" if it does."""
+        try:
+            body = await self._downloads.get(current_url(url))
+        except (FetchFailed, ImageRejected) as failure:
+            return failure.reason.value
+        body.file.close()
+        self._downloads.slots.release()
+        return ""
+
+    async def _first_good(self, pair: Pair) -> T | Rejected:
         """Tries the URL, then the fallbacks. Reports the first transient failure, since a later run then tries all URLs
         again, else that of the first URL."""
         failures: list[FetchFailed | ImageRejected] = []
@@ -211,8 +298,8 @@ class _Fetcher:
                 await asyncio.sleep(max(back_off_s(attempt), wait_s))
                 attempt += 1
 
-    async def _decoded(self, pair: Pair, body: Body) -> FetchedImage:
-        """Decodes a body once there is memory for the image. Raises ImageRejected."""
+    async def _decoded(self, pair: Pair, body: Body) -> T:
+        """Decodes and converts a body once there is memory for the image. Raises ImageRejected."""
         loop = asyncio.get_running_loop()
         acquired = kept = 0
         try:
@@ -220,19 +307,24 @@ class _Fetcher:
             if size is None:
                 size = await loop.run_in_executor(self._decoders, checked_size, body.file, self._image_config)
             acquired = await self._memory.acquire(body.length + size[0] * size[1] * DECODING_BYTES)
-            data, image, sha256 = await loop.run_in_executor(
-                self._decoders, _decode, body.file, pair, self._image_config, self._side
-            )
-            kept = self._memory.at_most(len(data) + image.rgb_HWC.nbytes)
-            return FetchedImage(pair, data, image.rgb_HWC, sha256, (image.width, image.height))
+            decode = partial(self._decode, body.file, pair)
+            try:
+                outcome = await loop.run_in_executor(self._decoders, decode)
+            except MemoryError:  # perhaps for want of what other images hold: again, with all of the budget
+                self._memory.release(acquired)
+                acquired = 0
+                acquired = await self._memory.acquire(sys.maxsize)
+                outcome = await loop.run_in_executor(self._decoders, partial(_decode_alone, decode, size))
+            kept = self._memory.at_most(outcome.nbytes)
+            return outcome
         finally:
             body.file.close()
             self._memory.release(acquired - kept)
             if not kept:
                 self._downloads.slots.release()
 
-    def release(self, image: FetchedImage) -> None:
-        self._memory.release(self._memory.at_most(len(image.data) + image.rgb_HWC.nbytes))
+    def release(self, outcome: T) -> None:
+        self._memory.release(self._memory.at_most(outcome.nbytes))
         self._downloads.slots.release()
 
     async def all_released(self) -> None:
@@ -240,7 +332,32 @@ class _Fetcher:
             await self._downloads.slots.acquire()
 
 
-def _decode(file: BinaryIO, pair: Pair, image_config: ImageConfig, side: int | None) -> tuple[bytes, DecodedImage, str]:
+@functools.cache
+def _decoders() -> concurrent.futures.ThreadPoolExecutor:
+    """Threads for the images of all units of this process. glibc keeps what a thread has freed for that thread alone:
+    two for each unit would keep the memory of sixteen images."""
+    return concurrent.futures.ThreadPoolExecutor(DECODING_THREADS, "decode")
+
+
+def _decode_alone(decode: Callable[[], T], size: Size) -> T:
+    """Decodes an image while the budget holds no other. Raises UserError if this machine lacks the memory that an image
+    of this size may take, and ImageRejected if the image takes more."""
+    try:
+        return decode()
+    except MemoryError:
+        try:
+            bytearray(size[0] * size[1] * DECODING_BYTES)
+        except MemoryError as error:
+            raise UserError(
+                f"there is not enough memory for an image of {size[0]} x {size[1]} px; give this process more, or "
+                "lower --max-pixels"
+            ) from error
+    raise ImageRejected(Reason.CORRUPT_IMAGE, "takes more memory than its size explains")
+
+
+def _decode(
+    file: BinaryIO, pair: Pair, config: ImageConfig, side: int | None, convert: Callable[[FetchedImage], T]
+) -> T:
     file.seek(0)
     data = file.read()
     if is_placeholder_file(data):
@@ -248,4 +365,6 @@ def _decode(file: BinaryIO, pair: Pair, image_config: ImageConfig, side: int | N
     sha256 = hashlib.sha256(data).hexdigest()
     if pair.expected_sha256 and sha256 != pair.expected_sha256.lower():
         raise ImageRejected(Reason.HASH_MISMATCH, f"sha256 {sha256}")
-    return data, decode_scaled(data, image_config, side), sha256
+    with costs.decoding():
+        image = decode_scaled(data, config, side)
+    return convert(FetchedImage(pair, data, image.rgb_HWC, sha256, (image.width, image.height), image.exif))

@@ -12,11 +12,24 @@ BACK_OFF_S, MAX_BACK_OFF_S = 1.0, 60.0
 
 
 class FetchFailed(Exception):
-    """Why an attempt failed. `final` means not to try again in this run, even if the reason is transient."""
+    """Why an attempt failed. `final` means not to try again in this run, even if the reason is transient; `silent` that
+    neither the host nor a name server has sent anything."""
 
-    def __init__(self, reason: Reason, detail: str, retry_after_s: float | None = None, final: bool = False):
+    def __init__(
+        self,
+        reason: Reason,
+        detail: str,
+        retry_after_s: float | None = None,
+        final: bool = False,
+        silent: bool = False,
+    ):
         super().__init__(f"{reason.value}: {detail}")
         self.reason, self.detail, self.retry_after_s, self.final = reason, detail, retry_after_s, final
+        self.silent = silent
+
+
+class HostGivenUp(FetchFailed):
+    """No request was made: the host has failed too often, or has asked for a long pause."""
 
 
 def retry_after_s(value: str | None) -> float | None:

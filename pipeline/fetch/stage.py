@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any, NamedTuple
 
 import apache_beam as beam
+from apache_beam.transforms.window import GlobalWindows
 
+from models.errors import UserError
+from pipeline.fetch.costs import costs
 from pipeline.fetch.download import FetchConfig
-from pipeline.fetch.fetcher import fetch_images
+from pipeline.fetch.fetcher import fetch_converted
 from pipeline.fetch.process_setup import configure_process
+from pipeline.fetch.slots import Activity
 from pipeline.fetch.units import Unit
+from pipeline.fetch.units_in_flight import UnitsInFlight
 from pipeline.images import shard_attempt
 from pipeline.images.shard_format import read_metadata, rejected_of
 from pipeline.images.shard_reader import read_fetched
-from pipeline.images.shard_writer import ShardWriter, StoreConfig
+from pipeline.images.shard_writer import ShardWriter, StoreConfig, to_member
 from pipeline.images.validate import ImageConfig
 from pipeline.output import files, ledger
+from pipeline.output.counts import Step, counts_of
 from pipeline.output.files import WrittenFile, to_json
 from pipeline.output.finish import remove_stale_files, write_settings
 from pipeline.output.ledger import Count, read_ledger
-from pipeline.output.names import ATTEMPTS_FILE, REJECTS_FOLDER
-from pipeline.output.progress import Step, counts_of
+from pipeline.output.names import ATTEMPTS_FILE, REJECTS_FOLDER, SETTINGS_FILE, WORK_FOLDER
 from pipeline.records import REJECTED_TAG, TRANSIENT_REASONS, Pair, Rejected, Stage
 
 
@@ -43,15 +49,32 @@ class FetchUnit(beam.DoFn):
     def setup(self) -> None:
         configure_process()
 
+    def start_bundle(self) -> None:
+        self._units: UnitsInFlight[UnitResult] = UnitsInFlight(self._fetch.connections)
+
     def process(self, unit: Unit):
-        result = fetch_unit(unit, self._output, self._attempt, self._fetch, self._image_config, self._store)
-        yield from result.kept
-        for row in result.rejected:
-            yield beam.pvalue.TaggedOutput(REJECTED_TAG, row)
+        fetch = partial(fetch_unit, unit, self._output, self._attempt, self._fetch, self._image_config, self._store)
+        for result in self._units.start(fetch):
+            yield from result.kept
+            for row in result.rejected:
+                yield beam.pvalue.TaggedOutput(REJECTED_TAG, row)
+
+    def finish_bundle(self):
+        for result in self._units.finish():
+            yield from map(GlobalWindows.windowed_value, result.kept)
+            for row in result.rejected:
+                yield beam.pvalue.TaggedOutput(REJECTED_TAG, GlobalWindows.windowed_value(row))
+        counts_of(self._output).add({})  # metrics wait for a call of the bundle's own thread
 
 
 def fetch_unit(
-    unit: Unit, output: str, attempt: int, fetch: FetchConfig, image_config: ImageConfig, store: StoreConfig
+    unit: Unit,
+    output: str,
+    attempt: int,
+    fetch: FetchConfig,
+    image_config: ImageConfig,
+    store: StoreConfig,
+    activity: Activity | None = None,
 ) -> UnitResult:
     """Completes a unit up to this attempt, counted from 1.
 
@@ -66,7 +89,7 @@ def fetch_unit(
         if before > 0 and not pairs:
             break
         if not _has_shard(output, number, pairs):
-            fetched += _fetch_shard(number, pairs, output, fetch, image_config, store)
+            fetched += _fetch_shard(number, pairs, output, fetch, image_config, store, activity)
         rows |= _rows_of(output, number)
     counts_of(output).step(Step.FETCH, before=max(0, len(unit.pairs) - fetched))
     return _result(unit, rows)
@@ -89,6 +112,7 @@ def _fetch_shard(
     fetch: FetchConfig,
     image_config: ImageConfig,
     store: StoreConfig,
+    activity: Activity | None,
 ) -> int:
     """Writes one shard of these pairs; returns how many were fetched.
 
@@ -96,7 +120,7 @@ def _fetch_shard(
     An image in its tar is fetched, whatever its rows state.
     """
     rows = _rows_of(output, number)
-    with ShardWriter(output, number, pairs, store) as writer:
+    with ShardWriter(output, number, pairs) as writer:
         missing = {pair.key: pair for pair in pairs}
         for image in read_fetched(output, number):
             if missing.pop(image.metadata["pair_key"], None):
@@ -106,10 +130,12 @@ def _fetch_shard(
                 writer.add(rejected_of(rows[key]))
                 del missing[key]
         counts = counts_of(output)
-        for outcome in fetch_images(missing.values(), fetch, image_config, store.resize or 1):
+        convert = partial(to_member, config=store)
+        for outcome in fetch_converted(missing.values(), fetch, image_config, convert, store.resize or 1, activity):
             writer.add(outcome)
             counts.fetched(outcome.reason if isinstance(outcome, Rejected) else None)
             counts.step(Step.FETCH, done=1)
+            costs.count(counts)
             del outcome  # else this name would hold its memory until the next outcome arrives
         writer.write()
     return len(missing)
@@ -142,7 +168,10 @@ def write_attempt(output: str, attempt: int) -> None:
 
 
 def finish_fetch(output: str, settings: dict[str, Any], counts: list[Count], rejects: list[WrittenFile]) -> None:
-    """Writes the settings and the ledger of a finished output. The counts include those of select."""
+    """Writes the settings and the ledger of a finished output. The counts include those of select. Raises UserError for
+    an output that was deleted meanwhile: its first units are gone, though the last ones are there."""
+    if not files.exists(files.join(output, WORK_FOLDER, SETTINGS_FILE)):
+        raise UserError(f"--output {output}: was deleted while the job ran; delete what is there, and run it again")
     totals = ledger.build_ledger(counts, [])
     remove_stale_files(output, (REJECTS_FOLDER,), {file.path for file in rejects})
     write_settings(output, settings)

@@ -6,6 +6,7 @@ A shard is named by its tar, if it has one, else by its Parquet file."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 
 from models.errors import UserError
 from pipeline.fetch.download import FetchConfig
@@ -16,7 +17,7 @@ from pipeline.images.fetched import FetchedImage
 from pipeline.images.validate import ImageConfig
 from pipeline.records import Pair, Reason, Rejected, Stage, reject
 from pipeline.sources import img2dataset
-from pipeline.sources.paths import base_name
+from pipeline.sources.paths import base_name, map_files
 from pipeline.sources.readers import open_seekable, parquet_columns
 from pipeline.sources.tar_names import is_tar
 
@@ -29,11 +30,10 @@ def find_image_shards(pattern: str) -> list[str]:
         tables = img2dataset.files(pattern)
     except UserError as error:
         raise UserError(f"--images {pattern}: {error}; {FORMS}") from None
-    paths = [path if is_tar(path) else img2dataset.tar_beside(path) or path for path in tables]
+    paths = map_files(lambda path: path if is_tar(path) else img2dataset.tar_beside(path) or path, tables)
     if shard_reader.fetch_output_of(tars := [path for path in paths if is_tar(path)]):
         return tars  # a Parquet file alone is of a unit without a single image, whose rejects are in the ledger
-    for path in paths:
-        _check_form(pattern, path)
+    map_files(partial(_check_form, pattern), paths)
     return paths
 
 
@@ -58,7 +58,7 @@ def list_rows(path: str) -> Iterator[Pair | Rejected]:
         yield from shard_reader.list_pairs(path)
         return
     table = img2dataset.table_of(path)
-    with open_seekable(table) as stream:
+    with open_seekable(table, from_tar=False) as stream:
         for row, failure in img2dataset.read_stated(stream, base_name(table), table):
             outcome = row if isinstance(row, Rejected) else filter_candidate(row, SelectConfig(), checks=(check_url,))
             if isinstance(outcome, Pair) and not outcome.stored_at:
@@ -71,7 +71,4 @@ def read_images(path: str, pairs: Iterable[Pair], config: ImageConfig) -> Iterat
     if not shard_reader.is_of_fetch(path):
         yield from read_checked(pairs, FetchConfig(), config)
         return
-    keys = {pair.key for pair in pairs}
-    for outcome in shard_reader.read_images(path, config):
-        if (outcome.key if isinstance(outcome, Rejected) else outcome.pair.key) in keys:
-            yield outcome
+    yield from shard_reader.read_images(path, config, {pair.key for pair in pairs})

@@ -9,9 +9,10 @@ import apache_beam as beam
 import pyarrow as pa
 
 from pipeline.output import schemas
+from pipeline.output.counts import Step, counts_of
 from pipeline.output.grouping import key_hash
 from pipeline.output.parts import Part
-from pipeline.output.progress import Step, count_finished, counts_of, write_plan
+from pipeline.output.progress import count_finished, write_plan
 from pipeline.output.spill import HASH, MIN_RANGES, HashRange, HashRanges, Spill, SpillFile, read_spilled, rows_as
 from pipeline.records import Pair
 from pipeline.sources.stored_images import location_hash

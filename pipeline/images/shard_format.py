@@ -30,6 +30,7 @@ PAIR_COLUMNS = {  # column -> field of Pair, of those that img2dataset's own col
     "split": "split",
     "source_width": "width",
     "source_height": "height",
+    "other_captions": "other_captions",
 }
 METADATA = pa.schema(
     [
@@ -46,6 +47,7 @@ METADATA = pa.schema(
         ("sha256", pa.string()),
         *(PAIRS.field(field).with_name(column) for column, field in PAIR_COLUMNS.items()),
         ("reason", pa.string()),
+        ("stored_sha256", pa.string()),  # of the bytes in the tar, which --resize makes others than were fetched
     ]
 )
 
@@ -53,12 +55,14 @@ METADATA = pa.schema(
 def pair_columns(pair: Pair) -> dict[str, Any]:
     """The columns in which a row of metadata holds its pair."""
     values = {column: getattr(pair, field) for column, field in PAIR_COLUMNS.items()}
-    return {"url": pair.url, "caption": pair.caption} | values | {"fallback_urls": list(pair.fallback_urls)}
+    lists = {"fallback_urls": list(pair.fallback_urls), "other_captions": list(pair.other_captions)}
+    return {"url": pair.url, "caption": pair.caption} | values | lists
 
 
 def pair_of(row: Mapping[str, Any], caption: str) -> Pair:
-    """The pair of a row of metadata that `pair_columns` filled."""
-    return Pair(url=row["url"], caption=caption, **{field: row[column] for column, field in PAIR_COLUMNS.items()})
+    """The pair of a row of metadata that `pair_columns` filled. A row may lack fields that have a default."""
+    fields = {field: row[column] for column, field in PAIR_COLUMNS.items() if column in row}
+    return Pair(url=row["url"], caption=caption, **fields)
 
 
 def reject_columns(rejected: Rejected) -> dict[str, Any]:

@@ -7,12 +7,13 @@ Parquet hold img2dataset's fields first and then those of the pair.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import json
 import os
 import tarfile
 import tempfile
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import simplejpeg
@@ -46,6 +47,36 @@ class ImageFile(NamedTuple):
     height: int
 
 
+class ImageMember(NamedTuple):
+    """An image as a shard has it: its file and its columns of metadata."""
+
+    pair: Pair
+    file: ImageFile
+    columns: dict[str, Any]
+
+    @property
+    def nbytes(self) -> int:
+        """The memory that it takes."""
+        return len(self.file.data)
+
+
+def to_member(image: FetchedImage, config: StoreConfig) -> ImageMember:
+    file = to_image_file(image, config)
+    original_width, original_height = image.size
+    columns = {
+        "status": "success",
+        "width": file.width,
+        "height": file.height,
+        "original_width": original_width,
+        "original_height": original_height,
+        "exif": exif_text(image.exif),
+        "sha256": image.sha256,
+        "stored_sha256": hashlib.sha256(file.data).hexdigest() if config.resize else image.sha256,
+        "suffix": file.suffix,
+    }
+    return ImageMember(image.pair, file, columns)
+
+
 def to_image_file(image: FetchedImage, config: StoreConfig) -> ImageFile:
     width, height = image.size
     if not config.resize:
@@ -73,11 +104,12 @@ class ShardWriter:
     fit into memory.
     """
 
-    def __init__(self, folder: str, number: int, pairs: list[Pair], config: StoreConfig):
-        self._folder, self._number, self._pairs, self._config = folder, number, pairs, config
+    def __init__(self, folder: str, number: int, pairs: list[Pair]):
+        self._folder, self._number, self._pairs = folder, number, pairs
         self._rows: dict[str, dict] = {}
         self._positions: dict[str, tuple[int, int]] = {}  # pair key -> offset and size in the spool
-        self._spool: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 (closed by __exit__)
+        with files.temporary_files():
+            self._spool: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 (closed by __exit__)
 
     def __enter__(self) -> ShardWriter:
         return self
@@ -85,23 +117,12 @@ class ShardWriter:
     def __exit__(self, *exception: object) -> None:
         self._spool.close()
 
-    def add(self, outcome: FetchedImage | Rejected) -> None:
+    def add(self, outcome: ImageMember | Rejected) -> None:
         if isinstance(outcome, Rejected):
             self._rows[outcome.key] = reject_columns(outcome)
-            return
-        stored, key = to_image_file(outcome, self._config), outcome.pair.key
-        self._keep(key, stored.data)
-        width, height = outcome.size
-        self._rows[key] = {
-            "status": "success",
-            "width": stored.width,
-            "height": stored.height,
-            "original_width": width,
-            "original_height": height,
-            "exif": exif_text(outcome.data),
-            "sha256": outcome.sha256,
-            "suffix": stored.suffix,
-        }
+        else:
+            self._keep(outcome.pair.key, outcome.file.data)
+            self._rows[outcome.pair.key] = outcome.columns
 
     def add_stored(self, row: dict, data: bytes, file_suffix: str) -> None:
         """An image of an earlier run, with its metadata row."""
@@ -109,8 +130,9 @@ class ShardWriter:
         self._rows[row["pair_key"]] = {**row, "suffix": file_suffix}
 
     def _keep(self, key: str, data: bytes) -> None:
-        self._positions[key] = (self._spool.seek(0, os.SEEK_END), len(data))
-        self._spool.write(data)
+        with files.temporary_files():
+            self._positions[key] = (self._spool.seek(0, os.SEEK_END), len(data))
+            self._spool.write(data)
 
     def write(self) -> None:
         """Publishes the tar, the Parquet file, then the statistics, whose presence says that the unit is finished; or
@@ -136,9 +158,11 @@ class ShardWriter:
     def _add_members(
         self, tar: tarfile.TarFile, row: dict, file_suffix: str, position_and_size: tuple[int, int]
     ) -> None:
-        self._spool.seek(position_and_size[0])
-        image = self._spool.read(position_and_size[1])
-        metadata = json.dumps(row, ensure_ascii=False, sort_keys=True).encode()
+        with files.temporary_files():
+            self._spool.seek(position_and_size[0])
+            image = self._spool.read(position_and_size[1])
+        stated = {name: value for name, value in row.items() if value or name != "other_captions"}
+        metadata = json.dumps(stated, ensure_ascii=False, sort_keys=True).encode()
         for ending, data in ((file_suffix, image), ("json", metadata), ("txt", row["caption"].encode())):
             info = tarfile.TarInfo(f"{row['key']}.{ending}")
             info.size, info.mode = len(data), 0o644  # the time stays 0: same images, same bytes

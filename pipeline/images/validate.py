@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import json
 import math
-import sys
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
@@ -15,9 +14,13 @@ import simplejpeg  # libjpeg-turbo: the pixels that Pillow makes, sooner, and at
 from PIL import ExifTags, Image
 
 from models import pixels
+from pipeline.images import limited_decoder
 from pipeline.records import Reason
 
 EXIF_CHARACTERS = 1_000  # of one value
+MAX_SCANS = 100  # of a JPEG; encoders make about ten
+_SCAN = b"\xff\xda"
+_WITHOUT_LENGTH = frozenset({0x00, 0x01, *range(0xD0, 0xDA)})  # markers of a JPEG, and 0xFF itself in a scan's data
 SCALES = (1, 2, 4, 8)  # of JPEG decoding: the others that libjpeg has are slower, and lose more
 
 
@@ -40,6 +43,7 @@ class DecodedImage(NamedTuple):
     rgb_HWC: np.ndarray  # upright, uint8
     width: int  # px, upright, of the whole image
     height: int
+    exif: Image.Exif | None  # None if it does not parse
 
 
 class ImageRejected(Exception):
@@ -97,21 +101,27 @@ def decode_scaled(data: bytes, config: ImageConfig, side: int | None) -> Decoded
     with _as_rejects():
         rgb_HWC = _decode_jpeg(data, image, side)
         if rgb_HWC is None:
-            rgb_HWC = pixels.to_rgb(image)
+            if image.format in limited_decoder.FORMATS:
+                rgb_HWC, exif = limited_decoder.to_rgb(data, width, height), pixels.exif_of(image)
+            else:
+                rgb_HWC, exif = pixels.to_rgb_with_exif(image)
             height, width = rgb_HWC.shape[:2]
         else:
-            orientation = pixels.orientation_of(image)
+            orientation, exif = pixels.orientation_of(image), pixels.exif_of(image)
             rgb_HWC = pixels.apply_orientation(rgb_HWC, orientation)
             width, height = (height, width) if orientation >= 5 else (width, height)
     if rejection := check_dimensions(width, height, config):
         raise ImageRejected(*rejection)
-    return DecodedImage(rgb_HWC, width, height)
+    return DecodedImage(rgb_HWC, width, height, exif)
 
 
 def _decode_jpeg(data: bytes, image: Image.Image, side: int | None) -> np.ndarray | None:
     """A JPEG in grey or colour, as it lies; None for all else, and where there is anything to find fault with: that is
     for Pillow to judge, which lets pass what libjpeg only warns of."""
-    if image.format not in ("JPEG", "MPO") or image.mode not in ("L", "RGB"):
+    if image.format not in ("JPEG", "MPO"):
+        return None
+    _check_scans(data)
+    if image.mode not in ("L", "RGB"):
         return None
     width, height = image.size
     scale = 1 if side is None else max(scale for scale in SCALES if scale == 1 or min(width, height) >= scale * side)
@@ -119,6 +129,27 @@ def _decode_jpeg(data: bytes, image: Image.Image, side: int | None) -> np.ndarra
         return simplejpeg.decode_jpeg(data, min_width=-(-width // scale), min_height=-(-height // scale))
     except ValueError:
         return None
+
+
+def _check_scans(data: bytes) -> None:
+    """Raises ImageError for more scans than any encoder makes: each may be empty, and takes the time of the image."""
+    if data.count(_SCAN) > MAX_SCANS and (scans := _count_scans(data)) > MAX_SCANS:
+        raise pixels.ImageError(f"{scans} scans, at most {MAX_SCANS} are decoded")
+
+
+def _count_scans(data: bytes) -> int:
+    """The number of scans, without what looks like one in metadata."""
+    scans, at = 0, 2
+    while (at := data.find(b"\xff", at)) >= 0 and at + 4 <= len(data):
+        marker = data[at + 1]
+        if marker == 0xFF:  # a fill byte
+            at += 1
+        elif marker in _WITHOUT_LENGTH:
+            at += 2
+        else:
+            scans += marker == _SCAN[1]
+            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return scans
 
 
 def _open(source: bytes | BinaryIO, config: ImageConfig) -> Image.Image:
@@ -149,15 +180,16 @@ def suffix(data: bytes) -> str:
     return pixels.image_format(data)[0]
 
 
-def exif_text(data: bytes) -> str:
+def exif_text(exif: Image.Exif | None) -> str:
     """JSON of an image's EXIF data, values as text by the tags' names; "{}" if there are none, or none that parse."""
+    if exif is None:
+        return "{}"
     try:
-        exif = pixels.open_image(data, sys.maxsize).getexif()
         named = {
             ExifTags.TAGS[tag]: str(value).strip()[:EXIF_CHARACTERS]
             for tag, value in exif.items()
             if tag in ExifTags.TAGS and not isinstance(value, bytes)
         }
-    except Exception:  # hostile metadata fail in every way, and the image is usable without them
+    except Exception:  # hostile values fail in every way, too
         return "{}"
     return json.dumps(named, ensure_ascii=False, sort_keys=True)

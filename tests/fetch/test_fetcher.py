@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import concurrent.futures
 import hashlib
 import threading
 import time
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.fetch import budget as budgets
 from pipeline.fetch import fetcher as fetch_module
-from pipeline.fetch import memory_budget
-from pipeline.fetch.fetcher import fetch_images, interleave_hosts
+from pipeline.fetch.fetcher import fetch_converted, fetch_images, interleave_hosts
+from pipeline.fetch.slots import Activity
+from pipeline.images.fetched import FetchedImage
 from pipeline.images.validate import ImageConfig
 from tests.support.fetching import QUICK, SLACK_S, outcome, outcomes, pair, result, with_settings
 from tests.support.images import jpeg
@@ -85,7 +89,7 @@ def test_hosts_take_turns(urls):
 
 
 def threads() -> set[str]:
-    return {thread.name for thread in threading.enumerate() if thread.name.startswith(("fetch", "decode"))}
+    return {thread.name for thread in threading.enumerate() if thread.name.startswith("fetch")}
 
 
 def test_a_caller_that_stops_early_ends_the_downloads(hostile):
@@ -121,9 +125,57 @@ def test_the_memory_of_outcomes_that_were_not_taken_is_free_again(hostile):
     next(found)
     time.sleep(0.5)  # further images are decoded, and wait
     found.close()
-    budget = memory_budget.memory_lease(length)._budget
+    budget = budgets.memory_lease(length)._budget
     assert budget.acquire(length) is None
     budget.release(length)
+
+
+class Converted(NamedTuple):
+    thread: str
+    nbytes: int
+
+
+def test_images_are_converted_where_they_were_decoded(hostile):
+    """They leave as what they were converted to, and hold the memory of that alone."""
+    length = 6_543_210
+    pairs = [pair(hostile.url(f"good/converted{number}")) for number in range(4)]
+    found = fetch_converted(
+        pairs,
+        with_settings(memory_bytes=length),
+        ImageConfig(),
+        lambda image: Converted(threading.current_thread().name, len(image.pair.key)),
+    )
+    first = next(found)
+    deadline = time.monotonic() + SLACK_S
+    budget = budgets.memory_lease(length)._budget
+    while budget._free != length - 4 * 32 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert budget._free == length - 4 * 32
+    assert all(one.thread.startswith("decode") for one in [first, *found])
+    assert budget._free == length
+
+
+def test_units_share_the_threads_that_decode(hostile):
+    """What each of them keeps of freed memory adds up."""
+    pairs = [pair(hostile.url(f"good/shared{number}")) for number in range(40)]
+    with concurrent.futures.ThreadPoolExecutor(8) as units:
+        found = list(units.map(lambda unit: outcomes(pairs[unit::8]), range(8)))
+    assert {result(one) for unit in found for one in unit} == {"fetched"}
+    decoding = [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
+    assert 1 <= len(decoding) <= fetch_module.DECODING_THREADS
+
+
+def test_an_image_that_cannot_be_converted_is_a_reject(hostile):
+    good, bad = pair(hostile.url("good/fine")), pair(hostile.url("good/odd"))
+
+    def convert(image: FetchedImage) -> FetchedImage:
+        if image.pair == bad:
+            raise ArithmeticError("an odd image")
+        return image
+
+    found = {one[0]: one for one in fetch_converted([good, bad], with_settings(), ImageConfig(), convert)}
+    assert isinstance(found[good], FetchedImage)
+    assert (found[bad.key].reason, found[bad.key].detail) == ("unexpected", "ArithmeticError: an odd image")
 
 
 def test_stop_ends_downloads_that_have_not_started(hostile, monkeypatch):
@@ -132,7 +184,7 @@ def test_stop_ends_downloads_that_have_not_started(hostile, monkeypatch):
     monkeypatch.setattr(fetch_module.asyncio, "run", lambda coroutine: (time.sleep(0.3), run(coroutine))[1])
     pairs = [pair(hostile.url("stall/unstarted"))]
     started = time.monotonic()
-    thread = fetch_module._LoopThread(pairs, with_settings(timeout_s=30), ImageConfig(), None)
+    thread = fetch_module._LoopThread(pairs, with_settings(timeout_s=30), ImageConfig(), None, Activity())
     thread.start()
     thread.stop()
     assert time.monotonic() - started < SLACK_S
@@ -141,10 +193,3 @@ def test_stop_ends_downloads_that_have_not_started(hostile, monkeypatch):
 
 def test_no_pairs():
     assert list(fetch_images([], QUICK, ImageConfig())) == []
-
-
-def test_a_fault_in_the_program_reaches_the_caller(hostile, monkeypatch):
-    monkeypatch.setattr(fetch_module, "_decode", lambda *_: {}["a bug"])
-    with pytest.raises(KeyError, match="a bug"):
-        outcome(pair(hostile.url("good/bug")))
-    assert not threads()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import collections
+import fcntl
+import os
 import threading
 import time
 from email.utils import formatdate
@@ -10,6 +12,7 @@ from email.utils import formatdate
 import pytest
 from multidict import CIMultiDict, CIMultiDictProxy
 
+from pipeline.fetch import politeness
 from pipeline.fetch.fetcher import fetch_images
 from pipeline.fetch.opt_out import OPT_OUTS, opt_out
 from pipeline.fetch.politeness import warn_once
@@ -179,3 +182,23 @@ def test_a_dead_host_is_given_up(hostile):
     assert {result(one) for one in found} == {"connection"}
     assert "given up" in found[-1].detail
     assert [request.host for request in hostile.log].count(78) <= 24  # the client library asks twice
+
+
+def test_folders_of_killed_runs_are_removed(tmp_path, monkeypatch):
+    names = ("killed", "young", "running", "other")
+    folders = {name: tmp_path / f"{'else' if name == 'other' else politeness.FOLDER_PREFIX}{name}" for name in names}
+    for name, folder in folders.items():
+        folder.mkdir(mode=0o700)
+        (folder / politeness.LAUNCHER_LOCK).touch()
+        if name != "young":
+            os.utime(folder / politeness.LAUNCHER_LOCK, (1, 1))
+            os.utime(folder, (1, 1))
+    with open(folders["running"] / politeness.LAUNCHER_LOCK) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        politeness.remove_leftovers(str(tmp_path))
+    assert {name for name, folder in folders.items() if folder.exists()} == {"young", "running", "other"}
+
+
+def test_a_warning_cannot_control_the_terminal(capsys):
+    warn_once("\x1b[2Jhost", "")
+    assert capsys.readouterr().err == "warning: \\u001b[2Jhost\n"

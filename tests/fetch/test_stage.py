@@ -15,13 +15,15 @@ import pytest
 import webdataset
 from PIL import Image
 
-from pipeline.fetch.stage import UnitResult, fetch_unit
+from models.errors import UserError
+from pipeline.fetch.stage import UnitResult, fetch_unit, finish_fetch
 from pipeline.fetch.units import Unit
 from pipeline.images.shard_reader import list_pairs, read_images
 from pipeline.images.shard_writer import ShardWriter, StoreConfig
 from pipeline.images.validate import ImageConfig
 from pipeline.output import files as output_files
-from pipeline.output.progress import Step, read_progress, remove_counts, write_plan
+from pipeline.output.counts import BYTES, DECODE_S, DOWNLOAD_S, SLOTS, Step, counts_folder, sum_of_files
+from pipeline.output.progress import read_progress, remove_counts, write_plan
 from tests.conftest import ROOT
 from tests.support.fetching import QUICK, pair
 from tests.support.hostile import HostileServer
@@ -163,6 +165,9 @@ def test_progress_counts_pairs_as_they_come_and_those_found_done(sample_unit, tm
     fetch(sample_unit, tmp_path)
     assert seen == list(range(8))
     assert read_progress(str(tmp_path), "build").detail.startswith("50.0% fetched, ")
+    counted = dict(zip(SLOTS, sum_of_files(counts_folder(str(tmp_path))), strict=True))
+    assert counted[BYTES] > sum(info.stat().st_size for info in tmp_path.glob("*.tar")) / 2
+    assert counted[DOWNLOAD_S] > 0 and counted[DECODE_S] > 0
     remove_counts(str(tmp_path))
     fetch(sample_unit, tmp_path)
     found = read_progress(str(tmp_path), "build")
@@ -323,3 +328,9 @@ def test_other_pairs_are_another_unit(flaky, tmp_path):
     fetch(more, tmp_path / "new")
     assert files(tmp_path / "grown") == files(tmp_path / "new")
     assert len(server.requests("good/more")) == 2
+
+
+def test_an_output_that_was_deleted_meanwhile_is_not_finished(tmp_path):
+    with pytest.raises(UserError, match="was deleted while the job ran"):
+        finish_fetch(str(tmp_path), {}, [], [])
+    assert not list(tmp_path.iterdir())

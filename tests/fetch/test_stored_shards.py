@@ -162,7 +162,9 @@ def test_a_list_of_urls_has_no_images(tmp_path):
 
 def test_the_pairs_of_fetch_keep_their_keys(tmp_path):
     selected = pair("http://a.example/1.jpg")
-    row = {"key": "000000000", "status": "success", **pair_columns(selected)}
+    sha256 = hashlib.sha256(jpeg()).hexdigest()
+    hashes = {"sha256": sha256, "stored_sha256": sha256}
+    row = {"key": "000000000", "status": "success", **hashes, **pair_columns(selected)}
     assert PAIR_COLUMNS.keys() <= row.keys()
     write_tar(tmp_path / "00000.tar", members_of(row, jpeg()))
     pq.write_table(pa.Table.from_pylist([row]), tmp_path / "00000.parquet")

@@ -24,11 +24,20 @@ def test_equal_to_opencvs(width, height, data):
     assert (difference > 0).mean() < 0.05 or difference.size < 100
 
 
+def test_strips_join_without_a_seam(monkeypatch):
+    rgb = np.random.default_rng(0).integers(0, 256, (431, 17, 3)).astype(np.uint8)
+    found = area_resize(rgb, 11, 3 * module.STRIP_ROWS + 1)
+    monkeypatch.setattr(module, "STRIP_ROWS", rgb.shape[0])
+    module._strips.cache_clear()
+    assert (area_resize(rgb, 11, found.shape[0]) == found).all()
+    module._strips.cache_clear()
+
+
 @pytest.mark.parametrize("size", [(256, 171), (300, 200), (150, 100), (299, 1), (1, 199)])
 def test_one_colour_stays_one_colour(size):
     assert (area_resize(np.full((200, 300, 3), (1, 128, 255), np.uint8), *size) == (1, 128, 255)).all()
 
 
 def test_large_images_are_left_to_opencv(monkeypatch):
-    monkeypatch.setattr(module, "_averaging_matrix", None)
+    monkeypatch.setattr(module, "_averages", None)
     assert area_resize(np.zeros((1100, 1000, 3), np.uint8), 300, 333).shape == (333, 300, 3)

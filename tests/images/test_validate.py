@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from pipeline.images.validate import (
     checked_size,
     decode,
     decode_scaled,
+    exif_text,
     suffix,
 )
 from tests.support.images import encoded, jpeg, large_jpeg, photo, png_of, rotated_jpeg
@@ -233,6 +235,19 @@ def test_whole_images_are_what_pillow_makes_of_them(form, mode):
     np.testing.assert_array_equal(decode(data, DEFAULTS), np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
 
 
+def test_exif_data_behind_the_pixels_are_read():
+    """Of a PNG they may come last, when its pixels are decoded and its file is closed."""
+    exif = Image.Exif()
+    exif[0x010F] = "A maker"
+    data = encoded(photo(100, 80), "PNG", exif=exif.tobytes())
+    start = data.index(b"eXIf") - 4
+    chunk = data[start : start + 12 + int.from_bytes(data[start : start + 4], "big")]
+    without = data.replace(chunk, b"")
+    end = without.index(b"IEND") - 4
+    found = decode_scaled(without[:end] + chunk + without[end:], DEFAULTS, None)
+    assert json.loads(exif_text(found.exif)) == {"Make": "A maker"}
+
+
 def test_damage_is_found_at_every_scale(exhaustive):
     """Cut files and flipped bits: what the whole decoding rejects, the reduced one does too, and nothing else."""
     rng = np.random.default_rng(0)
@@ -247,7 +262,7 @@ def test_damage_is_found_at_every_scale(exhaustive):
         found = []
         for side in (None, 1, 64):
             try:
-                found.append(decode_scaled(bytes(data), DEFAULTS, side)[1:])
+                found.append(decode_scaled(bytes(data), DEFAULTS, side)[1:3])
             except ImageRejected as fault:
                 found.append(fault.reason.value)
         with contextlib.suppress(ImageError, ValueError):

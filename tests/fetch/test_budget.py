@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 
-from pipeline.fetch.memory_budget import MemoryBudget, MemoryLease
+from pipeline.fetch.budget import Budget, Lease
 
 
-def is_free(budget: MemoryBudget, length: int) -> bool:
+def is_free(budget: Budget, length: int) -> bool:
     """Whether exactly so many bytes are free, with nothing waiting."""
     if budget.acquire(length) is not None:
         return False
@@ -21,7 +21,7 @@ def is_free(budget: MemoryBudget, length: int) -> bool:
 
 
 def test_a_small_request_does_not_overtake_a_large_one():
-    budget = MemoryBudget(10)
+    budget = Budget(10)
     assert budget.acquire(6) is None
     large, small = budget.acquire(8), budget.acquire(2)  # the small one would fit
     assert large and small and not large.done() and not small.done()
@@ -36,7 +36,7 @@ def test_a_small_request_does_not_overtake_a_large_one():
 
 
 def test_a_cancelled_request_takes_nothing_and_blocks_nobody():
-    budget = MemoryBudget(10)
+    budget = Budget(10)
     assert budget.acquire(6) is None
     cancelled, other = budget.acquire(9), budget.acquire(5)
     assert cancelled.cancel()
@@ -48,8 +48,8 @@ def test_a_cancelled_request_takes_nothing_and_blocks_nobody():
 
 def test_a_lease_that_is_cancelled_while_it_waits_holds_nothing():
     async def scenario() -> None:
-        budget = MemoryBudget(10)
-        first, second = MemoryLease(budget), MemoryLease(budget)
+        budget = Budget(10)
+        first, second = Lease(budget), Lease(budget)
         assert await first.acquire(10) == 10
         waiting = asyncio.create_task(second.acquire(4))
         await asyncio.sleep(0.01)
@@ -64,9 +64,9 @@ def test_a_lease_that_is_cancelled_while_it_waits_holds_nothing():
 
 def test_memory_granted_just_before_a_cancellation_is_released():
     async def scenario() -> None:
-        budget = MemoryBudget(10)
+        budget = Budget(10)
         assert budget.acquire(10) is None
-        lease = MemoryLease(budget)
+        lease = Lease(budget)
         waiting = asyncio.create_task(lease.acquire(4))
         await asyncio.sleep(0.01)
         budget.release(10)  # grants the 4, of which the task learns in the next step of the loop
@@ -80,8 +80,8 @@ def test_memory_granted_just_before_a_cancellation_is_released():
 
 def test_a_request_for_more_than_there_is_gets_all():
     async def scenario() -> None:
-        budget = MemoryBudget(10)
-        lease = MemoryLease(budget)
+        budget = Budget(10)
+        lease = Lease(budget)
         assert await lease.acquire(99) == lease.held == 10
         lease.release(10)
         assert lease.held == 0 and is_free(budget, 10)

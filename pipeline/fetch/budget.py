@@ -1,4 +1,4 @@
-"""The memory for images that one process may use, shared by all event loops in it."""
+"""What the event loops of one process share: the memory for images, the connections to a group of hosts."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import functools
 import threading
 
 
-class MemoryBudget:
-    """Bytes, granted in the order in which they are requested, so that large images do not starve."""
+class Budget:
+    """Bytes or slots, granted in the order in which they are requested, so that large requests do not starve."""
 
     def __init__(self, length: int):
         self.length = self._free = length
@@ -18,7 +18,7 @@ class MemoryBudget:
         self._waiting: collections.deque[tuple[int, concurrent.futures.Future[None]]] = collections.deque()
 
     def acquire(self, length: int) -> concurrent.futures.Future[None] | None:
-        """Returns None if the bytes are free, else a future that is done once they were acquired."""
+        """Returns None if so many are free, else a future that is done once they were acquired."""
         with self._lock:
             if not self._waiting and length <= self._free:
                 self._free -= length
@@ -37,13 +37,10 @@ class MemoryBudget:
                     granted.set_result(None)
 
 
-_of_process = functools.cache(MemoryBudget)
+class Lease:
+    """What one event loop holds of a budget."""
 
-
-class MemoryLease:
-    """The bytes of a budget that one event loop holds."""
-
-    def __init__(self, budget: MemoryBudget):
+    def __init__(self, budget: Budget):
         self._budget = budget
         self.held = 0
 
@@ -52,7 +49,7 @@ class MemoryLease:
         return min(length, self._budget.length)
 
     async def acquire(self, length: int) -> int:
-        """Waits for `at_most(length)` bytes. Returns how many, for the caller to release."""
+        """Waits for `at_most(length)`. Returns how many, for the caller to release."""
         length = self.at_most(length)
         if granted := self._budget.acquire(length):
             try:
@@ -69,6 +66,9 @@ class MemoryLease:
         self._budget.release(length)
 
 
-def memory_lease(length: int) -> MemoryLease:
-    """A lease of this process's budget of `length` bytes."""
-    return MemoryLease(_of_process(length))
+_memory_of_process = functools.cache(Budget)
+
+
+def memory_lease(length: int) -> Lease:
+    """A lease of the `length` bytes that the images of this process may take."""
+    return Lease(_memory_of_process(length))
