@@ -6,10 +6,12 @@ Both depend on the data and the settings alone, not on date or folder: the same 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from models.data.format import INDEX_FOLDER, MANIFEST_FILE, SPLITS, File, Manifest
+from models.errors import printable
 from pipeline.output.files import to_json
 from pipeline.version import VERSION
 
@@ -55,7 +57,7 @@ CONTEXT = {
     "subField": "cr:subField",
     "transform": "cr:transform",
 }
-FIELDS = (  # of index/*.parquet
+FIELDS = (  # of index/*.parquet, but for those that hold lists
     ("key", "sc:Text", "32 hex digits, unique over all sources"),
     ("split", "sc:Text", "train or val, by hash of the key"),
     ("source", "sc:Text", "the list that has the pair"),
@@ -83,7 +85,7 @@ def content_name(manifest: Manifest) -> str:
 def describe(manifest: Manifest) -> str:
     images, pairs = manifest.image_tokenizer, sum(map(manifest.pairs, SPLITS))
     return (
-        f"{pairs:,} captions and pictures as tokens: {images.grid} x {images.grid} image codes of a vocabulary of "
+        f"{pairs:,} captions and pictures as tokens: {images.shape} image codes of a vocabulary of "
         f"{images.vocabulary:,}, and BPE tokens of a vocabulary of {manifest.text_tokenizer.vocabulary:,}. "
         "No picture is contained."
     )
@@ -208,7 +210,7 @@ def data_card(manifest: Manifest, ledger: Mapping[str, Any], licences: Mapping[s
                 ],
             ),
             f"{size:,} bytes of shards, {size / max(1, pairs):,.0f} a pair; {manifest.draws} "
-            f"draw{'s' * (manifest.draws != 1)} of {images.grid**2:,} codes a picture.",
+            f"draw{'s' * (manifest.draws != 1)} of {images.shape.count:,} codes a picture.",
             "",
             "## Sources",
             "",
@@ -231,10 +233,13 @@ def data_card(manifest: Manifest, ledger: Mapping[str, Any], licences: Mapping[s
             *_table(
                 ("what", "which"),
                 [
-                    ("image tokenizer", f"`{_cell(images.spec)}`, {images.vocabulary:,} codes, {images.image_size} px"),
-                    ("its fingerprint", f"`{images.fingerprint}`"),
+                    (
+                        "image tokenizer",
+                        _Ready(f"{_code(images.spec)}, {images.vocabulary:,} codes, {images.image_size} px"),
+                    ),
+                    ("its fingerprint", _code(images.fingerprint)),
                     ("text tokenizer", f"BPE, {text.vocabulary:,} tokens, at most {text.max_tokens:,} a caption"),
-                    ("its fingerprint", f"`{text.fingerprint}`"),
+                    ("its fingerprint", _code(text.fingerprint)),
                     *((name, version) for name, version in sorted(manifest.versions.items())),
                 ],
             ),
@@ -249,7 +254,7 @@ def data_card(manifest: Manifest, ledger: Mapping[str, Any], licences: Mapping[s
             f'for sample in wds.WebDataset("{manifest.shards[0].path if manifest.shards else "train/SHARD.tar"}", '
             "shardshuffle=False).decode():",
             '    pair = sample["mp"]',
-            '    codes = np.frombuffer(pair["codes"], "<u2").reshape(pair["draws"], -1)',
+            f'    codes = np.frombuffer(pair["codes"], "{images.code_type.str}").reshape(pair["draws"], -1)',
             '    tokens = np.frombuffer(pair["tokens"], "<u2")',
             "```",
             "",
@@ -273,6 +278,25 @@ def _table(header: tuple[str, ...], rows: list[tuple]) -> list[str]:
     ] + [""]
 
 
+_MARKDOWN = str.maketrans({**{mark: f"\\{mark}" for mark in "\\|[]!`"}, "<": "&lt;", ">": "&gt;", "&": "&amp;"})
+_LINK = re.compile(r"(?<=:)//|(?<=www)\.|@", re.IGNORECASE)  # what GitHub makes a link of, without any brackets
+
+
+class _Ready(str):
+    """Markdown that needs no more escapes."""
+
+
 def _cell(text: str) -> str:
-    """Escapes text from the web, so that it neither ends a cell nor is read as HTML."""
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+    """Escapes text from the web, so that it neither ends a cell nor is read as HTML, a link or an image."""
+    if isinstance(text, _Ready):
+        return text
+    return _LINK.sub(_entity, printable(" ".join(text.split())).translate(_MARKDOWN))
+
+
+def _entity(match: re.Match[str]) -> str:
+    return f"&#{ord(match[0][0])};{match[0][1:]}"
+
+
+def _code(text: str) -> _Ready:
+    """Text as code in a cell."""
+    return _Ready("`" + printable(" ".join(text.split())).replace("`", "'").replace("|", "\\|") + "`")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Optional
 
@@ -11,17 +12,27 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from apache_beam.io.filesystem import BeamIOError
 
-from models.data.format import INDEX_FOLDER, Manifest, Shard, index_path, pack_uint16, read_manifest, read_token_shard
+from models.data.format import (
+    INDEX_FOLDER,
+    File,
+    Manifest,
+    Shard,
+    index_path,
+    pack_tokens,
+    read_manifest,
+    unpack_samples,
+)
 from models.errors import UserError
 from models.hashing import in_share, stable_hash
-from models.tokenizers.info import TEXT_TOKENIZER_FILE, require_same_tokenizer
+from models.tokenizers.info import TEXT_TOKENIZER_FILE, UINT16, require_same_tokenizer
 from pipeline.dataset.finish import ManifestFields
 from pipeline.output import files, parquet, schemas
+from pipeline.output.counts import Step, counts_of
 from pipeline.output.grouping import key_hash
-from pipeline.output.ledger import READ, Count, CountRows, previous_counts, read_ledger
-from pipeline.output.names import REJECTS_FOLDER
-from pipeline.output.progress import Step, counts_of
+from pipeline.output.ledger import READ, Count, CountRows, parse_ledger, previous_counts
+from pipeline.output.names import LEDGER_FILE, REJECTS_FOLDER
 from pipeline.output.spill import HashRange, HashRanges, Spill, SpillFile, read_spilled, rows_as
 from pipeline.records import REJECTED_TAG, EncodedPair, Reason, Rejected, Stage, reject
 
@@ -57,7 +68,7 @@ def parts_of(
             for dataset, subset in zip(datasets, subsets, strict=True)
         ],
     }
-    text_tokenizer_json = files.read(files.join(datasets[0].directory, TEXT_TOKENIZER_FILE)).decode()
+    text_tokenizer_json = read_whole(datasets[0].directory, file_of(datasets[0], TEXT_TOKENIZER_FILE)).decode()
     return ManifestFields(
         first.image_tokenizer,
         first.text_tokenizer,
@@ -105,23 +116,61 @@ def open_existing(directories: Sequence[str]) -> list[ExistingDataset]:
     return found
 
 
+def read_whole(directory: str, file: File | Shard) -> bytes:
+    """The bytes of a dataset's file. Raises UserError unless they are those that the manifest names."""
+    path = files.join(directory, *file.path.split("/"))
+    try:
+        data = files.read(path)
+    except (OSError, BeamIOError) as error:
+        raise UserError(f"{path} is not readable: {error}; {VERIFY_HINT}") from None
+    if hashlib.sha256(data).hexdigest() != file.sha256:
+        raise UserError(f"{path} is damaged: its sha256 is not the manifest's; {VERIFY_HINT}")
+    return data
+
+
+VERIFY_HINT = "`pairmill verify` lists all damage"
+
+
+def file_of(dataset: ExistingDataset, path: str) -> File:
+    """The entry of a manifest for a file. Raises UserError if there is none."""
+    for file in dataset.manifest.files:
+        if file.path == path:
+            return file
+    raise UserError(f"{dataset.directory}: the manifest does not name {path}; build the dataset again")
+
+
 def counts_read(datasets: Iterable[ExistingDataset]) -> list[Count]:
     """The ledgers' counts of rows read."""
-    return [
-        count
-        for dataset in datasets
-        for count in previous_counts(read_ledger(dataset.directory))
-        if count[0][1] == READ
-    ]
+    return [count for dataset in datasets for count in previous_counts(_ledger_of(dataset)) if count[0][1] == READ]
 
 
-def reject_files(datasets: Iterable[ExistingDataset]) -> list[str]:
-    return [
-        files.join(dataset.directory, *file.path.split("/"))
-        for dataset in datasets
-        for file in dataset.manifest.files
-        if file.path.startswith(f"{REJECTS_FOLDER}/")
-    ]
+def _ledger_of(dataset: ExistingDataset) -> dict[str, Any]:
+    return parse_ledger(read_whole(dataset.directory, file_of(dataset, LEDGER_FILE)), LEDGER_FILE)
+
+
+class ReadRejects(beam.PTransform):
+    """The rejects of datasets."""
+
+    def __init__(self, datasets: list[ExistingDataset]):
+        self._files = [
+            (dataset.directory, file)
+            for dataset in datasets
+            for file in dataset.manifest.files
+            if file.path.startswith(f"{REJECTS_FOLDER}/")
+        ]
+
+    def expand(self, begin):
+        return (
+            begin
+            | "Files" >> beam.Create(self._files).with_output_types(tuple)
+            | "Spread" >> beam.Reshuffle()
+            | "Rows" >> beam.FlatMapTuple(read_rejects).with_output_types(Rejected)
+        )
+
+
+def read_rejects(directory: str, file: File) -> Iterator[Rejected]:
+    """The rows of a file of rejects. Raises UserError if it is damaged."""
+    yield from parquet.rows_of(read_whole(directory, file), files.join(directory, file.path), Rejected)
 
 
 RECORDS_PER_GROUP = 10_000  # about 30 MB
@@ -140,7 +189,7 @@ class ReadRecords(beam.PTransform):
 
     def expand(self, pipeline):
         shards = [
-            (number, dataset.directory, shard)
+            (number, dataset.directory, shard, file_of(dataset, index_path(shard.path)))
             for number, dataset in enumerate(self._datasets)
             for shard in dataset.manifest.shards
         ]
@@ -162,9 +211,9 @@ class ReadRecords(beam.PTransform):
         )
 
 
-def _numbered(element: tuple[int, str, Shard], counted_in: str | None) -> Iterator[tuple]:
-    number, directory, shard = element
-    for record in read_records(directory, shard):
+def _numbered(element: tuple[int, str, Shard, File], counted_in: str | None) -> Iterator[tuple]:
+    number, directory, shard, index = element
+    for record in read_records(directory, shard, index):
         yield (*record, number)
     if counted_in:
         counts_of(counted_in).step(Step.READ, done=shard.pairs)
@@ -194,19 +243,28 @@ class _KeepWanted(beam.DoFn):
             yield beam.pvalue.TaggedOutput(REJECTED_TAG, rejected)
 
 
-def read_records(directory: str, shard: Shard) -> Iterator[EncodedPair]:
-    """The records of one shard. Raises UserError if the shard is damaged or has other keys than its index."""
-    rows = pq.read_table(files.join(directory, *index_path(shard.path).split("/")), partitioning=None).to_pylist()
+def read_records(directory: str, shard: Shard, index: File) -> Iterator[EncodedPair]:
+    """The records of one shard. Raises UserError if the shard or its index is damaged, or has other keys."""
+    rows = _index_rows(directory, index)
     try:
-        samples = list(read_token_shard(files.join(directory, *shard.path.split("/"))))
+        # Codes pass as they are, uint16 or uint32.
+        samples = list(unpack_samples(io.BytesIO(read_whole(directory, shard)), UINT16))
     except ValueError as error:
-        raise UserError(f"{directory}/{shard.path} is damaged: {error}; `pairmill verify` lists all damage") from None
+        raise UserError(f"{directory}/{shard.path} is damaged: {error}; {VERIFY_HINT}") from None
     if [row["key"] for row in rows] != [sample.key for sample in samples]:
-        raise UserError(f"{directory}/{shard.path} and its index hold other pairs; `pairmill verify` lists all damage")
+        raise UserError(f"{directory}/{shard.path} and its index hold other pairs; {VERIFY_HINT}")
     for row, sample in zip(rows, samples, strict=True):
         boxes = [number for box in row["crop_boxes"] for number in box]
         fields = {name: row[name] for name in EncodedPair._fields if name in row}
-        yield EncodedPair(**fields, codes=pack_uint16(sample.codes), tokens=pack_uint16(sample.tokens), boxes=boxes)
+        yield EncodedPair(**fields, codes=sample.codes.tobytes(), tokens=pack_tokens(sample.tokens), boxes=boxes)
+
+
+def _index_rows(directory: str, index: File) -> list[dict[str, Any]]:
+    data = read_whole(directory, index)
+    try:
+        return parquet.table_of(data, schemas.INDEX.names).to_pylist()
+    except parquet.Malformed as error:
+        raise UserError(f"{directory}/{index.path} is not as pairmill writes it: {error}; {VERIFY_HINT}") from None
 
 
 class KnownKeys:
@@ -223,8 +281,8 @@ class KnownKeys:
     ) -> Iterator[np.ndarray]:
         for file in dataset.manifest.files:
             if file.path.startswith(f"{folder}/"):
-                path = files.join(dataset.directory, *file.path.split("/"))
-                yield packed_keys(pq.read_table(path, columns=["key"], filters=row_filter, partitioning=None)["key"])
+                data = io.BytesIO(read_whole(dataset.directory, file))
+                yield packed_keys(pq.read_table(data, columns=["key"], filters=row_filter, partitioning=None)["key"])
 
     def __contains__(self, key: str) -> bool:
         target = bytes.fromhex(key).rstrip(b"\0")  # as numpy hands out what it stores in 16 bytes
@@ -336,7 +394,7 @@ class JoinExisting(beam.PTransform):
         if not self._datasets:
             return JoinedRows((records,), rejects, new_counts | "Rows read" >> beam.Flatten())
         existing = records.pipeline | "Old records" >> ReadRecords(self._datasets, [Subset()], self._output)
-        old_rejects = records.pipeline | "Old rejects" >> parquet.ReadParquet(reject_files(self._datasets), Rejected)
+        old_rejects = records.pipeline | "Old rejects" >> ReadRejects(self._datasets)
         new_keys = tuple(
             rows | f"Keys of {what}" >> beam.Map(lambda row: (row.key,)).with_output_types(tuple[str])
             for what, rows in (("records", records), ("rejects", encode_rejects))

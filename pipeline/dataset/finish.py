@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from models.data import format
 from models.data.format import File, Manifest, Shard
 from models.tokenizers.info import TEXT_TOKENIZER_FILE, ImageTokenizerInfo, TextTokenizerInfo
 from pipeline.dataset import cards
+from pipeline.dataset.balance_report import PartialReport, merge_reports, report_json
 from pipeline.dataset.shards import WrittenShard
 from pipeline.output import files as output_files
 from pipeline.output import ledger
@@ -50,9 +51,13 @@ def finish_dataset(
     shards: list[WrittenShard],
     rejects: list[WrittenFile],
     counts: list[ledger.Count],
+    balance: Sequence[PartialReport] = (),
 ) -> None:
     """Writes ledger, tokenizer, cards and, last, the manifest. Removes stale files of an interrupted run."""
     totals = ledger.build_ledger(counts, parts.sources)
+    if balance:
+        asked = parts.settings["balance"]
+        totals["balance"] = report_json(merge_reports(balance), asked["by"], asked["limit"])
     named = [
         write_file(output, LEDGER_FILE, output_files.to_json(totals)),
         write_file(output, TEXT_TOKENIZER_FILE, parts.text_tokenizer_json.encode()),

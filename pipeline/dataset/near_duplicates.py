@@ -19,6 +19,7 @@ from models.hashing import stable_hash
 from pipeline.dataset import hash_bands, image_signature
 from pipeline.dataset.exclusion_list import ExclusionList, read_hashes
 from pipeline.output import schemas
+from pipeline.output.counts import LEFT_OUT, counts_of
 from pipeline.output.spill import (
     HASH,
     HashRange,
@@ -190,7 +191,7 @@ def spill_candidates(all_pairs: bool, output: str, hashes: HashRange, entries: l
     """The candidates among the entries of a range, of which each group is whole."""
     table = read_spilled(output, entries, hash_bands.ENTRIES, *hashes.bounds)
     pairs, left_out = hash_bands.candidates_of(table, all_pairs)
-    beam.metrics.Metrics.counter("near_duplicates", "entries_left_out").inc(left_out)
+    counts_of(output).add({LEFT_OUT: left_out})
     yield pa.table([pairs[:, 1], pairs[:, 0]], schema=with_hash(PAIRS))
 
 

@@ -80,10 +80,15 @@ class FindShardBoundaries(beam.PTransform):
         return weights | "By split" >> beam.Map(by_split, beam.pvalue.AsList(starts))
 
 
+def packed(record: EncodedPair, draws: int) -> bytes:
+    """The member of a shard that a record becomes."""
+    return pack_sample(record.caption, record.tokens, record.codes, draws, record.other_captions)
+
+
 def weighted_key(record: EncodedPair, size: ShardSize, draws: int) -> WeightedKey:
     weight = 1
     if size.bytes:
-        weight = tar_member_bytes(pack_sample(record.caption, record.tokens, record.codes, draws))
+        weight = tar_member_bytes(packed(record, draws))
     return WeightedKey(record.split, record.key, weight)
 
 

@@ -13,10 +13,17 @@ from apache_beam.coders import RowCoder, registry
 
 from models.data import format
 from models.data.format import index_path
-from pipeline.dataset.shard_boundaries import FindShardBoundaries, ShardRange, ShardSize, shard_ranges, split_hash
+from pipeline.dataset.shard_boundaries import (
+    FindShardBoundaries,
+    ShardRange,
+    ShardSize,
+    packed,
+    shard_ranges,
+    split_hash,
+)
+from pipeline.output.counts import Step, counts_of
 from pipeline.output.files import WrittenFile, write_file
 from pipeline.output.parquet import table_bytes
-from pipeline.output.progress import Step, counts_of
 from pipeline.output.schemas import INDEX, RECORDS
 from pipeline.output.spill import Spill, SpillFile, read_spilled, rows_as
 from pipeline.records import EncodedPair
@@ -91,10 +98,7 @@ def write_shard(
             raise RuntimeError(f"key {one.key} comes twice ({one.source} {one.row} and {other.source} {other.row})")
     name = f"{number:05d}-of-{total:05d}"
     path = f"{split}/{name}.tar"
-    data = format.tar_bytes(
-        (record.key, format.pack_sample(record.caption, record.tokens, record.codes, draws), record.source)
-        for record in records
-    )
+    data = format.tar_bytes((record.key, packed(record, draws), record.source) for record in records)
     shard = write_file(output, path, data)
     rows = [index_row(record, draws, path, position) for position, record in enumerate(records)]
     index = write_file(output, index_path(path), table_bytes(rows, INDEX))

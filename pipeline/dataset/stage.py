@@ -8,6 +8,7 @@ from typing import NamedTuple, cast
 import apache_beam as beam
 
 from models.hashing import stable_hash
+from pipeline.dataset.balance import Balance, BalanceRecords
 from pipeline.dataset.near_duplicates import DropNearDuplicates, NearDuplicateConfig
 from pipeline.dataset.shard_boundaries import ShardSize
 from pipeline.dataset.shards import WriteShards
@@ -26,6 +27,7 @@ class WrittenDataset(NamedTuple):
     shards: beam.PCollection
     rejects: beam.PCollection
     counts: beam.PCollection
+    balance: tuple[beam.PCollection, ...] = ()  # of the parts of its report, if it was balanced
 
 
 class WriteDataset(beam.PTransform):
@@ -38,8 +40,9 @@ class WriteDataset(beam.PTransform):
         size: ShardSize,
         rows_per_file: int,
         near: NearDuplicateConfig = NearDuplicateConfig(),  # noqa: B008 (immutable)
+        balance: Balance | None = None,
     ):
-        self._output, self._draws, self._near = output, draws, near
+        self._output, self._draws, self._near, self._balance = output, draws, near, balance
         self._size, self._rows_per_file = size, rows_per_file
 
     def expand(self, inputs) -> WrittenDataset:
@@ -50,6 +53,10 @@ class WriteDataset(beam.PTransform):
         if self._near.on:
             remaining = kept | "Near-duplicates" >> DropNearDuplicates(self._near, self._output)
             kept, all_rejected = remaining.records, [*all_rejected, remaining[REJECTED_TAG]]
+        reports: tuple[beam.PCollection, ...] = ()
+        if self._balance:
+            balanced = kept | "Balance" >> BalanceRecords(self._balance, self._output)
+            kept, all_rejected, reports = balanced.records, [*all_rejected, balanced.rejected], (balanced.reports,)
         counts = [rows | f"Count rejected {number}" >> CountRows() for number, rows in enumerate(all_rejected)]
         return WrittenDataset(
             shards=kept | "Shards" >> WriteShards(self._output, self._draws, self._size),
@@ -57,6 +64,7 @@ class WriteDataset(beam.PTransform):
             | "Write rejects"
             >> parquet.WriteParquet(self._output, REJECTS_FOLDER, schemas.REJECTS, self._rows_per_file),
             counts=(kept | "Count kept" >> CountRows(KEPT), *counts) | "Counts" >> beam.Flatten(),
+            balance=reports,
         )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from models.data.format import Manifest, read_manifest
-from models.errors import UserError
+from models.errors import UserError, printable
 from models.files import is_url
 from pipeline.inspection.stats import iter_samples, read_index
 from pipeline.inspection.text_table import table
@@ -61,7 +61,7 @@ def differences(left: str, right: str) -> tuple[list[str], bool]:
             )
         )
     for name, keys in (("A", only[0]), ("B", only[1])):
-        lines += [f"only in {name}: {key}" for key in keys[:EXAMPLES]]
+        lines += [f"only in {name}: {printable(key)}" for key in keys[:EXAMPLES]]
         lines += [f"only in {name}: {len(keys) - EXAMPLES:,} more"] * (len(keys) > EXAMPLES)
     same = not changed and not only[0] and not only[1]
     lines.append(
@@ -86,7 +86,7 @@ def _settings(left: Manifest, right: Manifest) -> Iterator[str]:
     for name in sorted({*named[0], *named[1]}):
         left_value, right_value = (fields.get(name, "not there") for fields in named)
         if left_value != right_value:
-            yield f"{name}: {left_value} -> {right_value}"
+            yield printable(f"{name}: {left_value} -> {right_value}")
 
 
 def _flat(path: str, value: Any) -> Iterator[tuple[str, Any]]:
@@ -107,7 +107,7 @@ def _digests(directory: str, manifest: Manifest) -> dict[str, tuple[bytes, bytes
     return {
         sample.key: (_digest(sample.tokens.tobytes()), _digest(sample.codes.tobytes()))
         for shard in manifest.shards
-        for sample in iter_samples(directory, shard)
+        for sample in iter_samples(directory, shard, manifest.image_tokenizer.code_type)
     }
 
 

@@ -8,7 +8,7 @@ import multiprocessing
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -19,10 +19,9 @@ from models.errors import UserError
 from models.progress import track
 from models.tokenizers.info import TEXT_TOKENIZER_FILE
 from models.tokenizers.text import TextTokenizer
-from pipeline.output.files import read_json
-from pipeline.output.ledger import rejects_by_reason
+from pipeline.output.ledger import load_ledger, rejects_by_reason
 from pipeline.output.names import LEDGER_FILE, REJECTS_FOLDER
-from pipeline.output.parquet import read_columns
+from pipeline.output.parquet import Malformed, read_columns
 
 MAX_FAULTS_PER_SHARD = 10  # one damaged shard may have ten thousand
 
@@ -55,9 +54,12 @@ def verify(directory: str, workers: int) -> list[Fault]:
         faults = list(unlisted_files(directory, manifest))
         found = run(partial(_file_faults, directory), manifest.files)
         faults += [fault for of_file in track(found, "verify", "files", len(manifest.files)) for fault in of_file]
-        tokenizer_json = (
-            None if any(fault.path == TEXT_TOKENIZER_FILE for fault in faults) else _read_text_tokenizer(directory)
-        )
+        tokenizer_json = None
+        if not any(fault.path == TEXT_TOKENIZER_FILE for fault in faults):
+            try:
+                tokenizer_json = _read_text_tokenizer(directory)
+            except (OSError, ValueError) as error:
+                faults.append(Fault(TEXT_TOKENIZER_FILE, str(error)))
         checked = run(partial(_check_shard, directory, manifest, tokenizer_json), manifest.shards)
         reports = list(track(checked, "verify", "shards", len(manifest.shards)))
         keys: Counter[str] = Counter()
@@ -114,7 +116,10 @@ _tokenizers: dict[str, TextTokenizer] = {}  # of this process
 
 
 def _read_text_tokenizer(directory: str) -> str:
-    return files.read(files.join(directory, TEXT_TOKENIZER_FILE)).decode()
+    """The tokenizer's file. Raises ValueError if it is none."""
+    text = files.read(files.join(directory, TEXT_TOKENIZER_FILE)).decode()
+    _tokenizer(text)
+    return text
 
 
 def _tokenizer(text: str) -> TextTokenizer:
@@ -130,9 +135,10 @@ def _check_shard(directory: str, manifest: Manifest, tokenizer_json: str | None,
     keys: list[str] = []
     faults: list[Fault] = []
     tokenizer = _tokenizer(tokenizer_json) if tokenizer_json is not None else None
+    path = files.join(directory, shard.path)
     try:
         if not (changed and changed[0].what == "missing"):
-            for sample in format.read_token_shard(files.join(directory, shard.path)):
+            for sample in format.read_token_shard(path, manifest.image_tokenizer.code_type):
                 keys.append(sample.key)
                 faults += [
                     Fault(shard.path, f"sample {len(keys) - 1} ({sample.key}): {what}")
@@ -149,8 +155,8 @@ def _check_shard(directory: str, manifest: Manifest, tokenizer_json: str | None,
 
 def sample_faults(sample: format.Sample, manifest: Manifest, text_tokenizer: TextTokenizer | None) -> Iterator[str]:
     images, text = manifest.image_tokenizer, manifest.text_tokenizer
-    if sample.codes.shape != (manifest.draws, images.grid**2):
-        yield f"codes of shape {sample.codes.shape}, expected {(manifest.draws, images.grid**2)}"
+    if sample.codes.shape != (manifest.draws, images.shape.count):
+        yield f"codes of shape {sample.codes.shape}, expected {(manifest.draws, images.shape.count)}"
     elif int(sample.codes.max()) >= images.vocabulary:
         yield f"code {int(sample.codes.max())} is not in a vocabulary of {images.vocabulary:,}"
     if len(sample.tokens) and int(sample.tokens.max()) >= text.vocabulary:
@@ -163,27 +169,43 @@ def _count_faults(directory: str, manifest: Manifest, reports: list[ShardReport]
     """Faults where index, rejects or ledger disagree with the shards."""
     sources: Counter[str] = Counter()
     for shard, report in zip(manifest.shards, reports, strict=True):
-        rows = _read(directory, index_path(shard.path), ["key", "shard", "position", "source", "split"])
-        actual = [(row["key"], row["shard"], row["position"], row["split"]) for row in rows.to_pylist()]
-        expected = [(key, shard.path, i, shard.split) for i, key in enumerate(report.keys)]
-        if actual != expected:
-            wrong = next(
-                (i for i, (one, other) in enumerate(zip(actual, expected, strict=False)) if one != other),
-                min(len(actual), len(expected)),
-            )
-            yield Fault(
-                index_path(shard.path),
-                f"row {wrong} is not sample {wrong} of {shard.path} "
-                f"({len(actual):,} rows for {len(expected):,} samples)",
-            )
-        here = Counter(rows["source"].to_pylist())
-        if shard.sources and here != shard.sources:
-            yield Fault(index_path(shard.path), f"its sources {dict(here)} are not the manifest's {shard.sources}")
-        sources += here
+        try:
+            rows = _read(directory, index_path(shard.path), ["key", "shard", "position", "source", "split"])
+        except (OSError, Malformed) as error:
+            yield Fault(index_path(shard.path), f"is not as pairmill writes it: {error}")
+            continue
+        yield from _index_faults(shard, report, rows)
+        sources += Counter(rows["source"].to_pylist())
     indexed, written = sum(f.path.startswith(f"{INDEX_FOLDER}/") for f in manifest.files), len(manifest.shards)
     if indexed != written:
         yield Fault(MANIFEST_FILE, f"{indexed:,} files of index for {written:,} shards")
-    ledger = read_json(files.join(directory, LEDGER_FILE))
+    try:
+        ledger = load_ledger(directory)
+    except UserError as error:
+        yield Fault(LEDGER_FILE, str(error))
+        return
+    yield from _ledger_faults(ledger, sources)
+    yield from _reject_faults(directory, manifest, ledger)
+
+
+def _index_faults(shard: Shard, report: ShardReport, rows: pa.Table) -> Iterator[Fault]:
+    actual = [(row["key"], row["shard"], row["position"], row["split"]) for row in rows.to_pylist()]
+    expected = [(key, shard.path, i, shard.split) for i, key in enumerate(report.keys)]
+    if actual != expected:
+        wrong = next(
+            (i for i, (one, other) in enumerate(zip(actual, expected, strict=False)) if one != other),
+            min(len(actual), len(expected)),
+        )
+        yield Fault(
+            index_path(shard.path),
+            f"row {wrong} is not sample {wrong} of {shard.path} ({len(actual):,} rows for {len(expected):,} samples)",
+        )
+    here = Counter(rows["source"].to_pylist())
+    if shard.sources and here != shard.sources:
+        yield Fault(index_path(shard.path), f"its sources {dict(here)} are not the manifest's {shard.sources}")
+
+
+def _ledger_faults(ledger: dict[str, Any], sources: Counter[str]) -> Iterator[Fault]:
     for source, counts in ledger["sources"].items():
         rejected = sum(number for reasons in counts["rejected"].values() for number in reasons.values())
         if counts["read"] != counts["kept"] + rejected:
@@ -192,12 +214,16 @@ def _count_faults(directory: str, manifest: Manifest, reports: list[ShardReport]
             yield Fault(LEDGER_FILE, f"{source}: {counts['kept']:,} rows kept, the shards hold {sources[source]:,}")
     if missing := [source for source in sources if source not in ledger["sources"]]:
         yield Fault(LEDGER_FILE, f"source {missing[0]} is not in it")
-    reasons = Counter(
-        reason
-        for file in manifest.files
-        if file.path.startswith(f"{REJECTS_FOLDER}/")
-        for reason in _read(directory, file.path, ["reason"]).column(0).to_pylist()
-    )
+
+
+def _reject_faults(directory: str, manifest: Manifest, ledger: dict[str, Any]) -> Iterator[Fault]:
+    reasons: Counter[str] = Counter()
+    for file in manifest.files:
+        if file.path.startswith(f"{REJECTS_FOLDER}/"):
+            try:
+                reasons.update(_read(directory, file.path, ["reason"]).column(0).to_pylist())
+            except (OSError, Malformed) as error:
+                yield Fault(file.path, f"is not as pairmill writes it: {error}")
     counted: Counter[str] = Counter()
     for stage in rejects_by_reason(ledger).values():
         counted.update(stage)

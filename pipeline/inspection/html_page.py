@@ -68,10 +68,10 @@ class Report(NamedTuple):
 
 def render(page: Report) -> str:
     """The text of the HTML file."""
-    return _template().render(
+    return page_template("page.html.jinja").render(
         name=page.name,
         policy=POLICY,
-        style=_resource("page.css"),
+        style=page_style(),
         version=VERSION,
         stages=STAGES,
         figures=key_figures(page.stats),
@@ -89,7 +89,7 @@ def render(page: Report) -> str:
 
 
 @functools.cache
-def _template() -> jinja2.Template:
+def page_template(name: str) -> jinja2.Template:
     environment = jinja2.Environment(
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -98,7 +98,11 @@ def _template() -> jinja2.Template:
         keep_trailing_newline=True,
     )
     environment.filters |= {"cut": cut, "visible": visible, "number": number, "plural": plural}
-    return environment.from_string(_resource("page.html.jinja"))
+    return environment.from_string(_resource(name))
+
+
+def page_style() -> str:
+    return _resource("page.css")
 
 
 def _resource(name: str) -> str:
@@ -157,14 +161,13 @@ class KeyFigure(NamedTuple):
 def key_figures(stats: dict[str, Any]) -> list[KeyFigure]:
     shards, read = stats["shards"], sum(counts["read"] for counts in stats["sources"].values())
     pairs = sum(stats["pairs"].values())
-    codes = stats["image_tokenizer"]["grid"] ** 2
     return [
         KeyFigure("Pairs", f"{pairs:,}", " · ".join(f"{count:,} {split}" for split, count in stats["pairs"].items())),
         KeyFigure("Kept", percent(pairs, read), f"of {plural(read, 'row')}"),
         KeyFigure("Sources", f"{len(stats['sources']):,}", ", ".join(sorted(stats["sources"]))),
         KeyFigure("Shards", f"{shards['number']:,}", f"{size(shards['bytes'])} in all"),
         KeyFigure("Bytes a pair", f"{shards['bytes_per_pair']:,.0f}", "codes, tokens, caption"),
-        KeyFigure("Draws", f"{stats['draws']:,}", f"of {codes:,} codes a picture"),
+        KeyFigure("Draws", f"{stats['draws']:,}", f"of {stats['codes_per_picture']:,} codes a picture"),
     ]
 
 
@@ -244,7 +247,11 @@ def distributions(stats: dict[str, Any], measures: Measures) -> list[Plot]:
         _spread("Caption tokens", captions["tokens"], svg_plots.whole_histogram(measures.tokens, "tokens")),
         _spread("Shorter side, px", images["shorter_side_px"], _side_histogram(measures)),
         _spread("Width to height", images["ratio"], _ratio_histogram(measures)),
-        Plot("Image codes by rank", _code_usage(stats["codes"]), svg_plots.frequency_curve(measures.codes)),
+        Plot(
+            "Image codes by rank",
+            _code_usage(stats["codes"]),
+            svg_plots.frequency_curve(measures.codes, stats["codes"]["vocabulary"]),
+        ),
         Plot("Caption tokens by rank", _token_usage(stats["text"]), svg_plots.frequency_curve(measures.token_counts)),
         duplicates(stats["duplicates_left"], len(measures.words)),
         licences(stats["licences"]),

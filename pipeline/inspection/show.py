@@ -1,6 +1,6 @@
 """`pairmill show DIR`: prints pairs and rejected rows of a dataset, or writes them as one HTML page.
 
-Of the output of select or fetch it only prints rows."""
+Of scores it writes a page of their distributions; of the output of select or fetch it only prints rows."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from typing import Any
 
 from models import files
 from models.data.format import MANIFEST_FILE, Manifest, Sample, read_manifest
-from models.errors import UserError
+from models.errors import UserError, printable
 from models.files import write_atomically
-from models.tokenizers.image import ImageTokenizer, load_image_tokenizer
+from models.tokenizers.image import ImageTokenizer, load_image_tokenizer, require_no_code
 from models.tokenizers.info import TEXT_TOKENIZER_FILE, require_same_tokenizer
 from models.tokenizers.text import TextTokenizer
 from pipeline.fetch.addresses import parse_networks
 from pipeline.fetch.download import FetchConfig
 from pipeline.inspection.html_page import MAX_CARDS, Card, Report, render
+from pipeline.inspection.score_page import score_page
 from pipeline.inspection.show_rows import (
     PairQuery,
     choose_pairs,
@@ -31,12 +32,11 @@ from pipeline.inspection.show_rows import (
     stage_files,
 )
 from pipeline.inspection.stats import dataset_columns, summary
-from pipeline.output.files import read_json
-from pipeline.output.ledger import KEPT, rejects_by_reason
-from pipeline.output.names import LEDGER_FILE, PAIRS_FOLDER, REJECTS_FOLDER, WORK_FOLDER
+from pipeline.output.ledger import KEPT, load_ledger, rejects_by_reason
+from pipeline.output.names import LEDGER_FILE, PAIRS_FOLDER, REJECTS_FOLDER, SCORES_FILE, WORK_FOLDER
+from pipeline.scores.score_files import open_scores
 
 MAX_COLUMNS = 100  # longer lines are hard to read
-JOINERS = "\u200c\u200d"  # invisible, but scripts and emoji are spelt with them
 
 
 # --- in the terminal -------------------------------------------------------------------------------------------------
@@ -59,7 +59,7 @@ def stage_listing(directory: str, query: PairQuery, columns: int) -> Iterator[st
     """The lines for an output of select, or of fetch, whose pairs are with the images: only its rejects are shown."""
     if not stage_files(directory, REJECTS_FOLDER):
         raise UserError(f"{directory}: holds only counts, as `pairmill select --dry-run` leaves them; run it without")
-    kept = sum(counts[KEPT] for counts in read_json(files.join(directory, LEDGER_FILE))["sources"].values())
+    kept = sum(counts[KEPT] for counts in load_ledger(directory)["sources"].values())
     if has_pairs := bool(kept and stage_files(directory, PAIRS_FOLDER)):
         rows = choose_pairs(directory, None, query)
         yield f"{directory}: {selection_text(kept, query, len(rows))}"
@@ -78,7 +78,13 @@ def selected_lines(row: dict[str, Any], columns: int) -> Iterator[str]:
     yield from wrapped(row["caption"], columns)
     if row["raw_caption"] != row["caption"]:
         yield from wrapped(f"was: {row['raw_caption']}", columns)
+    yield from other_caption_lines(row, columns)
     yield f"  {printable(row['url'])}"
+
+
+def other_caption_lines(row: dict[str, Any], columns: int) -> Iterator[str]:
+    for caption in row["other_captions"]:
+        yield from wrapped(f"also: {caption}", columns)
 
 
 def pair_lines(row: dict[str, Any], sample: Sample, text_tokenizer: TextTokenizer, columns: int) -> Iterator[str]:
@@ -87,6 +93,7 @@ def pair_lines(row: dict[str, Any], sample: Sample, text_tokenizer: TextTokenize
         f"{row['width']:,} x {row['height']:,} px  {row['split']}"
     )
     yield from wrapped(row["caption"], columns)
+    yield from other_caption_lines(row, columns)
     yield from wrapped(
         f"{len(sample.tokens)} tokens: {tokens_as_words(sample.tokens.tolist(), text_tokenizer)}", columns
     )
@@ -95,7 +102,7 @@ def pair_lines(row: dict[str, Any], sample: Sample, text_tokenizer: TextTokenize
 
 def reject_lines(directory: str, manifest: Manifest | None, query: PairQuery, columns: int) -> Iterator[str]:
     """A few rows of each reason, under the reason with its number of rows."""
-    ledger = read_json(files.join(directory, LEDGER_FILE))
+    ledger = load_ledger(directory)
     counts = {name: row_counts for name, row_counts in ledger["sources"].items() if query.source in (None, name)}
     numbers = rejects_by_reason({"sources": counts})
     heading = None
@@ -129,11 +136,6 @@ def wrapped(text: str, columns: int, indent: str = "  ") -> list[str]:
     )
 
 
-def printable(text: str) -> str:
-    """Escapes control characters, by which text from the web could control the terminal."""
-    return "".join(each if each.isprintable() or each in JOINERS else f"\\u{ord(each):04x}" for each in text)
-
-
 def total_pairs(manifest: Manifest) -> int:
     return sum(shard.pairs for shard in manifest.shards)
 
@@ -154,7 +156,7 @@ def page(directory: str, manifest: Manifest, query: PairQuery, spec: str, origin
     rows = choose_pairs(directory, manifest, query)
     if len(rows) > MAX_CARDS:
         raise UserError(f"{len(rows):,} pairs are too many for one page; give at most {MAX_CARDS} keys")
-    ledger = read_json(files.join(directory, LEDGER_FILE))
+    ledger = load_ledger(directory)
     measures = dataset_columns(directory, manifest, "show")
     cards = list(make_cards(directory, manifest, images, rows, originals))
     rejects = choose_rejects(directory, manifest, query.seed, query.source)
@@ -187,6 +189,11 @@ def folder_name(directory: str) -> str:
     return Path(directory).resolve().name
 
 
+def _spec_of(args: argparse.Namespace, manifest: Manifest) -> str:
+    manifest_path = files.join(args.directory, MANIFEST_FILE)
+    return args.image_tokenizer or require_no_code(manifest.image_tokenizer.spec, manifest_path)
+
+
 def load_image_tokenizer_of(manifest: Manifest, spec: str) -> ImageTokenizer:
     """The tokenizer that made the codes. Raises UserError for another, which would decode them to wrong images."""
     images = load_image_tokenizer(spec)
@@ -215,7 +222,7 @@ def load_text_tokenizer(directory: str, manifest: Manifest) -> TextTokenizer:
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="pairmill show", description=__doc__.split("\n")[0])
-    parser.add_argument("directory", metavar="DIR", help="dataset, or output of `pairmill select` or `pairmill fetch`")
+    parser.add_argument("directory", metavar="DIR", help="dataset, or output of another job")
     parser.add_argument("--html", metavar="FILE", help="write a self-contained HTML page with images and plots")
     parser.add_argument("--count", type=int, default=24, metavar="N", help="number of pairs to show (default: 24)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the choice of pairs (default: 0)")
@@ -241,6 +248,17 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="SPEC",
         help="image tokenizer that made the codes, if it is no longer where the manifest says",
     )
+    parser.add_argument(
+        "--images", metavar="PATTERN", help="of the page of scores: the images that were scored, as score takes them"
+    )
+    parser.add_argument(
+        "--threshold",
+        action="append",
+        type=threshold,
+        default=[],
+        metavar="NAME=X",
+        help="of the page of scores: also show the pairs on both sides of X, such as clip=0.28; repeatable",
+    )
     return parser
 
 
@@ -251,6 +269,8 @@ def check(args: argparse.Namespace) -> None:
     if args.html is None:
         if args.fetch_originals:
             raise UserError("--fetch-originals: only a page shows images; add --html FILE")
+        if args.images or args.threshold:
+            raise UserError("--images, --threshold: only the page of scores shows them; add --html FILE")
         return
     if args.count > MAX_CARDS:
         raise UserError(f"--count {args.count}: a page holds at most {MAX_CARDS} pairs")
@@ -261,9 +281,38 @@ def check(args: argparse.Namespace) -> None:
 
 
 def is_stage_output(directory: str) -> bool:
-    """Whether the folder is a finished output of select or fetch: it has the ledger, written last, but no manifest."""
+    """Whether a job that writes no dataset has finished: its ledger, written last, is there, but no manifest."""
     there = [files.exists(files.join(directory, name)) for name in (MANIFEST_FILE, LEDGER_FILE, WORK_FOLDER)]
     return there == [False, True, False]
+
+
+def show_scores(args: argparse.Namespace) -> int:
+    """Writes the page of a folder of scores."""
+    if not files.exists(files.join(args.directory, SCORES_FILE)):
+        raise UserError(f"--html: {args.directory} holds no dataset and no scores, which pages show; leave out --html")
+    if not args.images:
+        raise UserError("--html: name the images that were scored by --images, so that the page can show them")
+    name, thresholds = folder_name(args.directory), dict(args.threshold)
+    data = score_page(name, open_scores(args.directory), args.images, thresholds).encode()
+    _write_page(args.html, data)
+    print(f"show: scores in {args.html}, {len(data) / 1e6:.1f} MB")
+    return 0
+
+
+def _write_page(path: str, data: bytes) -> None:
+    try:
+        write_atomically(path, data)
+    except OSError as error:
+        raise UserError(f"--html {path}: {error.strerror}") from None
+
+
+def threshold(text: str) -> tuple[str, float]:
+    """The argparse type of NAME=X."""
+    name, _, number = text.partition("=")
+    try:
+        return name, float(number)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text}: give NAME=X, such as clip=0.28") from None
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -274,7 +323,7 @@ def main(arguments: list[str] | None = None) -> int:
     columns = min(MAX_COLUMNS, shutil.get_terminal_size((MAX_COLUMNS, 0)).columns)
     if is_stage_output(args.directory):
         if args.html is not None:
-            raise UserError(f"--html: {args.directory} holds no dataset, and a page shows one; leave out --html")
+            return show_scores(args)
         print("\n".join(stage_listing(args.directory, query, columns)))
         return 0
     manifest = read_manifest(args.directory)
@@ -282,12 +331,9 @@ def main(arguments: list[str] | None = None) -> int:
         print("\n".join(listing(args.directory, manifest, query, columns)))
         return 0
     originals = FetchConfig(retries=1, allow_addresses=allowed) if args.fetch_originals else None
-    content = page(args.directory, manifest, query, args.image_tokenizer or manifest.image_tokenizer.spec, originals)
+    content = page(args.directory, manifest, query, _spec_of(args, manifest), originals)
     data = render(content).encode()
-    try:
-        write_atomically(args.html, data)
-    except OSError as error:
-        raise UserError(f"--html {args.html}: {error.strerror}") from None
+    _write_page(args.html, data)
     missing = sum(isinstance(card.original, str) for card in content.cards)
     if missing:
         print(

@@ -110,12 +110,13 @@ def _by_keys(directory: str, rows: Iterable[dict[str, Any]], query: PairQuery) -
 
 def read_samples(directory: str, manifest: Manifest, rows: list[dict[str, Any]]) -> dict[str, Sample]:
     """The samples of rows of the index, by key. Raises UserError if the shards lack one."""
-    known = {shard.path for shard in manifest.shards}
+    known, code_type = {shard.path for shard in manifest.shards}, manifest.image_tokenizer.code_type
     found: dict[str, Sample] = {}
     for path in sorted({row["shard"] for row in rows}):
         missing = {row["key"] for row in rows if row["shard"] == path}
+        shard = files.join(directory, path)
         try:
-            for sample in format.read_token_shard(files.join(directory, path)) if path in known else ():
+            for sample in format.read_token_shard(shard, code_type) if path in known else ():
                 if sample.key in missing:
                     missing.remove(sample.key)
                     found[sample.key] = sample

@@ -15,16 +15,17 @@ import pyarrow.compute as pc
 from models import files
 from models.data import format
 from models.data.format import INDEX_FOLDER, MANIFEST_FILE, Manifest, Shard, read_manifest
-from models.errors import UserError
+from models.errors import UserError, printable
 from models.progress import track
+from pipeline.inspection.score_stats import score_stats, score_table
 from pipeline.inspection.text_table import table
-from pipeline.output.files import read_json
-from pipeline.output.ledger import rejects_by_reason
-from pipeline.output.names import LEDGER_FILE
+from pipeline.output.ledger import BalanceReport, load_ledger, rejects_by_reason
+from pipeline.output.names import LEDGER_FILE, SCORES_FILE
 from pipeline.output.parquet import read_columns
 from pipeline.output.schemas import INDEX
 
 STATS_COLUMNS = ["split", "source", "licence", "sha256", "phash", "caption"]  # columns of the index
+MAX_DENSE_VOCABULARY = 1 << 22  # codes that are counted in an array of their vocabulary: 32 MB
 QUANTILES = {"min": 0, "p5": 5, "median": 50, "p95": 95, "max": 100}
 
 
@@ -36,7 +37,7 @@ class Measures(NamedTuple):
     tokens: np.ndarray  # of the caption
     width: np.ndarray  # px, upright
     height: np.ndarray
-    codes: np.ndarray  # [vocabulary], occurrences in all draws
+    codes: np.ndarray  # occurrences in all draws, of each code that occurs
     token_counts: np.ndarray  # [vocabulary], occurrences in all captions
 
 
@@ -52,7 +53,7 @@ def dataset_columns(directory: str, manifest: Manifest, command: str = "stats") 
 def dataset_stats(directory: str) -> dict[str, Any]:
     """Everything that `--json` prints. Raises UserError unless the folder is a finished dataset."""
     manifest = read_manifest(directory)
-    ledger = read_json(files.join(directory, LEDGER_FILE))
+    ledger = load_ledger(directory)
     return summary(manifest, ledger, dataset_columns(directory, manifest))
 
 
@@ -63,14 +64,15 @@ def summary(manifest: Manifest, ledger: dict[str, Any], measures: Measures) -> d
         "pairs_by_source": _crosstab(index),
         "sources": ledger["sources"],
         "rejects_by_reason": rejects_by_reason(ledger),
+        **({"balance": ledger["balance"]} if "balance" in ledger else {}),
         "captions": {"words": quantiles(measures.words), "tokens": quantiles(measures.tokens)},
         "pictures": {
             "shorter_side_px": quantiles(np.minimum(width, height)),
             "ratio": quantiles(width / np.maximum(height, 1)),
         },
         "licences": _counts(index["licence"]),
-        "codes": code_usage(measures.codes),
-        "text": code_usage(measures.token_counts),
+        "codes": code_usage(measures.codes, manifest.image_tokenizer.vocabulary),
+        "text": code_usage(measures.token_counts, manifest.text_tokenizer.vocabulary),
         "duplicates_left": duplicates_left(index),
         "medians_by_source": medians_by_source(measures),
         "shards": {
@@ -79,7 +81,8 @@ def summary(manifest: Manifest, ledger: dict[str, Any], measures: Measures) -> d
             "bytes_per_pair": round(sum(shard.bytes for shard in manifest.shards) / max(1, len(index)), 1),
         },
         "draws": manifest.draws,
-        "image_tokenizer": vars(manifest.image_tokenizer),
+        "codes_per_picture": manifest.image_tokenizer.shape.count,
+        "image_tokenizer": manifest.image_tokenizer.to_json(),
         "text_tokenizer": vars(manifest.text_tokenizer),
     }
 
@@ -96,21 +99,46 @@ def read_index(directory: str, manifest: Manifest, columns: list[str]) -> pa.Tab
 
 
 def _count_tokens(directory: str, manifest: Manifest, command: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(tokens of each caption, how often each code of the vocabulary occurs, how often each token)."""
-    lengths, codes = [], np.zeros(manifest.image_tokenizer.vocabulary, np.int64)
+    """(tokens of each caption, how often each code occurs that does, how often each token of the vocabulary)."""
+    images, lengths, codes = manifest.image_tokenizer, [], Occurrences(manifest.image_tokenizer.vocabulary)
     tokens = np.zeros(manifest.text_tokenizer.vocabulary, np.int64)
     for shard in track(manifest.shards, command, "shards", len(manifest.shards)):
-        here = list(iter_samples(directory, shard))
+        here = list(iter_samples(directory, shard, images.code_type))
         if here:  # counted shard by shard: a count for each sample would touch the whole vocabulary each time
             lengths += [len(sample.tokens) for sample in here]
-            codes += np.bincount(np.concatenate([sample.codes.ravel() for sample in here]), minlength=len(codes))
+            codes.add(np.concatenate([sample.codes.ravel() for sample in here]))
             tokens += np.bincount(np.concatenate([sample.tokens for sample in here]), minlength=len(tokens))
-    return np.array(lengths), codes, tokens
+    return np.array(lengths), codes.counts, tokens
 
 
-def iter_samples(directory: str, shard: Shard) -> Iterator[format.Sample]:
+class Occurrences:
+    """Counts how often codes occur. Of a large vocabulary, memory holds only the codes that do."""
+
+    def __init__(self, vocabulary: int):
+        self._is_dense = vocabulary <= MAX_DENSE_VOCABULARY
+        self._codes = np.zeros(0, np.uint32)  # those that occur, unless counts are dense
+        self._counts = np.zeros(vocabulary if self._is_dense else 0, np.int64)
+
+    @property
+    def counts(self) -> np.ndarray:
+        """The counts of the codes that occur, int64, in the order of the codes."""
+        return self._counts[self._counts > 0]
+
+    def add(self, codes_N: np.ndarray) -> None:
+        """Counts codes. Raises ValueError for those outside a vocabulary whose counts are dense."""
+        if self._is_dense:
+            self._counts += np.bincount(codes_N, minlength=len(self._counts))
+            return
+        found, counts = np.unique(codes_N, return_counts=True)
+        self._codes, place = np.unique(np.concatenate([self._codes, found]), return_inverse=True)
+        merged = np.zeros(len(self._codes), np.int64)
+        np.add.at(merged, place, np.concatenate([self._counts, counts]))
+        self._counts = merged
+
+
+def iter_samples(directory: str, shard: Shard, code_type: np.dtype) -> Iterator[format.Sample]:
     try:
-        yield from format.read_token_shard(files.join(directory, shard.path))
+        yield from format.read_token_shard(files.join(directory, shard.path), code_type)
     except ValueError as error:
         raise UserError(f"{shard.path} is damaged: {error}; `pairmill verify` lists all damage") from None
 
@@ -122,15 +150,16 @@ def quantiles(values: np.ndarray) -> dict[str, float]:
     return spread | {"mean": round(float(values.mean()), 3)}
 
 
-def code_usage(counts: np.ndarray) -> dict[str, Any]:
-    """How much of the image vocabulary is used, and the entropy of the codes in bits."""
+def code_usage(counts: np.ndarray, vocabulary: int) -> dict[str, Any]:
+    """How much of a vocabulary is used, and the entropy of the codes in bits. Codes that do not occur may be left out
+    of the counts."""
     share = counts[counts > 0] / max(1, counts.sum())
     entropy = float(-(share * np.log2(share)).sum()) if len(share) else 0.0
     return {
-        "vocabulary": len(counts),
+        "vocabulary": vocabulary,
         "used": int((counts > 0).sum()),
         "entropy_bits": round(entropy, 3),
-        "most_bits": round(math.log2(len(counts)), 3),
+        "most_bits": round(math.log2(vocabulary), 3),
         "perplexity": round(2**entropy, 1),
         "zipf_exponent": zipf_exponent(counts),
     }
@@ -202,6 +231,30 @@ def ledger_tables(ledger: dict[str, Any]) -> str:
         [
             table(["source", "read", "kept", "rejected"], [*source_rows, total]),
             table(["stage", "reason", "rows"], reasons),
+            *([balance_tables(ledger["balance"])] if "balance" in ledger else []),
+        ]
+    )
+
+
+def balance_tables(report: BalanceReport) -> str:
+    """Tables of head and tail of the groups that were balanced, before and after."""
+    by, limit = report["by"], report["limit"]
+    parts = [
+        (f"head: {by}s of more than {limit:,}", report["head"]),
+        (f"tail: {by}s of up to {limit:,}", report["tail"]),
+    ]
+    header = ["pairs before", "after"]
+    rows = [(name, each["groups"], each["before"], each["after"]) for name, each in parts]
+    return "\n\n".join(
+        [
+            f"balance by {by}, limit {limit:,}: {report['pairs']['before']:,} pairs before, "
+            f"{report['pairs']['after']:,} after",
+            table(["balance", f"{by}s", *header], rows),
+            table([f"largest {by}s", *header], [tuple(each.values()) for each in report["largest"]]),
+            table(
+                [f"pairs of a {by}", f"{by}s before", "after"],
+                [(f"up to {each['to']:,}", each["before"], each["after"]) for each in report["sizes"]],
+            ),
         ]
     )
 
@@ -246,7 +299,7 @@ def stats_tables(stats: dict[str, Any]) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="pairmill stats", description=__doc__.split("\n")[0])
-    parser.add_argument("directory", metavar="DIR", help="dataset, or output of `pairmill select` or `pairmill fetch`")
+    parser.add_argument("directory", metavar="DIR", help="dataset, or output of another job")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     args = parser.parse_args(arguments)
     is_dataset = files.exists(files.join(args.directory, MANIFEST_FILE))
@@ -254,8 +307,17 @@ def main(arguments: list[str] | None = None) -> int:
         raise UserError(f"{args.directory} holds neither {MANIFEST_FILE} nor {LEDGER_FILE}: nothing finished is there")
     if is_dataset:
         stats = dataset_stats(args.directory)
-        print(json.dumps(stats, indent=1, ensure_ascii=False) if args.json else stats_tables(stats))
+        print(_json_text(stats) if args.json else stats_tables(stats))
     else:
-        ledger = read_json(files.join(args.directory, LEDGER_FILE))
-        print(json.dumps(ledger, indent=1, ensure_ascii=False) if args.json else ledger_tables(ledger))
+        ledger = load_ledger(args.directory)
+        scores = score_stats(args.directory) if files.exists(files.join(args.directory, SCORES_FILE)) else {}
+        if args.json:
+            print(_json_text(ledger | ({"scores": scores} if scores else {})))
+        else:
+            print("\n\n".join([ledger_tables(ledger), *([score_table(scores)] if scores else [])]))
     return 0
+
+
+def _json_text(value: Any) -> str:
+    """JSON as people read it, without what could control their terminal."""
+    return "\n".join(map(printable, json.dumps(value, indent=1, ensure_ascii=False).split("\n")))

@@ -83,9 +83,13 @@ def log_histogram(values: np.ndarray, low: float, high: float, ticks: Sequence[T
 
 
 def histogram(
-    bins: list[HistogramBin], name: Callable[[int, HistogramBin], str], ticks: list[tuple[float, str]]
+    bins: list[HistogramBin],
+    name: Callable[[int, HistogramBin], str],
+    ticks: list[tuple[float, str]],
+    line: float | None = None,
 ) -> str:
-    """Bars over an axis. `name` says in words what a bar stands for; ticks are (position in 0..1, label)."""
+    """Bars over an axis. `name` says in words what a bar stands for; ticks are (position in 0..1, label); `line` is
+    the position of a dashed line across the bars."""
     tallest = max(1, max(bar.values for bar in bins))
     plot_height, step = HEIGHT - AXIS, WIDTH / len(bins)
     gap = min(2.0, step / 5)
@@ -97,12 +101,18 @@ def histogram(
             f'<rect x="{i * step + gap / 2:.1f}" y="{plot_height - tall:.1f}" width="{step - gap:.1f}" '
             f'height="{tall:.1f}" rx="1"><title>{escape(name(i, bar))}: {bar.values:,}</title></rect>'
         )
-    return _svg(f'<g class="bars">{"".join(bars)}</g>{_axis(ticks)}')
+    across = "" if line is None else _upright(line * WIDTH, plot_height)
+    return _svg(f'<g class="bars">{"".join(bars)}</g>{across}{_axis(ticks)}')
 
 
-def frequency_curve(counts: np.ndarray) -> str:
-    """How often each code occurs, most frequent first, on a logarithmic scale; the dashed line is even use."""
-    ordered = np.sort(counts)[::-1]
+def _upright(x: float, height: float) -> str:
+    return f'<line class="even" x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{height}"/>'
+
+
+def frequency_curve(counts: np.ndarray, vocabulary: int | None = None) -> str:
+    """How often each code occurs, most frequent first, on a logarithmic scale; the dashed line is even use. Of a
+    `vocabulary` (default: as many codes as counts), those that do not occur may be left out of the counts."""
+    ordered, total = np.sort(counts)[::-1], vocabulary or len(counts)
     used = int((ordered > 0).sum())
     if not used:
         return ""
@@ -112,12 +122,12 @@ def frequency_curve(counts: np.ndarray) -> str:
         return plot_height - math.log1p(count) / top * (plot_height - 6)
 
     ranks = np.unique(np.linspace(0, used - 1, min(used, CURVE_POINTS)).astype(int))
-    points = [f"{rank / len(ordered) * WIDTH:.1f},{height(float(ordered[rank])):.1f}" for rank in ranks]
-    end = used / len(ordered) * WIDTH
+    points = [f"{rank / total * WIDTH:.1f},{height(float(ordered[rank])):.1f}" for rank in ranks]
+    end = used / total * WIDTH
     last = f"{end:.1f},{height(float(ordered[used - 1])):.1f}"
     path = f"M0,{plot_height} L{' L'.join(points)} L{last} L{end:.1f},{plot_height} Z"
-    even = height(float(ordered.sum()) / len(ordered))
-    ticks = [(share, f"{max(1, round(share * len(ordered))):,}") for share in (0, 0.25, 0.5, 0.75, 1)]
+    even = height(float(ordered.sum()) / total)
+    ticks = [(share, f"{max(1, round(share * total)):,}") for share in (0, 0.25, 0.5, 0.75, 1)]
     return _svg(
         f'<path class="area" d="{path}"/>'
         f'<line class="even" x1="0" x2="{WIDTH}" y1="{even:.1f}" y2="{even:.1f}"/>{_axis(ticks)}'

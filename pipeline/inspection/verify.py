@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 
-from models.data.format import read_manifest
-from models.errors import UserError
+from models.data.format import MANIFEST_FILE, read_manifest
+from models.errors import UserError, printable
 from models.files import can_list
 from models.next_command import beside, print_next
-from pipeline.inspection.faults import verify
-from pipeline.inspection.repair import repair
+from pipeline.inspection.faults import Fault, verify
+from pipeline.inspection.repair import complete, repair
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -33,15 +33,15 @@ def main(arguments: list[str] | None = None) -> int:
         raise UserError(f"--workers {args.workers}: give 1 or more")
     if args.repair and not can_list(args.directory):
         raise UserError(f"--repair: {args.directory} cannot be written to; copy it, then repair the copy")
-    faults = verify(args.directory, args.workers)
+    faults = _faults(args.directory, args.workers, completes=args.repair)
     for fault in faults:
-        print(fault)
+        print(printable(str(fault)))
     if faults and args.repair:
         for line in repair(args.directory, faults):
-            print(line)
+            print(printable(line))
         faults = verify(args.directory, args.workers)
         for fault in faults:
-            print(f"not repaired: {fault}")
+            print(f"not repaired: {printable(str(fault))}")
     if faults:
         print(
             f"verify: {args.directory}: {len(faults):,} fault{'s' * (len(faults) != 1)}; build it again"
@@ -53,3 +53,12 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"verify: {args.directory}: {pairs:,} pairs in {len(manifest.shards):,} shards, all as written")
     print_next(["train", "--dataset", args.directory, "--output", beside(args.directory, "model")])
     return 0
+
+
+def _faults(directory: str, workers: int, completes: bool) -> list[Fault]:
+    """The faults of a dataset; with `completes` after what a repair has left that was killed after its manifest."""
+    faults = verify(directory, workers)
+    is_readable = all(fault.path != MANIFEST_FILE for fault in faults)
+    if faults and completes and is_readable and complete(directory, read_manifest(directory)):
+        return verify(directory, workers)
+    return faults

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from pipeline.dataset.existing import JoinExisting, RemainingRejects
+from models.data.format import File, Shard, read_token_shard
+from models.tokenizers.info import UINT16
+from pipeline.dataset.existing import JoinExisting, RemainingRejects, read_records
+from pipeline.dataset.shards import write_shard
 from pipeline.dataset.stage import DropSamePairs
 from pipeline.output.ledger import READ
 from pipeline.records import REJECTED_TAG, Rejected
@@ -57,3 +60,16 @@ def test_the_counts_of_fetch_are_those_of_its_ledger(tmp_path):
     ledger = {"sources": {"wit": {"read": 7, "kept": 1, "rejected": {"select": {"not_english": 6}}}}}
     outputs = apply(JoinExisting([], ledger, str(tmp_path)), [RECORD], [], [])
     assert outputs["counts"] == [(("wit", READ, ""), 7)]
+
+
+def test_other_captions_are_in_shard_and_index(tmp_path):
+    """A sample without any is as it was before there were such."""
+    records = [RECORD._replace(key=KEYS[0]), RECORD._replace(key=KEYS[1], other_captions=("A tower", "a gate"))]
+    written = write_shard(str(tmp_path), 1, ("train", 0, 1), records)
+    samples = list(read_token_shard(tmp_path / written.path, UINT16))
+    assert [sample.other_captions for sample in samples] == [(), ("A tower", "a gate")]
+    data = (tmp_path / written.path).read_bytes()
+    assert data.count(b"other_captions") == 1
+    shard = Shard(written.path, written.split, written.pairs, written.bytes, written.sha256)
+    again = read_records(str(tmp_path), shard, File(*written.index_file))
+    assert [tuple(record.other_captions) for record in again] == [(), ("A tower", "a gate")]

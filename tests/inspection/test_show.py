@@ -120,6 +120,7 @@ def record(i: int, address: str, data: list[bytes], encoder: PairEncoder) -> Enc
         codes=codes.astype("<u2").tobytes(),
         tokens=np.array(encoder.text.encode(CAPTIONS[i]), "<u2").tobytes(),
         boxes=[number for box in boxes for number in box],
+        other_captions=("the same thing",) * (i == 0),
     )
 
 
@@ -339,6 +340,7 @@ def test_one_pair_by_its_key(made, capsys):
     assert show.main([made.directory, "--key", made.records[0].key]) == 0
     text = capsys.readouterr().out
     assert SCRIPT in text and made.records[0].url in text and "rejected" not in text
+    assert "also: the same thing" in text
 
 
 def test_tokens_read_as_words():

@@ -269,4 +269,4 @@ def test_a_manifest_of_a_newer_version(own, capsys):
     path = own / "manifest.json"
     path.write_text(path.read_text().replace('"version": 1', '"version": 9'))
     assert main([str(own), "--workers=1"]) == 1
-    assert "has version 9; this pairmill reads version 1" in capsys.readouterr().out
+    assert "has version 9; this pairmill reads versions 1 and 2" in capsys.readouterr().out

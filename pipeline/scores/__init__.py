@@ -1,0 +1,1 @@
+"""Scores of pairs: images and captions to numbers, and conditions on these numbers."""
