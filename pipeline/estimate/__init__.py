@@ -1,0 +1,1 @@
+"""What a job will take, from a sample of its input: `pairmill JOB --estimate`."""
