@@ -3,19 +3,19 @@
 An epoch shuffles the shards and lays them end to end. This sequence of pairs is cut into `lanes` equal lanes, each lane
 is shuffled block by block, and the epoch takes a pair from each lane in turn: position i is the (i // lanes)-th pair of
 lane i % lanes. The order does not depend on which rank or worker reads a position. A rank that takes every R-th
-position reads only lanes / R of the lanes, hence of the shards, if R divides the number of lanes.
+position reads only lanes / R of the lanes, hence of the shards, if R divides the number of lanes. So there are LANES of
+them for up to LANES ranks, and as many as ranks above.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-LANES = 8
+LANES = 8  # at least
 SHUFFLE_BUFFER = 8_192  # pairs of a lane shuffled together; memory holds only their offsets, 12 bytes a pair
 
 
@@ -38,7 +38,7 @@ class EpochOrder:
         self._seed, self._shuffled, self.buffer = seed, shuffled, buffer
         self.lanes = lanes if shuffled else 1
         self.total = int(self._pairs.sum())
-        self._line = functools.lru_cache(maxsize=2)(self._lay_out)
+        self._lines: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # epoch -> its layout, of the last two
 
     def blocks(self, positions: np.ndarray) -> list[tuple[ShuffleBlock, np.ndarray, np.ndarray]]:
         """Groups positions, counted over all epochs, by block: (block, indices into `positions`, offsets)."""
@@ -64,13 +64,22 @@ class EpochOrder:
         at = np.searchsorted(ends, positions, side="right")
         return order[at], positions - ends[at] + self._pairs[order[at]]
 
-    def _lay_out(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+    def _line(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """(shards in the order of the epoch, end of each in the sequence of pairs)."""
-        order = self._permutation(f"{epoch}", len(self._pairs))
-        return order, np.cumsum(self._pairs[order])
+        if epoch not in self._lines:
+            if len(self._lines) == 2:
+                del self._lines[next(iter(self._lines))]
+            order = self._permutation(f"{epoch}", len(self._pairs))
+            self._lines[epoch] = order, np.cumsum(self._pairs[order])
+        return self._lines[epoch]
 
     def _permutation(self, name: str, n: int) -> np.ndarray:
         return permutation(f"{self._seed}/{name}", n) if self._shuffled else np.arange(n)
+
+
+def lanes_for(ranks: int) -> int:
+    """Number of lanes with which no shard is read by more ranks than need be."""
+    return max(LANES, ranks)
 
 
 def permutation(seed: str, n: int) -> np.ndarray:

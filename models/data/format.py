@@ -6,8 +6,13 @@
     DIR/text_tokenizer.json      the BPE of the tokens
     DIR/index, rejects, ledger.json
 
-The map holds `caption` (str), `tokens` (bytes: uint16 little-endian), `codes` (bytes: uint16 little-endian, crop after
-crop, each in raster order) and `draws` (int).
+The map holds `caption` (str), `tokens` (bytes: uint16 little-endian), `codes` (bytes: uint16 or, of a vocabulary over
+65,536, uint32 little-endian, crop after crop, each in raster order) and `draws` (int); where the image has further
+texts, also `other_captions` (list of str).
+
+The manifest has version 1 if codes are uint16 in a square grid, and names its side as `image_tokenizer.grid`. All other
+codes have version 2, with `image_tokenizer.shape`, {"grid": [rows, columns]}, {"sequence": n} or {"scales": [[rows,
+columns], ...]}, and `image_tokenizer.code_type`. Readers take both.
 """
 
 from __future__ import annotations
@@ -17,23 +22,33 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, BinaryIO, NamedTuple
 
 import msgpack  # the only compact encoding that webdataset decodes by default
+import msgspec  # decodes and checks types at once: what comes from outside has a schema
 import numpy as np
 
 from models import files as models_files
+from models.data.retry import read_patiently
 from models.errors import UserError
-from models.tokenizers.info import ImageTokenizerInfo, TextTokenizerInfo
+from models.tokenizers.info import UINT16, ImageTokenizerInfo, TextTokenizerInfo, upgrade_info
 
-DATASET_FORMAT, DATASET_VERSION = "pairmill-dataset", 1
+DATASET_FORMAT, DATASET_VERSIONS = "pairmill-dataset", (1, 2)
 MANIFEST_FILE = "manifest.json"
 INDEX_FOLDER = "index"
 SPLITS = ("train", "val")
 SAMPLE_SUFFIX = ".mp"
-MEMBER_DTYPE = np.dtype("<u2")
+MAX_SAMPLE_BYTES = 1 << 26
+
+
+# What names and numbers of a manifest may be. A name leads to a place inside the dataset, whatever it is joined to.
+Name = Annotated[str, msgspec.Meta(pattern=r"\A(?:[A-Za-z0-9_][A-Za-z0-9_.=-]*/)*[A-Za-z0-9_][A-Za-z0-9_.=-]*\Z")]
+Sha256 = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+Split = Annotated[str, msgspec.Meta(pattern=r"\A(?:train|val)\Z")]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Positive = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class Sample(NamedTuple):
@@ -42,28 +57,29 @@ class Sample(NamedTuple):
     key: str
     caption: str
     tokens: np.ndarray  # uint16 [n], n <= 256
-    codes: np.ndarray  # uint16 [draws, grid * grid], in raster order
+    codes: np.ndarray  # uint16 or uint32 [draws, codes of an image], in raster order
+    other_captions: tuple[str, ...] = ()  # further texts of the image
 
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
     """A tar file of the dataset, as the manifest lists it."""
 
-    path: str  # relative to the dataset
-    split: str
-    pairs: int
-    bytes: int
-    sha256: str
-    sources: dict[str, int] = dataclasses.field(default_factory=dict)  # source -> pairs
+    path: Name  # relative to the dataset
+    split: Split
+    pairs: Count
+    bytes: Count
+    sha256: Sha256
+    sources: dict[str, Count] = dataclasses.field(default_factory=dict)  # source -> pairs
 
 
 @dataclasses.dataclass(frozen=True)
 class File:
     """Any other file of the dataset: index, rejects, ledger, text tokenizer."""
 
-    path: str  # relative to the dataset
-    bytes: int
-    sha256: str
+    path: Name  # relative to the dataset
+    bytes: Count
+    sha256: Sha256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +89,7 @@ class Manifest:
     shards: tuple[Shard, ...]
     image_tokenizer: ImageTokenizerInfo
     text_tokenizer: TextTokenizerInfo
-    draws: int
+    draws: Positive
     settings: dict[str, Any]  # by stage, given options and defaults
     versions: dict[str, str]  # package -> version, of the packages that decide the bytes
     files: tuple[File, ...] = ()
@@ -86,10 +102,10 @@ class Manifest:
         """The manifest as JSON with a hash over itself, so that damage is detected as surely as in a shard."""
         body: dict[str, Any] = {
             "format": DATASET_FORMAT,
-            "version": DATASET_VERSION,
+            "version": 1 if self.image_tokenizer.fits_version_1 else 2,
             "pairs": {split: self.pairs(split) for split in SPLITS},
         }
-        body |= dataclasses.asdict(self)
+        body |= dataclasses.asdict(self) | {"image_tokenizer": self.image_tokenizer.to_json()}
         return json.dumps(body | {"sha256": _digest_of(body)}, indent=1, sort_keys=True) + "\n"
 
 
@@ -101,56 +117,62 @@ def read_manifest(directory: str | Path) -> Manifest:
     """Reads DIR/manifest.json; DIR may be a URL. Raises UserError if it is missing, damaged or of another version."""
     path = models_files.join(directory, MANIFEST_FILE)
     try:
-        body = json.loads(models_files.read(path))
+        body = json.loads(read_patiently(path))
     except FileNotFoundError:
         raise UserError(
             f"{path} does not exist: this is not a finished dataset; run `pairmill build` to its end"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not readable: {error}; build the dataset again") from None
     if not isinstance(body, dict) or body.get("format") != DATASET_FORMAT:
         raise UserError(f"{path} is not the manifest of a pairmill dataset; give a folder made by `pairmill build`")
-    if body.get("version") != DATASET_VERSION:
-        raise UserError(f"{path} has version {body.get('version')}; this pairmill reads version {DATASET_VERSION}")
+    if body.get("version") not in DATASET_VERSIONS:
+        raise UserError(f"{path} has version {body.get('version')}; this pairmill reads versions 1 and 2")
     if body.pop("sha256", None) != _digest_of(body):
         raise UserError(f"{path} is damaged or was edited: its hash does not match; build the dataset again")
     try:
-        return Manifest(
-            shards=tuple(Shard(**shard) for shard in body["shards"]),
-            image_tokenizer=ImageTokenizerInfo(**body["image_tokenizer"]),
-            text_tokenizer=TextTokenizerInfo(**body["text_tokenizer"]),
-            draws=body["draws"],
-            settings=body["settings"],
-            versions=body["versions"],
-            files=tuple(File(**file) for file in body["files"]),
-        )
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{path} lacks or misnames a field ({error}); build the dataset again") from None
+        body["image_tokenizer"] = upgrade_info(body.get("image_tokenizer"))
+        return msgspec.convert(body, Manifest)
+    except msgspec.ValidationError as error:
+        raise UserError(f"{path} is not as pairmill writes it: {error}; build the dataset again") from None
 
 
 # --- samples and shards ----------------------------------------------------------------------------------------------
 
 
-def pack_sample(caption: str, tokens: bytes, codes: bytes, draws: int) -> bytes:
-    """Packs one tar member; `tokens` and `codes` are bytes of uint16 little-endian."""
-    packed: bytes = msgpack.packb({"caption": caption, "tokens": tokens, "codes": codes, "draws": draws})
+def pack_sample(caption: str, tokens: bytes, codes: bytes, draws: int, other_captions: Sequence[str] = ()) -> bytes:
+    """Packs one tar member; `tokens` and `codes` are their little-endian bytes."""
+    fields: dict[str, Any] = {"caption": caption, "tokens": tokens, "codes": codes, "draws": draws}
+    packed: bytes = msgpack.packb(fields | ({"other_captions": list(other_captions)} if other_captions else {}))
     return packed
 
 
-def pack_uint16(numbers: np.ndarray) -> bytes:
-    """Converts codes or tokens to the bytes of a sample: uint16 little-endian."""
-    return numbers.astype(MEMBER_DTYPE).tobytes()
+def pack_tokens(tokens: np.ndarray) -> bytes:
+    """Converts tokens to the bytes of a sample: uint16 little-endian."""
+    return tokens.astype(UINT16).tobytes()
 
 
-def unpack_sample(key: str, data: bytes) -> Sample:
-    """Unpacks what `pack_sample` packed. Raises ValueError for malformed data."""
+class _Packed(msgspec.Struct):
+    caption: str
+    tokens: bytes
+    codes: bytes
+    draws: Positive
+    other_captions: tuple[str, ...] = ()
+
+
+_packed = msgspec.msgpack.Decoder(_Packed)
+
+
+def unpack_sample(key: str, data: bytes, code_type: np.dtype) -> Sample:
+    """Unpacks what `pack_sample` packed; the manifest's image tokenizer has the `code_type`. Raises ValueError for
+    malformed data."""
     try:
-        body = msgpack.unpackb(data)
-        tokens = np.frombuffer(body["tokens"], MEMBER_DTYPE)
-        codes = np.frombuffer(body["codes"], MEMBER_DTYPE).reshape(body["draws"], -1)
-        return Sample(key, body["caption"], tokens, codes)
-    except (ValueError, KeyError, TypeError, msgpack.exceptions.UnpackException) as error:
-        raise ValueError(f"{key}{SAMPLE_SUFFIX} is not a sample: {error!r}") from error
+        body = _packed.decode(data)
+        tokens = np.frombuffer(body.tokens, UINT16)
+        codes = np.frombuffer(body.codes, code_type).reshape(body.draws, -1)
+        return Sample(key, body.caption, tokens, codes, body.other_captions)
+    except (ValueError, msgspec.MsgspecError) as error:
+        raise ValueError(f"{key}{SAMPLE_SUFFIX} is not a sample: {error}") from error
 
 
 def tar_bytes(samples: Iterable[tuple[str, bytes] | tuple[str, bytes, str]]) -> bytes:
@@ -173,26 +195,48 @@ def tar_member_bytes(data: bytes) -> int:
     return (1 + -(-len(data) // tarfile.BLOCKSIZE)) * tarfile.BLOCKSIZE
 
 
-def read_token_shard(path: str | Path) -> Iterator[Sample]:
-    """Reads the samples of one tar file (local, or a URL), in order. Raises ValueError for a damaged file."""
+def read_token_shard(path: str | Path, code_type: np.dtype) -> Iterator[Sample]:
+    """Reads the samples of one tar file (local, or a URL), in order; `code_type` is as in `unpack_sample`.
+
+    Raises ValueError for a damaged file.
+    """
     try:
-        with models_files.open_read(str(path)) as file, tarfile.open(fileobj=file, mode="r:") as tar:
-            for info in tar:
-                if not info.name.endswith(SAMPLE_SUFFIX):
-                    raise ValueError(f"unexpected member {info.name}")
+        with models_files.open_read(str(path)) as file:
+            yield from unpack_samples(file, code_type)
+    except OSError as error:
+        raise ValueError(str(error)) from error
+
+
+def unpack_samples(file: BinaryIO, code_type: np.dtype) -> Iterator[Sample]:
+    """The samples of an open tar file, in order. Raises ValueError for a damaged file."""
+    try:
+        with tarfile.open(fileobj=file, mode="r:") as tar:
+            for info in _members(tar):
                 member = tar.extractfile(info)
-                if member is None:
-                    raise ValueError(f"{info.name} is not a regular file")
-                yield unpack_sample(info.name.removesuffix(SAMPLE_SUFFIX), member.read())
-    except (tarfile.TarError, OSError) as error:
+                assert member, "a regular file has content"
+                yield unpack_sample(info.name.removesuffix(SAMPLE_SUFFIX), member.read(), code_type)
+    except (tarfile.TarError, OSError, EOFError, OverflowError) as error:
         raise ValueError(str(error)) from error
 
 
 def list_members(path: str | Path) -> Iterator[tuple[str, str]]:
-    """Lists (key, source) of each sample of a tar file, in order."""
-    with models_files.open_read(str(path)) as file, tarfile.open(fileobj=file, mode="r:") as tar:
-        for info in tar:
-            yield info.name.removesuffix(SAMPLE_SUFFIX), info.uname
+    """Lists (key, source) of each sample of a tar file, in order. Raises as `read_token_shard`."""
+    try:
+        with models_files.open_read(str(path)) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+            for info in _members(tar):
+                yield info.name.removesuffix(SAMPLE_SUFFIX), info.uname
+    except (tarfile.TarError, OSError, EOFError, OverflowError) as error:
+        raise ValueError(str(error)) from error
+
+
+def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """The members of a shard. Raises ValueError for what pairmill does not write: links, sparse files, long ones."""
+    for info in tar:
+        if not info.name.endswith(SAMPLE_SUFFIX):
+            raise ValueError(f"unexpected member {info.name!r}")
+        if not info.isreg() or info.issparse() or info.size > MAX_SAMPLE_BYTES:
+            raise ValueError(f"{info.name!r} is not a regular file of at most {MAX_SAMPLE_BYTES:,} bytes")
+        yield info
 
 
 REBUILD_HINT = "copy it again or build the dataset again"

@@ -7,12 +7,14 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import re
 import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 from models.data.format import REBUILD_HINT
+from models.data.retry import one_line, retried
 from models.errors import UserError
 from models.files import TEMPORARY_SUFFIX, open_read
 
@@ -20,6 +22,7 @@ BLOCK = 1 << 20  # bytes copied at a time
 MAX_DOWNLOADS = 4  # at once, in the background
 STALE_AFTER_S = 3600.0  # an older temporary file was left by a killed process
 DEFAULT_CACHE_BYTES = 50 * 10**9
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class ShardCache:
@@ -31,11 +34,7 @@ class ShardCache:
     def __init__(self, folder: str | os.PathLike, max_bytes: int):
         """Raises UserError for a folder that is not writable."""
         self._folder, self._max_bytes = Path(folder), max_bytes
-        self._pool: concurrent.futures.ThreadPoolExecutor | None = (
-            None  # made on first use: threads do not survive a fork
-        )
-        self._process = 0
-        self._pending: dict[str, concurrent.futures.Future[str]] = {}
+        self._forget_downloads()
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             probe = self._folder / f".{uuid.uuid4().hex}{TEMPORARY_SUFFIX}"
@@ -43,6 +42,18 @@ class ShardCache:
             probe.unlink()
         except OSError as error:
             raise UserError(f"cache {folder}: {error.strerror}; give a writable folder") from None
+
+    def _forget_downloads(self) -> None:
+        self._pool: concurrent.futures.ThreadPoolExecutor | None = None  # made on first use: no thread survives a fork
+        self._process = 0
+        self._pending: dict[str, concurrent.futures.Future[str]] = {}
+
+    def __getstate__(self) -> dict:
+        return {"_folder": self._folder, "_max_bytes": self._max_bytes}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        self._forget_downloads()
 
     def prefetch(self, url: str, size: int, sha256: str) -> None:
         """Starts to fetch a shard in the background; `size` in bytes."""
@@ -61,7 +72,13 @@ class ShardCache:
         path = pending.result() if pending else self._fetch(url, size, sha256)
         return path if os.path.exists(path) else self._fetch(url, size, sha256)  # another process may have removed it
 
+    def discard(self, sha256: str) -> None:
+        """Removes a shard from the cache, since its file has been damaged there."""
+        (self._folder / f"{sha256}.tar").unlink(missing_ok=True)
+
     def _fetch(self, url: str, size: int, sha256: str) -> str:
+        if not _SHA256.fullmatch(sha256):
+            raise UserError(f"{url}: {sha256!r} is not a sha256; the manifest is damaged, build the dataset again")
         path = self._folder / f"{sha256}.tar"
         # One process downloads a shard; the others wait for it.
         with self._locked(f".{sha256}.lock"):
@@ -83,18 +100,24 @@ class ShardCache:
                 os.replace(temporary, path)
             except FileNotFoundError:
                 raise UserError(f"{url} is missing, but the manifest names it; {REBUILD_HINT}") from None
+            except ChangedError:
+                raise UserError(
+                    f"{url} is not the file that the manifest names (its sha256 differs); {REBUILD_HINT}"
+                ) from None
             except OSError as error:
-                raise UserError(f"{url} cannot be fetched into {self._folder}: {error}") from None
+                raise UserError(f"{url} cannot be fetched into {self._folder}: {one_line(error)}") from None
             finally:
                 temporary.unlink(missing_ok=True)
         return str(path)
 
     @contextlib.contextmanager
     def _locked(self, name: str) -> Iterator[None]:
-        lock = self._folder / name
-        with open(lock, "w") as file:
+        file = os.open(self._folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        try:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+        finally:
+            os.close(file)
 
     def _evict(self, size: int) -> None:
         """Removes the least recently used shards until `size` more bytes fit."""
@@ -116,10 +139,22 @@ class ShardCache:
 
     @staticmethod
     def _download(url: str, path: Path, sha256: str) -> None:
-        digest = hashlib.sha256()
-        with open_read(url) as source, open(path, "wb") as file:
-            while block := source.read(BLOCK):
-                digest.update(block)
-                file.write(block)
-        if digest.hexdigest() != sha256:
-            raise UserError(f"{url} is not the file that the manifest names (its sha256 differs); {REBUILD_HINT}")
+        def download() -> None:
+            if _copy(url, path) != sha256:
+                raise ChangedError(url)
+
+        retried(download)
+
+
+class ChangedError(OSError):
+    """A shard has another sha256: it was cut on its way, or it is another file."""
+
+
+def _copy(url: str, path: Path) -> str:
+    """Copies a remote file; returns its sha256."""
+    digest = hashlib.sha256()
+    with open_read(url) as source, open(path, "wb") as file:
+        while block := source.read(BLOCK):
+            digest.update(block)
+            file.write(block)
+    return digest.hexdigest()

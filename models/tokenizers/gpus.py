@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import itertools
 import os
 import tempfile
@@ -10,6 +9,8 @@ import threading
 from typing import IO
 
 import torch
+
+from models.files import take_lock
 
 _lock = threading.Lock()
 _slots: dict[int, tuple[int, IO[bytes]]] = {}  # process -> its slot, and the file by whose lock it holds it
@@ -35,10 +36,6 @@ def _take_slot() -> tuple[int, IO[bytes]]:
     folder = os.path.join(tempfile.gettempdir(), f"pairmill-gpus-{os.getuid()}-{visible}")
     os.makedirs(folder, mode=0o700, exist_ok=True)
     for slot in itertools.count():
-        file = open(os.path.join(folder, str(slot)), "ab")  # noqa: SIM115 (kept open until the process's end)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if file := take_lock(os.path.join(folder, str(slot))):
             return slot, file
-        except BlockingIOError:
-            file.close()
     raise AssertionError("numbers do not end")

@@ -3,13 +3,18 @@
 | SPEC | tokenizer |
 |---|---|
 | `bundled` | the small dVAE in the package |
+| `bundled-scenes` | that of docs/scenes.md, in the package: a code for each cell of simple shapes |
 | `dvae:FILE.safetensors` | a dVAE made by `pairmill train-dvae` |
 | `openai-dvae:encoder.pkl` | OpenAI's published encoder, with `decoder.pkl` beside it (or the folder of both) |
-| `taming:CONFIG.yaml,FILE.ckpt` | a VQModel or GumbelVQ of taming-transformers |
+| `taming:CONFIG.yaml,FILE.ckpt` | a VQModel or GumbelVQ of taming-transformers or latent-diffusion, or a first stage |
 | `diffusers:FOLDER` | a VQModel folder of diffusers |
 | `dalle-pytorch:FILE.pt` | a DiscreteVAE that DALLE-pytorch's train_vae.py wrote |
+| `llamagen:FILE.pt` | the VQ-8 or VQ-16 of LlamaGen |
+| `open-magvit2:CONFIG.yaml,FILE.ckpt` | a lookup-free tokenizer of Open-MAGVIT2, of 2^18 codes |
+| `titok:FOLDER` | TiTok, a sequence of codes without places in the image |
+| `python:MODULE:FACTORY` | one's own class, see models.tokenizers.own_class |
 
-`SPEC@128` is the same tokenizer for images of 128 px a side instead of its own size: all are convolutional, so the grid
+`SPEC@128` is the same tokenizer for images of 128 px a side instead of its own size, if it is convolutional: the grid
 shrinks with the image.
 """
 
@@ -23,6 +28,7 @@ import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,20 +39,28 @@ from models.errors import UserError
 from models.files import BUNDLED, sha256_of
 from models.tokenizers.dalle_pytorch_vae import DiscreteVAE, DiscreteVAEConfig
 from models.tokenizers.dvae import DVAE, DVAEConfig, load_dvae, to_channels_last
-from models.tokenizers.info import ImageTokenizerInfo
+from models.tokenizers.info import MAX_VOCABULARY, FixedConfig, ImageTokenizerInfo, square
+from models.tokenizers.llamagen import load_llamagen
+from models.tokenizers.open_magvit2 import OpenMAGVIT2, load_open_magvit2
+from models.tokenizers.own_class import OwnModel, load_own, no_files
+from models.tokenizers.titok import TiTok, load_titok, titok_files
 from models.tokenizers.untrusted_weights import InertObject, extract_tensors, load_checked, read_checkpoint
-from models.tokenizers.vqgan import VQGAN, from_diffusers, from_taming, weights_from_diffusers
-from models.tokenizers.winograd import use_winograd
+from models.tokenizers.vqgan import VQGAN, first_stage, from_diffusers, from_taming, weights_from_diffusers
+from models.tokenizers.winograd import leave_uncompiled, use_winograd
 
 BUNDLED_DVAE = BUNDLED / "dvae.safetensors"
-MAX_VOCABULARY = 1 << 16  # codes are stored in 16 bits
+BUNDLED_TOKENIZERS = {  # SPEC: its kind and location
+    "bundled": ("dvae", str(BUNDLED_DVAE)),
+    "bundled-scenes": ("dalle-pytorch", str(BUNDLED / "scenes" / "image_tokenizer.pt")),
+}
+OWN_CLASS = "python"  # kind of SPEC that names code instead of files
 MAX_SIZE = 2048  # px a side, of SPEC@PX
 PRECISIONS = ("float32", "bfloat16")
 DEVICES = ("cpu", "cuda")
 
 
-DiscreteAutoencoder = DVAE | VQGAN | DiscreteVAE
-"""Maps images (floats in 0..1, [B, 3, H, W]) to logits [B, V, h, w] and codes (int64 [B, h, w]) back to images."""
+DiscreteAutoencoder = DVAE | VQGAN | DiscreteVAE | OpenMAGVIT2 | TiTok | OwnModel
+"""Maps images (floats in 0..1, [B, 3, H, W]) to codes (int64 [B, *dimensions of their shape]) and codes to images."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,15 +96,17 @@ class ImageTokenizer:
         self._device = torch.device(compute.device)
         self._model = to_channels_last(model, self._device).eval()
         self._bfloat16 = compute.precision == "bfloat16"
-        if not self.on_accelerator and not self._bfloat16:
+        if not self.on_accelerator and not self._bfloat16 and not isinstance(model.config, FixedConfig):
             use_winograd(model.encoder)
-        self._logits: Callable[[torch.Tensor], torch.Tensor] = model.logits
+        self._encode: Callable[[torch.Tensor], torch.Tensor] = model.encode
         if compute.compiled:
-            self._logits = torch.compile(model.logits, dynamic=False, options={"freezing": True})
+            leave_uncompiled(model)
+            self._encode = torch.compile(model.encode, dynamic=False, options={"freezing": True})
         config = model.config
         if image_size:
             config = dataclasses.replace(config, image_size=image_size)
-        self.info = ImageTokenizerInfo(spec, fingerprint, config.vocabulary, config.grid, config.image_size)
+        shape = config.shape if isinstance(config, FixedConfig) else square(config.grid)
+        self.info = ImageTokenizerInfo(spec, fingerprint, config.vocabulary, shape, config.image_size)
 
     @property
     def on_accelerator(self) -> bool:
@@ -98,26 +114,26 @@ class ImageTokenizer:
         return self._device.type != "cpu"
 
     def encode(self, view_HWC: np.ndarray) -> np.ndarray:
-        """uint8 [size, size, 3] to codes, uint16 [grid * grid], in raster order."""
+        """uint8 [size, size, 3] to codes, uint16 or uint32 [codes], in raster order."""
         return self.encode_batch(view_HWC[None], 1)[0]
 
     @torch.inference_mode()
     def encode_batch(self, views_BHWC: np.ndarray, batch_size: int) -> np.ndarray:
-        """At most `batch_size` views, uint8 [B, size, size, 3], to codes, uint16 [B, grid * grid]."""
+        """At most `batch_size` views, uint8 [B, size, size, 3], to codes, uint16 or uint32 [B, codes]."""
         count = len(views_BHWC)
         if count < batch_size:
             views_BHWC = np.concatenate([views_BHWC, np.zeros((batch_size - count, *views_BHWC.shape[1:]), np.uint8)])
         x_BCHW = pixels.to_tensor(views_BHWC, self._device)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bfloat16):
-            codes_Bhw = self._logits(x_BCHW).argmax(dim=1)
-        return codes_Bhw[:count].flatten(1).cpu().numpy().astype(np.uint16)
+            codes_Bhw = self._encode(x_BCHW)
+        return codes_Bhw[:count].flatten(1).cpu().numpy().astype(self.info.code_type)
 
     @torch.inference_mode()
     def decode(self, codes_N: np.ndarray) -> np.ndarray:
-        """Codes [grid * grid] to an image, uint8 [size, size, 3]. Raises ValueError for codes out of range."""
+        """Codes [codes of an image] to an image, uint8 [size, size, 3]. Raises ValueError for codes out of range."""
         if int(codes_N.max()) >= self.info.vocabulary:
             raise ValueError(f"code {int(codes_N.max())} is not in a vocabulary of {self.info.vocabulary}")
-        codes_1hw = torch.from_numpy(codes_N.astype(np.int64)).view(1, self.info.grid, self.info.grid)
+        codes_1hw = torch.from_numpy(codes_N.astype(np.int64)).view(1, *self.info.shape.dimensions)
         return pixels.to_uint8(self._model.decode(codes_1hw.to(self._device)).cpu())[0]
 
 
@@ -128,26 +144,34 @@ def load_image_tokenizer(
 
     Raises UserError for an unknown SPEC, a file that is missing, damaged or of another model, and as `check_compute`.
     """
-    sized, kind, _ = _parse(spec)
+    sized, kind, location = _parse(spec)
     if compute:
         check_compute(compute)
     files = files or tokenizer_files(spec)
     try:
-        model = LOADERS[kind][1](*files)
+        model = load_own(location) if kind == OWN_CLASS else LOADERS[kind][1](*files)
     except (ValueError, OSError) as error:
         raise UserError(f"image tokenizer {spec!r}: {error}") from None
     if model.config.vocabulary > MAX_VOCABULARY:
         raise UserError(
-            f"image tokenizer {spec!r}: {model.config.vocabulary} codes; shards hold at most {MAX_VOCABULARY}"
+            f"image tokenizer {spec!r}: {model.config.vocabulary:,} codes; shards hold at most {MAX_VOCABULARY:,}"
         )
-    fingerprint = fingerprint_of(files)
+    fingerprint = model.fingerprint if isinstance(model, OwnModel) else fingerprint_of(files)
     size = None
     if sized:
-        size, pixels_per_code = int(sized), model.config.image_size // model.config.grid
-        if size % pixels_per_code or not 0 < size <= MAX_SIZE:
-            raise UserError(f"image tokenizer {spec!r}: give a multiple of {pixels_per_code} px, up to {MAX_SIZE}")
+        size = _checked_size(spec, int(sized), model.config)
         fingerprint = hashlib.sha256(f"{fingerprint}@{size}".encode()).hexdigest()
     return ImageTokenizer(model, spec, fingerprint, compute, size)
+
+
+def _checked_size(spec: str, size: int, config: Any) -> int:
+    """The size of SPEC@PX. Raises UserError for a size that the model cannot have."""
+    if isinstance(config, FixedConfig):
+        raise UserError(f"image tokenizer {spec!r}: it has images of {config.image_size} px alone; leave out @{size}")
+    pixels_per_code = config.image_size // config.grid
+    if size % pixels_per_code or not 0 < size <= MAX_SIZE:
+        raise UserError(f"image tokenizer {spec!r}: give a multiple of {pixels_per_code} px, up to {MAX_SIZE}")
+    return size
 
 
 def tokenizer_files(spec: str) -> list[Path]:
@@ -160,9 +184,17 @@ def tokenizer_files(spec: str) -> list[Path]:
     return files
 
 
+def require_no_code(spec: str, place: str, fix: str = "to run it, give --image-tokenizer with that SPEC") -> str:
+    """Returns a SPEC that a file names, such as a dataset's manifest. Raises UserError if loading it would run code:
+    only an option may ask for that."""
+    if spec.startswith(f"{OWN_CLASS}:"):
+        raise UserError(f"{place} names code as its image tokenizer, {spec!r}; {fix}")
+    return spec
+
+
 def is_bundled(spec: str) -> bool:
     """Whether a SPEC names the tokenizer that is part of the package."""
-    return spec.partition("@")[0] == "bundled"
+    return spec.partition("@")[0] in BUNDLED_TOKENIZERS
 
 
 def check_compute(compute: ComputeOptions) -> None:
@@ -177,7 +209,7 @@ def _parse(spec: str) -> tuple[str, str, str]:
     """The size of a SPEC in px (empty: the model's own), its kind and its location. Raises UserError."""
     sized = re.fullmatch(r"(.+)@(\d+)", spec)
     plain = sized[1] if sized else spec
-    kind, _, location = ("dvae", ":", str(BUNDLED_DVAE)) if plain == "bundled" else plain.partition(":")
+    kind, location = BUNDLED_TOKENIZERS.get(plain) or plain.partition(":")[::2]
     if kind not in LOADERS or not location:
         raise UserError(f"image tokenizer {spec!r}: give `bundled`, or one of {', '.join(map(_usage, LOADERS))}")
     return sized[2] if sized else "", kind, location
@@ -211,7 +243,8 @@ def _taming_files(location: str) -> list[Path]:
 
 
 def _diffusers_files(location: str) -> list[Path]:
-    names = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+    kinds = ("safetensors", "bin", "fp16.safetensors", "fp16.bin")
+    names = [f"diffusion_pytorch_model.{kind}" for kind in kinds]
     present = [name for name in names if (Path(location) / name).is_file()]
     return [Path(location) / "config.json", Path(location) / (present or names)[0]]
 
@@ -233,16 +266,17 @@ def _load_openai(encoder: Path, decoder: Path) -> DVAE:
 
 def _load_taming(config: Path, checkpoint: Path) -> VQGAN:
     try:
-        vqgan_config = from_taming(yaml.safe_load(config.read_text("utf-8"))["model"])
+        section, prefix = first_stage(yaml.safe_load(config.read_text("utf-8"))["model"])
+        vqgan_config = from_taming(section)
         model = VQGAN(vqgan_config)
     except yaml.YAMLError as error:
         raise ValueError(f"{config} is not YAML: {str(error).splitlines()[0]}") from error
     except (LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
         raise ValueError(_unsupported(config, error)) from error
     loaded = read_checkpoint(checkpoint)
-    return load_checked(
-        model, extract_tensors(loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded), checkpoint
-    )
+    weights = extract_tensors(loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded)
+    own = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+    return load_checked(model, own, checkpoint)
 
 
 def _load_diffusers(config: Path, weights: Path) -> VQGAN:
@@ -282,6 +316,10 @@ LOADERS: dict[str, tuple[Callable[[str], list[Path]], Callable[..., DiscreteAuto
     "taming": (_taming_files, _load_taming, "CONFIG.yaml,FILE.ckpt"),
     "diffusers": (_diffusers_files, _load_diffusers, "FOLDER"),
     "dalle-pytorch": (_one_file, _load_dalle_pytorch, "FILE.pt"),
+    "llamagen": (_one_file, load_llamagen, "FILE.pt"),
+    "open-magvit2": (_taming_files, load_open_magvit2, "CONFIG.yaml,FILE.ckpt"),
+    "titok": (titok_files, load_titok, "FOLDER"),
+    OWN_CLASS: (no_files, load_own, "MODULE:FACTORY"),
 }
 
 

@@ -13,7 +13,7 @@ import pickle
 import types
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO, TypeVar
 
 import torch
@@ -59,8 +59,26 @@ class InertObject:
         return id(self)
 
 
+def _without_attributes(build: Callable[..., object], kind: object, arguments: tuple, state: object) -> object:
+    """A tensor to which Python attributes were given, or one of a subclass: the plain tensor."""
+    return build(*arguments)
+
+
+def _parameter_without_attributes(data: torch.Tensor, requires_grad: bool, hooks: object, state: object) -> object:
+    return nn.Parameter(data, requires_grad=False)
+
+
+# Builders of torch that set attributes of objects; here they set none.
+_REPLACEMENTS: dict[tuple[str, str], Callable[..., object]] = {
+    ("torch._tensor", "_rebuild_from_type_v2"): _without_attributes,
+    ("torch._utils", "_rebuild_parameter_with_state"): _parameter_without_attributes,
+}
+
+
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> object:
+        if (module, name) in _REPLACEMENTS:
+            return _REPLACEMENTS[module, name]
         if (module, name) in _TENSOR_BUILDERS:
             return super().find_class(module, name)
         return type(name.rpartition(".")[2], (InertObject,), {})
@@ -95,12 +113,16 @@ def read_checkpoint(path: str | os.PathLike) -> object:
 
 
 def extract_tensors(loaded: object) -> dict[str, torch.Tensor]:
-    """Collects the weights by name from a state dictionary or a pickled module; {} for anything else."""
+    """Collects the weights by name from a state dictionary or a pickled module; {} for anything else. Names lose the
+    `module.` that PyTorch's wrappers for several GPUs put before all of them."""
     if isinstance(loaded, InertObject):
-        return dict(_module_tensors(loaded, ""))
-    if not isinstance(loaded, Mapping):
+        weights = dict(_module_tensors(loaded, ""))
+    elif isinstance(loaded, Mapping):
+        weights = {str(name): value for name, value in loaded.items() if isinstance(value, torch.Tensor)}
+    else:
         return {}
-    return {str(name): value for name, value in loaded.items() if isinstance(value, torch.Tensor)}
+    wrapped = all(name.startswith("module.") for name in weights)
+    return {name.removeprefix("module."): value for name, value in weights.items()} if wrapped else weights
 
 
 def _module_tensors(module: InertObject, prefix: str) -> Iterator[tuple[str, torch.Tensor]]:

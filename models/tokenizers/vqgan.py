@@ -34,6 +34,7 @@ class VQGANConfig:
     gumbel: bool = False  # codes are the argmax of a projection (GumbelVQ), not the nearest vector (VQModel)
     groups: int = 32  # of the normalisations
     image_size: int = 256
+    normalised: bool = False  # latents and vectors are compared by direction, at length 1
 
     @property
     def grid(self) -> int:
@@ -176,16 +177,21 @@ class VectorQuantiser(nn.Module):
     def __init__(self, config: VQGANConfig):
         super().__init__()
         self.embedding = nn.Embedding(config.vocabulary, config.code_width)
+        self.normalised = config.normalised
 
     def logits(self, z_BDhw: torch.Tensor) -> torch.Tensor:
         """The negative squared distance to each vector, [B, V, h, w]."""
-        table_VD = self.embedding.weight
+        table_VD = self._table()
+        z_BDhw = F.normalize(z_BDhw, dim=1) if self.normalised else z_BDhw
         dots_BhwV = z_BDhw.permute(0, 2, 3, 1) @ table_VD.t()
         squares = z_BDhw.square().sum(1)[..., None] + table_VD.square().sum(1)
         return (2 * dots_BhwV - squares).permute(0, 3, 1, 2)
 
     def vectors(self, codes_Bhw: torch.Tensor) -> torch.Tensor:
-        return self.embedding(codes_Bhw).permute(0, 3, 1, 2)
+        return F.embedding(codes_Bhw, self._table()).permute(0, 3, 1, 2)
+
+    def _table(self) -> torch.Tensor:
+        return F.normalize(self.embedding.weight, dim=1) if self.normalised else self.embedding.weight
 
 
 class GumbelProjection(nn.Module):
@@ -237,18 +243,32 @@ def _norm(n: int, groups: int) -> nn.GroupNorm:
 # --- configurations and names of other projects ----------------------------------------------------------------------
 
 
+TAMING_MODELS = ("VQModel", "VQNoDiscModel", "VQModelInterface", "GumbelVQ")
+"""Classes with the same network, of taming-transformers and latent-diffusion: they differ in losses and in the place of
+the quantisation, which codes do not depend on."""
+
+
+def first_stage(section: Mapping) -> tuple[Mapping, str]:
+    """The `model` section of the image tokenizer and the prefix of its weights' names: transformers and diffusion
+    models have theirs as first stage in their own section and checkpoint."""
+    params = section.get("params") or {}
+    return (params["first_stage_config"], "first_stage_model.") if "first_stage_config" in params else (section, "")
+
+
 def from_taming(section: Mapping) -> VQGANConfig:
     """Reads the `model` section of a taming-transformers yaml file.
 
     Raises ValueError for unsupported settings, KeyError and TypeError for missing or malformed ones.
     """
     name = str(section["target"]).rpartition(".")[2]
-    if name not in ("VQModel", "GumbelVQ"):
-        raise ValueError(f"model.target {section['target']!r}: VQModel and GumbelVQ are supported")
+    if name not in TAMING_MODELS:
+        raise ValueError(f"model.target {section['target']!r}: {', '.join(TAMING_MODELS)} are supported")
     params = section["params"]
     if params.get("remap") is not None:
         raise ValueError("model.params.remap is not supported; give the configuration of the training")
     network = params["ddconfig"]
+    if network.get("attn_type", "vanilla") != "vanilla":
+        raise ValueError(f"ddconfig.attn_type {network['attn_type']!r} is not supported: only vanilla")
     if network.get("resamp_with_conv", True) is not True or (network["in_channels"], network["out_ch"]) != (3, 3):
         raise ValueError("ddconfig: only RGB networks that resample by convolutions are supported")
     width, size = int(network["ch"]), int(network["resolution"])

@@ -61,7 +61,6 @@ class WinogradConv2d(nn.Module):
         weight_36CK = torch.einsum("ia,jb,kcab->ijck", transform, transform, weight_KCab).flatten(0, 1)
         self.register_buffer("weight_36CK", weight_36CK.to(direct.weight.dtype).contiguous(), persistent=False)
 
-    @torch.compiler.disable  # compiling the transforms takes minutes
     @torch.no_grad()
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
         B, _, H, W = x_BCHW.shape
@@ -155,6 +154,14 @@ def use_winograd(model: nn.Module) -> None:
         for name, layer in parent.named_children():
             if isinstance(layer, nn.Conv2d) and _suits(layer):
                 setattr(parent, name, WinogradConv2d(layer, scratch))
+
+
+def leave_uncompiled(model: nn.Module) -> None:
+    """Makes torch.compile call these convolutions as they are: compiling the transforms takes minutes. Only for what is
+    compiled afterwards: torch.compiler imports the compiler, which takes every process seconds."""
+    for layer in model.modules():
+        if isinstance(layer, WinogradConv2d):
+            layer.forward = torch.compiler.disable(layer.forward)  # type: ignore[method-assign]
 
 
 def _suits(layer: nn.Conv2d) -> bool:

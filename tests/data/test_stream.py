@@ -18,12 +18,15 @@ from models.data.shard_file import TAR_HEADER_BYTES, ShardFile
 from models.data.stream import Stream
 from models.errors import UserError
 from models.tokenizers.bpe_dropout import BPEDropout
+from models.tokenizers.info import UINT16
 from tests.support.datasets import CAPTIONS, tiny_text_tokenizer
 from tests.support.streams import BUFFER, PAIRS, SHARDS, first_keys, global_keys, make_stream
 
 
 def test_batches_hold_what_the_shards_hold(stream_dataset):
-    samples = {sample.key: sample for path in stream_dataset.glob("train/*.tar") for sample in read_token_shard(path)}
+    samples = {
+        sample.key: sample for path in stream_dataset.glob("train/*.tar") for sample in read_token_shard(path, UINT16)
+    }
     batch = next(iter(make_stream(stream_dataset)))
     assert batch.text_BT.shape == (4, 16) and batch.text_BT.dtype == torch.int64
     assert batch.codes_BN.shape == (4, 16) and batch.codes_BN.dtype == torch.int64
@@ -44,7 +47,9 @@ def test_every_epoch_holds_every_pair_once_in_an_order_of_its_own(stream_dataset
     epochs = [keys[:PAIRS], keys[PAIRS : 2 * PAIRS], keys[2 * PAIRS :]]
     assert all(sorted(epoch) == sorted(epochs[0]) for epoch in epochs) and len(set(epochs[0])) == PAIRS
     assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
-    written = [sample.key for path in sorted(stream_dataset.glob("train/*.tar")) for sample in read_token_shard(path)]
+    written = [
+        sample.key for path in sorted(stream_dataset.glob("train/*.tar")) for sample in read_token_shard(path, UINT16)
+    ]
     assert sum(a == b for a, b in zip(epochs[0], written, strict=True)) < PAIRS / 2
 
 
@@ -67,7 +72,9 @@ def test_resumes_at_the_exact_pair(stream_dataset, before, batch_size, then):
 
 
 def test_draws_take_turns_by_epoch(stream_dataset):
-    samples = {sample.key: sample for path in stream_dataset.glob("train/*.tar") for sample in read_token_shard(path)}
+    samples = {
+        sample.key: sample for path in stream_dataset.glob("train/*.tar") for sample in read_token_shard(path, UINT16)
+    }
     stream = make_stream(stream_dataset, batch_size=PAIRS)
     for epoch, batch in enumerate(itertools.islice(stream, 3)):
         for key, codes_N in zip(batch.keys, batch.codes_BN, strict=True):
@@ -76,7 +83,9 @@ def test_draws_take_turns_by_epoch(stream_dataset):
 
 def test_validation_is_read_once_in_the_order_on_disk(stream_dataset):
     batches = list(make_stream(stream_dataset, batch_size=2, split="val"))
-    written = [sample.key for path in sorted(stream_dataset.glob("val/*.tar")) for sample in read_token_shard(path)]
+    written = [
+        sample.key for path in sorted(stream_dataset.glob("val/*.tar")) for sample in read_token_shard(path, UINT16)
+    ]
     assert [len(batch.keys) for batch in batches] == [2, 2, 1]
     assert [key for batch in batches for key in batch.keys] == written
 

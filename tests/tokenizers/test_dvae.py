@@ -303,6 +303,8 @@ def test_two_processes_train_together(images, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("wrote") == 1 and json.loads((tmp_path / "out" / "log.jsonl").read_text())["step"] == 5
-    command[command.index("--batch-size=4")] = "--batch-size=3"
-    refused = subprocess.run([*command[:-1], str(tmp_path / "other")], capture_output=True, text=True, timeout=300)
-    assert refused.returncode and "give a multiple of 2, the number of processes" in refused.stderr
+
+
+def test_a_batch_is_shared_out_evenly(images, tmp_path):
+    with pytest.raises(UserError, match="--batch-size 3: give a multiple of 2, the number of processes"):
+        train(images, fresh(), DVAETrainingConfig(2, batch_size=3), tmp_path / "out", resume=False, world=World(0, 2))

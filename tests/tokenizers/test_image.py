@@ -19,55 +19,13 @@ from torch import nn
 from benchmarks import peers
 from models import pixels
 from models.errors import UserError
+from models.tokenizers import image
 from models.tokenizers.dalle_pytorch_vae import DiscreteVAE, DiscreteVAEConfig
 from models.tokenizers.dvae import DVAE, DVAEConfig, save_dvae
 from models.tokenizers.image import BUNDLED_DVAE, ComputeOptions, load_image_tokenizer
+from models.tokenizers.info import square
 from models.tokenizers.untrusted_weights import extract_tensors, read_checkpoint
-
-
-def installed(peer: Callable):
-    try:
-        return peer()
-    except ImportError as error:
-        pytest.skip(f"{error}; make peers installs it")
-
-
-def views(size: int) -> np.ndarray:
-    """Some uint8 [B, size, size, 3]: smooth, so that codes vary within an image."""
-    rng = np.random.default_rng(0)
-    coarse = torch.from_numpy(rng.random((1 if size == 256 else 4, 3, 8, 8), np.float32))
-    return pixels.to_uint8(nn.functional.interpolate(coarse, size=(size, size), mode="bicubic"))
-
-
-def agree(spec: str, their_logits: Callable, their_image: Callable, sign: int = 1) -> None:
-    """Codes, logits and decoded images of the SPEC equal the peer's, whose functions take 0..1 [B, 3, H, W] and
-    codes [B, h, w]. `sign` -1: the peer gives distances."""
-    tokenizer = load_image_tokenizer(spec)
-    info = tokenizer.info
-    views_BHWC = views(info.image_size)
-    codes_BN = np.stack([tokenizer.encode(view) for view in views_BHWC])
-    assert len(np.unique(codes_BN)) > 3, "the same code everywhere proves little"
-    with torch.no_grad():
-        x_BCHW = pixels.to_tensor(views_BHWC).contiguous()
-        logits_BVhw = sign * their_logits(x_BCHW)
-        assert logits_BVhw.shape[1:] == (info.vocabulary, info.grid, info.grid)
-        differ = logits_BVhw.argmax(1).flatten(1).numpy() != codes_BN
-        assert differ.mean() <= 1e-4, f"{differ.sum()} of {differ.size} codes differ"
-        torch.testing.assert_close(tokenizer._model.logits(x_BCHW), logits_BVhw, rtol=1e-4, atol=1e-4)
-        codes_Bhw = torch.from_numpy(codes_BN.astype(np.int64)).view(-1, info.grid, info.grid)
-        torch.testing.assert_close(tokenizer._model.decode(codes_Bhw), their_image(codes_Bhw), rtol=1e-4, atol=1e-4)
-
-
-def spread(model: nn.Module) -> nn.Module:
-    """Random weights that carry the image through to the codes: those of a new network say the same everywhere."""
-    for layer in model.modules():
-        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            nn.init.zeros_(layer.bias)
-        elif isinstance(layer, nn.Embedding):
-            nn.init.normal_(layer.weight)
-    return model.eval()
-
+from tests.support.image_peers import agree, installed, spread, views
 
 # --- parity ----------------------------------------------------------------------------------------------------------
 
@@ -240,7 +198,7 @@ def discrete_vae_file(tmp_path) -> Path:
 def test_fingerprint_follows_every_file(discrete_vae_file):
     spec = f"dalle-pytorch:{discrete_vae_file}"
     before = load_image_tokenizer(spec).info
-    assert (before.vocabulary, before.grid, before.image_size) == (32, 8, 64)
+    assert (before.vocabulary, before.shape, before.image_size) == (32, square(8), 64)
     saved = torch.load(discrete_vae_file)
     saved["weights"]["codebook.weight"][0, 0] += 1
     torch.save(saved, discrete_vae_file)
@@ -250,7 +208,7 @@ def test_fingerprint_follows_every_file(discrete_vae_file):
 def test_images_of_another_size(tiny_dvae):
     """`SPEC@PX`: the same weights on a smaller grid, and not to be taken for codes of the usual one."""
     usual, small = load_image_tokenizer("bundled").info, load_image_tokenizer("bundled@128")
-    assert (small.info.grid, small.info.image_size, small.info.spec) == (16, 128, "bundled@128")
+    assert (small.info.shape, small.info.image_size, small.info.spec) == (square(16), 128, "bundled@128")
     assert small.info.vocabulary == usual.vocabulary and small.info.fingerprint != usual.fingerprint
     assert small.info == load_image_tokenizer(small.info.spec).info
     view_HWC = views(256)[0][::2, ::2]
@@ -358,12 +316,15 @@ def test_a_checkpoint_that_is_wrong(discrete_vae_file, change, told):
         load_image_tokenizer(changed(discrete_vae_file, change))
 
 
-def test_a_vocabulary_that_does_not_fit(tmp_path):
+def test_a_vocabulary_of_more_than_16_bits(tmp_path, monkeypatch):
     hparams = {"image_size": 64, "num_tokens": 65_537, "codebook_dim": 1, "num_layers": 1, "hidden_dim": 1}
     model = DiscreteVAE(DiscreteVAEConfig(**hparams))
     torch.save({"hparams": hparams, "weights": model.state_dict()}, tmp_path / "vae.pt")
-    with pytest.raises(UserError, match="65537 codes; shards hold at most 65536"):
-        load_image_tokenizer(f"dalle-pytorch:{tmp_path / 'vae.pt'}")
+    spec = f"dalle-pytorch:{tmp_path / 'vae.pt'}"
+    assert load_image_tokenizer(spec).encode(views(64)[0]).dtype == np.uint32
+    monkeypatch.setattr(image, "MAX_VOCABULARY", 65_536)
+    with pytest.raises(UserError, match="65,537 codes; shards hold at most 65,536"):
+        load_image_tokenizer(spec)
 
 
 @pytest.mark.parametrize(

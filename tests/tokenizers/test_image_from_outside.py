@@ -11,6 +11,7 @@ from torch import nn
 
 from models.errors import UserError
 from models.tokenizers import image
+from models.tokenizers.info import square
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,9 +32,8 @@ class MeanBrightness(nn.Module):
         super().__init__()
         self.encoder = nn.AvgPool2d(8)
 
-    def logits(self, x_BCHW: torch.Tensor) -> torch.Tensor:
-        steps_Bhw = (self.encoder(x_BCHW).mean(1) * 15).round().long()
-        return nn.functional.one_hot(steps_Bhw, 16).permute(0, 3, 1, 2).float()
+    def encode(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        return (self.encoder(x_BCHW).mean(1) * 15).round().long()
 
     def decode(self, codes_Bhw: torch.Tensor) -> torch.Tensor:
         return (codes_Bhw[:, None] / 15).repeat_interleave(8, 2).repeat_interleave(8, 3).expand(-1, 3, -1, -1)
@@ -48,6 +48,7 @@ def test_a_tokenizer_from_outside(tmp_path, monkeypatch):
     codes_N = tokenizer.encode(view_HWC)
     assert codes_N.tolist() == [0] * 4 + [15] * 12
     assert np.array_equal(tokenizer.decode(codes_N), view_HWC)
-    assert tokenizer.info.vocabulary == 16 and tokenizer.info.grid == 4 and len(tokenizer.info.fingerprint) == 64
+    assert tokenizer.info.vocabulary == 16 and tokenizer.info.shape == square(4)
+    assert len(tokenizer.info.fingerprint) == 64
     with pytest.raises(UserError, match="`mean:FILE`"):
         image.load_image_tokenizer("unknown:x")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.tokenizers.winograd import Scratch, WinogradConv2d, use_winograd
+from models.tokenizers.winograd import Scratch, WinogradConv2d, leave_uncompiled, use_winograd
 
 
 @pytest.mark.parametrize("batch, height, width", [(1, 32, 32), (3, 8, 12), (1, 4, 4), (1, 6, 8), (1, 132, 128)])
@@ -52,3 +52,12 @@ def test_only_what_gains_is_replaced():
     use_winograd(model)
     assert isinstance(model[0][0], WinogradConv2d)
     assert all(layer is before for layer, before in zip(model[1:], kept, strict=True))
+
+
+def test_only_what_will_be_compiled_imports_the_compiler():
+    """The decorator alone would import it, into every worker."""
+    model = nn.Sequential(nn.Conv2d(64, 64, 3, padding=1))
+    use_winograd(model)
+    assert not hasattr(model[0].forward, "_torchdynamo_disable")
+    leave_uncompiled(model)
+    assert model[0].forward._torchdynamo_disable
