@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 
 
 class UserError(Exception):
     """Wrong usage or unusable input: one line that names the place and the fix. Commands print it and exit with 2."""
+
+
+JOINERS = "\u200c\u200d"  # invisible, but scripts and emoji are spelt with them
+
+
+def printable(text: str) -> str:
+    """One line of text in which control characters are escaped as in JSON: text from the web could control a
+    terminal."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() or each in JOINERS else _escaped(each) for each in text)
+
+
+def _escaped(character: str) -> str:
+    units = character.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
 
 
 # What the system refuses, and what a user can do about it. Other system errors are bugs and keep their traceback.
@@ -39,7 +58,7 @@ def report_errors(command: Callable[[], int], after_interrupt: str = "") -> int:
         finally:
             sys.stdout.flush()  # not at Python's exit, where a reader that has gone would be an error
     except UserError as error:
-        print(f"pairmill: {error}", file=sys.stderr)
+        print(f"pairmill: {printable(str(error))}", file=sys.stderr)
         return 2
     except OSError as error:
         if isinstance(error, BrokenPipeError):
@@ -48,7 +67,7 @@ def report_errors(command: Callable[[], int], after_interrupt: str = "") -> int:
             return 0
         if (line := system_fault(error.errno, error.strerror or str(error), error.filename)) is None:
             raise
-        print(f"pairmill: {line}", file=sys.stderr)
+        print(f"pairmill: {printable(line)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return _interrupted(after_interrupt)
@@ -60,8 +79,32 @@ def report_errors(command: Callable[[], int], after_interrupt: str = "") -> int:
 
 
 def _interrupted(after_interrupt: str) -> int:
-    print("pairmill: interrupted" + f"; {after_interrupt}" * bool(after_interrupt), file=sys.stderr)
+    print(_interruption(after_interrupt), file=sys.stderr)
     return 130
+
+
+def _interruption(after_interrupt: str) -> str:
+    return "pairmill: interrupted" + f"; {after_interrupt}" * bool(after_interrupt)
+
+
+@contextlib.contextmanager
+def ends_on_interrupt(after_interrupt: str) -> Iterator[None]:
+    """While the block runs, Ctrl-C ends this process at once, with the line and status of `report_errors`. For imports:
+    they leave nothing to tidy, and a package that tries whether another is there may swallow a KeyboardInterrupt."""
+
+    def end(*_: object) -> None:
+        os.write(sys.stderr.fileno(), f"{_interruption(after_interrupt)}\n".encode())
+        os._exit(130)
+
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield  # ignored, or somebody else's
+        return
+    signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _follows_interrupt(error: BaseException | None) -> bool:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import hashlib
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from models.errors import UserError
 
@@ -122,17 +125,68 @@ def _file_system(url: str) -> Iterator[tuple[Any, str]]:
 
 
 def write_atomically(path: str | os.PathLike, data: bytes | str) -> None:
-    """Writes under a temporary name beside `path`, then renames: readers see the old file or the new one."""
+    """Writes under a temporary name beside `path`, then renames: readers see the old file or the new one. Removes what
+    a killed process has left in that folder."""
+    with written_atomically(path) as file:
+        file.write(data.encode() if isinstance(data, str) else data)
+
+
+@contextlib.contextmanager
+def written_atomically(path: str | os.PathLike) -> Iterator[BinaryIO]:
+    """A file that gets the name `path` when the block ends without an error, for what is too large to hold twice."""
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")
+    _remove_leftovers(path.parent)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{_HELD}{TEMPORARY_SUFFIX}")
     try:
         with open(temporary, "wb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
+            with contextlib.suppress(OSError):  # some file systems of networks have no locks
+                fcntl.flock(file, fcntl.LOCK_EX)  # until the process ends, however it does
+            yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+_HELD = ".held"
+"""In the names of temporary files that are locked while they are written."""
+_LEFT_AFTER_S = 60.0  # from making a file to locking it
+
+
+def _remove_leftovers(folder: Path) -> None:
+    for leftover in folder.glob(f".*{_HELD}{TEMPORARY_SUFFIX}"):
+        with contextlib.suppress(OSError), open(leftover, "rb") as file:  # OSError: held, or removed meanwhile
+            if os.fstat(file.fileno()).st_mtime < time.time() - _LEFT_AFTER_S:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                leftover.unlink()
+
+
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+
+
+def take_lock(path: str | os.PathLike, shared: bool = False) -> IO[bytes] | None:
+    """The local file `path`, made if it is missing and locked until it is closed or the process ends, however it does.
+
+    None if another process holds it. A file system without locks keeps nobody out.
+    """
+    while True:
+        file = open(path, "ab+")  # noqa: SIM115 (kept open by the caller; NFS wants both modes for both kinds of lock)
+        try:
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            return None
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                file.close()
+                raise
+            return file
+        # The process that held the lock may have deleted the file between the two lines above.
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                return file
+        file.close()
 
 
 def _digest(file: BinaryIO) -> str:

@@ -87,6 +87,7 @@ _FORMATS = tuple(
     )
 )
 _STRIP_PIXELS = 1 << 20  # converted at a time: converting a large image at once takes several times its memory
+_HEADER_BYTES = 64 << 20  # more than any header takes
 _ORIENTATION = 0x0112  # EXIF tag
 
 
@@ -115,6 +116,9 @@ def open_image(data: bytes | BinaryIO, max_pixels: int = MAX_PIXELS) -> Image.Im
         raise TooManyPixels(_message(error)) from error
     except UnidentifiedImageError as error:
         raise ImageError(f"{name}: damaged header") from error  # Pillow's message holds a memory address
+    except MemoryError as error:
+        bytearray(_HEADER_BYTES)  # fails as well if it is this machine that has no more
+        raise ImageError(f"{name}: its header asks for too much memory") from error
     except Exception as error:  # decoders raise anything on hostile bytes, which must not end the job
         raise ImageError(f"{name}: {_message(error)}") from error
     width, height = image.size
@@ -128,15 +132,22 @@ def to_rgb(image: Image.Image) -> np.ndarray:
 
     Raises ImageError for data that ends early or does not decode.
     """
+    return to_rgb_with_exif(image)[0]
+
+
+def to_rgb_with_exif(image: Image.Image) -> tuple[np.ndarray, Image.Exif | None]:
+    """As `to_rgb`; and the EXIF data, which may come after the pixels and are gone once the image is closed."""
     try:
         with _quiet_pillow():
             image.load()
-            orientation = orientation_of(image)
+            orientation, exif = orientation_of(image), exif_of(image)
         rgb_HWC = _deep_grey_to_rgb(image) if image.mode[0] in "IF" else _in_strips(image)
+    except MemoryError:  # of this machine, perhaps: the caller knows
+        raise
     except Exception as error:  # as above
         raise ImageError(_message(error)) from error
     image.close()
-    return apply_orientation(rgb_HWC, orientation)
+    return apply_orientation(rgb_HWC, orientation), exif
 
 
 @contextlib.contextmanager
@@ -173,11 +184,27 @@ def _deep_grey_to_rgb(image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I;16"):
         table = np.rint(np.arange(65536) / 257).astype(np.uint8)
         return np.repeat(table[grey][:, :, None], 3, axis=2)
-    grey = np.nan_to_num(grey.astype(np.float32))
-    brightest = grey.max(initial=0)
+    brightest = max((float(np.nan_to_num(strip).max()) for strip in _strips(grey)), default=0.0)
     white = 65535 if brightest > 255 else 255 if brightest > 1 or image.mode == "I" else 1
-    grey = np.clip(np.rint(grey * np.float32(255 / white)), 0, 255).astype(np.uint8)
-    return np.repeat(grey[:, :, None], 3, axis=2)
+    rgb_HWC = np.empty((*grey.shape, 3), np.uint8)
+    for target, strip in zip(_strips(rgb_HWC), _strips(grey), strict=True):
+        scaled = np.nan_to_num(strip.astype(np.float32)) * np.float32(255 / white)
+        target[:] = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)[:, :, None]
+    return rgb_HWC
+
+
+def _strips(rows: np.ndarray) -> Iterator[np.ndarray]:
+    """Views of some rows each: converting a large image at once takes several times its memory."""
+    step = max(1, _STRIP_PIXELS // max(1, rows.shape[1]))
+    return (rows[top : top + step] for top in range(0, len(rows), step))
+
+
+def exif_of(image: Image.Image) -> Image.Exif | None:
+    """The EXIF data, which Pillow parses once for an image; None if they don't parse."""
+    try:
+        return image.getexif()
+    except Exception:  # hostile metadata fail in every way, and the image is usable without them
+        return None
 
 
 def orientation_of(image: Image.Image) -> int:

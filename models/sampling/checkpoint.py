@@ -16,7 +16,7 @@ from safetensors.torch import load
 from models.errors import UserError
 from models.files import BUNDLED
 from models.sampling.sampler import PAPER_SAMPLING, SamplingConfig
-from models.tokenizers.image import ImageTokenizer, load_image_tokenizer
+from models.tokenizers.image import ImageTokenizer, load_image_tokenizer, require_no_code
 from models.tokenizers.info import TEXT_TOKENIZER_FILE, require_same_tokenizer
 from models.tokenizers.text import TextTokenizer
 from models.transformer.model import Transformer, TransformerConfig, block_parameters, inference_weights
@@ -24,6 +24,7 @@ from models.transformer.model import Transformer, TransformerConfig, block_param
 CONFIG_FILE = "config.json"  # of a checkpoint to sample from; written last
 CHECKPOINT_FORMAT, CHECKPOINT_VERSION = "pairmill-transformer", 2
 BUNDLED_TRANSFORMER = BUNDLED / "transformer"
+BUNDLED_SCENES = BUNDLED / "scenes"
 SMALL_MODEL_PARAMETERS = 10_000_000  # below, one thread is faster: a product ends before a second thread wakes up
 
 
@@ -105,7 +106,9 @@ def load_generator(directory: Path, image_tokenizer_spec: str | None = None, ave
     config = read_config(directory)
     image, text = config["image_tokenizer"], config["text_tokenizer"]
     text_tokenizer = TextTokenizer.load(directory / TEXT_TOKENIZER_FILE)
-    image_tokenizer = load_image_tokenizer(image_tokenizer_spec or image["spec"])
+    image_tokenizer = load_image_tokenizer(
+        image_tokenizer_spec or require_no_code(image["spec"], str(directory / CONFIG_FILE))
+    )
     require_same_tokenizer(
         text_tokenizer.info.fingerprint,
         text["fingerprint"],
@@ -166,7 +169,8 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "--checkpoint",
         default="bundled",
         metavar="DIR",
-        help="folder made by `pairmill train` (default: `bundled`, the small model in the package)",
+        help="folder made by `pairmill train`, or a model in the package: `bundled-scenes`, which "
+        "knows coloured shapes, or the small one of all kinds of images (default: `bundled`)",
     )
     model.add_argument(
         "--image-tokenizer",
@@ -186,16 +190,23 @@ def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def available_processors() -> int:
+    """Number of processors that this process may use: containers and batch systems often give it fewer than there
+    are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def find_checkpoint(name: str) -> Path:
-    """Resolves the value of --checkpoint to a folder. Raises UserError for `bundled` if the package has no model."""
-    if name != "bundled":
+    """Resolves the value of --checkpoint to a folder. Raises UserError for a bundled model that the package lacks."""
+    bundled = {"bundled": BUNDLED_TRANSFORMER, "bundled-scenes": BUNDLED_SCENES}
+    if name not in bundled:
         return Path(name)
-    if not BUNDLED_TRANSFORMER.is_dir():
+    if not bundled[name].is_dir():
         raise UserError(
             "--checkpoint DIR is missing: give a folder made by `pairmill train` (`make demo` leaves a "
-            "small one in demo/model); this package holds no bundled model"
+            f"small one in demo/model); this package does not hold the model `{name}`"
         )
-    return BUNDLED_TRANSFORMER
+    return bundled[name]
 
 
 def generator_from_args(args: argparse.Namespace) -> ImageGenerator:
@@ -211,6 +222,6 @@ def generator_from_args(args: argparse.Namespace) -> ImageGenerator:
     except (RuntimeError, AssertionError) as error:  # torch raises either for a device that it was built without
         raise UserError(f"--device {args.device}: {str(error).splitlines()[0]}") from None
     torch.set_num_threads(
-        args.threads or (1 if block_parameters(generator.model) < SMALL_MODEL_PARAMETERS else os.cpu_count() or 1)
+        args.threads or (1 if block_parameters(generator.model) < SMALL_MODEL_PARAMETERS else available_processors())
     )
     return generator

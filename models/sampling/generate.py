@@ -110,11 +110,16 @@ def _sample(generator: ImageGenerator, requests: Sequence[ImageRequest], line: P
 def first_rows(generator: ImageGenerator, path: Path, rows: int) -> list[int]:
     """Encodes an image file's centre square and returns its first `rows` rows of codes.
 
-    Raises UserError for a number of rows outside 1 to grid - 1 and for a file that is not a readable image.
+    Raises UserError for codes without rows, a number of rows outside those of the grid and for a file that is not a
+    readable image.
     """
     info = generator.image_tokenizer.info
-    if not 1 <= rows < info.grid:
-        raise UserError(f"--rows {rows}: give 1 to {info.grid - 1} of the image's {info.grid} rows of codes")
+    if info.shape.grid is None:
+        raise UserError(f"--complete needs codes in rows; this model's image is {info.shape} codes: leave it out")
+    if not 1 <= rows < info.shape.rows:
+        raise UserError(
+            f"--rows {rows}: give 1 to {info.shape.rows - 1} of the image's {info.shape.rows} rows of codes"
+        )
     try:
         rgb_HWC = decode_rgb(path.read_bytes())
     except OSError as error:
@@ -123,7 +128,7 @@ def first_rows(generator: ImageGenerator, path: Path, rows: int) -> list[int]:
         raise UserError(f"--complete {path} is not a readable image: {error}") from None
     height, width, _ = rgb_HWC.shape
     view_HWC = apply_crop(rgb_HWC, centre_crop(width, height, info.image_size), info.image_size)
-    return generator.image_tokenizer.encode(view_HWC)[: rows * info.grid].tolist()
+    return generator.image_tokenizer.encode(view_HWC)[: rows * info.shape.columns].tolist()
 
 
 def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
@@ -197,7 +202,7 @@ def main(arguments: list[str] | None = None) -> int:
             flush=True,
         )
     ranking = Ranking(load_ranker(args.rank_model), args.rank) if args.rank else None
-    rows = generator.image_tokenizer.info.grid // 2 if args.rows is None else args.rows
+    rows = generator.image_tokenizer.info.shape.rows // 2 if args.rows is None else args.rows
     prefix_codes = first_rows(generator, args.complete, rows) if args.complete else []
     try:
         generate(

@@ -30,8 +30,16 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from models.errors import UserError
 from models.sampling.checkpoint import ImageGenerator, add_model_arguments, generator_from_args
+from models.server.connections import uvicorn_settings
 from models.server.job_queue import JobQueue
-from models.server.middleware import LimitsMiddleware, Metrics, ResponseMiddleware, http_error, validation_error
+from models.server.middleware import (
+    LimitsMiddleware,
+    Metrics,
+    ResponseMiddleware,
+    SiteMiddleware,
+    http_error,
+    validation_error,
+)
 from models.server.routes import ServerState, routes
 
 ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?")  # as browsers send it
@@ -50,11 +58,16 @@ STATIC_FILES = {
 
 
 def make_app(
-    generator: ImageGenerator, max_images: int = 10, max_waiting: int = 64, allow_origins: Sequence[str] = ()
+    generator: ImageGenerator,
+    max_images: int = 10,
+    max_waiting: int = 64,
+    allow_origins: Sequence[str] = (),
+    allow_hosts: Sequence[str] = (),
 ) -> FastAPI:
     """Builds the application: at most `max_images` images a request, and `max_waiting` images in the queue.
 
-    Browsers let pages of `allow_origins` (`https://host:port`) read the responses, and no other sites' pages.
+    Browsers let pages of `allow_origins` (`https://host:port`) read the responses, and no other sites' pages. The
+    server is asked for by an address, as localhost, or by a name of `allow_hosts`.
     """
     metrics = Metrics()
     queue = JobQueue(generator, max_waiting, metrics.record_batch)
@@ -78,6 +91,7 @@ def make_app(
             allow_headers=("Content-Type",),
             expose_headers=("Location", "Retry-After"),
         )
+    app.add_middleware(SiteMiddleware, hosts=allow_hosts, origins=allow_origins)
     app.add_middleware(ResponseMiddleware, metrics=metrics)  # the outermost: it sees every response
     app.add_exception_handler(RequestValidationError, validation_error)
     app.add_exception_handler(StarletteHTTPException, http_error)
@@ -127,6 +141,14 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="ORIGIN",
         help="let pages of this site use the server from a browser, as https://example.org; repeatable (default: none)",
     )
+    parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="answer requests for this host name, such as that of a proxy; repeatable (default: localhost, the name of "
+        "this machine, and any address)",
+    )
     add_model_arguments(parser)
     args = parser.parse_args(arguments)
     if not 0 <= args.port < 1 << 16:
@@ -144,8 +166,9 @@ def main(arguments: list[str] | None = None) -> int:
     logging.getLogger("models.server").setLevel(logging.INFO)  # a line for each request
     with _listen(args.host, args.port) as listening:
         host, port = listening.getsockname()[:2]
-        app = make_app(generator, args.max_images, args.max_waiting, args.allow_origin)
-        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3)
+        names = (*args.allow_host, args.host, socket.gethostname())
+        app = make_app(generator, args.max_images, args.max_waiting, args.allow_origin, names)
+        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3, **uvicorn_settings())
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         _Server(config, address).run(sockets=[listening])
     return 0

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
+import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -102,6 +105,44 @@ class ResponseMiddleware:
             await self._app(scope, receive, send_response)
         finally:
             log.info(request_line(scope, status, time.monotonic() - began))
+
+
+class SiteMiddleware:
+    """Refuses requests that a page of another site makes a browser send: for a host name that is not ours, which leads
+    here all the same (DNS rebinding), or with the origin of another site."""
+
+    def __init__(self, app: ASGIApp, hosts: Collection[str], origins: Collection[str]):
+        self._app = app
+        self._hosts = {"localhost", *(host.lower() for host in hosts)}
+        self._origins = {origin.lower() for origin in origins}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and (fault := self._fault(scope)):
+            await error_response(scope["path"], fault, 403)(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    def _fault(self, scope: Scope) -> str:
+        headers = Headers(scope=scope)
+        host, origin = headers.get("host", "").lower(), headers.get("origin", "").lower()
+        if not self._is_ours(host):
+            return "this server does not answer for that host name; start it with --allow-host NAME"
+        if scope["method"] in ("GET", "HEAD", "OPTIONS") or not origin or origin in self._origins:
+            return ""
+        if origin.partition("://")[2] == host:
+            return ""
+        return "pages of that site may not use this server; start it with --allow-origin ORIGIN"
+
+    def _is_ours(self, host: str) -> bool:
+        """Whether a Host header has one of our names, or an address: nobody's name server can give that."""
+        name = re.sub(r":[0-9]*\Z", "", host)
+        if name in self._hosts:
+            return True
+        try:
+            ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
+        except ValueError:
+            return False
+        return True
 
 
 class LimitsMiddleware:

@@ -45,12 +45,12 @@ class ServerState(NamedTuple):
     metrics: Metrics
     max_images: int  # of a request
 
-    def submit(self, request: GenerationRequest) -> Job:
+    def submit(self, request: GenerationRequest, client: str) -> Job:
         """Puts a job into the queue. Raises HTTPException: 422 for unusable requests, 429 when the queue is full."""
         if request.count > self.max_images:
             raise HTTPException(422, f"num_images {request.count}: give at most {self.max_images}")
         try:
-            return self.queue.submit(request)
+            return self.queue.submit(request, client)
         except QueueFull as error:
             raise HTTPException(
                 429, "Too Many Requests. Please try again later", {"Retry-After": str(error.retry_after_s)}
@@ -108,7 +108,7 @@ async def dalle(body: GenerateBody, request: Request, state: InState) -> DalleRe
 async def _draw(body: GenerateBody, request: Request, state: ServerState) -> list[str]:
     """Draws the images: base64 of a JPEG each. Raises HTTPException for a job that does not end with all of them."""
     sampling = state.queue.generator.sampling
-    job = state.submit(GenerationRequest(body.text, body.num_images, any_seed(), sampling))
+    job = state.submit(GenerationRequest(body.text, body.num_images, any_seed(), sampling), client_of(request))
     try:
         while not job.is_finished and not await request.is_disconnected():
             await asyncio.sleep(POLL_S)
@@ -122,12 +122,13 @@ async def _draw(body: GenerateBody, request: Request, state: ServerState) -> lis
 
 
 @routes.post("/v1/images", status_code=202, responses={429: {"description": "the queue is full; see Retry-After"}})
-async def submit(body: ImagesBody, response: Response, state: InState) -> JobResponse:
+async def submit(body: ImagesBody, request: Request, response: Response, state: InState) -> JobResponse:
     """Puts a job into the queue."""
     default = state.queue.generator.sampling
     named = body.model_dump(include=set(default._fields), exclude_none=True)
     seed = any_seed() if body.seed is None else body.seed
-    job = state.submit(GenerationRequest(body.text, body.num_images, seed, default._replace(**named)))
+    generation = GenerationRequest(body.text, body.num_images, seed, default._replace(**named))
+    job = state.submit(generation, client_of(request))
     response.headers["Location"] = f"/v1/images/{job.id}"
     return state.job_response(job)
 
@@ -215,6 +216,10 @@ async def health() -> str:
 @routes.get("/metrics", response_class=PlainTextResponse)
 async def prometheus(state: InState) -> Response:
     return Response(generate_latest(state.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def client_of(request: Request) -> str:
+    return request.client.host if request.client else ""
 
 
 def any_seed() -> int:

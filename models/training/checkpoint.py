@@ -8,17 +8,18 @@ config.json                sizes, settings and the tokenizers' fingerprints
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import io
 import json
 import os
 import pickle
+import shutil
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
+from safetensors.torch import save_file
 from torch import nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -27,16 +28,18 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_optimizer_state_dict,
 )
+from torch.distributed.tensor import DTensor
 
 from models.data.batch import Batch
 from models.data.format import Manifest
 from models.data.stream import Stream
 from models.errors import UserError
-from models.files import write_atomically
+from models.files import write_atomically, written_atomically
 from models.sampling.checkpoint import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, CONFIG_FILE
 from models.tokenizers.info import require_same_tokenizer
 from models.training.distributed import World
-from models.training.schedule import Plateau
+from models.training.schedule import Plateau, ScheduleStart
+from models.training.stability import LossScale, SkippedUpdates
 from models.training.weight_average import WeightAverage
 from models.transformer.model import TransformerConfig, inference_weights
 
@@ -52,6 +55,9 @@ class TrainState:
     optimiser: torch.optim.Optimizer
     average: WeightAverage
     plateau: Plateau
+    skipped: SkippedUpdates
+    schedule: ScheduleStart
+    scale: LossScale = dataclasses.field(default_factory=LossScale)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,19 +70,21 @@ class Checkpoint:
     training: dict[str, Any]  # the settings that decide the weights
     world: World
     keep: int = 2  # number of checkpoints to keep
+    defaults: dict[str, Any] = dataclasses.field(default_factory=dict)  # of `training`, where older runs lack a setting
 
     @property
     def path(self) -> Path:
         """The file to resume from."""
         return self.output / CHECKPOINT_FILE
 
-    def _config(self) -> dict[str, Any]:
+    def config(self) -> dict[str, Any]:
+        """Sizes, settings and tokenizers: the contents of config.json but for the step."""
         return {
             "format": CHECKPOINT_FORMAT,
             "version": CHECKPOINT_VERSION,
             "model": dataclasses.asdict(self.model_config),
             "training": self.training,
-            "image_tokenizer": dataclasses.asdict(self.manifest.image_tokenizer),
+            "image_tokenizer": self.manifest.image_tokenizer.to_json(),
             "text_tokenizer": dataclasses.asdict(self.manifest.text_tokenizer),
         }
 
@@ -87,19 +95,22 @@ class Checkpoint:
         """
         weights = get_model_state_dict(run.model, options=FULL_STATE)
         optimiser = get_optimizer_state_dict(run.model, run.optimiser, options=FULL_STATE)
-        average = run.average.state_dict()
+        average = run.average.state_dict(keep=self.world.is_main)
         if self.world.is_main:
-            config = self._config() | {"step": step}
+            config = self.config() | {"step": step}
             state = config | {
                 "weights": weights,
                 "optimiser": optimiser,
                 "average": average,
                 "plateau": dataclasses.asdict(run.plateau),
+                "skipped": dataclasses.asdict(run.skipped),
+                "schedule": dataclasses.asdict(run.schedule),
+                "scale": dataclasses.asdict(run.scale),
                 "stream": stream.state_dict(after),
                 "random": torch.get_rng_state(),
             }
             try:
-                write_atomically(self.path, torch_bytes(state))
+                write_state(self.path, state)
                 self._export(weights, average["parameters"], config)
             except OSError as error:
                 raise UserError(
@@ -111,7 +122,9 @@ class Checkpoint:
     def _export(self, weights: dict, averaged: dict, config: dict) -> None:
         """Writes the files to sample from. config.json follows the weights: its step proves them complete."""
         for name, values in (("model", weights), ("averaged", averaged)):
-            write_atomically(self.output / f"{name}.safetensors", save(inference_weights(values)))
+            with written_atomically(self.output / f"{name}.safetensors") as file:
+                save_file(inference_weights(values), file.name)
+        config = self._added_by_hand() | config
         write_atomically(self.output / CONFIG_FILE, json.dumps(config, indent=1, sort_keys=True) + "\n")
         if self.keep > 1:
             self._keep_as(self.output / f"checkpoint-{config['step']:08d}.pt")
@@ -124,7 +137,8 @@ class Checkpoint:
         try:
             os.link(self.path, path)
         except OSError:  # a file system without hard links
-            write_atomically(path, self.path.read_bytes())
+            with open(self.path, "rb") as source, written_atomically(path) as copy:
+                shutil.copyfileobj(source, copy)
 
     def start(self) -> int:
         """Returns the first step of a new run, 0. Raises UserError if the folder holds a checkpoint."""
@@ -133,33 +147,48 @@ class Checkpoint:
 
     def restore(self, run: TrainState, stream: Stream) -> int:
         """Loads the checkpoint, if one exists; returns the first step to run. The number of ranks and the sharding may
-        have changed.
+        have changed. Rank 0 alone reads the file and sends the others what they need.
 
         Raises UserError for a damaged checkpoint and for one of another run.
         """
-        if not self.path.exists():
+        state = self._read() if self.world.is_main else {}
+        tensors = {name: state.pop(name, {}) for name in ("weights", "optimiser", "average")}
+        state = self.world.from_main(state)
+        if not state:
             return 0
-        try:
-            state = torch.load(self.path, weights_only=True, map_location="cpu")
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            reason = str(error).splitlines()[0]
-            older = sorted(self.output.glob("checkpoint-*.pt"))
-            fix = f"copy {older[-1].name} over it" if older else "start again in another folder"
-            raise UserError(f"--resume: {self.path} is not readable ({reason}); {fix}") from None
-        self._refuse_other_run(state)
-        # Rank 0 sends the state to the others, which keep their shards.
         options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=self.world.size > 1)
-        full_state = state if self.world.is_main else {"weights": {}, "optimiser": {}}
-        set_model_state_dict(run.model, full_state["weights"], options=options)
-        set_optimizer_state_dict(run.model, run.optimiser, full_state["optimiser"], options=options)
-        run.average.load_state_dict(state["average"])
+        set_model_state_dict(run.model, tensors["weights"], options=options)
+        set_optimizer_state_dict(run.model, run.optimiser, tensors["optimiser"], options=options)
+        detach_from_file(run.optimiser)
+        run.average.load_state_dict(tensors["average"], self.world)
         run.plateau.__dict__.update(state["plateau"])
+        run.skipped.__dict__.update(state.get("skipped", {}))  # older checkpoints have neither
+        run.scale.__dict__.update(state.get("scale", {}))
+        steps = state["training"]["steps"]
+        run.schedule.__dict__.update(state.get("schedule", dataclasses.asdict(ScheduleStart.of(steps))))
+        if steps != self.training["steps"]:
+            run.schedule.change_length(state["step"], steps, state["training"]["schedule"])
         stream.load_state_dict(state["stream"])
         torch.set_rng_state(state["random"])
         if self.world.is_main and self._exported_step() != state["step"]:  # killed before the export
-            config = {name: state[name] for name in (*self._config(), "step")}
-            self._export(state["weights"], state["average"]["parameters"], config)
+            config = {name: state[name] for name in (*self.config(), "step")}
+            self._export(tensors["weights"], tensors["average"]["parameters"], config)
         return state["step"]
+
+    def _read(self) -> dict[str, Any]:
+        """The checkpoint; {} if there is none."""
+        if not self.path.exists():
+            return {}
+        state = read_state(self.path)
+        self._refuse_other_run(state)
+        return state
+
+    def _added_by_hand(self) -> dict[str, Any]:
+        """What a user has written into config.json for `generate` and `serve`: a resumed run keeps it."""
+        with contextlib.suppress(OSError, ValueError, TypeError):  # there is none yet, or it is damaged
+            config = json.loads((self.output / CONFIG_FILE).read_bytes())
+            return {name: config[name] for name in ("sampling", "prompts") if name in config}
+        return {}
 
     def _exported_step(self) -> int | None:
         """The step of the exported files; None if they are incomplete."""
@@ -169,7 +198,7 @@ class Checkpoint:
             return None
 
     def _refuse_other_run(self, state: dict) -> None:
-        current = self._config()
+        current = self.config()
         for name in ("format", "version"):
             if state.get(name) != current[name]:
                 raise UserError(
@@ -182,16 +211,49 @@ class Checkpoint:
                 f"--resume: {self.path} was trained on tokens of another {what}",
                 "give the dataset it was trained on",
             )
-        for name in ("model", "training"):
+        for name, defaults in (("model", defaults_of(TransformerConfig)), ("training", self.defaults)):
             # A run may be made longer.
-            require_same_settings(self.path, state[name], current[name], except_for=("steps",))
+            require_same_settings(self.path, defaults | state[name], current[name], except_for=("steps",))
 
 
-def torch_bytes(state: dict[str, Any]) -> bytes:
-    """The bytes of torch.save."""
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    return buffer.getvalue()
+def defaults_of(settings: type) -> dict[str, Any]:
+    """The values of the fields of a dataclass that have a default."""
+    fields = dataclasses.fields(settings)
+    return {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
+
+
+def read_state(path: Path, option: str = "--resume") -> dict[str, Any]:
+    """Reads a checkpoint, plain data and tensors, which stay in the file until they are used. Raises UserError if it is
+    damaged or holds something else."""
+    try:
+        state = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
+        if not isinstance(state, dict):
+            raise RuntimeError("it is not a checkpoint of a run")
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        older = sorted(path.parent.glob("checkpoint-*.pt"))
+        fix = f"copy {older[-1].name} over it" if older else "start again in another folder"
+        raise UserError(f"{option}: {path} is not readable ({reason}); {fix}") from None
+    return state
+
+
+def write_state(path: Path, state: dict[str, Any]) -> None:
+    """Writes a checkpoint that `read_state` reads, tensor by tensor."""
+    with written_atomically(path) as file:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # a write failed, and then PyTorch's own clean-up
+                raise error.__context__ from None
+            raise
+
+
+def detach_from_file(optimiser: torch.optim.Optimizer) -> None:
+    """Copies the tensors that still lie in the file of a checkpoint, which the next one replaces."""
+    for values in optimiser.state.values():
+        for name, value in values.items():
+            if isinstance(value, torch.Tensor) and not isinstance(value, DTensor) and value.device.type == "cpu":
+                values[name] = value.clone()
 
 
 def refuse_existing(path: Path) -> None:

@@ -5,21 +5,26 @@ DDP keeps the full model in each process and averages the gradients; FSDP2 also 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import datetime
 import os
+import sys
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from models.transformer.model import Transformer
 
 SHARDINGS = ("ddp", "fsdp")
+WAIT_FOR_MAIN = datetime.timedelta(days=7)  # rank 0 writes large checkpoints and draws; if it ends, torchrun ends all
+ValueT = TypeVar("ValueT")
 
 
 class World(NamedTuple):
@@ -28,6 +33,7 @@ class World(NamedTuple):
     rank: int = 0
     size: int = 1
     device: torch.device = torch.device("cpu")
+    waiting: dist.ProcessGroup | None = None  # all ranks; an exchange in it may take WAIT_FOR_MAIN
 
     @property
     def is_main(self) -> bool:
@@ -40,10 +46,22 @@ class World(NamedTuple):
             dist.all_reduce(values)
         return values
 
-    def barrier(self) -> None:
-        """Waits until all ranks are here."""
+    def any(self, value: bool) -> bool:
+        """Whether the value is true on any rank."""
+        return bool(self.sum(torch.tensor(int(value), device=self.device)).item()) if self.size > 1 else value
+
+    def from_main(self, value: ValueT) -> ValueT:
+        """The value of rank 0 on every rank: plain data and small tensors."""
+        values = [value]
         if self.size > 1:
-            dist.barrier()
+            dist.broadcast_object_list(values)
+        return values[0]
+
+    def barrier(self) -> None:
+        """Waits until all ranks are here, also for rank 0 while it writes or draws for longer than an exchange may
+        take."""
+        if self.size > 1:
+            dist.barrier(group=self.waiting)
 
 
 @contextlib.contextmanager
@@ -57,10 +75,26 @@ def distributed_world() -> Iterator[World]:
     if cuda:
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if cuda else "gloo")
+    waiting = dist.new_group(backend="gloo", timeout=WAIT_FOR_MAIN)
     try:
-        yield World(dist.get_rank(), dist.get_world_size(), device)
+        yield World(dist.get_rank(), dist.get_world_size(), device, waiting)
     finally:
         dist.destroy_process_group()
+
+
+def end_rank() -> int:
+    """Ends a process that torchrun started and whose work is done, with status 0; elsewhere returns that status.
+
+    Python's own end is left out there. Gloo's threads, which DTensor's caches keep alive after the group is destroyed,
+    and autograd's may still want the interpreter's lock, and before Python 3.14 a thread that asks for it during
+    finalisation aborts the process ("terminate called without an active exception"): a run that ended well had failed.
+    """
+    if "WORLD_SIZE" in os.environ:
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+    return 0
 
 
 def wrap_model(model: Transformer, world: World, sharding: str, precision: str) -> nn.Module:
@@ -102,6 +136,19 @@ def average_gradients(parameters: Iterable[nn.Parameter], world: World) -> None:
 def local(tensor: torch.Tensor) -> torch.Tensor:
     """The shard of a tensor on this rank."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def load_from_main(target: torch.Tensor, saved: torch.Tensor | None, world: World) -> None:
+    """Fills a tensor, of which each rank may have a shard, from the full one that rank 0 has."""
+    if isinstance(target, DTensor):
+        full = torch.empty(target.shape, dtype=target.dtype) if saved is None else saved
+        full = full.to(target.device)
+        target.to_local().copy_(distribute_tensor(full, target.device_mesh, target.placements).to_local())
+        return
+    if saved is not None:
+        target.copy_(saved)
+    if world.size > 1:
+        dist.broadcast(target, 0)
 
 
 def full_tensor(tensor: torch.Tensor) -> torch.Tensor:

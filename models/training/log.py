@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,12 +16,21 @@ from models.errors import UserError
 from models.files import write_atomically
 from models.progress import Progress, ProgressLine, print_above
 
+WANDB_ID_FILE = "wandb-id.txt"
+
 
 class Log:
     """Writes a line of JSON for each step and validation; a resumed run drops the lines after its checkpoint."""
 
-    def __init__(self, output: Path, first_step: int, tensorboard: bool = False, wandb_project: str | None = None):
-        """Raises UserError if TensorBoard or Weights & Biases is requested but not installed."""
+    def __init__(
+        self,
+        output: Path,
+        first_step: int,
+        tensorboard: bool = False,
+        wandb_project: str | None = None,
+        settings: dict[str, Any] | None = None,
+    ):
+        """`settings` go to Weights & Biases. Raises UserError if it or TensorBoard is requested but not installed."""
         path = output / "log.jsonl"
         kept: list[str] = []
         for line in path.read_text().splitlines(True) if first_step and path.exists() else ():
@@ -29,11 +40,20 @@ class Log:
         write_atomically(path, "".join(kept))
         self._path = path
         self._board = _tensorboard(output / "tensorboard", first_step) if tensorboard else None
-        self._wandb = _wandb(wandb_project, output) if wandb_project else None
+        self._wandb = _wandb(wandb_project, output, settings or {}) if wandb_project else None
 
-    def step(self, step: int, losses: dict[str, float], learning_rate: float, gradient_norm: float) -> None:
-        """Logs the losses of one update, in nats."""
+    def step(
+        self,
+        step: int,
+        losses: dict[str, float],
+        learning_rate: float,
+        gradient_norm: float,
+        skipped_updates: int | None = None,
+    ) -> None:
+        """Logs the losses of one update, in nats; of one that was not applied also the number of these so far."""
         values = {**losses, "learning_rate": learning_rate, "gradient_norm": gradient_norm}
+        if skipped_updates is not None:
+            values["skipped_updates"] = skipped_updates
         self._append({"step": step, **values})
         self._scalars(step, "train", values)
 
@@ -82,9 +102,15 @@ class Log:
 
 
 def append_json_line(path: Path, entry: dict[str, Any]) -> None:
-    """Appends an entry to a log in JSON lines."""
+    """Appends an entry to a log in JSON lines. JSON has no NaN: values that are not finite become null."""
     with open(path, "a", encoding="utf-8") as file:
-        file.write(json.dumps(entry) + "\n")
+        file.write(json.dumps(_finite_or_null(entry), allow_nan=False) + "\n")
+
+
+def _finite_or_null(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite_or_null(item) for name, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _tensorboard(folder: Path, first_step: int) -> Any:
@@ -95,12 +121,20 @@ def _tensorboard(folder: Path, first_step: int) -> Any:
     return SummaryWriter(folder, purge_step=first_step + 1)
 
 
-def _wandb(project: str, output: Path) -> Any:
+def _wandb(project: str, output: Path, settings: dict[str, Any]) -> Any:
     try:
         import wandb
     except ImportError:
         raise UserError("--wandb needs its package: pip install wandb") from None
-    return wandb.init(project=project, dir=output, id=output.resolve().name, resume="allow")
+    return wandb.init(project=project, dir=output, id=_wandb_id(output), resume="allow", config=settings)
+
+
+def _wandb_id(output: Path) -> str:
+    """The id of the run in this folder: random, since folders of other runs have the same name; kept for --resume."""
+    path = output / WANDB_ID_FILE
+    if not path.exists():
+        write_atomically(path, f"{uuid.uuid4().hex}\n")
+    return path.read_text(encoding="utf-8").strip()
 
 
 class StepProgress:

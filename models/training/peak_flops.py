@@ -6,7 +6,7 @@ import time
 
 import torch
 
-# Dense bfloat16 operations a second, from the makers' data sheets (without sparsity).
+# Dense 16-bit operations a second, from the makers' data sheets (without sparsity).
 GPUS = {
     "H200": 989e12,
     "H100 PCIe": 756e12,
@@ -25,8 +25,8 @@ LONG_ENOUGH_S = 0.02
 
 
 def peak_flops(device: torch.device, precision: str) -> float:
-    """Operations a second: of a known GPU in bfloat16 from GPUS, else measured."""
-    if device.type == "cuda" and precision == "bfloat16":
+    """Operations a second: of a known GPU in 16 bits from GPUS, else measured."""
+    if device.type == "cuda" and precision != "float32":
         name = torch.cuda.get_device_name(device)
         for part, flops in GPUS.items():
             if part in name:

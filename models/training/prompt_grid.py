@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from models.data.format import Manifest
 from models.errors import UserError
@@ -13,7 +14,7 @@ from models.files import write_atomically
 from models.image_files import image_grid, png
 from models.sampling.checkpoint import load_model
 from models.sampling.sampler import ImageRequest, image_seed, sample_codes
-from models.tokenizers.image import ImageTokenizer, load_image_tokenizer
+from models.tokenizers.image import ImageTokenizer, load_image_tokenizer, require_no_code
 from models.tokenizers.info import require_same_tokenizer
 from models.tokenizers.text import TextTokenizer
 
@@ -27,15 +28,16 @@ class PromptGrid(NamedTuple):
     text_tokenizer: TextTokenizer
     image_tokenizer: ImageTokenizer
 
-    def sample(self, output: Path, step: int) -> np.ndarray:
-        """Samples an image for each prompt from the checkpoint in `output`, with the same seeds each time. Writes the
-        grid as `pictures/STEP.png` and returns it, uint8 [H, W, 3]."""
+    def sample(self, output: Path, step: int, device: torch.device) -> np.ndarray:
+        """Samples an image for each prompt on `device` from the checkpoint in `output`, with the same seeds each time.
+        Writes the grid as `pictures/STEP.png` and returns it, uint8 [H, W, 3]."""
         model, fingerprint = load_model(output)
+        model.to(device)
         requests = [
             ImageRequest(self.text_tokenizer.encode(prompt), image_seed(0, index))
             for index, prompt in enumerate(self.prompts)
         ]
-        images = [self.image_tokenizer.decode(codes_N) for codes_N in sample_codes(model, requests).numpy()]
+        images = [self.image_tokenizer.decode(codes_N) for codes_N in sample_codes(model, requests).cpu().numpy()]
         grid_HWC = image_grid(np.stack(images))
         (output / "pictures").mkdir(exist_ok=True)
         metadata = {"prompts": "\n".join(self.prompts), "step": str(step), "model": fingerprint}
@@ -53,7 +55,8 @@ def load_prompt_grid(prompts: Path, manifest: Manifest, tokenizer_json: bytes) -
     lines = [line for line in lines if line]
     if not 1 <= len(lines) <= MAX_PROMPTS:
         raise UserError(f"--prompts {prompts} has {len(lines)} prompts: give 1 to {MAX_PROMPTS}, one a line")
-    image_tokenizer = load_image_tokenizer(manifest.image_tokenizer.spec)
+    spec = require_no_code(manifest.image_tokenizer.spec, "--prompts: the dataset", "train without --prompts")
+    image_tokenizer = load_image_tokenizer(spec)
     require_same_tokenizer(
         image_tokenizer.info.fingerprint,
         manifest.image_tokenizer.fingerprint,

@@ -11,124 +11,228 @@ DIR receives `checkpoint.pt` (to resume), `model.safetensors` and `averaged.safe
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import hashlib
 import math
-import os
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from models.data.batch import NO_TOKEN, Batch
 from models.data.format import REBUILD_HINT, Manifest
+from models.data.retry import read_patiently
 from models.data.stream import Stream
 from models.errors import UserError
-from models.files import join, read, write_atomically
+from models.files import join, write_atomically
 from models.hashing import stable_hash
 from models.next_command import beside, print_output
 from models.progress import print_above
 from models.tokenizers.info import TEXT_TOKENIZER_FILE, require_same_tokenizer
-from models.training.checkpoint import Checkpoint, TrainState
-from models.training.distributed import SHARDINGS, World, distributed_world, full_tensor, no_gradient_sync, wrap_model
+from models.training.checkpoint import CHECKPOINT_FILE, Checkpoint, TrainState, defaults_of
+from models.training.distributed import World, distributed_world, end_rank, full_tensor, no_gradient_sync, wrap_model
+from models.training.initial_weights import read_initial_weights, start_from
 from models.training.log import Log, StepProgress, TrainingSpeed
+from models.training.options import (
+    BETA1,
+    BETA2,
+    DECAY,
+    DEFAULT_RUN,
+    RunOptions,
+    TransformerTrainingConfig,
+    parse_command,
+)
 from models.training.peak_flops import peak_flops
-from models.training.prompt_grid import load_prompt_grid
-from models.training.schedule import SCHEDULES, Plateau, learning_rate
+from models.training.prompt_grid import PromptGrid, load_prompt_grid
+from models.training.readers import keep_on_termination, reported_readers
+from models.training.run_folder import TerminatedError, TerminationSignal, lock_folder, report_termination, terminated
+from models.training.schedule import Plateau, ScheduleStart, plateau_interval
+from models.training.stability import LossScale, SkippedUpdates, are_usable, diverged, is_finite
 from models.training.validation import Validation
 from models.training.weight_average import WeightAverage
-from models.transformer.model import IMAGE_WEIGHT, SIZES, TEXT_WEIGHT, Transformer, TransformerConfig
+from models.transformer.model import Shape, Transformer, TransformerConfig, weighted
 from models.transformer.model import training_flops as flops_of
-
-MAX_GRADIENT_NORM = 4.0
-
-
-@dataclasses.dataclass(frozen=True)
-class TransformerTrainingConfig:
-    """All settings that decide the resulting weights, beside the model's size and the dataset."""
-
-    steps: int
-    batch_size: int  # pairs an update, of all ranks together
-    learning_rate: float  # at the peak
-    seed: int = 0
-    precision: str = "float32"
-    schedule: str = "plateau"
-    blank_captions: float = 0.0  # share of the pairs trained without caption, which guidance needs
-    rotary: bool = False
-    bpe_dropout: float = 0.0  # the paper: 0.1
-    text_length: int | None = None  # tokens to which captions are cut; default: the dataset's (the paper: 256)
-
-    def learning_rate_at(self, step: int, halvings: int = 0) -> float:
-        """The rate of update `step`, counted from 0, after so many halvings."""
-        return learning_rate(step, self.steps, self.learning_rate, self.schedule, halvings)
-
-
-class RunOptions(NamedTuple):
-    """How a run is executed; the resulting weights differ only by rounding."""
-
-    validate_every: int = 100  # updates between validations, which also write checkpoints
-    keep: int = 2  # number of checkpoints
-    accumulate: int = 1  # parts into which a rank's share of a batch is split
-    sharding: str = "ddp"
-    recompute: bool = False  # activations, instead of keeping them
-    compile: bool = False  # by torch.compile
-    workers: int = 0  # processes a rank that read batches
-    prompts: Path | None = None  # file of prompts, one a line, sampled at each validation
-    tensorboard: bool = False
-    wandb: str | None = None  # project of Weights & Biases
-
-
-DEFAULT_RUN = RunOptions()
-
-
-def default_learning_rate(width: int) -> float:
-    """The paper's 4.5e-4 for wide models, more for narrow ones, which then learn faster."""
-    return max(4.5e-4, 1e-3 * 256 / width)
-
-
-def default_precision() -> str:
-    """bfloat16 if the hardware multiplies in it, which is twice as fast; elsewhere it is slower than float32."""
-    if torch.cuda.is_available():
-        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    processor = torch.cpu.get_capabilities()
-    return "bfloat16" if processor.get("avx512_bf16") or processor.get("amx_bf16") else "float32"
-
 
 # --- the run ---------------------------------------------------------------------------------------------------------
 
 
 def train(
     dataset: str | Path,
-    size: str,
+    size: str | Shape,
     config: TransformerTrainingConfig,
     output: Path,
     resume: bool = False,
     options: RunOptions = DEFAULT_RUN,
 ) -> None:
-    """Trains to step `config.steps` and writes into `output`. Raises UserError for unusable input."""
-    with distributed_world() as world:
-        _train(dataset, size, config, output, resume, options, world)
+    """Trains to step `config.steps` and writes into `output`. Raises UserError for unusable input, TerminatedError if
+    SIGTERM has stopped it."""
+    with distributed_world() as world, contextlib.ExitStack() as held, reported_readers():
+        _train(dataset, size, config, output, resume, options, world, held)
 
 
 def _train(
     dataset: str | Path,
-    size: str,
+    size: str | Shape,
     config: TransformerTrainingConfig,
     output: Path,
     resume: bool,
     options: RunOptions,
     world: World,
+    held: contextlib.ExitStack,
 ) -> None:
+    _check_batch_size(config, options, world)
+    stream = _open_stream(dataset, config, options, world)
+    manifest = stream.manifest
+    tokenizer_json = _read_text_tokenizer(dataset, manifest)
+    validation = Validation.read(dataset, config, world, options)
+    prompt_grid = (
+        load_prompt_grid(options.prompts, manifest, tokenizer_json) if options.prompts and world.is_main else None
+    )
+
+    torch.manual_seed(config.seed)
+    plain = Transformer(model_config_for(manifest, size, config))
+    plain.recompute = options.recompute
+    flops, parameters = flops_of(plain), sum(parameter.numel() for parameter in plain.parameters())
+    plain = plain.to(world.device)
+    if config.init_from and not world.from_main(resume and (output / CHECKPOINT_FILE).exists()):
+        _start_from(plain, Path(config.init_from), manifest, tokenizer_json.decode(), world)
+    state = _first_state(plain, config, options, world)
+
+    output.mkdir(parents=True, exist_ok=True)
+    if world.is_main:
+        held.enter_context(lock_folder(output))
+    termination = held.enter_context(TerminationSignal())
+    checkpoint = _checkpoint(output, manifest, plain.config, config, options, world)
+    first_step = checkpoint.restore(state, stream) if resume else checkpoint.start()
+    world.barrier()  # no rank writes before all have checked the folder
+    log = None
+    if world.is_main:
+        write_atomically(output / TEXT_TOKENIZER_FILE, tokenizer_json)
+        log = Log(output, first_step, options.tensorboard, options.wandb, checkpoint.config())
+        held.callback(log.close)
+        _print_summary(stream, validation, plain.config, parameters, config, world)
+    _Steps(config, options, world, output, stream, state, validation, checkpoint, log, prompt_grid, termination).run(
+        first_step, flops
+    )
+
+
+@dataclasses.dataclass
+class _Steps:
+    """What the steps of a run share."""
+
+    config: TransformerTrainingConfig
+    options: RunOptions
+    world: World
+    output: Path
+    stream: Stream
+    state: TrainState
+    validation: Validation
+    checkpoint: Checkpoint
+    log: Log | None  # only the main process has one, and the grid
+    prompt_grid: PromptGrid | None
+    termination: TerminationSignal
+
+    def run(self, first_step: int, flops: float) -> None:
+        """Goes on to the last step; `flops` are those of one pair."""
+        if first_step == 0:
+            self._validate(0)
+        if first_step >= self.config.steps:
+            if self.world.is_main:
+                text = f"{self.output} has {first_step:,} steps already; give more --steps to continue"
+                print(f"train: {text}", flush=True)
+            return
+        speed = self._speed(flops)
+        batches = iter(keep_on_termination(self.stream.loader(self.options.workers)))
+        with StepProgress("train", first_step, self.config.steps) as progress:
+            for step in range(first_step, self.config.steps):
+                batch = next(batches)
+                values = self._update(step, batch)
+                if self.log:
+                    progress.report(step + 1, partial(speed.text, values))
+                self._finish(step + 1, batch)
+        if self.world.is_main:
+            _print_output(self.output)
+
+    def _speed(self, flops: float) -> TrainingSpeed:
+        model, peak = self.checkpoint.model_config, peak_flops(self.world.device, self.config.precision)
+        tokens = model.text_length + model.codes
+        return TrainingSpeed(self.config.batch_size, tokens, flops, peak_flops=self.world.size * peak)
+
+    def _update(self, step: int, batch: Batch) -> dict[str, float]:
+        """Changes the weights, if losses and gradients are finite; logs and returns the losses."""
+        config, state, done = self.config, self.state, step + 1
+        rate = config.learning_rate_at(step, state.plateau.halvings, state.schedule)
+        if config.dropout:  # so that a resumed run drops the same; a new loader also draws a number
+            torch.manual_seed(stable_hash(f"dropout/{config.seed}/{step}/{self.world.rank}") >> 1)
+        values, gradient_norm = update(
+            state, drop_captions(batch, config, step), rate, config, self.options, self.world
+        )
+        if is_finite(values["total"], gradient_norm):
+            state.skipped.applied()
+            state.scale.grow()
+            state.plateau.observe(values["total"])
+        elif not state.scale.shrink():
+            state.skipped.skip(done, values["total"], gradient_norm, config.learning_rate, self.world)
+        state.average.update(done)
+        if self.log:
+            self.log.step(done, values, rate, gradient_norm, state.skipped.total if state.skipped.in_a_row else None)
+        return values
+
+    def _finish(self, done: int, batch: Batch) -> None:
+        """Validates, halves the learning rate and writes a checkpoint, each where this step is one for it."""
+        options, is_last = self.options, done == self.config.steps
+        losses = self._validate(done) if done % options.validate_every == 0 or is_last else {}
+        if self.config.schedule == "plateau":
+            losses = self._look_for_plateau(done, losses)
+        stops = self.world.any(self.termination.received) and not is_last
+        if stops or is_last or done % (options.save_every or options.validate_every) == 0:
+            self._save(done, batch, losses, stops)
+
+    def _look_for_plateau(self, done: int, losses: dict[str, float]) -> dict[str, float]:
+        """Returns the losses of the validation, which it may need before the usual step."""
+        if done % plateau_interval(self.config.steps, self.validation.pairs > 0):
+            return losses
+        losses = losses or self._validate(done, is_logged=False)
+        plateau = self.state.plateau
+        if plateau.update(losses.get("total", plateau.take_mean())) and self.world.is_main:
+            print_above(f"step {done:,}  no gain: learning rate halved")
+        return losses
+
+    def _save(self, done: int, batch: Batch, losses: dict[str, float], stops: bool) -> None:
+        """Writes a checkpoint and images of the prompts, if the weights are usable. Raises UserError if those of the
+        last step are not, and TerminatedError if the run stops here."""
+        if good := _is_good(self.state, losses, self.world):
+            self.checkpoint.save(self.state, self.stream, batch, done)
+        elif done == self.config.steps:
+            raise diverged(done, "the weights are not usable", self.config.learning_rate)
+        elif self.world.is_main:
+            print_above(f"step {done:,}  the weights may be damaged: no checkpoint")
+        if stops:
+            raise terminated(done, good)
+        if good and self.log and self.prompt_grid:
+            self.log.image(done, self.prompt_grid.sample(self.output, done, self.world.device))
+        self.world.barrier()
+
+    def _validate(self, done: int, is_logged: bool = True) -> dict[str, float]:
+        with autocast(self.config.precision, self.world.device):
+            losses, by_source = self.validation.losses(self.state.model)
+        if self.log and is_logged:
+            self.log.validation(done, losses, by_source)
+        return losses
+
+
+def _check_batch_size(config: TransformerTrainingConfig, options: RunOptions, world: World) -> None:
     if config.batch_size % (world.size * options.accumulate):
         raise UserError(
             f"--batch-size {config.batch_size}: give a multiple of {world.size * options.accumulate}, the "
             "number of processes times --accumulate"
         )
-    stream = Stream(
+
+
+def _open_stream(dataset: str | Path, config: TransformerTrainingConfig, options: RunOptions, world: World) -> Stream:
+    return Stream(
         dataset,
         "train",
         config.batch_size,
@@ -137,86 +241,64 @@ def _train(
         rank=world.rank,
         ranks=world.size,
         bpe_dropout=config.bpe_dropout,
-    )
-    manifest = stream.manifest
-    model_config = model_config_for(manifest, size, config.rotary, config.text_length)
-    tokenizer_json = _read_text_tokenizer(dataset, manifest)
-    validation = Validation.read(dataset, config.batch_size, world, config.text_length)
-    prompt_grid = (
-        load_prompt_grid(options.prompts, manifest, tokenizer_json) if options.prompts and world.is_main else None
+        lanes=config.lanes,
+        weights=dict(config.source_weights) or None,
+        cache=options.cache,
+        cache_bytes=options.cache_bytes,
     )
 
-    torch.manual_seed(config.seed)
-    plain = Transformer(model_config)
-    plain.recompute = options.recompute
-    flops, parameters = flops_of(plain), sum(parameter.numel() for parameter in plain.parameters())
+
+def _first_state(
+    plain: Transformer, config: TransformerTrainingConfig, options: RunOptions, world: World
+) -> TrainState:
     # The optimiser's groups do not depend on the sharding: wrap_model replaces parameters in place.
-    model = wrap_model(plain.to(world.device), world, options.sharding, config.precision)
+    model = wrap_model(plain, world, options.sharding, config.precision)
     if options.compile:
         model.compile()
-    state = TrainState(model, make_optimiser(plain, config.learning_rate), WeightAverage(plain), Plateau())
-    output.mkdir(parents=True, exist_ok=True)
-    checkpoint = Checkpoint(output, manifest, model_config, dataclasses.asdict(config), world, options.keep)
-    first_step = checkpoint.restore(state, stream) if resume else checkpoint.start()
-    world.barrier()  # no rank writes before all have checked the folder
-    log = None
-    if world.is_main:
-        write_atomically(output / TEXT_TOKENIZER_FILE, tokenizer_json)
-        log = Log(output, first_step, options.tensorboard, options.wandb)
-        _print_summary(stream, validation, model_config, parameters, config, world)
-    if first_step == 0:
-        _validate(state, validation, 0, config, log)
-    if first_step >= config.steps:
-        if world.is_main:
-            print(f"train: {output} has {first_step:,} steps already; give more --steps to continue", flush=True)
-        return
-
-    tokens = model_config.text_length + model_config.codes
-    speed = TrainingSpeed(
-        config.batch_size, tokens, flops, peak_flops=world.size * peak_flops(world.device, config.precision)
+    return TrainState(
+        model,
+        make_optimiser(plain, config.learning_rate, config.beta1, config.beta2, config.weight_decay),
+        WeightAverage(plain),
+        Plateau(),
+        SkippedUpdates(),
+        ScheduleStart.of(config.steps, config.warm_up),
+        LossScale.of(config.precision),
     )
-    batches = iter(stream.loader(options.workers))
-    with StepProgress("train", first_step, config.steps) as progress:
-        for step in range(first_step, config.steps):
-            rate = config.learning_rate_at(step, state.plateau.halvings)
-            batch = next(batches)
-            values, gradient_norm = update(state, drop_captions(batch, config, step), rate, config, options, world)
-            done = step + 1
-            if not math.isfinite(values["total"]):
-                raise UserError(
-                    f"the loss is {values['total']} at step {done}: start again with a --learning-rate below "
-                    f"{config.learning_rate:g}"
-                )
-            state.average.update(done)
-            if log:
-                log.step(done, values, rate, gradient_norm)
-                progress.report(done, partial(speed.text, values))
-            if done % options.validate_every == 0 or done == config.steps:
-                losses = _validate(state, validation, done, config, log)
-                if (
-                    state.plateau.update(losses.get("total", values["total"]))
-                    and config.schedule == "plateau"
-                    and world.is_main
-                ):
-                    print_above(f"step {done:,}  no gain: learning rate halved")
-                checkpoint.save(state, stream, batch, done)
-                if log and prompt_grid:
-                    log.image(done, prompt_grid.sample(output, done))
-                world.barrier()
-    if log:
-        log.close()
-        print_output(
-            "train",
-            output / "model.safetensors",
-            ["generate", "--checkpoint", output, "--prompt", "a red cat", "--output", beside(str(output), "images")],
-            ["serve", "--checkpoint", output],
-        )
+
+
+def _checkpoint(
+    output: Path,
+    manifest: Manifest,
+    model: TransformerConfig,
+    config: TransformerTrainingConfig,
+    options: RunOptions,
+    world: World,
+) -> Checkpoint:
+    training, defaults = dataclasses.asdict(config), defaults_of(TransformerTrainingConfig)
+    return Checkpoint(output, manifest, model, training, world, options.keep, defaults)
+
+
+def _print_output(output: Path) -> None:
+    print_output(
+        "train",
+        output / "model.safetensors",
+        ["generate", "--checkpoint", output, "--prompt", "a red cat", "--output", beside(str(output), "images")],
+        ["serve", "--checkpoint", output],
+    )
+
+
+def _start_from(model: Transformer, directory: Path, manifest: Manifest, tokenizer_json: str, world: World) -> None:
+    initial = read_initial_weights(directory, model.config, manifest, tokenizer_json) if world.is_main else None
+    new = start_from(model, initial, world)
+    if world.is_main:
+        print(f"train: starts from the weights of {directory}; new: {', '.join(new) or 'nothing'}", flush=True)
 
 
 def update(
     state: TrainState, batch: Batch, rate: float, config: TransformerTrainingConfig, options: RunOptions, world: World
 ) -> tuple[dict[str, float], float]:
-    """One step of the optimiser: returns the losses of all ranks in nats, and the gradient's norm before clipping."""
+    """One step of the optimiser: returns the losses of all ranks in nats, and the gradient's norm before clipping. It
+    changes nothing if one of them is not finite."""
     text_tokens = int(world.sum((batch.text_BT != NO_TOKEN).sum().to(world.device)))
     codes = config.batch_size * batch.codes_BN.shape[1]
     sums = torch.zeros(3, device=world.device)
@@ -226,14 +308,25 @@ def update(
         with no_gradient_sync(state.model, number < len(parts)):
             with autocast(config.precision, world.device):
                 token_losses = state.model(text_BT.to(world.device), codes_BN.to(world.device))
-            losses = token_losses.losses(text_tokens, codes)
-            (losses.total * world.size).backward()  # DDP and FSDP average over ranks, but the loss is a sum
+            losses = token_losses.losses(text_tokens, codes, config.text_weight)
+            # DDP and FSDP average over ranks, but the loss is a sum.
+            (losses.total * (world.size * state.scale.factor)).backward()
         sums += torch.stack(losses).detach()
-    norm = full_tensor(nn.utils.clip_grad_norm_(state.model.parameters(), MAX_GRADIENT_NORM))
+    state.scale.remove_from(state.model.parameters())
+    norm = full_tensor(nn.utils.clip_grad_norm_(state.model.parameters(), config.clip)).item()
     for group in state.optimiser.param_groups:
         group["lr"] = rate
-    state.optimiser.step()
-    return dict(zip(losses._fields, world.sum(sums).tolist(), strict=True)), norm.item()
+    values = dict(zip(losses._fields, world.sum(sums).tolist(), strict=True))
+    if is_finite(values["total"], norm):  # the same on all ranks
+        state.optimiser.step()
+    return values, norm
+
+
+def _is_good(state: TrainState, validation: dict[str, float], world: World) -> bool:
+    """Whether the weights may replace those of the last checkpoint: the validation is finite, or if there is none the
+    last update was."""
+    finite = is_finite(*validation.values()) if validation else not state.skipped.in_a_row
+    return finite and are_usable(state.model.parameters(), world)
 
 
 def drop_captions(batch: Batch, config: TransformerTrainingConfig, step: int) -> Batch:
@@ -245,42 +338,38 @@ def drop_captions(batch: Batch, config: TransformerTrainingConfig, step: int) ->
     return batch._replace(text_BT=batch.text_BT.masked_fill(blank_B[:, None], NO_TOKEN))
 
 
-def model_config_for(
-    manifest: Manifest, size: str, rotary: bool = False, text_length: int | None = None
-) -> TransformerConfig:
-    """The configuration of a named size for a dataset's tokenizers."""
+def model_config_for(manifest: Manifest, size: str | Shape, config: TransformerTrainingConfig) -> TransformerConfig:
+    """The configuration of a shape or a named size for a dataset's tokenizers."""
     text, image = manifest.text_tokenizer, manifest.image_tokenizer
+    is_modern = config.recipe == "modern"
     return TransformerConfig.named(
         size,
         text.vocabulary,
         image.vocabulary,
-        text_length=text_length or text.max_tokens,
-        grid=image.grid,
-        rotary=rotary,
+        text_length=config.text_length or text.max_tokens,
+        grid=image.shape.columns,
+        rows=None if image.shape.is_square else image.shape.rows,
+        full_attention=is_modern,
+        rotary=config.rotary or is_modern,
+        recipe=config.recipe,
+        dropout=config.dropout,
     )
 
 
-def make_optimiser(model: Transformer, learning_rate: float) -> torch.optim.AdamW:
-    """The paper's AdamW, without decay of biases, gains and embeddings (appendix B.2)."""
+def make_optimiser(
+    model: Transformer, learning_rate: float, beta1: float = BETA1, beta2: float = BETA2, weight_decay: float = DECAY
+) -> torch.optim.AdamW:
+    """The paper's AdamW by default, without decay of biases, gains and embeddings (appendix B.2)."""
     decayed = [module.weight for module in model.modules() if isinstance(module, nn.Linear)]
     others = [p for p in model.parameters() if not any(p is weight for weight in decayed)]
-    groups = [{"params": decayed, "weight_decay": 4.5e-2}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.96), eps=1e-8, fused=True)
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=learning_rate, betas=(beta1, beta2), eps=1e-8, fused=True)
 
 
 def autocast(precision: str, device: torch.device | str = "cpu") -> contextlib.AbstractContextManager:
     """A context in which products are computed in `precision`."""
-    return torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
-
-
-def _validate(
-    state: TrainState, validation: Validation, step: int, config: TransformerTrainingConfig, log: Log | None
-) -> dict[str, float]:
-    with autocast(config.precision, validation.world.device):
-        losses, by_source = validation.losses(state.model)
-    if log:
-        log.validation(step, losses, by_source)
-    return losses
+    enabled = precision != "float32"
+    return torch.autocast(torch.device(device).type, getattr(torch, precision) if enabled else None, enabled)
 
 
 def _print_summary(
@@ -299,8 +388,7 @@ def _print_summary(
         flush=True,
     )
     print(
-        f"uniform guess: loss {TEXT_WEIGHT * uniform[0] + IMAGE_WEIGHT * uniform[1]:.4f}  "
-        f"text {uniform[0]:.4f}  image {uniform[1]:.4f}",
+        f"uniform guess: loss {weighted(*uniform):.4f}  text {uniform[0]:.4f}  image {uniform[1]:.4f}",
         flush=True,
     )
 
@@ -308,7 +396,7 @@ def _print_summary(
 def _read_text_tokenizer(dataset: str | Path, manifest: Manifest) -> bytes:
     path = join(dataset, TEXT_TOKENIZER_FILE)
     try:
-        text = read(path)
+        text = read_patiently(path)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}; {REBUILD_HINT}") from None
     require_same_tokenizer(
@@ -324,131 +412,15 @@ def _read_text_tokenizer(dataset: str | Path, manifest: Manifest) -> bytes:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="pairmill train", description=__doc__.split("\n")[0])
-    parser.add_argument(
-        "--dataset", required=True, metavar="DIR", help="dataset made by `pairmill build`: folder or URL"
-    )
-    parser.add_argument(
-        "--size", required=True, choices=SIZES, metavar="NAME", help=f"size of the model: {', '.join(SIZES)}"
-    )
-    parser.add_argument("--steps", required=True, type=int, metavar="N", help="number of updates (the paper: 430,000)")
-    parser.add_argument("--batch-size", required=True, type=int, metavar="B", help="pairs an update (the paper: 1,024)")
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder of the run")
-    parser.add_argument("--resume", action="store_true", help="continue from DIR/checkpoint.pt if it exists")
-    weights = parser.add_argument_group("settings that decide the weights")
-    weights.add_argument(
-        "--learning-rate", type=float, help="peak of the learning rate (default: by width, 1e-3 to 4.5e-4)"
-    )
-    weights.add_argument(
-        "--schedule",
-        choices=SCHEDULES,
-        default="plateau",
-        help="learning rate after the warm-up: halved when validation stalls, or a cosine (default %(default)s)",
-    )
-    weights.add_argument(
-        "--precision",
-        choices=("float32", "bfloat16"),
-        default=default_precision(),
-        help="precision of matrix products (default here: %(default)s)",
-    )
-    weights.add_argument(
-        "--blank-captions",
-        type=float,
-        default=0.0,
-        metavar="SHARE",
-        help="share of pairs trained without caption, for `generate --guidance` (default 0)",
-    )
-    weights.add_argument(
-        "--bpe-dropout",
-        type=float,
-        default=0.0,
-        metavar="P",
-        help="probability of BPE dropout (default 0; the paper: 0.1)",
-    )
-    weights.add_argument(
-        "--text-length",
-        type=int,
-        metavar="T",
-        help="tokens to which captions are cut; fewer train faster (default: the dataset's length, 256)",
-    )
-    weights.add_argument("--rotary", action="store_true", help="add rotary positions to the learned ones")
-    weights.add_argument("--seed", type=int, default=0, help="of weights and order (default 0)")
-    how = parser.add_argument_group("settings of the run")
-    how.add_argument(
-        "--validate-every",
-        type=int,
-        metavar="N",
-        help="updates between validations and checkpoints (default: a tenth of the run, at most 1000)",
-    )
-    how.add_argument(
-        "--keep", type=int, default=2, metavar="N", help="number of checkpoints to keep (default %(default)s)"
-    )
-    how.add_argument(
-        "--accumulate",
-        type=int,
-        default=1,
-        metavar="N",
-        help="compute an update in N parts, to save memory (default 1)",
-    )
-    how.add_argument(
-        "--sharding",
-        choices=SHARDINGS,
-        default="ddp",
-        help="under torchrun: the full model in each process, or sharded (default %(default)s)",
-    )
-    how.add_argument("--recompute", action="store_true", help="recompute activations: less memory, a third more work")
-    how.add_argument(
-        "--compile", action="store_true", help="use torch.compile: starts some minutes later, then runs faster on a GPU"
-    )
-    how.add_argument("--workers", type=int, default=0, metavar="N", help="processes that read batches (default: 0)")
-    how.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads (default: all)")
-    how.add_argument("--prompts", type=Path, metavar="FILE", help="prompts, one a line, sampled at each validation")
-    how.add_argument("--tensorboard", action="store_true", help="write DIR/tensorboard")
-    how.add_argument("--wandb", metavar="PROJECT", help="log to Weights & Biases")
-    args = parser.parse_args(arguments)
-    validate_every = args.validate_every if args.validate_every is not None else max(1, min(1000, args.steps // 10))
-    rate = default_learning_rate(SIZES[args.size][2]) if args.learning_rate is None else args.learning_rate
-    counts = args.steps, args.batch_size, args.threads, validate_every, args.keep, args.accumulate
-    if min(counts) < 1 or args.workers < 0:
-        raise UserError(
-            "--steps, --batch-size, --threads, --validate-every, --keep and --accumulate start at 1, --workers at 0"
-        )
-    if args.text_length is not None and args.text_length < 1:
-        raise UserError("--text-length starts at 1")
-    if not 0 < rate < math.inf or not 0 <= args.seed < 1 << 63:
-        raise UserError("--learning-rate is above 0, --seed 0 or more and below 2^63")
-    if not (0 <= args.blank_captions < 1 and 0 <= args.bpe_dropout < 1):
-        raise UserError("--blank-captions and --bpe-dropout are shares: from 0 to below 1")
-    torch.set_num_threads(args.threads)
-    config = TransformerTrainingConfig(
-        args.steps,
-        args.batch_size,
-        rate,
-        args.seed,
-        args.precision,
-        args.schedule,
-        args.blank_captions,
-        args.rotary,
-        args.bpe_dropout,
-        args.text_length,
-    )
-    options = RunOptions(
-        validate_every,
-        args.keep,
-        args.accumulate,
-        args.sharding,
-        args.recompute,
-        args.compile,
-        args.workers,
-        args.prompts,
-        args.tensorboard,
-        args.wandb,
-    )
+    command = parse_command(__doc__.split("\n")[0], arguments)
+    torch.set_num_threads(command.threads)
     try:
-        train(args.dataset, args.size, config, args.output, args.resume, options)
+        train(command.dataset, command.size, command.config, command.output, command.resume, command.options)
     except OSError as error:
-        raise UserError(f"--output {args.output}: {error.strerror}") from None
-    return 0
+        raise UserError(f"--output {command.output}: {error.strerror}") from None
+    except TerminatedError as error:
+        return report_termination(error)
+    return end_rank()
 
 
 if __name__ == "__main__":

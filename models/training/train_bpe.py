@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import glob
 import gzip
-import io
+import itertools
 import json
 import os
 import shlex
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, TextIO, cast
+from typing import BinaryIO, cast
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
@@ -58,36 +59,63 @@ def read_captions(paths: Sequence[str]) -> Iterator[tuple[str, float]]:
 
 def _parquet_captions(path: str) -> Iterator[tuple[str, float]]:
     try:
-        import pyarrow.parquet as pq  # only needed for Parquet
+        import pyarrow as pa  # only needed for Parquet
+        import pyarrow.parquet as pq
     except ModuleNotFoundError:
         raise UserError(f"--captions {path}: Parquet needs pyarrow, of the extra `pipeline`") from None
-    file = pq.ParquetFile(path)
-    if "caption" not in file.schema_arrow.names:
-        raise UserError(f"--captions: {path} has no column `caption`")
-    before, total = 0, file.metadata.num_rows
-    for batch in file.iter_batches(columns=["caption"]):
-        texts = batch.column(0).to_pylist()
-        yield from ((text, (before + i) / total) for i, text in enumerate(texts, 1) if text)
-        before += len(texts)
+    try:
+        file = pq.ParquetFile(path)
+        if "caption" not in file.schema_arrow.names:
+            raise UserError(f"--captions: {path} has no column `caption`")
+        batches = file.iter_batches(columns=["caption"])
+        captions = itertools.chain.from_iterable(batch.column(0).to_pylist() for batch in batches)
+        for row, caption in enumerate(captions, 1):
+            if text := _checked(caption, path, row):
+                yield text, row / file.metadata.num_rows
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--captions: {path} cannot be read: {str(error).splitlines()[0]}") from None
 
 
 def _line_captions(path: str) -> Iterator[tuple[str, float]]:
     size, is_json = max(1, os.path.getsize(path)), path.removesuffix(".gz").endswith(".jsonl")
-    with open(path, "rb") as raw, _text(raw, path) as file:
-        for number, line in enumerate(file, 1):
-            if is_json:
-                try:
-                    yield json.loads(line)["caption"], raw.tell() / size
-                except (ValueError, KeyError, TypeError):
-                    raise UserError(f"--captions: {path}:{number} is not a JSON object with `caption`") from None
-            elif line.strip():
-                yield line.strip(), raw.tell() / size
+    number = 0
+    try:
+        with open(path, "rb") as raw, _lines(raw, path) as file:
+            for number, line in enumerate(file, 1):
+                caption = _json_caption(line, path, number) if is_json else line.decode("utf-8").strip()
+                if text := _checked(caption, path, number):
+                    yield text, raw.tell() / size
+    except UnicodeDecodeError as error:
+        raise UserError(f"--captions: {path}:{number} is not UTF-8 ({error.reason}); convert the file") from None
+    except (EOFError, OSError, zlib.error) as error:  # of gzip: cut or damaged
+        raise UserError(f"--captions: {path} cannot be read after line {number}: {error}") from None
 
 
-def _text(raw: BinaryIO, path: str) -> TextIO:
-    if path.endswith(".gz"):
-        return cast(TextIO, gzip.open(raw, "rt", encoding="utf-8"))
-    return io.TextIOWrapper(raw, encoding="utf-8")
+def _json_caption(line: bytes, path: str, number: int) -> object:
+    try:
+        return json.loads(line.decode("utf-8"))["caption"]
+    except UnicodeDecodeError:
+        raise
+    except (ValueError, LookupError, TypeError, RecursionError):
+        raise UserError(f"--captions: {path}:{number} is not a JSON object with `caption`") from None
+
+
+def _checked(caption: object, path: str, number: int) -> str | None:
+    """The caption; None for null. Raises UserError for anything else, and for half of a surrogate pair, which no
+    encoding has."""
+    if caption is None:
+        return None
+    if not isinstance(caption, str):
+        raise UserError(f"--captions: {path}:{number}: the caption is {str(caption)[:40]!r}, not a text; remove it")
+    try:
+        caption.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"--captions: {path}:{number}: the caption has half a surrogate pair; remove it") from None
+    return caption
+
+
+def _lines(raw: BinaryIO, path: str) -> BinaryIO:
+    return cast(BinaryIO, gzip.open(raw, "rb")) if path.endswith(".gz") else raw
 
 
 def shown(captions: Iterable[tuple[str, float]], line: ProgressLine) -> Iterator[str]:

@@ -13,11 +13,11 @@ DIR receives `dvae.safetensors` (averaged weights), `checkpoint.pt` (to resume),
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import dataclasses
 import itertools
 import math
-import os
 from collections.abc import Generator
 from functools import partial
 from pathlib import Path
@@ -26,13 +26,15 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from models import pixels
-from models.errors import UserError
+from models.errors import UserError, system_fault
 from models.files import write_atomically
 from models.image_files import png
 from models.next_command import beside, print_output
 from models.progress import print_above
+from models.sampling.checkpoint import available_processors
 from models.tokenizers.dvae import (
     DVAE,
     DVAEConfig,
@@ -42,11 +44,20 @@ from models.tokenizers.dvae import (
     save_dvae,
     to_channels_last,
 )
-from models.training.checkpoint import CHECKPOINT_FILE, refuse_existing, require_same_settings, torch_bytes
-from models.training.distributed import World, average_gradients, distributed_world
+from models.training.checkpoint import (
+    CHECKPOINT_FILE,
+    detach_from_file,
+    read_state,
+    refuse_existing,
+    require_same_settings,
+    write_state,
+)
+from models.training.distributed import World, average_gradients, distributed_world, end_rank
 from models.training.dvae_images import BatchPlan, batches, centre_view, list_images
 from models.training.log import StepProgress, append_json_line
+from models.training.run_folder import TerminatedError, TerminationSignal, lock_folder, report_termination, terminated
 from models.training.schedule import cosine
+from models.training.stability import SkippedUpdates, are_usable, diverged, is_finite
 from models.training.vector_quantised import DEAD_CODE_INTERVAL, DEAD_CODE_UNTIL, VectorQuantisedDVAE
 from models.training.weight_average import kept_share
 
@@ -54,6 +65,7 @@ TEMPERATURE = (1.0, 1 / 16)
 LEARNING_RATE_RATIO = 1.25e-6 / 1e-4
 METHODS = ("relaxed", "quantised")
 WARM_UP = 50  # updates of quantised training in which the learning rate rises
+MAX_CODES = 1 << 16  # the decoder sees the relaxed codes, a share of each in each place
 WITHOUT_CODES = 0.2  # share of the updates of quantised training before the codebook exists
 CODES_BATCHES = 24  # number of batches from whose latents the codebook starts
 
@@ -170,9 +182,24 @@ def train(
     report_every: int = 200,
     world: World | None = None,
 ) -> None:
-    """Trains to step `config.steps` and writes into `output`. Raises UserError for unusable input."""
+    """Trains to step `config.steps` and writes into `output`. Raises UserError for unusable input, TerminatedError if
+    SIGTERM has stopped it."""
     output.mkdir(parents=True, exist_ok=True)
     world = world or World()
+    with TerminationSignal() as termination, lock_folder(output) if world.is_main else contextlib.nullcontext():
+        _train(images, model, config, output, resume, report_every, world, termination)
+
+
+def _train(
+    images: str,
+    model: DVAE,
+    config: DVAETrainingConfig,
+    output: Path,
+    resume: bool,
+    report_every: int,
+    world: World,
+    termination: TerminationSignal,
+) -> None:
     if config.batch_size % world.size:
         raise UserError(f"--batch-size {config.batch_size}: give a multiple of {world.size}, the number of processes")
     members, held_out = list_images(images)
@@ -198,39 +225,37 @@ def train(
                 group["lr"] = config.learning_rate_at(step)
             # A generator for each step and rank.
             generator = torch.Generator(world.device).manual_seed(
-                ((config.seed << 32) + step) * world.size + world.rank
+                (((config.seed << 32) + step) * world.size + world.rank) % (1 << 64)
             )
-            with torch.autocast(world.device.type, dtype=torch.bfloat16):
-                if isinstance(learner, VectorQuantisedDVAE):
-                    terms, latents_NL, codes_N = learner.losses(x_BCHW)
-                    loss = torch.stack(list(terms.values())).sum()
-                else:
-                    nll, kl = losses(learner, x_BCHW, config.temperature(step), generator)
-                    terms = {"nll": nll, "kl": kl}
-                    loss = nll + config.kl_weight_at(step) * kl
-            state.optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            average_gradients(learner.parameters(), world)
-            state.optimiser.step()
-            if isinstance(learner, VectorQuantisedDVAE) and codes_N is not None:
-                learner.update_codebook(latents_NL, codes_N, config.dead_code_generator(step), world)
-            state.average(step - config.codes_from if step >= config.codes_from else step, config.average)
-
+            terms, loss = _update(state, x_BCHW, config, step, generator, world)
             done = step + 1
             if world.is_main:
                 progress.report(done, partial(_speed_text, loss, config.batch_size))
-            report = done % report_every == 0 or done == config.steps
-            if report and world.is_main:
+            stops = world.any(termination.received) and done < config.steps
+            if not (done % report_every == 0 or done == config.steps or stops):
+                continue
+            good = _is_good(state, world)
+            if stops:
+                if good and world.is_main:
+                    _save(output, state, config, done)
+                raise terminated(done, good)
+            if done == config.steps and not good:
+                raise diverged(done, "the weights are not usable", config.learning_rate)
+            if world.is_main:
                 entry = {"step": done, "loss": round(loss.item(), 4)}
                 entry |= {name: round(term.item(), 5) for name, term in terms.items()}
                 entry |= {"temperature": round(config.temperature(step), 4)} if config.method == "relaxed" else {}
                 entry["learning_rate"] = config.learning_rate_at(step)
-                dvae = state.dvae()
+                entry |= {"skipped_updates": state.skipped.total} if state.skipped.total else {}
+                dvae = state.dvae() if good else None
                 if val_BCHW is not None and dvae is not None:
                     entry |= reconstruction_metrics(dvae, val_BCHW)
                 print_above(_entry_text(entry))
                 append_json_line(output / "log.jsonl", entry)
-                _save(output, state, config, done)
+                if good:
+                    _save(output, state, config, done)
+                else:
+                    print_above(f"step {done:,}  the weights may be damaged: no checkpoint")
                 if dvae is not None:
                     save_dvae(dvae, output / "dvae.safetensors")
                 if val_BCHW is not None and dvae is not None:
@@ -241,6 +266,52 @@ def train(
         print_output(
             "train-dvae", path, ["encode", "--images", images, "--image-tokenizer", f"dvae:{path}", "--output", dataset]
         )
+
+
+def _update(
+    state: DVAETrainState,
+    x_BCHW: torch.Tensor,
+    config: DVAETrainingConfig,
+    step: int,
+    generator: torch.Generator,
+    world: World,
+) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """Update `step`, counted from 0, from this rank's images: returns the terms of the loss and their weighted sum. It
+    changes nothing if a loss or gradient is not finite."""
+    learner = state.learner
+    with torch.autocast(world.device.type, dtype=torch.bfloat16):
+        if isinstance(learner, VectorQuantisedDVAE):
+            terms, latents_NL, codes_N = learner.losses(x_BCHW)
+            loss = torch.stack(list(terms.values())).sum()
+        else:
+            nll, kl = losses(learner, x_BCHW, config.temperature(step), generator)
+            terms = {"nll": nll, "kl": kl}
+            loss = nll + config.kl_weight_at(step) * kl
+    state.optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    average_gradients(learner.parameters(), world)
+    mean_loss = (world.sum(loss.detach().clone()) / world.size).item()
+    norm = _gradient_norm(learner)
+    if not is_finite(mean_loss, norm):  # the same on all ranks
+        state.skipped.skip(step + 1, mean_loss, norm, config.learning_rate, world)
+        return terms, loss
+    state.skipped.applied()
+    state.optimiser.step()
+    if isinstance(learner, VectorQuantisedDVAE) and codes_N is not None:
+        learner.update_codebook(latents_NL, codes_N, config.dead_code_generator(step), world)
+    state.average(step - config.codes_from if step >= config.codes_from else step, config.average)
+    return terms, loss
+
+
+def _gradient_norm(learner: nn.Module) -> float:
+    gradients = [parameter.grad for parameter in learner.parameters() if parameter.grad is not None]
+    return nn.utils.get_total_norm(gradients).item()
+
+
+def _is_good(state: DVAETrainState, world: World) -> bool:
+    """Whether the weights may replace those of the last checkpoint."""
+    weights = itertools.chain(state.learner.parameters(), state.averaged.parameters(), state.averaged.buffers())
+    return are_usable(weights, world) and not state.skipped.in_a_row
 
 
 def _entry_text(entry: dict[str, Any]) -> str:
@@ -259,6 +330,7 @@ class DVAETrainState:
     learner: DVAE | VectorQuantisedDVAE
     averaged: DVAE | VectorQuantisedDVAE
     optimiser: torch.optim.Optimizer
+    skipped: SkippedUpdates = dataclasses.field(default_factory=SkippedUpdates)
 
     @classmethod
     def create(cls, model: DVAE, config: DVAETrainingConfig) -> DVAETrainState:
@@ -307,10 +379,11 @@ def codebook_batches(found: Generator[torch.Tensor, None, None]) -> list[torch.T
 def _save(output: Path, state: DVAETrainState, config: DVAETrainingConfig, step: int) -> None:
     saved = state.state_dict() | {
         "step": step,
+        "skipped": dataclasses.asdict(state.skipped),
         "model_config": dataclasses.asdict(state.learner.config),
         "config": dataclasses.asdict(config),
     }
-    write_atomically(output / CHECKPOINT_FILE, torch_bytes(saved))
+    write_state(output / CHECKPOINT_FILE, saved)
 
 
 def _restore(output: Path, state: DVAETrainState, config: DVAETrainingConfig, resume: bool) -> int:
@@ -321,10 +394,14 @@ def _restore(output: Path, state: DVAETrainState, config: DVAETrainingConfig, re
         return 0
     if not path.exists():
         return 0
-    saved = torch.load(path, map_location="cpu", weights_only=True)
+    saved = read_state(path)
+    if not {"model_config", "config", *state.state_dict()} <= saved.keys():
+        raise UserError(f"--resume: {path} is not a checkpoint of train-dvae; choose another --output")
     require_same_settings(path, saved["model_config"], dataclasses.asdict(state.learner.config))
     require_same_settings(path, saved["config"], dataclasses.asdict(config))
     state.load_state_dict(saved)
+    detach_from_file(state.optimiser)
+    state.skipped.__dict__.update(saved.get("skipped", {}))  # older checkpoints have none
     return saved["step"]
 
 
@@ -377,12 +454,18 @@ def main(arguments: list[str] | None = None) -> int:
         "some thousand updates, with a learning rate of 3e-3 (default: %(default)s)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of weights, crops and noise (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads (default: all cores)")
+    parser.add_argument(
+        "--threads", type=int, default=available_processors(), help="CPU threads (default: all available)"
+    )
     args = parser.parse_args(arguments)
     if args.window % 8 or not 8 <= args.window <= 256:
         raise UserError(f"--window {args.window}: give a multiple of 8 from 8 to 256")
     if min(args.steps, args.batch_size, args.hidden // 4, args.vocabulary, args.threads) < 1:
         raise UserError("--steps, --batch-size, --vocabulary and --threads start at 1, --hidden at 4")
+    if args.vocabulary > MAX_CODES:
+        raise UserError(f"--vocabulary {args.vocabulary}: give at most {MAX_CODES:,} codes")
+    if not (0 < args.learning_rate < math.inf and 0 <= args.kl_weight < math.inf and 0 <= args.seed < 1 << 31):
+        raise UserError("--learning-rate is above 0, --kl-weight 0 or more, --seed 0 or more and below 2^31")
     if args.method == "quantised" and args.start_from:
         raise UserError(
             "--start-from: quantised training starts from random weights; leave it out, or use --method relaxed"
@@ -398,9 +481,15 @@ def main(arguments: list[str] | None = None) -> int:
         warm=args.start_from is not None,
         method=args.method,
     )
-    with distributed_world() as world:
-        train(args.images, first_weights(args), config, args.output, args.resume, world=world)
-    return 0
+    try:
+        with distributed_world() as world:
+            train(args.images, first_weights(args), config, args.output, args.resume, world=world)
+    except OSError as error:
+        place, message = error.filename or args.output, error.strerror or str(error)
+        raise UserError(system_fault(error.errno, message, place) or f"{place}: {message}") from None
+    except TerminatedError as error:
+        return report_termination(error)
+    return end_rank()
 
 
 def first_weights(args: argparse.Namespace) -> DVAE:

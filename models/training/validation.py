@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import itertools
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from models.data.batch import NO_TOKEN, Batch
-from models.data.shard_file import ShardFile
 from models.data.stream import Stream
 from models.errors import UserError
 from models.training.distributed import World
-from models.transformer.model import IMAGE_WEIGHT, TEXT_WEIGHT
+from models.training.options import DEFAULT_RUN, RunOptions, TransformerTrainingConfig
+from models.transformer.model import TEXT_WEIGHT, weighted
 
 MAX_PAIRS = 128
 
@@ -23,37 +23,51 @@ class Validation(NamedTuple):
     """The first pairs of the validation split, always the same ones, split among the ranks."""
 
     world: World
-    batches: list[Batch]
-    sources: list[list[int]]  # of each batch's pairs, as indices of `names`
+    batches: list[Batch]  # parts of batches, as many on each rank; a rank has no pairs in some
+    sources: list[list[int]]  # of each part's pairs, as indices of `names`
     names: list[str]
     pairs: int  # of all ranks
+    text_weight: float = TEXT_WEIGHT  # of the total
 
     @classmethod
-    def read(cls, dataset: str | Path, batch_size: int, world: World, text_length: int | None = None) -> Validation:
-        """Reads the pairs of a dataset; prints a line and has no pairs if its validation split is empty."""
+    def read(
+        cls, dataset: str | Path, config: TransformerTrainingConfig, world: World, options: RunOptions = DEFAULT_RUN
+    ) -> Validation:
+        """Reads the pairs of a dataset, in parts of as many pairs as those of an update; prints a line and has no pairs
+        if its validation split is empty."""
+        batch_size = config.batch_size
         try:
-            stream = Stream(dataset, "val", batch_size, max_tokens=text_length, rank=world.rank, ranks=world.size)
+            stream = Stream(
+                dataset,
+                "val",
+                batch_size,
+                max_tokens=config.text_length,
+                rank=world.rank,
+                ranks=world.size,
+                cache=options.cache,
+                cache_bytes=options.cache_bytes,
+            )
         except UserError as error:
             if world.is_main:
                 print(f"train: no validation: {error}", flush=True)
             return cls(world, [], [], [], 0)
         count = min(stream.pairs, -(-MAX_PAIRS // batch_size) * batch_size)
-        pair_sources: list[str] = []
-        for shard in stream.shards:
-            if len(pair_sources) < count:
-                members = ShardFile(os.path.join(dataset, shard.path), shard, with_sources=True).members
-                assert members.sources is not None  # requested above
-                pair_sources += [source.decode() for source in members.sources.tolist()]
-        names = sorted(set(pair_sources[:count]))
+        pair_sources = list(itertools.islice(stream.sources(), count))
+        names = sorted(set(pair_sources))
         batches, sources, first = [], [], 0
         for batch in stream:
             positions = range(first + world.rank, batch.next_position, world.size)
-            batches.append(batch)
-            sources.append([names.index(pair_sources[position]) for position in positions])
+            batch_sources = [names.index(pair_sources[position]) for position in positions]
+            rows = batch_size // (world.size * options.accumulate)
+            # Rank 0 has the most pairs; the others have as many parts, since all compute together.
+            for start in range(0, -(-(batch.next_position - first) // world.size), rows):
+                part = slice(start, start + rows)
+                batches.append(batch._replace(text_BT=batch.text_BT[part], codes_BN=batch.codes_BN[part]))
+                sources.append(batch_sources[part])
             first = batch.next_position
             if first >= count:
                 break
-        return cls(world, batches, sources, names, count)
+        return cls(world, batches, sources, names, count, config.text_weight)
 
     @torch.no_grad()
     def losses(self, model: nn.Module) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
@@ -65,21 +79,32 @@ class Validation(NamedTuple):
         # For each source: nats and number of text tokens, nats and number of codes, pairs.
         sums = torch.zeros(len(self.names), 5, dtype=torch.float64)
         for batch, sources in zip(self.batches, self.sources, strict=True):
-            token_losses = model(batch.text_BT.to(self.world.device), batch.codes_BN.to(self.world.device))
-            real_BT = batch.text_BT != NO_TOKEN
-            text_BT = torch.zeros(real_BT.shape, dtype=torch.float64)
-            text_BT[real_BT] = token_losses.text_R.double().cpu()
-            image_B = token_losses.image_BN.double().sum(dim=1).cpu()
-            codes_B = torch.full_like(image_B, batch.codes_BN.shape[1])
-            rows = torch.stack([text_BT.sum(dim=1), real_BT.sum(dim=1), image_B, codes_B, torch.ones_like(image_B)], 1)
-            sums.index_add_(0, torch.tensor(sources, dtype=torch.int64), rows)
+            rows = self._sums(model, batch if sources else _one_blank_pair(batch))
+            sums.index_add_(0, torch.tensor(sources, dtype=torch.int64), rows[: len(sources)])
         model.train()
         sums = self.world.sum(sums.to(self.world.device)).cpu()
-        by_source = {name: {**_means(row), "pairs": int(row[4])} for name, row in zip(self.names, sums, strict=True)}
-        return _means(sums.sum(dim=0)), by_source if len(by_source) > 1 else {}
+        by_source = {
+            name: {**self._means(row), "pairs": int(row[4])} for name, row in zip(self.names, sums, strict=True)
+        }
+        return self._means(sums.sum(dim=0)), by_source if len(by_source) > 1 else {}
+
+    def _means(self, row: torch.Tensor) -> dict[str, float]:
+        text_nats, text_tokens, image_nats, codes, _ = row.tolist()
+        text, image = text_nats / max(1, text_tokens), image_nats / max(1, codes)
+        return {"total": weighted(text, image, self.text_weight), "text": text, "image": image}
+
+    def _sums(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        """For each pair: nats and number of text tokens, nats and number of codes, 1; float64 [B, 5]."""
+        token_losses = model(batch.text_BT.to(self.world.device), batch.codes_BN.to(self.world.device))
+        real_BT = batch.text_BT != NO_TOKEN
+        text_BT = torch.zeros(real_BT.shape, dtype=torch.float64)
+        text_BT[real_BT] = token_losses.text_R.double().cpu()
+        image_B = token_losses.image_BN.double().sum(dim=1).cpu()
+        codes_B = torch.full_like(image_B, batch.codes_BN.shape[1])
+        return torch.stack([text_BT.sum(dim=1), real_BT.sum(dim=1), image_B, codes_B, torch.ones_like(image_B)], 1)
 
 
-def _means(row: torch.Tensor) -> dict[str, float]:
-    text_nats, text_tokens, image_nats, codes, _ = row.tolist()
-    text, image = text_nats / max(1, text_tokens), image_nats / max(1, codes)
-    return {"total": TEXT_WEIGHT * text + IMAGE_WEIGHT * image, "text": text, "image": image}
+def _one_blank_pair(batch: Batch) -> Batch:
+    """What a rank without pairs computes, since sharded layers need every rank; it does not count."""
+    text_1T = batch.text_BT.new_full((1, batch.text_BT.shape[1]), NO_TOKEN)
+    return batch._replace(text_BT=text_1T, codes_BN=batch.codes_BN.new_zeros((1, batch.codes_BN.shape[1])))

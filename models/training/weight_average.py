@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 
-from models.training.distributed import full_tensor, local
+from models.training.distributed import World, full_tensor, load_from_main, local
 
 UPDATE_INTERVAL, DECAY = 25, 0.99  # updates; share kept
 
@@ -38,19 +37,18 @@ class WeightAverage:
         for name, parameter in self._model.named_parameters():
             local(self._parameters[name]).lerp_(local(parameter.detach()), 1 - kept)
 
-    def state_dict(self) -> dict:
-        """The full tensors on the CPU, gathered on every rank."""
-        return {
-            "count": self._count,
-            "parameters": {name: full_tensor(value).cpu() for name, value in self._parameters.items()},
-        }
+    def state_dict(self, keep: bool = True) -> dict:
+        """The full tensors on the CPU. All ranks call it, and those that do not `keep` them get none."""
+        parameters = {}
+        for name, value in self._parameters.items():
+            full = full_tensor(value)
+            if keep:
+                parameters[name] = full.cpu()
+        return {"count": self._count, "parameters": parameters}
 
     @torch.no_grad()
-    def load_state_dict(self, state: dict) -> None:
-        """Restores a state of `state_dict`, of which each rank keeps its shards."""
-        self._count = state["count"]
+    def load_state_dict(self, state: dict, world: World) -> None:
+        """Restores a state of `state_dict` that rank 0 has, of which each rank keeps its shards; the others give {}."""
+        self._count = world.from_main(state.get("count", 0))
         for name, value in self._parameters.items():
-            saved = state["parameters"][name].to(value.device)
-            if isinstance(value, DTensor):
-                saved = distribute_tensor(saved, value.device_mesh, value.placements, src_data_rank=None)
-            local(value).copy_(local(saved))
+            load_from_main(value, state["parameters"][name] if state else None, world)

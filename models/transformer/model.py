@@ -1,4 +1,5 @@
 """The paper's transformer (section 2.2, appendix B): captions and codes as one sequence, pre-norm blocks as in GPT-3.
+The recipe `modern` has the same sequence and losses, and blocks as in Llama (see TransformerConfig).
 
 A sequence is [start of text, T text positions, start of image, N codes]. Each position predicts the next one, except
 the last text position (the start of the image is certain) and the last code. A text position without a token holds a
@@ -11,7 +12,7 @@ D width of a head, V a vocabulary.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -28,12 +29,18 @@ from models.transformer.attention import (
     visible_codes,
 )
 
-TEXT_WEIGHT, IMAGE_WEIGHT = 1 / 8, 7 / 8  # of the loss (section 2.2)
+TEXT_WEIGHT = 1 / 8  # of the loss (section 2.2); the image has the rest
+RECIPES = ("paper", "modern")
+NORM_EPSILON = 1e-6  # of RMSNorm
 
 
 @dataclasses.dataclass(frozen=True)
 class TransformerConfig:
-    """Sizes of a transformer; `TransformerConfig.named("12b", 16384, 8192)` is the paper's."""
+    """Sizes of a transformer; `TransformerConfig.named("12b", 16384, 8192)` is the paper's.
+
+    The recipe `modern` has RMSNorm, also of queries and keys, SwiGLU, no biases and no learned positions: it needs
+    `rotary` ones.
+    """
 
     layers: int
     heads: int
@@ -41,20 +48,38 @@ class TransformerConfig:
     text_vocabulary: int
     image_vocabulary: int
     text_length: int = 256
-    grid: int = 32  # codes a side
+    grid: int = 32  # codes of a row
     full_attention: bool = False  # every layer sees all earlier codes, instead of the paper's patterns
     rotary: bool = False  # queries and keys also have rotary positions by row and column (not the paper's)
+    recipe: str = "paper"
+    dropout: float = 0.0  # share of the embeddings' and the layers' outputs that is zeroed in training
+    rows: int | None = None  # of codes; None: as many as a row has codes; 1: a sequence, which has no rows and columns
+
+    def __post_init__(self) -> None:
+        if self.recipe not in RECIPES or (self.is_modern and not self.rotary):
+            raise ValueError(f"recipe {self.recipe!r}: give one of {', '.join(RECIPES)}; modern needs rotary positions")
 
     @classmethod
-    def named(cls, size: str, text_vocabulary: int, image_vocabulary: int, **others: Any) -> TransformerConfig:
-        """The configuration of a name in SIZES. Raises KeyError for another name."""
-        layers, heads, width = SIZES[size]
+    def named(cls, size: str | Shape, text_vocabulary: int, image_vocabulary: int, **others: Any) -> TransformerConfig:
+        """The configuration of a shape, or of a name in SIZES. Raises KeyError for another name."""
+        layers, heads, width = SIZES[size] if isinstance(size, str) else size
         return cls(layers, heads, width, text_vocabulary, image_vocabulary, **others)
 
     @property
+    def is_modern(self) -> bool:
+        """Whether the blocks are those of the recipe `modern`."""
+        return self.recipe == "modern"
+
+    @property
+    def feed_width(self) -> int:
+        """Width inside a feed-forward layer. The two input matrices of SwiGLU and its output have together about as
+        many weights as the paper's two."""
+        return -(-8 * self.width // 3 // 32) * 32 if self.is_modern else 4 * self.width
+
+    @property
     def kinds(self) -> tuple[str, ...]:
-        """The kind of attention of each layer."""
-        return ("full",) * self.layers if self.full_attention else layer_kinds(self.layers)
+        """The kind of attention of each layer. The paper's patterns need rows and columns: a sequence has full ones."""
+        return ("full",) * self.layers if self.full_attention or self.rows == 1 else layer_kinds(self.layers)
 
     @property
     def prefix(self) -> int:
@@ -64,7 +89,7 @@ class TransformerConfig:
     @property
     def codes(self) -> int:
         """Number of codes of an image."""
-        return self.grid**2
+        return (self.rows or self.grid) * self.grid
 
 
 # Layers, heads, width. A name counts the blocks' parameters, 12 * layers * width^2, as the paper's own names do
@@ -81,6 +106,14 @@ SIZES = {
 }
 
 
+class Shape(NamedTuple):
+    """Number of layers, heads of each, and width of a transformer."""
+
+    layers: int
+    heads: int
+    width: int
+
+
 class Losses(NamedTuple):
     """Mean cross-entropies in nats a token, and their weighted sum; scalars."""
 
@@ -95,38 +128,54 @@ class TokenLosses(NamedTuple):
     text_R: torch.Tensor
     image_BN: torch.Tensor
 
-    def losses(self, text_tokens: int | None = None, codes: int | None = None) -> Losses:
-        """Text x 1/8 + image x 7/8, each averaged over its own tokens, without padding.
+    def losses(
+        self, text_tokens: int | None = None, codes: int | None = None, text_weight: float = TEXT_WEIGHT
+    ) -> Losses:
+        """Text x 1/8 + image x 7/8, or other weights, each averaged over its own tokens, without padding.
 
         For a part of an update, pass the numbers of text tokens and codes of the full update: the losses of the parts
         then add up to its loss.
         """
         text = self.text_R.sum() / max(1, self.text_R.numel() if text_tokens is None else text_tokens)
         image = self.image_BN.sum() / (self.image_BN.numel() if codes is None else codes)
-        return Losses(TEXT_WEIGHT * text + IMAGE_WEIGHT * image, text, image)
+        return Losses(weighted(text, image, text_weight), text, image)
+
+
+LossT = TypeVar("LossT", float, torch.Tensor)
+
+
+def weighted(text: LossT, image: LossT, text_weight: float = TEXT_WEIGHT) -> LossT:
+    """The total of both losses."""
+    return text_weight * text + (1 - text_weight) * image
 
 
 class TransformerBlock(nn.Module):
-    """Attention of one kind, then a feed-forward layer of four times the width, each on a normalised input."""
+    """Attention of one kind, then a feed-forward layer, each on a normalised input."""
 
     neighbours: torch.Tensor
-    hidden_GGW: torch.Tensor
+    hidden_GSW: torch.Tensor
 
     def __init__(self, config: TransformerConfig, kind: str):
         super().__init__()
-        self.kind, self.grid, self.heads = kind, config.grid, config.heads
-        pattern = lines(kind, config.grid) if kind != "full" else None
+        self.kind, self.grid, self.rows, self.heads = kind, config.grid, config.rows, config.heads
+        self.codes = config.codes
+        pattern = lines(kind, config.grid, config.rows) if kind != "full" else None
         self.by_column = pattern is not None and pattern.by_column
         # Buffers, which move to the device with the weights.
         self.register_buffer("neighbours", pattern and pattern.neighbours, persistent=False)
-        self.register_buffer("hidden_GGW", pattern and pattern.hidden_GGW, persistent=False)
-        width = config.width
-        self.attention_norm = nn.LayerNorm(width)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.attention_out = nn.Linear(width, width)
-        self.feed_norm = nn.LayerNorm(width)
-        self.feed_in = nn.Linear(width, 4 * width)
-        self.feed_out = nn.Linear(4 * width, width)
+        self.register_buffer("hidden_GSW", pattern and pattern.hidden_GSW, persistent=False)
+        width, bias = config.width, not config.is_modern
+        self.gated = config.is_modern
+        self.attention_norm = make_norm(config, width)
+        self.qkv = nn.Linear(width, 3 * width, bias=bias)
+        self.q_norm, self.k_norm = (
+            make_norm(config, width // config.heads) if config.is_modern else nn.Identity() for _ in range(2)
+        )
+        self.attention_out = nn.Linear(width, width, bias=bias)
+        self.feed_norm = make_norm(config, width)
+        self.feed_in = nn.Linear(width, (2 if self.gated else 1) * config.feed_width, bias=bias)
+        self.feed_out = nn.Linear(config.feed_width, width, bias=bias)
+        self.dropout = nn.Dropout(config.dropout)
 
     def forward(
         self, x_BLM: torch.Tensor, angles: RotaryAngles | None = None, cache: KVCache | None = None
@@ -134,14 +183,14 @@ class TransformerBlock(nn.Module):
         """Computes a full sequence [B, L, M], or the positions before the codes, with which it fills the cache."""
         q_BHLD, k_BHLD, v_BHLD = self._heads(x_BLM, angles)
         if cache is None:
-            pattern = None if self.kind == "full" else LineWindows(self.by_column, self.neighbours, self.hidden_GGW)
-            y_BHLD = masked_attention(q_BHLD, k_BHLD, v_BHLD, self.kind, self.grid, pattern)
+            pattern = None if self.kind == "full" else LineWindows(self.by_column, self.neighbours, self.hidden_GSW)
+            y_BHLD = masked_attention(q_BHLD, k_BHLD, v_BHLD, self.kind, self.grid, self.rows, pattern)
         else:
             rows = len(cache.k_BHLD)
             cache.k_BHLD[:, :, : x_BLM.shape[1]] = k_BHLD[:rows]
             cache.v_BHLD[:, :, : x_BLM.shape[1]] = v_BHLD[:rows]
             y_BHLD = F.scaled_dot_product_attention(q_BHLD, k_BHLD, v_BHLD, is_causal=True)
-        x_BLM = x_BLM + self.attention_out(y_BHLD.transpose(1, 2).flatten(2))
+        x_BLM = x_BLM + self.dropout(self.attention_out(y_BHLD.transpose(1, 2).flatten(2)))
         return x_BLM + self._feed(x_BLM)
 
     def decode_one(
@@ -153,7 +202,7 @@ class TransformerBlock(nn.Module):
         """
         rows = len(cache.k_BHLD)
         q_BHLD, k_BHLD, v_BHLD = (x_BHLD[:rows] for x_BHLD in self._heads(x_BM[:, None], angles))
-        offset = cache.k_BHLD.shape[2] - self.grid**2 + position
+        offset = cache.k_BHLD.shape[2] - self.codes + position
         cache.k_BHLD[:, :, offset] = k_BHLD[:, :, 0]
         cache.v_BHLD[:, :, offset] = v_BHLD[:, :, 0]
         y_BHD = cached_attention(
@@ -166,10 +215,20 @@ class TransformerBlock(nn.Module):
         self, x_BLM: torch.Tensor, angles: RotaryAngles | None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         q, k, v = self.qkv(self.attention_norm(x_BLM)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k = self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype)  # under autocast norms are float32
         return (q, k, v) if angles is None else (apply_rotary(q, angles), apply_rotary(k, angles), v)
 
     def _feed(self, x: torch.Tensor) -> torch.Tensor:
-        return self.feed_out(F.gelu(self.feed_in(self.feed_norm(x))))
+        hidden = self.feed_in(self.feed_norm(x))
+        if not self.gated:
+            return self.dropout(self.feed_out(F.gelu(hidden)))
+        gate, up = hidden.chunk(2, dim=-1)
+        return self.dropout(self.feed_out(F.silu(gate) * up))
+
+
+def make_norm(config: TransformerConfig, width: int) -> nn.Module:
+    """The normalisation of the recipe."""
+    return nn.RMSNorm(width, eps=NORM_EPSILON) if config.is_modern else nn.LayerNorm(width)
 
 
 class KVCache(NamedTuple):
@@ -189,14 +248,16 @@ class RotaryAngles(NamedTuple):
 
 def rotary_angles(config: TransformerConfig) -> RotaryAngles:
     """Half of a head's pairs of numbers rotate with the row, half with the column. Text positions lie on the diagonal
-    before the image. Frequencies fall from 1 to 1/10,000, as in RoFormer. Raises ValueError for odd widths of heads."""
+    before the image, and the codes of a sequence on the one behind the text. Frequencies fall from 1 to 1/10,000, as in
+    RoFormer. Raises ValueError for odd widths of heads."""
     pairs = config.width // config.heads // 2
     if pairs % 2:
         raise ValueError(f"rotary positions need heads whose width is a multiple of 4, got {2 * pairs}")
     positions_P = torch.arange(config.prefix, device="cpu")
-    line_G = config.prefix + torch.arange(config.grid, device="cpu")
-    rows_L = torch.cat([positions_P, line_G.repeat_interleave(config.grid)])
-    columns_L = torch.cat([positions_P, line_G.repeat(config.grid)])
+    code_N = torch.arange(config.codes, device="cpu")
+    row_N = code_N if config.rows == 1 else code_N // config.grid
+    rows_L = torch.cat([positions_P, config.prefix + row_N])
+    columns_L = torch.cat([positions_P, config.prefix + code_N % config.grid])
     frequencies = 10_000.0 ** -(torch.arange(pairs // 2, device="cpu") / max(1, pairs // 2))
     angles_LD = torch.cat([rows_L[:, None] * frequencies, columns_L[:, None] * frequencies], dim=1)
     return RotaryAngles(angles_LD.cos(), angles_LD.sin())
@@ -221,15 +282,18 @@ class Transformer(nn.Module):
         width = config.width
         self.start = nn.Embedding(2, width)  # start of text, start of image
         self.text_token = nn.Embedding(config.text_vocabulary, width)
-        self.text_position = nn.Embedding(config.text_length, width)
-        self.text_padding = nn.Embedding(config.text_length, width)
+        if not config.is_modern:
+            self.text_position = nn.Embedding(config.text_length, width)
+        self.text_padding = nn.Embedding(1 if config.is_modern else config.text_length, width)
         self.code = nn.Embedding(config.image_vocabulary, width)
-        self.row = nn.Embedding(config.grid, width)
-        self.column = nn.Embedding(config.grid, width)
+        if not config.is_modern:
+            self.row = nn.Embedding(config.rows or config.grid, width)
+            self.column = nn.Embedding(config.grid, width)
+        self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(TransformerBlock(config, kind) for kind in config.kinds)
-        self.norm = nn.LayerNorm(width)
-        self.text_head = nn.Linear(width, config.text_vocabulary)
-        self.image_head = nn.Linear(width, config.image_vocabulary)
+        self.norm = make_norm(config, width)
+        self.text_head = nn.Linear(width, config.text_vocabulary, bias=not config.is_modern)
+        self.image_head = nn.Linear(width, config.image_vocabulary, bias=not config.is_modern)
         cos, sin = rotary_angles(config) if config.rotary else (None, None)
         self.register_buffer("rotary_cos", cos, persistent=False)
         self.register_buffer("rotary_sin", sin, persistent=False)
@@ -262,7 +326,7 @@ class Transformer(nn.Module):
 
     def states(self, text_BT: torch.Tensor, codes_BN: torch.Tensor) -> torch.Tensor:
         """The normalised states of all positions, [B, L, M]."""
-        x_BLM = torch.cat([self._embed_text(text_BT), self._embed_codes(codes_BN)], dim=1)
+        x_BLM = self.dropout(torch.cat([self._embed_text(text_BT), self._embed_codes(codes_BN)], dim=1))
         angles = self._angles(slice(None))
         for block in self.blocks:
             if self.recompute and self.training:
@@ -277,12 +341,16 @@ class Transformer(nn.Module):
     def _embed_text(self, text_BT: torch.Tensor) -> torch.Tensor:
         """Embeds the start of text, the text positions and the start of image: [B, P, M]."""
         real_BT1 = (text_BT != NO_TOKEN)[:, :, None]
-        tokens_BTM = self.text_token(text_BT.clamp(min=0)) + self.text_position.weight
+        tokens_BTM = self.text_token(text_BT.clamp(min=0))
+        if not self.config.is_modern:
+            tokens_BTM = tokens_BTM + self.text_position.weight
         text_BTM = torch.where(real_BT1, tokens_BTM, self.text_padding.weight)
         of_text, of_image = self.start.weight.expand(len(text_BT), 2, -1).split(1, dim=1)
         return torch.cat([of_text, text_BTM, of_image], dim=1)
 
     def _embed_codes(self, codes_BN: torch.Tensor) -> torch.Tensor:
+        if self.config.is_modern:
+            return self.code(codes_BN)
         positions_NM = (self.row.weight[:, None] + self.column.weight[None, :]).flatten(0, 1)
         return self.code(codes_BN) + positions_NM
 
@@ -297,7 +365,9 @@ class Transformer(nn.Module):
         shape = cached_rows or len(text_BT), config.heads, config.prefix + config.codes, config.width // config.heads
         caches = [
             KVCache(
-                x_BLM.new_zeros(shape), x_BLM.new_zeros(shape), visible_codes(block.kind, config.grid, x_BLM.device)
+                x_BLM.new_zeros(shape),
+                x_BLM.new_zeros(shape),
+                visible_codes(block.kind, config.grid, x_BLM.device, config.rows),
             )
             for block in self.blocks
         ]
@@ -309,7 +379,9 @@ class Transformer(nn.Module):
     def decode_one(self, codes_B: torch.Tensor, position: int, caches: list[KVCache]) -> torch.Tensor:
         """The code cached_rows for `place` (0 to N - 2) to the logits [B, V] of the next. Fills the caches."""
         row, column = divmod(position, self.config.grid)
-        x_BM = self.code(codes_B) + (self.row.weight[row] + self.column.weight[column])
+        x_BM = self.code(codes_B)
+        if not self.config.is_modern:
+            x_BM = x_BM + (self.row.weight[row] + self.column.weight[column])
         offset = self.config.prefix + position
         angles = self._angles(slice(offset, offset + 1))
         for block, cache in zip(self.blocks, caches, strict=True):
@@ -318,6 +390,8 @@ class Transformer(nn.Module):
 
     def _image_logits(self, x_BM: torch.Tensor) -> torch.Tensor:
         """Computes image_head with its operands swapped: half the time on a CPU for few rows and many codes."""
+        if self.config.is_modern:
+            return (self.image_head.weight @ self.norm(x_BM).t()).t()
         return torch.addmm(self.image_head.bias[:, None], self.image_head.weight, self.norm(x_BM).t()).t()
 
 
@@ -341,7 +415,8 @@ def training_flops(model: Transformer) -> float:
     Counts the products of the weights and those of attention that the masks allow, not what kernels compute beyond.
     """
     config = model.config
-    block = 12 * config.width**2 * (config.prefix + config.codes)
+    feed = (3 if config.is_modern else 2) * config.width * config.feed_width
+    block = (4 * config.width**2 + feed) * (config.prefix + config.codes)
     heads = config.width * (config.text_length * config.text_vocabulary + config.codes * config.image_vocabulary)
     keys = sum(_keys(kind, config) for kind in config.kinds)  # seen, over all positions and layers
     return 6.0 * (config.layers * block + heads + 2 * config.width * keys)
@@ -349,4 +424,5 @@ def training_flops(model: Transformer) -> float:
 
 def _keys(kind: str, config: TransformerConfig) -> int:
     text = config.prefix * (config.prefix + 1) // 2
-    return text + config.codes * config.prefix + sum(len(codes) for codes in visible_codes(kind, config.grid))
+    seen = visible_codes(kind, config.grid, rows=config.rows)
+    return text + config.codes * config.prefix + sum(map(len, seen))

@@ -252,7 +252,7 @@ def test_generate_uses_the_models_sampling(generator, monkeypatch):
     used = []
     submit = JobQueue.submit
     monkeypatch.setattr(
-        JobQueue, "submit", lambda self, request: used.append(request.sampling) or submit(self, request)
+        JobQueue, "submit", lambda self, request, client: used.append(request.sampling) or submit(self, request, client)
     )
     with serving(generator._replace(sampling=SamplingConfig(top_k=9))) as client:
         assert client.post("/generate", json=ASK).status_code == 200

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import json
 import time
@@ -12,8 +13,14 @@ import httpx
 import pytest
 from PIL import Image
 
+from models.errors import UserError
 from models.sampling import generate
+from models.sampling.checkpoint import ImageGenerator
+from models.sampling.generate import GenerationRequest
+from models.sampling.sampler import PAPER_SAMPLING
 from models.server import job_queue
+from models.tokenizers.image import load_image_tokenizer
+from models.transformer.model import Transformer
 from tests.support.servers import ASK, events_of, finished, serving
 
 
@@ -65,6 +72,28 @@ def test_events_tell_the_progress_and_end_with_the_job(client):
     assert {name for name, _ in events} <= {"progress", "preview", "done"}
 
 
+def test_codes_without_rows_have_progress_and_no_preview(generator):
+    made = sequence_generator(generator)
+    with serving(made) as client:
+        job = client.post("/v1/images", json=ASK).json()
+        events = events_of(client, job)
+        image = client.get(events[-1][1]["images"][0]["url"]).content
+    assert events[-1][0] == "done" and "preview" not in {name for name, _ in events}
+    assert Image.open(io.BytesIO(image)).size == (32, 32)
+
+
+def test_an_image_without_rows_cannot_be_completed(generator, tmp_path):
+    with pytest.raises(UserError, match="--complete needs codes in rows; this model's image is a sequence of 16 codes"):
+        generate.first_rows(sequence_generator(generator), tmp_path / "any.png", 1)
+
+
+def sequence_generator(generator: ImageGenerator) -> ImageGenerator:
+    """The same text tokenizer, with a model and an image tokenizer of 16 codes in a sequence."""
+    tokenizer = load_image_tokenizer("python:tests.support.stripes:Stripes")
+    config = dataclasses.replace(generator.model.config, image_vocabulary=100, grid=16, rows=1)
+    return generator._replace(model=Transformer(config).eval(), image_tokenizer=tokenizer)
+
+
 def test_previews_show_the_rows_drawn_so_far(generator, gate):
     with serving(generator) as client:
         job = client.post("/v1/images", json=ASK).json()
@@ -90,6 +119,46 @@ def test_a_cancelled_job_stops(generator, gate):
         gate.set()
         assert finished(client, client.post("/v1/images", json=ASK).json())["status"] == "done"
         assert client.delete(f"/v1/images/{drawing['id']}").json()["status"] == "cancelled"
+
+
+def test_a_job_cancelled_after_its_first_image_ends(generator, monkeypatch):
+    """While the others of its batch are encoded and two more wait: its events end as well."""
+    complete = job_queue.JobQueue._complete
+
+    def cancelled_after_one(self, job, image, codes_N):
+        complete(self, job, image, codes_N)
+        if image is job.images[0]:
+            self.cancel(job)
+
+    with serving(generator) as client:
+        with monkeypatch.context() as patch:
+            patch.setattr(job_queue.JobQueue, "_complete", cancelled_after_one)
+            job = finished(client, client.post("/v1/images", json={**ASK, "num_images": 6}).json())
+        assert job["status"] == "cancelled" and job["images"][0]["url"]
+        assert events_of(client, job)[-1][0] == "cancelled"
+        assert finished(client, client.post("/v1/images", json=ASK).json())["status"] == "done"
+
+
+def test_a_job_cancelled_between_its_batches_ends(generator, monkeypatch):
+    """While images of another client are sampled."""
+    sample, jobs = job_queue.JobQueue._sample, {}
+
+    def cancelled_during_others(self, group):
+        if "mine" in jobs and not any(job is jobs["mine"] for job, _ in group):
+            self.cancel(jobs["mine"])
+        return sample(self, group)
+
+    monkeypatch.setattr(job_queue.JobQueue, "_sample", cancelled_during_others)
+    guided = PAPER_SAMPLING._replace(guidance=2.0)
+    with job_queue.JobQueue(generator, max_waiting=64) as queue:
+        jobs["mine"] = queue.submit(GenerationRequest("a red cat", 6, 0, PAPER_SAMPLING), "me")
+        other = queue.submit(GenerationRequest("a blue cat", 2, 0, guided), "you")
+        deadline = time.monotonic() + 60
+        while not other.is_finished or not jobs["mine"].is_finished:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    assert (jobs["mine"].status, other.status) == ("cancelled", "done")
+    assert sum(bool(image.png) for image in jobs["mine"].images) == 4
 
 
 def test_a_client_that_goes_cancels_its_job(generator, gate):
@@ -142,7 +211,7 @@ def test_200_requests_at_once(generator):
             pool.map(lambda number: client.post("/generate", json={**ASK, "text": f"cat {number}"}), range(200))
         )
         statuses = [answer.status_code for answer in answers]
-        assert set(statuses) <= {200, 429} and statuses.count(200) >= 16
+        assert set(statuses) <= {200, 429} and statuses.count(200) >= 8  # half of the places are one client's
         assert all("retry-after" in answer.headers for answer in answers if answer.status_code == 429)
         assert client.post("/generate", json=ASK).status_code == 200
 

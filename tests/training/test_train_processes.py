@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import random
+import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,25 +15,36 @@ import torch
 from safetensors.torch import load_file
 
 from models.errors import UserError
+from models.training.distributed import World
+from models.training.options import RunOptions, TransformerTrainingConfig
 from models.training.train import main
+from models.training.validation import Validation
+from models.transformer.model import Transformer, TransformerConfig
 from tests.conftest import ROOT
+from tests.support.datasets import write_dataset
 from tests.support.file_systems import mounted
+from tests.support.launcher import Launcher
 from tests.support.training import STEPS, entries, interrupted_at, run
 
 pytestmark = pytest.mark.usefixtures("tiny_size")
 OPTIONS = ("--size", "tiny", "--steps", STEPS, "--batch-size", 4, "--validate-every", 3, "--threads", 1)
 
 
-def command(*options: object, processes: int = 0) -> list[str]:
+def train_in_two(elsewhere: Launcher, folder: Path, *options: object) -> str:
+    """Runs two ranks, as torchrun would (tests/tokenizers/test_dvae.py has it); returns what the first one prints."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--master-port", str(port)]
-    return [
-        sys.executable,
-        *(launcher if processes else []),
-        str(ROOT / "tests" / "support" / "tiny_training.py"),
-        *map(str, options),
-    ]
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+
+    def run_rank(rank: int) -> tuple[int, str]:
+        environment = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        printed = folder / f"printed-{rank}"
+        return elsewhere.run(["train", *options], folder, environment=environment, printed=printed)
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        ended = list(pool.map(run_rank, range(2)))
+    assert [status for status, _ in ended] == [0, 0], ended
+    return (folder / "printed-0").read_text()
 
 
 def assert_same_but_for_rounding(one: Path, other: Path) -> None:
@@ -49,7 +61,7 @@ def assert_same_but_for_rounding(one: Path, other: Path) -> None:
             torch.testing.assert_close(value, others[key], rtol=1e-2, atol=1e-3)  # Adam makes much of rounding
 
 
-def test_two_processes_equal_one(training_dataset, tmp_path):
+def test_two_processes_equal_one(training_dataset, elsewhere, tmp_path):
     """Of the same global batch: whole models (DDP), and shared-out ones (FSDP2) in two parts, begun by one process."""
     one, ddp, fsdp = (tmp_path / name for name in ("one", "ddp", "fsdp"))
     same = (
@@ -70,11 +82,74 @@ def test_two_processes_equal_one(training_dataset, tmp_path):
         (*same, "--output", ddp),
         (*same, "--output", fsdp, "--resume", "--sharding", "fsdp", "--accumulate", 2),
     ):
-        done = subprocess.run(command(*options, processes=2), capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr
-        assert "2 processes" in done.stdout
+        assert "2 processes" in train_in_two(elsewhere, tmp_path, *options)
     assert_same_but_for_rounding(one, ddp)
     assert_same_but_for_rounding(one, fsdp)
+
+
+def test_fewer_validation_pairs_than_processes(elsewhere, tmp_path):
+    """One pair in the last batch of the validation: the second process has none, but shards that the first needs."""
+    write_dataset(tmp_path / "dataset", train=(5, 6), val=(5,))
+    same = ("--dataset", tmp_path / "dataset", *OPTIONS[:2], "--steps", 1, *OPTIONS[4:], "--precision", "float32")
+    main([str(option) for option in (*same, "--output", tmp_path / "one")])
+    both = (*same, "--output", tmp_path / "two", "--sharding", "fsdp")
+    train_in_two(elsewhere, tmp_path, *both)
+    assert_same_but_for_rounding(tmp_path / "one", tmp_path / "two")
+
+
+BUSY_THREAD = """
+import atexit, threading, time, torch
+from models.training.distributed import end_rank
+square = torch.rand(1500, 1500)
+def multiply():
+    while True:
+        torch.mm(square, square)
+threading.Thread(target=multiply, daemon=True).start()
+time.sleep(0.2)
+atexit.register(print, "let go")
+print("trained")
+end_rank()
+"""
+
+
+def test_a_rank_ends_well_while_threads_run(monkeypatch):
+    """A thread that comes back from C++ while Python ends aborts the process, as Gloo's and autograd's sometimes do."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    done = subprocess.run([sys.executable, "-c", BUSY_THREAD], capture_output=True, text=True, timeout=300, cwd=ROOT)
+    assert (done.returncode, done.stdout) == (0, "trained\nlet go\n"), done.stderr
+
+
+def test_other_processes_wait_for_the_first_one(tmp_path):
+    """For longer than an exchange may take: it draws the prompts, or writes a large checkpoint."""
+    script = tmp_path / "waits.py"
+    script.write_text(
+        f"import datetime, functools, sys, time\nsys.path.insert(0, {str(ROOT)!r})\n"
+        "import torch.distributed as dist\n"
+        "from models.training.distributed import distributed_world\n"
+        "short = datetime.timedelta(seconds=5)\n"
+        "dist.init_process_group = functools.partial(dist.init_process_group, timeout=short)\n"
+        "with distributed_world() as world:\n"
+        "    if world.is_main:\n"
+        "        time.sleep(8)\n"
+        "    world.barrier()\n"
+    )
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
+    done = subprocess.run(torchrun, capture_output=True, text=True, timeout=300, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+
+
+def test_validation_is_split_as_an_update_is(training_dataset):
+    config = TransformerTrainingConfig(1, 4, 1e-3)
+    whole, parts = (
+        Validation.read(training_dataset, config, World(), RunOptions(accumulate=parts)) for parts in (1, 4)
+    )
+    assert [len(batch.text_BT) for batch in whole.batches] == [3]
+    assert [len(batch.text_BT) for batch in parts.batches] == [1, 1, 1]
+    model = Transformer(TransformerConfig(2, 2, 8, 512, 32, text_length=16, grid=4))
+    for split, expected in zip(parts.losses(model), whole.losses(model), strict=True):
+        assert split.keys() == expected.keys()
+        for name, value in split.items():
+            assert value == pytest.approx(expected[name], rel=1e-5)
 
 
 def test_parts_of_a_batch_equal_the_whole(training_dataset, tmp_path):
@@ -83,26 +158,20 @@ def test_parts_of_a_batch_equal_the_whole(training_dataset, tmp_path):
     assert_same_but_for_rounding(tmp_path / "whole", tmp_path / "parts")
 
 
-def test_killed_at_a_random_moment_and_resumed(training_dataset, tmp_path, exhaustive):
+def test_killed_at_a_random_moment_and_resumed(training_dataset, elsewhere, tmp_path, exhaustive):
     """By the system, at any place: in a step, while it logs, while it writes a checkpoint."""
     same = ("--dataset", training_dataset, *OPTIONS[:2], "--steps", 60, *OPTIONS[4:], "--precision", "float32")
-    subprocess.run(command(*same, "--output", tmp_path / "whole"), check=True, capture_output=True)
+    assert elsewhere.run(["train", *same, "--output", tmp_path / "whole"], tmp_path)[0] == 0
     dice = random.Random(0)
     for attempt in range(20 if exhaustive else 1):
         output = tmp_path / f"{attempt}"
-        for kills in range(100):
-            process = subprocess.Popen(
-                command(*same, "--output", output, "--resume"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-            )
-            if kills < (3 if exhaustive else 1):
-                at = dice.randint(1, 59)
-                while process.poll() is None and logged(output) < at:
-                    time.sleep(0.001)
-                process.kill()
-            _, message = process.communicate()
-            if process.returncode == 0:
-                break
-            assert process.returncode == -9, message.decode()
+        again = ["train", *same, "--output", output, "--resume"]
+        for _ in range(3 if exhaustive else 1):
+            at = dice.randint(1, 59)
+            killed, _ = elsewhere.run(again, tmp_path, kill_when=lambda: logged(output) >= at)  # noqa: B023
+            assert killed in (0, -signal.SIGKILL)
+        status, said = elsewhere.run(again, tmp_path)
+        assert status == 0, said
         assert (output / "log.jsonl").read_bytes() == (tmp_path / "whole" / "log.jsonl").read_bytes()
         for name in ("model.safetensors", "averaged.safetensors"):
             assert (output / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()

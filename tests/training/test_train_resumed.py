@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 
 import pytest
 import torch
 
 from models import files
 from models.errors import UserError
-from models.training import checkpoint
 from tests.conftest import files_of
 from tests.support.datasets import write_dataset, write_manifest
 from tests.support.training import STEPS, entries, interrupt_at, run
@@ -32,15 +32,15 @@ def test_a_killed_run_resumes_exactly(training_dataset, undisturbed, tmp_path, m
 def test_killed_between_the_checkpoint_and_the_files_to_draw_from(
     training_dataset, undisturbed, tmp_path, monkeypatch, name
 ):
-    write_atomically = files.write_atomically
+    replace = os.replace
 
-    def stop(path, data):
+    def stop(temporary, path):
         if path.name == name and (tmp_path / "checkpoint-00000006.pt").exists():
             raise KeyboardInterrupt
-        write_atomically(path, data)
+        replace(temporary, path)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(checkpoint, "write_atomically", stop)
+        patch.setattr(files.os, "replace", stop)
         run(training_dataset, tmp_path)
     assert run(training_dataset, tmp_path, "--resume") == 0
     assert files_of(tmp_path) == files_of(undisturbed)
@@ -126,14 +126,14 @@ def test_a_checkpoint_is_plain_data(undisturbed):
 def test_a_full_disk_leaves_the_previous_checkpoint(training_dataset, tmp_path, monkeypatch):
     run(training_dataset, tmp_path, steps=3)
     before = {name: (tmp_path / name).read_bytes() for name in ("checkpoint.pt", "model.safetensors", "config.json")}
-    write_atomically = files.write_atomically
+    replace = os.replace
 
-    def full(path, data):
+    def full(temporary, path):
         if path.name == "checkpoint.pt":
             raise OSError(28, "No space left on device")
-        write_atomically(path, data)
+        replace(temporary, path)
 
-    monkeypatch.setattr(checkpoint, "write_atomically", full)
+    monkeypatch.setattr(files.os, "replace", full)
     with pytest.raises(UserError, match="No space left on device; the previous one is intact"):
         run(training_dataset, tmp_path, "--resume", steps=5)
     assert {name: (tmp_path / name).read_bytes() for name in before} == before

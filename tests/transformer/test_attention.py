@@ -94,7 +94,7 @@ def test_layer_kinds_are_the_papers():
 
 @pytest.mark.parametrize("kind, keys", [("row", 64), ("column", 32), ("convolution", 7 * 32)])
 def test_windows_are_no_larger_than_they_must_be(kind, keys):
-    assert lines(kind, 32).hidden_GGW.shape == (32, 32, keys)
+    assert lines(kind, 32).hidden_GSW.shape == (32, 32, keys)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -110,6 +110,17 @@ def test_attend_equals_plain_masked_attention(kind, grid):
     torch.testing.assert_close(fast, plain)
     gradients = [torch.autograd.grad((out * weights).sum(), qkv)[0] for out in (fast, plain)]
     torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("rows", "columns"), [(3, 5), (7, 2), (1, 6), (6, 1)])
+def test_grids_that_are_not_square(kind, rows, columns):
+    codes, prefix = range(rows * columns), 4
+    mask = sequence_mask(kind, columns, prefix, rows)
+    assert mask[prefix:, prefix:].tolist() == [[sees(kind, columns, query, key) for key in codes] for query in codes]
+    qkv = torch.randn(3, 2, 3, prefix + len(codes), 4, generator=torch.Generator().manual_seed(0))
+    plain = F.scaled_dot_product_attention(*qkv, attn_mask=mask)
+    torch.testing.assert_close(masked_attention(*qkv, kind, columns, rows), plain)
 
 
 @pytest.mark.parametrize("kind", KINDS)

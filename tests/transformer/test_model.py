@@ -71,6 +71,27 @@ def test_cached_drawing_equals_uncached_logits(batch, kinds, rotary, monkeypatch
     assert uncached.std() > 0.1  # the comparison is of something
 
 
+@pytest.mark.parametrize("rotary", [False, True])
+@pytest.mark.parametrize(("rows", "grid"), [(16, 9), (9, 16), (1, 144)])
+def test_cached_drawing_of_other_shapes(batch, rows, grid, rotary):
+    """A grid that is not square, and a sequence, whose layers see all earlier codes."""
+    config = TransformerConfig(**{**vars(CONFIG), "rotary": rotary, "rows": rows, "grid": grid})
+    model, (text_BT, codes_BN) = make_model(config), batch
+    assert config.codes == 144 and (set(config.kinds) == {"full"}) == (rows == 1)
+    with torch.inference_mode():
+        uncached = model.image_head(model.states(text_BT, codes_BN))[:, config.prefix - 1 : -1]
+        caches, logits = model.prefill(text_BT)
+        cached = [logits] + [model.decode_one(codes_BN[:, position], position, caches) for position in range(143)]
+    torch.testing.assert_close(torch.stack(cached, dim=1), uncached, atol=1e-4, rtol=0)
+
+
+def test_rotary_positions_of_a_sequence_differ_between_all_codes():
+    config = TransformerConfig(**{**vars(CONFIG), "rotary": True, "rows": 1, "grid": 5})
+    angles_LD = torch.atan2(rotary_angles(config).sin, rotary_angles(config).cos)
+    by_row, by_column = angles_LD.chunk(2, dim=1)
+    assert torch.equal(by_row, by_column) and len(torch.unique(by_row, dim=0)) == config.prefix + 5
+
+
 def test_no_position_sees_what_comes_after(batch):
     model, (text_BT, codes_BN) = make_model(), batch
     other = codes_BN.clone()
