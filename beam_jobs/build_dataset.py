@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
 from functools import partial
 
 import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
 
+from beam_jobs.estimate import Job, estimate_lists, workers_of
 from beam_jobs.flags.common import job_parser, parse
-from beam_jobs.flags.encode import add_encode_options, encode_config, encode_settings, near_config
+from beam_jobs.flags.encode import (
+    add_encode_options,
+    encode_config,
+    encode_hints,
+    encode_settings,
+    gpus_of,
+    near_config,
+)
 from beam_jobs.flags.engine import check_places, has_remote_workers
-from beam_jobs.flags.fetch import add_fetch_options, fetch_config, fetch_settings
+from beam_jobs.flags.estimate import add_estimate_options, check_estimate
+from beam_jobs.flags.fetch import add_fetch_options, fetch_config, fetch_settings, fetching_machines, host_limits
 from beam_jobs.flags.files import add_part_option, add_size_options, check_part, shard_size, without_part
 from beam_jobs.flags.images import add_image_options, image_config
+from beam_jobs.flags.score import add_bound_options, image_filter_of
 from beam_jobs.flags.select import (
     add_select_options,
     input_files,
@@ -21,19 +34,20 @@ from beam_jobs.flags.select import (
     source_settings,
 )
 from beam_jobs.part import prepare, run_part
-from beam_jobs.run import command, run
+from beam_jobs.run import command, run, withdraws_on_error
 from pipeline import tokenize_stage
 from pipeline.dataset import finish
 from pipeline.dataset.finish import finish_dataset
 from pipeline.dataset.stage import WriteDataset
+from pipeline.encode_units import EncodeUnits
 from pipeline.fetch.units import GroupIntoUnits, GroupIntoUnitsOfPart
 from pipeline.output.finish import Finish
 from pipeline.output.names import MANIFEST_FILE
-from pipeline.output.progress import Step
+from pipeline.output.state import is_started
 from pipeline.records import REJECTED_TAG
 from pipeline.select.pair_count import CountPairs
-from pipeline.select.stage import ReadAndFilter, SelectedRows, build_url_indexes, plan_reading, read_count
-from pipeline.tokenize_stage import FetchAndEncode
+from pipeline.select.stage import ReadAndFilter, SelectedRows, build_url_indexes, plan_reading, read_counts
+from pipeline.sources.file_ranges import FileRange
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -42,47 +56,78 @@ def main(arguments: list[str] | None = None) -> int:
     add_fetch_options(parser)
     add_image_options(parser)
     add_encode_options(parser)
+    add_bound_options(parser, with_folder=False)
     add_size_options(parser)
     add_part_option(parser)
+    add_estimate_options(parser)
     args, beam_options = parse(parser, arguments)
     check_part(args)
+    check_estimate(args)
+    run_job = partial(_run, beam_options, arguments)
+    if args.estimate:
+        job = Job(
+            "build",
+            __spec__.name,
+            workers_of(beam_options),
+            gpus_of(args, workers_of(beam_options)),
+            host_limits(args),
+            args.pairs_per_unit,
+            waits=True,
+        )
+        return estimate_lists(args, beam_options, job, run_job)
     check_places(beam_options, args.output, [*input_files(args), *filter(None, [args.exclude])])
-    pieces, select = source_pieces(args.source), select_config(args)
-    sources = source_settings(args)
-    fetch, image = fetch_config(args), image_config(args)
-    encode = encode_config(args, beam_options)
+    return run_job(args, source_pieces(args.source, source_settings(args)))
+
+
+def _run(
+    beam_options: PipelineOptions, arguments: list[str] | None, args: argparse.Namespace, pieces: list[FileRange]
+) -> int:
+    """Builds the dataset of these parts of lists. Returns the exit status."""
+    sources, select = source_settings(args), select_config(args)
+    fetch = dataclasses.replace(fetch_config(args), machines=fetching_machines(args, beam_options))
+    image, encode = image_config(args), encode_config(args, beam_options)
+    hints = encode_hints(args, beam_options)
+    image_filter = image_filter_of(args, beam_options)
     settings = {
         "select": select_settings(args, pieces),
         "fetch": fetch_settings(args),
         "encode": encode_settings(args),
-    }
+    } | ({"scores": image_filter.settings} if image_filter else {})
     parts = tokenize_stage.dataset_parts(encode, settings, {piece.source for piece in pieces})
+    is_new = not args.part and not is_started(args.output)
     if not prepare(args, beam_options, "build", finish.identity(parts), MANIFEST_FILE):
         return 0
     encode = tokenize_stage.prepare_workers(encode, parts, args.output, has_remote_workers(beam_options))
-    sources = build_url_indexes(sources, args.output)
+    if image_filter and has_remote_workers(beam_options):
+        image_filter = image_filter.for_other_machines(args.output)
+    with withdraws_on_error(args.output, is_new):
+        sources = build_url_indexes(sources, args.output)
     plan_reading(pieces, args.output)
 
     def build(pipeline: beam.Pipeline) -> None:
         range_results = pipeline | "Read" >> ReadAndFilter(pieces, select, sources, args.output)
         selected = range_results | "Select" >> SelectedRows(args.output, args.rows_per_file)
+        image_size = parts.image_tokenizer.image_size
+        encode_units = EncodeUnits(args.output, fetch, image, encode, image_size, hints, image_filter)
+        step = encode_units.fetching_step
         if args.part:
             numbers = range_results | "Count pairs" >> CountPairs(args.output, args.rows_per_file)
             units = (selected.pairs, numbers) | "Units" >> GroupIntoUnitsOfPart(
-                args.pairs_per_unit, args.output, args.part, Step.FETCH_AND_ENCODE
+                args.pairs_per_unit, args.output, args.part, step
             )
         else:
-            units = selected.pairs | "Units" >> GroupIntoUnits(args.pairs_per_unit, args.output, Step.FETCH_AND_ENCODE)
-        encoded = units | "Fetch and encode" >> beam.ParDo(
-            FetchAndEncode(args.output, fetch, image, encode)
-        ).with_outputs(REJECTED_TAG, main="records")
+            units = selected.pairs | "Units" >> GroupIntoUnits(args.pairs_per_unit, args.output, step)
+        encoded = units | "Fetch and encode" >> encode_units
         if args.part:
             return
         rejected = (selected[REJECTED_TAG], encoded[REJECTED_TAG])
         written = ((encoded.records,), rejected) | "Dataset" >> WriteDataset(
             args.output, args.draws, shard_size(args), args.rows_per_file, near_config(args)
         )
-        counts = (range_results | "Count read" >> beam.Map(read_count), written.counts) | "Counts" >> beam.Flatten()
+        counts = (
+            range_results | "Count read" >> beam.FlatMap(read_counts),
+            written.counts,
+        ) | "Counts" >> beam.Flatten()
         _ = pipeline | "Finish" >> Finish(
             partial(finish_dataset, args.output, parts), written.shards, written.rejects, counts
         )
@@ -90,7 +135,7 @@ def main(arguments: list[str] | None = None) -> int:
     if args.part:
         again = partial(main, without_part(arguments))
         return run_part(beam_options, args.output, "build", args.part, build, again)
-    return run(beam_options, args.output, "build", build, wait=not args.no_wait)
+    return run(beam_options, args.output, "build", build, wait=not args.no_wait, is_sample=bool(args.estimate))
 
 
 if __name__ == "__main__":

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import argparse
 from functools import partial
 
 import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import PipelineOptions
 
+from beam_jobs.estimate import Job, estimate_images, workers_of
 from beam_jobs.flags.common import job_parser, parse
-from beam_jobs.flags.encode import add_encode_options, encode_config, encode_settings, near_config
+from beam_jobs.flags.encode import (
+    add_encode_options,
+    encode_config,
+    encode_hints,
+    encode_settings,
+    gpus_of,
+    near_config,
+)
 from beam_jobs.flags.engine import check_places, has_remote_workers
+from beam_jobs.flags.estimate import add_estimate_options, check_estimate
 from beam_jobs.flags.files import add_part_option, add_size_options, check_part, shard_size, without_part
 from beam_jobs.flags.images import add_image_options, image_config
+from beam_jobs.flags.score import add_bound_options, bounds_of, image_filter_of
 from beam_jobs.part import prepare, run_part
 from beam_jobs.run import command, run
+from models.errors import UserError
 from pipeline import tokenize_stage
 from pipeline.dataset import existing, finish
 from pipeline.dataset.existing import JoinExisting, new_rejects, open_existing
@@ -22,10 +35,11 @@ from pipeline.dataset.stage import DropSameKeys, WriteDataset
 from pipeline.fetch import stored_shards
 from pipeline.images import shard_format, shard_reader
 from pipeline.output import parquet
+from pipeline.output.counts import Step
 from pipeline.output.finish import Finish, read_settings
 from pipeline.output.ledger import read_ledger
 from pipeline.output.names import MANIFEST_FILE, REJECTS_FOLDER
-from pipeline.output.progress import Step, write_plan
+from pipeline.output.progress import write_plan
 from pipeline.records import REJECTED_TAG, Rejected
 from pipeline.tokenize_stage import EncodeImageShard
 
@@ -46,15 +60,35 @@ def main(arguments: list[str] | None = None) -> int:
     )
     add_image_options(parser)
     add_encode_options(parser)
+    add_bound_options(parser, with_folder=True)
     add_size_options(parser)
     add_part_option(parser)
+    add_estimate_options(parser, "images")
     args, beam_options = parse(parser, arguments)
     check_part(args)
-    check_places(beam_options, args.output, [args.images, *filter(None, [args.add_to, args.exclude])])
+    check_estimate(args)
+    run_job = partial(_run, beam_options, arguments)
+    if args.estimate:
+        if args.add_to:
+            raise UserError("--estimate: is of the new images alone; leave --add-to out")
+        workers = workers_of(beam_options)
+        return estimate_images(
+            args, beam_options, Job("encode", __spec__.name, workers, gpus_of(args, workers)), run_job
+        )
+    check_places(beam_options, args.output, [args.images, *filter(None, [args.add_to, args.exclude, args.scores])])
+    return run_job(args)
+
+
+def _run(beam_options: PipelineOptions, arguments: list[str] | None, args: argparse.Namespace) -> int:
+    """Encodes the images. Returns the exit status."""
     image, encode = image_config(args), encode_config(args, beam_options)
+    hints = encode_hints(args, beam_options)
+    bounds, image_filter = bounds_of(args), image_filter_of(args, beam_options)
     paths = stored_shards.find_image_shards(args.images)
     before = shard_reader.fetch_output_of(paths)  # the folder of a finished `pairmill fetch`, or None
     settings = (read_settings(before) if before else {"images": args.images}) | {"encode": encode_settings(args)}
+    if asked := bounds or image_filter:
+        settings["scores"] = asked.settings
     old = open_existing([args.add_to]) if args.add_to else []
     ledger = read_ledger(before) if before else {"sources": {shard_format.SOURCE: {"read": 0, "rejected": {}}}}
     parts = tokenize_stage.dataset_parts(encode, settings, set(ledger["sources"]))
@@ -65,17 +99,21 @@ def main(arguments: list[str] | None = None) -> int:
     if not prepare(args, beam_options, "encode", finish.identity(parts), MANIFEST_FILE, inputs):
         return 0
     encode = tokenize_stage.prepare_workers(encode, parts, args.output, has_remote_workers(beam_options))
+    scores = bounds.prepare(args.output) if bounds else None
+    if image_filter and has_remote_workers(beam_options):
+        image_filter = image_filter.for_other_machines(args.output)
     write_plan(args.output, Step.ENCODE, len(paths))
 
     shards = [paths[number] for number in args.part.share(len(paths))] if args.part else paths
 
     def build(pipeline: beam.Pipeline) -> None:
+        step = beam.ParDo(EncodeImageShard(args.output, image, encode, old, scores, image_filter))
+        step.with_resource_hints(**hints)
         encoded = (
             pipeline
             | "Image shards" >> beam.Create(shards)
             | "Spread" >> beam.Reshuffle()
-            | "Encode"
-            >> beam.ParDo(EncodeImageShard(args.output, image, encode, old)).with_outputs(REJECTED_TAG, main="records")
+            | "Encode" >> step.with_outputs(REJECTED_TAG, main="records")
         )
         if args.part:
             return
@@ -103,7 +141,7 @@ def main(arguments: list[str] | None = None) -> int:
     if args.part:
         again = partial(main, without_part(arguments))
         return run_part(beam_options, args.output, "encode", args.part, build, again)
-    return run(beam_options, args.output, "encode", build, wait=not args.no_wait)
+    return run(beam_options, args.output, "encode", build, wait=not args.no_wait, is_sample=bool(args.estimate))
 
 
 if __name__ == "__main__":

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
 from functools import partial
 
 import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
 
+from beam_jobs.estimate import Job, estimate_pairs, workers_of
 from beam_jobs.flags.common import at_least, job_parser, parse
 from beam_jobs.flags.engine import check_places
-from beam_jobs.flags.fetch import add_fetch_options, fetch_config, fetch_settings
+from beam_jobs.flags.estimate import add_estimate_options, check_estimate
+from beam_jobs.flags.fetch import add_fetch_options, fetch_config, fetch_settings, fetching_machines, host_limits
 from beam_jobs.flags.files import add_part_option, add_rows_per_file, check_part, without_part
 from beam_jobs.flags.images import add_image_options, add_store_options, image_config, store_config
 from beam_jobs.part import prepare, run_part
@@ -17,10 +22,11 @@ from models.errors import UserError
 from pipeline.fetch.stage import FetchUnit, count_transient_failures, finish_fetch, read_attempt, write_attempt
 from pipeline.fetch.units import GroupIntoUnits, GroupIntoUnitsOfPart, count_read
 from pipeline.output import files, parquet, schemas, state
+from pipeline.output.counts import Step
 from pipeline.output.finish import Finish, read_settings
 from pipeline.output.ledger import KEPT, CountRows, previous_counts, read_ledger
 from pipeline.output.names import LEDGER_FILE, PAIRS_FOLDER, REJECTS_FOLDER
-from pipeline.output.progress import Step, write_plan
+from pipeline.output.progress import write_plan
 from pipeline.records import REJECTED_TAG, Pair, Rejected
 
 
@@ -40,14 +46,32 @@ def main(arguments: list[str] | None = None) -> int:
     add_store_options(parser)
     add_rows_per_file(parser)
     add_part_option(parser)
+    add_estimate_options(parser, "pairs")
     args, beam_options = parse(parser, arguments)
     check_part(args)
+    check_estimate(args)
+    run_job = partial(_run, beam_options, arguments)
+    if args.estimate:
+        job = Job("fetch", __spec__.name, workers_of(beam_options), 0, host_limits(args), args.pairs_per_unit)
+        return estimate_pairs(args, beam_options, job, _number_of_pairs(args.pairs), run_job)
     check_places(beam_options, args.output, [args.pairs])
-    fetch, image, store = fetch_config(args), image_config(args), store_config(args)
-    if not files.exists(files.join(args.pairs, LEDGER_FILE)):
-        raise UserError(f"--pairs {args.pairs}: no ledger.json there; run `pairmill select` to its end first")
-    if not (pair_files := parquet.files_in(args.pairs, PAIRS_FOLDER)):
-        raise UserError(f"--pairs {args.pairs}: no pairs/*.parquet there; run `pairmill select` without --dry-run")
+    return run_job(args)
+
+
+def _number_of_pairs(folder: str) -> int:
+    """The pairs of a selection. Raises UserError if the folder is not a finished one."""
+    if not files.exists(files.join(folder, LEDGER_FILE)):
+        raise UserError(f"--pairs {folder}: no ledger.json there; run `pairmill select` to its end first")
+    if not parquet.files_in(folder, PAIRS_FOLDER):
+        raise UserError(f"--pairs {folder}: no pairs/*.parquet there; run `pairmill select` without --dry-run")
+    return sum(rows[KEPT] for rows in read_ledger(folder)["sources"].values())
+
+
+def _run(beam_options: PipelineOptions, arguments: list[str] | None, args: argparse.Namespace) -> int:
+    """Fetches the images of the pairs. Returns the exit status."""
+    fetch = dataclasses.replace(fetch_config(args), machines=fetching_machines(args, beam_options))
+    image, store = image_config(args), store_config(args)
+    number_of_pairs, pair_files = _number_of_pairs(args.pairs), parquet.files_in(args.pairs, PAIRS_FOLDER)
     selection = read_ledger(args.pairs)
     counts_before = previous_counts(selection)
     settings = read_settings(args.pairs) | {"fetch": fetch_settings(args)}
@@ -74,7 +98,6 @@ def main(arguments: list[str] | None = None) -> int:
     if not prepare(args, beam_options, "fetch", settings, LEDGER_FILE, [args.pairs]):
         return 0
     attempt = read_attempt(args.output)
-    number_of_pairs = sum(rows[KEPT] for rows in selection["sources"].values())
     write_plan(args.output, Step.READ, number_of_pairs)
 
     def build(pipeline: beam.Pipeline) -> None:
@@ -112,7 +135,7 @@ def main(arguments: list[str] | None = None) -> int:
     if args.part:
         again = partial(main, without_part(arguments))
         return run_part(beam_options, args.output, "fetch", args.part, build, again)
-    return run(beam_options, args.output, "fetch", build, wait=not args.no_wait)
+    return run(beam_options, args.output, "fetch", build, wait=not args.no_wait, is_sample=bool(args.estimate))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from beam_jobs import run
 from models.errors import UserError
 from pipeline.output import parts
+from pipeline.output.counts import keep_counts_here
 from pipeline.output.parts import Part
 
 
@@ -32,6 +33,7 @@ def prepare(
     if not parts.prepare_part(args.output, job, settings, completion_file, args.part, inputs):
         print(f"{job}: {args.output} is complete: nothing to do for part {args.part}")
         return False
+    keep_counts_here(args.output)
     return True
 
 

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 
 import apache_beam as beam
 
+from beam_jobs.flags.balance import add_balance_option
 from beam_jobs.flags.common import job_parser, parse, share
 from beam_jobs.flags.engine import check_places
 from beam_jobs.flags.files import add_size_options, shard_settings, shard_size
 from beam_jobs.run import command, prepare, run
 from models.errors import UserError
 from pipeline.dataset import finish
-from pipeline.dataset.existing import ReadRecords, Subset, counts_read, open_existing, parts_of, reject_files
+from pipeline.dataset.existing import ReadRecords, ReadRejects, Subset, counts_read, open_existing, parts_of
 from pipeline.dataset.finish import finish_dataset
 from pipeline.dataset.stage import WriteDataset
-from pipeline.output import parquet
+from pipeline.output.counts import Step
 from pipeline.output.finish import Finish
 from pipeline.output.ledger import read_ledger
 from pipeline.output.names import MANIFEST_FILE
-from pipeline.output.progress import Step, write_plan
-from pipeline.records import REJECTED_TAG, Rejected
+from pipeline.output.progress import write_plan
+from pipeline.records import REJECTED_TAG
 
 SHARE_FIX = (
     "give a number above 0, at most 1; a dataset holds a pair once: how often training uses it is set there, by "
@@ -53,6 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="NAME",
         help="keep only the pairs of this source, such as cc12m; repeatable",
     )
+    add_balance_option(parser)
     add_size_options(parser)
     args, beam_options = parse(parser, arguments)
     check_places(beam_options, args.output, args.dataset)
@@ -64,22 +67,25 @@ def main(arguments: list[str] | None = None) -> int:
         raise UserError(f"--only-source {min(unknown)}: the datasets have {', '.join(sorted(sources))}")
     subsets = [Subset(number, tuple(args.only_source)) for number in args.share or [1.0] * len(datasets)]
     parts = parts_of(datasets, subsets, shard_settings(args), sources)
+    if args.balance:
+        parts = dataclasses.replace(parts, settings=parts.settings | {"balance": args.balance.settings})
     if not prepare(args, beam_options, "repack", finish.identity(parts), MANIFEST_FILE, args.dataset):
         return 0
+    balance = args.balance and args.balance.prepare(args.output)
     write_plan(args.output, Step.READ, sum(shard.pairs for each in datasets for shard in each.manifest.shards))
 
     def build(pipeline: beam.Pipeline) -> None:
         read = pipeline | "Datasets" >> ReadRecords(datasets, subsets, args.output, counts_progress=True)
-        earlier = pipeline | "Read rejects" >> parquet.ReadParquet(reject_files(datasets), Rejected)
+        earlier = pipeline | "Read rejects" >> ReadRejects(datasets)
         written = ((read.records,), (read[REJECTED_TAG], earlier)) | "Dataset" >> WriteDataset(
-            args.output, parts.draws, shard_size(args), args.rows_per_file
+            args.output, parts.draws, shard_size(args), args.rows_per_file, balance=balance
         )
         counts = (
             pipeline | "Counts read" >> beam.Create(counts_read(datasets)),
             written.counts,
         ) | "Counts" >> beam.Flatten()
         _ = pipeline | "Finish" >> Finish(
-            partial(finish_dataset, args.output, parts), written.shards, written.rejects, counts
+            partial(finish_dataset, args.output, parts), written.shards, written.rejects, counts, *written.balance
         )
 
     return run(beam_options, args.output, "repack", build, wait=not args.no_wait)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
+import os
 import re
+import shutil
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import apache_beam as beam
@@ -17,11 +20,13 @@ from apache_beam.runners.runner import PipelineResult, PipelineState
 from beam_jobs import engine
 from beam_jobs.flags.engine import check_job
 from beam_jobs.interrupt import end_process, exit_on_interrupt
+from beam_jobs.local_runner import prepare_workers
 from models import errors
 from models.errors import UserError
 from models.next_command import beside, print_output
 from pipeline.inspection.stats import ledger_tables
-from pipeline.output import nothing_kept, run_record, state
+from pipeline.output import damaged_files, nothing_kept, run_record, state
+from pipeline.output.counts import keep_counts_here
 from pipeline.output.ledger import read_ledger
 from pipeline.output.progress import ProgressReporter
 from pipeline.output.state import Found, finish_output
@@ -59,6 +64,8 @@ def prepare(
         (lambda recorded: _is_running(job, recorded, options, args.output)) if remote else None,
     )
     if found is Found.READY:
+        if not remote:
+            keep_counts_here(args.output)
         return True
     if found is Found.RUNNING:
         launch = _Launch(job, args.output, options, run_record.recorded_engine(args.output))
@@ -66,11 +73,25 @@ def prepare(
         if args.no_wait:
             state.release_output(args.output)
             return False
-        with launch:
+        with ProgressReporter(args.output, job) as progress, launch:
             launch.result = engine.find(launch.engine, options)
+            progress.follow(launch.result)
             launch.result.wait_until_finish()
+        _print_summary(job, progress)
     _end(job, args.output)
     return False
+
+
+@contextlib.contextmanager
+def withdraws_on_error(output: str, is_new: bool) -> Iterator[None]:
+    """While the block runs, a UserError takes back what `prepare` has begun in a new output: the mended command may
+    have other settings, and must not be told that they differ."""
+    try:
+        yield
+    except UserError:
+        if is_new:
+            finish_output(output)
+        raise
 
 
 def _is_running(job: str, recorded: dict[str, str], options: PipelineOptions, output: str) -> bool:
@@ -82,28 +103,38 @@ def _is_running(job: str, recorded: dict[str, str], options: PipelineOptions, ou
 
 
 def run(
-    options: PipelineOptions, output: str, job: str, build: Callable[[beam.Pipeline], None], wait: bool = True
+    options: PipelineOptions,
+    output: str,
+    job: str,
+    build: Callable[[beam.Pipeline], None],
+    wait: bool = True,
+    is_sample: bool = False,
 ) -> int:
     """Builds the pipeline, runs it to its end with progress, and prints the counts of rows, where the output is and
     what to run next. Returns the exit status: 0 even if no row was kept, with a warning. Without `wait` it returns once
-    the engine has the job.
+    the engine has the job. Of a sample, whose output is in a temporary folder, nothing is printed, and Ctrl-C removes
+    that folder.
 
     Raises UserError for what the user can fix.
     """
     is_dry, submitted = options.view_as(TestOptions).dry_run, False
     is_template = bool(options.view_as(GoogleCloudOptions).template_location)
     pipeline = _graph(options, output, build)
-    with ProgressReporter(output, job), _Launch(job, output, options) as launch:
+    with ProgressReporter(output, job) as progress, _Launch(job, output, options, is_sample=is_sample) as launch:
         launch.result = pipeline.run()
         if submitted := not is_template and launch.record():
             print(f"{job}: {engine.describe(launch.engine)}", flush=True)
         if not is_dry and (wait or not submitted):
+            progress.follow(launch.result)
             launch.result.wait_until_finish()
     if is_dry:
         print(f"{job}: the graph was built and checked; nothing ran")
     elif is_template:
         print(f"{job}: handed over to Dataflow, which runs it; {output} is complete when the job has ended")
+    elif is_sample:
+        finish_output(output)
     elif wait:
+        _print_summary(job, progress)
         _end(job, output)
     else:
         print(f"{job}: the same command without --no-wait follows it")
@@ -115,14 +146,16 @@ def run_part(options: PipelineOptions, output: str, job: str, build: Callable[[b
     """Builds the pipeline of a part of a job and runs it to its end with progress; others write to the output, too.
     Raises UserError for what the user can fix."""
     pipeline = _graph(options, output, build)
-    with ProgressReporter(output, job, shares_output=True), _Launch(job, output, options) as launch:
+    with ProgressReporter(output, job, shares_output=True) as progress, _Launch(job, output, options) as launch:
         launch.result = pipeline.run()
         launch.result.wait_until_finish()
+    _print_summary(job, progress)
 
 
 def _graph(options: PipelineOptions, output: str, build: Callable[[beam.Pipeline], None]) -> beam.Pipeline:
     for name in ("apache_beam", "root"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # what fails comes as an exception, too
+    prepare_workers(options)
     pipeline = beam.Pipeline(options=options)
     build(pipeline)
     check_job(pipeline, options, output)
@@ -133,7 +166,15 @@ class _Launch:
     """Context manager: a job, from its submission to its end. A worker's UserError is one here, too; Ctrl-C asks an
     engine to cancel the job."""
 
-    def __init__(self, job: str, output: str, options: PipelineOptions, recorded: dict[str, str] | None = None):
+    def __init__(
+        self,
+        job: str,
+        output: str,
+        options: PipelineOptions,
+        recorded: dict[str, str] | None = None,
+        is_sample: bool = False,
+    ):
+        self._is_sample = is_sample
         self.result: PipelineResult | None = None
         self.engine = recorded or {}
         self._output, self._options, self._is_remote = output, options, engine.is_remote(options)
@@ -161,6 +202,9 @@ class _Launch:
 
     def _stop(self) -> str:
         """What Ctrl-C does before this process ends. Returns what the user may count on then."""
+        if self._is_sample:
+            shutil.rmtree(os.path.dirname(self._output), ignore_errors=True)
+            return "nothing was estimated"
         if self.result and self.engine:
             outcome = engine.cancel(self.result, self.engine)
         elif self._is_remote:
@@ -176,6 +220,11 @@ def _end(job: str, output: str) -> None:
     _print_end(job, output)
 
 
+def _print_summary(job: str, progress: ProgressReporter) -> None:
+    for line in progress.summary():
+        print(f"{job}: {line}")
+
+
 def _print_end(job: str, output: str) -> None:
     ledger = read_ledger(output)
     print(ledger_tables(ledger))
@@ -184,8 +233,10 @@ def _print_end(job: str, output: str) -> None:
 
 
 def warn_if_empty(output: str, job: str) -> None:
-    """Warns on stderr if a finished output holds no row. The job is done nevertheless: its ledger accounts for each."""
-    if line := nothing_kept.warning(read_ledger(output), output, job):
+    """Warns on stderr if a finished output holds no row, and of lists that end too early. The job is done nevertheless:
+    its ledger accounts for each row."""
+    ledger = read_ledger(output)
+    for line in filter(None, (*damaged_files.warnings(ledger, job), nothing_kept.warning(ledger, output, job))):
         print(f"pairmill {job}: warning: {line}", file=sys.stderr)
 
 
@@ -195,6 +246,8 @@ def next_commands(job: str, output: str) -> list[list[str]]:
         return [["fetch", "--pairs", output, "--output", beside(output, "images")]]
     if job == "fetch":
         return [["encode", "--images", output, "--output", beside(output, "dataset")]]
+    if job in ("score", "cluster"):
+        return [["filter", "DATASET", "--scores", output, "--where", "CONDITION", "--output", "FILTERED"]]
     return [["stats", output], ["train", "--dataset", output, "--output", beside(output, "model")]]
 
 

@@ -7,18 +7,21 @@ import logging
 import sys
 from collections.abc import Callable
 
-from models.errors import UserError, report_errors
+from models.errors import UserError, ends_on_interrupt, report_errors
 from pipeline.version import VERSION
 
 COMMANDS = {
     "build": ("beam_jobs.build_dataset", "select, fetch and encode in one job: from lists of images to a dataset"),
     "select": ("beam_jobs.select_pairs", "source files to image-caption pairs, with a reason for each rejected row"),
     "fetch": ("beam_jobs.fetch_images", "pairs to images, in img2dataset's layout"),
+    "score": ("beam_jobs.score_images", "images and captions to scores: quality, agreement, heads of your own"),
+    "cluster": ("beam_jobs.cluster_scores", "scores to scores with the redundancy of each image: semantic duplicates"),
     "encode": ("beam_jobs.encode_shards", "images to image codes and BPE tokens, in WebDataset shards"),
     "repack": (
         "beam_jobs.repack_dataset",
         "datasets to one: merged, reduced to a share, or in shards of another size",
     ),
+    "filter": ("beam_jobs.filter_dataset", "a dataset to one of the pairs for which a condition holds"),
     "stats": ("pipeline.inspection.stats", "counts of what a dataset holds and of what was rejected"),
     "diff": ("pipeline.inspection.diff", "pairs that two datasets share, and pairs that differ"),
     "show": (
@@ -37,9 +40,9 @@ COMMANDS = {
 # What a command that was interrupted leaves: a job says it by itself once it runs.
 _CONTINUES = "the same command continues with what was not finished"
 _RESUMES = "the same command with --resume continues from the last checkpoint, if it has written one"
-AFTER_INTERRUPT = dict.fromkeys(("build", "select", "fetch", "encode", "repack"), _CONTINUES) | dict.fromkeys(
-    ("train", "train-dvae"), _RESUMES
-)
+AFTER_INTERRUPT = dict.fromkeys(
+    ("build", "select", "fetch", "score", "cluster", "encode", "repack", "filter"), _CONTINUES
+) | dict.fromkeys(("train", "train-dvae"), _RESUMES)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -54,12 +57,14 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     module, _ = COMMANDS[arguments[0]]
     logging.getLogger().setLevel(logging.ERROR)  # Beam warns about its internals, from its import on
-    return report_errors(lambda: _load(module)(arguments[1:]), AFTER_INTERRUPT.get(arguments[0], ""))
+    after_interrupt = AFTER_INTERRUPT.get(arguments[0], "")
+    return report_errors(lambda: _load(module, after_interrupt)(arguments[1:]), after_interrupt)
 
 
-def _load(module: str) -> Callable[[list[str]], int]:
+def _load(module: str, after_interrupt: str) -> Callable[[list[str]], int]:
     try:
-        return importlib.import_module(module).main
+        with ends_on_interrupt(after_interrupt):
+            return importlib.import_module(module).main
     except ModuleNotFoundError as error:
         if error.name and error.name.split(".")[0] in ("models", "pipeline", "beam_jobs"):
             raise

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Optional
 from urllib.parse import urlsplit
 
 from pipeline.records import Candidate, Pair, Reason, Rejected, Stage, reject, row_key, split_of
-from pipeline.text import boilerplate, captions, language
+from pipeline.text import boilerplate, captions, language, personal_data
 
 UNSUPPORTED_TYPES = frozenset(
     {"image/svg+xml", "image/gif", "image/tiff", "image/vnd.djvu", "image/x-djvu", "image/x.djvu", "application/pdf"}
@@ -42,6 +42,8 @@ class SelectConfig:
     max_rest_share: float = 0.2  # of a caption's words: one with no more beside its boilerplate is rejected
     val_share: float = 0.01  # of the pairs, held out for validation
     licences: tuple[str, ...] = ()  # of which a row must state one, as the source writes it, in any case; (): any row
+    cut_tails: bool = False  # also cut boilerplate off the end of captions that are kept
+    personal_data: str = ""  # personal_data.REJECT or MASK: what to do with captions that hold some; empty: nothing
     sharma: bool = False  # also the checks of repetition and capitalisation of Sharma et al. 2018, section 3.2
 
 
@@ -53,13 +55,14 @@ def keep_caption(caption: str) -> str:
 class Caption:
     """A candidate's clean caption, made when a check first asks for it: cleaning costs more than the checks before."""
 
-    def __init__(self, raw: str, tidy: Callable[[str], str] = keep_caption):
-        self.raw, self._tidy = raw, tidy
+    def __init__(self, raw: str, tidy: Callable[[str], str] = keep_caption, marks_addresses: bool = False):
+        self.raw, self._tidy, self._marks_addresses = raw, tidy, marks_addresses
 
     @functools.cached_property
     def text(self) -> str:
-        """The clean text, after the source's own clean-up."""
-        return self._tidy(captions.clean_caption(self.raw))
+        """The clean text, after the source's own clean-up. Cleaning drops e-mail addresses, unless they are marked."""
+        raw = personal_data.mask_addresses(self.raw) if self._marks_addresses else self.raw
+        return self._tidy(captions.clean_caption(raw))
 
 
 Check = Callable[[Candidate, Caption, SelectConfig], Optional[Rejection]]
@@ -87,6 +90,8 @@ def check_type(candidate: Candidate, caption: Caption, config: SelectConfig) -> 
     if candidate.stored_at:
         return None
     mime_type = candidate.mime_type.partition(";")[0].strip().lower()
+    if mime_type.startswith("video/"):
+        return Rejection(Reason.VIDEO, mime_type)
     return Rejection(Reason.UNSUPPORTED_TYPE, mime_type) if mime_type in UNSUPPORTED_TYPES else None
 
 
@@ -117,6 +122,13 @@ def check_presence(candidate: Candidate, caption: Caption, config: SelectConfig)
     if captions.has_url(caption.raw):
         return Rejection(Reason.BOILERPLATE, "nothing but links")
     return Rejection(Reason.NO_CAPTION)
+
+
+def check_encoding(candidate: Candidate, caption: Caption, config: SelectConfig) -> Optional[Rejection]:
+    """No character of the caption was lost before it was published."""
+    if "\ufffd" not in caption.text:
+        return None
+    return Rejection(Reason.MALFORMED_ROW, f"a character of the caption was lost (U+FFFD): {caption.text}")
 
 
 def check_file_name(candidate: Candidate, caption: Caption, config: SelectConfig) -> Optional[Rejection]:
@@ -169,6 +181,15 @@ def check_capitalisation(candidate: Candidate, caption: Caption, config: SelectC
     return None
 
 
+def check_personal_data(candidate: Candidate, caption: Caption, config: SelectConfig) -> Optional[Rejection]:
+    """The caption holds no e-mail address, which cleaning may have dropped, and no telephone number."""
+    if config.personal_data != personal_data.REJECT:
+        return None
+    if not (found := [*personal_data.find_addresses(caption.raw), *personal_data.find(caption.text)]):
+        return None
+    return Rejection(Reason.PERSONAL_DATA, ", ".join(sorted({each.mark for each in found})))
+
+
 def check_language(candidate: Candidate, caption: Caption, config: SelectConfig) -> Optional[Rejection]:
     """The caption is English by the chosen detector."""
     name = config.language_detector
@@ -188,15 +209,50 @@ CHECKS: tuple[Check, ...] = (
     check_size,
     check_licence,
     check_presence,
+    check_encoding,
     # File names and boilerplate come before the length: they say more about a short text.
     check_file_name,
     check_boilerplate,
     check_length,
     check_repetition,
     check_capitalisation,
+    check_personal_data,
     check_language,
 )
 """The checks in their order; the first that rejects a row gives the reason."""
+
+
+def repaired(candidate: Candidate) -> Candidate:
+    """The row with an address that can be fetched: `//upload.wikimedia.org/...` gets a scheme, `&amp;` in a query is
+    "&"; the address as stated is tried after it."""
+    url = candidate.url
+    if url.startswith(WITHOUT_SCHEME):
+        url = f"https:{url}"
+    path, mark, query = url.partition("?")
+    if mark and "&" in query:
+        url = f"{path}?{_AMPERSAND.sub('&', query)}"
+    if url == candidate.url:
+        return candidate
+    stated = () if candidate.url.startswith(WITHOUT_SCHEME) else (candidate.url,)
+    return candidate._replace(url=url, fallback_urls=(*stated, *candidate.fallback_urls))
+
+
+WITHOUT_SCHEME = "//upload.wikimedia.org/"
+"""How pages of Wikipedia write their images' addresses."""
+ROW_REASONS = frozenset(
+    {
+        Reason.NO_URL,
+        Reason.BAD_URL,
+        Reason.UNSUPPORTED_TYPE,
+        Reason.VIDEO,
+        Reason.ASPECT_RATIO,
+        Reason.TOO_SMALL,
+        Reason.LICENCE,
+    }
+)
+"""Reasons that no other text of the row can change."""
+PART_CHECKS = (check_presence, check_encoding, check_file_name, check_boilerplate, check_personal_data, check_language)
+"""The checks of each text of a caption that joins several."""
 
 
 def filter_candidate(
@@ -205,12 +261,94 @@ def filter_candidate(
     tidy: Callable[[str], str] = keep_caption,
     checks: tuple[Check, ...] = CHECKS,
 ) -> Pair | Rejected:
-    """The pair that a row becomes, or its reject. `tidy` is the clean-up of its source, after the general one."""
-    caption = Caption(candidate.raw_caption, tidy)
-    for check in checks:
-        if rejection := check(candidate, caption, config):
-            return reject(candidate, Stage.SELECT, rejection.reason, rejection.detail)
-    key = row_key(candidate.source, candidate.url, candidate.raw_caption)
+    """The pair that a row becomes, or its reject. Of its texts the first that passes is the caption, and those behind
+    it that pass are its other captions; if none does, the reject tells of the first. `tidy` is the clean-up of its
+    source, after the general one."""
+    candidate, rejection = repaired(candidate), None
+    for number, raw in enumerate((candidate.raw_caption, *candidate.alternatives)):
+        caption = Caption(raw, tidy, config.personal_data == personal_data.MASK)
+        found = _rejection(candidate, caption, config, checks)
+        if not found and raw == candidate.raw_caption:
+            found = _rejection_of_part(candidate, config, tidy, checks)
+        if not found:
+            pair, others = _pair(candidate, caption, config), candidate.alternatives[number:]
+            return pair._replace(other_captions=_others(candidate, caption, others, config, tidy, checks))
+        rejection = rejection or found
+        if found.reason in ROW_REASONS:
+            break
+    assert rejection  # there is at least one text
+    return reject(candidate, Stage.SELECT, rejection.reason, rejection.detail)
+
+
+def hide_personal_data(outcome: Pair | Rejected, config: SelectConfig) -> Pair | Rejected:
+    """The outcome of a row without e-mail addresses and telephone numbers in any of its texts, if the settings ask for
+    either: those of rejects, and what cleaning left out of a caption, are written to files as well."""
+    if not config.personal_data:
+        return outcome
+    mask = personal_data.mask
+    if isinstance(outcome, Rejected):
+        return outcome._replace(detail=mask(outcome.detail), raw_caption=mask(outcome.raw_caption))
+    return outcome._replace(
+        caption=mask(outcome.caption),
+        raw_caption=mask(outcome.raw_caption),
+        other_captions=tuple(map(mask, outcome.other_captions)),
+    )
+
+
+def _others(
+    candidate: Candidate,
+    caption: Caption,
+    texts: Sequence[str],
+    config: SelectConfig,
+    tidy: Callable[[str], str],
+    checks: Sequence[Check],
+) -> tuple[str, ...]:
+    """The clean forms of the first MAX_OTHER_CAPTIONS texts that pass all checks and differ from the caption and each
+    other by more than capitals. A text that the caption joins is no other one."""
+    parts = candidate.parts if caption.raw == candidate.raw_caption else ()
+    known, others = {caption.text.casefold()}, list[str]()
+    for raw in texts:
+        other = Caption(raw, tidy, config.personal_data == personal_data.MASK)
+        if raw in parts or other.text.casefold() in known:
+            continue
+        known.add(other.text.casefold())
+        if not _rejection(candidate, other, config, checks):
+            others.append(_kept_text(other, config))
+        if len(others) == MAX_OTHER_CAPTIONS:
+            break
+    return tuple(others)
+
+
+MAX_OTHER_CAPTIONS = 8
+"""So that a pair stays small: an image of WIT may stand on a hundred pages."""
+
+
+def _rejection(
+    candidate: Candidate, caption: Caption, config: SelectConfig, checks: Sequence[Check]
+) -> Optional[Rejection]:
+    """The answer of the first check that rejects a row with a caption; None if it passes."""
+    return next(filter(None, (check(candidate, caption, config) for check in checks)), None)
+
+
+def _rejection_of_part(
+    candidate: Candidate, config: SelectConfig, tidy: Callable[[str], str], checks: Sequence[Check]
+) -> Optional[Rejection]:
+    """Why one of the texts that are joined can't stand in the caption: each has to be what a caption is but long."""
+    chosen = [check for check in checks if check in PART_CHECKS]
+    parts = (Caption(part, tidy) for part in candidate.parts)
+    return next(filter(None, (_rejection(candidate, part, config, chosen) for part in parts if part.text)), None)
+
+
+def _kept_text(caption: Caption, config: SelectConfig) -> str:
+    """The clean text of a caption that passes, by choice without the boilerplate at its end."""
+    if not config.cut_tails:
+        return caption.text
+    text = boilerplate.without_tail(caption.text)
+    return text if count_words(text) >= config.min_words else caption.text
+
+
+def _pair(candidate: Candidate, caption: Caption, config: SelectConfig) -> Pair:
+    key = row_key(candidate.source, candidate.url, caption.raw)
     return Pair(
         key=key,
         source=candidate.source,
@@ -218,8 +356,8 @@ def filter_candidate(
         row=candidate.row,
         url=candidate.url,
         fallback_urls=candidate.fallback_urls,
-        caption=caption.text,
-        raw_caption=candidate.raw_caption,
+        caption=_kept_text(caption, config),
+        raw_caption=caption.raw,
         width=candidate.width,
         height=candidate.height,
         licence=candidate.licence,
@@ -231,7 +369,9 @@ def filter_candidate(
 
 
 _PLAIN_URL = re.compile(r"https?://[A-Za-z0-9.-]+/[!-~]*")  # most are; parsing one costs more than all other checks
+_AMPERSAND = re.compile("&(?:amp|#0*38);", re.IGNORECASE)
 _WORD = re.compile(r"[^\W_]")
+_MARKS = re.compile(r"<[A-Z]+>(?:(?:\W|\b(?:and|with)\b)*<[A-Z]+>)+")  # "<PERSON> <PERSON>": replaced names
 _IDEOGRAPHS = re.compile("[\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 _ABUGIDAS = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u1a20-\u1aaf\ua9e0-\ua9ff\uaa60-\uaa7f]")
 MAX_REPEATED_SHARE = 0.5
@@ -241,7 +381,9 @@ IDEOGRAPHS_PER_WORD, ABUGIDA_CHARACTERS_PER_WORD = 2, 5
 
 def count_words(text: str) -> int:
     """Words: parts between white space that hold a letter or a digit. Scripts without spaces are counted by their
-    characters."""
+    characters; marks of names side by side are one word."""
+    if "<" in text:
+        text = _MARKS.sub("<>x", text)
     if text.isascii():
         return len(list(filter(_WORD.search, text.split())))
     ideographs, abugidas = len(_IDEOGRAPHS.findall(text)), len(_ABUGIDAS.findall(text))

@@ -34,11 +34,13 @@ class Reason(str, enum.Enum):
     """Why a row was rejected: machine-readable, stable names, as in `rejects/*.parquet` and `ledger.json`."""
 
     MALFORMED_ROW = "malformed_row"
+    DAMAGED_FILE = "damaged_file"  # nothing of the file can be read from this row on
     NO_URL = "no_url"
     BAD_URL = "bad_url"
     VIDEO = "video"
     UNSUPPORTED_TYPE = "unsupported_type"
     NO_CAPTION = "no_caption"
+    UNKNOWN_TEMPLATE = "unknown_template"  # wikitext of the caption whose words are not known
     CAPTION_TOO_SHORT = "caption_too_short"
     NOT_ENGLISH = "not_english"
     BOILERPLATE = "boilerplate"
@@ -50,6 +52,7 @@ class Reason(str, enum.Enum):
     NOT_IN_SUBSET = "not_in_subset"
     REPETITION = "repetition"
     CAPITALISATION = "capitalisation"
+    PERSONAL_DATA = "personal_data"  # an e-mail address or a telephone number in the caption
     DUPLICATE_URL = "duplicate_url"
     DUPLICATE_PAIR = "duplicate_pair"
     DUPLICATE_IMAGE = "duplicate_image"
@@ -72,11 +75,24 @@ class Reason(str, enum.Enum):
     NOT_AN_IMAGE = "not_an_image"
     CORRUPT_IMAGE = "corrupt_image"
     TOO_MANY_PIXELS = "too_many_pixels"
+    UNEXPECTED = "unexpected"  # an exception that nothing foresaw; the detail has its name
     SAMPLED_OUT = "sampled_out"  # not among the pairs that `pairmill repack` was asked for
+    BALANCED_OUT = "balanced_out"  # no concept, host or source of the pair kept it
+    NO_CONCEPT = "no_concept"  # the caption has none of those that are balanced
+    FILTERED_OUT = "filtered_out"  # the condition of `pairmill filter` does not hold
+    # what bounds on scores leave out
+    LOW_SIMILARITY = "low_similarity"  # of image and caption
+    UNSAFE = "unsafe"
+    WATERMARK = "watermark"
+    TEXT_IN_IMAGE = "text_in_image"
+    SEMANTIC_DUPLICATE = "semantic_duplicate"  # of an image that fits its caption better
+    LOW_QUALITY = "low_quality"
     DAMAGED_SHARD = "damaged_shard"  # the pair was in a shard that `pairmill verify --repair` dropped
 
 
-TRANSIENT_REASONS = frozenset({Reason.HTTP_429, Reason.HTTP_5XX, Reason.DNS, Reason.CONNECTION, Reason.TIMEOUT})
+TRANSIENT_REASONS = frozenset(
+    {Reason.HTTP_429, Reason.HTTP_5XX, Reason.DNS, Reason.CONNECTION, Reason.TIMEOUT, Reason.UNEXPECTED}
+)
 """Failures that may not happen again: a second run fetches these rows once more."""
 
 
@@ -96,6 +112,8 @@ class Candidate(NamedTuple):
     mime_type: str
     expected_sha256: str = ""  # of the image's bytes, if the source knows: 64 hex digits
     stored_at: str = ""  # PATH#PLACE of the image in a file of the source: see pipeline.sources.stored_images
+    alternatives: Sequence[str] = ()  # further texts, in the order in which they are tried as the caption
+    parts: Sequence[str] = ()  # the texts that raw_caption joins: each must pass, or an alternative is taken
 
 
 class Pair(NamedTuple):
@@ -116,6 +134,7 @@ class Pair(NamedTuple):
     split: str  # train or val
     expected_sha256: str = ""  # of the bytes to be fetched, if the source knows; others are a hash_mismatch
     stored_at: str = ""  # PATH#PLACE of the image in a file of the source: see pipeline.sources.stored_images
+    other_captions: Sequence[str] = ()  # clean; the row's further texts that pass all checks, in the source's order
 
 
 class Rejected(NamedTuple):
@@ -148,10 +167,11 @@ class EncodedPair(NamedTuple):
     page_url: str
     sha256: str  # of the bytes as fetched
     phash: str  # 64-bit perceptual hash, 16 hex digits
-    codes: bytes  # uint16 little-endian, draws x grid^2
+    codes: bytes  # uint16 or uint32 little-endian, draws x codes of an image
     tokens: bytes  # uint16 little-endian
     boxes: Sequence[int]  # draws x the six numbers of models.pixels.CropBox
     signature: bytes = b""  # of pipeline.dataset.image_signature, if near-duplicates are searched; not written
+    other_captions: Sequence[str] = ()  # of the Pair
 
 
 for _record in (Candidate, Pair, Rejected, EncodedPair):
@@ -187,9 +207,13 @@ def reject(row: Candidate | Pair | EncodedPair, stage: Stage, reason: Reason, de
     )
 
 
+class Damage(str):
+    """A fault of a file, not of a row: what follows in it can't be read."""
+
+
 def malformed(source: str, file: str, row: int, text: str, fault: str) -> Rejected:
     """The reject of a row that does not parse. Its text stands in for URL and caption in the key, and follows the fault
-    in the detail."""
+    in the detail. A Damage is told apart from other faults."""
     return Rejected(
         key=row_key(source, "", text),
         source=source,
@@ -197,7 +221,7 @@ def malformed(source: str, file: str, row: int, text: str, fault: str) -> Reject
         row=row,
         url="",
         stage=Stage.SELECT.value,
-        reason=Reason.MALFORMED_ROW.value,
+        reason=(Reason.DAMAGED_FILE if isinstance(fault, Damage) else Reason.MALFORMED_ROW).value,
         detail=shortened(f"{fault}: {text[:MAX_REJECT_TEXT]}" if text else fault),
     )
 

@@ -6,11 +6,10 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import hashlib
-import importlib.metadata
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import apache_beam as beam
 import imagehash  # the field's perceptual hash (DCT of the grey image)
@@ -30,25 +29,25 @@ from pipeline.dataset import image_signature
 from pipeline.dataset.existing import ExistingDataset, known_keys
 from pipeline.dataset.finish import ManifestFields
 from pipeline.fetch import stored_shards
-from pipeline.fetch.download import FetchConfig
-from pipeline.fetch.fetcher import fetch_images
-from pipeline.fetch.units import Unit
 from pipeline.images.fetched import FetchedImage
+from pipeline.images.prepared_images import PreparedImage
 from pipeline.images.validate import ImageConfig
-from pipeline.output.progress import Step, counts_of
+from pipeline.output.counts import Step, counts_of
 from pipeline.output.work_folder import CompletedUnits, resume_unit
-from pipeline.records import REJECTED_TAG, EncodedPair, Pair, Rejected
+from pipeline.records import REJECTED_TAG, EncodedPair, Pair, Rejected, Stage, reject
+from pipeline.scores.bounds import ScoreFilter
+from pipeline.scores.image_filter import ImageFilterConfig, SharedFilter
 from pipeline.tokenizer_files import StagedFile
-from pipeline.version import VERSION
+from pipeline.version import decisive_versions
 
 
 def dataset_parts(encode: EncodeConfig, settings: dict[str, Any], sources: set[str]) -> ManifestFields:
     """Loads both tokenizers, so that a wrong one is reported before the job starts; on the CPU, since only workers need
     a GPU. Raises UserError."""
     images, text = load_image_tokenizer(encode.image_tokenizer), _text_tokenizer(encode)
-    names = ("torch", "tokenizers", "opencv-python-headless", "pillow", "ftfy")
-    versions = {"pairmill": VERSION} | {name: importlib.metadata.version(name) for name in names}
-    return ManifestFields(images.info, text.info, text.text, encode.draws, settings, versions, tuple(sorted(sources)))
+    return ManifestFields(
+        images.info, text.info, text.text, encode.draws, settings, decisive_versions(), tuple(sorted(sources))
+    )
 
 
 def prepare_workers(encode: EncodeConfig, parts: ManifestFields, output: str, on_other_machines: bool) -> EncodeConfig:
@@ -68,19 +67,6 @@ def _text_tokenizer(encode: EncodeConfig) -> TextTokenizer:
 CROP_RECIPE = "listing-2/1"  # changes whenever the boxes of a key would
 
 
-class PreparedImage(NamedTuple):
-    """An image reduced to what its record needs."""
-
-    pair: Pair
-    width: int  # px, upright
-    height: int
-    sha256: str
-    phash: str
-    boxes: list[pixels.CropBox]  # draws
-    views: np.ndarray  # uint8 [draws, size, size, 3]
-    signature: bytes  # of image_signature; empty unless near-duplicates are searched
-
-
 @dataclasses.dataclass(frozen=True)
 class EncodeConfig:
     image_tokenizer: str  # SPEC
@@ -93,6 +79,29 @@ class EncodeConfig:
     with_signatures: bool = False  # whether records carry the signature by which near-duplicates are found
     image_files: tuple[StagedFile, ...] = ()  # copies of the SPEC's files; none: the worker reads those of the SPEC
     fingerprints: tuple[str, ...] = ()  # of image and text tokenizer, as the manifest has them; none: any
+
+
+def prepare_each(
+    outcomes: Iterable[FetchedImage | Rejected], size: int, config: EncodeConfig
+) -> Iterator[PreparedImage | Rejected]:
+    """Prepares images for a tokenizer of `size` x `size` px; rejects pass through. Holds no image between two."""
+    return map(lambda row: row if isinstance(row, Rejected) else prepare(row, size, config), outcomes)
+
+
+def prepare(image: FetchedImage, size: int, config: EncodeConfig) -> PreparedImage:
+    """Crops and hashes an image, after which its pixels are no longer needed."""
+    key, rgb_HWC = image.pair.key, image.rgb_HWC
+    height, width = rgb_HWC.shape[:2]
+    boxes = [
+        pixels.transformer_crop(width, height, size, pixels.seeded_randint(f"{key}/{draw}"))
+        for draw in range(config.draws)
+    ]
+    if config.centre_first:
+        boxes[0] = pixels.centre_crop(width, height, size)
+    views = np.stack([pixels.apply_crop(rgb_HWC, box, size) for box in boxes])
+    phash = str(imagehash.phash(Image.fromarray(rgb_HWC)))
+    signature = image_signature.compute_signature(rgb_HWC) if config.with_signatures else b""
+    return PreparedImage(image.pair, width, height, image.sha256, phash, boxes, views, signature)
 
 
 class StageTimer:
@@ -144,6 +153,12 @@ class PairEncoder:
         self, outcomes: Iterable[FetchedImage | Rejected], timer: StageTimer | None = None
     ) -> Iterator[EncodedPair | Rejected]:
         """Encodes fetched images to records; rejects pass through. Adds the time of each step to `timer`."""
+        return self.encode_prepared(prepare_each(outcomes, self.images.info.image_size, self._config), timer)
+
+    def encode_prepared(
+        self, outcomes: Iterable[PreparedImage | Rejected], timer: StageTimer | None = None
+    ) -> Iterator[EncodedPair | Rejected]:
+        """As `encode`, of images whose crops are made."""
         timer = timer or StageTimer()
         waiting: list[PreparedImage] = []
         outcomes = iter(outcomes)
@@ -152,29 +167,13 @@ class PairEncoder:
                 if (outcome := next(outcomes, None)) is None:
                     break
                 if not isinstance(outcome, Rejected):
-                    waiting.append(self.prepare(outcome))
+                    waiting.append(outcome)
             if isinstance(outcome, Rejected):
                 yield outcome
             elif len(waiting) == self._images_at_once:
                 yield from self._records(waiting, timer)
                 waiting = []
         yield from self._records(waiting, timer)
-
-    def prepare(self, image: FetchedImage) -> PreparedImage:
-        """Crops and hashes an image, after which its pixels are no longer needed."""
-        key, rgb_HWC = image.pair.key, image.rgb_HWC
-        height, width = rgb_HWC.shape[:2]
-        size = self.images.info.image_size
-        boxes = [
-            pixels.transformer_crop(width, height, size, pixels.seeded_randint(f"{key}/{draw}"))
-            for draw in range(self._config.draws)
-        ]
-        if self._config.centre_first:
-            boxes[0] = pixels.centre_crop(width, height, size)
-        views = np.stack([pixels.apply_crop(rgb_HWC, box, size) for box in boxes])
-        phash = str(imagehash.phash(Image.fromarray(rgb_HWC)))
-        signature = image_signature.compute_signature(rgb_HWC) if self._config.with_signatures else b""
-        return PreparedImage(image.pair, width, height, image.sha256, phash, boxes, views, signature)
 
     def _records(self, waiting: list[PreparedImage], timer: StageTimer) -> Iterator[EncodedPair]:
         if not waiting:
@@ -210,14 +209,15 @@ class PairEncoder:
             page_url=pair.page_url,
             sha256=image.sha256,
             phash=image.phash,
-            codes=codes.astype("<u2").tobytes(),
+            codes=codes.astype(self.images.info.code_type).tobytes(),
             tokens=np.asarray(self.text.encode(pair.caption), "<u2").tobytes(),
             boxes=[number for box in image.boxes for number in box],
             signature=image.signature,
+            other_captions=pair.other_captions,
         )
 
 
-class _UnitProgress:
+class UnitProgress:
     """Counts the images of one unit as they are encoded, for the progress line."""
 
     def __init__(self, output: str, step: Step, pairs: int):
@@ -244,79 +244,76 @@ class _UnitProgress:
         self._spent = spent
 
 
-class _EncodingDoFn(beam.DoFn):
+class EncodingDoFn(beam.DoFn):
     """Loads the tokenizers once a process; yields records, and rejects under their tag."""
 
     STEP: Step
 
-    def __init__(self, output: str, image_config: ImageConfig, encode: EncodeConfig):
-        self._output, self._store = output, CompletedUnits(output)
-        self._image_config, self._encode = image_config, encode
-        self._shared = Shared()  # one model a process, however many threads Beam gives it
+    def __init__(self, output: str, encode: EncodeConfig, image_filter: ImageFilterConfig | None = None):
+        self._output, self._store, self._config = output, CompletedUnits(output), encode
+        self._shared, self._filtering = (
+            Shared(),
+            SharedFilter(image_filter),
+        )  # one model a process, however many threads
 
     def setup(self) -> None:
-        self._encoder = self._shared.acquire(partial(PairEncoder, self._encode))
+        self._encoder = self._shared.acquire(partial(PairEncoder, self._config))
+        self._filter = self._filtering.load()
 
     def _finish(
         self, name: str, pairs: Sequence[Pair], read: Callable[[list[Pair]], Iterable[FetchedImage | Rejected]]
     ):
         """Records and rejects of a unit, whose images `read` yields."""
-        progress = _UnitProgress(self._output, self.STEP, len(pairs))
-        records, rejects = resume_unit(
-            name,
-            pairs,
-            self._store,
-            lambda pending: progress.count(self._encoder.encode(read(pending), progress.timer)),
-        )
+        progress = UnitProgress(self._output, self.STEP, len(pairs))
+
+        def encode(pending: list[Pair]) -> Iterator[EncodedPair | Rejected]:
+            return progress.count(self._encoder.encode(self._filter(read(pending)), progress.timer))
+
+        records, rejects = resume_unit(name, pairs, self._store, encode)
         progress.finish()
         yield from records
         for row in rejects:
             yield beam.pvalue.TaggedOutput(REJECTED_TAG, row)
 
 
-class FetchAndEncode(_EncodingDoFn):
-    """Unit -> its records; of an image, only the codes are stored. The output records which units are finished."""
-
-    STEP = Step.FETCH_AND_ENCODE
-
-    def __init__(self, output: str, fetch: FetchConfig, image_config: ImageConfig, encode: EncodeConfig):
-        super().__init__(output, image_config, encode)
-        self._fetch = fetch
-
-    def process(self, unit: Unit):
-        yield from self._finish(unit.name, unit.pairs, self._fetched)
-
-    def _fetched(self, pairs: list[Pair]) -> Iterator[FetchedImage | Rejected]:
-        counts = counts_of(self._output)
-        for outcome in fetch_images(pairs, self._fetch, self._image_config):
-            counts.fetched(outcome.reason if isinstance(outcome, Rejected) else None)
-            yield outcome
-            del outcome  # else this name would hold its memory until the next outcome arrives
-
-
-class EncodeImageShard(_EncodingDoFn):
-    """Shard of images -> the records of its images, without those in `existing`."""
+class EncodeImageShard(EncodingDoFn):
+    """Shard of images -> the records of its images, without those in `existing` and those that `scores` rejects."""
 
     STEP = Step.ENCODE
 
     def __init__(
-        self, output: str, image_config: ImageConfig, encode: EncodeConfig, existing: Sequence[ExistingDataset] = ()
+        self,
+        output: str,
+        image_config: ImageConfig,
+        encode: EncodeConfig,
+        existing: Sequence[ExistingDataset] = (),
+        scores: ScoreFilter | None = None,
+        image_filter: ImageFilterConfig | None = None,
     ):
-        super().__init__(output, image_config, encode)
-        self._existing = existing
+        super().__init__(output, encode, image_filter)
+        self._image_config, self._existing, self._scores = image_config, existing, scores
 
     def setup(self) -> None:
         super().setup()
         self._known = [known_keys(dataset, unfetched=False) for dataset in self._existing]
+        self._lookup = self._scores.lookup.open() if self._scores else None
 
     def process(self, path: str):
-        rows = [row for row in stored_shards.list_rows(path) if not any(row.key in keys for keys in self._known)]
+        new = (row for row in stored_shards.list_rows(path) if not any(row.key in keys for keys in self._known))
+        rows = [self._judged(row) for row in new]
         for row in rows:
             if isinstance(row, Rejected):
                 yield beam.pvalue.TaggedOutput(REJECTED_TAG, row)
         name = hashlib.sha256(path.encode()).hexdigest()[:32]
         pairs = [row for row in rows if isinstance(row, Pair)]
         yield from self._finish(name, pairs, partial(self._images, path))
+
+    def _judged(self, row: Pair | Rejected) -> Pair | Rejected:
+        """A pair, or its reject if its scores are out of bounds."""
+        if self._scores and self._lookup and isinstance(row, Pair):
+            rejection = self._scores.rejection(row.key, self._lookup.scores_of(row.key))
+            return reject(row, Stage.ENCODE, *rejection) if rejection else row
+        return row
 
     def _images(self, path: str, pairs: list[Pair]) -> Iterator[FetchedImage | Rejected]:
         return stored_shards.read_images(path, pairs, self._image_config)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import socket
 from collections.abc import Callable
 from typing import NoReturn, TypeVar
 
 from apache_beam.io.filesystems import FileSystems
-from apache_beam.options.pipeline_options import PipelineOptions, PortableOptions, StandardOptions, _BeamArgumentParser
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions, _BeamArgumentParser
 from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
 from apache_beam.runners.runner import PipelineRunner, create_runner
 
+from beam_jobs.job_server import check_job_server
 from beam_jobs.local_runner import LocalRunner
 from models.errors import UserError
 
@@ -144,31 +144,6 @@ def load_runner(name: str) -> PipelineRunner:
         return create_runner(name)
     except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise UserError(f"--runner: {' '.join(str(error).split())}") from None
-
-
-ANSWER_S = 10.0  # within which a job server accepts a connection
-JOB_S = 366 * 86400
-
-
-def check_job_server(options: PipelineOptions) -> None:
-    """Raises UserError if no job server listens at --job_endpoint; Beam would try for minutes.
-
-    Also lets a job take a year: Beam's `job_server_timeout`, by default 300 s, is the deadline of the whole stream by
-    which the launcher follows a job (`GetStateStream` in portable_runner.py).
-    """
-    endpoint = options.view_as(PortableOptions).job_endpoint
-    if not endpoint or endpoint == "embed":
-        return
-    host, _, port = endpoint.rpartition(":")
-    try:
-        with socket.create_connection((host.strip("[]"), int(port)), ANSWER_S):
-            pass
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"--job_endpoint {endpoint}: no job server answers there ({error}); start it, or give its HOST:PORT"
-        ) from None
-    if "job_server_timeout" not in options.get_all_options(drop_default=True):
-        options.view_as(PortableOptions).job_server_timeout = JOB_S
 
 
 def beam_options(rest: list[str]) -> PipelineOptions:

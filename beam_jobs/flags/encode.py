@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 from typing import Any
 
 import torch
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.transforms.resources import parse_resource_hints
 
 from beam_jobs.flags.common import LOCAL_RUNNER, at_least
 from beam_jobs.flags.engine import has_remote_workers
 from beam_jobs.flags.files import shard_settings
+from beam_jobs.flags.images import image_config
+from models.errors import UserError
 from models.tokenizers.image import DEVICES, PRECISIONS, ComputeOptions, check_compute
 from models.tokenizers.text import TextTokenizer
 from pipeline.dataset.near_duplicates import NearDuplicateConfig
@@ -26,8 +30,10 @@ def add_encode_options(parser: argparse.ArgumentParser) -> None:
         "--image-tokenizer",
         default="bundled",
         metavar="SPEC",
-        help="image tokenizer to use: bundled, dvae:FILE, openai-dvae:FILE, taming:CONFIG,FILE, diffusers:FOLDER or "
-        "dalle-pytorch:FILE; with @128 after it, images are tokenized at 128 x 128 px",
+        help="image tokenizer to use: bundled, bundled-scenes, dvae:FILE, openai-dvae:FILE, "
+        "taming:CONFIG,FILE, diffusers:FOLDER, dalle-pytorch:FILE, llamagen:FILE, "
+        "open-magvit2:CONFIG,FILE, titok:FOLDER or python:MODULE:FACTORY (one's own class); with "
+        "@128 after it, images are tokenized at 128 x 128 px",
     )
     group.add_argument(
         "--precision",
@@ -55,6 +61,19 @@ def add_encode_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="crops that a GPU encodes at once; a CPU encodes them one by one, which is faster there; the codes do not "
         "depend on N",
+    )
+    group.add_argument(
+        "--encode-accelerator",
+        default="",
+        metavar="TYPE",
+        help="what the machines that encode need of an engine, as its resource hint `accelerator` names it, such as "
+        '"type:nvidia-tesla-t4;count:1;install-nvidia-driver"; build then fetches on machines without it',
+    )
+    group.add_argument(
+        "--encode-min-ram",
+        default="",
+        metavar="SIZE",
+        help="memory that the machines that encode need of an engine, such as 16GB; build then fetches on others",
     )
     group.add_argument(
         "--text-tokenizer",
@@ -111,11 +130,32 @@ def encode_config(args: argparse.Namespace, options: PipelineOptions) -> EncodeC
     )
 
 
+def encode_hints(args: argparse.Namespace, options: PipelineOptions) -> dict[str, str]:
+    """Beam's resource hints for the step that encodes. Raises UserError for a malformed one, and for any of the local
+    runner, whose steps all run here."""
+    given = {"accelerator": args.encode_accelerator, "min_ram": args.encode_min_ram}
+    hints = {name: value for name, value in given.items() if value}
+    for name, value in hints.items():
+        option = f"--encode-{name.replace('_', '-')} {value}"
+        if options.get_all_options().get("runner") == LOCAL_RUNNER:
+            raise UserError(f"{option}: without --runner all steps run on this machine; leave the option out")
+        try:
+            parse_resource_hints({name: value})
+        except (ValueError, UnicodeEncodeError) as error:
+            raise UserError(f"{option}: {error} Give a size such as 16GB, and a type in plain letters") from None
+    return hints
+
+
 def device_of(args: argparse.Namespace) -> str:
     """`cpu` or `cuda`: what --device names, or for `auto` what the machine that starts the job has."""
     if args.device != AUTO:
         return args.device
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def gpus_of(args: argparse.Namespace, workers: int) -> int:
+    """GPUs of this machine that so many workers use."""
+    return min(workers, torch.cuda.device_count()) if device_of(args) == "cuda" else 0
 
 
 def near_config(args: argparse.Namespace) -> NearDuplicateConfig:
@@ -134,4 +174,4 @@ def encode_settings(args: argparse.Namespace) -> dict[str, Any]:
         "centre_first": args.centre_first,
         "near_duplicates": args.near_duplicates,
         "exclude": args.exclude,
-    }
+    } | dataclasses.asdict(image_config(args))

@@ -24,6 +24,7 @@ from apache_beam.runners.runner import create_runner
 from models.errors import UserError
 from pipeline.output.files import exists, is_local, join
 from pipeline.output.names import SETTINGS_FILE, WORK_FOLDER
+from pipeline.version import decisive_versions
 
 DATAFLOW, DOCKER, LOOPBACK = "DATAFLOW", "DOCKER", "LOOPBACK"
 
@@ -65,30 +66,42 @@ def check_places(options: PipelineOptions, output: str, inputs: Iterable[str]) -
             raise UserError(f"{what}{path}: {workers} do not see this machine's files; name a place such as gs://...")
 
 
-class CheckOutput(beam.PTransform):
-    """Fails a job whose worker does not see the output's folder, which the launcher has just written to."""
+class CheckWorker(beam.PTransform):
+    """Fails a job whose workers can't do what the launcher promises: `check_worker` says how."""
 
     def __init__(self, output: str):
         self._output = output
 
     def expand(self, start):
-        return start | "Output" >> beam.Create([self._output]) | "Seen" >> beam.Map(check_output)
+        return (
+            start
+            | "Launcher" >> beam.Create([(self._output, decisive_versions())])
+            | "Fits" >> beam.MapTuple(check_worker)
+        )
 
 
-def check_output(output: str) -> None:
-    """Raises UserError if this process, a worker, does not see what the launcher wrote to an output."""
-    if not exists(join(output, WORK_FOLDER, SETTINGS_FILE)):
+def check_worker(output: str, versions: dict[str, str]) -> None:
+    """Raises UserError if this process, a worker, does not see what the launcher wrote to a local output, or has other
+    versions of the packages that decide the bytes, which the manifest names. It may lack those that it does not need.
+    """
+    if is_local(output) and not exists(join(output, WORK_FOLDER, SETTINGS_FILE)):
         raise UserError(
             f"--output {output}: a worker on {socket.gethostname()} does not see this folder; name one that all "
             "machines share, or a place such as s3://... or gs://..."
         )
+    own = decisive_versions()
+    if other := [name for name in versions.keys() & own.keys() if versions[name] != own[name]]:
+        found = ", ".join(f"{name} {own[name]} (here {versions[name]})" for name in sorted(other))
+        raise UserError(
+            f"a worker on {socket.gethostname()} has {found}, so its bytes may differ; give workers the versions of "
+            "this machine, as an image that docker/ builds from constraints.txt does"
+        )
 
 
 def check_job(pipeline: beam.Pipeline, options: PipelineOptions, output: str) -> None:
-    """Raises UserError for a graph that the engine would refuse. Workers that may share this machine's disk will first
-    look whether they do."""
-    if is_local(output) and has_remote_workers(options):
-        _ = pipeline | "Check output" >> CheckOutput(output)
+    """Raises UserError for a graph that the engine would refuse. Workers elsewhere will be checked first."""
+    if has_remote_workers(options):
+        _ = pipeline | "Check worker" >> CheckWorker(output)
     check_graph(pipeline, options)
 
 

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import re
+import sys
 from typing import Any
 
+from apache_beam.options.pipeline_options import DebugOptions, PipelineOptions, WorkerOptions
+
 from beam_jobs.flags.common import above, at_least
+from beam_jobs.flags.engine import DATAFLOW, environment_of, has_remote_workers
 from beam_jobs.flags.images import image_config, store_config
 from pipeline.fetch.addresses import parse_networks
 from pipeline.fetch.download import FetchConfig
 from pipeline.fetch.opt_out import OPT_OUTS
 from pipeline.fetch.politeness import shared_folder
+from pipeline.sources.hosts import HostLimits
 
 
 def add_fetch_options(parser: argparse.ArgumentParser) -> None:
@@ -49,14 +55,22 @@ def add_fetch_options(parser: argparse.ArgumentParser) -> None:
         type=at_least(1),
         default=FetchConfig.per_host_connections,
         metavar="N",
-        help="connections that all workers of one machine together keep open to one host",
+        help="connections that the job keeps open to one host; each of several machines has its share, at least one",
     )
     group.add_argument(
         "--per-host-rate",
         type=above(0),
         default=FetchConfig.per_host_rate,
         metavar="R",
-        help="requests per second that all workers of one machine together send to one host",
+        help="requests per second that the job sends to one host; each of several machines has its share",
+    )
+    group.add_argument(
+        "--machines",
+        type=at_least(1),
+        metavar="N",
+        help="machines that fetch at the same time, each of which has an N-th of the limits of hosts; by default the "
+        "N of --part, or what --max_num_workers allows on a remote engine, on Dataflow times the cores of its "
+        "--machine_type, each of which has a container",
     )
     group.add_argument(
         "--user-agent", default=FetchConfig.user_agent, metavar="TEXT", help="User-Agent header of every request"
@@ -110,9 +124,46 @@ def fetch_config(args: argparse.Namespace) -> FetchConfig:
     )
 
 
+def host_limits(args: argparse.Namespace) -> HostLimits:
+    """What the job as a whole may ask of a host that has no limits of its own."""
+    return HostLimits(args.per_host_connections, args.per_host_rate)
+
+
+def fetching_machines(args: argparse.Namespace, options: PipelineOptions) -> int:
+    """How many machines may fetch for the job at once; containers that share no files count as machines. Warns on
+    stderr where that is unknown."""
+    return args.machines or _machines_of_engine(options) * (args.part.total if args.part else 1)
+
+
+def _machines_of_engine(options: PipelineOptions) -> int:
+    if not has_remote_workers(options):
+        return 1
+    workers = options.view_as(WorkerOptions)
+    machines, containers = workers.max_num_workers or workers.num_workers, _containers_a_machine(options)
+    if machines and containers:
+        return machines * containers
+    print(
+        "warning: the limits of hosts hold for each machine of the engine; --machines N divides them", file=sys.stderr
+    )
+    return 1
+
+
+_CORES = re.compile(r"(?:standard|highmem|highcpu|custom)-(\d+)")  # in the name of a machine type
+
+
+def _containers_a_machine(options: PipelineOptions) -> int | None:
+    """Dataflow starts a container for each core, unless it is told not to; None if the machine's cores are unknown."""
+    single = options.view_as(DebugOptions).lookup_experiment("no_use_multiple_sdk_containers")
+    if environment_of(options) != DATAFLOW or single:
+        return 1
+    cores = _CORES.search(options.view_as(WorkerOptions).machine_type or "")
+    return int(cores[1]) if cores else None
+
+
 def fetch_settings(args: argparse.Namespace) -> dict[str, Any]:
-    """What the manifest says of the downloads: everything that may change which images arrive."""
+    """What the manifest says of the downloads: all that may change which images arrive, and what decides the units,
+    with which an interrupted job goes on."""
     fetch, images = dataclasses.asdict(fetch_config(args)), dataclasses.asdict(image_config(args))
     names = ("timeout_s", "retries", "max_bytes", "user_agent", "obey", "allow_addresses")
     store = dataclasses.asdict(store_config(args)) if getattr(args, "resize", 0) else {"resize": 0}
-    return {name: fetch[name] for name in names} | images | store
+    return {name: fetch[name] for name in names} | images | store | {"pairs_per_unit": args.pairs_per_unit}

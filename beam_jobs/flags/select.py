@@ -9,9 +9,11 @@ from typing import Any
 from beam_jobs.flags.common import at_least, share
 from models.errors import UserError
 from pipeline.filters import SelectConfig
+from pipeline.sources.check_files import check_files
 from pipeline.sources.file_ranges import FileRange, file_ranges
 from pipeline.sources.provenance import describe_files
 from pipeline.sources.registry import SOURCES, SourceSettings
+from pipeline.text import personal_data
 from pipeline.text.language import DETECTORS
 
 
@@ -50,9 +52,20 @@ def add_select_options(parser: argparse.ArgumentParser) -> None:
         help="repeatable: keep only rows that state one of these licences, for example 'Attribution License'",
     )
     group.add_argument(
+        "--cut-tails",
+        action="store_true",
+        help="cut boilerplate off the end of captions, such as '. Photo by Jane Doe'",
+    )
+    group.add_argument(
         "--sharma",
         action="store_true",
         help="also drop captions of repeated words and captions in capitals, as Conceptual Captions did",
+    )
+    group.add_argument(
+        "--personal-data",
+        choices=(personal_data.REJECT, personal_data.MASK),
+        help="reject captions with an e-mail address or a telephone number, or put <EMAIL> and <PHONE> in their place; "
+        "either way no file of the output holds one",
     )
     for source in SOURCES.values():
         source.add_arguments(group)
@@ -65,6 +78,9 @@ def add_select_options(parser: argparse.ArgumentParser) -> None:
 
 
 def select_config(args: argparse.Namespace) -> SelectConfig:
+    """Raises UserError if a package is missing that the options need."""
+    if args.personal_data:
+        personal_data.check_installed()
     return SelectConfig(
         min_words=args.min_words,
         min_characters=args.min_characters,
@@ -75,6 +91,8 @@ def select_config(args: argparse.Namespace) -> SelectConfig:
         language_threshold=args.language_threshold,
         val_share=args.val_share,
         licences=tuple(args.licence),
+        cut_tails=args.cut_tails,
+        personal_data=args.personal_data or "",
         sharma=args.sharma,
     )
 
@@ -89,10 +107,10 @@ def input_files(args: argparse.Namespace) -> list[str]:
     return [text.partition("=")[2] for text in args.source]
 
 
-def source_pieces(patterns: list[str]) -> list[FileRange]:
+def source_pieces(patterns: list[str], settings: SourceSettings) -> list[FileRange]:
     """The file ranges of the values of --source, NAME=PATTERN each.
 
-    Raises UserError for an unknown name and for a pattern that matches no file.
+    Raises UserError for an unknown name, for a pattern that matches no file and for a file of another kind.
     """
     found = []
     for text in patterns:
@@ -100,18 +118,24 @@ def source_pieces(patterns: list[str]) -> list[FileRange]:
         if not equals or not pattern or name not in SOURCES:
             raise UserError(f"--source {text}: give NAME=PATTERN with one of the names {', '.join(SOURCES)}")
         found.extend(file_ranges(name, pattern))
+    check_files(found, settings)
     return found
 
 
 def select_settings(args: argparse.Namespace, pieces: list[FileRange]) -> dict[str, Any]:
-    """What the output records of select: the files that are read, with their sha256, and all settings."""
+    """What the output records of select: the files that are read, with their sha256, and all settings. A sample's
+    output is not kept: its files are not read whole."""
     chosen = source_settings(args)
     side_files = [path for name, source in SOURCES.items() for path in source.side_files(chosen[name])]
     settings: dict[str, Any] = {
         "sources": args.source,
-        "files": describe_files(dict.fromkeys([*(piece.path for piece in pieces), *side_files])),
+        "files": [] if args.estimate else describe_files(dict.fromkeys([*(each.path for each in pieces), *side_files])),
     }
     settings |= dataclasses.asdict(select_config(args))
+    if args.personal_data:
+        settings["phonenumbers"] = personal_data.version()
+    else:
+        del settings["personal_data"]
     for name, source in SOURCES.items():
         settings |= source.recorded(chosen[name])
     return settings

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import tempfile
 import uuid
 from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple
@@ -13,18 +14,9 @@ from typing import Any, BinaryIO, NamedTuple
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
-from models import files as models_files
 from models.errors import UserError, system_fault
 from models.files import TEMPORARY_SUFFIX
 from pipeline.output import stores
-
-
-def read_json(path: str) -> dict[str, Any]:
-    """A JSON file, local or behind a URL. Raises UserError if it is not readable."""
-    try:
-        return json.loads(models_files.read(path))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is not readable: {error}; `pairmill verify` tells what else is wrong") from None
 
 
 def join(base: str, *parts: str) -> str:
@@ -45,6 +37,9 @@ def atomic_writer(path: str) -> Iterator[BinaryIO]:
     try:
         with FileSystems.create(temporary, compression_type=CompressionTypes.UNCOMPRESSED) as file:
             yield file
+            if is_local(path):  # else a power cut may leave the new name with nothing in it
+                file.flush()
+                os.fsync(file.fileno())
     except BaseException as error:
         with contextlib.suppress(BeamIOError):  # it may never have come to be
             FileSystems.delete([temporary])
@@ -57,6 +52,36 @@ def atomic_writer(path: str) -> Iterator[BinaryIO]:
         with contextlib.suppress(BeamIOError):
             FileSystems.delete([temporary])
         raise UserError(f"can't write {path}: {_cause(error)}") from None
+    _sync_folder(path)
+
+
+def _sync_folder(path: str) -> None:
+    """Brings a file's new name to the disk, before another file says that it is there."""
+    if is_local(path):
+        folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def machine_fault_of(error: OSError) -> UserError:
+    """The error to end a job with if this machine's files or limits are at fault: temporary files, if it names none."""
+    where = error.filename or tempfile.tempdir or os.environ.get("TMPDIR", "/tmp")
+    message = error.strerror or str(error)
+    line = (
+        system_fault(error.errno, message, where) or f"{where}: {message}; see to it, then run the same command again"
+    )
+    return UserError(f"this machine can't go on: {line}")
+
+
+@contextlib.contextmanager
+def temporary_files() -> Iterator[None]:
+    """Turns every OSError of a temporary file into a UserError."""
+    try:
+        yield
+    except OSError as error:
+        raise machine_fault_of(error) from error
 
 
 def write_atomically(path: str, data: bytes | memoryview) -> None:
@@ -153,6 +178,7 @@ def publish(path: str, target: str) -> None:
     except BeamIOError as error:
         if exists(path) or not exists(target):
             raise UserError(f"can't write {target}: {_cause(error)}") from None
+    _sync_folder(target)
 
 
 def to_json(value: Any) -> bytes:

@@ -2,15 +2,62 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypedDict
 
 import apache_beam as beam
+import msgspec
 
+from models import files as models_files
+from models.data.format import Count as Number
+from models.errors import UserError
 from pipeline.output import files
 from pipeline.output.files import to_json
 from pipeline.output.names import LEDGER_FILE
+
+
+class _Rows(TypedDict):
+    read: Number
+    kept: Number
+    rejected: dict[str, dict[str, Number]]  # stage -> reason -> rows
+
+
+class _Sources(TypedDict):
+    sources: dict[str, _Rows]
+
+
+class _Pairs(TypedDict):
+    before: Number
+    after: Number
+
+
+class Groups(_Pairs):
+    groups: Number
+
+
+class _Size(_Pairs):  # counts of groups, not of pairs
+    to: Number
+
+
+class _Group(_Pairs):
+    name: str
+
+
+class BalanceReport(TypedDict):
+    """What balancing has changed. A group is a concept, a host or a source."""
+
+    by: str
+    limit: Number  # pairs that a group keeps, on average
+    pairs: _Pairs
+    head: Groups  # those that had more pairs than the limit
+    tail: Groups
+    sizes: list[_Size]  # groups of up to `to` pairs, and of more than the entry before
+    largest: list[_Group]
+
+
+class _Ledger(_Sources, total=False):
+    damaged_files: dict[str, list[str]]  # source -> names
+    balance: BalanceReport
 
 
 def rejects_by_reason(ledger: dict[str, Any]) -> dict[str, dict[str, int]]:
@@ -26,9 +73,10 @@ def rejects_by_reason(ledger: dict[str, Any]) -> dict[str, dict[str, int]]:
     }
 
 
-READ, KEPT = "read", "kept"
+READ, KEPT, DAMAGED = "read", "kept", "damaged"
+DAMAGED_FILES = "damaged_files"
 Count = tuple[tuple[str, str, str], int]
-"""((source, `read` or `kept` or a stage, reason or ""), rows)"""
+"""((source, `read` or `kept` or a stage, reason or ""), rows); ((source, `damaged`, name of a file), 1)"""
 
 
 class CountRows(beam.PTransform):
@@ -48,10 +96,21 @@ class CountRows(beam.PTransform):
 
 
 def build_ledger(counts: Iterable[Count], sources: Iterable[str]) -> dict[str, Any]:
-    """The ledger from counts, with every named source even if its files are empty. Raises RuntimeError if a row is
-    neither kept nor rejected: that is a defect of pairmill, never of the data."""
+    """The ledger from counts, with every named source even if its files are empty, and the files that could not be
+    read to their end, if there are any. Raises RuntimeError if a row is neither kept nor rejected: that is a defect of
+    pairmill, never of the data."""
+    counts = sorted(counts)
+    damaged: dict[str, list[str]] = {}
+    for source, file in sorted({(source, file) for (source, what, file), _ in counts if what == DAMAGED}):
+        damaged.setdefault(source, []).append(file)
+    return {"sources": _rows_of_sources(counts, sources)} | ({DAMAGED_FILES: damaged} if damaged else {})
+
+
+def _rows_of_sources(counts: Iterable[Count], sources: Iterable[str]) -> dict[str, dict[str, Any]]:
     ledger: dict[str, dict[str, Any]] = {source: {READ: 0, KEPT: 0, "rejected": {}} for source in sorted(sources)}
-    for (source, what, reason), number in sorted(counts):
+    for (source, what, reason), number in counts:
+        if what == DAMAGED:
+            continue
         rows = ledger.setdefault(source, {READ: 0, KEPT: 0, "rejected": {}})
         if what in (READ, KEPT):
             rows[what] += number
@@ -62,16 +121,18 @@ def build_ledger(counts: Iterable[Count], sources: Iterable[str]) -> dict[str, A
         rejected = sum(number for stage in rows["rejected"].values() for number in stage.values())
         if rows[READ] != rows[KEPT] + rejected:
             raise RuntimeError(f"{source}: {rows[READ]} rows read, but {rows[KEPT]} kept and {rejected} rejected")
-    return {"sources": ledger}
+    return ledger
 
 
 def previous_counts(ledger: dict[str, Any]) -> list[Count]:
-    """The counts of earlier stages, from their ledger: rows read and rows rejected."""
+    """The counts of earlier stages, from their ledger: rows read, rows rejected, damaged files."""
     counts: list[Count] = []
     for source, rows in ledger["sources"].items():
         counts.append(((source, READ, ""), rows[READ]))
         for stage, reasons in rows["rejected"].items():
             counts.extend(((source, stage, reason), number) for reason, number in reasons.items())
+    for source, files_of_source in ledger.get(DAMAGED_FILES, {}).items():
+        counts.extend(((source, DAMAGED, file), 1) for file in files_of_source)
     return counts
 
 
@@ -80,4 +141,23 @@ def write_ledger(output: str, ledger: dict[str, Any]) -> None:
 
 
 def read_ledger(folder: str) -> dict[str, Any]:
-    return json.loads(files.read(files.join(folder, LEDGER_FILE)))
+    """The ledger of an output, where Beam writes. Raises UserError for a file that is not as pairmill writes it."""
+    path = files.join(folder, LEDGER_FILE)
+    return parse_ledger(files.read(path), path)
+
+
+def load_ledger(folder: str) -> dict[str, Any]:
+    """The ledger of an output, local or behind a URL. Raises as `read_ledger`, and for a file that is not readable."""
+    path = models_files.join(folder, LEDGER_FILE)
+    try:
+        return parse_ledger(models_files.read(path), path)
+    except OSError as error:
+        raise UserError(f"{path} is not readable: {error}; `pairmill verify` tells what else is wrong") from None
+
+
+def parse_ledger(data: bytes, path: str) -> dict[str, Any]:
+    """The ledger of a file's bytes. Raises UserError if they are not as pairmill writes them."""
+    try:
+        return dict(msgspec.json.decode(data, type=_Ledger))
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not readable: {error}; `pairmill verify` tells what else is wrong") from None

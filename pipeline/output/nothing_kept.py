@@ -11,10 +11,12 @@ from pipeline.records import Reason, Stage
 _NETWORK = "check that this machine reaches the hosts of the list"
 _SERVERS = "open some of the URLs: the list may be old, or its hosts may refuse this client"
 _IMAGES = "look at the images, and at --min-side, --min-ratio, --max-ratio and --max-pixels"
+_SCORES = "--min-clip, --min-score, --max-score and --keep-top set which scores are kept"
 _FILTERS = "`pairmill show OUTPUT` lists rows that were rejected"
 
 FIXES: Mapping[Reason, str] = {
     Reason.MALFORMED_ROW: "check that the file is of the kind that --source names before its =",
+    Reason.DAMAGED_FILE: "copy the file again: it ends too early or is damaged",
     Reason.NO_URL: "check that the file is of the kind that --source names before its =",
     Reason.BAD_URL: "check that the file is of the kind that --source names before its =",
     Reason.NO_CAPTION: "check that the file is of the kind that --source names before its =",
@@ -37,13 +39,23 @@ FIXES: Mapping[Reason, str] = {
     Reason.HTTP_5XX: "the hosts are out of order; run the command again later",
     Reason.NOT_AN_IMAGE: _SERVERS,
     Reason.TOO_LARGE: "--max-bytes sets the largest file",
+    Reason.UNEXPECTED: "the warnings name the errors; please report them",
     Reason.NOT_STORED: "the files of the source lack their images; copy the whole folder again",
     Reason.HASH_MISMATCH: "the images have changed since the list was published; leave out the file of hashes",
     Reason.MACHINE_TAG: "--yfcc-refuse-machine-tag refuses them",
     Reason.REPETITION: "--sharma rejects such captions",
     Reason.CAPITALISATION: "--sharma rejects such captions",
+    Reason.PERSONAL_DATA: "--personal-data reject rejects such captions; --personal-data mask keeps them",
     Reason.EXCLUDED: "--exclude names these images; check that its list is of another data set",
     Reason.SAMPLED_OUT: "--share and --only-source leave no pair",
+    Reason.LOW_SIMILARITY: _SCORES,
+    Reason.UNSAFE: _SCORES,
+    Reason.WATERMARK: _SCORES,
+    Reason.TEXT_IN_IMAGE: _SCORES,
+    Reason.SEMANTIC_DUPLICATE: _SCORES,
+    Reason.LOW_QUALITY: _SCORES,
+    Reason.NO_CONCEPT: "--balance names a file of words, and no caption has one of them",
+    Reason.FILTERED_OUT: "--where holds for no pair; `pairmill show OUTPUT` lists their values",
 }
 """How to fix a run in which a reason took every row; of the reasons that are not here, the rows tell more."""
 
@@ -51,8 +63,10 @@ FIXES: Mapping[Reason, str] = {
 OWN_STAGES = {
     "select": (Stage.SELECT,),
     "fetch": (Stage.FETCH,),
+    "score": (Stage.ENCODE,),
     "encode": (Stage.ENCODE,),
     "repack": (Stage.ENCODE,),
+    "filter": (Stage.ENCODE,),
 }
 """Job -> the stages whose rejects are its own; those of other stages came with its input. Those of `build` are all."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 from collections.abc import Iterable, Iterator
@@ -13,7 +14,9 @@ import pyarrow.parquet as pq
 from apache_beam.coders import RowCoder, registry
 
 from models import files as models_files
+from models.errors import UserError
 from pipeline.output import files as output_files
+from pipeline.output import schemas
 from pipeline.output.files import WrittenFile, write_file
 from pipeline.output.grouping import SORT_COLUMNS, row_hash
 from pipeline.output.spill import HashRange, HashRanges, Spill, SpillFile, read_spilled
@@ -83,24 +86,73 @@ def file_bytes(table: pa.Table) -> bytes:
     return buffer.getvalue()
 
 
+class Malformed(ValueError):
+    """A Parquet file that pairmill has not written, or that was damaged since."""
+
+
+@contextlib.contextmanager
+def _total() -> Iterator[None]:
+    """Turns whatever pyarrow raises for a file into Malformed."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, KeyError, MemoryError, pa.ArrowException) as error:
+        raise Malformed(" ".join(f"{error}".split())) from error
+
+
+def _checked(table: pa.Table) -> pa.Table:
+    """A table whose columns have the types, and the text the encoding, that pairmill writes. Raises Malformed."""
+    for field in table.schema:
+        if field.type != schemas.TYPES.get(field.name, field.type):
+            raise Malformed(f"column {field.name} is of type {field.type}, not {schemas.TYPES[field.name]}")
+        if field.name not in schemas.MAY_BE_NULL and table[field.name].null_count:
+            raise Malformed(f"column {field.name} lacks values")
+    table.validate(full=True)
+    return table
+
+
 def read_columns(path: str, columns: list[str]) -> pa.Table:
-    """Columns of a Parquet file, local or behind a URL. Raises OSError, or ValueError for another file."""
-    with models_files.open_read(path) as file:
-        return pq.read_table(file, columns=columns, partitioning=None)
+    """Columns of a Parquet file, local or behind a URL. Raises FileNotFoundError, or Malformed for another file."""
+    with _total(), models_files.open_read(path) as file:
+        return _checked(_read_selected(file, columns))
+
+
+def table_of(data: bytes, columns: list[str]) -> pa.Table:
+    """Columns of a Parquet file's bytes. Raises Malformed."""
+    with _total():
+        return _checked(_read_selected(io.BytesIO(data), columns))
+
+
+def _read_selected(file: BinaryIO, columns: list[str]) -> pa.Table:
+    table = pq.ParquetFile(file).read(columns)  # passes over those that it lacks
+    for name in sorted(schemas.MAY_BE_MISSING.intersection(columns).difference(table.column_names)):
+        table = table.append_column(name, pa.array([[]] * len(table), schemas.TYPES[name]))
+    return table.select(columns)
 
 
 def read_schema(path: str) -> pa.Schema:
     """The columns that a Parquet file has. Raises as `read_columns`."""
-    with models_files.open_read(path) as file:
+    with _total(), models_files.open_read(path) as file:
         return pq.read_schema(file)
 
 
 def read_rows(path: str, row_type: type[Any]) -> Iterator[Any]:
     """The rows of a Parquet file as NamedTuples of `row_type`, in order. A column that the file lacks takes the field's
     default, if it has one."""
-    file = pq.ParquetFile(io.BytesIO(output_files.read(path)))
-    optional = row_type._field_defaults.keys() - set(file.schema_arrow.names)
-    table = file.read([name for name in row_type._fields if name not in optional])
+    yield from rows_of(output_files.read(path), path, row_type)
+
+
+def rows_of(data: bytes, path: str, row_type: type[Any]) -> Iterator[Any]:
+    """The rows of a file's bytes, as `read_rows`. Raises UserError if they are not such a file."""
+    try:
+        with _total():
+            file = pq.ParquetFile(io.BytesIO(data))
+            optional = row_type._field_defaults.keys() - set(file.schema_arrow.names)
+            names = [name for name in row_type._fields if name not in optional]
+            table = _checked(file.read(names).select(names))
+    except Malformed as error:
+        raise UserError(f"{path} is not as pairmill writes it: {error}") from None
     for batch in table.to_batches(max_chunksize=10_000):
         for row in batch.to_pylist():
             yield row_type(**row)

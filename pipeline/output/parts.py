@@ -7,7 +7,6 @@ that lock and gathers: it runs the job as without parts, which finds every unit 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -15,6 +14,7 @@ from collections.abc import Iterable
 from typing import IO, Any, NamedTuple
 
 from models.errors import UserError
+from models.files import take_lock
 from pipeline.output import files, state
 from pipeline.output.names import LOCK_FILE, PARTS_FOLDER, SETTINGS_FILE, WORK_FOLDER
 
@@ -67,16 +67,14 @@ def _lock(output: str, part: Part) -> None:
     files.make_folder(files.join(folder, PARTS_FOLDER))
     own = files.join(folder, PARTS_FOLDER, f"{part.number}-of-{part.total}.lock")
     held = _held[os.path.realpath(output)] = []
-    for path, mode, what in (
-        (files.join(folder, LOCK_FILE), fcntl.LOCK_SH, "the whole output"),
-        (own, fcntl.LOCK_EX, "this part"),
+    for path, is_shared, what in (
+        (files.join(folder, LOCK_FILE), True, "the whole output"),
+        (own, False, "this part"),
     ):
-        held.append(open(path, "ab+"))  # noqa: SIM115 (kept open until the part's end)
-        try:
-            fcntl.flock(held[-1], mode | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if (lock := take_lock(path, is_shared)) is None:
             release(output)
-            raise UserError(f"--part {part}: another pairmill writes {what} in {output}; wait for its end") from None
+            raise UserError(f"--part {part}: another pairmill writes {what} in {output}; wait for its end")
+        held.append(lock)
 
 
 def release(output: str) -> None:

@@ -49,3 +49,8 @@ INDEX = pa.schema(
         ("crop_boxes", pa.list_(pa.list_(pa.int32(), 6))),  # draws x models.pixels.CropBox
     ]
 )
+TYPES = {field.name: field.type for schema in (PAIRS, REJECTS, INDEX) for field in schema}
+"""The type of each column, in whichever file it is."""
+MAY_BE_NULL = frozenset({"width", "height"})
+MAY_BE_MISSING = frozenset({"other_captions"})
+"""Columns of lists that files of earlier versions lack: no row has anything there."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import fcntl
 import json
 import os
 import re
@@ -11,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any
 
 from models.errors import UserError
+from models.files import take_lock
 from pipeline.output import files as output_files
 from pipeline.output.files import to_json
 from pipeline.output.finish import read_settings
@@ -27,8 +27,8 @@ from pipeline.output.names import (
 from pipeline.output.run_record import begin_run, check_owners, end_run, join_run, own_runs, path_of, read_run
 
 KNOWN_FILES = re.compile(
-    r"(manifest|ledger|settings|attempts|text_tokenizer|croissant)\.json|README\.md"
-    r"|(train|val|index|rejects|pairs|_work)/.*|\d{5,}(\.tar|\.parquet|_stats\.json)|(.*/)?\.[^/]*\.tmp"
+    r"(manifest|ledger|settings|attempts|scores|text_tokenizer|croissant)\.json|README\.md"
+    r"|(train|val|index|rejects|pairs|scores|embeddings|_work)/.*|\d{5,}(\.tar|\.parquet|_stats\.json)|(.*/)?\.[^/]*\.tmp"
 )
 
 LOCK, LEASE, MARKER = (f"{WORK_FOLDER}/{name}" for name in (LOCK_FILE, LEASE_FILE, SETTINGS_FILE))
@@ -179,15 +179,11 @@ def lock_output(output: str) -> None:
         output_files.make_folder(output_files.join(output, WORK_FOLDER))
     except UserError as error:
         raise UserError(f"--output: {error}") from None
-    file = open(output_files.join(output, *LOCK.split("/")), "ab")  # noqa: SIM115 (kept open until the job's end)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
+    if (lock := take_lock(output_files.join(output, *LOCK.split("/")))) is None:
         raise UserError(
             f"--output {output}: another pairmill is writing there; wait for its end, or choose another folder"
-        ) from None
-    _locks[name] = file
+        )
+    _locks[name] = lock
 
 
 def watch_lease(output: str, on_loss: Callable[[str], object]) -> None:

@@ -18,7 +18,7 @@ from pipeline.output.names import ROWS_FOLDER, WORK_FOLDER
 from pipeline.output.schemas import PAIRS
 from pipeline.output.spill import BATCH_ROWS, SpillFile, to_batch
 from pipeline.records import Pair, Rejected
-from pipeline.select.urls import canonical_url
+from pipeline.sources.canonical_urls import canonical_url
 
 SPILL_BATCHES = 64
 """Batches that the first half holds in memory, about 50 MB; more than `RANGE_BYTES` of most lists."""

@@ -8,6 +8,7 @@ import contextlib
 import functools
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -17,16 +18,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from apache_beam.coders import RowCoder, registry
 
-from pipeline.filters import SelectConfig, filter_candidate
+from pipeline.filters import SelectConfig, filter_candidate, hide_personal_data
 from pipeline.output import files as output_files
 from pipeline.output import ledger, parquet, progress, schemas
+from pipeline.output.counts import Step, counts_of
 from pipeline.output.files import WrittenFile
 from pipeline.output.finish import remove_stale_files, write_settings
-from pipeline.output.ledger import KEPT, READ, Count
+from pipeline.output.ledger import DAMAGED, KEPT, READ, Count
 from pipeline.output.names import PAIRS_FOLDER, REJECTS_FOLDER, ROWS_FOLDER, WORK_FOLDER
-from pipeline.output.progress import Step
 from pipeline.output.spill import BINS, SpillFile
-from pipeline.records import REJECTED_TAG, Pair, Rejected, Stage
+from pipeline.records import REJECTED_TAG, Pair, Reason, Rejected, Stage
 from pipeline.select.spill import write_spills
 from pipeline.select.url_duplicates import UrlGroups, group_by_url
 from pipeline.sources.file_ranges import (
@@ -38,6 +39,7 @@ from pipeline.sources.file_ranges import (
     read_range,
 )
 from pipeline.sources.paths import METER
+from pipeline.sources.readers import Row
 from pipeline.sources.registry import SOURCES, SourceSettings
 
 
@@ -52,15 +54,17 @@ def finish_select(
 
 
 FOLDER = f"{WORK_FOLDER}/{ROWS_FOLDER}"
-SPILL_FORMAT = 2
+ROWS_PER_COUNT = 100  # rows are quick
+SPILL_FORMAT = 3
 
 
 class RangeResult(NamedTuple):
-    """Result of filtering one file range: row count and spill files."""
+    """Result of filtering one file range: row count, spill files, the file's name if it can't be read to its end."""
 
     source: str
     rows: int
     spills: list[SpillFile]
+    damaged: str = ""
 
 
 class HashPartition(NamedTuple):
@@ -116,7 +120,7 @@ class ReadAndFilter(beam.PTransform):
 
 def _count_lines(file_range: FileRange, output: str) -> LineCount:
     counted = count_lines(file_range)
-    progress.counts_of(output).step(Step.COUNT_LINES, done=1)
+    counts_of(output).step(Step.COUNT_LINES, done=1)
     return counted
 
 
@@ -132,30 +136,48 @@ def filter_range(
     name = f"{number:06d}-{_fingerprint(file_range)}"
     marker = output_files.join(output, *FOLDER.split("/"), f"{name}.msgpack")
     if output_files.exists(marker):
-        rows, spills = msgpack.unpackb(output_files.read(marker))
-        progress.counts_of(output).step(Step.SELECT, before=rows, work_before=range_bytes(file_range))
-        return RangeResult(file_range.source, rows, [SpillFile(*spill) for spill in spills])
+        rows, spills, damaged = msgpack.unpackb(output_files.read(marker))
+        counts_of(output).step(Step.SELECT, before=rows, work_before=range_bytes(file_range))
+        return RangeResult(file_range.source, rows, [SpillFile(*spill) for spill in spills], damaged)
     source = SOURCES[file_range.source]
     tidy = functools.partial(source.tidy_caption, settings=settings.get(source.name, source.settings))
     read = read_range(file_range, settings, first_line_number(file_range, counts))
-    outcomes = (row if isinstance(row, Rejected) else filter_candidate(row, config, tidy) for row in read)
+    broken: list[str] = []
+    outcomes = (
+        hide_personal_data(row if isinstance(row, Rejected) else filter_candidate(row, config, tidy), config)
+        for row in _noting(read, broken)
+    )
     spills = list(write_spills(output, name, _counted(outcomes, range_bytes(file_range), output)))
     rows = sum(spill.rows for spill in spills)
-    output_files.write_atomically(marker, msgpack.packb([rows, spills]))
-    return RangeResult(file_range.source, rows, spills)
+    output_files.write_atomically(marker, msgpack.packb([rows, spills, "".join(broken)]))
+    return RangeResult(file_range.source, rows, spills, "".join(broken))
+
+
+def _noting(rows: Iterable[Row], broken: list[str]) -> Iterator[Row]:
+    """The rows; of a file that can't be read to its end, its name goes into the list."""
+    for row in rows:
+        if isinstance(row, Rejected) and row.reason == Reason.DAMAGED_FILE.value:
+            broken[:] = [row.file]
+        yield row
 
 
 def _counted(rows: Iterable[Pair | Rejected], size: int, output: str) -> Iterator[Pair | Rejected]:
-    """The rows of a range. Counts them, and the bytes that were read for them, up to the `size` of the range."""
-    counts, first, work, number = progress.counts_of(output), METER.bytes, 0, 0
+    """The rows of a range. Counts them, rejects by reason, and the bytes that were read for them, up to the `size` of
+    the range."""
+    counts, first, work, number, rejected = counts_of(output), METER.bytes, 0, 0, Counter[str]()
     for row in rows:
         yield row
         number += 1
-        if number % progress.ROWS_PER_COUNT == 0:
+        if isinstance(row, Rejected):
+            rejected[f"select {row.reason}"] += 1
+        if number % ROWS_PER_COUNT == 0:
             read = min(size, METER.bytes - first)
-            counts.step(Step.SELECT, done=progress.ROWS_PER_COUNT, work=read - work)
+            counts.step(Step.SELECT, done=ROWS_PER_COUNT, work=read - work)
+            counts.add(rejected)
+            rejected.clear()
             work = read
-    counts.step(Step.SELECT, done=number % progress.ROWS_PER_COUNT, work=size - work)
+    counts.step(Step.SELECT, done=number % ROWS_PER_COUNT, work=size - work)
+    counts.add(rejected)
 
 
 def _fingerprint(file_range: FileRange) -> str:
@@ -218,10 +240,10 @@ class _WritePartition(beam.DoFn):
 
     def process(self, partition: HashPartition, results: list[RangeResult]):
         outcomes = groups_of_partition(partition, results, self._output)
-        for count in counts_of(outcomes):
+        for count in ledger_counts(outcomes):
             yield beam.pvalue.TaggedOutput(WriteSelected.COUNTS, count)
         if self._dry_run:
-            progress.counts_of(self._output).step(Step.FILES, done=sum(outcomes.counts.values()))
+            counts_of(self._output).step(Step.FILES, done=sum(outcomes.counts.values()))
         else:
             yield from write_partition(partition, outcomes, self._output)
 
@@ -250,10 +272,10 @@ def _counted_tables(outcomes: UrlGroups, output: str) -> Iterator[pa.Table]:
     """The rows as tables; counts those that the caller is done with."""
     for table in outcomes.tables():
         yield table
-        progress.counts_of(output).step(Step.FILES, done=len(table))
+        counts_of(output).step(Step.FILES, done=len(table))
 
 
-def counts_of(outcomes: UrlGroups) -> list[Count]:
+def ledger_counts(outcomes: UrlGroups) -> list[Count]:
     """The ledger's counts of kept and rejected rows."""
     return [
         ((source, Stage.SELECT.value, reason) if reason else (source, KEPT, ""), number)
@@ -261,8 +283,10 @@ def counts_of(outcomes: UrlGroups) -> list[Count]:
     ]
 
 
-def read_count(result: RangeResult) -> Count:
-    return (result.source, READ, ""), result.rows
+def read_counts(result: RangeResult) -> list[Count]:
+    """The ledger's counts of rows read, and of files that can't be read to their end."""
+    damaged: list[Count] = [((result.source, DAMAGED, result.damaged), 1)] if result.damaged else []
+    return [((result.source, READ, ""), result.rows), *damaged]
 
 
 class SelectedRows(beam.PTransform):

@@ -23,19 +23,24 @@ def prism_port(tmp_path_factory):
 
 
 @pytest.fixture(scope="package")
-def build(server, fetch_options, tiny_dvae, tmp_path_factory) -> Build:
-    """Builds a small list of the sample's images with further options, and gives the dataset's files."""
+def command(server, fetch_options, tiny_dvae, tmp_path_factory) -> list[str]:
+    """Options of a build of a small list of the sample's images, without its output."""
     with urllib.request.urlopen(f"{server.url}/sources/cc3m.tsv") as answer:
         rows = [line for line in answer if b"/images/" in line]  # none of the routes that keep a client waiting
     small = tmp_path_factory.mktemp("lists") / "cc3m.tsv"
     small.write_bytes(b"".join(rows[:60]))
 
+    sizes = ["--draws=2", "--pairs-per-shard=12", "--rows-per-file=20", "--val-share=0.1", "--pairs-per-unit=9"]
+    return [f"--source=cc3m={small}", *fetch_options, *sizes, f"--image-tokenizer={tiny_dvae}"]
+
+
+@pytest.fixture(scope="package")
+def build(command, tmp_path_factory) -> Build:
+    """Builds it with further options, and gives the dataset's files."""
+
     def run(*options: str) -> dict[str, bytes]:
         output = tmp_path_factory.mktemp("engines") / "out"
-        sizes = ["--draws=2", "--pairs-per-shard=12", "--rows-per-file=20", "--val-share=0.1", "--pairs-per-unit=9"]
-        source = f"--source=cc3m={small}"
-        tokenizer = f"--image-tokenizer={tiny_dvae}"
-        assert build_dataset.main([source, *fetch_options, *sizes, tokenizer, f"--output={output}", *options]) == 0
+        assert build_dataset.main([*command, f"--output={output}", *options]) == 0
         return files_of(output)
 
     return run

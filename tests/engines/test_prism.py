@@ -5,10 +5,13 @@ from __future__ import annotations
 import pytest
 
 
-def test_prism_builds_the_same_dataset(prism_port, build, built):
+@pytest.mark.parametrize("hints", [[], ["--encode-min-ram=1GB"]], ids=["at once", "in two steps"])
+def test_prism_builds_the_same_dataset(hints, prism_port, build, built, exhaustive):
     """Through the job service, as on Flink, Spark and Dataflow."""
+    if hints and not exhaustive:
+        pytest.skip("only with --exhaustive: tests of the step show the same")
     prism = ["--runner=PortableRunner", f"--job_endpoint=localhost:{prism_port}", "--environment_type=LOOPBACK"]
-    assert build(*prism) == built
+    assert build(*prism, *hints) == built
     assert len([name for name in built if name.endswith(".tar")]) > 3
 
 

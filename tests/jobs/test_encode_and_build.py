@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from beam_jobs import build_dataset, encode_shards
-from models.data.format import read_manifest
+from models.data.format import index_path
 from models.tokenizers.text import BUNDLED_BPE
-from pipeline.dataset.existing import read_records
+from pipeline.dataset import existing
 from pipeline.inspection import faults
 from pipeline.records import EncodedPair, Rejected
 from tests.support.images import jpeg
@@ -44,8 +44,9 @@ def build(folder: Path, output: Path, tokenizer: str) -> Path:
 
 
 def records(output: Path) -> dict[str, EncodedPair]:
-    shards = read_manifest(output).shards
-    return {record.key: record for shard in shards for record in read_records(str(output), shard)}
+    [dataset] = existing.open_existing([str(output)])
+    shards = [(shard, existing.file_of(dataset, index_path(shard.path))) for shard in dataset.manifest.shards]
+    return {record.key: record for files in shards for record in existing.read_records(str(output), *files)}
 
 
 def rejects(output: Path) -> dict[int, Rejected]:

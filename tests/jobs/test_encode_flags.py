@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from beam_jobs.flags.common import beam_options, job_parser
-from beam_jobs.flags.encode import add_encode_options, encode_config, encode_settings
+from beam_jobs.flags.encode import add_encode_options, encode_config, encode_hints, encode_settings
 from beam_jobs.flags.files import add_size_options
+from beam_jobs.flags.images import add_image_options
 from models.errors import UserError
 from pipeline.tokenize_stage import EncodeConfig, PairEncoder, dataset_parts, prepare_workers
 
@@ -16,6 +17,7 @@ REMOTE = ["--runner=PortableRunner", "--environment_type=EXTERNAL"]
 
 def parsed(*options: str):
     parser = job_parser("encode", "")
+    add_image_options(parser)
     add_encode_options(parser)
     add_size_options(parser)
     return parser.parse_args(["--output=out", *options])
@@ -41,3 +43,14 @@ def test_only_files_that_workers_lack_are_staged(tiny_dvae, tmp_path):
 def test_a_worker_with_another_tokenizer(tiny_dvae):
     with pytest.raises(UserError, match=r"another tokenizer than the launcher \(expected 000000000000, got"):
         PairEncoder(EncodeConfig(tiny_dvae, fingerprints=("0" * 64, "0" * 64)))
+
+
+def test_what_the_machines_that_encode_need():
+    args = parsed("--encode-accelerator=type:nvidia-tesla-t4;count:1", "--encode-min-ram=16GB")
+    hints = {"accelerator": "type:nvidia-tesla-t4;count:1", "min_ram": "16GB"}
+    assert encode_hints(args, beam_options(REMOTE)) == hints
+    assert encode_hints(parsed(), beam_options([])) == {}
+    with pytest.raises(UserError, match=r"^--encode-accelerator type:.*all steps run on this machine"):
+        encode_hints(args, beam_options([]))
+    with pytest.raises(UserError, match=r"^--encode-min-ram much: .*such as 16GB"):
+        encode_hints(parsed("--encode-min-ram=much"), beam_options(REMOTE))

@@ -14,6 +14,7 @@ from PIL import Image
 from beam_jobs import encode_shards
 from models import pixels
 from models.data.format import read_manifest
+from models.tokenizers.info import square
 from models.tokenizers.text import BUNDLED_BPE
 from models.tokenizers.vqgan import VQGAN, from_taming
 from pipeline.dataset import exclusion_list
@@ -106,4 +107,4 @@ def test_another_grid_and_vocabulary_flow_through(images, tmp_path):
     spec = f"taming:{tmp_path / 'model.yaml'},{tmp_path / 'last.ckpt'}"
     manifest = read_manifest(encode(images, tmp_path / "out", spec, "--direct_num_workers=1"))
     info = manifest.image_tokenizer
-    assert (info.grid, info.vocabulary, info.image_size, info.spec) == (4, 300, 64, spec)
+    assert (info.shape, info.vocabulary, info.image_size, info.spec) == (square(4), 300, 64, spec)

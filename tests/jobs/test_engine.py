@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import random
 
 import apache_beam as beam
@@ -10,7 +11,9 @@ import pytest
 from beam_jobs import build_dataset
 from beam_jobs.flags import engine
 from beam_jobs.flags.common import beam_options
+from beam_jobs.flags.fetch import fetching_machines
 from models.errors import UserError
+from pipeline.version import decisive_versions
 from tests.conftest import ROOT
 
 LIST = ROOT / "sample" / "sources" / "cc3m.tsv"
@@ -23,6 +26,7 @@ DATAFLOW = [
     "--temp_location=gs://some-bucket/tmp",
     "--staging_location=gs://some-bucket/stg",
 ]
+ONE_CONTAINER = "no_use_multiple_sdk_containers"
 
 
 @pytest.mark.parametrize(
@@ -81,10 +85,20 @@ def test_local_places_are_refused_for_dataflow():
 
 def test_a_worker_that_does_not_see_the_output(tmp_path):
     with pytest.raises(UserError, match=r"does not see this folder; name one that all machines share"):
-        engine.check_output(str(tmp_path))
+        engine.check_worker(str(tmp_path), {})
     (tmp_path / "_work").mkdir()
     (tmp_path / "_work" / "settings.json").write_text("{}")
-    engine.check_output(str(tmp_path))
+    engine.check_worker(str(tmp_path), {})
+
+
+def test_a_worker_of_other_versions():
+    """Of packages that both have."""
+    versions = decisive_versions()
+    engine.check_worker("gs://bucket/out", versions | {"ftfy": versions["ftfy"]})
+    with pytest.raises(
+        UserError, match=r"has ftfy [\d.]+ \(here 0\.1\), pillow [\d.]+ \(here 9\), so its bytes may differ"
+    ):
+        engine.check_worker("gs://bucket/out", versions | {"pillow": "9", "ftfy": "0.1", "not installed": "1"})
 
 
 def test_an_option_of_the_engines_own_module_is_known():
@@ -105,3 +119,25 @@ def test_a_graph_that_dataflow_refuses(monkeypatch):
     with pytest.raises(UserError, match=r"graph has \d+\.\d MB, of which Dataflow takes 10; name fewer files"):
         engine.check_graph(pipeline, options)
     engine.check_graph(pipeline, beam_options(["--runner=FnApiRunner", "--experiments=upload_graph"]))
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        ([], 1),
+        ([*DATAFLOW, "--max_num_workers=10", "--machine_type=n1-standard-4"], 40),
+        ([*DATAFLOW, "--max_num_workers=10", "--machine_type=n2-custom-8-16384", f"--experiments={ONE_CONTAINER}"], 10),
+        ([*DATAFLOW, "--max_num_workers=10", "--machine_type=a2-highgpu-1g"], None),
+        ([*DATAFLOW, "--machine_type=n1-standard-4"], None),
+        (["--runner=FlinkRunner", "--flink_master=flink:8081", "--max_num_workers=10"], 10),
+    ],
+    ids=lambda value: " ".join(value[7:]) if isinstance(value, list) else value,
+)
+def test_into_how_many_parts_the_limits_of_hosts_are_divided(options, parts, capsys):
+    """Into one, with a warning, where that is unknown; --machines tells."""
+    if DATAFLOW[0] in options:
+        pytest.importorskip("apache_beam.runners.dataflow.internal.apiclient", reason="needs the extra gcp")
+    args = argparse.Namespace(machines=None, part=None)
+    assert fetching_machines(args, beam_options(options)) == (parts or 1)
+    assert ("--machines N divides them" in capsys.readouterr().err) == (parts is None)
+    assert fetching_machines(argparse.Namespace(machines=3, part=None), beam_options(options)) == 3

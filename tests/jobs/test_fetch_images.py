@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import collections
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
 import tarfile
 import time
 from collections.abc import Iterator
@@ -18,7 +15,7 @@ import pytest
 
 from beam_jobs import encode_shards, fetch_images
 from models.errors import UserError
-from tests.conftest import ROOT, files_of
+from tests.conftest import files_of
 from tests.support.fetching import pair, write_pairs
 from tests.support.hostile import HostileServer
 
@@ -115,36 +112,18 @@ def test_a_dataset_grows_with_a_second_run(web, tiny_dvae, tmp_path):
 # --- killed ----------------------------------------------------------------------------------------------------------
 
 
-def start(pairs: Path, output: Path, *options: str) -> subprocess.Popen:
-    command = [
-        sys.executable,
-        "-m",
-        "beam_jobs.fetch_images",
-        f"--pairs={pairs}",
-        f"--output={output}",
-        *OPTIONS,
-        *options,
-    ]
-    return subprocess.Popen(command, cwd=ROOT, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-
-
-def test_killed_at_random_moments(web, tmp_path, exhaustive):
+def test_killed_at_random_moments(web, elsewhere, tmp_path, exhaustive):
     paths = [f"{kind}/{n}" for n in range(60) for kind in ("slow", "good", "page", "status/503")]
     pairs = [pair(web.url(path, host=1 + n % 20)) for n, path in enumerate(paths)]
     write_pairs(tmp_path / "pairs", pairs)
     options = ["--pairs-per-unit=8", "--connections=8", "--direct_num_workers=2"]
+    command = ["fetch", f"--pairs={tmp_path / 'pairs'}", *OPTIONS, *options]
 
     def run(output: Path, kill_after_s: float | None = None) -> bool:
         """Whether it was killed."""
-        process = start(tmp_path / "pairs", output, *options)
-        try:
-            said, _ = process.communicate(timeout=kill_after_s)
-            assert process.returncode == 0, said.decode()
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-            return True
-        return False
+        status, said = elsewhere.run([*command, f"--output={output}"], tmp_path, kill_after_s=kill_after_s)
+        assert status in (0, -signal.SIGKILL), said
+        return status != 0
 
     began = time.monotonic()
     assert not run(tmp_path / "undisturbed")

@@ -8,7 +8,8 @@ import re
 import socket
 
 import pytest
-from apache_beam.options.pipeline_options import PortableOptions
+from apache_beam.portability.api import beam_job_api_pb2
+from apache_beam.runners.portability.portable_runner import PortableRunner
 
 from beam_jobs.flags.common import beam_options, check_engine
 from models.errors import UserError
@@ -30,12 +31,13 @@ def parsers() -> dict[str, argparse.ArgumentParser]:
     def stop(parser, *_):
         raise Parsed(parser)
 
+    modules = {command: importlib.import_module(module) for command, (module, _) in cli.COMMANDS.items()}
     found = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(argparse.ArgumentParser, "parse_known_args", stop)
-        for command, (module, _) in cli.COMMANDS.items():
+        for command, module in modules.items():
             with pytest.raises(Parsed) as raised:
-                importlib.import_module(module).main([])
+                module.main([])
             [found[command]] = raised.value.args
     return found
 
@@ -112,13 +114,29 @@ def test_a_job_server_that_does_not_answer(endpoint):
         check_engine(beam_options(["--runner=PortableRunner", f"--job_endpoint={endpoint}"]))
 
 
-def test_a_job_may_take_longer_than_five_minutes():
-    """Beam's own limit for the launcher of a portable job."""
+class JobService:
+    """Keeps the time limits of its streams."""
+
+    def __init__(self):
+        self.limits = []
+
+    def GetStateStream(self, request, timeout):
+        self.limits.append(timeout)
+        return iter(["RUNNING"])
+
+    GetMessageStream = GetStateStream
+
+    def Run(self, request):
+        return beam_job_api_pb2.RunJobResponse(job_id="1")
+
+
+def test_a_job_may_take_longer_than_its_server_for_an_answer():
+    """Beam's own limit for the launcher of a portable job is 300 s for both."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         arguments = ["--runner=PortableRunner", f"--job_endpoint=127.0.0.1:{server.getsockname()[1]}"]
-        options = beam_options(arguments)
-        check_engine(options)
-        assert options.view_as(PortableOptions).job_server_timeout > 300 * 1000
-        options = beam_options([*arguments, "--job_server_timeout=77"])
-        check_engine(options)
-        assert options.view_as(PortableOptions).job_server_timeout == 77
+        for asked, limit in (([], 60), (["--job_server_timeout=77"], 77)):
+            options, service = beam_options([*arguments, *asked]), JobService()
+            check_engine(options)
+            handle = PortableRunner().create_job_service_handle(service, options)
+            assert handle.timeout == limit
+            assert handle.run("1")[0] == "1" and min(service.limits) > 300 * 86400

@@ -8,6 +8,7 @@ import json
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +17,9 @@ from pipeline import cli
 from pipeline.output import state
 from pipeline.output.parts import Part
 from tests.conftest import files_of
-from tests.support.launcher import launcher
+from tests.support.fetching import pair, write_pairs
+from tests.support.hostile import HostileServer
+from tests.support.launcher import Launcher
 
 Command = list[str]
 
@@ -93,22 +96,40 @@ def test_the_whole_command_does_what_parts_have_left(commands, whole, tmp_path):
 
 
 @pytest.mark.parametrize("job", ["build", "fetch"])
-def test_parts_at_once(job, commands, whole, tmp_path, exhaustive):
+def test_parts_at_once(job, commands, whole, elsewhere, tmp_path, exhaustive):
     """Each in a process of its own, some killed and started again."""
-    if job == "build" and not exhaustive:
-        pytest.skip("only with --exhaustive: its three processes import torch")
     output = tmp_path / "out"
     command = [*commands[job], f"--output={output}"]
     for _ in range(10 if exhaustive else 1):
         shutil.rmtree(output, ignore_errors=True)
-        with launcher(tmp_path, job) as one, launcher(tmp_path, job) as two, launcher(tmp_path, job) as three:
-            with ThreadPoolExecutor(3) as pool:
-                runs = zip((one, two, three), (1, 2, 3), (None, None, 0.5), strict=True)
-                ended = list(pool.map(lambda run: run[0].run([*command, f"--part={run[1]}/3"], None, run[2]), runs))
-            if not (output / ("manifest.json" if job == "build" else "ledger.json")).exists():
-                ended.append(one.run([*command, "--part=3/3"]))
+        parts = [[*command, f"--part={number}/3"] for number in (1, 2, 3)]
+        with ThreadPoolExecutor(3) as pool:
+            kills = (None, None, 0.5)
+            ended = list(pool.map(lambda part, kill: elsewhere.run(part, tmp_path, None, kill), parts, kills))
+        if not (output / ("manifest.json" if job == "build" else "ledger.json")).exists():
+            ended.append(elsewhere.run(parts[2], tmp_path))
         assert {status for status, _ in ended} <= {0, -9}, ended
         assert files_of(output) == whole[job]
+
+
+def test_parts_at_once_keep_to_the_limits_of_hosts_together(elsewhere, tmp_path):
+    """Four processes that share nothing, as on four machines; measured at the server."""
+    with HostileServer() as web:
+        times = times_of_parts(elsewhere, web, tmp_path)
+    assert len(times) == 40
+    for begun in times:  # one of each machine may have been late on its way
+        assert sum(begun <= at < begun + 0.9 for at in times) <= 8 + 4
+
+
+def times_of_parts(elsewhere: Launcher, web: HostileServer, tmp_path: Path) -> list[float]:
+    write_pairs(tmp_path / "pairs", [pair(web.url(f"plain/{n}")) for n in range(40)])
+    command = ["fetch", f"--pairs={tmp_path / 'pairs'}", f"--output={tmp_path / 'out'}", "--pairs-per-unit=5"]
+    command += ["--allow-address=127.0.0.0/8", "--direct_num_workers=1", "--per-host-rate=8"]
+    with ThreadPoolExecutor(4) as pool:
+        parts = [[*command, f"--part={number}/4"] for number in range(1, 5)]
+        ended = list(pool.map(lambda part: elsewhere.run(part, tmp_path), parts))
+    assert [status for status, _ in ended] == [0] * 4, ended
+    return sorted(request.time for request in web.log)
 
 
 @pytest.mark.parametrize("text", ["0/3", "4/3", "1", "1/0", "a/b", "1/2/3", "-1/3"])

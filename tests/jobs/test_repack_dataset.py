@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 
@@ -13,10 +14,11 @@ import pytest
 from beam_jobs import encode_shards, repack_dataset
 from models.data.format import read_manifest
 from models.errors import UserError
+from pipeline import tokenize_stage
 from pipeline.dataset import existing
 from pipeline.dataset.existing import ExistingDataset, KnownKeys
 from pipeline.inspection.faults import verify
-from pipeline.tokenize_stage import PairEncoder
+from pipeline.inspection.stats import dataset_stats
 from tests.conftest import files_of
 from tests.support.records import write_records
 
@@ -83,6 +85,29 @@ def test_merged_and_thinned_out(datasets, tmp_path, capsys):
     assert reasons == {"sampled_out": 40}
 
 
+def test_balanced_to_the_same_bytes_by_any_workers(datasets, tmp_path, capsys):
+    words = tmp_path / "words.txt"
+    words.write_text("cat\nsnow\nzebra\n")
+    balance = ["--dataset", datasets[0], "--balance", f"{words}=5"]
+    one = repack(tmp_path / "one", *balance)
+    printed = capsys.readouterr().out
+    two = tmp_path / "two"
+    workers = ["--direct_num_workers=2", "--direct_runner_bundle_repeat=1"]
+    assert repack_dataset.main([*map(str, balance), f"--output={two}", *workers]) == 0
+    assert files_of(one) == files_of(two)
+    ledger = json.loads((one / "ledger.json").read_text())
+    report = ledger["balance"]
+    assert report["by"] == "concept" and report["limit"] == 5
+    assert report["pairs"] == {"before": 60, "after": len(keys(one))} and len(keys(one)) < 20
+    assert [each["name"] for each in report["largest"]] == ["snow", "cat"]
+    reasons = [rows["rejected"]["encode"] for rows in ledger["sources"].values()]
+    assert sum(each["balanced_out"] + each["no_concept"] for each in reasons) == 60 - len(keys(one))
+    assert "head: concepts of more than 5" in printed and "balance by concept, limit 5: 60 pairs before" in printed
+    assert dataset_stats(str(one))["balance"] == report
+    sha256 = hashlib.sha256(words.read_bytes()).hexdigest()
+    assert read_manifest(one).settings["balance"] == {"by": "concept", "limit": 5, "concepts_sha256": sha256}
+
+
 def test_what_does_not_fit_together_is_refused(datasets, tmp_path):
     write_records(tmp_path / "other", 9, draws=1)
     for arguments, said in (
@@ -91,6 +116,9 @@ def test_what_does_not_fit_together_is_refused(datasets, tmp_path):
         (["--dataset", datasets[0], "--share", "2"], r"--share 2: .* a dataset holds a pair once: .* weights="),
         (["--dataset", datasets[0], "--share", "1", "--share", "1"], "2 for 1 datasets"),
         (["--dataset", datasets[0], "--only-source", "laion"], "--only-source laion: the datasets have cc12m"),
+        (["--dataset", datasets[0], "--balance", "host"], "--balance host: give WHAT=LIMIT, such as host=1000"),
+        (["--dataset", datasets[0], "--balance", "host=0"], "0: give 1 or more"),
+        (["--dataset", datasets[0], "--balance", f"{tmp_path / 'none.txt'}=9"], "none.txt is not readable"),
         (["--dataset", tmp_path], "not a finished dataset"),
     ):
         with pytest.raises(UserError, match=said):
@@ -104,9 +132,9 @@ def test_encode_adds_what_is_new_and_nothing_else(images, tiny_dvae, tmp_path, m
     assert encode_shards.main([f"--images={images}/0000[0-3].tar", *options, f"--output={old}"]) == 0
     assert encode_shards.main([f"--images={images}/*.tar", *options, f"--output={whole}"]) == 0
     before = files_of(old)
-    encoded, prepare = [], PairEncoder.prepare
+    encoded, prepare = [], tokenize_stage.prepare
     monkeypatch.setattr(
-        PairEncoder, "prepare", lambda self, image: (encoded.append(image.pair.key), prepare(self, image))[1]
+        tokenize_stage, "prepare", lambda image, *by: (encoded.append(image.pair.key), prepare(image, *by))[1]
     )
     assert encode_shards.main([f"--images={images}/*.tar", *options, f"--add-to={old}", f"--output={both}"]) == 0
     assert sorted(encoded) == sorted(keys(whole) - keys(old)) and len(encoded) == 10

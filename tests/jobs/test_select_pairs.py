@@ -21,11 +21,11 @@ from models.errors import UserError
 from pipeline.filters import SelectConfig
 from pipeline.inspection import show
 from pipeline.output import parquet
+from pipeline.output.progress import read_progress
 from pipeline.records import Pair, Rejected
 from pipeline.select import spill, url_duplicates
-from pipeline.select import urls as select_urls
 from pipeline.select.stage import HashPartition, RangeResult, filter_range, groups_of_partition, plan_partitions
-from pipeline.sources import precedence, yfcc100m
+from pipeline.sources import canonical_urls, precedence, yfcc100m
 from pipeline.sources.file_ranges import FileRange
 from pipeline.sources.registry import DEFAULTS
 from pipeline.sources.registry import SOURCES as ALL_SOURCES
@@ -44,7 +44,7 @@ FILES = (
 )
 
 
-MADE_ROWS = {"wit-base": 30, "wikipedia-dump": 82, "img2dataset": 20}
+MADE_ROWS = {"wit-base": 30, "wikipedia-dump": 82, "img2dataset": 20, "redcaps": 14, "sbu": 14, "table": 14}
 REASON = spill.ROWS.get_field_index("reason")
 SHARED_URL = "http://shared.example/boat.jpg"
 
@@ -57,6 +57,7 @@ def sources(tmp_path_factory) -> list[str]:
         "wit-base": write_wit_base(folder / "train-00000-of-00330.parquet"),
         "img2dataset": write_images(folder),
         "wikipedia-dump": folder / "*multistream*.bz2",
+        **write_tables(folder),
     }
     pages = [row("wikipedia-dump", number).decode() for number in range(40)]
     write_dump(folder, ["".join(pages[:20]), "".join(pages[20:]), german_article(99)])
@@ -96,6 +97,24 @@ def write_wit_base(path: Path) -> Path:
         path,
     )
     return path
+
+
+def write_tables(folder: Path) -> dict[str, Path]:
+    """A document of each publisher, and somebody's table in two groups of rows."""
+    rows = {
+        name: [(f"http://{name}.example/{n}.jpg", f"{caption(n)} in {name}") for n in range(MADE_ROWS[name])]
+        for name in ("redcaps", "sbu", "table")
+    }
+    for table in rows.values():
+        table[3] = (table[3][0], "Ein altes Boot liegt am Ufer des Sees")
+    posts = [{"url": url, "raw_caption": text, "caption": text.lower()} for url, text in rows["redcaps"]]
+    (folder / "boats_2017.json").write_text(json.dumps({"info": {}, "annotations": posts}))
+    urls, texts = zip(*rows["sbu"], strict=True)
+    (folder / "sbu-captions-all.json").write_text(json.dumps({"image_urls": urls, "captions": texts}))
+    table = pa.Table.from_pylist([{"URL": url, "TEXT": text} for url, text in rows["table"]])
+    pq.write_table(table, folder / "part-0.parquet", row_group_size=7)
+    names = {"redcaps": "boats_2017.json", "sbu": "sbu-captions-all.json", "table": "part-0.parquet"}
+    return {source: folder / name for source, name in names.items()}
 
 
 def write_images(folder: Path) -> Path:
@@ -163,9 +182,10 @@ def test_the_account_is_exact(selected):
 
 
 @pytest.mark.parametrize("workers", [["--direct_num_workers=2"], [*ONE_WORKER, "--direct_runner_bundle_repeat=2"]])
-def test_the_same_bytes_whoever_works(selected, sources, workers, tmp_path, run_pairmill):
-    done = run_pairmill("select", *sources, "--rows-per-file=100", f"--output={tmp_path / 'out'}", *workers)
-    assert done.returncode == 0, done.stderr
+def test_the_same_bytes_whoever_works(selected, sources, workers, tmp_path, elsewhere):
+    options = [*sources, "--rows-per-file=100", f"--output={tmp_path / 'out'}", *workers]
+    status, said = elsewhere.run(["select", *options], tmp_path)
+    assert status == 0, said
     assert files_of(tmp_path / "out") == files_of(selected)
 
 
@@ -214,6 +234,11 @@ def test_a_piece_that_is_done_is_not_read_again(tmp_path, monkeypatch):
     assert account_again(tmp_path).rows == 0
 
 
+def test_rejects_are_counted_as_they_come(tmp_path):
+    account(tmp_path, b"a brown dog on the beach\thttp://a.example/1.jpg\nun chien brun sur la plage\tno url\n")
+    assert read_progress(str(tmp_path), "select").detail == "bad_url 1"
+
+
 def account_again(tmp_path) -> RangeResult:
     return filter_range((0, FileRange("cc3m", f"{tmp_path}/cc3m-0.tsv")), [], SelectConfig(), DEFAULTS, str(tmp_path))
 
@@ -248,7 +273,7 @@ def test_the_parts_hold_every_row_once_whatever_their_number(tmp_path, monkeypat
 
     whole = rows([HashPartition(0, 1)])
     kept = [row for row in whole if not row[REASON]]
-    assert len(whole) == 2000 and len(kept) == len({select_urls.canonical_url(row[4]) for row in whole})
+    assert len(whole) == 2000 and len(kept) == len({canonical_urls.canonical_url(row[4]) for row in whole})
     assert {row[2] for row in whole if row[REASON] == "duplicate_url"} == {"cc3m-0.tsv", "cc3m-1.tsv"}
     assert rows(plan_partitions(2000, 300)) == rows(plan_partitions(10**9, 1)) == whole
 
@@ -346,3 +371,10 @@ def test_a_reject_keeps_what_it_says():
     reject = Rejected("k" * 32, "cc3m", "f", 3, "", "select", "malformed_row", "1 field, expected 2")
     row = spill._row(reject)
     assert len(row) == len(spill.ROWS) + 1 and row[spill.ROWS.get_field_index("detail")] == reject.detail
+
+
+def test_a_side_file_that_is_mended_needs_no_other_output(tmp_path):
+    options = [f"--source=yfcc100m={SOURCES}/yfcc100m_dataset-0", f"--output={tmp_path / 'out'}"]
+    with pytest.raises(UserError, match="can't open /nowhere"):
+        select_pairs.main([*options, "--direct_num_workers=1", "--yfcc-subset=/nowhere"])
+    assert select_pairs.main([*options, "--direct_num_workers=1"]) == 0

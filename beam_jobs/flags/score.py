@@ -1,0 +1,195 @@
+"""Options of score, and bounds on scores."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from functools import partial
+from typing import Any, NamedTuple
+
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from beam_jobs.flags.common import LOCAL_RUNNER, Group, share
+from beam_jobs.flags.encode import AUTO, device_of
+from models.errors import UserError
+from models.tokenizers.image import DEVICES
+from pipeline.scores.best import cutoff
+from pipeline.scores.bounds import Bound, ScoreFilter, filter_settings
+from pipeline.scores.image_filter import ImageFilterConfig
+from pipeline.scores.lookup import write_lookup
+from pipeline.scores.score_files import Scores, open_scores
+from pipeline.scores.scorer import SIMILARITY, ScoreConfig, score_config
+
+
+def add_score_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("scores")
+    group.add_argument(
+        "--model",
+        metavar="DIR",
+        help="folder of a CLIP or SigLIP model, as open_clip or transformers publish it: computes embeddings and the "
+        "score clip, the cosine of an image's and its caption's (default: only measures that need no model)",
+    )
+    group.add_argument(
+        "--head",
+        action="append",
+        type=named_file,
+        default=[],
+        metavar="NAME=FILE",
+        help="file of linear layers (.safetensors) or a graph (.onnx) that turns the image's embedding into the score "
+        "NAME, such as aesthetic=FILE; repeatable",
+    )
+    group.add_argument(
+        "--device",
+        choices=(AUTO, *DEVICES),
+        default=AUTO,
+        help="device that runs the model; auto is cuda if there is one, else cpu",
+    )
+
+
+def named_file(text: str) -> tuple[str, str]:
+    """The argparse type of NAME=FILE."""
+    name, _, path = text.partition("=")
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or not path:
+        raise argparse.ArgumentTypeError(f"{text}: give NAME=FILE, with a name of a-z, 0-9 and _")
+    return name, path
+
+
+def scoring(args: argparse.Namespace, options: PipelineOptions) -> ScoreConfig:
+    """Raises UserError for a model or heads that are missing, damaged or do not fit together."""
+    return score_config(args.model, args.head, device_of(args), _threads(options))
+
+
+def _threads(options: PipelineOptions) -> int:
+    """CPU threads of a worker process."""
+    given = options.get_all_options()
+    is_local = given.get("runner") == LOCAL_RUNNER
+    return max(1, (os.cpu_count() or 1) // given["direct_num_workers"]) if is_local else 1
+
+
+def add_bound_options(parser: argparse.ArgumentParser, with_folder: bool) -> None:
+    """Bounds on scores that the job computes or, `with_folder`, that `pairmill score` has computed."""
+    group = parser.add_argument_group("bounds on scores")
+    parser.set_defaults(scores=None, keep_top=None)
+    if with_folder:
+        _add_folder_options(group)
+    group.add_argument(
+        "--score-model",
+        metavar="DIR",
+        help="folder of a CLIP or SigLIP model, as `pairmill score --model` takes it: computes the score clip",
+    )
+    group.add_argument(
+        "--score-head",
+        action="append",
+        type=named_file,
+        default=[],
+        metavar="NAME=FILE",
+        help="head that computes the score NAME, as `pairmill score --head` takes it; repeatable",
+    )
+    group.add_argument(
+        "--min-clip",
+        type=float,
+        metavar="X",
+        help="reject pairs whose score clip, the cosine of image and caption, is below X",
+    )
+    for option, what, below in (("--min-score", "low", "below"), ("--max-score", "high", "above")):
+        group.add_argument(
+            option,
+            action="append",
+            type=partial(bound, what),
+            default=[],
+            metavar="NAME=X",
+            help=f"reject pairs whose score NAME is {below} X, and those without it; repeatable",
+        )
+
+
+def _add_folder_options(group: Group) -> None:
+    group.add_argument(
+        "--scores",
+        metavar="DIR",
+        help="folder that `pairmill score` wrote, in which bounds look; without it, the job computes the scores itself",
+    )
+    group.add_argument(
+        "--keep-top",
+        type=best_share,
+        metavar="[NAME=]SHARE",
+        help="keep this share of all pairs in --scores, above 0 and below 1: those with the largest score NAME, which "
+        "is clip unless named",
+    )
+
+
+def bound(what: str, text: str) -> Bound:
+    """The argparse type of NAME=X: the bound that `what`, low or high, names."""
+    name, _, number = text.partition("=")
+    try:
+        return Bound(name, **{what: float(number)})
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text}: give NAME=X, such as sharpness=50") from None
+
+
+def best_share(text: str) -> tuple[str, float]:
+    """The argparse type of [NAME=]SHARE."""
+    name, _, number = text.rpartition("=")
+    fix = "give a share above 0 and below 1, such as 0.3 or aesthetic=0.3"
+    return name or SIMILARITY, share(lambda value: 0 < value < 1, fix)(number)
+
+
+class Bounds(NamedTuple):
+    """What the options ask for."""
+
+    scores: Scores
+    bounds: tuple[Bound, ...]
+    best: tuple[str, float] | None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return filter_settings(self.scores.sha256, self.bounds, self.best)
+
+    def prepare(self, output: str) -> ScoreFilter:
+        """Finds the cutoff, and writes the scores that workers look up into the output's work folder."""
+        best = cutoff(self.scores, *self.best) if self.best else None
+        names = [*(bound.name for bound in self.bounds), *([self.best[0]] if self.best else [])]
+        return ScoreFilter(write_lookup(self.scores, tuple(dict.fromkeys(names)), output), self.bounds, best)
+
+
+def bounds_of(args: argparse.Namespace) -> Bounds | None:
+    """The bounds on scores that are in a folder. Raises UserError for scores that are not there, and for options that
+    do not go together."""
+    bounds = _given_bounds(args)
+    if not args.scores:
+        if args.keep_top:
+            raise UserError("--keep-top: takes the scores of all pairs; run `pairmill score`, then add --scores DIR")
+        return None
+    if args.score_model or args.score_head:
+        raise UserError(f"--scores {args.scores} has the scores; leave out --score-model and --score-head")
+    if not bounds and not args.keep_top:
+        raise UserError(f"--scores {args.scores}: give a bound, such as --min-clip 0.28 or --keep-top 0.3")
+    scores = open_scores(args.scores)
+    for name in (*(bound.name for bound in bounds), *([args.keep_top[0]] if args.keep_top else [])):
+        if name not in scores.names:
+            raise UserError(f"--scores {args.scores}: has no score {name}; it has {', '.join(scores.names)}")
+    return Bounds(scores, bounds, args.keep_top)
+
+
+def image_filter_of(args: argparse.Namespace, options: PipelineOptions) -> ImageFilterConfig | None:
+    """Bounds on scores that the job computes itself. Raises UserError as `scoring`, and for bounds on other scores."""
+    bounds = _given_bounds(args)
+    if args.scores or not (bounds or args.score_model or args.score_head):
+        return None
+    if not bounds:
+        raise UserError("--score-model, --score-head: give a bound, such as --min-clip 0.28")
+    if args.score_head and not args.score_model:
+        raise UserError(f"--score-head {args.score_head[0][0]}: takes a model; name one by --score-model")
+    try:
+        config = score_config(args.score_model, args.score_head, device_of(args), _threads(options))
+    except UserError as error:  # names the options of score
+        raise UserError(re.sub("^--(model|head)", r"--score-\1", str(error))) from None
+    if unknown := [bound.name for bound in bounds if bound.name not in config.names]:
+        fix = "name a model by --score-model" if unknown[0] == SIMILARITY and not args.score_model else "choose another"
+        raise UserError(f"bound on {unknown[0]}: the scores are {', '.join(config.names)}; {fix}")
+    return ImageFilterConfig(config, bounds)
+
+
+def _given_bounds(args: argparse.Namespace) -> tuple[Bound, ...]:
+    least = [Bound(SIMILARITY, low=args.min_clip)] if args.min_clip is not None else []
+    return (*least, *args.min_score, *args.max_score)

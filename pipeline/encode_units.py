@@ -1,0 +1,197 @@
+"""Units of pairs to records, for build: in one step, or fetched in one and encoded in another, on other workers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+import apache_beam as beam
+from apache_beam.coders import RowCoder, registry
+from apache_beam.transforms.window import GlobalWindows
+
+from models.errors import UserError
+from pipeline.fetch.costs import costs
+from pipeline.fetch.download import FetchConfig
+from pipeline.fetch.fetcher import fetch_images
+from pipeline.fetch.process_setup import configure_process
+from pipeline.fetch.slots import Activity
+from pipeline.fetch.units import Unit
+from pipeline.fetch.units_in_flight import UnitsInFlight
+from pipeline.images.fetched import FetchedImage
+from pipeline.images.prepared_images import prepared_path, read_prepared, write_prepared
+from pipeline.images.validate import ImageConfig
+from pipeline.output import files
+from pipeline.output.counts import Counts, Step, counts_of
+from pipeline.output.work_folder import CompletedUnits, add_outcomes, pending_pairs
+from pipeline.records import REJECTED_TAG, EncodedPair, Pair, Rejected
+from pipeline.scores.image_filter import ImageFilterConfig, SharedFilter
+from pipeline.tokenize_stage import EncodeConfig, EncodingDoFn, UnitProgress, prepare_each
+
+KEY_BYTES = 16
+
+
+class EncodeUnits(beam.PTransform):
+    """Units -> their records, and rejects under their tag. This class decides where images go from the network to the
+    model: within one process; or, if `hints` name what the model's workers need, by the work folder to those, so that
+    downloads hold no GPU. Hints are Beam's resource hints (`accelerator`, `min_ram`); both ways give the same records.
+    """
+
+    def __init__(
+        self,
+        output: str,
+        fetch: FetchConfig,
+        image_config: ImageConfig,
+        encode: EncodeConfig,
+        image_size: int,
+        hints: Mapping[str, str],
+        image_filter: ImageFilterConfig | None = None,
+    ):
+        """`image_size` is the side in px of what the image tokenizer sees. `image_filter` judges whole images, so that
+        it goes with the downloads."""
+        self._output, self._fetch, self._image_config = output, fetch, image_config
+        self._encode, self._image_size, self._hints, self._filter = encode, image_size, hints, image_filter
+
+    @property
+    def fetching_step(self) -> Step:
+        """The step that the units are planned for."""
+        return Step.FETCH if self._hints else Step.FETCH_AND_ENCODE
+
+    def expand(self, units):
+        if not self._hints:
+            at_once = FetchAndEncode(self._output, self._fetch, self._image_config, self._encode, self._filter)
+            return units | "At once" >> beam.ParDo(at_once).with_outputs(REJECTED_TAG, main="records")
+        fetch = FetchPrepared(
+            self._output, self._fetch, self._image_config, self._encode, self._image_size, self._filter
+        )
+        encode = beam.ParDo(EncodePrepared(self._output, self._encode))
+        encode.with_resource_hints(**self._hints)
+        return (
+            units
+            | "Fetch" >> beam.ParDo(fetch).with_output_types(PreparedUnit)
+            | "Spread" >> beam.Reshuffle()
+            | "Encode" >> encode.with_outputs(REJECTED_TAG, main="records")
+        )
+
+
+class FetchAndEncode(EncodingDoFn):
+    """Unit -> its records; of an image, only the codes are stored. The output records which units are finished."""
+
+    STEP = Step.FETCH_AND_ENCODE
+
+    def __init__(
+        self,
+        output: str,
+        fetch: FetchConfig,
+        image_config: ImageConfig,
+        encode: EncodeConfig,
+        image_filter: ImageFilterConfig | None = None,
+    ):
+        super().__init__(output, encode, image_filter)
+        self._fetch, self._image_config = fetch, image_config
+
+    def process(self, unit: Unit):
+        yield from self._finish(unit.name, unit.pairs, self._fetched)
+
+    def _fetched(self, pairs: list[Pair]) -> Iterator[FetchedImage | Rejected]:
+        return count_fetched(fetch_images(pairs, self._fetch, self._image_config), counts_of(self._output))
+
+
+def count_fetched(
+    outcomes: Iterable[FetchedImage | Rejected], counts: Counts, step: Step | None = None
+) -> Iterator[FetchedImage | Rejected]:
+    """Passes outcomes of downloads on, and counts them, by their reasons and as done in a step."""
+    for outcome in outcomes:
+        counts.fetched(outcome.reason if isinstance(outcome, Rejected) else None)
+        costs.count(counts)
+        if step:
+            counts.step(step, done=1)
+        yield outcome
+        del outcome  # else this name would hold its memory until the next outcome arrives
+
+
+class PreparedUnit(NamedTuple):
+    """Refers to a unit whose images lie in the work folder."""
+
+    name: str
+    path: str  # of its prepared images; "" if an earlier run has encoded all of them
+    keys: bytes  # of its pairs, KEY_BYTES each, in order
+
+
+registry.register_coder(PreparedUnit, RowCoder)
+
+
+class FetchPrepared(beam.DoFn):
+    """Unit -> a reference to its prepared images, which it writes to the work folder."""
+
+    def __init__(
+        self,
+        output: str,
+        fetch: FetchConfig,
+        image_config: ImageConfig,
+        encode: EncodeConfig,
+        image_size: int,
+        image_filter: ImageFilterConfig | None = None,
+    ):
+        self._output, self._store, self._filtering = output, CompletedUnits(output), SharedFilter(image_filter)
+        self._fetch, self._image_config, self._encode, self._image_size = fetch, image_config, encode, image_size
+
+    def setup(self) -> None:
+        configure_process()
+        self._filter = self._filtering.load()
+
+    def start_bundle(self) -> None:
+        self._units: UnitsInFlight[PreparedUnit] = UnitsInFlight(self._fetch.connections)
+
+    def process(self, unit: Unit):
+        yield from self._units.start(lambda activity: self._prepared(unit, activity))
+
+    def finish_bundle(self):
+        yield from map(GlobalWindows.windowed_value, self._units.finish())
+        counts_of(self._output).add({})  # metrics wait for a call of the bundle's own thread
+
+    def _prepared(self, unit: Unit, activity: Activity) -> PreparedUnit:
+        keys = bytes.fromhex("".join(pair.key for pair in unit.pairs))
+        _, _, pending = pending_pairs(unit.name, unit.pairs, self._store)
+        path = prepared_path(self._output, unit.name, pending) if pending else ""
+        counts = counts_of(self._output)
+        if not pending or files.exists(path):
+            counts.step(Step.FETCH, before=len(unit.pairs))
+            return PreparedUnit(unit.name, path, keys)
+        counts.step(Step.FETCH, before=len(unit.pairs) - len(pending))
+        fetched = fetch_images(pending, self._fetch, self._image_config, activity=activity)
+        counted = count_fetched(fetched, counts, Step.FETCH)
+        write_prepared(path, prepare_each(self._filter(counted), self._image_size, self._encode))
+        return PreparedUnit(unit.name, path, keys)
+
+
+class EncodePrepared(EncodingDoFn):
+    """A unit's prepared images -> its records; the images are deleted once these are stored."""
+
+    STEP = Step.ENCODE_PREPARED
+
+    def process(self, unit: PreparedUnit):
+        wanted = {unit.keys[at : at + KEY_BYTES].hex() for at in range(0, len(unit.keys), KEY_BYTES)}
+        progress = UnitProgress(self._output, self.STEP, len(wanted))
+        if unit.path and files.exists(unit.path):  # else an earlier attempt has encoded them
+            self._encode(unit, progress)
+        progress.finish()
+        records, rejects = self._store.load(unit.name)
+        if missing := wanted - {row.key for row in (*records, *rejects)}:
+            raise UserError(
+                f"{unit.path or unit.name}: {len(missing)} images that were fetched are not there any more; run the "
+                "same command again"
+            )
+        yield from (record for record in records if record.key in wanted)
+        for row in rejects:
+            if row.key in wanted:
+                yield beam.pvalue.TaggedOutput(REJECTED_TAG, row)
+
+    def _encode(self, unit: PreparedUnit, progress: UnitProgress) -> None:
+        """Stores the outcomes of the prepared images, with those of earlier runs, and deletes the images."""
+        encoded = self._encoder.encode_prepared(read_prepared(unit.path), progress.timer)
+        fresh: list[EncodedPair | Rejected] = list(progress.count(encoded))
+        keys = {row.key for row in fresh}
+        records, rejects = ([row for row in rows if row.key not in keys] for rows in self._store.load(unit.name))
+        add_outcomes(fresh, records, rejects)
+        self._store.save(unit.name, records, rejects)
+        files.remove(unit.path)
