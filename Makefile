@@ -12,7 +12,7 @@ PLAIN := .venv-plain
 FRESH := .venv-constraints
 
 .DEFAULT_GOAL := help
-.PHONY: help install peers engines demo test test-exhaustive plain plain-demo lint bench constraints clean
+.PHONY: help install peers peer-code engines demo test test-exhaustive plain plain-demo lint bench constraints clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,7 +32,7 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 # What only tests need: pytest, ruff, stock webdataset, Beam's Dataflow parts for checking the graph, and the dVAE of
 # openai/DALL-E for parity (without torchvision, which it names but does not import).
 $(DEV_STAMP): $(STAMP)
-	$(PIP) --editable '.[pipeline,serve,gcp,dev]'
+	$(PIP) --editable '.[pipeline,serve,gcp,scores,personal,dev]'
 	$(PIP) --no-deps DALL-E==0.1
 	@touch $@
 
@@ -49,6 +49,18 @@ peers: $(DEV_STAMP) ## the peers' own code, servers of S3's and Google's interfa
 	  transformers catalogue huggingface-hub regex boto3 botocore s3transfer jmespath python-snappy cramjam zstd Brotli \
 	  paramiko oci azure-storage-blob azure-storage-file-datalake google-cloud-storage
 
+# Image tokenizers whose code is in no package: repositories at one commit each. They come from PEERS_FROM, which may
+# be a folder of clones. Of what they import, tests need einops alone.
+PEERS_FROM ?= https://github.com
+PEER_CODE := $(VENV)/peers
+peer-code: $(DEV_STAMP) ## the code of LlamaGen, Open-MAGVIT2 and TiTok, from their repositories; without it the tests beside it skip themselves
+	$(PIP) --no-deps einops
+	@clone() { test -d $(PEER_CODE)/$$1 || { git clone --quiet $(PEERS_FROM)/$$2/$$1 $(PEER_CODE)/$$1.new \
+	    && git -C $(PEER_CODE)/$$1.new checkout --quiet $$3 && mv $(PEER_CODE)/$$1.new $(PEER_CODE)/$$1; }; }; \
+	  clone LlamaGen FoundationVision ce98ec41803a74a90ce68c40ababa9eaeffeb4ec \
+	  && clone SEED-Voken TencentARC b9a17eac8e2c0779c12a5429b0bfd6c502788484 \
+	  && clone 1d-tokenizer bytedance 942a96fbdd873780179d1b78d5462911528bf8c8
+
 # Beam's portable runner Prism, of the version of apache-beam: tests/engines run jobs through it, the way that Flink, Spark
 # and Dataflow take. It is built from Go's modules.
 BEAM := $(shell sed -n 's/^apache-beam==//p' constraints.txt)
@@ -63,8 +75,9 @@ $(PRISM_STAMP): | $(STAMP)
 demo: $(STAMP) ## the whole way on the sample: lists, shards, statistics, a trained model, pictures; in demo/
 	$(BIN)/python sample/demo.py --output '$(DEMO)'
 
-test: $(DEV_STAMP) ## the tests, as many at once as there are cores
-	$(BIN)/python -m pytest -n logical --dist loadfile --timeout 600
+test: $(DEV_STAMP) ## the tests, in three processes for two cores: they often wait, for servers, children and clocks
+	$(BIN)/python -m pytest -n $$($(BIN)/python -c 'import os; print((os.cpu_count() * 3 + 1) // 2)') --dist loadfile \
+	    --no-loadscope-reorder --timeout 600  # in the order of tests/conftest.py, not files of many tests first
 
 test-exhaustive: $(DEV_STAMP) ## the tests, with everything random repeated many times; takes an hour or so
 	$(BIN)/python -m pytest --exhaustive
@@ -98,6 +111,7 @@ bench: $(DEV_STAMP) ## the numbers of docs/benchmarks.md; CAPTIONS=FILE adds lan
 	$(BIN)/python -m benchmarks.train
 	$(BIN)/python -m benchmarks.generate
 	$(BIN)/python -m benchmarks.handwritten
+	$(BIN)/python -m benchmarks.score million
 	$(if $(CAPTIONS),$(BIN)/python -m benchmarks.language $(CAPTIONS))
 	$(if $(PICTURES),$(BIN)/python -m benchmarks.duplicates '$(PICTURES)')
 	$(if $(PICTURES),$(BIN)/python -m benchmarks.reconstruction '$(PICTURES)')

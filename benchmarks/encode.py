@@ -35,7 +35,7 @@ from models.tokenizers.vqgan import VQGAN, from_taming
 from pipeline.images.fetched import FetchedImage
 from pipeline.inspection.text_table import table
 from pipeline.records import Pair
-from pipeline.tokenize_stage import EncodeConfig, PairEncoder
+from pipeline.tokenize_stage import EncodeConfig, PairEncoder, prepare_each
 
 SAMPLE = Path(__file__).parent.parent / "sample" / "images"
 PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # dense bfloat16, as the maker states
@@ -70,9 +70,10 @@ def seconds(function: Callable[[], object]) -> tuple[float, object]:
 
 
 def stage(count: int) -> None:
-    encoder = PairEncoder(EncodeConfig("bundled"))  # one thread
+    config = EncodeConfig("bundled")  # one thread
+    encoder = PairEncoder(config)
     tokenizer, images = load_image_tokenizer("bundled"), read_sample(count)
-    views = [encoder.prepare(image).views[0] for image in images]
+    views = [image.views[0] for image in prepare_each(images, encoder.images.info.image_size, config)]
     tokenizer.encode(views[0])  # the first call plans the convolutions
     bare_s, stage_s = float("inf"), float("inf")
     for _ in range(2):

@@ -21,7 +21,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from benchmarks.object_store import ObjectStore, serving
 from models.data.format import MANIFEST_FILE, index_path
-from models.tokenizers.info import ImageTokenizerInfo, TextTokenizerInfo
+from models.tokenizers.info import ImageTokenizerInfo, TextTokenizerInfo, square
 from pipeline.dataset.finish import ManifestFields, finish_dataset
 from pipeline.dataset.shards import WrittenShard
 from pipeline.inspection.text_table import table
@@ -106,7 +106,7 @@ def shards(number: int) -> list[WrittenShard]:
 
 
 def fields() -> ManifestFields:
-    images = ImageTokenizerInfo("bundled", "0" * 64, vocabulary=1024, grid=16, image_size=128)
+    images = ImageTokenizerInfo("bundled", "0" * 64, vocabulary=1024, shape=square(16), image_size=128)
     text = TextTokenizerInfo("0" * 64, vocabulary=16384, max_tokens=64)
     return ManifestFields(images, text, "{}", 1, {}, {}, ("cc12m",))
 

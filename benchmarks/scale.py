@@ -1,11 +1,13 @@
-"""Memory and time of a job's shuffles, by the number of pairs: pairs to units, records to shards, near-duplicates.
+"""Memory and time of a job's shuffles, by the number of pairs: a list to units, pairs to units, records to shards,
+near-duplicates.
 
     python -m benchmarks.scale [--pairs N ...] [--steps STEP ...] [--workers N]
 
-Pairs and records are made up, as long as those of Conceptual 12M with one crop of 1,024 codes; nothing is downloaded or
-encoded. Images are made up as smooth noise with the spectrum of photographs, one in ten a copy of another. Memory is
-the highest sum over all processes (PSS); the slope is what a pair adds to it, from the first number of pairs to the
-last.
+`list` is what `build` does before it fetches: select from a list of Conceptual 12M's form, then its units, without a
+download. Pairs and records are made up, as long as those of Conceptual 12M with one crop of 1,024 codes; nothing is
+downloaded or encoded. Images are made up as smooth noise with the spectrum of photographs, one in ten a copy of
+another. Memory is the highest sum over all processes (PSS); the slope is what a pair adds to it, from the first number
+of pairs to the last.
 """
 
 from __future__ import annotations
@@ -29,10 +31,15 @@ from pipeline.dataset.near_duplicates import DropNearDuplicates, NearDuplicateCo
 from pipeline.dataset.shard_boundaries import ShardSize
 from pipeline.dataset.stage import WriteDataset
 from pipeline.fetch.units import GroupIntoUnits, Unit
+from pipeline.filters import SelectConfig
 from pipeline.inspection.text_table import table
 from pipeline.output import schemas
 from pipeline.output.parquet import ROWS_PER_FILE, WriteParquet
 from pipeline.records import REJECTED_TAG, EncodedPair, Pair, Reason, Rejected, Stage, reject, split_of
+from pipeline.select.stage import ReadAndFilter, SelectedRows
+from pipeline.sources import cc12m
+from pipeline.sources.file_ranges import file_ranges
+from pipeline.sources.registry import DEFAULTS
 
 ROWS_PER_ELEMENT = 1000
 CAPTION = "a long caption of a photograph, as an alternative text of the web has it: two dogs run along the beach"
@@ -103,10 +110,41 @@ def reject_all(unit: Unit) -> list[Rejected]:
     return [reject(pair, Stage.FETCH, Reason.HTTP_404) for pair in unit.pairs]
 
 
-def units(made: beam.PCollection, total: int, output: str) -> None:
+def write_list(path: Path, total: int) -> None:
+    """A list as Conceptual 12M is published: URL, tab, caption."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as file:
+        for first in range(0, total, ROWS_PER_ELEMENT):
+            file.writelines(f"{pair.url}\t{pair.caption}\n" for pair in make_pairs(first, total))
+
+
+def list_to_units(pipeline: beam.Pipeline, total: int, output: str) -> None:
+    """What build does before it fetches: every row of a list goes through select and into a unit."""
+    path = Path(output).with_suffix(".tsv")
+    write_list(path, total)
+    selected = (
+        pipeline
+        | ReadAndFilter(file_ranges(cc12m.NAME, str(path)), SelectConfig(), DEFAULTS, output)
+        | SelectedRows(output, ROWS_PER_FILE)
+    )
+    _ = (
+        selected.pairs
+        | GroupIntoUnits(1000, output)
+        | "Pairs" >> beam.Map(lambda unit: len(unit.pairs)).with_output_types(int)
+        | beam.CombineGlobally(sum)
+        | "Check" >> beam.Map(check_number, total)
+    )
+
+
+def check_number(found: int, total: int) -> None:
+    """Raises AssertionError unless every row is in a unit."""
+    assert found == total, f"{found} pairs of {total} rows"
+
+
+def units(pipeline: beam.Pipeline, total: int, output: str) -> None:
     """What fetch does but for the downloads: every pair fails."""
     _ = (
-        made
+        first_rows(pipeline, total)
         | "Make" >> beam.FlatMap(make_pairs, total).with_output_types(Pair)
         | GroupIntoUnits(1000, output)
         | "Fail" >> beam.FlatMap(reject_all).with_output_types(Rejected)
@@ -114,31 +152,35 @@ def units(made: beam.PCollection, total: int, output: str) -> None:
     )
 
 
-def shards(made: beam.PCollection, total: int, output: str) -> None:
+def shards(pipeline: beam.Pipeline, total: int, output: str) -> None:
     """What is left of encode when the codes are there."""
-    records = made | "Make" >> beam.FlatMap(make_records, total).with_output_types(EncodedPair)
-    no_rejects = made.pipeline | "No rejects" >> beam.Create([]).with_output_types(Rejected)
+    records = first_rows(pipeline, total) | "Make" >> beam.FlatMap(make_records, total).with_output_types(EncodedPair)
+    no_rejects = pipeline | "No rejects" >> beam.Create([]).with_output_types(Rejected)
     _ = ((records,), (no_rejects,)) | WriteDataset(output, 1, ShardSize(), ROWS_PER_FILE)
 
 
-def near_duplicates(made: beam.PCollection, total: int, output: str) -> None:
+def near_duplicates(pipeline: beam.Pipeline, total: int, output: str) -> None:
     """What `--near-duplicates` adds to encode, but for the signatures."""
-    records = made | "Make" >> beam.FlatMap(make_signed, total).with_output_types(EncodedPair)
+    records = first_rows(pipeline, total) | "Make" >> beam.FlatMap(make_signed, total).with_output_types(EncodedPair)
     kept = records | DropNearDuplicates(NearDuplicateConfig(near_duplicates=True), output)
     _ = kept[REJECTED_TAG] | "Write rejects" >> WriteParquet(output, "rejects", schemas.REJECTS)
 
 
-STEPS = {"units": units, "shards": shards, "near-duplicates": near_duplicates}
+STEPS = {"list": list_to_units, "units": units, "shards": shards, "near-duplicates": near_duplicates}
+
+
+def first_rows(pipeline: beam.Pipeline, total: int) -> beam.PCollection:
+    """The numbers of rows from which workers make ROWS_PER_ELEMENT each."""
+    return (
+        pipeline
+        | "Numbers" >> beam.Create(list(range(0, total, ROWS_PER_ELEMENT))).with_output_types(int)
+        | "Spread" >> beam.Reshuffle()
+    )
 
 
 def run_step(step: str, total: int, output: str, workers: int) -> None:
     with beam.Pipeline(options=beam_options([f"--direct_num_workers={workers}"])) as pipeline:
-        made = (
-            pipeline
-            | "Numbers" >> beam.Create(list(range(0, total, ROWS_PER_ELEMENT))).with_output_types(int)
-            | "Spread" >> beam.Reshuffle()
-        )
-        STEPS[step](made, total, output)
+        STEPS[step](pipeline, total, output)
 
 
 def main() -> None:

@@ -43,7 +43,7 @@ import torch
 from models.data.batch import NO_TOKEN
 from models.data.format import Manifest, Shard, pack_sample, read_manifest, tar_bytes
 from models.data.stream import Stream
-from models.tokenizers.info import ImageTokenizerInfo
+from models.tokenizers.info import ImageTokenizerInfo, square
 from models.tokenizers.text import BUNDLED_BPE, TextTokenizer
 from pipeline.inspection.text_table import table
 
@@ -71,7 +71,7 @@ def make_pairs(number: int) -> Iterator[dict]:
 
 
 def write_ours(folder: Path, pairs: int) -> None:
-    text, images = TextTokenizer.load(BUNDLED_BPE), ImageTokenizerInfo("none", "0" * 64, 8192, 32, 256)
+    text, images = TextTokenizer.load(BUNDLED_BPE), ImageTokenizerInfo("none", "0" * 64, 8192, square(32), 256)
     (folder / "train").mkdir(parents=True)
     shards, group = [], []
     for pair in make_pairs(pairs):

@@ -3,7 +3,7 @@
     python -m benchmarks.web_server FOLDER [--latency LOW HIGH] [--failures SHARE]
 
 Prints its port, then a line of JSON with the number of requests by status when its standard input ends. The latency of
-a URL, and whether it fails, follow from its text: both sides of a comparison meet the same.
+a host follows from its name, and whether a URL fails from its text: both sides of a comparison meet the same.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Server:
         try:
             while request := await reader.readuntil(b"\r\n\r\n"):
                 url = request.split(b" ", 2)[1].decode()
-                delay_s, status = self.fate(url)
+                delay_s, status = self.fate(_host(request), url)
                 if delay_s:
                     await asyncio.sleep(delay_s)
                 body = self._files.get(url.partition("?")[0], b"") if status == "200 OK" else b""
@@ -48,13 +48,18 @@ class Server:
         finally:
             writer.close()
 
-    def fate(self, url: str) -> tuple[float, str]:
+    def fate(self, host: bytes, url: str) -> tuple[float, str]:
         """Seconds until the answer, and its status."""
-        drawn = zlib.crc32(url.encode()) / 2**32
+        drawn = zlib.crc32(host) / 2**32
         low, high = self._latency_s
         failing = zlib.crc32(url.encode(), 1) / 2**32
         status = "200 OK" if failing >= self._failures else FAILURES[failing < self._failures / 2]
         return low + drawn * (high - low), status
+
+
+def _host(request: bytes) -> bytes:
+    """The value of the Host header, without the port, which differs from run to run."""
+    return request.lower().partition(b"\r\nhost:")[2].partition(b"\r\n")[0].strip().partition(b":")[0]
 
 
 async def serve(server: Server) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -25,19 +26,24 @@ from models.sampling.checkpoint import load_generator
 from models.server import job_queue
 from models.tokenizers.dvae import DVAE, DVAEConfig, save_dvae
 from models.tokenizers.image import load_image_tokenizer
-from models.training.train import TransformerTrainingConfig, train
+from models.training.options import TransformerTrainingConfig
+from models.training.train import train
 from models.transformer.model import SIZES
 from sample import serve
+from tests.support import quick_graphs, repetition
 from tests.support.datasets import write_dataset
 from tests.support.hostile import HostileServer
 from tests.support.images import gzip_bomb, text_bomb
+from tests.support.launcher import Launcher, launcher
 from tests.support.streams import SHARDS
 
 ROOT = Path(__file__).parent.parent
+LONG = tuple(f"tests/{folder}/" for folder in ("end_to_end", "engines", "jobs", "training"))  # whole jobs and runs
 
 # How long examples take depends on what else the machine does.
 hypothesis.settings.register_profile("no clock", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("no clock")
+quick_graphs.remember()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -48,10 +54,45 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--exhaustive"):
+        repetition.factor = repetition.TIMES
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests come first: of several processes none is left alone with one at the end."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
+
+
 @pytest.fixture(scope="session")
 def exhaustive(request) -> bool:
     """Whether a test that repeats something random should do so many times, not a few."""
     return request.config.getoption("--exhaustive")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """A command sets the threads of its process, which here goes on with other tests: their tiny products would take
+    ten times as long (see tests/__init__.py)."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "set_num_threads", lambda count: None)
+        yield
+
+
+@pytest.fixture(scope="session")
+def elsewhere() -> Iterator[Launcher]:
+    """Runs commands in processes of their own."""
+    with launcher() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def open_clip():
+    try:
+        import open_clip
+    except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision that was built for another torch
+        pytest.skip(f"{error}; make peers installs it")
+    return open_clip
 
 
 @pytest.fixture(scope="session")
@@ -72,7 +113,8 @@ def tiny_dvae(tmp_path_factory) -> str:
     """The SPEC of an untrained image tokenizer that is quick: 64-px images, 8 x 8 codes of 64."""
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("tokenizer") / "dvae.safetensors"
-    save_dvae(DVAE(DVAEConfig(hidden=8, vocabulary=64, decoder_input=16, image_size=64)), path)
+    config = DVAEConfig(hidden=8, vocabulary=64, decoder_input=16, blocks_per_group=1, image_size=64)
+    save_dvae(DVAE(config), path)
     return f"dvae:{path}"
 
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
+import concurrent.futures
 import os
 import signal
 import subprocess
 import sys
 import threading
-import time
+from pathlib import Path
 
 import pytest
 
 from models import errors
 from pipeline import cli
-from pipeline.output.progress import Step, plan_path
+from pipeline.output.counts import Step
+from pipeline.output.progress import plan_path
 from tests.conftest import ROOT
 
 CC3M = ROOT / "sample" / "sources" / "cc3m.tsv"
@@ -94,14 +95,14 @@ def test_wrong_usage(arguments, said, tmp_path, capsys):
     assert not (tmp_path / "out").exists() or not os.listdir(tmp_path / "out")
 
 
-def test_an_empty_source_has_its_account(tmp_path, run_pairmill):
+def test_an_empty_source_is_named(tmp_path, run_pairmill):
     (tmp_path / "empty.tsv").write_bytes(b"")
     done = run_pairmill(
         "build", f"--source=cc3m={tmp_path / 'empty.tsv'}", f"--output={tmp_path / 'out'}", "--direct_num_workers=1"
     )
-    assert done.returncode == 0, done.stderr
-    ledger = json.loads((tmp_path / "out" / "ledger.json").read_text())
-    assert ledger == {"sources": {"cc3m": {"read": 0, "kept": 0, "rejected": {}}}}
+    assert done.returncode == 2
+    assert done.stderr == f"pairmill: cc3m: no row in {tmp_path / 'empty.tsv'}: the file is empty; download it again\n"
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
@@ -147,6 +148,24 @@ def test_interruption_is_one_line(capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_a_package_that_swallows_an_interruption_while_it_is_imported(tmp_path):
+    (tmp_path / "swallows.py").write_text(
+        "import os, signal, time\n"
+        "try:\n    os.kill(os.getpid(), signal.SIGINT)\n    time.sleep(10)\n"
+        "except BaseException:\n    pass\n"
+        "main = print\n"
+    )
+    script = "import sys; from pipeline import cli; cli.COMMANDS['x'] = ('swallows', ''); sys.exit(cli.main(['x']))"
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    done = subprocess.run(
+        [sys.executable, "-c", "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); " + script],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "pairmill: interrupted\n")
+
+
 def test_interruption_in_a_librarys_clean_up_is_one_line(capsys):
     """`logging.shutdown` releases a lock that Ctrl-C kept it from taking."""
     lock = threading.RLock()
@@ -161,26 +180,24 @@ def test_interruption_in_a_librarys_clean_up_is_one_line(capsys):
     assert capsys.readouterr().err == "pairmill: interrupted; go on\n"
 
 
-def test_ctrl_c_ends_a_job_and_its_workers(tmp_path, server):
+def test_ctrl_c_ends_a_job_and_its_workers(tmp_path, server, elsewhere):
     """The terminal sends the signal to every process of the group."""
     command = [
-        sys.executable,
-        "-m",
-        "beam_jobs.build_dataset",
+        "build",
         f"--source=cc3m={server.url}/sources/cc3m.tsv",
         f"--output={tmp_path / 'out'}",
         "--allow-address=127.0.0.0/8",
         "--direct_num_workers=2",
     ]
-    with subprocess.Popen(command, cwd=tmp_path, start_new_session=True, stderr=subprocess.PIPE, text=True) as process:
-        plan = plan_path(str(tmp_path / "out"), Step.FETCH_AND_ENCODE)  # from here on all workers run
-        deadline = time.monotonic() + 120
-        while not os.path.exists(plan):
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.02)
-        os.killpg(process.pid, signal.SIGINT)
-        said = process.stderr.read()  # ends when the last worker has
-    assert process.returncode == 130
+    plan = Path(plan_path(str(tmp_path / "out"), Step.FETCH_AND_ENCODE))  # from here on all workers run
+    printed = tmp_path / "printed"
+    os.mkfifo(printed)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        interrupted = {"kill_when": plan.exists, "kill_by": signal.SIGINT}
+        running = pool.submit(elsewhere.run, command, tmp_path, **interrupted, printed=printed)
+        printed.read_bytes()  # ends when the last worker has
+    status, said = running.result()
+    assert status == 130
     assert said.endswith("pairmill: build interrupted; the same command continues with what was not finished\n")
     assert "Traceback" not in said
 

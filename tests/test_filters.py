@@ -16,6 +16,7 @@ from pipeline.records import (
     Stage,
     malformed,
     reject,
+    row_key,
     split_of,
 )
 from pipeline.text import boilerplate
@@ -80,6 +81,9 @@ def test_a_source_tidies_its_captions():
         ({"url": "a.jpg"}, Reason.BAD_URL),
         ({"mime_type": "image/svg+xml"}, Reason.UNSUPPORTED_TYPE),
         ({"mime_type": "Image/GIF; x=1"}, Reason.UNSUPPORTED_TYPE),
+        ({"mime_type": "video/webm"}, Reason.VIDEO),
+        ({"url": "//upload.wikimedia.org/a.jpg"}, None),
+        ({"url": "//example.com/a.jpg"}, Reason.BAD_URL),
         ({"width": 1001, "height": 500}, Reason.ASPECT_RATIO),
         ({"width": 499, "height": 1000}, Reason.ASPECT_RATIO),
         ({"width": 63, "height": 64}, Reason.TOO_SMALL),
@@ -247,6 +251,12 @@ Canon EOS 5D f/2.8 1/60 ISO 400|no image available|No photo description availabl
 Own work by the uploader|featured image|Image may contain|Photographed on a Sunday, 12 May 2009
 2009-05-12 (according to Exif data)|Taken with my iPhone on 3 May 2011|Image taken on 9 March 2014 by the author
 Image may be subject to copyright
+Photo taken yesterday|taken on a Sunday afternoon in May 2010|Last modified on 5 May 2011 at 10:00|Canon EOS 5D Mark II
+Nikon D90 with 18-105mm lens|Aperture f/5.6, shutter speed 1/200|Focal length 35 mm|3 exposure HDR|Taken with my phone
+Strobist: SB-600 camera left at 1/4 power|Edited in Lightroom|Scanned from a slide|Taken by me|Picture of the day
+No machine-readable author provided|Transferred from en.wikipedia to Commons|May be an image of tree, sky and grass
+Image may contain: one or more people|Diagram Description automatically generated|Add to cart|Follow us on Instagram
+Skip to content|Image coming soon|Blog post image|company logo image|For editorial use only|Used with permission
 """
 CONTENT = """
 photo of a dog taken on 3 May 2010|Two dogs playing, photographed on 12 May 2009
@@ -257,6 +267,10 @@ screenshot of the game with two players|A cat on a bed on 5 May 2013|The battle 
 a girl may press a button to open the door|original painting of a large ship|Public domain photo of a steam train
 the work of a potter|a source of clean water|police officer shares a view of the domain|a copyright office building
 hit single cover with the band on stage|the camera shop around the corner|trains at platform 9 and 10
+Hindenburg disaster, 6 May 1937|D-Day landings, 6 June 1944|Kew Gardens, 3 May 2010|Paris, 14 July 1919
+The castle was captured on 3 May 1648|Courtesy bus in front of a hotel|A sign that says buy now
+An old Canon camera on a table
+Reading more books in the library|A selfie with an elephant|Sky and cloud above a field|A 35 mm film roll on a table
 a picture by my little sister of our house and garden|the mail was sent by ship across the sea
 """
 
@@ -338,3 +352,87 @@ def test_filters_of_sharma(caption, reason):
 def test_licence(licences, stated, passes):
     row = CANDIDATE._replace(licence=stated)
     assert (filters.check_licence(row, Caption("x"), SelectConfig(licences=licences)) is None) == passes
+
+
+@pytest.mark.parametrize(
+    ("texts", "caption"),
+    [
+        (["Ein Hund läuft am Strand entlang", "A dog runs along the beach"], "A dog runs along the beach"),
+        (["A dog runs along the beach", "A second text for the same image"], "A dog runs along the beach"),
+        (["DSC01234.JPG", "dog", "A dog runs along the beach"], "A dog runs along the beach"),
+        (["Ein Hund läuft am Strand entlang", "dog"], None),
+        (["A dog runs along the b\ufffdach", "A dog runs along the shore"], "A dog runs along the shore"),
+    ],
+)
+def test_the_first_text_that_passes_is_the_caption(texts, caption):
+    row = CANDIDATE._replace(raw_caption=texts[0], alternatives=tuple(texts[1:]))
+    outcome = filter_candidate(row, SelectConfig())
+    assert getattr(outcome, "caption", None) == caption
+    assert outcome.raw_caption == (caption or texts[0])
+    assert outcome.key == row_key(row.source, row.url, outcome.raw_caption)
+
+
+@pytest.mark.parametrize(
+    ("texts", "parts", "others"),
+    [
+        (["A dog runs along the beach", "Our dog on the beach in June", "Ein Hund am Strand", "dog"], (), [1]),
+        (["DSC01234.JPG", "A dog runs along the beach", "Our dog on the beach in June"], (), [2]),
+        (["A dog runs along the beach", "a dog runs along the BEACH", "A  dog runs along the beach"], (), []),
+        (["A dog by a lake. It runs along", "A dog by a lake", "It runs along the shore"], (1, 2), []),
+        (["A dog by a lake. Hund am See", "A dog by a lake", "Hund am See im Winter"], (1, 2), []),
+        ([f"A dog runs along the beach in {year}" for year in range(1990, 2020)], (), range(1, 9)),
+    ],
+)
+def test_further_texts_that_pass_are_other_captions(texts, parts, others):
+    row = CANDIDATE._replace(
+        raw_caption=texts[0], alternatives=tuple(texts[1:]), parts=tuple(texts[number] for number in parts)
+    )
+    assert filter_candidate(row, SelectConfig()).other_captions == tuple(texts[number] for number in others)
+
+
+@pytest.mark.parametrize(
+    ("cut", "raw", "caption"),
+    [
+        (False, "A dog on a beach. Photo by Jane Doe", "A dog on a beach. Photo by Jane Doe"),
+        (True, "A dog on a beach. Photo by Jane Doe", "A dog on a beach."),
+        (True, "Red barn at dusk, taken with my phone", "Red barn at dusk"),
+    ],
+)
+def test_tails_are_cut_by_choice(cut, raw, caption):
+    pair = filter_candidate(CANDIDATE._replace(raw_caption=raw), SelectConfig(cut_tails=cut))
+    assert (pair.caption, pair.raw_caption) == (caption, raw)
+
+
+def test_no_other_text_is_tried_for_a_row_that_can_t_be_used():
+    calls = []
+    row = CANDIDATE._replace(url="", alternatives=("A dog runs along the beach",) * 9)
+    filter_candidate(row, SelectConfig(), tidy=lambda text: calls.append(text) or text)
+    assert calls == []
+
+
+def test_a_caption_that_lost_a_character_is_malformed():
+    outcome = filter_candidate(CANDIDATE._replace(raw_caption="A dog runs along the b\ufffdach"), SelectConfig())
+    assert (outcome.reason, "U+FFFD" in outcome.detail) == ("malformed_row", True)
+
+
+@pytest.mark.parametrize(("caption", "kept"), [
+    ("<PERSON> <PERSON> <PERSON>", False), ("<PERSON>, <PERSON> and <PERSON>", False), ("<PERSON>  <PERSON>", False),
+    ("<PERSON> and <PERSON> at the fair", True), ("<PERSON> at a fair", True),
+])  # fmt: skip
+def test_marks_of_names_alone_are_no_caption(caption, kept):
+    assert isinstance(filter_candidate(CANDIDATE._replace(raw_caption=caption), SelectConfig()), Pair) == kept
+
+
+@pytest.mark.parametrize(
+    ("url", "expected", "fallbacks"),
+    [
+        ("//upload.wikimedia.org/a.jpg", "https://upload.wikimedia.org/a.jpg", ()),
+        ("http://a.example/x?w=1&amp;h=2", "http://a.example/x?w=1&h=2", ("http://a.example/x?w=1&amp;h=2",)),
+        ("http://a.example/x?w=1&#38;h=2", "http://a.example/x?w=1&h=2", ("http://a.example/x?w=1&#38;h=2",)),
+        ("http://a.example/R&amp;D.jpg", "http://a.example/R&amp;D.jpg", ()),
+        ("http://a.example/x?w=1&h=2", "http://a.example/x?w=1&h=2", ()),
+    ],
+)
+def test_addresses_are_repaired(url, expected, fallbacks):
+    outcome = outcome_of(url=url)
+    assert (outcome.url, tuple(outcome.fallback_urls)) == (expected, fallbacks)

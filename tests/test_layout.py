@@ -25,6 +25,7 @@ ROOMS = {
     "models.image_files": "",
     "models.tokenizers": "models.files models.pixels",
     "models.data": "models.files models.tokenizers",
+    "models.scoring": "models.files models.tokenizers",
     "models.transformer": "models.data",
     "models.sampling": "models.progress models.files models.pixels models.image_files models.tokenizers models.data "
     "models.transformer",
@@ -43,25 +44,43 @@ ROOMS = {
     "pipeline.dataset": "models.progress models.data models.tokenizers pipeline.sources pipeline.images "
     "pipeline.output",
     "pipeline.tokenizer_files": "models.files pipeline.output",
+    "pipeline.scores": "models.files models.tokenizers models.data models.scoring pipeline.dataset pipeline.fetch "
+    "pipeline.images pipeline.output pipeline.tokenizer_files",
     "pipeline.tokenize_stage": "models.pixels models.tokenizers pipeline.dataset pipeline.fetch pipeline.images "
-    "pipeline.output pipeline.tokenizer_files",
+    "pipeline.output pipeline.scores pipeline.tokenizer_files",
+    "pipeline.encode_units": "pipeline.fetch pipeline.images pipeline.output pipeline.scores pipeline.tokenize_stage",
     "pipeline.inspection": "models.next_command models.progress models.files models.pixels models.data "
-    "models.tokenizers pipeline.dataset pipeline.fetch pipeline.images pipeline.output",
+    "models.tokenizers pipeline.dataset pipeline.fetch pipeline.images pipeline.output pipeline.scores",
+    "pipeline.estimate": "models.data pipeline.filters pipeline.sources pipeline.images pipeline.fetch "
+    "pipeline.inspection pipeline.output",
     "pipeline.cli": "",
-    "beam_jobs.local_runner": "",
-    "beam_jobs.flags": "beam_jobs.local_runner models.files models.tokenizers pipeline.text pipeline.filters "
-    "pipeline.sources pipeline.images pipeline.fetch pipeline.dataset pipeline.tokenize_stage pipeline.output",
+    "beam_jobs.fork_server": "",
+    "beam_jobs.job_server": "",
+    "beam_jobs.local_runner": "beam_jobs.fork_server",
+    "beam_jobs.flags": "beam_jobs.job_server beam_jobs.local_runner models.files models.tokenizers pipeline.text "
+    "pipeline.filters pipeline.sources pipeline.images pipeline.fetch pipeline.dataset pipeline.scores "
+    "pipeline.tokenize_stage pipeline.output",
     "beam_jobs.interrupt": "",
     "beam_jobs.engine": "beam_jobs.flags pipeline.output",
-    "beam_jobs.run": "beam_jobs.engine beam_jobs.flags beam_jobs.interrupt pipeline.fetch pipeline.inspection "
-    "pipeline.output",
+    "beam_jobs.run": "beam_jobs.engine beam_jobs.flags beam_jobs.interrupt beam_jobs.local_runner pipeline.fetch "
+    "pipeline.inspection pipeline.output",
     "beam_jobs.part": "beam_jobs.run pipeline.output",
+    "beam_jobs.estimate": "beam_jobs.flags pipeline.estimate pipeline.fetch pipeline.output pipeline.sources",
 }
 JOB = (
-    "beam_jobs.flags beam_jobs.run beam_jobs.part pipeline.select pipeline.fetch pipeline.images pipeline.dataset "
-    "pipeline.tokenize_stage pipeline.output"
+    "beam_jobs.flags beam_jobs.run beam_jobs.part beam_jobs.estimate pipeline.sources pipeline.select pipeline.fetch "
+    "pipeline.images pipeline.dataset pipeline.scores pipeline.tokenize_stage pipeline.encode_units pipeline.output"
 )
-JOBS = ("build_dataset", "select_pairs", "fetch_images", "encode_shards", "repack_dataset")
+JOBS = (
+    "build_dataset",
+    "select_pairs",
+    "fetch_images",
+    "encode_shards",
+    "repack_dataset",
+    "score_images",
+    "cluster_scores",
+    "filter_dataset",
+)
 ROOMS |= {f"beam_jobs.{job}": JOB for job in JOBS}
 EVERYWHERE = {"models.errors", "models.hashing", "models.next_command"}
 OUTSIDE_MODELS = {"pipeline.records", "pipeline.version"}
@@ -206,6 +225,7 @@ NAMES_ON_DISK = {
     "manifest.json",
     "ledger.json",
     "settings.json",
+    "scores.json",
     "lease.json",
     "run.json",
     "attempts.json",
@@ -218,9 +238,11 @@ NAMES_ON_DISK = {
     ".tmp",
     "_work",
 }
-FOLDERS_ON_DISK = {"index", "rejects", "pairs", "units", "progress", "rows", "spill", "shards"}
+FOLDERS_ON_DISK = {"index", "rejects", "pairs", "units", "progress", "rows", "spill", "shards", "scores", "embeddings"}
 NOT_OURS = {  # module: words that look like names of ours
+    "models.scoring.model_folder": {"config.json"},  # of transformers
     "models.tokenizers.image": {"config.json"},  # of diffusers
+    "models.tokenizers.titok": {"config.json"},  # as the hub names it
     "pipeline.dataset.cards": {"pairs"},  # Croissant's identifiers
     "pipeline.inspection.show_rows": {"rejects"},  # the seed of a choice, which must stay
     "pipeline.output.state": {".tmp"},  # a pattern

@@ -15,6 +15,7 @@ from PIL import Image, ImageOps, features
 from models import pixels
 from models.pixels import ImageError, NotAnImage, TooManyPixels, decode_rgb
 from tests.support.images import encoded, jpeg, large_jpeg, photo, png_chunk, png_of, text_bomb
+from tests.support.repetition import examples
 
 PHOTO = photo(120, 80)
 HAS_AVIF = features.check("avif")
@@ -199,7 +200,7 @@ def test_truncated_files_are_errors(form, share):
     assert "\n" not in str(error.value)
 
 
-@settings(deadline=None, max_examples=150)
+@examples(150)
 @given(st.data())
 def test_damage_anywhere_is_a_image_or_an_error(data):
     form = data.draw(st.sampled_from(["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]))
@@ -350,3 +351,15 @@ def test_every_byte_survives_the_way_to_the_model_and_back():
     np.testing.assert_array_equal(pixels.to_uint8(x), views)
     np.testing.assert_array_equal(pixels.to_uint8(pixels.phi_inverse(pixels.phi(x))), views)
     assert pixels.to_uint8(torch.tensor([-0.5, 0.5, 1.5]).view(1, 3, 1, 1)).ravel().tolist() == [0, 128, 255]
+
+
+def test_a_header_that_asks_for_too_much_memory_is_the_files_fault(monkeypatch):
+    def greedy(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(pixels.Image, "open", greedy)
+    with pytest.raises(pixels.ImageError, match="its header asks for too much memory"):
+        pixels.open_image(b"\xff\xd8\xff" + bytes(100))
+    monkeypatch.setattr(pixels, "_HEADER_BYTES", 1 << 60)
+    with pytest.raises(MemoryError):
+        pixels.open_image(b"\xff\xd8\xff" + bytes(100))

@@ -198,6 +198,18 @@ def pairmill(folder: Path, line: str) -> str:
     return run(f"pairmill {line}", command, folder, 1 if name == "diff" else 0)  # the two differ
 
 
+NEED_SCORES = [
+    "filter merged --where 'width > 1' --output filtered",
+    "cluster --scores scores --output clustered",
+]
+"""Commands that end with one line here: the extra `scores` and a model are missing."""
+
+
+def refused(folder: Path, line: str) -> None:
+    print(f"  pairmill {line}, which is refused", flush=True)
+    run(f"pairmill {line}", [PAIRMILL, *shlex.split(line)], folder, 2)
+
+
 def run_commands(folder: Path, url: str) -> set[str]:
     """Every command once, each with what those before it made; their names."""
     first_rows(f"{url}/sources/cc3m.tsv", folder / "cc3m.tsv", ROWS)
@@ -208,6 +220,7 @@ def run_commands(folder: Path, url: str) -> set[str]:
         f"fetch --pairs pairs --resize 256 {fetching} --output pictures",
         f"hash {shlex.quote(str(ROOT))}/sample/images/'a*' --output excluded.parquet",
         "train-bpe --captions 'pairs/pairs/*.parquet' --vocabulary 300 --output bpe.json",
+        "score --images 'pictures/*.tar' --output scores",
         f"encode --images 'pictures/*.tar' {tokenizers} --exclude excluded.parquet --output encoded",
         f"build --source wit={url}/sources/wit_v1.sample.tsv.gz {fetching} {tokenizers} --output built",
         "repack --dataset encoded --dataset built --output merged",
@@ -221,8 +234,10 @@ def run_commands(folder: Path, url: str) -> set[str]:
     ]
     for line in lines:
         pairmill(folder, line)
+    for line in NEED_SCORES:
+        refused(folder, line)
     serve_once(folder)
-    return {line.split()[0] for line in lines} | {"serve"}
+    return {line.split()[0] for line in (*lines, *NEED_SCORES)} | {"serve"}
 
 
 def serve_once(folder: Path) -> None:

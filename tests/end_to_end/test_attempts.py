@@ -133,7 +133,7 @@ class Network:
     def __init__(self, together: int = 1):
         self._barrier, self._lock, self._attempts = threading.Barrier(together), threading.Lock(), 0
 
-    def __call__(self, pairs, *_):
+    def __call__(self, pairs, config, image_config, convert, *_):
         with self._lock:
             attempt, self._attempts = self._attempts, self._attempts + 1
         self._barrier.wait(30)
@@ -141,7 +141,8 @@ class Network:
             if position % 3 == attempt % 3:
                 yield reject(each, Stage.FETCH, Reason.TIMEOUT, "")
             else:
-                yield FetchedImage(each, jpeg(seed=attempt), np.zeros((150, 200, 3), np.uint8), f"{attempt:064x}")
+                pixels = np.zeros((150, 200, 3), np.uint8)
+                yield convert(FetchedImage(each, jpeg(seed=attempt), pixels, f"{attempt:064x}"))
 
 
 def fetch(output: str) -> fetch_stage.UnitResult:
@@ -161,7 +162,7 @@ def check_unit(output: Path, result: fetch_stage.UnitResult) -> None:
 def test_attempts_at_a_unit_publish_one(attempts, tmp_path, monkeypatch):
     for number in range(5):
         output = tmp_path / f"out {number}"
-        monkeypatch.setattr(fetch_stage, "fetch_images", Network(attempts))
+        monkeypatch.setattr(fetch_stage, "fetch_converted", Network(attempts))
         with concurrent.futures.ThreadPoolExecutor(attempts) as pool:
             results = [task.result() for task in [pool.submit(fetch, str(output)) for _ in range(attempts)]]
         assert results == [results[0]] * attempts
@@ -172,18 +173,18 @@ def test_attempts_at_a_unit_publish_one(attempts, tmp_path, monkeypatch):
 
 
 def test_an_attempt_that_ends_after_the_job_changes_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(fetch_stage, "fetch_images", Network())
+    monkeypatch.setattr(fetch_stage, "fetch_converted", Network())
     output = tmp_path / "out"
 
     def late(pairs, *_):
         """Meanwhile another attempt publishes, and the job ends."""
-        monkeypatch.setattr(fetch_stage, "fetch_images", Network())
+        monkeypatch.setattr(fetch_stage, "fetch_converted", Network())
         results.append(fetch(str(output)))
         files.delete(str(output / "_work"), files.list_files(str(output / "_work")))
         return iter([reject(each, Stage.FETCH, Reason.TIMEOUT, "") for each in pairs])
 
     results: list[fetch_stage.UnitResult] = []
-    monkeypatch.setattr(fetch_stage, "fetch_images", late)
+    monkeypatch.setattr(fetch_stage, "fetch_converted", late)
     assert fetch(str(output)) == results[0]
     check_unit(output, results[0])
     assert not [name for name in lasting_files(output) if "_work" in name]
@@ -192,12 +193,13 @@ def test_an_attempt_that_ends_after_the_job_changes_nothing(tmp_path, monkeypatc
 def test_attempts_at_an_encoded_unit_keep_a_whole_one(tmp_path):
     """Each attempt's rows go on whole; what is kept for a resumed run is whole as well."""
     store, barrier = CompletedUnits(str(tmp_path)), threading.Barrier(2)
-    pairs = [Pair(*[getattr(record, name, None) for name in Pair._fields]) for record in RECORDS]
+    records = [record._replace(other_captions=[]) for record in RECORDS]  # a list, as a file has it
+    pairs = [Pair(*[getattr(record, name, None) for name in Pair._fields]) for record in records]
 
     def work(lost: int, pending: list[Pair]):
         barrier.wait(30)
         return (
-            reject(each, Stage.ENCODE, Reason.NOT_AN_IMAGE, "") if position % 2 == lost else RECORDS[position]
+            reject(each, Stage.ENCODE, Reason.NOT_AN_IMAGE, "") if position % 2 == lost else records[position]
             for position, each in enumerate(pending)
         )
 

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import collections
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import msgpack
@@ -132,35 +128,21 @@ def test_the_three_stages_give_the_same_dataset(dataset, source_options, fetch_o
     assert files_of(shards) == files_of(dataset)
 
 
-def test_killed_and_run_again_by_two_processes_gives_the_same_bytes(dataset, options, tmp_path, run_pairmill):
+def test_killed_and_run_again_by_two_processes_gives_the_same_bytes(dataset, options, tmp_path, elsewhere):
     output = tmp_path / "killed"
-    command = [
-        sys.executable,
-        "-m",
-        "beam_jobs.build_dataset",
-        *options,
-        f"--output={output}",
-        "--direct_num_workers=2",
-    ]
-    with subprocess.Popen(
-        command, cwd=tmp_path, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as process:
-        units = output / "_work" / "units"
-        deadline = time.monotonic() + 120
-        while not (units.is_dir() and any(units.glob("*.msgpack"))):
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.02)
-        os.killpg(process.pid, signal.SIGKILL)
+    command = ["build", *options, f"--output={output}", "--direct_num_workers=2"]
+    units = output / "_work" / "units"
+    assert elsewhere.run(command, tmp_path, kill_when=lambda: any(units.glob("*.msgpack")))[0] == -signal.SIGKILL
     assert not (output / "manifest.json").exists()
-    done = run_pairmill("build", *options, f"--output={output}", "--direct_num_workers=2")
-    assert done.returncode == 0, done.stderr
+    status, said = elsewhere.run(command, tmp_path)
+    assert status == 0, said
     assert files_of(output) == files_of(dataset)
 
 
-def test_a_finished_output_is_refused(dataset, options, run_pairmill):
-    again = run_pairmill("build", *options, f"--output={dataset}")
-    assert again.returncode == 2
-    assert "--overwrite" in again.stderr and "finished" in again.stderr and again.stderr.count("\n") == 1
+def test_a_finished_output_is_refused(dataset, options, tmp_path, elsewhere):
+    status, said = elsewhere.run(["build", *options, f"--output={dataset}"], tmp_path)
+    assert status == 2
+    assert "--overwrite" in said and "finished" in said and said.count("\n") == 1
 
 
 def test_other_settings_do_not_resume(options, tmp_path, capsys):

@@ -7,6 +7,7 @@ import random
 import shutil
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +16,8 @@ from models.data.format import read_manifest
 from models.errors import UserError
 from pipeline.inspection.faults import verify
 from tests.conftest import files_of
-from tests.support.launcher import launcher
+from tests.support.launcher import Launcher
+from tests.support.records import write_records
 
 
 def test_two_writers_at_once(images, tiny_dvae, tmp_path):
@@ -36,38 +38,73 @@ def test_two_writers_at_once(images, tiny_dvae, tmp_path):
     assert verify(str(tmp_path / "out"), 1) == []
 
 
-def test_killed_at_random_and_run_again(images, tiny_dvae, tmp_path, exhaustive):
-    chance = random.Random(11)
-    # The source holds its images: select, read them, encode, in one job.
-    options = [
-        "build",
-        f"--source=img2dataset={images}/*.tar",
-        f"--image-tokenizer={tiny_dvae}",
-        "--draws=2",
-        "--pairs-per-unit=6",
-        "--pairs-per-shard=6",
-        "--rows-per-file=1",
-        "--direct_num_workers=1",
-    ]
-    kills = 50 if exhaustive else 1
-    with launcher(tmp_path, "build") as builds:
-        assert builds.run([*options, f"--output={tmp_path / 'warm'}"])[0] == 0  # the model's file is in memory now
-        begun = time.monotonic()
-        assert builds.run([*options, f"--output={tmp_path / 'whole'}"])[0] == 0
-        takes_s = time.monotonic() - begun
-        whole, output = files_of(tmp_path / "whole"), tmp_path / "killed"
-        killed = 0
-        while killed < kills:
-            status, _ = builds.run([*options, f"--output={output}"], kill_after_s=chance.uniform(0.02, 1.0) * takes_s)
-            assert status in (0, -signal.SIGKILL)
-            killed += status != 0
-            if status == 0 or chance.random() < 0.2:  # from the start again, or on with what the killed one left
-                if status:
-                    assert builds.run([*options, f"--output={output}"])[0] == 0
-                assert files_of(output) == whole
-                shutil.rmtree(output)
-        if not (output / "manifest.json").exists():
-            assert builds.run([*options, f"--output={output}"])[0] == 0
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory) -> Path:
+    """Sixty records in twenty shards."""
+    folder = tmp_path_factory.mktemp("kills") / "dataset"
+    write_records(folder, 60, shards=19, draws=2)
+    return folder
+
+
+@pytest.mark.parametrize("command", ["build", "encode", "repack"])
+def test_killed_at_random_and_run_again(command, images, tiny_dvae, dataset, elsewhere, tmp_path, exhaustive):
+    if command != "build" and not exhaustive:
+        pytest.skip("only with --exhaustive: a minute each; these are parts of build")
+    inputs = {
+        # The source holds its images: select, read them, encode, in one job.
+        "build": [f"--source=img2dataset={images}/*.tar", f"--image-tokenizer={tiny_dvae}", "--pairs-per-unit=6"],
+        "encode": [f"--images={images}", f"--image-tokenizer={tiny_dvae}"],
+        "repack": [f"--dataset={dataset}"],
+    }
+    options = [command, *inputs[command], "--pairs-per-shard=6", "--direct_num_workers=1"]
+    if command != "repack":
+        options += ["--draws=2", "--rows-per-file=1"]
+    warm = elsewhere.run([*options, f"--output={tmp_path / 'warm'}"], tmp_path)
+    assert warm[0] == 0  # the model's file is in memory now
+    begun = time.monotonic()
+    assert elsewhere.run([*options, f"--output={tmp_path / 'whole'}"], tmp_path)[0] == 0
+    takes_s = time.monotonic() - begun
+    whole, output = files_of(tmp_path / "whole"), tmp_path / "killed"
+    kill_and_run_again(elsewhere, [*options, f"--output={output}"], output, whole, takes_s, 50 if exhaustive else 1)
     assert files_of(output) == whole == files_of(tmp_path / "warm")
     assert verify(str(output), 1) == [] and len(read_manifest(output).shards) >= 4
     assert not [path for path in output.rglob("*") if path.is_dir() and not any(path.iterdir())]
+
+
+def kill_and_run_again(
+    elsewhere: Launcher, command: list[str], output: Path, whole: dict[str, bytes], takes_s: float, kills: int
+) -> None:
+    """Kills a command so often, now and then lets it come to its end, and compares what is there then."""
+    chance, killed = random.Random(11), 0
+    while killed < kills:
+        status, _ = elsewhere.run(command, output.parent, kill_after_s=chance.uniform(0.02, 1.0) * takes_s)
+        assert status in (0, -signal.SIGKILL)
+        killed += status != 0
+        if status == 0 or chance.random() < 0.2:  # from the start again, or on with what the killed one left
+            if status:
+                assert elsewhere.run(command, output.parent)[0] == 0
+            assert files_of(output) == whole
+            shutil.rmtree(output)
+    if not (output / "manifest.json").exists():
+        assert elsewhere.run(command, output.parent)[0] == 0
+
+
+def test_a_repair_that_is_killed_at_random_and_run_again(dataset, elsewhere, tmp_path, exhaustive):
+    damaged = Path(shutil.copytree(dataset, tmp_path / "damaged"))
+    for shard in read_manifest(dataset).shards[::3]:
+        data = bytearray((damaged / shard.path).read_bytes())
+        data[600] ^= 1
+        (damaged / shard.path).write_bytes(data)
+    whole, own, chance = tmp_path / "whole", tmp_path / "own", random.Random(12)
+    shutil.copytree(damaged, whole)
+    begun = time.monotonic()
+    assert elsewhere.run(["verify", str(whole), "--workers=1", "--repair"], tmp_path)[0] == 0
+    takes_s = time.monotonic() - begun
+    for _ in range(50 if exhaustive else 1):
+        shutil.copytree(damaged, own)
+        repair = ["verify", str(own), "--workers=1", "--repair"]
+        while elsewhere.run(repair, tmp_path, kill_after_s=chance.uniform(0.2, 1.1) * takes_s)[0] == -signal.SIGKILL:
+            pass
+        assert elsewhere.run(repair, tmp_path)[0] == 0
+        assert files_of(own) == files_of(whole) != files_of(damaged)
+        shutil.rmtree(own)

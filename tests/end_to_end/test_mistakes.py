@@ -8,7 +8,6 @@ import os
 import tarfile
 import tempfile
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ import pytest
 from pipeline import cli
 from tests.conftest import ROOT
 from tests.support.file_systems import mounted
-from tests.support.launcher import NOBODY, Launcher, launcher
+from tests.support.launcher import NOBODY
 from tests.support.records import write_records
 
 LISTS = ROOT / "sample" / "sources"
@@ -78,6 +77,10 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["fetch", "--pairs", "/nowhere", "--output", "OUT"], "run `pairmill select`"),
     (["encode", "--images", "/nowhere/*.tar", "--output", "OUT", *TOKENIZERS], "no file matches"),
     (["repack", "--dataset", "/nowhere", "--output", "OUT"], "/nowhere"),
+    (["filter", "/nowhere", "--where", "width > 1", "--output", "OUT"], "not a finished dataset"),
+    (["score", "--images", "/nowhere/*.tar", "--output", "OUT"], "no file matches"),
+    (["score", "--images", "TAR", "--model", "/nowhere", "--output", "OUT"], "there is no such folder"),
+    (["cluster", "--scores", "/nowhere", "--output", "OUT"], "run `pairmill score` to its end first"),
     (["stats", "/nowhere"], "neither manifest.json nor ledger.json"),
     (["show", "/nowhere"], "not a finished dataset"),
     (["show", "s3://bucket/dataset"], "s3://bucket/dataset"),
@@ -180,23 +183,17 @@ def test_a_file_system_that_is_read_only(command, places, tmp_path):
 
 
 @pytest.mark.parametrize("command", COMMANDS_THAT_WRITE, ids=lambda command: command[0])
-def test_a_folder_of_somebody_else(command, places, tmp_path, commands):
-    """Run by an ordinary user: where the tests run as root, in a process that has become one."""
+def test_a_folder_of_somebody_else(command, places, tmp_path, elsewhere):
+    """Run by an ordinary user: where the tests run as root, in a process that has become one. What the commands import
+    may lie where only root can read; it is imported before."""
     folder = tmp_path / "theirs"
     folder.mkdir(mode=0o555)
     arguments = [*put(command, places), "--output", str(folder / "out")]
     if not os.geteuid():
         let_others_read([*filter(Path.exists, map(Path, arguments)), tmp_path])
-    status, said = commands.run(arguments, user=None if os.geteuid() else NOBODY)
+    status, said = elsewhere.run(arguments, tmp_path, user=None if os.geteuid() else NOBODY)
     assert status == 2 and len(said.strip().splitlines()) == 1, said
     assert "ermission denied" in said and not list(folder.iterdir())
-
-
-@pytest.fixture(scope="module")
-def commands(tmp_path_factory) -> Iterator[Launcher]:
-    """What the commands import may lie where only root can read, so that it is imported as root."""
-    with launcher(tmp_path_factory.mktemp("launcher"), *(command[0] for command in COMMANDS_THAT_WRITE)) as commands:
-        yield commands
 
 
 def let_others_read(places: list[Path]) -> None:

@@ -35,7 +35,7 @@ def run(title: str) -> dict:
 
 def test_tokenize(folder):
     names = run("Tokenize an image")
-    assert names["codes_N"].shape == (names["grid"] ** 2,) == (1024,)
+    assert names["codes_N"].shape == (names["shape"].count,) == (1024,)
     assert names["reconstruction_HWC"].shape == names["view_HWC"].shape == (256, 256, 3)
 
 

@@ -69,29 +69,6 @@ def test_workers_of_the_local_runner(asked, workers, mode):
     assert (given["direct_num_workers"], given["direct_running_mode"]) == (workers, mode)
 
 
-def test_runs_through_the_portable_job_service(tmp_path, server, fetch_options, tiny_dvae):
-    """The path that Flink, Spark and Dataflow take: a job service, and a worker that knows nothing of this process."""
-    # Unlike the local runner's own workers, this one starts in a folder from which the project can't be imported.
-    with (
-        _process(*SERVICE, cwd=tmp_path) as service,
-        _process(*WORKERS, cwd=tmp_path) as workers,
-    ):
-        assert (
-            build_dataset.main(
-                [
-                    f"--source=cc3m={server.url}/sources/cc3m.tsv",
-                    *fetch_options,
-                    f"--image-tokenizer={tiny_dvae}",
-                    f"--output={tmp_path / 'out'}",
-                    *portable_options(service, workers),
-                ]
-            )
-            == 0
-        )
-    manifest = read_manifest(tmp_path / "out")
-    assert manifest.pairs("train") + manifest.pairs("val") > 90
-
-
 class Service(NamedTuple):
     """A running process."""
 
@@ -114,13 +91,35 @@ def portable_options(service: Service, workers: Service) -> list[str]:
     ]
 
 
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    with _process(*SERVICE, cwd=tmp_path_factory.mktemp("service")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def workers(tmp_path_factory):
+    """Unlike the local runner's own workers, these start in a folder from which the project can't be imported."""
+    with _process(*WORKERS, cwd=tmp_path_factory.mktemp("workers")) as running:
+        yield running
+
+
+def test_runs_through_the_portable_job_service(service, workers, tmp_path, server, fetch_options, tiny_dvae):
+    """The path that Flink, Spark and Dataflow take: a job service, and a worker that knows nothing of this process."""
+    options = [f"--source=cc3m={server.url}/sources/cc3m.tsv", *fetch_options, f"--image-tokenizer={tiny_dvae}"]
+    output = tmp_path / "out"
+    assert build_dataset.main([*options, f"--output={output}", *portable_options(service, workers)]) == 0
+    manifest = read_manifest(output)
+    assert manifest.pairs("train") + manifest.pairs("val") > 90
+
+
 @pytest.fixture
-def held(tmp_path):
-    """A job service, workers that do nothing before `held.go()`, and the options of a select that uses both."""
-    with _process(*SERVICE, cwd=tmp_path) as service, _process(*WORKERS, cwd=tmp_path) as workers:
-        os.kill(workers.pid, signal.SIGSTOP)
-        options = [SOURCE, f"--output={tmp_path / 'out'}", *portable_options(service, workers)]
-        yield SimpleNamespace(service=service, options=options, go=lambda: os.kill(workers.pid, signal.SIGCONT))
+def held(service, workers, tmp_path):
+    """Workers that do nothing before `held.go()`, and the options of a select that uses them and the job service."""
+    os.kill(workers.pid, signal.SIGSTOP)
+    options = [SOURCE, f"--output={tmp_path / 'out'}", *portable_options(service, workers)]
+    yield SimpleNamespace(options=options, go=lambda: os.kill(workers.pid, signal.SIGCONT))
+    os.kill(workers.pid, signal.SIGCONT)
 
 
 def test_a_launcher_leaves_and_another_follows(held, tmp_path, capsys):
@@ -158,12 +157,16 @@ def test_an_interrupted_launcher_cancels_the_job(held, tmp_path, capsys):
     assert re.search(rf"job {job} of the job server \S+ has ended \(CANCELLED\)", capsys.readouterr().out)
 
 
-def test_a_job_that_its_engine_has_forgotten(held, tmp_path):
-    assert select_pairs.main([*held.options, "--no-wait"]) == 0
-    held.service.terminate()
-    held.service.wait()
-    with _process(*SERVICE, cwd=tmp_path, port=held.service.port), pytest.raises(UserError) as raised:
-        select_pairs.main(held.options)
+def test_a_job_that_its_engine_has_forgotten(workers, tmp_path):
+    with _process(*SERVICE, cwd=tmp_path) as service:
+        os.kill(workers.pid, signal.SIGSTOP)
+        options = [SOURCE, f"--output={tmp_path / 'out'}", *portable_options(service, workers)]
+        assert select_pairs.main([*options, "--no-wait"]) == 0
+        service.terminate()
+        service.wait()
+    os.kill(workers.pid, signal.SIGCONT)
+    with _process(*SERVICE, cwd=tmp_path, port=service.port), pytest.raises(UserError) as raised:
+        select_pairs.main(options)
     assert "but its engine does not tell" in str(raised.value) and "_work/run.json" in str(raised.value)
     assert "\n" not in str(raised.value)
 

@@ -118,6 +118,9 @@ def test_writing_twice_gives_the_same_bytes(tmp_path):
 def test_nearly_every_reason_is_to_be_seen():
     assert {entry["expected"] for entry in EXPECTED} == {"kept", *(reason.value for reason in Reason)} - {
         Reason.HASH_MISMATCH.value,  # only a list of hashes could show it
+        Reason.DAMAGED_FILE.value,
+        Reason.UNEXPECTED.value,
+        Reason.UNKNOWN_TEMPLATE.value,
         Reason.NOT_STORED.value,  # these four hold no images
         Reason.DUPLICATE_IMAGE.value,  # two captions of one image are two pairs
         # what only an option rejects
@@ -126,9 +129,19 @@ def test_nearly_every_reason_is_to_be_seen():
         Reason.NOT_IN_SUBSET.value,
         Reason.REPETITION.value,
         Reason.CAPITALISATION.value,
+        Reason.PERSONAL_DATA.value,
         Reason.EXCLUDED.value,
         Reason.SAMPLED_OUT.value,
-        Reason.DAMAGED_SHARD.value,  # what `repack` and `verify --repair` leave out
+        Reason.BALANCED_OUT.value,
+        Reason.NO_CONCEPT.value,
+        Reason.FILTERED_OUT.value,
+        Reason.LOW_SIMILARITY.value,
+        Reason.UNSAFE.value,
+        Reason.WATERMARK.value,
+        Reason.TEXT_IN_IMAGE.value,
+        Reason.SEMANTIC_DUPLICATE.value,
+        Reason.LOW_QUALITY.value,
+        Reason.DAMAGED_SHARD.value,  # what `repack`, `filter` and `verify --repair` leave out
     }
 
 

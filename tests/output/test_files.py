@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import stat
+
+import msgpack
 import pytest
 
 from models.errors import UserError
 from pipeline.output import files
+from pipeline.output.work_folder import CompletedUnits
 
 
 def test_a_file_appears_at_the_end(tmp_path):
@@ -49,3 +54,29 @@ def test_json_is_the_same_for_any_order():
 def test_a_file_system_that_is_not_installed():
     with pytest.raises(UserError, match="can't look up nosuch://bucket/file"):
         files.exists("nosuch://bucket/file")
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    """Else a power cut leaves the name with nothing in it."""
+    events = []
+    fsync, rename = os.fsync, files.FileSystems.rename
+
+    def synced(descriptor):
+        events.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else os.fstat(descriptor).st_size)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(files.FileSystems, "rename", lambda *names: (events.append("rename"), rename(*names))[1])
+    files.write_atomically(str(tmp_path / "x"), b"12345")
+    assert events == [5, "rename", "folder"]
+    files.publish(str(tmp_path / "x"), str(tmp_path / "y"))
+    assert events[3:] == ["rename", "folder"]
+
+
+@pytest.mark.parametrize("data", [b"", b"\x82", b"\xc0", msgpack.packb({"records": [[1]], "rejects": []})])
+def test_a_unit_that_cannot_be_read_is_done_again(tmp_path, data):
+    units = CompletedUnits(str(tmp_path))
+    units.save("unit", [], [])
+    [path] = [path for path in tmp_path.rglob("*") if path.is_file()]
+    path.write_bytes(data)
+    assert units.load("unit") == ([], [])

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.output import parquet
+from pipeline.output import parquet, schemas
 from pipeline.output.parquet import FileWriter, ReadParquet, WriteParquet, file_bytes, read_rows, table_bytes
 from pipeline.output.schemas import REJECTS
 from pipeline.records import Pair, Rejected
@@ -43,13 +43,30 @@ def test_rows_come_back(tmp_path):
     assert apply(ReadParquet([str(tmp_path / "a.parquet")] * 2, Rejected))[""].count(ROWS[3]) == 2
 
 
-def test_a_column_that_older_files_lack(tmp_path):
-    with_default = next(name for name in Pair._fields if name in Pair._field_defaults)
-    pair = {name: "x" for name in Pair._fields} | {"row": 1, "fallback_urls": [], "width": 1, "height": 1}
+@pytest.mark.parametrize("with_default", Pair._field_defaults)
+def test_a_column_that_older_files_lack(tmp_path, with_default):
+    pair = {name: "x" for name in Pair._fields} | {
+        "row": 1,
+        "fallback_urls": [],
+        "other_captions": [],
+        "width": 1,
+        "height": 1,
+    }
     del pair[with_default]
-    pq.write_table(pa.Table.from_pylist([pair]), tmp_path / "old.parquet")
+    schema = pa.schema([field for field in schemas.PAIRS if field.name != with_default])
+    pq.write_table(pa.Table.from_pylist([pair], schema), tmp_path / "old.parquet")
     [row] = read_rows(str(tmp_path / "old.parquet"), Pair)
     assert getattr(row, with_default) == Pair._field_defaults[with_default]
+
+
+def test_lists_that_older_files_lack_are_empty(tmp_path):
+    schema = pa.schema([field for field in schemas.INDEX if field.name not in schemas.MAY_BE_MISSING])
+    row = {"key": "0" * 32, "caption": "a dog"}
+    pq.write_table(pa.Table.from_pylist([row], schema), tmp_path / "old.parquet")
+    columns = ["other_captions", "caption"]
+    found = parquet.read_columns(str(tmp_path / "old.parquet"), columns)
+    assert found.to_pylist() == [{"other_captions": [], "caption": "a dog"}]
+    assert parquet.table_of((tmp_path / "old.parquet").read_bytes(), columns).equals(found)
 
 
 def test_files_follow_from_rows(tmp_path):

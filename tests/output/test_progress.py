@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import builtins
+import functools
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 
+import apache_beam as beam
 import pytest
 
+from beam_jobs.flags.common import beam_options
 from models.errors import UserError
-from models.progress import Progress
+from models.progress import Progress, ProgressLine
 from pipeline.output import progress
-from pipeline.output.progress import ProcessCounts, ProgressReporter, Step, counts_of, read_progress, write_plan
+from pipeline.output.counts import (
+    LEFT_OUT,
+    FileCounts,
+    Step,
+    counts_folder,
+    counts_of,
+    forget_counts,
+    keep_counts_here,
+    sum_of_metrics,
+)
+from pipeline.output.progress import ProgressReporter, read_progress, write_plan
 from pipeline.output.work_folder import CompletedUnits
 from tests.conftest import ROOT, files_of
 
@@ -30,7 +45,7 @@ def test_the_counts_of_all_processes_are_added(output):
     write_plan(output, Step.FETCH, 10)
     counts_of(output).step(Step.FETCH, done=1)
     code = (
-        "import sys; from pipeline.output.progress import *; c = counts_of(sys.argv[1]); "
+        "import sys; from pipeline.output.counts import *; c = counts_of(sys.argv[1]); "
         "c.step(Step.FETCH, done=2); c.fetched(None); c.fetched('http_404')"
     )
     subprocess.run([sys.executable, "-c", code, output], cwd=ROOT, check=True)
@@ -114,11 +129,32 @@ def test_where_the_time_of_encoding_goes(output):
     assert (found.share, found.detail) == (0.25, "5.0 images/s a worker: pictures 10%, model 80%, write 10%")
 
 
+def test_what_a_run_has_cost(output):
+    with ProgressReporter(output, "build") as reporter:
+        pass
+    assert reporter.summary() == []
+    with ProgressReporter(output, "build") as reporter:
+        spent = {"downloaded_bytes": 1.25e9, "download_s": 2000.0, "decode_s": 30.0, "model_s": 4.5}
+        counts_of(output).add(spent | {LEFT_OUT: 3})
+    assert reporter.summary() == [
+        "this run, all workers together: 1.2 GB downloaded, 2,000.0 s in requests, 30.0 s decoding, 4.5 s in the image "
+        "tokenizer",
+        "of crowded groups of near-duplicates 3 entries were left uncompared",
+    ]
+
+
+def test_rejects_of_select_are_told_by_reason(output):
+    write_plan(output, Step.SELECT, 100)
+    counts_of(output).step(Step.SELECT, done=9, work=40)
+    counts_of(output).add({"select not_english": 5, "select bad_url": 1, "http_404": 2})
+    assert read_progress(output, "build").detail == "not_english 5, bad_url 1"
+
+
 def test_the_cost_does_not_depend_on_the_units(output, monkeypatch):
     """Neither for the launcher nor for a worker: counted in file operations and names listed."""
     write_plan(output, Step.FETCH_AND_ENCODE, 10)
     for _ in range(3):
-        ProcessCounts(output).step(Step.FETCH_AND_ENCODE, done=1)
+        FileCounts(counts_folder(output)).step(Step.FETCH_AND_ENCODE, done=1)
     counts_of(output)
     few = operations(output, monkeypatch)
     store = CompletedUnits(output)
@@ -182,12 +218,51 @@ def test_a_killed_run_s_counts_are_removed(output):
         assert read_progress(output, "fetch").done == 1
 
 
-def test_nothing_is_written_to_a_remote_output(monkeypatch):
+@pytest.fixture
+def remote() -> Iterator[str]:
+    yield "gs://bucket/out"
+    forget_counts("gs://bucket/out")
+
+
+def test_nothing_is_written_to_a_remote_output(monkeypatch, remote):
     monkeypatch.setattr(progress.files, "write_atomically", None)
-    write_plan("gs://bucket/out", Step.FETCH, 10)
-    counts_of("gs://bucket/out").step(Step.FETCH, done=1)
-    with ProgressReporter("gs://bucket/out", "fetch"):
+    write_plan(remote, Step.FETCH, 10)
+    counts_of(remote).step(Step.FETCH, done=1)
+    with ProgressReporter(remote, "fetch"):
         pass
+
+
+def test_processes_of_this_machine_count_for_a_remote_output_in_a_folder_of_the_launcher(remote):
+    keep_counts_here(remote)
+    folder = counts_folder(remote)
+    with ProgressReporter(remote, "fetch"):
+        write_plan(remote, Step.FETCH, 10)
+        code = "import sys; from pipeline.output.counts import *; counts_of(sys.argv[1]).step(Step.FETCH, done=2)"
+        subprocess.run([sys.executable, "-c", code, remote], cwd=ROOT, check=True)
+        assert read_progress(remote, "fetch") == Progress(2, "pairs", 10, "fetch")
+    assert counts_folder(remote) is None and not os.path.exists(folder)
+
+
+def test_workers_elsewhere_count_by_the_engine_s_metrics(remote):
+    """Whichever thread counts, and parts of seconds, too."""
+
+    def work(number: int) -> None:
+        from pipeline.output.counts import Step, counts_of
+
+        thread = threading.Thread(target=counts_of(remote).fetched, args=("http_404" if number else None,))
+        thread.start()
+        thread.join()
+        counts_of(remote).add({"model_s": 0.75, "write_s": 0.25, "downloaded_bytes": 1_500_000})
+        counts_of(remote).step(Step.FETCH_AND_ENCODE, done=1)
+
+    write_plan(remote, Step.FETCH_AND_ENCODE, 8)
+    pipeline = beam.Pipeline(options=beam_options(["--direct_num_workers=1"]))
+    _ = pipeline | beam.Create(range(4)) | beam.Map(work)
+    result = pipeline.run()
+    result.wait_until_finish()
+    found = read_progress(remote, "build", sum_of_metrics(remote, result))
+    detail = "25.0% fetched, http_404 3, 6.0 MB; 1.0 images/s a worker: pictures 0%, model 75%, write 25%"
+    assert found == Progress(4, "pairs", 8, "fetch and encode", detail=detail)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
@@ -198,7 +273,7 @@ def test_a_folder_that_cannot_be_written_is_named(output):
 
 
 def test_a_process_that_shares_the_output_keeps_the_counts_of_others(tmp_path):
-    counts = progress.ProcessCounts(str(tmp_path))
+    counts = FileCounts(counts_folder(str(tmp_path)))
     with progress.ProgressReporter(str(tmp_path), "build", shares_output=True):
         pass
     assert len(list((tmp_path / "_work" / "progress").glob("*.counts"))) == 1
@@ -206,3 +281,26 @@ def test_a_process_that_shares_the_output_keeps_the_counts_of_others(tmp_path):
         pass
     assert not list((tmp_path / "_work" / "progress").glob("*.counts"))
     counts.close()
+
+
+def test_a_job_on_a_remote_engine_shows_its_line(remote, capsys, monkeypatch):
+    """And what near-duplicates left out can be told at its end."""
+
+    def work(number: int) -> None:
+        from pipeline.output.counts import LEFT_OUT, Step, counts_of
+
+        counts_of(remote).step(Step.FETCH, done=1)
+        counts_of(remote).add({LEFT_OUT: 2})
+
+    monkeypatch.setattr(progress, "ProgressLine", functools.partial(ProgressLine, min_shown_s=0.0))
+    with ProgressReporter(remote, "fetch") as reporter:
+        write_plan(remote, Step.FETCH, 8)
+        pipeline = beam.Pipeline(
+            options=beam_options(["--runner=PortableRunner", "--job_endpoint=embed", "--environment_type=LOOPBACK"])
+        )
+        _ = pipeline | beam.Create(range(4)) | beam.Map(work)
+        result = pipeline.run()
+        reporter.follow(result)
+        result.wait_until_finish()
+    assert "fetch: 4/8 pairs (50%)" in capsys.readouterr().err
+    assert reporter.summary() == ["of crowded groups of near-duplicates 8 entries were left uncompared"]

@@ -28,15 +28,6 @@ MODEL = {
 
 
 @pytest.fixture(scope="module")
-def open_clip():
-    try:
-        import open_clip
-    except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision that was built for another torch
-        pytest.skip(f"{error}; make peers installs it")
-    return open_clip
-
-
-@pytest.fixture(scope="module")
 def theirs(open_clip):
     torch.manual_seed(0)
     return open_clip.CLIP(**MODEL).eval()

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from models.data.format import Manifest, Shard, pack_sample, tar_bytes
-from models.tokenizers.info import ImageTokenizerInfo, TextTokenizerInfo
+from models.tokenizers.info import ImageTokenizerInfo, TextTokenizerInfo, square
 from models.tokenizers.text import TextTokenizer
 from models.training.train_bpe import train_bpe
 
@@ -45,7 +45,7 @@ def write_dataset(
     """Writes shards with the given numbers of pairs. A pair's codes follow from its caption, with a little noise: a
     model can learn them; `codes` gives others for the pair of a number. Captions repeat."""
     text = tiny_text_tokenizer()
-    image = image or ImageTokenizerInfo("none", "0" * 64, vocabulary=32, grid=4, image_size=32)
+    image = image or ImageTokenizerInfo("none", "0" * 64, vocabulary=32, shape=square(4), image_size=32)
     noise = np.random.RandomState(seed)
     shards = []
     for split, counts in (("train", train), ("val", val)):
@@ -59,7 +59,7 @@ def write_dataset(
                         captions[i % len(captions)],
                         text,
                         max_tokens,
-                        codes(i) if codes else _ramps(i % len(captions), image, draws, noise),
+                        (codes(i) if codes else _ramps(i % len(captions), image, draws, noise)).astype(image.code_type),
                     ),
                     SOURCES[i % len(SOURCES)],
                 )
@@ -80,11 +80,11 @@ def write_manifest(directory: Path, manifest: Manifest) -> None:
 
 
 def _ramps(start: int, image: ImageTokenizerInfo, draws: int, noise: np.random.RandomState) -> np.ndarray:
-    ramp = np.arange(image.grid**2) // 2 + 3 * start
-    return (ramp + noise.randint(0, 2, (draws, image.grid**2))) % image.vocabulary
+    ramp = np.arange(image.shape.count) // 2 + 3 * start
+    return (ramp + noise.randint(0, 2, (draws, image.shape.count))) % image.vocabulary
 
 
 def _sample(name: str, caption: str, text: TextTokenizer, max_tokens: int, codes: np.ndarray) -> tuple[str, bytes]:
     tokens = np.array(text.encode(caption)[:max_tokens], "<u2")
     key = hashlib.sha256(name.encode()).hexdigest()[:32]
-    return key, pack_sample(caption, tokens.tobytes(), codes.astype("<u2").tobytes(), len(codes))
+    return key, pack_sample(caption, tokens.tobytes(), codes.tobytes(), len(codes))

@@ -41,13 +41,14 @@ def service(
         ) as process,
     ):
         try:
-            _wait_for(port, process)
+            wait_for(port, process)
             yield process
         finally:
             process.terminate()
 
 
-def _wait_for(port: int, process: subprocess.Popen) -> None:
+def wait_for(port: int, process: subprocess.Popen) -> None:
+    """Returns once a process listens at a port."""
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline and process.poll() is None:
         with contextlib.suppress(OSError), socket.create_connection(("localhost", port), 1):
@@ -73,9 +74,25 @@ def prism_program() -> str:
 
 
 @contextlib.contextmanager
-def prism(cwd: Path) -> Iterator[int]:
-    """Runs Prism's job service at a free port, which it gives."""
+def prism_process(cwd: Path) -> Iterator[tuple[int, subprocess.Popen]]:
+    """Runs Prism's job service. Gives its port and process."""
     port = free_port()
     command = [prism_program(), f"--job_port={port}", "--serve_http=false", "--idle_shutdown_timeout=-1s"]
-    with service(command, port, cwd):
+    with service(command, port, cwd) as process:
+        yield port, process
+
+
+@contextlib.contextmanager
+def prism(cwd: Path) -> Iterator[int]:
+    """Runs Prism's job service at a free port, which it gives."""
+    with prism_process(cwd) as (port, _):
         yield port
+
+
+@contextlib.contextmanager
+def worker_pool(cwd: Path) -> Iterator[tuple[int, subprocess.Popen]]:
+    """Runs a pool, which starts workers where an engine asks it to. Gives its port and process."""
+    port = free_port()
+    module = "apache_beam.runners.worker.worker_pool_main"
+    with service([sys.executable, "-m", module, "--service_port", str(port)], port, cwd) as process:
+        yield port, process

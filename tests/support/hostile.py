@@ -30,8 +30,10 @@ class HostileServer:
     def __init__(self, tls_folder: Path | None = None):
         self._tls_folder = tls_folder
         self.log: list[Request] = []
+        self.portal = False  # whether a page stands before the answers of `portal`
         self.sent: collections.Counter[str] = collections.Counter()  # bytes, by path
         self.most_at_once: collections.Counter[int] = collections.Counter()  # requests being answered, by host
+        self.most_in_all = 0  # of all hosts together
         self._at_once: collections.Counter[int] = collections.Counter()
         self._running = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="hostile", daemon=True)
@@ -80,6 +82,7 @@ class HostileServer:
                 self.log.append(request)
                 self._at_once[host] += 1
                 self.most_at_once[host] = max(self.most_at_once[host], self._at_once[host])
+                self.most_in_all = max(self.most_in_all, self._at_once.total())
                 try:
                     answer = Answer(self, request, writer)
                     await HANDLERS[request.path.partition("/")[0]](answer)

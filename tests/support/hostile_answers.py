@@ -272,6 +272,12 @@ async def busy(answer: Answer) -> None:
 
 
 @handler
+async def unavailable(answer: Answer) -> None:
+    """SECONDS/...: 503 with Retry-After."""
+    await answer.whole(b"", "503 Service Unavailable", Retry_After=answer.rest.partition("/")[0])
+
+
+@handler
 async def unavailable_once(answer: Answer) -> None:
     """503, and the next time good."""
     if answer.tries == 1:
@@ -309,6 +315,12 @@ async def empty(answer: Answer) -> None:
 @handler
 async def page(answer: Answer) -> None:
     await answer.whole(b"<!DOCTYPE html><html><body>This picture has moved.</body></html>" * 100)
+
+
+@handler
+async def portal(answer: Answer) -> None:
+    """Good, but a page for everybody as long as `server.portal` is set."""
+    await (page if answer.server.portal else good)(answer)
 
 
 @handler

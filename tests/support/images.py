@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import io
 import struct
+import tarfile
 import zlib
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -29,6 +31,16 @@ def photo(width: int = 200, height: int = 150, seed: int = 0) -> Image.Image:
 
 def jpeg(width: int = 200, height: int = 150, seed: int = 0, **options: object) -> bytes:
     return encoded(photo(width, height, seed), "JPEG", **options)
+
+
+def write_image_tar(path: Path, count: int) -> None:
+    """A tar file of coloured squares, 64 px a side."""
+    with tarfile.open(path, "w") as tar:
+        for number in range(count):
+            data = encoded(Image.new("RGB", (64, 64), (8 * number % 256, 0, 255 - 8 * number % 256)), "PNG")
+            info = tarfile.TarInfo(f"{number:03d}.png")
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
 
 
 def large_jpeg(width: int, height: int) -> bytes:

@@ -1,86 +1,169 @@
-"""Commands in processes of their own, without the second or two in which each would import everything again.
+"""Commands in processes of their own, without the seconds in which each would import everything again.
 
-A launcher has imported the commands, has started no thread, and forks a child for each run: a child of pytest's own
-process may wait for ever for a lock that one of its threads (gRPC's, OpenMP's) held at the fork.
+A launcher imports a command when it is first asked for, has started no thread, and forks a child for each run: a child
+of pytest's own process may wait for ever for a lock that one of its threads (gRPC's, OpenMP's) held at the fork. The
+process that forks a job's workers is forked here, too.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import importlib
 import json
 import os
+import select
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
+
+from pipeline import cli
 
 ROOT = Path(__file__).parents[2]
 NOBODY = 65534
+END = "\n"
 
 
 class Launcher:
-    """Runs commands as `pairmill` would, one at a time."""
+    """Runs commands as `pairmill` would; threads may run some at once."""
 
     def __init__(self, process: subprocess.Popen):
         self._process = process
 
-    def run(self, arguments: list[str], user: int | None = None, kill_after_s: float | None = None) -> tuple[int, str]:
-        """The status of a run, -9 if it was killed with its process group, and what it printed as errors."""
-        with tempfile.NamedTemporaryFile() as errors:
-            order = {"arguments": arguments, "user": user, "errors": errors.name}
-            print(json.dumps(order), file=self._process.stdin, flush=True)
-            pid = int(self._process.stdout.readline())
-            if kill_after_s is not None:
-                time.sleep(kill_after_s)
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(pid, signal.SIGKILL)
-            return int(self._process.stdout.readline()), Path(errors.name).read_text()
+    def run(
+        self,
+        arguments: Sequence[object],
+        cwd: Path,
+        user: int | None = None,
+        kill_after_s: float | None = None,
+        kill_when: Callable[[], bool] | None = None,
+        kill_by: signal.Signals = signal.SIGKILL,
+        environment: Mapping[str, str] | None = None,
+        printed: Path | None = None,
+        terminal: str | None = None,
+    ) -> tuple[int, str]:
+        """The status of a run, -9 if it was killed, and what it printed as errors.
+
+        Its process group gets the signal after a time, or when something is so, which is asked every 5 ms.
+        `environment` is added to the present one; `printed` gets its standard output,
+        or `terminal` all that it prints.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            errors, answers = os.path.join(folder, "errors"), os.path.join(folder, "answers")
+            os.mkfifo(answers)
+            order = {
+                "arguments": list(map(str, arguments)),
+                "user": user,
+                "answers": answers,
+                "cwd": str(cwd),
+                "environment": dict(environment or {}),
+                "streams": [terminal] * 3 if terminal else [os.devnull, str(printed or os.devnull), errors],
+            }
+            self._process.stdin.write(json.dumps(order) + "\n")
+            self._process.stdin.flush()
+            with open(answers) as lines:
+                pid = int(lines.readline())
+                if kill_after_s is not None:
+                    kill_at = time.monotonic() + kill_after_s
+                    kill_when = functools.partial(passed, kill_at)
+                if kill_when and not ends_before(kill_when, lines.fileno()):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.killpg(pid, kill_by)
+                return int(lines.readline()), "" if terminal else Path(errors).read_text()
+
+
+def passed(moment: float) -> bool:
+    return time.monotonic() >= moment
+
+
+def ends_before(condition: Callable[[], bool], answers: int) -> bool:
+    """Waits until the condition holds, or there is an answer: the run has ended."""
+    while not condition():
+        if select.select([answers], [], [], 0.005)[0]:
+            return True
+    return False
 
 
 @contextlib.contextmanager
-def launcher(cwd: Path, *commands: str) -> Iterator[Launcher]:
-    """For the commands of these names, all of them imported before the first run."""
+def launcher() -> Iterator[Launcher]:
     with subprocess.Popen(
-        [sys.executable, __file__, *commands],
-        cwd=cwd,
-        text=True,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        [sys.executable, "-m", __name__], cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
     ) as process:
         yield Launcher(process)
+        process.stdin.write(END)  # closing is not enough: other children of pytest have the pipe, too
         process.stdin.close()
 
 
-def serve(commands: list[str]) -> None:
-    from pipeline import cli
-
-    for command in commands:
-        importlib.import_module(cli.COMMANDS[command][0])
-    for line in sys.stdin:
+def serve() -> None:
+    while (line := sys.stdin.readline()) not in (END, ""):
         order = json.loads(line)
-        if not (pid := os.fork()):
-            os._exit(child(order))
-        print(pid, flush=True)
-        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+        for module in modules_of(order["arguments"][0]):
+            importlib.import_module(module)
+        if os.fork() == 0:
+            os._exit(run(order))
+        reap()
+
+
+def modules_of(command: str) -> list[str]:
+    """The command's own, and what it imports only at work."""
+    module, _ = cli.COMMANDS[command]
+    if is_job(module):
+        return [module, "apache_beam.runners.worker.sdk_worker_main"]
+    if command == "train":
+        return [module, "tests.support.tiny_training", "torch._dynamo"]  # which optimisers import
+    return [module]
+
+
+def is_job(module: str) -> bool:
+    return module.startswith("beam_jobs.")
+
+
+def reap() -> None:
+    with contextlib.suppress(ChildProcessError):  # all have ended
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+def run(order: dict) -> int:
+    """Runs the command in a child, and tells its pid and its status."""
+    if not (pid := os.fork()):
+        end(child(order))
+    with open(order["answers"], "w") as answers:
+        print(pid, file=answers, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), file=answers, flush=True)
+    return 0
+
+
+def end(status: int) -> NoReturn:
+    """Ends a process as Python does, but without taking all modules apart, which takes a second."""
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    os._exit(status)
 
 
 def child(order: dict) -> int:
     """Becomes a session of its own and the user, and runs the command. Returns its status; 3 for a traceback."""
     os.setsid()
-    for path, descriptor in ((os.devnull, 1), (order["errors"], 2)):
-        os.dup2(os.open(path, os.O_WRONLY), descriptor)
+    os.chdir(order["cwd"])
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs the tests may ignore it
+    os.environ.update(order["environment"])
+    for descriptor, path in enumerate(order["streams"]):  # the first terminal that it opens is the session's
+        os.dup2(os.open(path, os.O_RDWR | os.O_CREAT), descriptor)
     if order["user"] is not None:
         os.setgroups([])
         os.setgid(order["user"])
         os.setuid(order["user"])
-    from pipeline import cli
-
+    if is_job(cli.COMMANDS[order["arguments"][0]][0]):
+        fork_fork_server()
     try:
         return cli.main(order["arguments"])
     except SystemExit as exit_:
@@ -89,9 +172,34 @@ def child(order: dict) -> int:
         traceback.print_exc()
         return 3
     finally:
-        sys.stderr.flush()
+        sys.stdout.flush()
+
+
+class ForkedServer:
+    """The part of subprocess.Popen that ForkServer uses."""
+
+    def __init__(self, pid: int):
+        self._pid = pid
+
+    def poll(self) -> int | None:
+        return os.waitpid(self._pid, os.WNOHANG)[0] or None
+
+
+def fork_fork_server() -> None:
+    """Gives the command a fork server that has imported everything, before the command starts threads."""
+    from beam_jobs import fork_server
+    from beam_jobs.local_runner import FORK_SERVER
+
+    ours, theirs = socket.socketpair()
+    if pid := os.fork():
+        theirs.close()
+        FORK_SERVER._requests, FORK_SERVER._process = ours, ForkedServer(pid)
+        return
+    ours.close()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    fork_server.main([str(theirs.detach())])
+    end(0)
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))
-    serve(sys.argv[1:])
+    serve()

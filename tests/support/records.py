@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from models.tokenizers.info import ImageTokenizerInfo
+from models.tokenizers.info import ImageTokenizerInfo, square
 from models.tokenizers.text import TextTokenizer
 from pipeline.dataset.finish import ManifestFields, finish_dataset
 from pipeline.dataset.shards import write_shard
@@ -18,13 +18,15 @@ from pipeline.output.schemas import REJECTS
 from pipeline.records import EncodedPair, Rejected, row_key
 from tests.support.datasets import CAPTIONS, SOURCES, tiny_text_tokenizer
 
-IMAGES = ImageTokenizerInfo("none", "0" * 64, vocabulary=32, grid=4, image_size=32)
+IMAGES = ImageTokenizerInfo("none", "0" * 64, vocabulary=32, shape=square(4), image_size=32)
 LICENCES = ("CC0", "", "CC BY-SA 4.0 | <b>")
 
 
-def make_record(i: int, text: TextTokenizer, draws: int = 1, split: str = "train") -> EncodedPair:
+def make_record(
+    i: int, text: TextTokenizer, draws: int = 1, split: str = "train", image: ImageTokenizerInfo = IMAGES
+) -> EncodedPair:
     source, caption, url = SOURCES[i % 3], CAPTIONS[i % len(CAPTIONS)], f"https://example.org/{i}.jpg"
-    codes = np.random.RandomState(i).randint(0, IMAGES.vocabulary, (draws, IMAGES.grid**2))
+    codes = np.random.RandomState(i).randint(0, image.vocabulary, (draws, image.shape.count))
     return EncodedPair(
         key=row_key(source, url, caption),
         split=split,
@@ -39,16 +41,19 @@ def make_record(i: int, text: TextTokenizer, draws: int = 1, split: str = "train
         page_url="",
         sha256=f"{i:064x}",
         phash=f"{i:016x}",
-        codes=codes.astype("<u2").tobytes(),
+        codes=codes.astype(image.code_type).tobytes(),
         tokens=np.array(text.encode(caption), "<u2").tobytes(),
         boxes=list(range(6 * draws)),
     )
 
 
-def write_records(output: Path, pairs: int = 60, shards: int = 5, draws: int = 1, first: int = 0) -> list[EncodedPair]:
+def write_records(
+    output: Path, pairs: int = 60, shards: int = 5, draws: int = 1, first: int = 0, image: ImageTokenizerInfo = IMAGES
+) -> list[EncodedPair]:
     """`shards` of training and one of validation, two files of rejects."""
     text = tiny_text_tokenizer()
-    records = [make_record(i, text, draws, "val" if i % 10 == 9 else "train") for i in range(first, first + pairs)]
+    numbers = range(first, first + pairs)
+    records = [make_record(i, text, draws, "val" if i % 10 == 9 else "train", image) for i in numbers]
     written = []
     for split, of in (("train", shards), ("val", 1)):
         groups: dict[int, list[EncodedPair]] = {i: [] for i in range(of)}
@@ -67,6 +72,6 @@ def write_records(output: Path, pairs: int = 60, shards: int = 5, draws: int = 1
     counts = [((source, KEPT, ""), n) for source, n in kept.items()]
     counts += [((source, READ, ""), n + 2 * (source == "wit")) for source, n in kept.items()]
     counts += [(("wit", "select", "not_english"), 2)]
-    parts = ManifestFields(IMAGES, text.info, text.text, draws, {"select": {"float": 1e-5, "text": "é"}}, {}, ())
+    parts = ManifestFields(image, text.info, text.text, draws, {"select": {"float": 1e-5, "text": "é"}}, {}, ())
     finish_dataset(str(output), parts, written, files, counts)
     return records

@@ -15,6 +15,7 @@ import uvicorn
 
 from models.sampling.checkpoint import ImageGenerator
 from models.server.app import make_app
+from models.server.connections import uvicorn_settings
 
 ASK = {"text": "a red cat", "num_images": 1}
 
@@ -22,7 +23,13 @@ ASK = {"text": "a red cat", "num_images": 1}
 @contextlib.contextmanager
 def serving(generator: ImageGenerator, **limits: Any) -> Iterator[httpx.Client]:
     running = uvicorn.Server(
-        uvicorn.Config(make_app(generator, **limits), port=0, log_level="warning", timeout_graceful_shutdown=1)
+        uvicorn.Config(
+            make_app(generator, **limits),
+            port=0,
+            log_level="warning",
+            timeout_graceful_shutdown=1,
+            **uvicorn_settings(),
+        )
     )
     thread = threading.Thread(target=running.run)
     thread.start()
