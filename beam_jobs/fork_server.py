@@ -1,5 +1,5 @@
-"""Forks the local runner's workers from a process that has imported their modules once; by itself, each would spend
-seconds on that.
+"""Forks the local runner's workers from a process that has imported their modules; by itself, each would spend seconds
+on that. On Linux that process is itself forked from the launcher, before it has threads.
 
 The forkserver of `multiprocessing` runs the main script again in every worker, hands Ctrl-C back to it, and leaves a
 folder in the temporary directory when its parent is killed; this one does not.
@@ -20,8 +20,9 @@ import socket
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 WORKER_MODULE = "apache_beam.runners.worker.sdk_worker_main"
 PACKAGES = ("beam_jobs", "models", "pipeline")
@@ -45,8 +46,34 @@ class ForkServer:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | _Forked | None = None
         self._requests: socket.socket | None = None
+
+    def fork(self) -> None:
+        """Forks the process from this one, which has imported what workers need: a new one would import it again.
+
+        To be called before anything starts a thread: locks that a thread holds stay locked in the child. Does nothing
+        where system libraries do not bear a fork without exec (macOS); the process is started when it is needed.
+        """
+        if sys.platform != "linux":
+            return
+        self._requests, theirs = _socket_pair()
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # until the child ignores it
+        if not (pid := os.fork()):
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+            self._requests.close()
+            _end_with(theirs)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+        theirs.close()
+        self._process = _Forked(pid)
+        atexit.register(self._process.kill)
+
+    def stop(self) -> None:
+        """Ends the process, if there is one: the job has no worker processes."""
+        if self._process:
+            self._process.kill()
+            self._process.wait()
 
     def prepare(self) -> None:
         """Starts the process, if there is none, and lets it import what this one has imported. Returns at once."""
@@ -72,6 +99,29 @@ class ForkServer:
                 self._process = subprocess.Popen([*COMMAND, str(descriptor)], pass_fds=[descriptor])
             atexit.register(self._process.kill)
         return self._requests
+
+
+class _Forked:
+    """A child that was forked, with the methods of subprocess.Popen."""
+
+    def __init__(self, pid: int):
+        self.pid = pid
+        self._has_ended = False
+
+    def poll(self) -> int | None:
+        self._wait(os.WNOHANG)
+        return 0 if self._has_ended else None
+
+    def wait(self) -> None:
+        self._wait(0)
+
+    def kill(self) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+    def _wait(self, options: int) -> None:
+        if not self._has_ended:
+            self._has_ended = os.waitpid(self.pid, options)[0] == self.pid
 
 
 class Worker:
@@ -169,18 +219,36 @@ class _Server:
 
 
 def main(arguments: Sequence[str]) -> None:
-    request = _Server(socket.socket(fileno=int(arguments[0]))).serve()
+    _serve(socket.socket(fileno=int(arguments[0])))
+
+
+def _serve(requests: socket.socket) -> NoReturn:
+    request = _Server(requests).serve()
     if request:
         os.chdir(request.folder)
         os.environ.clear()
         os.environ.update(request.environment)
         logging.getLogger().handlers.clear()  # as in a new process: a worker sends its records to the launcher
         importlib.import_module(WORKER_MODULE).main([])
-        _end_process()
+    _end_process()
 
 
-def _end_process() -> None:
-    """Ends a worker with status 0, as Python does but without taking its modules apart, which would copy the memory
+def _end_with(requests: socket.socket) -> NoReturn:
+    """Serves, and ends the process as Python would: nothing reaches what the launcher was about to do at the fork."""
+    status: object = 1
+    try:
+        _serve(requests)
+    except SystemExit as exit_:
+        status = exit_.code
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(status if isinstance(status, int) else 1)
+
+
+def _end_process() -> NoReturn:
+    """Ends a process with status 0, as Python does but without taking its modules apart, which would copy the memory
     that it shares with the others: a second of processor time."""
     threading._shutdown()  # type: ignore[attr-defined]  # waits for threads
     atexit._run_exitfuncs()

@@ -50,6 +50,8 @@ def prepare_workers(options: PipelineOptions) -> None:
     """Imports what workers will need, in another process and meanwhile, if the job will have worker processes."""
     if options.view_as(DirectOptions).direct_running_mode == "multi_processing":
         FORK_SERVER.prepare()
+    else:
+        FORK_SERVER.stop()
 
 
 class AbortableFuture(worker_handlers.ControlFuture):

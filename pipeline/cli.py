@@ -46,6 +46,8 @@ AFTER_INTERRUPT = dict.fromkeys(
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Runs a command. Returns its exit status. Without arguments, those of this process, which is the command's own."""
+    is_own_process = arguments is None
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         return report_errors(lambda: print(usage()) or (0 if arguments else 2))
@@ -58,13 +60,17 @@ def main(arguments: list[str] | None = None) -> int:
     module, _ = COMMANDS[arguments[0]]
     logging.getLogger().setLevel(logging.ERROR)  # Beam warns about its internals, from its import on
     after_interrupt = AFTER_INTERRUPT.get(arguments[0], "")
-    return report_errors(lambda: _load(module, after_interrupt)(arguments[1:]), after_interrupt)
+    return report_errors(lambda: _load(module, after_interrupt, is_own_process)(arguments[1:]), after_interrupt)
 
 
-def _load(module: str, after_interrupt: str) -> Callable[[list[str]], int]:
+def _load(module: str, after_interrupt: str, is_own_process: bool) -> Callable[[list[str]], int]:
     try:
         with ends_on_interrupt(after_interrupt):
-            return importlib.import_module(module).main
+            loaded = importlib.import_module(module)
+        if module.startswith("beam_jobs.") and is_own_process:
+            # It has all that workers import, and no thread yet: later it could not be forked.
+            importlib.import_module("beam_jobs.local_runner").FORK_SERVER.fork()
+        return loaded.main
     except ModuleNotFoundError as error:
         if error.name and error.name.split(".")[0] in ("models", "pipeline", "beam_jobs"):
             raise

@@ -111,16 +111,16 @@ def test_a_server_that_has_ended_is_told_and_started_again(server, tmp_path):
     assert server.start_worker(environment(tmp_path)).wait() == 0
 
 
-def test_the_server_ends_with_a_launcher_that_was_killed():
-    script = """
+@pytest.mark.parametrize("begin", ["prepare", "fork"])
+def test_the_server_ends_with_a_launcher_that_was_killed(begin):
+    launcher = launch(f"""
         import os, signal
         from beam_jobs.fork_server import ForkServer
         server = ForkServer()
-        server.prepare()
+        server.{begin}()
         print(server._process.pid, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
-    """
-    launcher = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True)
+    """)
     deadline = time.monotonic() + 60
     while Path(f"/proc/{int(launcher.stdout)}").exists():
         assert time.monotonic() < deadline
@@ -128,21 +128,62 @@ def test_the_server_ends_with_a_launcher_that_was_killed():
     assert not launcher.stderr
 
 
-def test_a_job_whose_workers_never_start_ends_with_one_line(tmp_path):
-    (tmp_path / "cc3m.tsv").write_text("a red boat on the blue sea\thttp://example.org/1.jpg\n")
-    script = """
-        import sys
-        from beam_jobs import fork_server
-        from pipeline import cli
-        fork_server.COMMAND = ["false"]
+def launch(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Runs a script in a process that has no threads."""
+    command = [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_a_server_that_was_forked_serves_and_stops(tmp_path):
+    (tmp_path / "stand_in.py").write_text(STAND_IN)
+    launcher = launch(
+        """
+        import os, signal, sys
         folder = sys.argv[1]
-        options = [f"--source=cc3m={folder}/cc3m.tsv", f"--output={folder}/out", "--direct_num_workers=2"]
-        sys.exit(cli.main(["select", *options]))
-    """
-    job = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script), str(tmp_path)], capture_output=True, text=True, timeout=120
+        sys.path.insert(0, folder)
+        from beam_jobs import fork_server
+        fork_server.WORKER_MODULE, fork_server.COMMAND = "stand_in", ["false"]
+        server = fork_server.ForkServer()
+        server.fork()
+        assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])
+        for variables in ({}, {"STATUS": "3"}, {"SIGNAL": "9"}):
+            print(server.start_worker({"TOLD": f"{folder}/told", **variables}).wait())
+        killed = server.start_worker({"TOLD": f"{folder}/told", "SLEEP": "600"})
+        killed.kill()
+        print(killed.wait())
+        server.stop()
+        print(os.path.exists(f"/proc/{server._process.pid}"))
+        """,
+        tmp_path,
     )
+    assert launcher.stdout.split() == ["0", "3", "-9", "-9", "False"]
+    assert (tmp_path / "told").read_text().endswith("True")  # a worker ignores Ctrl-C
+
+
+NO_OTHER_SERVER = """
+import sys
+from beam_jobs import fork_server
+from pipeline.cli import main
+fork_server.COMMAND = ["false"]
+folder = sys.argv[1]
+arguments = ["select", f"--source=cc3m={folder}/cc3m.tsv", f"--output={folder}/out", "--direct_num_workers=2"]
+"""
+
+
+@pytest.fixture
+def short_list(tmp_path):
+    (tmp_path / "cc3m.tsv").write_text("a red boat on the blue sea\thttp://example.org/1.jpg\n" * 20)
+    return tmp_path
+
+
+def test_a_job_whose_workers_never_start_ends_with_one_line(short_list):
+    job = launch(NO_OTHER_SERVER + "sys.exit(main(arguments))", short_list)
     assert (job.returncode, job.stdout) == (2, "")
     assert job.stderr == (
         "pairmill: the process that starts workers has ended; the same command continues with what was not finished\n"
     )
+
+
+def test_a_command_forks_its_workers_from_itself(short_list):
+    job = launch(NO_OTHER_SERVER + 'sys.argv = ["pairmill", *arguments]; sys.exit(main())', short_list)
+    assert job.returncode == 0, job.stderr

@@ -15,7 +15,6 @@ import json
 import os
 import select
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -163,7 +162,7 @@ def child(order: dict) -> int:
         os.setgid(order["user"])
         os.setuid(order["user"])
     if is_job(cli.COMMANDS[order["arguments"][0]][0]):
-        fork_fork_server()
+        importlib.import_module("beam_jobs.local_runner").FORK_SERVER.fork()
     try:
         return cli.main(order["arguments"])
     except SystemExit as exit_:
@@ -173,32 +172,6 @@ def child(order: dict) -> int:
         return 3
     finally:
         sys.stdout.flush()
-
-
-class ForkedServer:
-    """The part of subprocess.Popen that ForkServer uses."""
-
-    def __init__(self, pid: int):
-        self._pid = pid
-
-    def poll(self) -> int | None:
-        return os.waitpid(self._pid, os.WNOHANG)[0] or None
-
-
-def fork_fork_server() -> None:
-    """Gives the command a fork server that has imported everything, before the command starts threads."""
-    from beam_jobs import fork_server
-    from beam_jobs.local_runner import FORK_SERVER
-
-    ours, theirs = socket.socketpair()
-    if pid := os.fork():
-        theirs.close()
-        FORK_SERVER._requests, FORK_SERVER._process = ours, ForkedServer(pid)
-        return
-    ours.close()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    fork_server.main([str(theirs.detach())])
-    end(0)
 
 
 if __name__ == "__main__":
