@@ -346,7 +346,7 @@ def test_a_checkpoint_without_sampling_and_prompts_has_the_papers(generator):
 
 def test_the_bundled_model_has_sampling_and_prompts():
     bundled = load_generator(checkpoints.BUNDLED_TRANSFORMER)
-    assert bundled.sampling == SamplingConfig(guidance=2.0, top_p=0.9)
+    assert bundled.sampling == SamplingConfig(temperature=0.1, guidance=1.3)
     assert "red heart" in bundled.prompts
 
 
