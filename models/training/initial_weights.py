@@ -17,6 +17,7 @@ from models.tokenizers.info import TEXT_TOKENIZER_FILE
 from models.tokenizers.text import TextTokenizer
 from models.training.checkpoint import CHECKPOINT_FILE, defaults_of, read_state
 from models.training.distributed import World, load_from_main
+from models.training.shards import folder_in, read_shards
 from models.transformer.model import Transformer, TransformerConfig
 
 TEXT_ROWS = ("text_token.weight", "text_head.weight", "text_head.bias")  # a row for each token
@@ -66,6 +67,9 @@ def read_weights(directory: Path, option: str, averaged: bool = False) -> dict[s
     which lacks the text head. Raises UserError that names the `option` for unreadable files."""
     if (directory / CHECKPOINT_FILE).exists():
         state = read_state(directory / CHECKPOINT_FILE, option)
+        if "shards" in state:
+            folder = folder_in(directory, state["shards"]["folder"])
+            return read_shards(folder, "average" if averaged else "weights", option)
         return state["average"]["parameters"] if averaged else state["weights"]
     path = directory / ("averaged.safetensors" if averaged else "model.safetensors")
     try:
