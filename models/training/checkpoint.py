@@ -137,9 +137,14 @@ class Checkpoint:
         on rank 0 alone. Shards are written by each rank, and the state only names their folder."""
         folder = self.output / folder_name(step)
         if isinstance(run.model, FSDPModule) and make_folder(folder, self.world):
-            save_shards(folder, shared_tensors(run.model, run.optimiser, run.average), self.world)
-            groups = get_optimizer_state_dict(run.model, run.optimiser)["param_groups"]
-            shards = {"folder": folder.name, "param_groups": groups, "averages": run.average.count}
+            shared = shared_tensors(run.model, run.optimiser, run.average)
+            save_shards(folder, shared, self.world)
+            shards = {
+                "folder": folder.name,
+                "shapes": {name: list(tensor.shape) for name, tensor in shared.items()},
+                "param_groups": get_optimizer_state_dict(run.model, run.optimiser)["param_groups"],
+                "averages": run.average.count,
+            }
             weights = gather_for_inference(model_tensors(run.model), self.world)
             return {"shards": shards}, weights, gather_for_inference(run.average.parameters, self.world)
         tensors: dict[str, Any] = {

@@ -68,8 +68,9 @@ def read_weights(directory: Path, option: str, averaged: bool = False) -> dict[s
     if (directory / CHECKPOINT_FILE).exists():
         state = read_state(directory / CHECKPOINT_FILE, option)
         if "shards" in state:
-            folder = folder_in(directory, state["shards"]["folder"])
-            return read_shards(folder, "average" if averaged else "weights", option)
+            shards = state["shards"]
+            folder = folder_in(directory, shards["folder"])
+            return read_shards(folder, shards["shapes"], "average" if averaged else "weights", option)
         return state["average"]["parameters"] if averaged else state["weights"]
     path = directory / ("averaged.safetensors" if averaged else "model.safetensors")
     try:

@@ -7,19 +7,19 @@ when that is complete.
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 import torch.distributed.checkpoint as dcp
-from safetensors import SafetensorError
 from torch import nn
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict import (
     get_model_state_dict,
     get_optimizer_state_dict,
@@ -73,15 +73,33 @@ def save_shards(path: Path, tensors: Mapping[str, torch.Tensor], world: World) -
         raise next((error for error in errors if isinstance(error, OSError)), errors[0]) from None
 
 
+class _Reader(dcp.HuggingFaceStorageReader):
+    """Refuses a folder that lacks a part of a tensor: else that part would stay as it was."""
+
+    def __init__(self, path: Path, tensors: Mapping[str, torch.Tensor]):
+        super().__init__(str(path))
+        self._tensors = tensors
+
+    def read_metadata(self) -> Metadata:
+        metadata = super().read_metadata()
+        for name, tensor in self._tensors.items():
+            entry = metadata.state_dict_metadata.get(name)
+            chunks = entry.chunks if isinstance(entry, TensorStorageMetadata) else []
+            stored = sum(math.prod(chunk.sizes) for chunk in chunks)
+            if stored != tensor.numel():
+                raise ValueError(f"{stored:,} of {tensor.numel():,} numbers of {name} are there")
+        return metadata
+
+
 def load_shards(path: Path, tensors: dict[str, torch.Tensor], world: World, option: str = "--resume") -> None:
     """Fills tensors, of which each rank may have shards, by name; all ranks call it.
 
     Raises UserError for a folder that is damaged, incomplete, of another model or on another disk than this rank's.
     """
-    reader = dcp.HuggingFaceStorageReader(str(path))
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "torch.distributed is disabled")  # one process is no mistake
+            reader = _Reader(path, tensors)
             dcp.load(tensors, storage_reader=reader, process_group=world.waiting, no_dist=world.size == 1)
     except CheckpointException as failed:
         rank, (error, _) = min(failed.failures.items())
@@ -91,17 +109,10 @@ def load_shards(path: Path, tensors: dict[str, torch.Tensor], world: World, opti
         ) from None
 
 
-def read_shards(path: Path, kind: str, option: str) -> dict[str, torch.Tensor]:
-    """All full tensors of one of KINDS, by their names without it, on the CPU. Raises UserError as `load_shards`."""
-    try:
-        found = dcp.HuggingFaceStorageReader(str(path)).read_metadata().state_dict_metadata
-    except (OSError, ValueError, LookupError, SafetensorError) as error:
-        raise UserError(f"{option}: {path} is not readable ({str(error).splitlines()[0]}); copy it again") from None
-    tensors = {
-        name: torch.empty(entry.size, dtype=entry.properties.dtype)
-        for name, entry in found.items()
-        if name.partition("/")[0] == kind and isinstance(entry, TensorStorageMetadata)
-    }
+def read_shards(path: Path, shapes: Mapping[str, Sequence[int]], kind: str, option: str) -> dict[str, torch.Tensor]:
+    """The full tensors of one of KINDS, float32 on the CPU, by their names without it; `shapes` are those of all.
+    Raises UserError as `load_shards`."""
+    tensors = {name: torch.empty(*shape) for name, shape in shapes.items() if name.partition("/")[0] == kind}
     load_shards(path, tensors, World(), option)
     return {name.partition("/")[2]: tensor for name, tensor in tensors.items()}
 

@@ -119,8 +119,13 @@ def test_others_read_the_weights_of_shards(runs, averaged, name):
         assert torch.equal(weights[key].half(), value)
 
 
-def lose_one(shards: Path) -> None:
-    next(iter(sorted(shards.iterdir()))).unlink()
+def lose_the_first(shards: Path) -> None:
+    sorted(shards.iterdir())[0].unlink()
+
+
+def lose_the_last(shards: Path) -> None:
+    for path in sorted(shards.iterdir())[-3:]:  # of the last rank
+        path.unlink()
 
 
 def cut_one(shards: Path) -> None:
@@ -128,13 +133,15 @@ def cut_one(shards: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
 
-@pytest.mark.parametrize("damage", [lose_one, cut_one, shutil.rmtree])
+@pytest.mark.parametrize("damage", [lose_the_first, lose_the_last, cut_one, shutil.rmtree])
 def test_damaged_shards_are_one_line(runs, training_dataset, tmp_path, damage):
     shutil.copytree(runs["fsdp"], tmp_path / "run")
     damage(tmp_path / "run" / f"checkpoint-{STEPS:08d}.shards")
     with pytest.raises(UserError, match=r"--resume: .*shards is not readable") as raised:
         run(training_dataset, tmp_path / "run", "--resume", *SAME[4:])
     assert "\n" not in str(raised.value)
+    with pytest.raises(UserError, match=r"--init-from: .*shards is not readable"):
+        read_weights(tmp_path / "run", "--init-from")
 
 
 def test_a_checkpoint_names_no_folder_elsewhere(tmp_path):
