@@ -111,7 +111,8 @@ def main() -> None:
         state = new_run(config, args.sharding, world)
         with Peak() as resuming:
             checkpoint.restore(state, STREAM)
-        size = checkpoint.path.stat().st_size
+        files = [checkpoint.path, *folder.glob("*.shards/*")]
+        size = sum(path.stat().st_size for path in files)
         print(
             f"rank {world.rank}: checkpoint {size / 1e6:,.0f} MB; beyond the run's own memory: saving "
             f"{saving.bytes / size:.2f} of that, resuming {resuming.bytes / size:.2f}",

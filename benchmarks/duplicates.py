@@ -25,10 +25,10 @@ import numpy as np
 from PIL import Image
 
 from models import pixels
+from models.text_table import table
 from pipeline.dataset import hash_bands, image_signature
 from pipeline.dataset.exclusion_list import files_of
 from pipeline.images.validate import ImageConfig, ImageRejected, decode
-from pipeline.inspection.text_table import table
 from pipeline.sources.paths import expand
 
 Change = Callable[[np.ndarray, random.Random], np.ndarray]

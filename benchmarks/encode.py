@@ -29,11 +29,11 @@ from torch import nn
 
 from benchmarks import peers
 from models import pixels
+from models.text_table import table
 from models.tokenizers.dvae import DVAE, DVAEConfig
 from models.tokenizers.image import ComputeOptions, ImageTokenizer, load_image_tokenizer
 from models.tokenizers.vqgan import VQGAN, from_taming
 from pipeline.images.fetched import FetchedImage
-from pipeline.inspection.text_table import table
 from pipeline.records import Pair
 from pipeline.tokenize_stage import EncodeConfig, PairEncoder, prepare_each
 

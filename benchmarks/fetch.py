@@ -40,7 +40,7 @@ import simplejpeg
 
 from benchmarks import slow_hosts
 from models import pixels
-from pipeline.inspection.text_table import table
+from models.text_table import table
 from pipeline.output.files import write_file
 from pipeline.output.ledger import build_ledger, write_ledger
 from pipeline.output.parquet import table_bytes

@@ -21,10 +21,10 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from benchmarks.object_store import ObjectStore, serving
 from models.data.format import MANIFEST_FILE, index_path
+from models.text_table import table
 from models.tokenizers.info import ImageTokenizerInfo, TextTokenizerInfo, square
 from pipeline.dataset.finish import ManifestFields, finish_dataset
 from pipeline.dataset.shards import WrittenShard
-from pipeline.inspection.text_table import table
 from pipeline.output import files, stores
 from pipeline.output.files import WrittenFile
 from pipeline.output.state import finish_output, prepare_output

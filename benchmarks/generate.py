@@ -18,8 +18,8 @@ import torch
 from benchmarks.train import CONFIGS, VOCABULARIES, make_peer
 from models.sampling.checkpoint import default_device
 from models.sampling.sampler import BATCH_SIZE, ImageRequest, sample_codes
+from models.text_table import table
 from models.transformer.model import SIZES, Transformer, TransformerConfig
-from pipeline.inspection.text_table import table
 
 PROMPT = [1, 2, 3]
 

@@ -28,9 +28,9 @@ from torch import nn
 
 from models.data.format import SAMPLE_SUFFIX, Shard
 from models.data.shard_file import ShardFile
+from models.text_table import table
 from models.tokenizers.winograd import use_winograd
 from pipeline.images.area_resize import area_resize
-from pipeline.inspection.text_table import table
 from pipeline.sources.byte_ranges import bzip2_chunks
 from pipeline.sources.readers import line_ranges
 from pipeline.sources.source import RANGE_BYTES

@@ -26,7 +26,7 @@ import httpcore  # noqa: F401 (likewise)
 import httpx
 
 from benchmarks.fetch import PHOTOGRAPHS, make_photographs, nginx
-from pipeline.inspection.text_table import table
+from models.text_table import table
 
 CONNECTIONS = 4
 STREAMS = 16  # at once, over HTTP/2

@@ -23,10 +23,10 @@ from typing import NamedTuple
 import torch
 
 from models.data.format import Manifest, read_manifest
+from models.text_table import table
 from models.training.options import RunOptions, TransformerTrainingConfig, default_learning_rate, default_precision
 from models.training.train import model_config_for, train
 from models.transformer.model import SIZES, Shape, Transformer, training_flops
-from pipeline.inspection.text_table import table
 
 
 class Result(NamedTuple):

@@ -26,13 +26,13 @@ import numpy as np
 
 from beam_jobs.flags.common import beam_options
 from benchmarks.select import cost_of
+from models.text_table import table
 from pipeline.dataset.image_signature import GREY_SIDE, SIGNATURE_BYTES
 from pipeline.dataset.near_duplicates import DropNearDuplicates, NearDuplicateConfig
 from pipeline.dataset.shard_boundaries import ShardSize
 from pipeline.dataset.stage import WriteDataset
 from pipeline.fetch.units import GroupIntoUnits, Unit
 from pipeline.filters import SelectConfig
-from pipeline.inspection.text_table import table
 from pipeline.output import schemas
 from pipeline.output.parquet import ROWS_PER_FILE, WriteParquet
 from pipeline.records import REJECTED_TAG, EncodedPair, Pair, Reason, Rejected, Stage, reject, split_of

@@ -27,9 +27,9 @@ from benchmarks.tiny_clip import train_tokenizer, write_model
 from models.scoring.embedder import Embedder
 from models.scoring.model_folder import load_model, model_files
 from models.scoring.network import ContrastiveConfig, ContrastiveModel, ImageTowerConfig, TextTowerConfig
+from models.text_table import table
 from pipeline.fetch import stored_shards
 from pipeline.images.validate import ImageConfig
-from pipeline.inspection.text_table import table
 from pipeline.output.files import write_file
 from pipeline.output.ledger import KEPT, READ, build_ledger, write_ledger
 from pipeline.output.parquet import file_bytes

@@ -29,8 +29,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.made_lists import Lists, write_list
+from models.text_table import table
 from pipeline.filters import SelectConfig, filter_candidate
-from pipeline.inspection.text_table import table
 from pipeline.records import Rejected
 from pipeline.select.spill import write_spills
 from pipeline.sources.file_ranges import file_ranges, read_range

@@ -43,9 +43,9 @@ import torch
 from models.data.batch import NO_TOKEN
 from models.data.format import Manifest, Shard, pack_sample, read_manifest, tar_bytes
 from models.data.stream import Stream
+from models.text_table import table
 from models.tokenizers.info import ImageTokenizerInfo, square
 from models.tokenizers.text import BUNDLED_BPE, TextTokenizer
-from pipeline.inspection.text_table import table
 
 BATCH, TOKENS, CODES = 256, 256, 1024
 WORDS, SHARD_PAIRS, MANY_SHARDS = 11, 5_000, 10_000

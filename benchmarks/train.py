@@ -26,11 +26,11 @@ import torch
 from benchmarks import peers
 from models.data.batch import NO_TOKEN
 from models.sampling.checkpoint import default_device
+from models.text_table import table
 from models.training.options import default_precision
 from models.training.peak_flops import peak_flops
 from models.training.train import autocast, make_optimiser
 from models.transformer.model import SIZES, Transformer, TransformerConfig, training_flops
-from pipeline.inspection.text_table import table
 
 VOCABULARIES = (16384, 8192)  # the paper's
 CAPTION_TOKENS = 16

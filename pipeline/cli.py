@@ -34,6 +34,10 @@ COMMANDS = {
     "train-dvae": ("models.training.train_dvae", "images to an image tokenizer"),
     "train": ("models.training.train", "a dataset to a transformer"),
     "generate": ("models.sampling.generate", "text to images"),
+    "evaluate": (
+        "models.evaluation.evaluate",
+        "how good a transformer or an image tokenizer is, in numbers",
+    ),
     "serve": ("models.server.app", "text to images, as a web page and over HTTP"),
 }
 

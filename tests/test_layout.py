@@ -20,6 +20,7 @@ ROOMS = {
     "models.hashing": "",
     "models.next_command": "",
     "models.progress": "",
+    "models.text_table": "",
     "models.files": "",
     "models.pixels": "",
     "models.image_files": "",
@@ -31,6 +32,8 @@ ROOMS = {
     "models.transformer",
     "models.training": "models.progress models.files models.pixels models.image_files models.tokenizers models.data "
     "models.transformer models.sampling",
+    "models.evaluation": "models.text_table models.progress models.files models.pixels models.tokenizers models.data "
+    "models.scoring models.transformer models.sampling models.training",
     "models.server": "models.image_files models.transformer models.sampling",
     "pipeline.version": "",
     "pipeline.records": "",
@@ -49,10 +52,10 @@ ROOMS = {
     "pipeline.tokenize_stage": "models.pixels models.tokenizers pipeline.dataset pipeline.fetch pipeline.images "
     "pipeline.output pipeline.scores pipeline.tokenizer_files",
     "pipeline.encode_units": "pipeline.fetch pipeline.images pipeline.output pipeline.scores pipeline.tokenize_stage",
-    "pipeline.inspection": "models.next_command models.progress models.files models.pixels models.data "
-    "models.tokenizers pipeline.dataset pipeline.fetch pipeline.images pipeline.output pipeline.scores",
-    "pipeline.estimate": "models.data pipeline.filters pipeline.sources pipeline.images pipeline.fetch "
-    "pipeline.inspection pipeline.output",
+    "pipeline.inspection": "models.next_command models.progress models.text_table models.files models.pixels "
+    "models.data models.tokenizers pipeline.dataset pipeline.fetch pipeline.images pipeline.output pipeline.scores",
+    "pipeline.estimate": "models.text_table models.data pipeline.filters pipeline.sources pipeline.images "
+    "pipeline.fetch pipeline.inspection pipeline.output",
     "pipeline.cli": "",
     "beam_jobs.fork_server": "",
     "beam_jobs.job_server": "",

@@ -27,6 +27,8 @@ CHUNK = (
 )  # bytes read at a time: few enough to stay in the CPU's cache until the headers are parsed
 MAX_OPEN = 256  # files; the usual limit of a process is 1,024
 
+SOURCE_BYTES = slice(265, 297)  # of a header: the owner's name
+
 _NAME_END = SAMPLE_SUFFIX.encode() + b"\0"
 
 
@@ -115,7 +117,7 @@ def _scan(file: io.FileIO, path: str, shard: Shard, with_sources: bool, is_known
                 offsets.append(offset)
                 sizes.append(TAR_HEADER_BYTES + size)
                 if with_sources:
-                    sources.append(bytes(data[at + 265 : at + 297]).rstrip(b"\0"))
+                    sources.append(bytes(data[at + SOURCE_BYTES.start : at + SOURCE_BYTES.stop]).rstrip(b"\0"))
                 offset += TAR_HEADER_BYTES + (size + TAR_HEADER_BYTES - 1 & -TAR_HEADER_BYTES)
             elif data[at]:
                 problem = f"unexpected member {bytes(data[at : at + 100]).rstrip(bytes(1)).decode('ascii', 'replace')}"

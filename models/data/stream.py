@@ -36,7 +36,7 @@ from models.data.epoch_order import SHUFFLE_BUFFER, EpochOrder, ShuffleBlock, la
 from models.data.format import REBUILD_HINT, SPLITS, Shard, read_manifest, unpack_sample
 from models.data.retry import read_patiently
 from models.data.shard_cache import ShardCache
-from models.data.shard_file import KEY_BYTES, TAR_HEADER_BYTES, ShardFile
+from models.data.shard_file import KEY_BYTES, SOURCE_BYTES, TAR_HEADER_BYTES, ShardFile
 from models.data.source_weights import SourceWeights
 from models.errors import UserError
 from models.tokenizers.bpe_dropout import BPEDropout
@@ -75,11 +75,13 @@ class Stream(IterableDataset):
         cache: str | Path | None = None,
         cache_bytes: int = shard_cache.DEFAULT_CACHE_BYTES,
         captions: bool = False,
+        sources: bool = False,
     ):
         """Reads only the manifest. `batch_size` counts the pairs of all ranks. Captions are cut to `max_tokens`
         (default: the dataset's length). `lanes`, which decide the order: by default 8, or one for each of more ranks.
         `weights`: how often an epoch contains a pair of a source (default 1). A directory that is a URL needs a
         `cache`, a local folder. `captions`: batches also have the texts of each image, for other encoders of text.
+        `sources`: and the source of each pair.
 
         Raises UserError for invalid numbers, a split without pairs and a missing shard.
         """
@@ -106,7 +108,7 @@ class Stream(IterableDataset):
         self.pairs = self._order.total  # in an epoch
         self._dropout = self._make_dropout(bpe_dropout)
         self._cache = self._make_cache(cache, cache_bytes)
-        self._with_captions = captions
+        self._with_captions, self._with_sources = captions, sources
         self._position = 0  # after the last batch
         self._start = 0  # where the next iteration starts
         self._files: weakref.WeakValueDictionary[int, ShardFile] = weakref.WeakValueDictionary()
@@ -298,7 +300,8 @@ class Stream(IterableDataset):
                 for body, seed in zip(bodies, seeds, strict=True)
             ]
         text_BT, codes_BN = self._text(keys, tokens), self._codes(keys, codes, epochs % self.manifest.draws)
-        return Batch(keys, text_BT, codes_BN, end, captions)
+        sources = [_source(member) for member in members] if self._with_sources else None
+        return Batch(keys, text_BT, codes_BN, end, captions, sources)
 
     def _text(self, keys: list[str], tokens: list[bytes]) -> torch.Tensor:
         """Tokens as int64 [B, T], NO_TOKEN after the end of a caption."""
@@ -376,6 +379,10 @@ class StreamLoader(DataLoader):
 
 def _identity(batch: Any) -> Any:
     return batch
+
+
+def _source(member: bytes) -> str:
+    return member[SOURCE_BYTES].rstrip(b"\0").decode("utf-8", "replace")
 
 
 def _texts(body: dict[str, Any]) -> list[str]:

@@ -1,6 +1,7 @@
 """Writes the files of a run atomically, and checks that a resumed run has the same settings.
 
 checkpoint.pt              the state to resume from, of the last validation; checkpoint-STEP.pt: earlier ones
+checkpoint-STEP.shards/    its tensors, if FSDP shares them out: a file a rank and kind, of torch.distributed.checkpoint
 model.safetensors          the weights that sampling needs, in 16 bits
 averaged.safetensors       the running average of these weights
 config.json                sizes, settings and the tokenizers' fingerprints
@@ -28,6 +29,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_optimizer_state_dict,
 )
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from models.data.batch import Batch
@@ -39,11 +41,23 @@ from models.sampling.checkpoint import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, CO
 from models.tokenizers.info import require_same_tokenizer
 from models.training.distributed import World
 from models.training.schedule import Plateau, ScheduleStart
+from models.training.shards import (
+    folder_in,
+    folder_name,
+    gather_for_inference,
+    load_shards,
+    make_folder,
+    model_tensors,
+    save_shards,
+    set_shared_tensors,
+    shared_tensors,
+)
 from models.training.stability import LossScale, SkippedUpdates
 from models.training.weight_average import WeightAverage
 from models.transformer.model import TransformerConfig, inference_weights
 
 CHECKPOINT_FILE = "checkpoint.pt"  # of a training run: the state to resume from
+Tensors = dict[str, torch.Tensor]
 FULL_STATE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
@@ -93,31 +107,52 @@ class Checkpoint:
 
         Raises UserError if the disk is full or fails; the previous files are then intact.
         """
-        weights = get_model_state_dict(run.model, options=FULL_STATE)
-        optimiser = get_optimizer_state_dict(run.model, run.optimiser, options=FULL_STATE)
-        average = run.average.state_dict(keep=self.world.is_main)
-        if self.world.is_main:
-            config = self.config() | {"step": step}
-            state = config | {
-                "weights": weights,
-                "optimiser": optimiser,
-                "average": average,
-                "plateau": dataclasses.asdict(run.plateau),
-                "skipped": dataclasses.asdict(run.skipped),
-                "schedule": dataclasses.asdict(run.schedule),
-                "scale": dataclasses.asdict(run.scale),
-                "stream": stream.state_dict(after),
-                "random": torch.get_rng_state(),
-            }
-            try:
-                write_state(self.path, state)
-                self._export(weights, average["parameters"], config)
-            except OSError as error:
-                raise UserError(
-                    f"cannot write a checkpoint into {self.output}: {error.strerror}; the previous one is "
-                    "intact: free some space and continue with --resume"
-                ) from None
+        try:
+            tensors, weights, averaged = self._save_tensors(run, step)
+            if self.world.is_main:
+                config = self.config() | {"step": step}
+                write_state(self.path, self._plain_state(run, stream, after) | config | tensors)
+                self._export(weights, averaged, config)
+        except OSError as error:
+            raise UserError(
+                f"cannot write a checkpoint into {self.output}: {error.strerror}; the previous one is "
+                "intact: free some space and continue with --resume"
+            ) from None
         self.world.barrier()
+
+    @staticmethod
+    def _plain_state(run: TrainState, stream: Stream, after: Batch) -> dict[str, Any]:
+        """The state beside the tensors of the model."""
+        return {
+            "plateau": dataclasses.asdict(run.plateau),
+            "skipped": dataclasses.asdict(run.skipped),
+            "schedule": dataclasses.asdict(run.schedule),
+            "scale": dataclasses.asdict(run.scale),
+            "stream": stream.state_dict(after),
+            "random": torch.get_rng_state(),
+        }
+
+    def _save_tensors(self, run: TrainState, step: int) -> tuple[dict[str, Any], Tensors, Tensors]:
+        """Returns the tensors of the state, and the weights and their average to sample from; the last two are of use
+        on rank 0 alone. Shards are written by each rank, and the state only names their folder."""
+        folder = self.output / folder_name(step)
+        if isinstance(run.model, FSDPModule) and make_folder(folder, self.world):
+            shared = shared_tensors(run.model, run.optimiser, run.average)
+            save_shards(folder, shared, self.world)
+            shards = {
+                "folder": folder.name,
+                "shapes": {name: list(tensor.shape) for name, tensor in shared.items()},
+                "param_groups": get_optimizer_state_dict(run.model, run.optimiser)["param_groups"],
+                "averages": run.average.count,
+            }
+            weights = gather_for_inference(model_tensors(run.model), self.world)
+            return {"shards": shards}, weights, gather_for_inference(run.average.parameters, self.world)
+        tensors: dict[str, Any] = {
+            "weights": get_model_state_dict(run.model, options=FULL_STATE),
+            "optimiser": get_optimizer_state_dict(run.model, run.optimiser, options=FULL_STATE),
+            "average": run.average.state_dict(keep=self.world.is_main),
+        }
+        return tensors, tensors["weights"], tensors["average"]["parameters"]
 
     def _export(self, weights: dict, averaged: dict, config: dict) -> None:
         """Writes the files to sample from. config.json follows the weights: its step proves them complete."""
@@ -130,6 +165,14 @@ class Checkpoint:
             self._keep_as(self.output / f"checkpoint-{config['step']:08d}.pt")
             for old in sorted(self.output.glob("checkpoint-*.pt"))[: -self.keep]:
                 old.unlink()
+        self._remove_unused_shards(config["step"])
+
+    def _remove_unused_shards(self, step: int) -> None:
+        """Removes the folders of shards that neither checkpoint.pt, which is of this step, nor an earlier one names."""
+        kept = {path.stem for path in self.output.glob("checkpoint-*.pt")} | {Path(folder_name(step)).stem}
+        for folder in self.output.glob("checkpoint-*.shards"):
+            if folder.stem not in kept:
+                shutil.rmtree(folder)
 
     def _keep_as(self, path: Path) -> None:
         """Gives checkpoint.pt a second name, by a hard link if the file system has them."""
@@ -156,11 +199,14 @@ class Checkpoint:
         state = self.world.from_main(state)
         if not state:
             return 0
-        options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=self.world.size > 1)
-        set_model_state_dict(run.model, tensors["weights"], options=options)
-        set_optimizer_state_dict(run.model, run.optimiser, tensors["optimiser"], options=options)
-        detach_from_file(run.optimiser)
-        run.average.load_state_dict(tensors["average"], self.world)
+        if "shards" in state:
+            self._restore_shards(run, state["shards"])
+        else:
+            options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=self.world.size > 1)
+            set_model_state_dict(run.model, tensors["weights"], options=options)
+            set_optimizer_state_dict(run.model, run.optimiser, tensors["optimiser"], options=options)
+            detach_from_file(run.optimiser)
+            run.average.load_state_dict(tensors["average"], self.world)
         run.plateau.__dict__.update(state["plateau"])
         run.skipped.__dict__.update(state.get("skipped", {}))  # older checkpoints have neither
         run.scale.__dict__.update(state.get("scale", {}))
@@ -170,10 +216,18 @@ class Checkpoint:
             run.schedule.change_length(state["step"], steps, state["training"]["schedule"])
         stream.load_state_dict(state["stream"])
         torch.set_rng_state(state["random"])
-        if self.world.is_main and self._exported_step() != state["step"]:  # killed before the export
-            config = {name: state[name] for name in (*self.config(), "step")}
-            self._export(tensors["weights"], tensors["average"]["parameters"], config)
+        if self.world.from_main(self._exported_step() != state["step"]):  # killed before the export
+            weights = gather_for_inference(model_tensors(run.model), self.world)
+            averaged = gather_for_inference(run.average.parameters, self.world)
+            if self.world.is_main:
+                self._export(weights, averaged, {name: state[name] for name in (*self.config(), "step")})
         return state["step"]
+
+    def _restore_shards(self, run: TrainState, shards: dict[str, Any]) -> None:
+        tensors = shared_tensors(run.model, run.optimiser, run.average)
+        load_shards(folder_in(self.output, shards["folder"]), tensors, self.world)
+        set_shared_tensors(run.model, run.optimiser, tensors, shards["param_groups"])
+        run.average.count = shards["averages"]
 
     def _read(self) -> dict[str, Any]:
         """The checkpoint; {} if there is none."""

@@ -17,6 +17,7 @@ from models.tokenizers.info import TEXT_TOKENIZER_FILE
 from models.tokenizers.text import TextTokenizer
 from models.training.checkpoint import CHECKPOINT_FILE, defaults_of, read_state
 from models.training.distributed import World, load_from_main
+from models.training.shards import folder_in, read_shards
 from models.transformer.model import Transformer, TransformerConfig
 
 TEXT_ROWS = ("text_token.weight", "text_head.weight", "text_head.bias")  # a row for each token
@@ -56,17 +57,26 @@ def read_initial_weights(
     ids = TextTokenizer.load(directory / TEXT_TOKENIZER_FILE).ids()
     pairs = [(here, ids[token]) for token, here in TextTokenizer(tokenizer_json).ids().items() if token in ids]
     tokens = [here for here, _ in pairs], [there for _, there in pairs]
-    return InitialWeights(_weights(directory), tokens, _same_codes(config["image_tokenizer"], manifest))
+    return InitialWeights(
+        read_weights(directory, "--init-from"), tokens, _same_codes(config["image_tokenizer"], manifest)
+    )
 
 
-def _weights(directory: Path) -> dict[str, torch.Tensor]:
+def read_weights(directory: Path, option: str, averaged: bool = False) -> dict[str, torch.Tensor]:
+    """The weights of a run by name, from its `checkpoint.pt`, or where there is none from what is there to sample with,
+    which lacks the text head. Raises UserError that names the `option` for unreadable files."""
     if (directory / CHECKPOINT_FILE).exists():
-        return read_state(directory / CHECKPOINT_FILE, "--init-from")["weights"]
-    path = directory / "model.safetensors"
+        state = read_state(directory / CHECKPOINT_FILE, option)
+        if "shards" in state:
+            shards = state["shards"]
+            folder = folder_in(directory, shards["folder"])
+            return read_shards(folder, shards["shapes"], "average" if averaged else "weights", option)
+        return state["average"]["parameters"] if averaged else state["weights"]
+    path = directory / ("averaged.safetensors" if averaged else "model.safetensors")
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise UserError(f"--init-from: {path} cannot be read: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{option}: {path} cannot be read: {str(error).splitlines()[0]}") from None
 
 
 def _same_codes(there: dict[str, Any], manifest: Manifest) -> int:

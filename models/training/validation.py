@@ -79,29 +79,33 @@ class Validation(NamedTuple):
         # For each source: nats and number of text tokens, nats and number of codes, pairs.
         sums = torch.zeros(len(self.names), 5, dtype=torch.float64)
         for batch, sources in zip(self.batches, self.sources, strict=True):
-            rows = self._sums(model, batch if sources else _one_blank_pair(batch))
+            rows = pair_sums(model, batch if sources else _one_blank_pair(batch), self.world.device)
             sums.index_add_(0, torch.tensor(sources, dtype=torch.int64), rows[: len(sources)])
         model.train()
         sums = self.world.sum(sums.to(self.world.device)).cpu()
         by_source = {
-            name: {**self._means(row), "pairs": int(row[4])} for name, row in zip(self.names, sums, strict=True)
+            name: {**mean_losses(row, self.text_weight), "pairs": int(row[4])}
+            for name, row in zip(self.names, sums, strict=True)
         }
-        return self._means(sums.sum(dim=0)), by_source if len(by_source) > 1 else {}
+        return mean_losses(sums.sum(dim=0), self.text_weight), by_source if len(by_source) > 1 else {}
 
-    def _means(self, row: torch.Tensor) -> dict[str, float]:
-        text_nats, text_tokens, image_nats, codes, _ = row.tolist()
-        text, image = text_nats / max(1, text_tokens), image_nats / max(1, codes)
-        return {"total": weighted(text, image, self.text_weight), "text": text, "image": image}
 
-    def _sums(self, model: nn.Module, batch: Batch) -> torch.Tensor:
-        """For each pair: nats and number of text tokens, nats and number of codes, 1; float64 [B, 5]."""
-        token_losses = model(batch.text_BT.to(self.world.device), batch.codes_BN.to(self.world.device))
-        real_BT = batch.text_BT != NO_TOKEN
-        text_BT = torch.zeros(real_BT.shape, dtype=torch.float64)
-        text_BT[real_BT] = token_losses.text_R.double().cpu()
-        image_B = token_losses.image_BN.double().sum(dim=1).cpu()
-        codes_B = torch.full_like(image_B, batch.codes_BN.shape[1])
-        return torch.stack([text_BT.sum(dim=1), real_BT.sum(dim=1), image_B, codes_B, torch.ones_like(image_B)], 1)
+def mean_losses(row: torch.Tensor, text_weight: float) -> dict[str, float]:
+    """Losses in nats, each averaged over its own tokens, of the sum of rows of `pair_sums`."""
+    text_nats, text_tokens, image_nats, codes, _ = row.tolist()
+    text, image = text_nats / max(1, text_tokens), image_nats / max(1, codes)
+    return {"total": weighted(text, image, text_weight), "text": text, "image": image}
+
+
+def pair_sums(model: nn.Module, batch: Batch, device: torch.device) -> torch.Tensor:
+    """For each pair: nats and number of text tokens, nats and number of codes, 1; float64 [B, 5], on the CPU."""
+    token_losses = model(batch.text_BT.to(device), batch.codes_BN.to(device))
+    real_BT = batch.text_BT != NO_TOKEN
+    text_BT = torch.zeros(real_BT.shape, dtype=torch.float64)
+    text_BT[real_BT] = token_losses.text_R.double().cpu()
+    image_B = token_losses.image_BN.double().sum(dim=1).cpu()
+    codes_B = torch.full_like(image_B, batch.codes_BN.shape[1])
+    return torch.stack([text_BT.sum(dim=1), real_BT.sum(dim=1), image_B, codes_B, torch.ones_like(image_B)], 1)
 
 
 def _one_blank_pair(batch: Batch) -> Batch:

@@ -24,31 +24,31 @@ class WeightAverage:
 
     def __init__(self, model: nn.Module):
         self._model = model
-        self._parameters = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-        self._count = 0
+        self.parameters = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+        self.count = 0  # of updates
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Takes the weights after update `step`, counted from 1."""
         if step % UPDATE_INTERVAL:
             return
-        kept = kept_share(DECAY, self._count)
-        self._count += 1
+        kept = kept_share(DECAY, self.count)
+        self.count += 1
         for name, parameter in self._model.named_parameters():
-            local(self._parameters[name]).lerp_(local(parameter.detach()), 1 - kept)
+            local(self.parameters[name]).lerp_(local(parameter.detach()), 1 - kept)
 
     def state_dict(self, keep: bool = True) -> dict:
         """The full tensors on the CPU. All ranks call it, and those that do not `keep` them get none."""
         parameters = {}
-        for name, value in self._parameters.items():
+        for name, value in self.parameters.items():
             full = full_tensor(value)
             if keep:
                 parameters[name] = full.cpu()
-        return {"count": self._count, "parameters": parameters}
+        return {"count": self.count, "parameters": parameters}
 
     @torch.no_grad()
     def load_state_dict(self, state: dict, world: World) -> None:
         """Restores a state of `state_dict` that rank 0 has, of which each rank keeps its shards; the others give {}."""
-        self._count = world.from_main(state.get("count", 0))
-        for name, value in self._parameters.items():
+        self.count = world.from_main(state.get("count", 0))
+        for name, value in self.parameters.items():
             load_from_main(value, state["parameters"][name] if state else None, world)

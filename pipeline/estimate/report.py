@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from models.text_table import table
 from pipeline.estimate.quantity import Array, Range, exactly, range_of
-from pipeline.inspection.text_table import table
 
 BYTE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 

@@ -14,8 +14,8 @@ import pyarrow as pa
 from models.data.format import Manifest, read_manifest
 from models.errors import UserError, printable
 from models.files import is_url
+from models.text_table import table
 from pipeline.inspection.stats import iter_samples, read_index
-from pipeline.inspection.text_table import table
 
 EXAMPLES = 5  # keys shown of each kind
 FIELDS = ("caption", "source", "url", "licence", "split", "width", "height", "sha256")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.inspection.text_table import table
+from models.text_table import table
 from pipeline.scores.distribution import distribution, read_numbers, short
 from pipeline.scores.score_files import open_scores
 

@@ -17,8 +17,8 @@ from models.data import format
 from models.data.format import INDEX_FOLDER, MANIFEST_FILE, Manifest, Shard, read_manifest
 from models.errors import UserError, printable
 from models.progress import track
+from models.text_table import table
 from pipeline.inspection.score_stats import score_stats, score_table
-from pipeline.inspection.text_table import table
 from pipeline.output.ledger import BalanceReport, load_ledger, rejects_by_reason
 from pipeline.output.names import LEDGER_FILE, SCORES_FILE
 from pipeline.output.parquet import read_columns

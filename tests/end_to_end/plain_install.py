@@ -49,7 +49,7 @@ EXTRAS = {
 PYTHON = [sys.executable, "-I"]
 PAIRMILL = os.path.join(os.path.dirname(sys.executable), "pairmill")
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-TRAINING = ("train-dvae", "train", "generate")  # on a machine that has no extra
+TRAINING = ("train-dvae", "train", "generate", "evaluate")  # on a machine that has no extra
 AT_ONCE = 2
 LIMIT_S = 300  # for one process
 ONE_ROW_RUNS = 12
@@ -230,6 +230,7 @@ def run_commands(folder: Path, url: str) -> set[str]:
         "show merged --html page.html --count 4",
         "train-dvae --images 'pictures/*.tar' --steps 2 --batch-size 2 --window 64 --hidden 8 --output dvae",
         "train --dataset merged --size 3m --steps 2 --batch-size 1 --output model",
+        "evaluate --checkpoint model --dataset merged --split train --limit 2 --output numbers.json",
         "generate --prompt 'a red flower' --count 1 --output drawn",
     ]
     for line in lines:

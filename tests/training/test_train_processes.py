@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,7 +17,9 @@ from safetensors.torch import load_file
 
 from models.errors import UserError
 from models.training.distributed import World
+from models.training.initial_weights import read_weights
 from models.training.options import RunOptions, TransformerTrainingConfig
+from models.training.shards import folder_in, folder_name, make_folder
 from models.training.train import main
 from models.training.validation import Validation
 from models.transformer.model import Transformer, TransformerConfig
@@ -61,20 +64,16 @@ def assert_same_but_for_rounding(one: Path, other: Path) -> None:
             torch.testing.assert_close(value, others[key], rtol=1e-2, atol=1e-3)  # Adam makes much of rounding
 
 
-def test_two_processes_equal_one(training_dataset, elsewhere, tmp_path):
-    """Of the same global batch: whole models (DDP), and shared-out ones (FSDP2) in two parts, begun by one process."""
-    one, ddp, fsdp = (tmp_path / name for name in ("one", "ddp", "fsdp"))
-    same = (
-        "--dataset",
-        training_dataset,
-        *OPTIONS,
-        "--precision",
-        "float32",
-        "--schedule",
-        "plateau",
-        "--blank-captions",
-        0.3,
-    )
+SAME = (*OPTIONS, "--precision", "float32", "--schedule", "plateau", "--blank-captions", 0.3)
+
+
+@pytest.fixture(scope="module")
+def runs(training_dataset, elsewhere, tiny_size, tmp_path_factory) -> dict[str, Path]:
+    """Of the same global batch: one process, and two with whole models (DDP), and with shared-out ones (FSDP2) in two
+    parts, begun by one process."""
+    folder = tmp_path_factory.mktemp("runs")
+    one, ddp, fsdp = (folder / name for name in ("one", "ddp", "fsdp"))
+    same = ("--dataset", training_dataset, *SAME)
     with interrupted_at(5), pytest.raises(KeyboardInterrupt):
         main([str(option) for option in (*same, "--output", fsdp)])
     assert main([str(option) for option in (*same, "--output", one)]) == 0
@@ -82,9 +81,80 @@ def test_two_processes_equal_one(training_dataset, elsewhere, tmp_path):
         (*same, "--output", ddp),
         (*same, "--output", fsdp, "--resume", "--sharding", "fsdp", "--accumulate", 2),
     ):
-        assert "2 processes" in train_in_two(elsewhere, tmp_path, *options)
-    assert_same_but_for_rounding(one, ddp)
-    assert_same_but_for_rounding(one, fsdp)
+        assert "2 processes" in train_in_two(elsewhere, folder, *options)
+    return {"one": one, "ddp": ddp, "fsdp": fsdp}
+
+
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
+def test_two_processes_equal_one(runs, sharding):
+    assert_same_but_for_rounding(runs["one"], runs[sharding])
+
+
+def test_shards_are_resumed_by_another_number_of_processes(runs, training_dataset, tmp_path):
+    """Each of two ranks has written its own; one process goes on as the run that had one all the time."""
+    for name in ("one", "fsdp"):
+        shutil.copytree(runs[name], tmp_path / name)
+        longer = ("--dataset", training_dataset, *SAME, "--steps", STEPS + 3, "--output", tmp_path / name, "--resume")
+        assert main([str(option) for option in longer]) == 0
+    assert_same_but_for_rounding(tmp_path / "one", tmp_path / "fsdp")
+    left = sorted(path.name for path in (tmp_path / "fsdp").glob("checkpoint*"))
+    assert left == ["checkpoint-00000009.pt", "checkpoint-00000009.shards", "checkpoint-00000012.pt", "checkpoint.pt"]
+
+
+def test_no_rank_writes_the_whole(runs):
+    state = torch.load(runs["fsdp"] / "checkpoint.pt", weights_only=True)
+    assert not {"weights", "optimiser", "average"} & state.keys()
+    assert state["shards"]["folder"] == f"checkpoint-{STEPS:08d}.shards"
+    sizes = [path.stat().st_size for path in (runs["fsdp"] / state["shards"]["folder"]).iterdir()]
+    whole = (runs["one"] / "checkpoint.pt").stat().st_size
+    assert len(sizes) == 6 and max(sizes) < whole / 3 and 0.8 * whole < sum(sizes) < 1.2 * whole
+    assert len(list(runs["fsdp"].glob("*.shards"))) == 2  # --keep
+
+
+@pytest.mark.parametrize(("averaged", "name"), [(False, "model"), (True, "averaged")])
+def test_others_read_the_weights_of_shards(runs, averaged, name):
+    weights = read_weights(runs["fsdp"], "--init-from", averaged)
+    assert any(key.startswith("text_head") for key in weights)
+    for key, value in load_file(runs["fsdp"] / f"{name}.safetensors").items():
+        assert torch.equal(weights[key].half(), value)
+
+
+def lose_the_first(shards: Path) -> None:
+    sorted(shards.iterdir())[0].unlink()
+
+
+def lose_the_last(shards: Path) -> None:
+    for path in sorted(shards.iterdir())[-3:]:  # of the last rank
+        path.unlink()
+
+
+def cut_one(shards: Path) -> None:
+    path = sorted(shards.iterdir())[0]
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+@pytest.mark.parametrize("damage", [lose_the_first, lose_the_last, cut_one, shutil.rmtree])
+def test_damaged_shards_are_one_line(runs, training_dataset, tmp_path, damage):
+    shutil.copytree(runs["fsdp"], tmp_path / "run")
+    damage(tmp_path / "run" / f"checkpoint-{STEPS:08d}.shards")
+    with pytest.raises(UserError, match=r"--resume: .*shards is not readable") as raised:
+        run(training_dataset, tmp_path / "run", "--resume", *SAME[4:])
+    assert "\n" not in str(raised.value)
+    with pytest.raises(UserError, match=r"--init-from: .*shards is not readable"):
+        read_weights(tmp_path / "run", "--init-from")
+
+
+def test_a_checkpoint_names_no_folder_elsewhere(tmp_path):
+    for name in ("../x.shards", "checkpoint-1/../x", "checkpoint-00000009.shards/..", None):
+        with pytest.raises(UserError, match="as its shards"):
+            folder_in(tmp_path, name)
+    assert folder_in(tmp_path, folder_name(9)) == tmp_path / "checkpoint-00000009.shards"
+
+
+def test_a_folder_that_a_rank_does_not_see_is_not_used(tmp_path, monkeypatch):
+    assert make_folder(tmp_path / "shards", World()) and (tmp_path / "shards").is_dir()
+    monkeypatch.setattr(World, "any", lambda self, value: True)
+    assert not make_folder(tmp_path / "shards", World()) and not (tmp_path / "shards").exists()
 
 
 def test_fewer_validation_pairs_than_processes(elsewhere, tmp_path):
