@@ -39,7 +39,7 @@ from pipeline import tokenize_stage
 from pipeline.dataset import finish
 from pipeline.dataset.finish import finish_dataset
 from pipeline.dataset.stage import WriteDataset
-from pipeline.encode_units import EncodeUnits
+from pipeline.encode_units import EncodeUnits, UnitJob
 from pipeline.fetch.units import GroupIntoUnits, GroupIntoUnitsOfPart
 from pipeline.output.finish import Finish
 from pipeline.output.names import MANIFEST_FILE
@@ -107,8 +107,8 @@ def _run(
     def build(pipeline: beam.Pipeline) -> None:
         range_results = pipeline | "Read" >> ReadAndFilter(pieces, select, sources, args.output)
         selected = range_results | "Select" >> SelectedRows(args.output, args.rows_per_file)
-        image_size = parts.image_tokenizer.image_size
-        encode_units = EncodeUnits(args.output, fetch, image, encode, image_size, hints, image_filter)
+        unit_job = UnitJob(args.output, fetch, image, encode, parts.image_tokenizer.image_size, image_filter)
+        encode_units = EncodeUnits(unit_job, hints)
         step = encode_units.fetching_step
         if args.part:
             numbers = range_results | "Count pairs" >> CountPairs(args.output, args.rows_per_file)
