@@ -76,8 +76,9 @@ $(PRISM_STAMP): | $(STAMP)
 demo: $(STAMP) ## the whole way on the sample: lists, shards, statistics, a trained model, pictures; in demo/
 	$(BIN)/python sample/demo.py --output '$(DEMO)'
 
+# Compiled modules are kept, also where the environment says otherwise: the tests start a hundred processes.
 test: $(DEV_STAMP) ## the tests, in three processes for two cores: they often wait, for servers, children and clocks
-	$(BIN)/python -m pytest -n $$($(BIN)/python -c 'import os; print((os.cpu_count() * 3 + 1) // 2)') --dist loadfile \
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n $$($(BIN)/python -c 'import os; print((os.cpu_count() * 3 + 1) // 2)') --dist loadfile \
 	    --no-loadscope-reorder --timeout 600  # in the order of tests/conftest.py, not files of many tests first
 
 test-exhaustive: $(DEV_STAMP) ## the tests, with everything random repeated many times; takes an hour or so

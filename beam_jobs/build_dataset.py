@@ -9,6 +9,7 @@ from functools import partial
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from beam_jobs.dataset_output import write_dataset
 from beam_jobs.estimate import Job, estimate_lists, workers_of
 from beam_jobs.flags.common import job_parser, parse
 from beam_jobs.flags.encode import (
@@ -22,7 +23,7 @@ from beam_jobs.flags.encode import (
 from beam_jobs.flags.engine import check_places, has_remote_workers
 from beam_jobs.flags.estimate import add_estimate_options, check_estimate
 from beam_jobs.flags.fetch import add_fetch_options, fetch_config, fetch_settings, fetching_machines, host_limits
-from beam_jobs.flags.files import add_part_option, add_size_options, check_part, shard_size, without_part
+from beam_jobs.flags.files import add_part_option, add_size_options, check_part
 from beam_jobs.flags.images import add_image_options, image_config
 from beam_jobs.flags.score import add_bound_options, image_filter_of
 from beam_jobs.flags.select import (
@@ -33,15 +34,12 @@ from beam_jobs.flags.select import (
     source_pieces,
     source_settings,
 )
-from beam_jobs.part import prepare, run_part
-from beam_jobs.run import command, run, withdraws_on_error
+from beam_jobs.part import prepare, run_whole_or_part
+from beam_jobs.run import command, withdraws_on_error
 from pipeline import tokenize_stage
 from pipeline.dataset import finish
-from pipeline.dataset.finish import finish_dataset
-from pipeline.dataset.stage import WriteDataset
-from pipeline.encode_units import EncodeUnits
+from pipeline.encode_units import EncodeUnits, UnitJob
 from pipeline.fetch.units import GroupIntoUnits, GroupIntoUnitsOfPart
-from pipeline.output.finish import Finish
 from pipeline.output.names import MANIFEST_FILE
 from pipeline.output.state import is_started
 from pipeline.records import REJECTED_TAG
@@ -107,8 +105,8 @@ def _run(
     def build(pipeline: beam.Pipeline) -> None:
         range_results = pipeline | "Read" >> ReadAndFilter(pieces, select, sources, args.output)
         selected = range_results | "Select" >> SelectedRows(args.output, args.rows_per_file)
-        image_size = parts.image_tokenizer.image_size
-        encode_units = EncodeUnits(args.output, fetch, image, encode, image_size, hints, image_filter)
+        unit_job = UnitJob(args.output, fetch, image, encode, parts.image_tokenizer.image_size, image_filter)
+        encode_units = EncodeUnits(unit_job, hints)
         step = encode_units.fetching_step
         if args.part:
             numbers = range_results | "Count pairs" >> CountPairs(args.output, args.rows_per_file)
@@ -121,21 +119,10 @@ def _run(
         if args.part:
             return
         rejected = (selected[REJECTED_TAG], encoded[REJECTED_TAG])
-        written = ((encoded.records,), rejected) | "Dataset" >> WriteDataset(
-            args.output, args.draws, shard_size(args), args.rows_per_file, near_config(args)
-        )
-        counts = (
-            range_results | "Count read" >> beam.FlatMap(read_counts),
-            written.counts,
-        ) | "Counts" >> beam.Flatten()
-        _ = pipeline | "Finish" >> Finish(
-            partial(finish_dataset, args.output, parts), written.shards, written.rejects, counts
-        )
+        counts = range_results | "Count read" >> beam.FlatMap(read_counts)
+        write_dataset(args, parts, (encoded.records,), rejected, counts, near_config(args))
 
-    if args.part:
-        again = partial(main, without_part(arguments))
-        return run_part(beam_options, args.output, "build", args.part, build, again)
-    return run(beam_options, args.output, "build", build, wait=not args.no_wait, is_sample=bool(args.estimate))
+    return run_whole_or_part(args, beam_options, "build", build, main, arguments)
 
 
 if __name__ == "__main__":

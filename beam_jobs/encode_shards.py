@@ -9,6 +9,7 @@ import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from beam_jobs.dataset_output import write_dataset
 from beam_jobs.estimate import Job, estimate_images, workers_of
 from beam_jobs.flags.common import job_parser, parse
 from beam_jobs.flags.encode import (
@@ -21,22 +22,21 @@ from beam_jobs.flags.encode import (
 )
 from beam_jobs.flags.engine import check_places, has_remote_workers
 from beam_jobs.flags.estimate import add_estimate_options, check_estimate
-from beam_jobs.flags.files import add_part_option, add_size_options, check_part, shard_size, without_part
+from beam_jobs.flags.files import add_part_option, add_size_options, check_part
 from beam_jobs.flags.images import add_image_options, image_config
 from beam_jobs.flags.score import add_bound_options, bounds_of, image_filter_of
-from beam_jobs.part import prepare, run_part
-from beam_jobs.run import command, run
+from beam_jobs.part import prepare, run_whole_or_part
+from beam_jobs.run import command
 from models.errors import UserError
 from pipeline import tokenize_stage
 from pipeline.dataset import existing, finish
 from pipeline.dataset.existing import JoinExisting, new_rejects, open_existing
-from pipeline.dataset.finish import finish_dataset
-from pipeline.dataset.stage import DropSameKeys, WriteDataset
+from pipeline.dataset.stage import DropSameKeys
 from pipeline.fetch import stored_shards
 from pipeline.images import shard_format, shard_reader
 from pipeline.output import parquet
 from pipeline.output.counts import Step
-from pipeline.output.finish import Finish, read_settings
+from pipeline.output.finish import read_settings
 from pipeline.output.ledger import read_ledger
 from pipeline.output.names import MANIFEST_FILE, REJECTS_FOLDER
 from pipeline.output.progress import write_plan
@@ -130,18 +130,9 @@ def _run(beam_options: PipelineOptions, arguments: list[str] | None, args: argpa
         joined = (records, encoded[REJECTED_TAG], earlier) | "Join" >> JoinExisting(
             old, ledger if before else None, args.output
         )
-        written = (joined.records, joined.rejects) | "Dataset" >> WriteDataset(
-            args.output, args.draws, shard_size(args), args.rows_per_file, near_config(args)
-        )
-        counts = (joined.counts, written.counts) | "Counts" >> beam.Flatten()
-        _ = pipeline | "Finish" >> Finish(
-            partial(finish_dataset, args.output, parts), written.shards, written.rejects, counts
-        )
+        write_dataset(args, parts, joined.records, joined.rejects, joined.counts, near_config(args))
 
-    if args.part:
-        again = partial(main, without_part(arguments))
-        return run_part(beam_options, args.output, "encode", args.part, build, again)
-    return run(beam_options, args.output, "encode", build, wait=not args.no_wait, is_sample=bool(args.estimate))
+    return run_whole_or_part(args, beam_options, "encode", build, main, arguments)
 
 
 if __name__ == "__main__":

@@ -14,10 +14,10 @@ from beam_jobs.flags.common import at_least, job_parser, parse
 from beam_jobs.flags.engine import check_places
 from beam_jobs.flags.estimate import add_estimate_options, check_estimate
 from beam_jobs.flags.fetch import add_fetch_options, fetch_config, fetch_settings, fetching_machines, host_limits
-from beam_jobs.flags.files import add_part_option, add_rows_per_file, check_part, without_part
+from beam_jobs.flags.files import add_part_option, add_rows_per_file, check_part
 from beam_jobs.flags.images import add_image_options, add_store_options, image_config, store_config
-from beam_jobs.part import prepare, run_part
-from beam_jobs.run import command, run, warn_if_empty
+from beam_jobs.part import prepare, run_whole_or_part
+from beam_jobs.run import command, warn_if_empty
 from models.errors import UserError
 from pipeline.fetch.stage import FetchUnit, count_transient_failures, finish_fetch, read_attempt, write_attempt
 from pipeline.fetch.units import GroupIntoUnits, GroupIntoUnitsOfPart, count_read
@@ -132,10 +132,7 @@ def _run(beam_options: PipelineOptions, arguments: list[str] | None, args: argpa
         ) | "Counts" >> beam.Flatten()
         _ = pipeline | "Finish" >> Finish(partial(finish_fetch, args.output, settings), counts, written)
 
-    if args.part:
-        again = partial(main, without_part(arguments))
-        return run_part(beam_options, args.output, "fetch", args.part, build, again)
-    return run(beam_options, args.output, "fetch", build, wait=not args.no_wait, is_sample=bool(args.estimate))
+    return run_whole_or_part(args, beam_options, "fetch", build, main, arguments)
 
 
 if __name__ == "__main__":

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from functools import partial
 
 import apache_beam as beam
 
+from beam_jobs.dataset_output import write_dataset
 from beam_jobs.flags.common import job_parser, parse
 from beam_jobs.flags.engine import check_places
-from beam_jobs.flags.files import add_size_options, shard_settings, shard_size
+from beam_jobs.flags.files import add_size_options, shard_settings
 from beam_jobs.run import command, prepare, run
 from pipeline.dataset import finish
 from pipeline.dataset.existing import ReadRejects, Subset, counts_read, open_existing, parts_of
-from pipeline.dataset.finish import finish_dataset
-from pipeline.dataset.stage import WriteDataset
 from pipeline.output.counts import Step
-from pipeline.output.finish import Finish
 from pipeline.output.ledger import read_ledger
 from pipeline.output.names import MANIFEST_FILE
 from pipeline.output.progress import write_plan
@@ -57,18 +54,10 @@ def main(arguments: list[str] | None = None) -> int:
     write_plan(args.output, Step.READ, sum(shard.pairs for shard in dataset.manifest.shards))
 
     def build(pipeline: beam.Pipeline) -> None:
-        read = pipeline | "Dataset" >> FilterRecords(dataset, condition, scores, args.output)
+        read = pipeline | "Filter" >> FilterRecords(dataset, condition, scores, args.output)
         earlier = pipeline | "Read rejects" >> ReadRejects([dataset])
-        written = ((read.records,), (read[REJECTED_TAG], earlier)) | "Write" >> WriteDataset(
-            args.output, parts.draws, shard_size(args), args.rows_per_file
-        )
-        counts = (
-            pipeline | "Counts read" >> beam.Create(counts_read([dataset])),
-            written.counts,
-        ) | "Counts" >> beam.Flatten()
-        _ = pipeline | "Finish" >> Finish(
-            partial(finish_dataset, args.output, parts), written.shards, written.rejects, counts
-        )
+        counts = pipeline | "Counts read" >> beam.Create(counts_read([dataset]))
+        write_dataset(args, parts, (read.records,), (read[REJECTED_TAG], earlier), counts)
 
     return run(beam_options, args.output, "filter", build, wait=not args.no_wait)
 

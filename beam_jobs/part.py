@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_jobs import run
+from beam_jobs.flags.files import without_part
 from models.errors import UserError
 from pipeline.output import parts
 from pipeline.output.counts import keep_counts_here
@@ -35,6 +37,21 @@ def prepare(
         return False
     keep_counts_here(args.output)
     return True
+
+
+def run_whole_or_part(
+    args: argparse.Namespace,
+    options: PipelineOptions,
+    job: str,
+    build: Callable[[beam.Pipeline], None],
+    main: Callable[[list[str] | None], int],
+    arguments: list[str] | None,
+) -> int:
+    """Runs the pipeline of a job, or with --part of a part of it; the part that ends last then runs `main`, the whole
+    command, without --part. Returns the exit status. Raises UserError for what the user can fix."""
+    if args.part:
+        return run_part(options, args.output, job, args.part, build, partial(main, without_part(arguments)))
+    return run.run(options, args.output, job, build, wait=not args.no_wait, is_sample=bool(args.estimate))
 
 
 def run_part(

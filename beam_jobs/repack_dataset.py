@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from functools import partial
 
 import apache_beam as beam
 
+from beam_jobs.dataset_output import write_dataset
 from beam_jobs.flags.balance import add_balance_option
 from beam_jobs.flags.common import job_parser, parse, share
 from beam_jobs.flags.engine import check_places
-from beam_jobs.flags.files import add_size_options, shard_settings, shard_size
+from beam_jobs.flags.files import add_size_options, shard_settings
 from beam_jobs.run import command, prepare, run
 from models.errors import UserError
 from pipeline.dataset import finish
 from pipeline.dataset.existing import ReadRecords, ReadRejects, Subset, counts_read, open_existing, parts_of
-from pipeline.dataset.finish import finish_dataset
-from pipeline.dataset.stage import WriteDataset
 from pipeline.output.counts import Step
-from pipeline.output.finish import Finish
 from pipeline.output.ledger import read_ledger
 from pipeline.output.names import MANIFEST_FILE
 from pipeline.output.progress import write_plan
@@ -77,16 +74,8 @@ def main(arguments: list[str] | None = None) -> int:
     def build(pipeline: beam.Pipeline) -> None:
         read = pipeline | "Datasets" >> ReadRecords(datasets, subsets, args.output, counts_progress=True)
         earlier = pipeline | "Read rejects" >> ReadRejects(datasets)
-        written = ((read.records,), (read[REJECTED_TAG], earlier)) | "Dataset" >> WriteDataset(
-            args.output, parts.draws, shard_size(args), args.rows_per_file, balance=balance
-        )
-        counts = (
-            pipeline | "Counts read" >> beam.Create(counts_read(datasets)),
-            written.counts,
-        ) | "Counts" >> beam.Flatten()
-        _ = pipeline | "Finish" >> Finish(
-            partial(finish_dataset, args.output, parts), written.shards, written.rejects, counts, *written.balance
-        )
+        counts = pipeline | "Counts read" >> beam.Create(counts_read(datasets))
+        write_dataset(args, parts, (read.records,), (read[REJECTED_TAG], earlier), counts, balance=balance)
 
     return run(beam_options, args.output, "repack", build, wait=not args.no_wait)
 

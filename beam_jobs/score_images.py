@@ -15,11 +15,11 @@ from beam_jobs.flags.common import job_parser, parse
 from beam_jobs.flags.encode import gpus_of
 from beam_jobs.flags.engine import check_places, has_remote_workers
 from beam_jobs.flags.estimate import add_estimate_options, check_estimate
-from beam_jobs.flags.files import add_part_option, add_rows_per_file, check_part, without_part
+from beam_jobs.flags.files import add_part_option, add_rows_per_file, check_part
 from beam_jobs.flags.images import add_image_options, image_config
 from beam_jobs.flags.score import add_score_options, scoring
-from beam_jobs.part import prepare, run_part
-from beam_jobs.run import command, run
+from beam_jobs.part import prepare, run_whole_or_part
+from beam_jobs.run import command
 from pipeline.fetch import stored_shards
 from pipeline.images import shard_reader
 from pipeline.output import parquet, schemas
@@ -109,10 +109,7 @@ def _run(beam_options: PipelineOptions, arguments: list[str] | None, args: argpa
             partial(finish_scores, args.output, settings, config.names), written.files, reject_files, all_counts
         )
 
-    if args.part:
-        again = partial(main, without_part(arguments))
-        return run_part(beam_options, args.output, "score", args.part, build, again)
-    return run(beam_options, args.output, "score", build, wait=not args.no_wait, is_sample=bool(args.estimate))
+    return run_whole_or_part(args, beam_options, "score", build, main, arguments)
 
 
 if __name__ == "__main__":

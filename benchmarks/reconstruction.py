@@ -28,7 +28,7 @@ from models.tokenizers.dalle_pytorch_vae import DiscreteVAE, DiscreteVAEConfig
 from models.tokenizers.dvae import load_dvae
 from models.tokenizers.image import BUNDLED_DVAE
 from models.training.dvae_images import Member, batches, centre_view, list_images
-from models.training.train_dvae import DVAETrainingConfig
+from models.training.dvae_options import DVAETrainingConfig
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -30,26 +31,26 @@ from pipeline.tokenize_stage import EncodeConfig, EncodingDoFn, UnitProgress, pr
 KEY_BYTES = 16
 
 
+@dataclasses.dataclass(frozen=True)
+class UnitJob:
+    """What the steps from a unit to its records share."""
+
+    output: str  # which records the units that are finished
+    fetch: FetchConfig
+    image: ImageConfig
+    encode: EncodeConfig
+    image_size: int  # side in px of what the image tokenizer sees
+    image_filter: ImageFilterConfig | None = None  # judges whole images, so that it goes with the downloads
+
+
 class EncodeUnits(beam.PTransform):
     """Units -> their records, and rejects under their tag. This class decides where images go from the network to the
     model: within one process; or, if `hints` name what the model's workers need, by the work folder to those, so that
     downloads hold no GPU. Hints are Beam's resource hints (`accelerator`, `min_ram`); both ways give the same records.
     """
 
-    def __init__(
-        self,
-        output: str,
-        fetch: FetchConfig,
-        image_config: ImageConfig,
-        encode: EncodeConfig,
-        image_size: int,
-        hints: Mapping[str, str],
-        image_filter: ImageFilterConfig | None = None,
-    ):
-        """`image_size` is the side in px of what the image tokenizer sees. `image_filter` judges whole images, so that
-        it goes with the downloads."""
-        self._output, self._fetch, self._image_config = output, fetch, image_config
-        self._encode, self._image_size, self._hints, self._filter = encode, image_size, hints, image_filter
+    def __init__(self, job: UnitJob, hints: Mapping[str, str]):
+        self._job, self._hints = job, hints
 
     @property
     def fetching_step(self) -> Step:
@@ -58,16 +59,14 @@ class EncodeUnits(beam.PTransform):
 
     def expand(self, units):
         if not self._hints:
-            at_once = FetchAndEncode(self._output, self._fetch, self._image_config, self._encode, self._filter)
-            return units | "At once" >> beam.ParDo(at_once).with_outputs(REJECTED_TAG, main="records")
-        fetch = FetchPrepared(
-            self._output, self._fetch, self._image_config, self._encode, self._image_size, self._filter
-        )
-        encode = beam.ParDo(EncodePrepared(self._output, self._encode))
+            at_once = beam.ParDo(FetchAndEncode(self._job))
+            return units | "At once" >> at_once.with_outputs(REJECTED_TAG, main="records")
+        fetch = beam.ParDo(FetchPrepared(self._job))
+        encode = beam.ParDo(EncodePrepared(self._job.output, self._job.encode))
         encode.with_resource_hints(**self._hints)
         return (
             units
-            | "Fetch" >> beam.ParDo(fetch).with_output_types(PreparedUnit)
+            | "Fetch" >> fetch.with_output_types(PreparedUnit)
             | "Spread" >> beam.Reshuffle()
             | "Encode" >> encode.with_outputs(REJECTED_TAG, main="records")
         )
@@ -78,22 +77,15 @@ class FetchAndEncode(EncodingDoFn):
 
     STEP = Step.FETCH_AND_ENCODE
 
-    def __init__(
-        self,
-        output: str,
-        fetch: FetchConfig,
-        image_config: ImageConfig,
-        encode: EncodeConfig,
-        image_filter: ImageFilterConfig | None = None,
-    ):
-        super().__init__(output, encode, image_filter)
-        self._fetch, self._image_config = fetch, image_config
+    def __init__(self, job: UnitJob):
+        super().__init__(job.output, job.encode, job.image_filter)
+        self._job = job
 
     def process(self, unit: Unit):
         yield from self._finish(unit.name, unit.pairs, self._fetched)
 
     def _fetched(self, pairs: list[Pair]) -> Iterator[FetchedImage | Rejected]:
-        return count_fetched(fetch_images(pairs, self._fetch, self._image_config), counts_of(self._output))
+        return count_fetched(fetch_images(pairs, self._job.fetch, self._job.image), counts_of(self._job.output))
 
 
 def count_fetched(
@@ -123,44 +115,36 @@ registry.register_coder(PreparedUnit, RowCoder)
 class FetchPrepared(beam.DoFn):
     """Unit -> a reference to its prepared images, which it writes to the work folder."""
 
-    def __init__(
-        self,
-        output: str,
-        fetch: FetchConfig,
-        image_config: ImageConfig,
-        encode: EncodeConfig,
-        image_size: int,
-        image_filter: ImageFilterConfig | None = None,
-    ):
-        self._output, self._store, self._filtering = output, CompletedUnits(output), SharedFilter(image_filter)
-        self._fetch, self._image_config, self._encode, self._image_size = fetch, image_config, encode, image_size
+    def __init__(self, job: UnitJob):
+        self._job = job
+        self._store, self._filtering = CompletedUnits(job.output), SharedFilter(job.image_filter)
 
     def setup(self) -> None:
         configure_process()
         self._filter = self._filtering.load()
 
     def start_bundle(self) -> None:
-        self._units: UnitsInFlight[PreparedUnit] = UnitsInFlight(self._fetch.connections)
+        self._units: UnitsInFlight[PreparedUnit] = UnitsInFlight(self._job.fetch.connections)
 
     def process(self, unit: Unit):
         yield from self._units.start(lambda activity: self._prepared(unit, activity))
 
     def finish_bundle(self):
         yield from map(GlobalWindows.windowed_value, self._units.finish())
-        counts_of(self._output).add({})  # metrics wait for a call of the bundle's own thread
+        counts_of(self._job.output).add({})  # metrics wait for a call of the bundle's own thread
 
     def _prepared(self, unit: Unit, activity: Activity) -> PreparedUnit:
         keys = bytes.fromhex("".join(pair.key for pair in unit.pairs))
         _, _, pending = pending_pairs(unit.name, unit.pairs, self._store)
-        path = prepared_path(self._output, unit.name, pending) if pending else ""
-        counts = counts_of(self._output)
+        path = prepared_path(self._job.output, unit.name, pending) if pending else ""
+        counts = counts_of(self._job.output)
         if not pending or files.exists(path):
             counts.step(Step.FETCH, before=len(unit.pairs))
             return PreparedUnit(unit.name, path, keys)
         counts.step(Step.FETCH, before=len(unit.pairs) - len(pending))
-        fetched = fetch_images(pending, self._fetch, self._image_config, activity=activity)
+        fetched = fetch_images(pending, self._job.fetch, self._job.image, activity=activity)
         counted = count_fetched(fetched, counts, Step.FETCH)
-        write_prepared(path, prepare_each(self._filter(counted), self._image_size, self._encode))
+        write_prepared(path, prepare_each(self._filter(counted), self._job.image_size, self._job.encode))
         return PreparedUnit(unit.name, path, keys)
 
 

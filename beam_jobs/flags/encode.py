@@ -12,16 +12,15 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.transforms.resources import parse_resource_hints
 
 from beam_jobs.flags.common import LOCAL_RUNNER, at_least
+from beam_jobs.flags.device import add_device_option, device_of
 from beam_jobs.flags.engine import has_remote_workers
 from beam_jobs.flags.files import shard_settings
 from beam_jobs.flags.images import image_config
 from models.errors import UserError
-from models.tokenizers.image import DEVICES, PRECISIONS, ComputeOptions, check_compute
+from models.tokenizers.image import PRECISIONS, ComputeOptions, check_compute
 from models.tokenizers.text import TextTokenizer
 from pipeline.dataset.near_duplicates import NearDuplicateConfig
 from pipeline.tokenize_stage import CROP_RECIPE, EncodeConfig
-
-AUTO = "auto"
 
 
 def add_encode_options(parser: argparse.ArgumentParser) -> None:
@@ -42,12 +41,7 @@ def add_encode_options(parser: argparse.ArgumentParser) -> None:
         help="number format in which the image tokenizer computes; bfloat16 is faster and changes a few codes in a "
         "hundred",
     )
-    group.add_argument(
-        "--device",
-        choices=(AUTO, *DEVICES),
-        default=AUTO,
-        help="device that runs the image tokenizer; auto is cuda if there is one, else cpu",
-    )
+    add_device_option(group, "the image tokenizer")
     group.add_argument(
         "--compile",
         action="store_true",
@@ -144,13 +138,6 @@ def encode_hints(args: argparse.Namespace, options: PipelineOptions) -> dict[str
         except (ValueError, UnicodeEncodeError) as error:
             raise UserError(f"{option}: {error} Give a size such as 16GB, and a type in plain letters") from None
     return hints
-
-
-def device_of(args: argparse.Namespace) -> str:
-    """`cpu` or `cuda`: what --device names, or for `auto` what the machine that starts the job has."""
-    if args.device != AUTO:
-        return args.device
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def gpus_of(args: argparse.Namespace, workers: int) -> int:

@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_jobs.flags.common import LOCAL_RUNNER, Group, share
-from beam_jobs.flags.encode import AUTO, device_of
+from beam_jobs.flags.device import add_device_option, device_of
 from models.errors import UserError
-from models.tokenizers.image import DEVICES
 from pipeline.scores.best import cutoff
 from pipeline.scores.bounds import Bound, ScoreFilter, filter_settings
 from pipeline.scores.image_filter import ImageFilterConfig
@@ -39,12 +38,7 @@ def add_score_options(parser: argparse.ArgumentParser) -> None:
         help="file of linear layers (.safetensors) or a graph (.onnx) that turns the image's embedding into the score "
         "NAME, such as aesthetic=FILE; repeatable",
     )
-    group.add_argument(
-        "--device",
-        choices=(AUTO, *DEVICES),
-        default=AUTO,
-        help="device that runs the model; auto is cuda if there is one, else cpu",
-    )
+    add_device_option(group, "the model")
 
 
 def named_file(text: str) -> tuple[str, str]:

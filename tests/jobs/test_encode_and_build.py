@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -82,11 +84,23 @@ def write_folder(folder: Path, form: str) -> Path:
     return write_output(folder, form, rows, images)
 
 
+@pytest.fixture(scope="module")
+def built_of(tiny_dvae, tmp_path_factory) -> Callable[[str], tuple[Path, Path]]:
+    """A folder of each form and what `build` makes of it, which takes seconds: once."""
+
+    @functools.cache
+    def built(form: str) -> tuple[Path, Path]:
+        base = tmp_path_factory.mktemp(form)
+        folder = write_folder(base / "images", form)
+        return folder, build(folder, base / "build", tiny_dvae)
+
+    return built
+
+
 @pytest.mark.parametrize("form", ["webdataset", "files", "parquet"])
-def test_both_ways_are_one_dataset(form, tiny_dvae, tmp_path):
-    folder = write_folder(tmp_path / form, form)
+def test_both_ways_are_one_dataset(form, built_of, tiny_dvae, tmp_path):
+    folder, built = built_of(form)
     encoded = dataset(encode_shards, tmp_path / "encode", tiny_dvae, f"--images={folder}")
-    built = build(folder, tmp_path / "build", tiny_dvae)
     expected, actual = records(built), records(encoded)
     assert len(expected) == 6 and len(actual) == 8  # the size of the original, which is too wide, does not count
     assert {key: actual[key] for key in expected} == expected
@@ -104,9 +118,8 @@ def test_both_ways_are_one_dataset(form, tiny_dvae, tmp_path):
     assert account(built)["read"] == account(encoded)["read"] == 13
 
 
-def test_adding_to_what_build_made(tiny_dvae, tmp_path):
-    folder = write_folder(tmp_path / "images", "webdataset")
-    built = build(folder, tmp_path / "build", tiny_dvae)
+def test_adding_to_what_build_made(built_of, tiny_dvae, tmp_path):
+    folder, built = built_of("webdataset")
     added = dataset(encode_shards, tmp_path / "both", tiny_dvae, f"--images={folder}", f"--add-to={built}")
     assert records(added) == records(built)
     assert account(added)["read"] == account(built)["read"] == 13

@@ -10,7 +10,7 @@ import pytest
 from models.errors import UserError
 from models.tokenizers.image import load_image_tokenizer
 from pipeline import encode_units
-from pipeline.encode_units import EncodePrepared, EncodeUnits, FetchAndEncode, FetchPrepared, PreparedUnit
+from pipeline.encode_units import EncodePrepared, EncodeUnits, FetchAndEncode, FetchPrepared, PreparedUnit, UnitJob
 from pipeline.fetch.units import Unit
 from pipeline.images.validate import ImageConfig
 from pipeline.output.names import PREPARED_FOLDER, WORK_FOLDER
@@ -34,12 +34,13 @@ def config(tiny_dvae) -> EncodeConfig:
     return EncodeConfig(tiny_dvae, draws=2, with_signatures=True)
 
 
-def arguments(output: Path, config: EncodeConfig) -> tuple:
-    return str(output), QUICK, ImageConfig(), config
+def job(output: Path, config: EncodeConfig) -> UnitJob:
+    image_size = load_image_tokenizer(config.image_tokenizer).info.image_size
+    return UnitJob(str(output), QUICK, ImageConfig(), config, image_size)
 
 
 def fetch(unit: Unit, output: Path, config: EncodeConfig) -> PreparedUnit:
-    step = FetchPrepared(*arguments(output, config), size_of(config))
+    step = FetchPrepared(job(output, config))
     step.setup()
     step.start_bundle()
     [reference] = [*step.process(unit), *(value.value for value in step.finish_bundle())]
@@ -53,7 +54,7 @@ def encode(prepared: PreparedUnit, output: Path, config: EncodeConfig) -> list:
 
 
 def at_once(unit: Unit, output: Path, config: EncodeConfig) -> list:
-    step = FetchAndEncode(*arguments(output, config))
+    step = FetchAndEncode(job(output, config))
     step.setup()
     return [getattr(each, "value", each) for each in step.process(unit)]
 
@@ -61,10 +62,6 @@ def at_once(unit: Unit, output: Path, config: EncodeConfig) -> list:
 def plain(rows: list) -> list:
     """Rows whose sequences are lists, as those that were stored."""
     return [row if isinstance(row, Rejected) else row._replace(other_captions=list(row.other_captions)) for row in rows]
-
-
-def size_of(config: EncodeConfig) -> int:
-    return load_image_tokenizer(config.image_tokenizer).info.image_size
 
 
 def waiting(output: Path) -> list[Path]:
@@ -115,7 +112,7 @@ def test_images_that_someone_deleted(unit, config, tmp_path):
 
 
 def test_only_the_model_s_step_has_the_hints(unit, config, tmp_path):
-    transform = EncodeUnits(*arguments(tmp_path, config), size_of(config), HINTS)
+    transform = EncodeUnits(job(tmp_path, config), HINTS)
     pipeline = beam.Pipeline()
     _ = pipeline | beam.Create([unit]) | "Build" >> transform
     graph = pipeline.to_runner_api()
@@ -128,9 +125,6 @@ def test_only_the_model_s_step_has_the_hints(unit, config, tmp_path):
 
 
 def test_the_transform_as_a_whole(unit, config, tmp_path):
-    one, two = (
-        apply(EncodeUnits(*arguments(tmp_path / str(len(hints)), config), size_of(config), hints), [unit])
-        for hints in ({}, HINTS)
-    )
+    one, two = (apply(EncodeUnits(job(tmp_path / str(len(hints)), config), hints), [unit]) for hints in ({}, HINTS))
     assert plain(one["records"]) == plain(two["records"]) and len(one["records"]) == 4
     assert one[REJECTED_TAG] == two[REJECTED_TAG]

@@ -21,7 +21,9 @@ from models.tokenizers.dvae import DVAE, DVAEConfig, kl_to_uniform, load_dvae, l
 from models.tokenizers.image import load_image_tokenizer
 from models.training.distributed import World
 from models.training.dvae_images import batches, list_images
-from models.training.train_dvae import DVAETrainingConfig, cosine, train
+from models.training.dvae_options import DVAETrainingConfig
+from models.training.schedule import cosine
+from models.training.train_dvae import train
 from models.training.vector_quantised import VectorQuantisedDVAE, k_means
 
 SMALL = DVAEConfig(hidden=8, vocabulary=32, decoder_input=16, image_size=64)

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from models.errors import UserError
 from models.tokenizers.dvae import DVAE, DVAEConfig
 from models.training import train_dvae
+from models.training.dvae_options import DVAETrainingConfig
 from models.training.stability import MAX_SKIPPED_IN_A_ROW
-from models.training.train_dvae import DVAETrainingConfig
 from models.transformer.model import TokenLosses, Transformer
 from tests.support.datasets import write_dataset
 from tests.support.images import write_image_tar

@@ -14,8 +14,8 @@ from models.errors import UserError
 from models.tokenizers.dvae import DVAE, DVAEConfig
 from models.training import log as training_log
 from models.training import train_dvae
+from models.training.dvae_options import DVAETrainingConfig
 from models.training.run_folder import TERMINATED_STATUS, TerminatedError, lock_folder
-from models.training.train_dvae import DVAETrainingConfig
 from tests.conftest import files_of
 from tests.support.datasets import write_dataset
 from tests.support.images import write_image_tar
