@@ -43,6 +43,7 @@ ROOMS = {
     "pipeline.fetch": "pipeline.filters pipeline.sources pipeline.images pipeline.output",
     "pipeline.dataset": "models.progress models.data models.tokenizers pipeline.sources pipeline.images "
     "pipeline.output",
+    "pipeline.codes": "models.tokenizers pipeline.filters pipeline.sources pipeline.dataset pipeline.output",
     "pipeline.tokenizer_files": "models.files pipeline.output",
     "pipeline.scores": "models.files models.tokenizers models.data models.scoring pipeline.dataset pipeline.fetch "
     "pipeline.images pipeline.output pipeline.tokenizer_files",
@@ -71,6 +72,10 @@ JOB = (
     "beam_jobs.flags beam_jobs.run beam_jobs.part beam_jobs.estimate pipeline.sources pipeline.select pipeline.fetch "
     "pipeline.images pipeline.dataset pipeline.scores pipeline.tokenize_stage pipeline.encode_units pipeline.output"
 )
+ROOMS["beam_jobs.encode_codes"] = (
+    "models.tokenizers beam_jobs.flags beam_jobs.run beam_jobs.part pipeline.codes pipeline.dataset pipeline.output "
+    "pipeline.sources"
+)
 JOBS = (
     "build_dataset",
     "select_pairs",
@@ -82,6 +87,7 @@ JOBS = (
     "filter_dataset",
 )
 ROOMS |= {f"beam_jobs.{job}": JOB for job in JOBS}
+ROOMS["beam_jobs.encode_shards"] += " beam_jobs.encode_codes"
 EVERYWHERE = {"models.errors", "models.hashing", "models.next_command"}
 OUTSIDE_MODELS = {"pipeline.records", "pipeline.version"}
 OURS = ("models", "pipeline", "beam_jobs")
