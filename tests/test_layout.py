@@ -31,6 +31,7 @@ ROOMS = {
     "models.transformer",
     "models.training": "models.progress models.files models.pixels models.image_files models.tokenizers models.data "
     "models.transformer models.sampling",
+    "models.export": "models.files models.tokenizers models.data models.transformer models.sampling",
     "models.server": "models.image_files models.transformer models.sampling",
     "pipeline.version": "",
     "pipeline.records": "",
