@@ -34,14 +34,15 @@ class PairmillModel(PreTrainedModel):
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        """The weights come from the file; what follows from the configuration does not."""
+        """Weights come from the file. Buffers that follow from the configuration do not, and transformers loads a model
+        with none of their values."""
         config = self.network.config
         if isinstance(module, Transformer) and config.rotary:
-            angles = rotary_angles(config)
-            module.rotary_cos, module.rotary_sin = angles.cos, angles.sin
+            angles, device = rotary_angles(config), module.rotary_cos.device
+            module.rotary_cos, module.rotary_sin = angles.cos.to(device), angles.sin.to(device)
         if isinstance(module, TransformerBlock) and module.kind != "full":
-            pattern = lines(module.kind, config.grid, config.rows)
-            module.neighbours, module.hidden_GSW = pattern.neighbours, pattern.hidden_GSW
+            pattern, device = lines(module.kind, config.grid, config.rows), module.neighbours.device
+            module.neighbours, module.hidden_GSW = pattern.neighbours.to(device), pattern.hidden_GSW.to(device)
 
     def forward(
         self,
