@@ -24,7 +24,8 @@ def add_input_option(group: Group) -> None:
         metavar="PATTERN",
         help="instead of images, codes that were computed elsewhere: Parquet with columns codes (a list of integers "
         "for each image) and caption, or .npy (integers, a row for each image) with a table of captions beside it; a "
-        "file, a glob or a folder",
+        "file, a glob or a folder; --image-tokenizer says which tokenizer computed them, as codes:NAME if it is none "
+        "that can be loaded",
     )
 
 

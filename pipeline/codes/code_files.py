@@ -82,7 +82,7 @@ def find_code_files(pattern: str, captions: str | None) -> list[CodeFile]:
     found = _paths(pattern)
     arrays = [path for path in found if path.endswith(ARRAY)]
     if captions is not None:
-        tables = _paths(captions)
+        tables = expand(captions)
         if len(arrays) < len(found) or len(tables) != len(arrays):
             raise UserError(
                 f"--captions {captions}: {len(tables)} files for {len(arrays)} of {len(found)} files of codes that are "
