@@ -44,6 +44,7 @@ peers: $(DEV_STAMP) ## the peers' own code, servers of S3's and Google's interfa
 	$(PIP) --no-deps taming-transformers-rom1504 diffusers dalle-pytorch einops axial-positional-embedding rotary-embedding-torch
 	$(PIP) --no-deps open_clip_torch timm torchvision regex
 	$(PIP) --no-deps torchmetrics lightning-utilities scikit-image lazy-loader lpips torch-fidelity
+	$(PIP) --no-deps transformers typer shellingham  # loads what `pairmill export` writes
 	$(PIP) img2dataset indexed_bzip2 'httpx[http2]'
 	$(PIP) -e '.[gcp,s3,remote]' 'moto[s3]' flask flask-cors gcp-storage-emulator  # servers that stand in for the clouds
 	$(PIP) --upgrade --target $(STREAM_PEERS) --no-deps mosaicml-streaming litdata lightning-utilities torchvision \

@@ -1,4 +1,4 @@
-"""`pairmill encode`: turns images in img2dataset's layout into a dataset of image codes and BPE tokens."""
+"""`pairmill encode`: turns images in img2dataset's layout, or their codes, into a dataset of codes and BPE tokens."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_jobs.dataset_output import write_dataset
+from beam_jobs.encode_codes import encode_codes
 from beam_jobs.estimate import Job, estimate_images, workers_of
+from beam_jobs.flags.codes import add_codes_options, add_input_option, check_codes
 from beam_jobs.flags.common import job_parser, parse
 from beam_jobs.flags.encode import (
     add_encode_options,
@@ -46,17 +48,19 @@ from pipeline.tokenize_stage import EncodeImageShard
 
 def main(arguments: list[str] | None = None) -> int:
     parser = job_parser("encode", __doc__.split("\n")[0])
-    parser.add_argument(
+    inputs = parser.add_mutually_exclusive_group(required=True)
+    inputs.add_argument(
         "--images",
-        required=True,
         metavar="PATTERN",
         help="images as `pairmill fetch` and img2dataset write them: a folder, or a path or glob of tars or Parquet "
         "files; unlike `build`, encode cleans captions but rejects none, and fetches nothing that img2dataset lacks",
     )
+    add_input_option(inputs)
     parser.add_argument(
         "--add-to",
         metavar="DATASET",
-        help="finished dataset to extend: --output receives its pairs as they are, and those of --images that it lacks",
+        help="finished dataset to extend: --output receives its pairs as they are, and those of --images or --codes "
+        "that it lacks",
     )
     add_image_options(parser)
     add_encode_options(parser)
@@ -64,9 +68,13 @@ def main(arguments: list[str] | None = None) -> int:
     add_size_options(parser)
     add_part_option(parser)
     add_estimate_options(parser, "images")
+    add_codes_options(parser)
     args, beam_options = parse(parser, arguments)
     check_part(args)
+    check_codes(args, parser)
     check_estimate(args)
+    if args.codes:
+        return encode_codes(args, beam_options, arguments, main)
     run_job = partial(_run, beam_options, arguments)
     if args.estimate:
         if args.add_to:

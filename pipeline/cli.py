@@ -33,6 +33,7 @@ COMMANDS = {
     "train-bpe": ("models.training.train_bpe", "captions to a text tokenizer"),
     "train-dvae": ("models.training.train_dvae", "images to an image tokenizer"),
     "train": ("models.training.train", "a dataset to a transformer"),
+    "export": ("models.export.to_transformers", "a trained transformer to a folder that transformers loads"),
     "generate": ("models.sampling.generate", "text to images"),
     "evaluate": (
         "models.evaluation.evaluate",

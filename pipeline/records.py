@@ -75,6 +75,7 @@ class Reason(str, enum.Enum):
     NOT_AN_IMAGE = "not_an_image"
     CORRUPT_IMAGE = "corrupt_image"
     TOO_MANY_PIXELS = "too_many_pixels"
+    BAD_CODES = "bad_codes"  # codes from elsewhere: missing, of another shape or not in the vocabulary
     UNEXPECTED = "unexpected"  # an exception that nothing foresaw; the detail has its name
     SAMPLED_OUT = "sampled_out"  # not among the pairs that `pairmill repack` was asked for
     BALANCED_OUT = "balanced_out"  # no concept, host or source of the pair kept it
@@ -161,15 +162,15 @@ class EncodedPair(NamedTuple):
     row: int
     url: str
     caption: str
-    width: int  # px, of the upright image as fetched
+    width: int  # px, of the upright image as fetched; 0 of codes from elsewhere whose file does not state it
     height: int
     licence: str
     page_url: str
-    sha256: str  # of the bytes as fetched
-    phash: str  # 64-bit perceptual hash, 16 hex digits
+    sha256: str  # of the bytes as fetched; of the codes if they are from elsewhere and their file does not state it
+    phash: str  # 64-bit perceptual hash, 16 hex digits; "" of codes from elsewhere
     codes: bytes  # uint16 or uint32 little-endian, draws x codes of an image
     tokens: bytes  # uint16 little-endian
-    boxes: Sequence[int]  # draws x the six numbers of models.pixels.CropBox
+    boxes: Sequence[int]  # draws x the six numbers of models.pixels.CropBox; none of codes from elsewhere
     signature: bytes = b""  # of pipeline.dataset.image_signature, if near-duplicates are searched; not written
     other_captions: Sequence[str] = ()  # of the Pair
 

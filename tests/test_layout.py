@@ -34,6 +34,7 @@ ROOMS = {
     "models.transformer models.sampling",
     "models.evaluation": "models.text_table models.progress models.files models.pixels models.tokenizers models.data "
     "models.scoring models.transformer models.sampling models.training",
+    "models.export": "models.files models.tokenizers models.data models.transformer models.sampling",
     "models.server": "models.image_files models.transformer models.sampling",
     "pipeline.version": "",
     "pipeline.records": "",
@@ -46,6 +47,7 @@ ROOMS = {
     "pipeline.fetch": "pipeline.filters pipeline.sources pipeline.images pipeline.output",
     "pipeline.dataset": "models.progress models.data models.tokenizers pipeline.sources pipeline.images "
     "pipeline.output",
+    "pipeline.codes": "models.tokenizers pipeline.filters pipeline.sources pipeline.dataset pipeline.output",
     "pipeline.tokenizer_files": "models.files pipeline.output",
     "pipeline.scores": "models.files models.tokenizers models.data models.scoring pipeline.dataset pipeline.fetch "
     "pipeline.images pipeline.output pipeline.tokenizer_files",
@@ -76,6 +78,10 @@ JOB = (
     "pipeline.select pipeline.fetch pipeline.images pipeline.dataset pipeline.scores pipeline.tokenize_stage "
     "pipeline.encode_units pipeline.output"
 )
+ROOMS["beam_jobs.encode_codes"] = (
+    "models.tokenizers beam_jobs.flags beam_jobs.part beam_jobs.dataset_output pipeline.codes pipeline.dataset "
+    "pipeline.output pipeline.sources"
+)
 JOBS = (
     "build_dataset",
     "select_pairs",
@@ -87,6 +93,7 @@ JOBS = (
     "filter_dataset",
 )
 ROOMS |= {f"beam_jobs.{job}": JOB for job in JOBS}
+ROOMS["beam_jobs.encode_shards"] += " beam_jobs.encode_codes"
 EVERYWHERE = {"models.errors", "models.hashing", "models.next_command"}
 OUTSIDE_MODELS = {"pipeline.records", "pipeline.version"}
 OURS = ("models", "pipeline", "beam_jobs")

@@ -104,8 +104,6 @@ def add_encode_options(parser: argparse.ArgumentParser) -> None:
 def encode_config(args: argparse.Namespace, options: PipelineOptions) -> EncodeConfig:
     """Raises UserError for a text tokenizer that is missing or malformed, and for a device that this machine lacks if
     its workers run here."""
-    bundled = args.text_tokenizer == "bundled"  # each worker has it; another one travels as its content
-    text_tokenizer = "" if bundled else TextTokenizer.load(args.text_tokenizer).text
     given = options.get_all_options()
     is_local = given.get("runner") == LOCAL_RUNNER
     threads = max(1, (os.cpu_count() or 1) // given["direct_num_workers"]) if is_local else 1
@@ -114,7 +112,7 @@ def encode_config(args: argparse.Namespace, options: PipelineOptions) -> EncodeC
         check_compute(computing)
     return EncodeConfig(
         image_tokenizer=args.image_tokenizer,
-        text_tokenizer=text_tokenizer,
+        text_tokenizer=text_tokenizer_json(args),
         draws=args.draws,
         computing=computing,
         centre_first=args.centre_first,
@@ -122,6 +120,12 @@ def encode_config(args: argparse.Namespace, options: PipelineOptions) -> EncodeC
         threads=threads,
         with_signatures=near_config(args).on,
     )
+
+
+def text_tokenizer_json(args: argparse.Namespace) -> str:
+    """The content of --text-tokenizer, as which it travels to workers; "" for the bundled one, which each of them has.
+    Raises UserError for a file that is missing or malformed."""
+    return "" if args.text_tokenizer == "bundled" else TextTokenizer.load(args.text_tokenizer).text
 
 
 def encode_hints(args: argparse.Namespace, options: PipelineOptions) -> dict[str, str]:

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
@@ -16,8 +17,9 @@ from safetensors.torch import load
 from models.errors import UserError
 from models.files import BUNDLED
 from models.sampling.sampler import PAPER_SAMPLING, SamplingConfig
+from models.tokenizers.elsewhere import require_decoder
 from models.tokenizers.image import ImageTokenizer, load_image_tokenizer, require_no_code
-from models.tokenizers.info import TEXT_TOKENIZER_FILE, require_same_tokenizer
+from models.tokenizers.info import TEXT_TOKENIZER_FILE, ImageTokenizerInfo, require_same_tokenizer, upgrade_info
 from models.tokenizers.text import TextTokenizer
 from models.transformer.model import Transformer, TransformerConfig, block_parameters, inference_weights
 
@@ -104,10 +106,10 @@ def load_generator(directory: Path, image_tokenizer_spec: str | None = None, ave
     """
     model, fingerprint = load_model(directory, averaged)
     config = read_config(directory)
-    image, text = config["image_tokenizer"], config["text_tokenizer"]
+    recorded, text = _image_tokenizer_of(config, directory), config["text_tokenizer"]
     text_tokenizer = TextTokenizer.load(directory / TEXT_TOKENIZER_FILE)
     image_tokenizer = load_image_tokenizer(
-        image_tokenizer_spec or require_no_code(image["spec"], str(directory / CONFIG_FILE))
+        image_tokenizer_spec or require_no_code(recorded.spec, str(directory / CONFIG_FILE))
     )
     require_same_tokenizer(
         text_tokenizer.info.fingerprint,
@@ -115,9 +117,9 @@ def load_generator(directory: Path, image_tokenizer_spec: str | None = None, ave
         f"{directory} was trained with another text tokenizer",
         f"copy text_tokenizer.json of the training into {directory} again",
     )
-    require_same_tokenizer(
-        image_tokenizer.info.fingerprint,
-        image["fingerprint"],
+    require_decoder(
+        image_tokenizer.info,
+        recorded,
         f"{directory} was trained with another image tokenizer",
         "pass the one it was trained with as --image-tokenizer",
     )
@@ -131,6 +133,14 @@ def load_generator(directory: Path, image_tokenizer_spec: str | None = None, ave
         sampling_of(config, directory),
         prompts_of(config, directory),
     )
+
+
+def _image_tokenizer_of(config: dict, directory: Path) -> ImageTokenizerInfo:
+    """The image tokenizer of the training. Raises UserError for a config that does not describe it."""
+    try:
+        return msgspec.convert(upgrade_info(config["image_tokenizer"]), ImageTokenizerInfo)
+    except msgspec.ValidationError as error:
+        raise _malformed(directory, error) from None
 
 
 def sampling_of(config: dict, directory: Path) -> SamplingConfig:

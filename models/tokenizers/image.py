@@ -39,6 +39,7 @@ from models.errors import UserError
 from models.files import BUNDLED, sha256_of
 from models.tokenizers.dalle_pytorch_vae import DiscreteVAE, DiscreteVAEConfig
 from models.tokenizers.dvae import DVAE, DVAEConfig, load_dvae, to_channels_last
+from models.tokenizers.elsewhere import is_elsewhere
 from models.tokenizers.info import MAX_VOCABULARY, FixedConfig, ImageTokenizerInfo, square
 from models.tokenizers.llamagen import load_llamagen
 from models.tokenizers.open_magvit2 import OpenMAGVIT2, load_open_magvit2
@@ -184,9 +185,11 @@ def tokenizer_files(spec: str) -> list[Path]:
     return files
 
 
-def require_no_code(spec: str, place: str, fix: str = "to run it, give --image-tokenizer with that SPEC") -> str:
+def require_no_code(spec: str, place: str, fix: str = "give --image-tokenizer SPEC to run it") -> str:
     """Returns a SPEC that a file names, such as a dataset's manifest. Raises UserError if loading it would run code:
-    only an option may ask for that."""
+    only an option may ask for that. So for a tokenizer that is known by name alone."""
+    if is_elsewhere(spec):
+        raise UserError(f"{place} has codes that were computed elsewhere, by {spec!r}; {fix}")
     if spec.startswith(f"{OWN_CLASS}:"):
         raise UserError(f"{place} names code as its image tokenizer, {spec!r}; {fix}")
     return spec
@@ -210,6 +213,8 @@ def _parse(spec: str) -> tuple[str, str, str]:
     sized = re.fullmatch(r"(.+)@(\d+)", spec)
     plain = sized[1] if sized else spec
     kind, location = BUNDLED_TOKENIZERS.get(plain) or plain.partition(":")[::2]
+    if is_elsewhere(plain):
+        raise UserError(f"image tokenizer {spec!r}: is known by name alone; give the SPEC of one that can be loaded")
     if kind not in LOADERS or not location:
         raise UserError(f"image tokenizer {spec!r}: give `bundled`, or one of {', '.join(map(_usage, LOADERS))}")
     return sized[2] if sized else "", kind, location

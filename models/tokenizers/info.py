@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from typing import Annotated, Any
 
 import msgspec
@@ -70,6 +71,21 @@ class CodeShape:
     def to_json(self) -> dict[str, Any]:
         """The one field that is given."""
         return {name: value for name, value in vars(self).items() if value is not None}
+
+
+_PART = re.compile(r"([1-9][0-9]{0,8})(?:x([1-9][0-9]{0,8}))?")
+
+
+def parse_shape(text: str) -> CodeShape:
+    """The shape that a text states: `16x32` (rows and columns of a grid), `256` (a sequence) or `1x1+2x2+4x4` (scales).
+    Raises ValueError."""
+    parts = [_PART.fullmatch(part) for part in text.replace(" ", "").split("+")]
+    sides = [tuple(int(side) for side in part.groups() if side) for part in parts if part]
+    if len(sides) < len(parts) or (len(sides) > 1 and {*map(len, sides)} != {2}):
+        raise ValueError(f"{text}: give 16x16 (rows and columns), 256 (a sequence) or 1x1+2x2+4x4 (scales)")
+    if len(sides) > 1:
+        return CodeShape(scales=tuple((rows, columns) for rows, columns in sides))
+    return CodeShape(grid=(sides[0][0], sides[0][1])) if len(sides[0]) == 2 else CodeShape(sequence=sides[0][0])
 
 
 @dataclasses.dataclass(frozen=True)

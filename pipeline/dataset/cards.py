@@ -235,7 +235,10 @@ def data_card(manifest: Manifest, ledger: Mapping[str, Any], licences: Mapping[s
                 [
                     (
                         "image tokenizer",
-                        _Ready(f"{_code(images.spec)}, {images.vocabulary:,} codes, {images.image_size} px"),
+                        _Ready(
+                            f"{_code(images.spec)}, {images.vocabulary:,} codes"
+                            + f", {images.image_size} px" * bool(images.image_size)
+                        ),
                     ),
                     ("its fingerprint", _code(images.fingerprint)),
                     ("text tokenizer", f"BPE, {text.vocabulary:,} tokens, at most {text.max_tokens:,} a caption"),

@@ -117,5 +117,5 @@ def write_shard(
 def index_row(record: EncodedPair, draws: int, shard: str, position: int) -> dict:
     """A row of index/*.parquet: the record without codes and tokens, with its shard and its position there."""
     row = {name: value for name, value in record._asdict().items() if name in INDEX.names}
-    boxes = np.asarray(record.boxes).reshape(draws, -1).tolist()
+    boxes = np.asarray(record.boxes).reshape(draws, -1).tolist() if len(record.boxes) else []
     return row | {"shard": shard, "position": position, "crop_boxes": boxes}

@@ -16,6 +16,7 @@ from models import files
 from models.data.format import MANIFEST_FILE, Manifest, Sample, read_manifest
 from models.errors import UserError, printable
 from models.files import write_atomically
+from models.tokenizers.elsewhere import require_decoder
 from models.tokenizers.image import ImageTokenizer, load_image_tokenizer, require_no_code
 from models.tokenizers.info import TEXT_TOKENIZER_FILE, require_same_tokenizer
 from models.tokenizers.text import TextTokenizer
@@ -197,9 +198,9 @@ def _spec_of(args: argparse.Namespace, manifest: Manifest) -> str:
 def load_image_tokenizer_of(manifest: Manifest, spec: str) -> ImageTokenizer:
     """The tokenizer that made the codes. Raises UserError for another, which would decode them to wrong images."""
     images = load_image_tokenizer(spec)
-    require_same_tokenizer(
-        images.info.fingerprint,
-        manifest.image_tokenizer.fingerprint,
+    require_decoder(
+        images.info,
+        manifest.image_tokenizer,
         f"image tokenizer {spec!r} is not the one that made these codes",
         "name that one's file with --image-tokenizer, or build the dataset again",
     )

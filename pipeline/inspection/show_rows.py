@@ -219,6 +219,8 @@ def original_crop(image: FetchedImage, row: dict[str, Any], size: int) -> np.nda
     """The crop of draw 0, uint8 [size, size, 3], or why it cannot be made from these bytes."""
     if image.sha256 != row["sha256"]:
         return "no longer the same file"
+    if not row["crop_boxes"]:
+        return "encoded elsewhere: its crop is not known"
     rgb_HWC, wide, high = image.rgb_HWC, row["width"], row["height"]
     if rgb_HWC.shape[:2] != (high, wide):  # the boxes are those of a smaller copy (`pairmill fetch --resize`)
         if abs(rgb_HWC.shape[1] / rgb_HWC.shape[0] * high / wide - 1) > SAME_RATIO:

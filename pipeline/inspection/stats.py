@@ -178,7 +178,7 @@ def duplicates_left(index: pa.Table) -> dict[str, int]:
     """Counts of pairs that share something with an earlier pair; a few are normal."""
     captions = pc.utf8_lower(index["caption"])
     return {
-        name: len(index) - len(pc.unique(column))
+        name: len(stated := column.filter(pc.not_equal(column, ""))) - len(pc.unique(stated))
         for name, column in (
             ("same_picture", index["sha256"]),
             ("same_perceptual_hash", index["phash"]),

@@ -41,6 +41,7 @@ FIXES: Mapping[Reason, str] = {
     Reason.TOO_LARGE: "--max-bytes sets the largest file",
     Reason.UNEXPECTED: "the warnings name the errors; please report them",
     Reason.NOT_STORED: "the files of the source lack their images; copy the whole folder again",
+    Reason.BAD_CODES: "--code-shape and --code-vocabulary say which codes are kept, and --draws how many an image has",
     Reason.HASH_MISMATCH: "the images have changed since the list was published; leave out the file of hashes",
     Reason.MACHINE_TAG: "--yfcc-refuse-machine-tag refuses them",
     Reason.REPETITION: "--sharma rejects such captions",

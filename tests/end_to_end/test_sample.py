@@ -122,6 +122,7 @@ def test_nearly_every_reason_is_to_be_seen():
         Reason.UNEXPECTED.value,
         Reason.UNKNOWN_TEMPLATE.value,
         Reason.NOT_STORED.value,  # these four hold no images
+        Reason.BAD_CODES.value,  # nor codes
         Reason.DUPLICATE_IMAGE.value,  # two captions of one image are two pairs
         # what only an option rejects
         Reason.LICENCE.value,

@@ -114,7 +114,9 @@ def test_codes_that_were_not_announced(own, name, told):
 
 def test_a_file_cannot_ask_for_code():
     assert require_no_code("bundled", "manifest.json") == "bundled"
-    with pytest.raises(UserError, match="names code as its image tokenizer, 'python:os:abort'; to run it"):
+    with pytest.raises(
+        UserError, match="names code as its image tokenizer, 'python:os:abort'; give --image-tokenizer SPEC to run it"
+    ):
         require_no_code("python:os:abort", "manifest.json")
 
 

@@ -1,0 +1,128 @@
+"""`pairmill encode --codes`: codes that were computed elsewhere, with their captions, to a dataset."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import apache_beam as beam
+from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from beam_jobs.dataset_output import write_dataset
+from beam_jobs.flags.codes import is_given
+from beam_jobs.flags.encode import text_tokenizer_json
+from beam_jobs.flags.engine import check_places
+from beam_jobs.flags.files import shard_settings
+from beam_jobs.part import prepare, run_whole_or_part
+from models.errors import UserError
+from models.tokenizers import elsewhere
+from models.tokenizers.image import load_image_tokenizer
+from models.tokenizers.info import ImageTokenizerInfo
+from models.tokenizers.text import TextTokenizer
+from pipeline.codes.code_files import CodeRange, check_table, find_code_files, ranges_of
+from pipeline.codes.form import content_name, first_codes, form_of
+from pipeline.codes.row_codes import CodeForm
+from pipeline.codes.stage import CodesConfig, EncodeCodes
+from pipeline.dataset import existing, finish
+from pipeline.dataset.existing import JoinExisting, open_existing
+from pipeline.dataset.finish import ManifestFields
+from pipeline.dataset.stage import DropSameKeys
+from pipeline.output.counts import Step
+from pipeline.output.names import MANIFEST_FILE
+from pipeline.output.progress import write_plan
+from pipeline.records import REJECTED_TAG
+from pipeline.sources.paths import map_files
+from pipeline.version import decisive_versions
+
+
+class Input(NamedTuple):
+    """What the files hold."""
+
+    ranges: list[CodeRange]
+    folders: set[str]
+    form: CodeForm
+    tokenizer: ImageTokenizerInfo
+
+
+def encode_codes(
+    args: argparse.Namespace, options: PipelineOptions, arguments: list[str] | None, main: Callable[..., int]
+) -> int:
+    """Runs the job; `main` is that of the command, for the whole job after its parts. Returns the exit status. Raises
+    UserError."""
+    check_places(options, args.output, list(filter(None, [args.codes, args.captions, args.add_to])))
+    spec = args.image_tokenizer if is_given("--image-tokenizer", arguments) else None
+    found = read_input(args, spec)
+    text = TextTokenizer.load() if args.text_tokenizer == "bundled" else TextTokenizer.load(args.text_tokenizer)
+    rows = sum(each.rows for each in found.ranges)
+    settings: dict[str, Any] = {
+        "codes": args.codes,
+        "captions": args.captions or "",
+        "rows": rows,
+        "encode": {"draws": args.draws, "shards": shard_settings(args)},
+    }
+    old = open_existing([args.add_to]) if args.add_to else []
+    parts = ManifestFields(found.tokenizer, text.info, text.text, args.draws, settings, decisive_versions(), ())
+    existing.check_addition(old, parts)
+    if old:
+        settings["added_to"] = old[0].manifest.settings
+    inputs = found.folders | {dataset.directory for dataset in old}
+    if not prepare(args, options, "encode", finish.identity(parts), MANIFEST_FILE, inputs):
+        return 0
+    print(
+        f"encode: {rows:,} rows; codes of {found.tokenizer.spec}, a vocabulary of {found.form.vocabulary:,}, "
+        f"{found.form.shape} an image",
+        flush=True,
+    )
+    write_plan(args.output, Step.ENCODE, len(found.ranges))
+    ranges = [found.ranges[number] for number in args.part.share(len(found.ranges))] if args.part else found.ranges
+    config = CodesConfig(found.form, found.tokenizer.code_type, text_tokenizer_json(args), text.info.fingerprint)
+
+    def build(pipeline: beam.Pipeline) -> None:
+        encoded = (
+            pipeline
+            | "Ranges" >> beam.Create(ranges)
+            | "Spread" >> beam.Reshuffle()
+            | "Encode" >> beam.ParDo(EncodeCodes(args.output, config, old)).with_outputs(REJECTED_TAG, main="records")
+        )
+        if args.part:
+            return
+        unique = encoded.records | "Same key" >> DropSameKeys(args.output)
+        joined = (unique.records, encoded[REJECTED_TAG], unique[REJECTED_TAG]) | "Join" >> JoinExisting(
+            old, None, args.output
+        )
+        write_dataset(args, parts, joined.records, joined.rejects, joined.counts)
+
+    return run_whole_or_part(args, options, "encode", build, main, arguments)
+
+
+def read_input(args: argparse.Namespace, spec: str | None) -> Input:
+    """Looks into the files. `spec` is the image tokenizer that computed the codes, where the command names one. Raises
+    UserError for files that are not codes with captions, and for those that do not fit the options."""
+    files = find_code_files(args.codes, args.captions)
+    map_files(check_table, files)
+    ranges = [each for found in map_files(ranges_of, files) for each in found if each.rows]
+    if not ranges:
+        raise UserError(f"--codes {args.codes}: holds no row")
+    loaded = load_image_tokenizer(spec).info if spec and not elsewhere.is_elsewhere(spec) else None
+    if loaded:
+        _require_same(args, loaded)
+    shape = loaded.shape if loaded else args.code_shape
+    vocabulary = loaded.vocabulary if loaded else args.code_vocabulary
+    first = first_codes(files)
+    form = form_of(files, first, args.draws, shape, vocabulary)
+    name = spec.partition(":")[2] if spec else content_name(first)
+    tokenizer = loaded or elsewhere.info_by_name(name, form.vocabulary, form.shape)
+    folders = {FileSystems.split(path)[0] for file in files for path in file}
+    return Input(ranges, folders, form, tokenizer)
+
+
+def _require_same(args: argparse.Namespace, info: ImageTokenizerInfo) -> None:
+    """Raises UserError for options that say otherwise than the tokenizer."""
+    for option, given, own in (
+        ("--code-shape", args.code_shape, info.shape),
+        ("--code-vocabulary", args.code_vocabulary, info.vocabulary),
+    ):
+        if given is not None and given != own:
+            raise UserError(f"{option} {given}: {info.spec} has {own}; leave the option out")

@@ -1,0 +1,1 @@
+"""Image codes that were computed elsewhere, with their captions, to records."""
