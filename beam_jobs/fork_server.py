@@ -58,9 +58,10 @@ class ForkServer:
 
     def _send(self, request: Request) -> socket.socket:
         ours, theirs = _socket_pair()
-        with self._lock, theirs:
-            socket.send_fds(self._running(), [b"1"], [theirs.fileno()])
-        ours.sendall(json.dumps(request).encode() + b"\n")
+        with contextlib.suppress(BrokenPipeError):  # it has just ended: the worker's `wait` tells
+            with self._lock, theirs:
+                socket.send_fds(self._running(), [b"1"], [theirs.fileno()])
+            ours.sendall(json.dumps(request).encode() + b"\n")
         return ours
 
     def _running(self) -> socket.socket:

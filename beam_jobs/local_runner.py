@@ -11,6 +11,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import grpc
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
@@ -20,7 +21,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner, worker_ha
 from apache_beam.runners.portability.fn_api_runner.fn_runner import RunnerResult
 from google.protobuf import json_format, text_format
 
-from beam_jobs.fork_server import ForkServer
+from beam_jobs.fork_server import ForkServer, Worker
 from models.errors import UserError
 
 # Beam's local runner flushes the buffers of its streams every second, from a thread of its own: in the middle of an
@@ -51,6 +52,41 @@ def prepare_workers(options: PipelineOptions) -> None:
         FORK_SERVER.prepare()
 
 
+class AbortableFuture(worker_handlers.ControlFuture):
+    """A worker's answer; once aborted it is done. Beam's is not, and who waits for the worker's data asks just that."""
+
+    def is_done(self) -> bool:
+        return self._exception is not None or super().is_done()
+
+
+class AbortableConnection(worker_handlers.ControlConnection):
+    """The requests to a worker; `abort` fails later ones, too. Beam's would wait for ever for the answer to the first
+    request to a worker that has ended before it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pushing = threading.Lock()
+        self._error: Exception | None = None
+
+    def push(self, request: Any) -> Any:
+        if request is worker_handlers.BeamFnControlServicer._DONE_MARKER:  # by `close`, which has a lock of `push`
+            return super().push(request)
+        with self._pushing:
+            future = super().push(request)
+            if self._error:
+                future.abort(self._error)
+            return future
+
+    def abort(self, error: Exception) -> None:
+        with self._pushing:
+            self._error = error
+            super().abort(error)
+
+
+worker_handlers.ControlFuture = AbortableFuture  # type: ignore[misc]
+worker_handlers.ControlConnection = AbortableConnection  # type: ignore[misc]
+
+
 @worker_handlers.WorkerHandler.register_environment(FORKED_PYTHON, bytes)
 class ForkedWorkerHandler(worker_handlers.GrpcWorkerHandler):
     """A worker process, as Beam's SubprocessSdkWorkerHandler has it; if it ends before the job, the job fails."""
@@ -65,10 +101,11 @@ class ForkedWorkerHandler(worker_handlers.GrpcWorkerHandler):
         super().__init__(state, provision_info, grpc_server)
         self._options = json_format.MessageToJson(provision_info.provision_info.pipeline_options)
         self._is_aborted = False
+        self._worker: Worker | None = None
 
     def start_worker(self) -> None:
         control = endpoints_pb2.ApiServiceDescriptor(url=self.control_address)
-        self._worker = FORK_SERVER.start_worker(
+        worker = self._worker = FORK_SERVER.start_worker(
             {
                 **os.environ,
                 "CONTROL_API_SERVICE_DESCRIPTOR": text_format.MessageToString(control),
@@ -77,11 +114,13 @@ class ForkedWorkerHandler(worker_handlers.GrpcWorkerHandler):
                 "WORKER_ID": self.worker_id,
             }
         )
-        self._watcher = threading.Thread(target=self._watch, name="worker", daemon=True)
+        self._watcher = threading.Thread(target=self._watch, args=[worker], name="worker", daemon=True)
         self._watcher.start()
+        if self._is_aborted:  # another worker ended meanwhile
+            worker.kill()
 
-    def _watch(self) -> None:
-        status = self._worker.wait()
+    def _watch(self, worker: Worker) -> None:
+        status = worker.wait()
         if status != 0 and not self._is_aborted:
             for handler in list(self.control_handler._worker_manager._workers_by_id.values()):
                 handler.abort(UserError(_failure(status)))
@@ -90,7 +129,8 @@ class ForkedWorkerHandler(worker_handlers.GrpcWorkerHandler):
         """Ends the worker; whoever waits for an answer of it gets this error."""
         self._is_aborted = True
         self.control_conn.abort(error)
-        self._worker.kill()
+        if self._worker:
+            self._worker.kill()
 
     def stop_worker(self) -> None:
         self._watcher.join()

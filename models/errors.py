@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import select
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from typing import TextIO
 
 
 class UserError(Exception):
@@ -61,7 +63,7 @@ def report_errors(command: Callable[[], int], after_interrupt: str = "") -> int:
         print(f"pairmill: {printable(str(error))}", file=sys.stderr)
         return 2
     except OSError as error:
-        if isinstance(error, BrokenPipeError):
+        if isinstance(error, BrokenPipeError) and _has_no_reader(sys.stdout):
             # The reader of our output (head, less) has seen enough; what is left goes nowhere.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
@@ -76,6 +78,13 @@ def report_errors(command: Callable[[], int], after_interrupt: str = "") -> int:
         if not _follows_interrupt(error):
             raise
         return _interrupted(after_interrupt)
+
+
+def _has_no_reader(stream: TextIO) -> bool:
+    """Whether what reads from the stream has gone. The pipe that broke may be another one, such as a connection."""
+    broken = select.poll()
+    broken.register(stream, 0)  # errors are always reported
+    return bool(broken.poll(0))
 
 
 def _interrupted(after_interrupt: str) -> int:

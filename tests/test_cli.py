@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import threading
 from pathlib import Path
 
@@ -200,6 +201,19 @@ def test_ctrl_c_ends_a_job_and_its_workers(tmp_path, server, elsewhere):
     assert status == 130
     assert said.endswith("pairmill: build interrupted; the same command continues with what was not finished\n")
     assert "Traceback" not in said
+
+
+def test_a_pipe_that_breaks_elsewhere_is_no_success():
+    """As a connection that ends while a job sends: only who reads the command's output may leave early."""
+    script = """
+        import os, sys
+        from models.errors import report_errors
+        reading, writing = os.pipe()
+        os.close(reading)
+        sys.exit(report_errors(lambda: os.write(writing, b"x")))
+    """
+    run = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 1 and "BrokenPipeError" in run.stderr
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["select", "--help"]])

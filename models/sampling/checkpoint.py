@@ -170,7 +170,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         default="bundled",
         metavar="DIR",
         help="folder made by `pairmill train`, or a model in the package: `bundled-scenes`, which "
-        "knows coloured shapes, or the small one of all kinds of images (default: `bundled`)",
+        "knows coloured shapes, or the small one of emoji (default: `bundled`)",
     )
     model.add_argument(
         "--image-tokenizer",

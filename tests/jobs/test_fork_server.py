@@ -126,3 +126,23 @@ def test_the_server_ends_with_a_launcher_that_was_killed():
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert not launcher.stderr
+
+
+def test_a_job_whose_workers_never_start_ends_with_one_line(tmp_path):
+    (tmp_path / "cc3m.tsv").write_text("a red boat on the blue sea\thttp://example.org/1.jpg\n")
+    script = """
+        import sys
+        from beam_jobs import fork_server
+        from pipeline import cli
+        fork_server.COMMAND = ["false"]
+        folder = sys.argv[1]
+        options = [f"--source=cc3m={folder}/cc3m.tsv", f"--output={folder}/out", "--direct_num_workers=2"]
+        sys.exit(cli.main(["select", *options]))
+    """
+    job = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), str(tmp_path)], capture_output=True, text=True, timeout=120
+    )
+    assert (job.returncode, job.stdout) == (2, "")
+    assert job.stderr == (
+        "pairmill: the process that starts workers has ended; the same command continues with what was not finished\n"
+    )

@@ -301,7 +301,7 @@ def test_the_bundled_model_has_learned_colours(tmp_path):
     for colour in ("red", "blue"):
         arguments = [
             "--prompt",
-            f"{colour} heart, emoji: love",
+            f"{colour} heart",
             "--count",
             "4",
             "--output",
@@ -309,7 +309,7 @@ def test_the_bundled_model_has_learned_colours(tmp_path):
         ]
         assert drawing.main(arguments) == 0
         images = [np.asarray(Image.open(path), np.float64) for path in sorted((tmp_path / colour).glob("[0-9]*.png"))]
-        assert {image.shape for image in images} == {(128, 128, 3)}
+        assert {image.shape for image in images} == {(96, 96, 3)}
         redness[colour] = np.mean([image[..., 0] - image[..., 2] for image in images])
     assert redness["red"] > redness["blue"] + 20
 
@@ -346,8 +346,8 @@ def test_a_checkpoint_without_sampling_and_prompts_has_the_papers(generator):
 
 def test_the_bundled_model_has_sampling_and_prompts():
     bundled = load_generator(checkpoints.BUNDLED_TRANSFORMER)
-    assert bundled.sampling == SamplingConfig(guidance=3.0, top_p=0.95)
-    assert "red heart, emoji: love" in bundled.prompts
+    assert bundled.sampling == SamplingConfig(guidance=2.0, top_p=0.9)
+    assert "red heart" in bundled.prompts
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""The data of the bundled model of emoji (docs/clipart.md)."""
