@@ -132,7 +132,8 @@ class FetchPrepared(beam.DoFn):
         image_size: int,
         image_filter: ImageFilterConfig | None = None,
     ):
-        self._output, self._store, self._filtering = output, CompletedUnits(output), SharedFilter(image_filter)
+        self._output, self._store = output, CompletedUnits(output)
+        self._filtering = SharedFilter(image_filter, output)
         self._fetch, self._image_config, self._encode, self._image_size = fetch, image_config, encode, image_size
 
     def setup(self) -> None:

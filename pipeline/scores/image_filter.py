@@ -16,6 +16,7 @@ from models.files import sha256_of
 from pipeline import tokenizer_files
 from pipeline.images.faces import FaceDetector, blurred
 from pipeline.images.fetched import FetchedImage
+from pipeline.output.counts import BLURRED, counts_of
 from pipeline.records import Reason, Rejected, Stage, reject
 from pipeline.scores import scorer
 from pipeline.scores.bounds import Bound, bound_settings, out_of_bounds
@@ -69,8 +70,9 @@ class ImageFilterConfig:
 class ImageFilter:
     """Scores images as `pairmill score` does, and rejects those out of bounds; then blurs or rejects faces."""
 
-    def __init__(self, config: ImageFilterConfig):
-        self._config = config
+    def __init__(self, config: ImageFilterConfig, output: str):
+        """`output` is the job's, in whose progress blurred images are counted."""
+        self._config, self._output = config, output
         self._scorer = PairScorer(config.scoring) if config.scoring else None
         self._faces = config.faces.load() if config.faces else None
         self._rejects_faces = bool(config.faces and config.faces.action == REJECT)
@@ -99,6 +101,7 @@ class ImageFilter:
             elif self._rejects_faces:
                 yield reject(outcome.pair, Stage.ENCODE, Reason.FACE, f"{len(boxes)} found")
             else:
+                counts_of(self._output).add({BLURRED: 1})
                 yield outcome._replace(rgb_HWC=blurred(outcome.rgb_HWC, boxes))
             del outcome  # else this name would hold its memory until the next outcome arrives
 
@@ -106,13 +109,13 @@ class ImageFilter:
 class SharedFilter:
     """A filter, or none, for the steps of a job: its models are loaded once a process, however many threads it has."""
 
-    def __init__(self, config: ImageFilterConfig | None):
-        self._config, self._shared = config, Shared()
+    def __init__(self, config: ImageFilterConfig | None, output: str):
+        self._config, self._output, self._shared = config, output, Shared()
 
     def load(self) -> Callable[[Outcomes], Outcomes]:
         if not self._config:
             return _unchanged
-        return self._shared.acquire(partial(ImageFilter, self._config)).filter
+        return self._shared.acquire(partial(ImageFilter, self._config, self._output)).filter
 
 
 def _unchanged(outcomes: Outcomes) -> Outcomes:

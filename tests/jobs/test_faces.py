@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from beam_jobs import build_dataset, encode_shards
-from models.data.format import read_manifest
+from models.data.format import read_manifest, read_token_shard
 from models.errors import UserError
 from pipeline.fetch import stored_shards
 from pipeline.images.validate import ImageConfig
@@ -22,7 +22,7 @@ from pipeline.scores.image_filter import FaceConfig, ImageFilter, ImageFilterCon
 from tests.conftest import files_of
 from tests.support.face_model import write_face_model
 
-WITH_FACE, WITHOUT = "a face in a field of grey", "a field of grey alone"
+WITH_FACE, WITHOUT = "a face in a field of checks", "a field of checks alone"
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,8 @@ def pairs(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("pairs") / "00000.tar"
     with tarfile.open(path, "w") as tar:
         for number, caption in enumerate((WITH_FACE, WITHOUT)):
-            rgb_HWC = np.random.default_rng(number).integers(90, 110, (256, 256, 3), np.uint8)
+            checks_HW1 = np.random.default_rng(number).integers(0, 2, (32, 32, 1), np.uint8).repeat(8, 0).repeat(8, 1)
+            rgb_HWC = np.broadcast_to(checks_HW1 * 255, (256, 256, 3)).copy()
             if caption == WITH_FACE:
                 rgb_HWC[96:160, 96:160] = 255, 0, 0
             png = io.BytesIO()
@@ -62,19 +63,37 @@ def captions(output: Path) -> set[str]:
     return set(pq.read_table(output / "index", columns=["caption"])["caption"].to_pylist())
 
 
-def test_blurs_the_images_that_are_encoded(pairs, model):
+def codes(output: Path) -> dict[str, bytes]:
+    """Image codes by captions."""
+    manifest = read_manifest(output)
+    code_type = manifest.image_tokenizer.code_type
+    samples = [sample for shard in manifest.shards for sample in read_token_shard(output / shard.path, code_type)]
+    rows = pq.read_table(output / "index", columns=["key", "caption"]).to_pylist()
+    captions_by_key = {row["key"]: row["caption"] for row in rows}
+    return {captions_by_key[sample.key]: sample.codes.tobytes() for sample in samples}
+
+
+def test_blurs_the_images_that_are_encoded(pairs, model, tmp_path):
     rows = [row for row in stored_shards.list_rows(str(pairs)) if isinstance(row, Pair)]
     before = list(stored_shards.read_images(str(pairs), rows, ImageConfig()))
-    after = list(ImageFilter(ImageFilterConfig(faces=FaceConfig("blur", str(model)))).filter(before))
+    after = list(ImageFilter(ImageFilterConfig(faces=FaceConfig("blur", str(model))), str(tmp_path)).filter(before))
     changed = [(one.rgb_HWC != other.rgb_HWC).any() for one, other in zip(before, after, strict=True)]
     assert changed == [True, False] and [row.pair.caption for row in after] == [WITH_FACE, WITHOUT]
     assert (after[0].rgb_HWC[:80, :80] == before[0].rgb_HWC[:80, :80]).all()
 
 
+def test_blur_changes_the_codes_of_faces_alone(encode, model, capsys):
+    before = codes(encode("before"))
+    assert "blurred" not in capsys.readouterr().out
+    after = codes(encode("after", "--faces=blur", f"--face-model={model}"))
+    assert "encode: this run, images with blurred faces: 1\n" in capsys.readouterr().out
+    assert before.keys() == after.keys() == {WITH_FACE, WITHOUT}
+    assert before[WITHOUT] == after[WITHOUT] and before[WITH_FACE] != after[WITH_FACE]
+
+
 def test_blur_with_any_number_of_workers(encode, model):
     options = ["--faces=blur", f"--face-model={model}"]
     one = encode("one", *options)
-    assert captions(one) == {WITH_FACE, WITHOUT}
     assert files_of(one) == files_of(encode("two", *options, workers=2))
     settings = read_manifest(one).settings["faces"]
     assert settings["action"] == "blur" and len(settings["model"]) == 64
