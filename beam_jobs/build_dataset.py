@@ -25,7 +25,7 @@ from beam_jobs.flags.estimate import add_estimate_options, check_estimate
 from beam_jobs.flags.fetch import add_fetch_options, fetch_config, fetch_settings, fetching_machines, host_limits
 from beam_jobs.flags.files import add_part_option, add_size_options, check_part
 from beam_jobs.flags.images import add_image_options, image_config
-from beam_jobs.flags.score import add_bound_options, image_filter_of
+from beam_jobs.flags.score import add_bound_options, add_face_options, image_filter_of
 from beam_jobs.flags.select import (
     add_select_options,
     input_files,
@@ -55,6 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
     add_image_options(parser)
     add_encode_options(parser)
     add_bound_options(parser, with_folder=False)
+    add_face_options(parser)
     add_size_options(parser)
     add_part_option(parser)
     add_estimate_options(parser)
@@ -90,7 +91,7 @@ def _run(
         "select": select_settings(args, pieces),
         "fetch": fetch_settings(args),
         "encode": encode_settings(args),
-    } | ({"scores": image_filter.settings} if image_filter else {})
+    } | (image_filter.settings if image_filter else {})
     parts = tokenize_stage.dataset_parts(encode, settings, {piece.source for piece in pieces})
     is_new = not args.part and not is_started(args.output)
     if not prepare(args, beam_options, "build", finish.identity(parts), MANIFEST_FILE):

@@ -26,7 +26,7 @@ from beam_jobs.flags.engine import check_places, has_remote_workers
 from beam_jobs.flags.estimate import add_estimate_options, check_estimate
 from beam_jobs.flags.files import add_part_option, add_size_options, check_part
 from beam_jobs.flags.images import add_image_options, image_config
-from beam_jobs.flags.score import add_bound_options, bounds_of, image_filter_of
+from beam_jobs.flags.score import add_bound_options, add_face_options, bounds_of, image_filter_of
 from beam_jobs.part import prepare, run_whole_or_part
 from beam_jobs.run import command
 from models.errors import UserError
@@ -65,6 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
     add_image_options(parser)
     add_encode_options(parser)
     add_bound_options(parser, with_folder=True)
+    add_face_options(parser)
     add_size_options(parser)
     add_part_option(parser)
     add_estimate_options(parser, "images")
@@ -95,8 +96,10 @@ def _run(beam_options: PipelineOptions, arguments: list[str] | None, args: argpa
     paths = stored_shards.find_image_shards(args.images)
     before = shard_reader.fetch_output_of(paths)  # the folder of a finished `pairmill fetch`, or None
     settings = (read_settings(before) if before else {"images": args.images}) | {"encode": encode_settings(args)}
-    if asked := bounds or image_filter:
-        settings["scores"] = asked.settings
+    if bounds:
+        settings["scores"] = bounds.settings
+    if image_filter:
+        settings |= image_filter.settings
     old = open_existing([args.add_to]) if args.add_to else []
     ledger = read_ledger(before) if before else {"sources": {shard_format.SOURCE: {"read": 0, "rejected": {}}}}
     parts = tokenize_stage.dataset_parts(encode, settings, set(ledger["sources"]))

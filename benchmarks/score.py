@@ -5,8 +5,8 @@
     python -m benchmarks.score million --folder made --steps make cutoff   # in parts, of which the folder is kept
     python -m benchmarks.score million --folder made --steps look-up cluster
 
-IMAGES is as `pairmill score` takes it; the model is of the size ViT-B/32, with random weights. Each step of `million`
-runs in a process of its own, and prints its line when it ends; the peak is that of the largest process.
+IMAGES is as `pairmill score` takes it, of tar files; the model is of the size ViT-B/32, with random weights. Each step
+of `million` runs in a process of its own, and prints its line when it ends; the peak is that of the largest process.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import resource
+import tarfile
 import tempfile
 import time
 from collections.abc import Callable
@@ -51,20 +52,33 @@ MAX_CENTRES = 100_000
 
 def compare_loop(images: str, count: int) -> None:
     """Prints images a second of the whole loop and of the model alone, on one thread each."""
-    path = stored_shards.find_image_shards(images)[0]
-    pairs = [row for row in stored_shards.list_rows(path) if isinstance(row, Pair)][:count]
     with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/00000.tar"
+        copy_first(stored_shards.find_image_shards(images)[0], count, path)
+        pairs = [row for row in stored_shards.list_rows(path) if isinstance(row, Pair)]
         write_vit_b_32([pair.caption for pair in pairs], Path(folder))
         embedder = Embedder(load_model(model_files(folder)))
         scorer = PairScorer(score_config(folder, [], "cpu", 1))
-    read = stored_shards.read_images(path, pairs, ImageConfig())
-    fetched = [image for image in read if not isinstance(image, Rejected)]
-    prepared = [embedder.prepare(image.rgb_HWC, image.pair.caption) for image in fetched]
-    model_s = _seconds(lambda: embedder.embed(prepared))
-    loop_s = _seconds(lambda: list(scorer.score(stored_shards.read_images(path, pairs, ImageConfig()))))
+        read = stored_shards.read_images(path, pairs, ImageConfig())
+        fetched = [image for image in read if not isinstance(image, Rejected)]
+        prepared = [embedder.prepare(image.rgb_HWC, image.pair.caption) for image in fetched]
+        model_s = _seconds(lambda: embedder.embed(prepared))
+        loop_s = _seconds(lambda: list(scorer.score(stored_shards.read_images(path, pairs, ImageConfig()))))
     rows = [("the model alone", model_s), ("reading, decoding, measures, model", loop_s)]
     header = ["loop", "images a second", "time"]
     print(table(header, [(name, round(len(fetched) / s, 1), round(s / model_s, 3)) for name, s in rows]))
+
+
+def copy_first(path: str, count: int, output: str) -> None:
+    """Copies the first images of a tar file, with their texts: a scorer reads a tar file to its end, for all of its
+    images together."""
+    keys: set[str] = set()
+    with tarfile.open(path) as given, tarfile.open(output, "w") as tar:
+        for member in given:
+            keys.add(member.name.partition(".")[0])
+            if len(keys) > count:
+                return
+            tar.addfile(member, given.extractfile(member))
 
 
 def write_vit_b_32(captions: list[str], folder: Path) -> None:

@@ -29,6 +29,7 @@ from models.scoring.embedder import Embedder, cosines
 from models.scoring.model_folder import OPEN_CLIP_CONFIG, TOKENIZER, load_model, model_files
 from models.scoring.network import ContrastiveConfig, ContrastiveModel, ImageTowerConfig, TextTowerConfig
 from pipeline.fetch import stored_shards
+from pipeline.filters import SelectConfig, count_words
 from pipeline.images.validate import ImageConfig
 from pipeline.output.files import write_file
 from pipeline.output.parquet import file_bytes
@@ -189,6 +190,15 @@ def similarity(embedder: Embedder, examples: list[Example]) -> np.ndarray:
     return cosines(embedder.embed([embedder.prepare(example.image, example.caption) for example in examples]))
 
 
+def ranked_share(embedder: Embedder, examples: list[Example]) -> float:
+    """The mean share of the other captions of the list that score less than an image's own."""
+    image_NE, text_NE = embedder.embed([embedder.prepare(example.image, example.caption) for example in examples])
+    scores_NN = image_NE.astype(np.float32) @ text_NE.astype(np.float32).T
+    captions = np.array([example.caption.lower() for example in examples])
+    differs_NN = captions[:, None] != captions
+    return float(((scores_NN < scores_NN.diagonal()[:, None]) & differs_NN).sum() / differs_NN.sum())
+
+
 def kept_of_half_swapped(embedder: Embedder, examples: list[Example], share: float) -> tuple[int, int]:
     """How many true and how many swapped pairs `--keep-top` keeps of a list of which every second was swapped."""
     mixed = [*examples[::2], *swapped(examples[1::2])]
@@ -206,7 +216,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images")
     parser.add_argument("output", type=Path)
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=2000)
     args = parser.parse_args()
     examples = list(read_examples(args.images))
     held_out = [example for example in examples if in_share(stable_hash("held out", example.caption.lower()), 0.1)]
@@ -216,11 +226,20 @@ def main() -> None:
     tokenizer = train_tokenizer([example.caption for example in training])
     write_model(train(training, tokenizer, args.steps), tokenizer, args.output)
     embedder = Embedder(load_model(model_files(args.output)))
-    true, other = similarity(embedder, held_out), similarity(embedder, swapped(held_out))
-    print(f"true above swapped in {np.mean(true > other):.1%} of {len(held_out):,} held-out pairs")
+    report("held-out pairs", embedder, held_out)
+    min_words = SelectConfig().min_words
+    selected = [example for example in held_out if count_words(example.caption) >= min_words]
+    report(f"of these, with captions of {min_words} words or more, the fewest that select keeps", embedder, selected)
+
+
+def report(what: str, embedder: Embedder, examples: list[Example]) -> None:
+    true, other = similarity(embedder, examples), similarity(embedder, swapped(examples))
+    print(f"{len(examples):,} {what}:")
+    print(f"  true caption above a swapped one in {np.mean(true > other):.1%}", end=", ")
+    print(f"above {ranked_share(embedder, examples):.1%} of all others")
     for share in (0.3, 0.5):
-        kept = kept_of_half_swapped(embedder, held_out, share)
-        print(f"--keep-top {share:g} of a list half of which was swapped keeps {kept[0]} true, {kept[1]} swapped pairs")
+        kept = kept_of_half_swapped(embedder, examples, share)
+        print(f"  --keep-top {share:g} of a list half of which was swapped: {kept[0]} true, {kept[1]} swapped pairs")
 
 
 if __name__ == "__main__":

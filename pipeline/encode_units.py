@@ -117,7 +117,7 @@ class FetchPrepared(beam.DoFn):
 
     def __init__(self, job: UnitJob):
         self._job = job
-        self._store, self._filtering = CompletedUnits(job.output), SharedFilter(job.image_filter)
+        self._store, self._filtering = CompletedUnits(job.output), SharedFilter(job.image_filter, job.output)
 
     def setup(self) -> None:
         configure_process()

@@ -88,6 +88,7 @@ class Reason(str, enum.Enum):
     TEXT_IN_IMAGE = "text_in_image"
     SEMANTIC_DUPLICATE = "semantic_duplicate"  # of an image that fits its caption better
     LOW_QUALITY = "low_quality"
+    FACE = "face"  # the image shows one, and --faces reject
     DAMAGED_SHARD = "damaged_shard"  # the pair was in a shard that `pairmill verify --repair` dropped
 
 

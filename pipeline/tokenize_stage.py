@@ -251,10 +251,8 @@ class EncodingDoFn(beam.DoFn):
 
     def __init__(self, output: str, encode: EncodeConfig, image_filter: ImageFilterConfig | None = None):
         self._output, self._store, self._config = output, CompletedUnits(output), encode
-        self._shared, self._filtering = (
-            Shared(),
-            SharedFilter(image_filter),
-        )  # one model a process, however many threads
+        self._shared = Shared()  # one model a process, however many threads
+        self._filtering = SharedFilter(image_filter, output)
 
     def setup(self) -> None:
         self._encoder = self._shared.acquire(partial(PairEncoder, self._config))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import re
 from functools import partial
@@ -15,7 +16,7 @@ from beam_jobs.flags.device import add_device_option, device_of
 from models.errors import UserError
 from pipeline.scores.best import cutoff
 from pipeline.scores.bounds import Bound, ScoreFilter, filter_settings
-from pipeline.scores.image_filter import ImageFilterConfig
+from pipeline.scores.image_filter import BLUR, REJECT, FaceConfig, ImageFilterConfig
 from pipeline.scores.lookup import write_lookup
 from pipeline.scores.score_files import Scores, open_scores
 from pipeline.scores.scorer import SIMILARITY, ScoreConfig, score_config
@@ -97,6 +98,31 @@ def add_bound_options(parser: argparse.ArgumentParser, with_folder: bool) -> Non
         )
 
 
+def add_face_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("faces")
+    group.add_argument(
+        "--faces",
+        choices=(BLUR, REJECT),
+        help="blur the faces in images before they are encoded, or reject images with faces; takes --face-model",
+    )
+    group.add_argument(
+        "--face-model",
+        metavar="FILE",
+        help="ONNX file of OpenCV's YuNet, such as face_detection_yunet_2023mar.onnx",
+    )
+
+
+def _faces(args: argparse.Namespace) -> FaceConfig | None:
+    """Raises UserError for a model that is missing or damaged, and for one of the two options without the other."""
+    if bool(args.faces) != bool(args.face_model):
+        raise UserError("--faces and --face-model go together; give both, or neither")
+    if not args.faces:
+        return None
+    config = FaceConfig(args.faces, args.face_model)
+    config.load()
+    return config
+
+
 def _add_folder_options(group: Group) -> None:
     group.add_argument(
         "--scores",
@@ -166,6 +192,12 @@ def bounds_of(args: argparse.Namespace) -> Bounds | None:
 
 
 def image_filter_of(args: argparse.Namespace, options: PipelineOptions) -> ImageFilterConfig | None:
+    """What the job decides on whole images. Raises UserError as its parts."""
+    scored, faces = _computed_bounds(args, options), _faces(args)
+    return dataclasses.replace(scored or ImageFilterConfig(), faces=faces) if scored or faces else None
+
+
+def _computed_bounds(args: argparse.Namespace, options: PipelineOptions) -> ImageFilterConfig | None:
     """Bounds on scores that the job computes itself. Raises UserError as `scoring`, and for bounds on other scores."""
     bounds = _given_bounds(args)
     if args.scores or not (bounds or args.score_model or args.score_head):

@@ -65,6 +65,7 @@ FETCHED = "fetched"
 BYTES = "downloaded_bytes"  # of bodies
 DOWNLOAD_S, DECODE_S = "download_s", "decode_s"  # summed over requests, and over images
 LEFT_OUT = "near_duplicates_left_out"  # entries of crowded groups that were not compared
+BLURRED = "images_with_blurred_faces"
 TIMES = ("pictures_s", "model_s", "write_s")  # seconds of encoding
 PER_STEP = ("done", "before", "work", "work_before")
 # Names of the numbers in a file of counts, each a float64.
@@ -74,6 +75,7 @@ SLOTS = (
     *(reason.value for reason in Reason),
     *TIMES,
     LEFT_OUT,
+    BLURRED,
     BYTES,
     DOWNLOAD_S,
     DECODE_S,

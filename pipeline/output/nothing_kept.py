@@ -55,6 +55,7 @@ FIXES: Mapping[Reason, str] = {
     Reason.TEXT_IN_IMAGE: _SCORES,
     Reason.SEMANTIC_DUPLICATE: _SCORES,
     Reason.LOW_QUALITY: _SCORES,
+    Reason.FACE: "--faces reject rejects images with faces; --faces blur keeps them",
     Reason.NO_CONCEPT: "--balance names a file of words, and no caption has one of them",
     Reason.FILTERED_OUT: "--where holds for no pair; `pairmill show OUTPUT` lists their values",
 }

@@ -15,6 +15,7 @@ from apache_beam.runners.runner import PipelineResult
 from models.progress import TERMINAL_INTERVAL_S, Progress, ProgressLine
 from pipeline.output import files
 from pipeline.output.counts import (
+    BLURRED,
     BYTES,
     COUNTS_SUFFIX,
     DECODE_S,
@@ -125,7 +126,7 @@ class ProgressReporter:
 
     def summary(self) -> list[str]:
         """What this run has cost and left undone, as last counted: a line each, for its end."""
-        return list(filter(None, (_spent(self._values), _left_out(self._values))))
+        return list(filter(None, (_spent(self._values), _blurred(self._values), _left_out(self._values))))
 
 
 def remove_counts(output: str) -> None:
@@ -227,6 +228,12 @@ def _spent(values: Sequence[float]) -> str:
     parts = [f"{_gigabytes(size)} downloaded"] if size else []
     parts += [f"{seconds:,.1f} s {what}" for what, seconds in spent.items() if seconds]
     return f"this run, all workers together: {', '.join(parts)}" if parts else ""
+
+
+def _blurred(values: Sequence[float]) -> str:
+    """The number of images in which faces were blurred; "" if there were none."""
+    number = int(values[PLACE[BLURRED]])
+    return f"this run, images with blurred faces: {number:,}" if number else ""
 
 
 def _left_out(values: Sequence[float]) -> str:

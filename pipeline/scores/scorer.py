@@ -112,7 +112,7 @@ class PairScorer:
         device = device_of_process(config.device)
         self._embedder = Embedder(model, device, config.threads) if model else None
         self._at_once = self._embedder.batch_size * config.threads if self._embedder else 1
-        self._names = config.names
+        self.names = config.names
 
     def score(self, outcomes: Iterable[FetchedImage | Rejected]) -> Iterator[ScoredPair | Rejected]:
         """Scores fetched images with their captions, in order; rejects pass through."""
@@ -149,7 +149,7 @@ class PairScorer:
     def _scored(
         self, pair: Pair, values: dict[str, float | None], number: int, embeddings: Embeddings | None
     ) -> ScoredPair:
-        numbers = [values[name] for name in self._names]
+        numbers = [values[name] for name in self.names]
         image, text = (each[number].astype("<f2").tobytes() for each in embeddings) if embeddings else (b"", b"")
         return ScoredPair(
             pair.key,

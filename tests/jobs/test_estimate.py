@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_jobs import build_dataset, encode_shards, estimate, fetch_images, run, select_pairs
+from beam_jobs import build_dataset, encode_shards, estimate, fetch_images, run, score_images, select_pairs
 from models.errors import UserError
 from pipeline.output.ledger import read_ledger
 
@@ -113,6 +113,22 @@ def test_fetching_and_encoding(fetched, tiny_dvae, tmp_path, capsys):
     assert found["rows"]["value"] == kept
     # The list has one pair twice. Whether both are among the 30 depends on their keys, which hold the server's port.
     assert found["pairs"]["value"] == pytest.approx(kept, rel=0.15)
+
+
+def test_scoring(images, tmp_path, capsys):
+    """30 images in 6 files, one of them broken."""
+    output = tmp_path / "scores"
+    options = [f"--images={images}", f"--output={output}", ONE_WORKER]
+    found = estimated(score_images.main, [*options, "--estimate=15"], capsys)
+    assert not output.exists()
+
+    assert score_images.main(options) == 0
+    [rows] = read_ledger(str(output))["sources"].values()
+    assert 15 <= found["sample"]["rows"] < rows["read"]
+    # By bytes, of which the broken image has next to none: more than a good one's share.
+    assert found["rows"]["value"] == pytest.approx(rows["read"], rel=0.1)
+    assert found["pairs"]["value"] == pytest.approx(rows["kept"], rel=0.1)
+    assert "score" in [stage["stage"] for stage in found["stages"]]
 
 
 def _bytes_of(folder: Path, pattern: str) -> int:

@@ -18,6 +18,7 @@ from models.errors import UserError
 from models.progress import Progress, ProgressLine
 from pipeline.output import progress
 from pipeline.output.counts import (
+    BLURRED,
     LEFT_OUT,
     FileCounts,
     Step,
@@ -135,10 +136,11 @@ def test_what_a_run_has_cost(output):
     assert reporter.summary() == []
     with ProgressReporter(output, "build") as reporter:
         spent = {"downloaded_bytes": 1.25e9, "download_s": 2000.0, "decode_s": 30.0, "model_s": 4.5}
-        counts_of(output).add(spent | {LEFT_OUT: 3})
+        counts_of(output).add(spent | {LEFT_OUT: 3, BLURRED: 1_200})
     assert reporter.summary() == [
         "this run, all workers together: 1.2 GB downloaded, 2,000.0 s in requests, 30.0 s decoding, 4.5 s in the image "
         "tokenizer",
+        "this run, images with blurred faces: 1,200",
         "of crowded groups of near-duplicates 3 entries were left uncompared",
     ]
 

@@ -77,6 +77,12 @@ def test_border(image, expected):
     assert measures.border(image) == pytest.approx(expected)
 
 
+def test_a_border_of_any_width():
+    for width in range(2 * measures.LINES_AT_ONCE + 2):
+        expected = 1 - 200 * 300 / ((200 + 2 * width) * (300 + 2 * width))
+        assert measures.border(framed(NOISE, width, 0)) == pytest.approx(expected)
+
+
 def test_a_border_after_jpeg():
     decoded = np.asarray(Image.open(io.BytesIO(jpeg(framed(scenery(), 40, 255), 85))))
     assert measures.border(decoded) == pytest.approx(1 - 300 * 400 / (380 * 480), abs=0.08)  # ringing
