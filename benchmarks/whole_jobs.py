@@ -8,6 +8,7 @@ the folder names its port.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import sys
@@ -34,11 +35,9 @@ NO_LIMITS = ["--per-host-connections=64", "--per-host-rate=100000", "--allow-add
 
 def build(folder: Path, total: int, workers: int) -> Cost:
     """Select, fetch, encode and write the shards of `total` rows."""
-    command = _command("build", folder / "dataset", workers)
     with _prepared(folder, total):
-        cost = cost_of(
-            [*command, f"--source=cc12m={folder / 'list.tsv'}", *_tokenizer(folder), *NO_LIMITS], folder / "log"
-        )
+        source = f"--source=cc12m={folder / 'list.tsv'}"
+        cost = _cost_of(folder, "build", "dataset", workers, [source, *_tokenizer(folder), *NO_LIMITS])
     manifest = read_manifest(folder / "dataset")
     kept = sum(map(manifest.pairs, SPLITS))
     print(f"build: {kept:,} pairs of {total:,} rows in {len(manifest.shards)} shards", flush=True)
@@ -49,13 +48,17 @@ def repack(folder: Path, total: int, workers: int) -> Cost:
     """The dataset's shards once more; `build` makes them before if they are not there."""
     if not (folder / "dataset" / MANIFEST_FILE).exists():
         build(folder, total, workers)
-    return cost_of(
-        [*_command("repack", folder / "repacked", workers), f"--dataset={folder / 'dataset'}"], folder / "log"
-    )
+    return _cost_of(folder, "repack", "repacked", workers, [f"--dataset={folder / 'dataset'}"])
 
 
-def _command(job: str, output: Path, workers: int) -> list[str]:
-    return [sys.executable, "-m", "pipeline.cli", job, f"--output={output}", f"--direct_num_workers={workers}"]
+def _cost_of(folder: Path, job: str, output: str, workers: int, options: list[str]) -> Cost:
+    """The cost of a job, or of what an interrupted run of it left; of a finished job, what was measured then."""
+    measured = folder / f"{job}.json"
+    if not measured.exists():
+        command = [sys.executable, "-m", "pipeline.cli", job, f"--output={folder / output}"]
+        cost = cost_of([*command, f"--direct_num_workers={workers}", *options], folder / "log")
+        write_atomically(measured, json.dumps(cost._asdict()))
+    return Cost(**json.loads(measured.read_text()))
 
 
 @contextlib.contextmanager
