@@ -21,7 +21,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -39,6 +38,7 @@ import pyarrow.parquet as pq
 import simplejpeg
 
 from benchmarks import slow_hosts
+from benchmarks.serving import nginx, own_server
 from models import pixels
 from models.text_table import table
 from pipeline.output.files import write_file
@@ -117,47 +117,6 @@ def write_lists(folder: Path, urls: list[str]) -> None:
     counts = [(("cc3m", what, ""), len(urls)) for what in ("read", "kept")]
     write_ledger(str(folder / "pairs"), build_ledger(counts, ["cc3m"]))
     pq.write_table(pa.table({"url": urls, "caption": captions}), folder / "list.parquet")
-
-
-@contextlib.contextmanager
-def nginx(program: str, folder: Path, work: Path, listen: str = "backlog=4096", more: str = "") -> Iterator[int]:
-    """The port of an nginx with one worker that serves a folder; `more` goes into its block of the server."""
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        port = unused.getsockname()[1]
-    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    places = "".join(f"{kind}_temp_path {work}/nginx; " for kind in kinds)
-    settings = work / "nginx.conf"
-    settings.write_text(f"""
-        worker_processes 1; daemon off; pid {work}/nginx.pid; error_log {work}/nginx.log;
-        events {{ worker_connections 4096; }}
-        http {{ access_log off; sendfile on; keepalive_requests 100000; types {{ image/jpeg jpg; }} {places}
-               server {{ listen 127.0.0.1:{port} {listen}; root {folder}; {more} }} }}""")
-    running = subprocess.Popen([program, "-p", str(work), "-c", str(settings), "-e", str(work / "nginx.log")])
-    try:
-        for _ in range(50):
-            with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
-                break
-            time.sleep(0.1)
-        yield port
-    finally:
-        running.terminate()
-        running.wait()
-
-
-@contextlib.contextmanager
-def own_server(folder: Path, *options: str) -> Iterator[int]:
-    """The port of benchmarks/web_server.py."""
-    running = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.web_server", str(folder), *options],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    try:
-        yield int(running.stdout.readline())
-    finally:
-        said, _ = running.communicate()
-        print(f"  answers of the server: {said.decode().strip()}")
 
 
 # --- running and measuring -------------------------------------------------------------------------------------------

@@ -25,7 +25,8 @@ import h2  # noqa: F401 (httpx's HTTP/2, which it imports late)
 import httpcore  # noqa: F401 (likewise)
 import httpx
 
-from benchmarks.fetch import PHOTOGRAPHS, make_photographs, nginx
+from benchmarks.fetch import PHOTOGRAPHS, make_photographs
+from benchmarks.serving import nginx
 from models.text_table import table
 
 CONNECTIONS = 4

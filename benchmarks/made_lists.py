@@ -49,11 +49,12 @@ def captions() -> tuple[list[str], list[str]]:
 
 
 class Lists:
-    """Rows by number. `repeats`: the share of rows whose URL an earlier row has."""
+    """Rows by number. `repeats`: the share of rows whose URL an earlier row has; `odd`: the share whose caption
+    a filter drops, or cleaning changes."""
 
-    def __init__(self, repeats: float = 0.01):
+    def __init__(self, repeats: float = 0.01, odd: float = 0.05):
         self._first, self._second = captions()
-        self._repeats = repeats
+        self._repeats, self._odd_share = repeats, odd
 
     def _draw(self, source: str, number: int) -> random.Random:
         return random.Random(f"{source} {number}")
@@ -71,8 +72,8 @@ class Lists:
         )
 
     def _odd(self, draw: random.Random, caption: str) -> str:
-        """What a filter drops, or cleaning changes, in one row of twenty."""
-        if draw.random() < 0.95:
+        """The caption, or in the share of odd rows another."""
+        if draw.random() < 1 - self._odd_share:
             return caption
         return draw.choice(
             [

@@ -1,18 +1,20 @@
 """Memory and time of a job's shuffles, by the number of pairs: a list to units, pairs to units, records to shards,
-near-duplicates.
+near-duplicates; and of whole jobs, build and repack.
 
-    python -m benchmarks.scale [--pairs N ...] [--steps STEP ...] [--workers N]
+    python -m benchmarks.scale [--pairs N ...] [--steps STEP ...] [--workers N] [--folder DIR]
 
 `list` is what `build` does before it fetches: select from a list of Conceptual 12M's form, then its units, without a
 download. Pairs and records are made up, as long as those of Conceptual 12M with one crop of 1,024 codes; nothing is
 downloaded or encoded. Images are made up as smooth noise with the spectrum of photographs, one in ten a copy of
-another. Memory is the highest sum over all processes (PSS); the slope is what a pair adds to it, from the first number
-of pairs to the last.
+another. `build` and `repack` are the commands themselves (whole_jobs.py): images of 64 px from web servers on the
+loopback, codes of a tiny image tokenizer. Memory is the highest sum over all processes of the job (PSS); the slope is
+what a pair adds to it, from the first number of pairs to the last.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import math
 import os
@@ -25,7 +27,8 @@ import apache_beam as beam
 import numpy as np
 
 from beam_jobs.flags.common import beam_options
-from benchmarks.select import cost_of
+from benchmarks import whole_jobs
+from benchmarks.select import Cost, cost_of
 from models.text_table import table
 from pipeline.dataset.image_signature import GREY_SIDE, SIGNATURE_BYTES
 from pipeline.dataset.near_duplicates import DropNearDuplicates, NearDuplicateConfig
@@ -167,6 +170,7 @@ def near_duplicates(pipeline: beam.Pipeline, total: int, output: str) -> None:
 
 
 STEPS = {"list": list_to_units, "units": units, "shards": shards, "near-duplicates": near_duplicates}
+WHOLE_JOBS = {"build": whole_jobs.build, "repack": whole_jobs.repack}
 
 
 def first_rows(pipeline: beam.Pipeline, total: int) -> beam.PCollection:
@@ -183,11 +187,32 @@ def run_step(step: str, total: int, output: str, workers: int) -> None:
         STEPS[step](pipeline, total, output)
 
 
+@contextlib.contextmanager
+def work_folder(given: str | None) -> Iterator[Path]:
+    """The given folder, which stays, or a temporary one."""
+    if given:
+        yield Path(given)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)  # a web server's worker may be another user
+        yield Path(folder)
+
+
+def cost_of_step(step: str, folder: Path, total: int, workers: int) -> Cost:
+    if step in WHOLE_JOBS:
+        return WHOLE_JOBS[step](folder / str(total), total, workers)
+    command = [sys.executable, "-m", "benchmarks.scale", "--one", step, str(folder / "out")]
+    return cost_of([*command, "--pairs", str(total), "--workers", str(workers)])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--pairs", type=int, nargs="+", default=[100_000, 300_000, 1_000_000], metavar="N")
-    parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS), metavar="STEP")
+    parser.add_argument("--steps", nargs="+", choices=[*STEPS, *WHOLE_JOBS], default=list(STEPS), metavar="STEP")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), metavar="N")
+    parser.add_argument(
+        "--folder", metavar="DIR", help="keep the files of whole jobs there; one that was interrupted continues"
+    )
     parser.add_argument("--one", nargs=2, metavar=("STEP", "FOLDER"), help=argparse.SUPPRESS)  # in a process of its own
     args = parser.parse_args()
     if args.one:
@@ -196,9 +221,8 @@ def main() -> None:
     for step in args.steps:
         rows = []
         for pairs in args.pairs:
-            with tempfile.TemporaryDirectory() as folder:
-                command = [sys.executable, "-m", "benchmarks.scale", "--one", step, str(Path(folder) / "out")]
-                cost = cost_of([*command, "--pairs", str(pairs), "--workers", str(args.workers)])
+            with work_folder(args.folder) as folder:
+                cost = cost_of_step(step, folder, pairs, args.workers)
             rows.append((pairs, cost))
             print(f"{step}: {pairs:,} pairs, {cost.seconds:.0f} s, {cost.memory_gb:.2f} GB", flush=True)
         (first, cheap), (last, expensive) = rows[0], rows[-1]

@@ -14,6 +14,8 @@ URL, WriteToText, on the same runner with the same workers.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
 import functools
 import gzip
 import os
@@ -62,6 +64,7 @@ NAIVE = textwrap.dedent("""
         (pipeline | beam.io.ReadFromText(sys.argv[1]) | beam.Map(by_url) | beam.Filter(wanted) | beam.GroupByKey()
          | beam.MapTuple(lambda url, captions: f"{url}\\t{list(captions)[0]}") | beam.io.WriteToText(sys.argv[2]))
 """)
+SET_CHILD_SUBREAPER = 36  # of prctl(2)
 
 
 class Cost(NamedTuple):
@@ -114,23 +117,32 @@ def timed(function: Callable[[], list]) -> tuple[float, list]:
 # --- whole jobs ------------------------------------------------------------------------------------------------------
 
 
-def cost_of(command: list[str]) -> Cost:
-    """Of a command with all processes that it starts."""
+def cost_of(command: list[str], log: Path | None = None) -> Cost:
+    """Of a command with all processes that it starts. What it prints to the standard error is added to `log`."""
+    # Processes whose parent has ended become ours, so that their processor time is counted.
+    ctypes.CDLL(None).prctl(SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     begun, before = time.perf_counter(), os.times()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    most, done = [0], threading.Event()
+    most, done, seen = [0], threading.Event(), set()
 
     def watch() -> None:
         while not done.wait(0.5):
-            most[0] = max(most[0], sum(map(pss_bytes, descendants(process.pid))))
+            running = descendants(process.pid)
+            seen.update(running)
+            most[0] = max(most[0], sum(map(pss_bytes, running)))
 
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    _, errors = process.communicate()
-    done.set()
-    watcher.join()
-    if process.returncode:
-        raise SystemExit(errors.decode())
+    with open(log, "a+b") if log else tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors)
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        process.wait()
+        done.set()
+        watcher.join()
+        if process.returncode:
+            errors.seek(0)
+            raise SystemExit(errors.read().decode())
+    for other in seen - {process.pid}:
+        with contextlib.suppress(ChildProcessError):  # its parent has waited for it
+            os.waitpid(other, 0)
     after = os.times()
     processor_s = after.children_user + after.children_system - before.children_user - before.children_system
     return Cost(time.perf_counter() - begun, processor_s, most[0] / 1e9)
