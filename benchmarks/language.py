@@ -41,7 +41,7 @@ LOST_AT_ONCE, FALSE_AT_ONCE = 0.01, 0.0005
 PENALTY = 1e-3
 
 
-FRESH = ("fresh_captions", "fresh_captions_2")
+FRESH = ("fresh_captions", *(f"fresh_captions_{number}" for number in range(2, 7)))
 KINDS = (*ENGLISH, "foreign")
 
 
@@ -102,11 +102,16 @@ def print_made(detectors: Sequence[str]) -> None:
             captions = [caption for caption in made_captions() if caption.kind == kind]
             texts = [[caption.text for caption in captions]]
             texts += [[caption.text for caption in captions if caption.held_out]]
-            texts += [of_kind[kind] for of_kind in fresh]
+            texts += [of_kind.get(kind, []) for of_kind in fresh]
             begin = time.process_time()
-            shares = [f"{100 * np.mean([language.is_english(text, detector) for text in each]):.1f}" for each in texts]
+            shares = [english_share(each, detector) for each in texts]
             speed = sum(map(len, texts)) / (time.process_time() - begin)
             print(f"| {detector} | {kind} | {len(captions):,} | {' | '.join(shares)} | {speed:,.0f} |", flush=True)
+
+
+def english_share(texts: Sequence[str], detector: str) -> str:
+    """The share of texts that count as English, in percent; "" of no texts."""
+    return f"{100 * np.mean([language.is_english(text, detector) for text in texts]):.1f}" if texts else ""
 
 
 def load_models(detector: str) -> None:
