@@ -26,7 +26,7 @@ def standing_in(**modules: types.ModuleType):
     finally:
         for name, module in before.items():
             if module is None:
-                del sys.modules[name]
+                sys.modules.pop(name, None)  # the peer may have been forgotten already
             else:
                 sys.modules[name] = module
 

@@ -142,6 +142,7 @@ def test_nearly_every_reason_is_to_be_seen():
         Reason.TEXT_IN_IMAGE.value,
         Reason.SEMANTIC_DUPLICATE.value,
         Reason.LOW_QUALITY.value,
+        Reason.FACE.value,
         Reason.DAMAGED_SHARD.value,  # what `repack`, `filter` and `verify --repair` leave out
     }
 
