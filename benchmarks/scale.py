@@ -28,7 +28,7 @@ import numpy as np
 
 from beam_jobs.flags.common import beam_options
 from benchmarks import whole_jobs
-from benchmarks.select import Cost, cost_of
+from benchmarks.cost import Cost, cost_of
 from models.text_table import table
 from pipeline.dataset.image_signature import GREY_SIDE, SIGNATURE_BYTES
 from pipeline.dataset.near_duplicates import DropNearDuplicates, NearDuplicateConfig

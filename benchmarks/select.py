@@ -14,22 +14,17 @@ URL, WriteToText, on the same runner with the same workers.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import ctypes
 import functools
 import gzip
-import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import textwrap
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
+from benchmarks.cost import Cost, cost_of
 from benchmarks.made_lists import Lists, write_list
 from models.text_table import table
 from pipeline.filters import SelectConfig, filter_candidate
@@ -64,13 +59,6 @@ NAIVE = textwrap.dedent("""
         (pipeline | beam.io.ReadFromText(sys.argv[1]) | beam.Map(by_url) | beam.Filter(wanted) | beam.GroupByKey()
          | beam.MapTuple(lambda url, captions: f"{url}\\t{list(captions)[0]}") | beam.io.WriteToText(sys.argv[2]))
 """)
-SET_CHILD_SUBREAPER = 36  # of prctl(2)
-
-
-class Cost(NamedTuple):
-    seconds: float
-    processor_s: float
-    memory_gb: float
 
 
 def by_source(folder: Path, rows: int) -> None:
@@ -115,59 +103,6 @@ def timed(function: Callable[[], list]) -> tuple[float, list]:
 
 
 # --- whole jobs ------------------------------------------------------------------------------------------------------
-
-
-def cost_of(command: list[str], log: Path | None = None) -> Cost:
-    """Of a command with all processes that it starts. What it prints to the standard error is added to `log`."""
-    # Processes whose parent has ended become ours, so that their processor time is counted.
-    ctypes.CDLL(None).prctl(SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    begun, before = time.perf_counter(), os.times()
-    most, done, seen = [0], threading.Event(), set()
-
-    def watch() -> None:
-        while not done.wait(0.5):
-            running = descendants(process.pid)
-            seen.update(running)
-            most[0] = max(most[0], sum(map(pss_bytes, running)))
-
-    with open(log, "a+b") if log else tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors)
-        watcher = threading.Thread(target=watch)
-        watcher.start()
-        process.wait()
-        done.set()
-        watcher.join()
-        if process.returncode:
-            errors.seek(0)
-            raise SystemExit(errors.read().decode())
-    for other in seen - {process.pid}:
-        with contextlib.suppress(ChildProcessError):  # its parent has waited for it
-            os.waitpid(other, 0)
-    after = os.times()
-    processor_s = after.children_user + after.children_system - before.children_user - before.children_system
-    return Cost(time.perf_counter() - begun, processor_s, most[0] / 1e9)
-
-
-def descendants(root: int) -> list[int]:
-    parents = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdecimal():
-            try:
-                parents[int(entry)] = int(Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[1])
-            except (FileNotFoundError, ProcessLookupError):
-                continue  # it has ended meanwhile
-    found = [root]
-    for process in found:
-        found += [child for child, parent in parents.items() if parent == process]
-    return found
-
-
-def pss_bytes(process: int) -> int:
-    try:
-        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
-    except (FileNotFoundError, ProcessLookupError, PermissionError):
-        return 0
-    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
 
 
 def whole_jobs(folder: Path, lengths: list[int], workers: int, naive_rows: int) -> None:

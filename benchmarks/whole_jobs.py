@@ -8,7 +8,6 @@ the folder names its port.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import sys
@@ -19,8 +18,8 @@ import cv2
 import numpy as np
 import torch
 
+from benchmarks.cost import Cost, cost_of, read_cost
 from benchmarks.made_lists import Lists, write_list
-from benchmarks.select import Cost, cost_of
 from benchmarks.serving import free_port, nginx
 from models.data.format import MANIFEST_FILE, SPLITS, read_manifest
 from models.files import write_atomically, written_atomically
@@ -52,13 +51,14 @@ def repack(folder: Path, total: int, workers: int) -> Cost:
 
 
 def _cost_of(folder: Path, job: str, output: str, workers: int, options: list[str]) -> Cost:
-    """The cost of a job, or of what an interrupted run of it left; of a finished job, what was measured then."""
+    """The cost of a job, with that of runs of it that were interrupted; of a finished job, what was measured then."""
     measured = folder / f"{job}.json"
     if not measured.exists():
         command = [sys.executable, "-m", "pipeline.cli", job, f"--output={folder / output}"]
-        cost = cost_of([*command, f"--direct_num_workers={workers}", *options], folder / "log")
-        write_atomically(measured, json.dumps(cost._asdict()))
-    return Cost(**json.loads(measured.read_text()))
+        command += [f"--direct_num_workers={workers}", *options]
+        cost_of(command, log=folder / "log", kept=folder / f"{job}.part.json")
+        (folder / f"{job}.part.json").rename(measured)
+    return read_cost(measured)
 
 
 @contextlib.contextmanager
