@@ -15,6 +15,7 @@ import collections
 import gzip
 import hashlib
 import json
+import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -25,7 +26,6 @@ from benchmarks.fresh_texts import read_texts
 from benchmarks.made_captions import ENGLISH, made_captions
 from pipeline.text import language
 from pipeline.text.evidence import FEATURES, Rules
-from pipeline.text.frames import frame_of, is_of_names, judge
 
 SPELLINGS: dict[str, Callable[[str], str]] = {
     "plain": str,
@@ -33,15 +33,26 @@ SPELLINGS: dict[str, Callable[[str], str]] = {
     "Title": str.title,
     "file_name": lambda text: "_".join(text.split()) + ".jpg",
 }
-FITS = {"RUNNING_TEXT": (8.0, 0.01, 0.2), "NAMES": (2.0, 0.05, -0.8)}
-"""Of each pair of rules: how much a false English weighs, how much each kind of made caption, what the bias gets on top
-(so that recall and false English are where they should be)."""
-LOST_AT_ONCE, FALSE_AT_ONCE = 0.01, 0.0005
+STEPS = {"plain": 1, "lower": 4, "Title": 4}
+"""Of the texts in each spelling, one in how many is used to fit."""
+SPELLING_WEIGHTS = {"plain": 1.0, "lower": 0.05, "Title": 0.4}
+MADE_WEIGHT, WRITTEN_WEIGHT, FOREIGN_WEIGHT = 0.04, 0.15, 2.0
+"""How much each kind of captions made of templates weighs, beside all English texts of the file; each kind of captions
+written as a whole; and one in another language, beside an English one."""
+FALSE_WEIGHT = 5.0
+"""How much a false English weighs, beside a lost one."""
+MAX_FALSE = 0.0028
+"""The false English among the fitted texts of the file for which both biases are set: 0.4 % is to hold elsewhere."""
+LOST_AT_ONCE, FALSE_AT_ONCE = 0.002, 0.0005
 """Shares of the English texts and of the others that the first rule may decide wrongly."""
 PENALTY = 1e-3
+MAX_STEPS, TOLERANCE = 30, 0.003
+"""Of Newton's method."""
+LINE_WIDTH = 111
 
 
-FRESH = ("fresh_captions", *(f"fresh_captions_{number}" for number in range(2, 7)))
+FITTED = ("fresh_captions", *(f"fresh_captions_{number}" for number in (2, 3, 4, 5, 6, 9)))
+JUDGED = ("fresh_captions_7", "fresh_captions_8")
 KINDS = (*ENGLISH, "foreign")
 
 
@@ -93,9 +104,9 @@ def print_table(samples: Sequence[Sample], detectors: Sequence[str]) -> None:
 def print_made(detectors: Sequence[str]) -> None:
     """The share of captions of each kind that count as English: made of templates, and of those the half for judging;
     and of sets that were written later, each without a look at what the rules do with it."""
-    columns = ("detector", "kind", "made", "English %", "held out", *FRESH, "captions/s a core")
+    columns = ("detector", "kind", "made", "English %", "held out", *FITTED, *JUDGED, "captions/s a core")
     print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
-    fresh = [read_texts(name) for name in FRESH]
+    fresh = [read_texts(name) for name in (*FITTED, *JUDGED)]
     for detector in detectors:
         load_models(detector)
         for kind in KINDS:
@@ -121,88 +132,112 @@ def load_models(detector: str) -> None:
 
 
 class Rows(NamedTuple):
-    """What rules are fitted to: n texts that their frames leave open."""
+    """What the rules are fitted to: n texts that are left open before."""
 
-    features: np.ndarray  # (n, 30)
+    features: np.ndarray  # (n, k)
     is_english: np.ndarray  # (n,)
     weights: np.ndarray  # (n,)
-    is_of_names: np.ndarray  # (n,)
-    is_plain: np.ndarray  # (n,), of the file and spelled as it is there
+    share: np.ndarray  # (n,), of the file's recall or false English that depends on the text; 0 if it isn't the file's
+
+
+class Text(NamedTuple):
+    text: str
+    is_english: bool
+    weight: float
+    share: float = 0.0
 
 
 def fit(samples: Sequence[Sample]) -> None:
     """Prints the constants of `pipeline.text.evidence`."""
-    for name, (false_weight, made_weight, shift) in FITS.items():
-        rows = rows_of(texts_to_fit(samples, made_weight))
-        chosen = rows.is_of_names == (name == "NAMES")
-        print_rules(name, fit_rules(Rows(*(column[chosen] for column in rows)), false_weight, shift))
+    print_rules(fit_rules(rows_of(texts_to_fit(samples))))
 
 
-def texts_to_fit(samples: Sequence[Sample], made_weight: float) -> Iterator[tuple[str, bool, float, bool]]:
-    """text, whether it is English, weight, whether it is plain: of half of the file in three spellings, with the same
-    weight for English as for all other languages, and of captions of known kinds."""
+def texts_to_fit(samples: Sequence[Sample]) -> Iterator[Text]:
+    """Half of the file, some of it in two other spellings as well, with the same weight for English as for all other
+    languages, and captions of known kinds."""
     known = [sample for sample in samples if not sample.held_out]
     counts = collections.Counter(sample.lang for sample in known)
-    for spelling in ("plain", "lower", "Title"):
-        for sample in known:
-            weight = 1 / counts[sample.lang] / (1 if sample.lang == "en" else len(counts) - 1)
-            yield SPELLINGS[spelling](sample.text), sample.lang == "en", weight, spelling == "plain"
-    made = [(caption.kind, caption.text) for caption in made_captions()]
-    made += [(kind, text) for kind, texts in read_texts("fresh_captions").items() for text in texts]
-    kinds = collections.Counter(kind for kind, _ in made)
-    for kind, text in made:
-        is_english = kind != "foreign"
-        yield text, is_english, made_weight * (1 if is_english else 2) / kinds[kind], False
+    for spelling, step in STEPS.items():
+        for sample in known[::step]:
+            is_english = sample.lang == "en"
+            share = 1 / counts[sample.lang] / (1 if is_english else len(counts) - 1)
+            weight = share * step * SPELLING_WEIGHTS[spelling]
+            yield Text(SPELLINGS[spelling](sample.text), is_english, weight, share if spelling == "plain" else 0.0)
+    made: dict[str, list[str]] = collections.defaultdict(list)
+    for caption in made_captions():
+        made[caption.kind].append(caption.text)
+    written: dict[str, list[str]] = collections.defaultdict(list)
+    for name in FITTED:
+        for kind, texts in read_texts(name).items():
+            written[kind] += texts
+    for by_kind, weight_of_kind in ((made, MADE_WEIGHT), (written, WRITTEN_WEIGHT)):
+        for kind, texts in by_kind.items():
+            weight = weight_of_kind * (FOREIGN_WEIGHT if kind == "foreign" else 1) / len(texts)
+            yield from (Text(text, kind != "foreign", weight) for text in texts)
 
 
-def rows_of(texts: Iterable[tuple[str, bool, float, bool]]) -> Rows:
+def rows_of(texts: Iterable[Text]) -> Rows:
     rows = []
-    for text, is_english, weight, is_plain in texts:
-        spelled = language.normalised(text)
-        framed = text if " " in text else spelled
-        frame = frame_of(framed)
-        if language.mostly_latin(spelled) and judge(framed, frame) is None:
-            features = language.first_features(spelled, language.english_words(spelled), frame)
-            features += language.second_features(spelled)
-            rows.append((features, is_english, weight, is_of_names(frame), is_plain))
+    for text, is_english, weight, share in texts:
+        reading = language.read(text)
+        if isinstance(reading, language.Reading):
+            features = language.first_features(reading) + language.second_features(reading)
+            rows.append((features, is_english, weight, share))
     return Rows(*map(np.array, zip(*rows, strict=True)))
 
 
-def fit_rules(rows: Rows, false_weight: float, shift: float) -> Rules:
-    """Two rules, and where the first decides alone. shift: added to both biases."""
-    first_count = len(FEATURES)
-    first = logistic(rows.features[:, :first_count], rows.is_english, rows.weights, false_weight)
-    second = logistic(rows.features, rows.is_english, rows.weights, false_weight)
-    first[0] += shift
-    second[0] += shift
-    score = first[0] + rows.features[:, :first_count] @ first[1:]
-    low = np.quantile(score[rows.is_english & rows.is_plain], LOST_AT_ONCE)
-    others = ~rows.is_english & rows.is_plain
-    order = np.argsort(-score[others])
-    place = np.searchsorted(np.cumsum(rows.weights[others][order]), FALSE_AT_ONCE)
-    return Rules(tuple(first), tuple(second), float(low), float(score[others][order][place]))
+def fit_rules(rows: Rows) -> Rules:
+    """Two rules, and where the first decides alone."""
+    first_rows = rows._replace(features=rows.features[:, : len(FEATURES)])
+    first, second = fit_rule(first_rows), fit_rule(rows)
+    score = scores(first_rows, first)
+    low = -score_of_share(-score, rows.share * rows.is_english, LOST_AT_ONCE)
+    return Rules(tuple(first), tuple(second), low, score_of_share(score, rows.share * ~rows.is_english, FALSE_AT_ONCE))
 
 
-def print_rules(name: str, rules: Rules) -> None:
-    first, second = (", ".join(f"{weight:.2f}" for weight in rule) for rule in (rules.first, rules.second))
-    print(f"{name} = Rules(\n    ({first}),\n    ({second}),\n    {rules.low:.1f},\n    {rules.high:.1f},\n)")
+def fit_rule(rows: Rows) -> np.ndarray:
+    """[bias, a weight a feature], with the bias at which the file has MAX_FALSE false English."""
+    rule = logistic(rows.features, rows.is_english, rows.weights * np.where(rows.is_english, 1, FALSE_WEIGHT) / 2)
+    rule[0] -= score_of_share(scores(rows, rule), rows.share * ~rows.is_english, MAX_FALSE)
+    return rule
 
 
-def logistic(features: np.ndarray, english: np.ndarray, weights: np.ndarray, false_weight: float) -> np.ndarray:
+def scores(rows: Rows, rule: np.ndarray) -> np.ndarray:
+    return rule[0] + rows.features @ rule[1:]
+
+
+def score_of_share(score: np.ndarray, share: np.ndarray, wanted: float) -> float:
+    """The score above which the texts make up at most the share `wanted`. score, share (n,)."""
+    order = np.argsort(-score)
+    place = np.searchsorted(np.cumsum(share[order]), wanted, side="right")
+    return float(score[order][min(place, len(order) - 1)])
+
+
+def print_rules(rules: Rules) -> None:
+    print("RULES = Rules(")
+    for rule in (rules.first, rules.second):
+        weights = ", ".join(f"{weight:.2f}" for weight in rule)
+        print(f"    (\n{textwrap.indent(textwrap.fill(weights, LINE_WIDTH), ' ' * 8)},\n    ),")
+    print(f"    {rules.low:.1f},\n    {rules.high:.1f},\n)  # fmt: skip")
+
+
+def logistic(features: np.ndarray, english: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """[bias, a weight a feature] of a penalised logistic regression, by Newton's method. features (n, k); the weight of
     a feature that is everywhere the same is 0."""
     centre, scale = features.mean(0), features.std(0)
     differs = scale > 0
     scale[~differs] = 1
     x = np.concatenate([np.ones((len(features), 1)), (features - centre) / scale], 1)
-    weights = weights * np.where(english, 1, false_weight) / 2
     penalty = np.r_[0, np.full(features.shape[1], 2 * PENALTY)]
     rule = np.zeros(x.shape[1])
-    for _ in range(50):
+    for _ in range(MAX_STEPS):
         probability = 1 / (1 + np.exp(-np.clip(x @ rule, -30, 30)))
         gradient = x.T @ (weights * (probability - english)) + penalty * rule
         hessian = (x * (weights * probability * (1 - probability))[:, None]).T @ x + np.diag(penalty)
-        rule -= np.linalg.solve(hessian, gradient)
+        step = np.linalg.solve(hessian, gradient)
+        rule -= step
+        if np.abs(step).max() < TOLERANCE:
+            break
     slopes = rule[1:] / scale
     return np.r_[rule[0] - slopes @ centre, slopes]
 

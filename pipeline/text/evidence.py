@@ -1,16 +1,16 @@
 """Logistic rules of the detector `best`: what they look at, and their weights.
 
-A caption of names ("Emma Hansen in Kraków", see `frames.is_of_names`) has rules of its own. Of each pair of rules the
-first goes without py3langid and cld3, which take most of the time.
+There are two rules: the first goes without py3langid, which takes most of the time.
 
 Fitted by `python -m benchmarks.language FILE --fit`."""
 
 from __future__ import annotations
 
 import operator
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
-from pipeline.text.frames import Frame, count_kinds
+from pipeline.text import word_odds
+from pipeline.text.frames import Frame, count_kinds, is_of_names
 
 FEATURES = (
     # of the text: fastText's odds; shares of words that only English has, or English among others; letters
@@ -20,8 +20,12 @@ FEATURES = (
     # of its frame
     "strong", "semi", "ambiguous", "small", "capitals", "only_names", "foreign_small", "foreign_capitals", "particles",
     "conjunctions", "unknown_small", "species", "year", "given", "places", "begins_english", "titled",
+    # what the frame says by itself: `frames.judge`, `frames.is_of_names`
+    "judged_english", "judged_foreign", "of_names",
+    # how much each of its words speaks for English
+    *word_odds.FEATURES,
 )  # fmt: skip
-DETECTOR_FEATURES = ("py3langid", "cld3_english", "cld3_other")
+DETECTOR_FEATURES = ("py3langid",)
 
 
 class Rules(NamedTuple):
@@ -33,29 +37,21 @@ class Rules(NamedTuple):
     high: float
 
 
-RUNNING_TEXT = Rules(
+RULES = Rules(
     (
-        -3.07, 0.41, 6.75, -0.41, -1.18, -0.48, 1.15, 4.04, -6.09, 2.32, -2.91, 0.35, 1.63, 1.98, 3.07, -0.46,
-        -4.90, -1.87, -0.53, -1.38, -0.06, -0.35, -1.97, 0.04, -1.99, 0.21, -0.57, 0.00,
+        0.22, 0.13, 4.54, -1.22, 0.23, -1.81, -0.44, 2.75, -1.46, -1.58, -0.32, 1.85, 1.61, 0.48, 1.00, -0.27, -0.19,
+        -1.82, -0.77, -0.69, -4.65, -0.56, -2.62, -0.17, 0.84, 0.60, -0.60, 0.28, 1.26, -0.68, 1.33, 0.62, 0.27, 0.32,
+        0.50, -0.15, 0.52, -0.13, 0.15, -2.19, -3.91, -0.27, -0.48, -0.74, 0.29, 0.25, -0.40, -0.43, 0.70, 4.97, -0.89,
+        2.84, -0.00, -0.67, -1.49,
     ),
     (
-        -1.00, 0.27, 5.34, 0.31, -0.79, -0.93, 0.83, 2.37, -4.06, 1.90, -1.86, -0.22, 1.22, 1.62, 1.88, -0.56,
-        -2.98, -2.75, -0.78, -0.83, -1.10, -0.36, -1.52, -0.21, -1.78, 0.40, -0.48, 0.00, 0.51, 0.76, -1.36,
+        0.96, 0.10, 4.22, -1.18, 0.70, -1.95, -0.16, 2.54, -1.30, -1.83, -0.11, 1.76, 1.35, 0.44, 0.34, -0.44, -0.07,
+        -1.74, -0.66, -0.54, -5.09, -0.61, -2.38, -0.33, 0.75, 0.53, -0.54, 0.38, 1.32, -0.82, 1.13, 0.49, 0.21, 0.16,
+        0.42, -0.13, 0.52, -0.14, 0.19, -2.29, -4.03, -0.32, -0.44, -0.89, 0.32, 0.32, -0.28, -0.22, 0.65, 3.71, -0.83,
+        2.66, -0.03, -0.29, -1.98, 0.34,
     ),
-    -2.1,
-    1.0,
-)  # fmt: skip
-NAMES = Rules(
-    (
-        -2.63, 0.30, 5.44, -0.60, -0.49, -0.70, 0.59, 8.04, -3.75, 2.34, -1.76, -3.46, 0.96, 1.78, 1.50, 0.07,
-        0.13, 0.00, -1.26, -1.37, -2.63, 0.00, -0.63, 0.38, 0.78, 0.08, -1.11, -0.49,
-    ),
-    (
-        -0.92, 0.21, 4.79, -0.49, 0.01, -0.51, 0.43, 5.06, -3.08, 1.59, -0.80, -1.74, 0.07, 1.41, 3.61, -0.17,
-        -0.18, 0.00, -0.93, -1.00, -3.56, 0.00, -0.54, -0.02, 0.84, 0.10, -0.77, -0.31, 0.42, 1.26, -1.00,
-    ),
-    -2.4,
-    2.2,
+    -2.0,
+    2.9,
 )  # fmt: skip
 
 
@@ -71,8 +67,8 @@ def word_features(words: list[str]) -> tuple[float, ...]:
     return english / total, foreign / total, shared / total, (total - english - foreign - shared) / total
 
 
-def frame_features(frame: Frame) -> tuple[float, ...]:
-    """Counts, each up to a maximum: a further word of a kind says less than the first."""
+def frame_features(frame: Frame, judged: Optional[bool]) -> tuple[float, ...]:
+    """Counts, each up to a maximum: a further word of a kind says less than the first. judged: by `frames.judge`."""
     total = frame.words or 1
     return (
         min(frame.strong, 2),
@@ -92,4 +88,7 @@ def frame_features(frame: Frame) -> tuple[float, ...]:
         min(frame.places, 1),
         float(frame.begins_english),
         min(frame.titled, 3),
+        float(judged is True),
+        float(judged is False),
+        float(is_of_names(frame)),
     )

@@ -230,14 +230,14 @@ def _kinds(words: Sequence[str]) -> list[str]:
             kind = "conjunction"
         elif kind == "unknown" and before == "name" and _SPECIES.fullmatch(word):
             kind = "species"
-        elif kind == "FOREIGN" and number and _is_given_name(words[number - 1]):
+        elif kind == "FOREIGN" and number and is_given_name(words[number - 1]):
             kind = "name"
         kinds.append(kind)
         before = kind
     return kinds
 
 
-def _is_given_name(word: str) -> bool:
+def is_given_name(word: str) -> bool:
     return not word[0].islower() and word.lower() in _lists().given
 
 

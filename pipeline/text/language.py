@@ -7,12 +7,13 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional, Union
 
 from models.errors import UserError
 from pipeline.text.english_words import ENGLISH_ONLY, SHARED
-from pipeline.text.evidence import NAMES, RUNNING_TEXT, frame_features, logit, word_features
-from pipeline.text.frames import Frame, frame_of, has_foreign_words, is_of_names, judge
+from pipeline.text.evidence import RULES, frame_features, logit, word_features
+from pipeline.text.frames import Frame, frame_of, has_foreign_words, judge
+from pipeline.text.word_odds import odds_features
 
 MAX_CHARACTERS = 500
 """Of a long caption only the beginning is looked at: more changes no answer and costs time."""
@@ -20,8 +21,8 @@ MAX_CHARACTERS = 500
 MAX_CAPITALISED = 0.6
 """With a larger share of capitalised words (of four letters and more) capitals carry no meaning."""
 MIN_PROBABILITY = 1e-4
-FRAMED = 0.95
-"""The probability of a caption that is English by the words beside its names; 1 - FRAMED of one that is foreign."""
+MIN_ENGLISH_SHARE = 0.4
+"""Of the words of a caption that is English by its frame and has no foreign word: from here up it is."""
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
 _LONG_WORD = re.compile(r"[^\W\d_]{4,}")
@@ -29,6 +30,7 @@ _LATIN = re.compile("[A-Za-zªºÀ-ÖØ-öø-ɏḀ-ỿ]")
 _NOT_ASCII = re.compile("[^\x00-\x7f]")
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _IMAGE_ENDING = re.compile(r"\.[A-Za-z]{3,4}$")
+_QUOTED = re.compile(r"[“„«][^“”„«»]*[”“»]|(?<!\w)\"[^\"]*\"(?!\w)|(?<!\w)'[^']*'(?!\w)|‘[^’]*’(?!\w)")
 
 
 @dataclass(frozen=True)
@@ -113,9 +115,39 @@ def py3langid_score(caption: str) -> float:
 
 
 def best_score(caption: str) -> float:
-    """The probability that a caption is English, by the cheapest evidence that decides: its words; the words beside
-    names (`frames`), with the answers FRAMED and 1 - FRAMED; a logistic rule over these and fasttext; another one with
-    py3langid and cld3."""
+    """The probability that a caption is English, by the cheapest evidence that decides: its letters and words; a
+    logistic rule over these, the words beside names (`frames`), how often English has each word (`word_odds`) and
+    fasttext; another one with py3langid."""
+    reading = read(caption)
+    if isinstance(reading, float):
+        return reading
+    features = first_features(reading)
+    score = logit(features, RULES.first)
+    if RULES.low < score < RULES.high:
+        score = logit(features + second_features(reading), RULES.second)
+    return 1 / (1 + math.exp(-score))
+
+
+class Words(NamedTuple):
+    all: list[str]  # in lower case
+    sure: int  # how many of them only English has
+    shared: int  # how many English has among others
+
+
+class Reading(NamedTuple):
+    """What the rules look at."""
+
+    framed: str  # the caption with its capitals and without quotations
+    text: str  # the same as running text
+    words: Words
+    kinds: tuple[float, ...]  # shares of English, foreign, shared and unknown words
+    frame: Frame
+    judged: Optional[bool]  # English by its frame alone; None where that does not tell
+
+
+def read(caption: str) -> Union[float, Reading]:
+    """A score where the letters and words of a caption decide; of the captions that were measured, none wrongly."""
+    caption = without_quotes(caption)
     text = normalised(caption)
     if not mostly_latin(text):
         return 0.0
@@ -124,15 +156,23 @@ def best_score(caption: str) -> float:
         return 1.0
     framed = caption if " " in caption else text
     frame = frame_of(framed)
-    answer = judge(framed, frame)
-    if answer is not None:
-        return FRAMED if answer else 1 - FRAMED
-    rules = NAMES if is_of_names(frame) else RUNNING_TEXT
-    features = first_features(text, words, frame)
-    score = logit(features, rules.first)
-    if rules.low < score < rules.high:
-        score = logit(features + second_features(text), rules.second)
-    return 1 / (1 + math.exp(-score))
+    if frame.dialect:
+        return 0.0  # its other words are English
+    judged = judge(framed, frame)
+    if judged is False and frame.foreign and not frame.strong + frame.semi + frame.english + frame.english_capitals:
+        return 0.0
+    kinds = word_features(words.all)
+    if judged and text.isascii() and kinds[0] >= MIN_ENGLISH_SHARE and not kinds[1]:
+        return 1.0
+    return Reading(framed, text, words, kinds, frame, judged)
+
+
+def without_quotes(caption: str) -> str:
+    """The caption without what it quotes, which may be in any language; as it is if no word is left."""
+    if caption.isascii() and '"' not in caption and "'" not in caption:
+        return caption
+    rest = " ".join(_QUOTED.sub(" ", caption).split())
+    return rest if _WORD.search(rest) else caption
 
 
 def normalised(caption: str) -> str:
@@ -154,12 +194,6 @@ def mostly_latin(text: str) -> bool:
     return 2 * len(_LATIN.findall(text)) >= sum(map(str.isalpha, text)) > 0
 
 
-class Words(NamedTuple):
-    all: list[str]  # in lower case
-    sure: int  # how many of them only English has
-    shared: int  # how many English has among others
-
-
 def english_words(text: str) -> Words:
     words = _WORD.findall(text.lower())
     return Words(words, sum(map(ENGLISH_ONLY.__contains__, words)), sum(map(SHARED.__contains__, words)))
@@ -172,8 +206,9 @@ def obviously_english(words: Words) -> bool:
     return total >= 4 and words.sure >= 0.35 * total and words.sure + words.shared >= 0.5 * total
 
 
-def first_features(text: str, words: Words, frame: Frame) -> tuple[float, ...]:
+def first_features(reading: Reading) -> tuple[float, ...]:
     """The values of evidence.FEATURES."""
+    text, words = reading.text, reading.words
     total = len(words.all) or 1
     accented = 0 if text.isascii() else sum(map(str.isalpha, _NOT_ASCII.findall(text)))
     foreign = 0 if text.isascii() else sum(map(str.isalpha, _LATIN.sub("", text)))
@@ -185,18 +220,12 @@ def first_features(text: str, words: Words, frame: Frame) -> tuple[float, ...]:
         min(foreign, 3),
         math.log(total),
     )
-    return of_text + word_features(words.all) + frame_features(frame)
+    return of_text + reading.kinds + frame_features(reading.frame, reading.judged) + odds_features(reading.framed)
 
 
-def second_features(text: str) -> tuple[float, ...]:
-    """The values of evidence.DETECTOR_FEATURES, about three times as expensive."""
-    result = _cld3().FindLanguage(text)
-    english = result.language == "en"
-    return (
-        _log_odds(*_py3langid_odds(text)),
-        result.probability if english else 0.0,
-        0.0 if english else result.probability,
-    )
+def second_features(reading: Reading) -> tuple[float, ...]:
+    """The values of evidence.DETECTOR_FEATURES, about as expensive as all others."""
+    return (_log_odds(*_py3langid_odds(reading.text)),)
 
 
 def _log_odds(english: float, other: float) -> float:

@@ -76,6 +76,7 @@ _BRANDS = _words(
     "bronica contax voigtländer voigtlander agfa zorki fed kiev praktica epson vivitar soligor samyang rokinon"
 )
 _MODELS = _words(
+    "hexar autoreflex at-x atx lc-a lc-w retinette instamatic iiic iiif "
     "elite chrome redmi lite neo pro+ fe elite sensia astia reala neopan acros pan across tmax t-max hp fp rf z i "
     "lite chrome nova colorplus cinestill "
     "fd nf c/y m42 pancake x back dual wide tele exilim easyshare electro trip superia contemporary camedia moto "

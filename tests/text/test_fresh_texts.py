@@ -8,11 +8,11 @@ from benchmarks.boilerplate import is_kept
 from benchmarks.fresh_texts import read_texts
 from pipeline.text.language import is_english
 
-LOWEST = {"plain": 0.99, "flickr": 0.9, "wikipedia": 0.89, "products": 0.8, "names": 0.87, "places": 0.93}
+LOWEST = {"plain": 0.99, "flickr": 0.96, "wikipedia": 0.92, "products": 0.95, "names": 0.81, "places": 0.91}
 """Shares of the English captions of each kind."""
 
 
-@pytest.mark.parametrize("name", ["fresh_captions", "fresh_captions_2"])
+@pytest.mark.parametrize("name", ["fresh_captions", "fresh_captions_7", "fresh_captions_8"])
 def test_captions(name):
     texts = read_texts(name)
     shares = {kind: sum(map(is_english, texts[kind])) / len(texts[kind]) for kind in texts}
@@ -24,5 +24,5 @@ def test_captions(name):
 def test_boilerplate(name):
     texts = read_texts(name)
     kept = {kind: sum(map(is_kept, texts[kind])) / len(texts[kind]) for kind in texts}
-    assert kept.pop("real") >= 0.97
+    assert kept.pop("real") >= 0.96
     assert {kind: share for kind, share in kept.items() if share > 0.05} == {}
