@@ -29,6 +29,7 @@ from pipeline.fetch.addresses import (
     registrable_domain,
 )
 from pipeline.fetch.costs import costs
+from pipeline.fetch.dead_hosts import host_memory
 from pipeline.fetch.framing_watch import FramingWatch
 from pipeline.fetch.machine_faults import describe, machine_fault
 from pipeline.fetch.network_watch import Endpoint, NetworkGate, can_connect, network_watch
@@ -39,11 +40,10 @@ from pipeline.fetch.politeness import (
     HostLimiter,
     Rest,
     asks_for_pause,
-    host_memory,
     shared_host,
-    warn_once,
 )
 from pipeline.fetch.retry import FetchFailed, retry_after_s
+from pipeline.fetch.shared_folder import warn_once
 from pipeline.fetch.slots import SilentDownloads, Slot
 from pipeline.images.fetched import Size
 from pipeline.images.validate import ImageConfig, ImageRejected, check_header

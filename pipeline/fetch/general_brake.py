@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from models.errors import UserError
-from pipeline.fetch.politeness import warn_once
+from pipeline.fetch.shared_folder import warn_once
 
 MIN_HOSTS = 50  # that fail in the same way, one after another
 GOOD_URLS = 3  # of different hosts, which have given an image

@@ -3,41 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 import contextlib
 import fcntl
-import functools
 import math
 import os
 import random
-import shutil
-import stat
 import struct
-import sys
-import tempfile
 import threading
 import time
 import weakref
 import zlib
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from models.errors import UserError, printable
-from models.hashing import stable_hash
 from pipeline.fetch.budget import Budget, Lease
+from pipeline.fetch.dead_hosts import HostMemory
 from pipeline.fetch.retry import BACK_OFF_S, MAX_BACK_OFF_S, FetchFailed, HostGivenUp
+from pipeline.fetch.shared_folder import open_shared, own_folder
 from pipeline.records import Reason
 from pipeline.sources.hosts import HostLimits
 
 MAX_CONSECUTIVE_FAILURES = 10  # failed attempts in a row after which a host counts as dead
 MEMORY_S, SHORT_MEMORY_S = 3600.0, 60.0  # for which that counts in later units; of a host that has answered before
-MAX_KNOWN_HOSTS = 100_000
 UNKNOWN_NAME = "no name server knows the name"
 NAMES_PER_GROUP = 4  # whose limits the names of one address, or of one registrable domain, have together
 _POLL_S = 0.05  # interval at which a process checks whether another one has released a slot
 _HOST_FILES = 1 << 16  # in the shared folder; hosts whose hashes collide share their limits
-
-
-# --- slots -----------------------------------------------------------------------------------------------------------
 
 
 class HostLimiter:
@@ -251,66 +241,6 @@ class Rest:
                 awake.set()
 
 
-class HostMemory:
-    """The hosts that were given up, for all units of the processes that share a folder; without one, for nobody.
-
-    Kept in one file to which each process adds: a few bytes for each host, by a hash of its name.
-    """
-
-    def __init__(self, folder: str):
-        self._path = os.path.join(own_folder(folder), "given-up") if folder else ""
-        self._until: dict[int, tuple[float, int]] = {}  # hash -> end on time.monotonic(), number of the reason
-        self._read = 0  # bytes
-        self._answered: set[int] = set()
-
-    def has_answered(self, host: str) -> bool:
-        return bool(self._answered) and stable_hash(host) in self._answered
-
-    def note_answer(self, host: str) -> None:
-        if self._path:
-            if len(self._answered) >= MAX_KNOWN_HOSTS:
-                self._answered.clear()
-            self._answered.add(stable_hash(host))
-
-    def refresh(self) -> None:
-        """Reads what processes have added."""
-        if not self._path:
-            return
-        file = _open(self._path)
-        try:
-            data = os.pread(file, os.fstat(file).st_size - self._read, self._read)
-        finally:
-            os.close(file)
-        whole = len(data) // _GIVEN_UP.size * _GIVEN_UP.size
-        self._read += whole
-        for host, until, reason in _GIVEN_UP.iter_unpack(data[:whole]):
-            self._until[host] = until, reason
-
-    def recall(self, host: str) -> Reason | None:
-        """Why a host was given up, if that is not long ago."""
-        until, reason = self._until.get(stable_hash(host), (0.0, 0)) if self._until else (0.0, 0)
-        return _REASONS[reason] if until > time.monotonic() else None
-
-    def learn(self, host: str, reason: Reason, for_s: float) -> None:
-        if not self._path:
-            return
-        file = _open(self._path, os.O_APPEND)
-        try:
-            os.write(file, _GIVEN_UP.pack(stable_hash(host), time.monotonic() + for_s, _REASONS.index(reason)))
-        finally:
-            os.close(file)
-
-
-_REASONS = tuple(Reason)
-_GIVEN_UP = struct.Struct("<QdB")
-
-
-@functools.cache
-def host_memory(folder: str) -> HostMemory:
-    """What this process knows of the hosts that were given up."""
-    return HostMemory(folder)
-
-
 class _RequestClock:
     """The time at which the next request to a host may start, on time.monotonic()."""
 
@@ -359,90 +289,9 @@ class SharedHost:
             os.close(file)
 
     def _open(self, name: str) -> int:
-        return _open(f"{self._path}.{name}")
-
-
-def _open(path: str, flags: int = 0) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | flags, 0o600)
-
-
-@functools.cache
-def own_folder(path: str) -> str:
-    """Makes a folder that only this user may use. Workers of another user than the launcher, or without its temporary
-    folder, have one of the same name in their own. Raises UserError if it is somebody else's, who could hold its locks
-    or lead its files elsewhere."""
-    if _is_of_others(path):
-        path = os.path.join(tempfile.gettempdir(), f"{os.path.basename(path)}-{os.geteuid()}")
-        os.makedirs(path, mode=0o700, exist_ok=True)
-    status = os.lstat(path)
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
-        raise UserError(f"{path} is not a folder of this user alone; remove it, or set TMPDIR to a place of your own")
-    return path
-
-
-def _is_of_others(path: str) -> bool:
-    """Whether a folder is another user's, or can't be made here."""
-    try:
-        os.makedirs(path, mode=0o700, exist_ok=True)
-    except OSError:
-        return True
-    return os.lstat(path).st_uid != os.geteuid()
+        return open_shared(f"{self._path}.{name}")
 
 
 def shared_host(host: str, folder: str) -> SharedHost | None:
     """The files by which workers with the same folder share a host's limits; None without a folder."""
     return SharedHost(folder, host) if folder else None
-
-
-@functools.cache
-def shared_folder() -> str:
-    """A folder for this run, in which its processes on one machine share the limits of hosts. Removes those of runs
-    that were killed."""
-    remove_leftovers(tempfile.gettempdir())
-    folder = tempfile.mkdtemp(prefix=FOLDER_PREFIX)
-    lock = _open(os.path.join(folder, LAUNCHER_LOCK))
-    fcntl.flock(lock, fcntl.LOCK_EX)  # until this process ends, however it does
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
-
-
-FOLDER_PREFIX, LAUNCHER_LOCK = "pairmill-hosts-", "launcher"
-LEFT_AFTER_S = 86_400.0
-
-
-def remove_leftovers(parent: str) -> None:
-    """Removes this user's folders of runs that were killed, once nothing in them has changed for a day."""
-    with contextlib.suppress(OSError), os.scandir(parent) as entries:
-        for entry in entries:
-            if entry.name.startswith(FOLDER_PREFIX) and entry.is_dir(follow_symlinks=False) and _is_left(entry.path):
-                shutil.rmtree(entry.path, ignore_errors=True)
-
-
-def _is_left(folder: str) -> bool:
-    """Whether no launcher and no worker uses a folder."""
-    try:
-        if os.lstat(folder).st_uid != os.geteuid():
-            return False
-        with os.scandir(folder) as entries:
-            times = [entry.stat(follow_symlinks=False).st_mtime for entry in entries]
-        if max([*times, os.lstat(folder).st_mtime]) > time.time() - LEFT_AFTER_S:
-            return False
-        lock = _open(os.path.join(folder, LAUNCHER_LOCK))
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        finally:
-            os.close(lock)
-    except OSError:  # in use, or removed meanwhile
-        return False
-
-
-def warn_once(message: str, folder: str) -> None:
-    """Prints a warning to standard error, from one of the processes that share a folder."""
-    if folder:
-        mark = os.path.join(own_folder(folder), f"warned-{zlib.crc32(message.encode()):08x}")
-        try:
-            os.close(os.open(mark, os.O_CREAT | os.O_EXCL))
-        except FileExistsError:
-            return
-    print(f"warning: {printable(message)}", file=sys.stderr, flush=True)

@@ -17,7 +17,18 @@ import aiohttp
 import pytest
 
 from models.errors import UserError
-from pipeline.fetch import addresses, download, fetcher, general_brake, machine_faults, network_watch, politeness, slots
+from pipeline.fetch import (
+    addresses,
+    dead_hosts,
+    download,
+    fetcher,
+    general_brake,
+    machine_faults,
+    network_watch,
+    politeness,
+    shared_folder,
+    slots,
+)
 from pipeline.fetch.download import Downloads
 from pipeline.fetch.fetcher import fetch_images
 from pipeline.fetch.general_brake import SameFailures
@@ -84,7 +95,7 @@ def test_one_host_cannot_end_a_job_by_unexpected_errors(hostile, monkeypatch):
 
 
 def test_the_cause_is_not_hidden_from_a_caller_that_holds_an_image(hostile, monkeypatch):
-    monkeypatch.setattr(politeness, "warn_once", lambda *_: None)
+    monkeypatch.setattr(machine_faults, "warn_once", lambda *_: None)
     fetch = fetcher._Fetcher.fetch
 
     async def ends(self, one):
@@ -318,7 +329,7 @@ def test_one_timeout_of_a_host_that_answers_costs_one_row(hostile):
 
 
 def test_a_host_that_wakes_up_ends_the_rest_of_its_rows(hostile):
-    limiter = politeness.HostLimiter("a.org", HostLimits(4, 100), politeness.Rest(3), politeness.HostMemory(""))
+    limiter = politeness.HostLimiter("a.org", HostLimits(4, 100), politeness.Rest(3), dead_hosts.HostMemory(""))
     limiter.failed(FetchFailed(Reason.TIMEOUT, "", silent=True))
 
     async def scenario() -> None:
@@ -346,7 +357,7 @@ def test_what_was_learned_of_a_host_outlives_the_unit(hostile, tmp_path):
         pairs = [pair(hostile.url(f"stall/learned{unit}/{number}", host=65)) for number in range(2)]
         assert {result(one) for one in outcomes(pairs, with_settings(**vars(config) | {"retries": 1}))} == {"timeout"}
     assert len(asked(hostile, "stall/learned")) <= 4
-    politeness.host_memory.cache_clear()  # as another process
+    dead_hosts.host_memory.cache_clear()  # as another process
     assert "given up" in outcome(pair(hostile.url("stall/other", host=65)), config).detail
 
 
@@ -474,13 +485,13 @@ def test_workers_without_the_launcher_s_temporary_folder_share_one_of_their_own(
     """As another user's do, to whom it is closed."""
     (tmp_path / "file").write_text("")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    folder = politeness.own_folder(f"{tmp_path}/file/pairmill-hosts-1")
+    folder = shared_folder.own_folder(f"{tmp_path}/file/pairmill-hosts-1")
     assert folder == f"{tmp_path}/pairmill-hosts-1-{os.geteuid()}"
     assert os.stat(folder).st_mode & 0o777 == 0o700
     os.chmod(folder, 0o777)
-    politeness.own_folder.cache_clear()
+    shared_folder.own_folder.cache_clear()
     with pytest.raises(UserError, match="not a folder of this user alone"):
-        politeness.own_folder(f"{tmp_path}/file/pairmill-hosts-1")
+        shared_folder.own_folder(f"{tmp_path}/file/pairmill-hosts-1")
 
 
 def test_a_folder_of_locks_that_others_may_write_is_refused(hostile, tmp_path):
