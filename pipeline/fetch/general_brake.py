@@ -71,7 +71,10 @@ class GeneralBrake:
 
     async def _is_general(self, reason: str, ask: Ask) -> bool:
         """Whether every URL that has given an image fails now, and for this reason."""
-        return all([await ask(url) == reason for _, url in self._failures.good])
+        for _, url in self._failures.good:
+            if await ask(url) != reason:
+                return False
+        return True
 
     async def _wait(self, reason: str, ask: Ask) -> None:
         began = time.monotonic()
