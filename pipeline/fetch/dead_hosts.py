@@ -58,6 +58,7 @@ class HostMemory:
         self._path = os.path.join(own_folder(folder), "dead-hosts") if folder else ""
         self._lock = threading.Lock()
         self._news: dict[int, News] = {}
+        self._news_limit = MAX_KNOWN_HOSTS  # at which what no longer holds is dropped
         self._read, self._read_at = 0, -math.inf  # bytes; on time.monotonic()
         self._answered: set[int] = set()
         self.usual_s = 0.0  # that hosts take to answer at present, as a sliding mean
@@ -116,9 +117,10 @@ class HostMemory:
             if news.kind == ANSWERS:
                 self.note_answer(host)
             return
-        if len(self._news) >= MAX_KNOWN_HOSTS:
+        if len(self._news) >= self._news_limit:
             now = time.monotonic()
             self._news = {known: old for known, old in self._news.items() if old.until > now}
+            self._news_limit = max(MAX_KNOWN_HOSTS, 2 * len(self._news))
         self._news[host] = news
 
 

@@ -165,6 +165,18 @@ def test_a_pause_that_a_host_asks_for_is_kept_though_other_requests_are_answered
     assert reason_given_up(health) is Reason.HTTP_429
 
 
+def test_what_no_longer_holds_is_forgotten_in_time(clock, monkeypatch):
+    monkeypatch.setattr(dead_hosts, "MAX_KNOWN_HOSTS", 10)
+    memory = HostMemory("")
+    for number in range(50):
+        clock.now += dead_hosts.REST_S
+        ask_in_vain(memory.health(f"{number}.org"), clock, 6)
+    assert len(memory._news) <= 10
+    for number in range(50, 70):
+        memory.health(f"{number}.org").failed(SILENCE, clock.now)
+    assert len(memory._news) >= 20
+
+
 # --- who learns of it ------------------------------------------------------------------------------------------------
 
 

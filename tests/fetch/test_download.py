@@ -173,7 +173,7 @@ def test_nothing_else_of_the_unit_is_lost(unit):
 
 
 def test_a_unit_of_everything_ends_within_the_deadlines_of_three_attempts(unit):
-    """Two, and the second one at a silent host, which waits for the others."""
+    """That of a host which has not answered yet, and two of a row."""
     assert unit.took_s < 3 * TIMEOUT_S + SLACK_S
 
 
