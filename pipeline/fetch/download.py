@@ -6,7 +6,6 @@ import asyncio
 import dataclasses
 import errno
 import ipaddress
-import re
 import socket
 import ssl
 import tempfile
@@ -31,13 +30,14 @@ from pipeline.fetch.addresses import (
 from pipeline.fetch.costs import costs
 from pipeline.fetch.dead_hosts import UNKNOWN_NAME, host_memory
 from pipeline.fetch.framing_watch import FramingWatch
-from pipeline.fetch.machine_faults import describe, machine_fault
+from pipeline.fetch.machine_faults import machine_fault
 from pipeline.fetch.network_watch import Endpoint, NetworkGate, can_connect, network_watch
 from pipeline.fetch.opt_out import OPT_OUTS, opt_out
 from pipeline.fetch.politeness import GroupLimiter, HostLimiter, asks_for_pause, shared_host
 from pipeline.fetch.retry import FetchFailed, retry_after_s
 from pipeline.fetch.shared_folder import warn_once
 from pipeline.fetch.slots import ActiveRows, SilentDownloads, Slot
+from pipeline.fetch.urls import parse_url, redirect_target
 from pipeline.images.fetched import Size
 from pipeline.images.validate import ImageConfig, ImageRejected, check_header
 from pipeline.output.counts import DOWNLOAD_S
@@ -51,7 +51,6 @@ HEADER_SIZES = (1_024, 8_192, 65_536)  # bytes after which the image header is p
 SPOOLED_BYTES = 1 << 18  # of one body in memory; a longer one waits on disk until there is memory to decode it
 REASONS = {403: Reason.HTTP_403, 404: Reason.HTTP_404, 408: Reason.TIMEOUT, 410: Reason.HTTP_410, 429: Reason.HTTP_429}
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
-WELL_FORMED = re.compile(r"(?:[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*")  # RFC 3986
 # What the system says of a host that does not answer, or of a network that is down.
 UNREACHABLE = frozenset(
     {
@@ -350,47 +349,6 @@ class Downloads:
         if not length:
             raise FetchFailed(Reason.NOT_AN_IMAGE, "empty reply")
         return length, size
-
-
-def parse_url(text: str) -> URL:
-    """The URL without credentials. Raises FetchFailed unless it is an http or https URL with a host."""
-    try:
-        target = _as_written(text)
-        if target.scheme not in ("http", "https") or not target.raw_host:
-            raise ValueError("not an http(s) URL with a host")
-        _check_host(target.raw_host)
-        return target.with_user(None)  # credentials in a public list are a mistake or a trap
-    except ValueError as error:
-        raise FetchFailed(Reason.BAD_URL, str(error)) from error
-    except Exception as error:  # yarl raises others as well, such as IndexError, for URLs that it did not foresee
-        raise FetchFailed(Reason.BAD_URL, describe(error)) from error
-
-
-def _check_host(host: str) -> None:
-    """Raises ValueError for what is neither a name nor an address, such as the [v1.x:name] of RFC 3986: the client
-    library would take it for an address, and connect without asking the resolver that checks it."""
-    if ":" in host:
-        ipaddress.IPv6Address(host.partition("%")[0])
-    elif host.replace(".", "").isdigit() and not literal_address(host):
-        raise ValueError(f"{host} is no address")
-
-
-def _as_written(text: str) -> URL:
-    """Well-formed URLs stay as they are, since signed ones don't survive normalising; others are made well-formed."""
-    normal = URL(text)  # checks the host, which the other does not
-    return URL(text, encoded=True) if WELL_FORMED.fullmatch(text) else normal
-
-
-def redirect_target(current: URL, location: str) -> URL:
-    """The absolute URL of a Location header. Raises FetchFailed if it must not be followed."""
-    try:
-        target = current.join(_as_written(location))
-        if target.scheme in ("http", "https") and target.raw_host:
-            _check_host(target.raw_host)
-            return target.with_user(None)
-    except Exception as error:  # as above
-        raise FetchFailed(Reason.BAD_URL, f"redirect to {location[:100]!r}: {describe(error)}") from error
-    raise FetchFailed(Reason.REFUSED_ADDRESS, f"redirect to {location[:100]!r}")
 
 
 def _check_response(response: aiohttp.ClientResponse, config: FetchConfig) -> None:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from pipeline.fetch import dead_hosts
-from pipeline.fetch.download import parse_url
 from pipeline.fetch.retry import FetchFailed
+from pipeline.fetch.urls import parse_url
 from pipeline.images.fetched import FetchedImage
 from pipeline.records import Rejected
 from pipeline.sources import hosts
