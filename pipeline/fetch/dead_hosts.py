@@ -26,6 +26,7 @@ REST_S = 3.0  # of its rows, after that
 USUAL_FACTOR, USUAL_WEIGHT = 4.0, 1 / 32  # of what hosts take at present, if that is longer: this machine may be busy
 LAST_TIMEOUT_S = 10.0  # of the request that decides, or a third of the time of an attempt if that is longer
 MAX_CONSECUTIVE_FAILURES = 10  # failed attempts in a row after which a host counts as dead
+MIN_ROUNDS = 3  # of these, attempts one after the other: those that run at once fail for one cause, if this machine pauses
 SILENT_MEMORY_S = 600.0  # for which a host that was silent is given up: the outage may have been short
 MEMORY_S, SHORT_MEMORY_S = 3600.0, 60.0  # after failures in a row; of a host that has answered before
 MAX_KNOWN_HOSTS = 100_000
@@ -141,6 +142,7 @@ class HostHealth:
         self._host, self._memory = host, memory
         self._hash = stable_hash(host)
         self._failures = 0  # in a row
+        self._rounds, self._round_began = 0, -math.inf  # when the first failure of the last round was noted
         self._verdict = ""  # of this process, in words
 
     @property
@@ -190,7 +192,7 @@ class HostHealth:
 
     def answered(self, took_s: float) -> None:
         """Notes a response that began `took_s` after its request."""
-        self._failures = 0
+        self._failures = self._rounds = 0
         self._memory.usual_s += (took_s - self._memory.usual_s) * USUAL_WEIGHT
         self._end_silence(ANSWERS)
         if not self.has_answered:
@@ -203,6 +205,8 @@ class HostHealth:
     def failed(self, failure: FetchFailed, begun: float) -> None:
         """Counts an attempt, begun at a time, without a response, or with one that asks for a pause."""
         self._failures += 1
+        if begun >= self._round_began:
+            self._rounds, self._round_began = self._rounds + 1, time.monotonic()
         if not failure.silent and failure.reason is not Reason.DNS:
             self._end_silence(SPEAKS)
         wait_s = failure.retry_after_s or 0.0
@@ -212,7 +216,7 @@ class HostHealth:
             self._give_up(failure.reason, failure.detail, MEMORY_S)
         elif failure.silent and not self.has_answered:
             self._was_silent(failure.reason, begun)
-        elif self._failures >= MAX_CONSECUTIVE_FAILURES:
+        elif self._failures >= MAX_CONSECUTIVE_FAILURES and self._rounds >= MIN_ROUNDS:
             for_s = SHORT_MEMORY_S if self.has_answered else MEMORY_S
             self._give_up(failure.reason, f"given up on {self._host} after {self._failures} failures in a row", for_s)
 

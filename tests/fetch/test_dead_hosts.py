@@ -157,6 +157,18 @@ def test_a_host_that_refuses_is_given_up_for_an_hour(clock):
     assert reason_given_up(health) is None
 
 
+def test_requests_that_fail_together_are_one_sign(clock):
+    health = HostMemory("").health("a.org")
+    health.answered(1)
+    for _ in range(dead_hosts.MIN_ROUNDS):
+        assert reason_given_up(health) is None
+        begun = clock.now
+        clock.now += 30  # all at once, as after a pause of this machine
+        for _ in range(dead_hosts.MAX_CONSECUTIVE_FAILURES):
+            health.failed(SILENCE, begun)
+    assert reason_given_up(health) is Reason.TIMEOUT
+
+
 def test_a_pause_that_a_host_asks_for_is_kept_though_other_requests_are_answered(clock):
     health = HostMemory("").health("a.org")
     health.answered(1)
