@@ -10,12 +10,12 @@ import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_jobs.dataset_output import write_dataset
+from beam_jobs.dataset_output import prepare_encode, write_dataset
 from beam_jobs.flags.codes import is_given
 from beam_jobs.flags.encode import text_tokenizer_json
 from beam_jobs.flags.engine import check_places
 from beam_jobs.flags.files import shard_settings
-from beam_jobs.part import prepare, run_whole_or_part
+from beam_jobs.part import plan, run_whole_or_part
 from models.errors import UserError
 from models.tokenizers import elsewhere
 from models.tokenizers.image import load_image_tokenizer
@@ -25,13 +25,10 @@ from pipeline.codes.code_files import CodeRange, check_table, find_code_files, r
 from pipeline.codes.form import content_name, first_codes, form_of
 from pipeline.codes.row_codes import CodeForm
 from pipeline.codes.stage import CodesConfig, EncodeCodes
-from pipeline.dataset import existing, finish
 from pipeline.dataset.existing import JoinExisting, open_existing
 from pipeline.dataset.finish import ManifestFields
 from pipeline.dataset.stage import DropSameKeys
 from pipeline.output.counts import Step
-from pipeline.output.names import MANIFEST_FILE
-from pipeline.output.progress import write_plan
 from pipeline.records import REJECTED_TAG
 from pipeline.sources.paths import map_files
 from pipeline.version import decisive_versions
@@ -64,19 +61,14 @@ def encode_codes(
     }
     old = open_existing([args.add_to]) if args.add_to else []
     parts = ManifestFields(found.tokenizer, text.info, text.text, args.draws, settings, decisive_versions(), ())
-    existing.check_addition(old, parts)
-    if old:
-        settings["added_to"] = old[0].manifest.settings
-    inputs = found.folders | {dataset.directory for dataset in old}
-    if not prepare(args, options, "encode", finish.identity(parts), MANIFEST_FILE, inputs):
+    if not prepare_encode(args, options, parts, old, found.folders):
         return 0
     print(
         f"encode: {rows:,} rows; codes of {found.tokenizer.spec}, a vocabulary of {found.form.vocabulary:,}, "
         f"{found.form.shape} an image",
         flush=True,
     )
-    write_plan(args.output, Step.ENCODE, len(found.ranges))
-    ranges = [found.ranges[number] for number in args.part.share(len(found.ranges))] if args.part else found.ranges
+    ranges = plan(args, Step.ENCODE, found.ranges)
     config = CodesConfig(found.form, found.tokenizer.code_type, text_tokenizer_json(args), text.info.fingerprint)
 
     def build(pipeline: beam.Pipeline) -> None:

@@ -9,7 +9,7 @@ import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_jobs.dataset_output import write_dataset
+from beam_jobs.dataset_output import prepare_encode, write_dataset
 from beam_jobs.encode_codes import encode_codes
 from beam_jobs.estimate import Job, estimate_images, workers_of
 from beam_jobs.flags.codes import add_codes_options, add_input_option, check_codes
@@ -27,11 +27,10 @@ from beam_jobs.flags.estimate import add_estimate_options, check_estimate
 from beam_jobs.flags.files import add_part_option, add_size_options, check_part
 from beam_jobs.flags.images import add_image_options, image_config
 from beam_jobs.flags.score import add_bound_options, add_face_options, bounds_of, image_filter_of
-from beam_jobs.part import prepare, run_whole_or_part
+from beam_jobs.part import plan, run_whole_or_part
 from beam_jobs.run import command
 from models.errors import UserError
 from pipeline import tokenize_stage
-from pipeline.dataset import existing, finish
 from pipeline.dataset.existing import JoinExisting, new_rejects, open_existing
 from pipeline.dataset.stage import DropSameKeys
 from pipeline.fetch import stored_shards
@@ -40,8 +39,7 @@ from pipeline.output import parquet
 from pipeline.output.counts import Step
 from pipeline.output.finish import read_settings
 from pipeline.output.ledger import read_ledger
-from pipeline.output.names import MANIFEST_FILE, REJECTS_FOLDER
-from pipeline.output.progress import write_plan
+from pipeline.output.names import REJECTS_FOLDER
 from pipeline.records import REJECTED_TAG, Rejected
 from pipeline.tokenize_stage import EncodeImageShard
 
@@ -103,19 +101,13 @@ def _run(beam_options: PipelineOptions, arguments: list[str] | None, args: argpa
     old = open_existing([args.add_to]) if args.add_to else []
     ledger = read_ledger(before) if before else {"sources": {shard_format.SOURCE: {"read": 0, "rejected": {}}}}
     parts = tokenize_stage.dataset_parts(encode, settings, set(ledger["sources"]))
-    existing.check_addition(old, parts)
-    if old:
-        settings["added_to"] = old[0].manifest.settings
-    inputs = {FileSystems.split(path)[0] for path in paths} | {dataset.directory for dataset in old}
-    if not prepare(args, beam_options, "encode", finish.identity(parts), MANIFEST_FILE, inputs):
+    if not prepare_encode(args, beam_options, parts, old, {FileSystems.split(path)[0] for path in paths}):
         return 0
     encode = tokenize_stage.prepare_workers(encode, parts, args.output, has_remote_workers(beam_options))
     scores = bounds.prepare(args.output) if bounds else None
     if image_filter and has_remote_workers(beam_options):
         image_filter = image_filter.for_other_machines(args.output)
-    write_plan(args.output, Step.ENCODE, len(paths))
-
-    shards = [paths[number] for number in args.part.share(len(paths))] if args.part else paths
+    shards = plan(args, Step.ENCODE, paths)
 
     def build(pipeline: beam.Pipeline) -> None:
         step = beam.ParDo(EncodeImageShard(args.output, image, encode, old, scores, image_filter))

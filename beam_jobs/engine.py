@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import grpc
-from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, PortableOptions
+from apache_beam.options.pipeline_options import (
+    FlinkRunnerOptions,
+    GoogleCloudOptions,
+    PipelineOptions,
+    PortableOptions,
+    SparkRunnerOptions,
+    StandardOptions,
+)
 from apache_beam.portability.api import beam_job_api_pb2, beam_job_api_pb2_grpc
 from apache_beam.runners.portability import portable_runner
 from apache_beam.runners.runner import PipelineResult, PipelineState, create_runner
@@ -18,21 +25,25 @@ DATAFLOW = "DataflowRunner"
 ANSWER_S = 30.0  # within which a job server answers
 EMBEDDED = "embed"  # Beam's own job server, within the launcher
 LOOPBACK = "LOOPBACK"  # workers within the launcher
-MASTERS = {"flink_master": "[", "spark_master_url": "local"}  # and how those begin that are within the launcher
 
 
 def is_remote(options: PipelineOptions) -> bool:
     """Whether a job goes on when its launcher ends."""
-    given = options.get_all_options()
-    has_master = any(given.get(name) and not given[name].startswith(local) for name, local in MASTERS.items())
-    return can_be_found(options) or (has_master and given["environment_type"] != LOOPBACK)
+    flink = options.view_as(FlinkRunnerOptions).flink_master
+    spark = options.view_as(SparkRunnerOptions).spark_master_url
+    is_within = flink.startswith("[") and spark.startswith("local")  # the engine is a part of the launcher
+    return can_be_found(options) or not (is_within or _has_workers_within(options))
 
 
 def can_be_found(options: PipelineOptions) -> bool:
     """Whether another launcher can ask for a job: on Dataflow, or by a job server that goes on."""
-    given = options.get_all_options()
-    has_server = given["job_endpoint"] not in (None, EMBEDDED) and given["environment_type"] != LOOPBACK
-    return DATAFLOW in str(given["runner"]) or (has_server and given["runner"] != LOCAL_RUNNER)
+    runner = options.view_as(StandardOptions).runner
+    has_server = options.view_as(PortableOptions).job_endpoint not in (None, EMBEDDED)
+    return DATAFLOW in str(runner) or (has_server and not _has_workers_within(options) and runner != LOCAL_RUNNER)
+
+
+def _has_workers_within(options: PipelineOptions) -> bool:
+    return options.view_as(PortableOptions).environment_type == LOOPBACK
 
 
 def identify(result: Any, options: PipelineOptions) -> dict[str, str]:

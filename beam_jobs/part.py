@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -14,8 +14,11 @@ from beam_jobs import run
 from beam_jobs.flags.files import without_part
 from models.errors import UserError
 from pipeline.output import parts
-from pipeline.output.counts import keep_counts_here
+from pipeline.output.counts import Step, keep_counts_here
 from pipeline.output.parts import Part
+from pipeline.output.progress import write_plan
+
+Item = TypeVar("Item")
 
 
 def prepare(
@@ -37,6 +40,13 @@ def prepare(
         return False
     keep_counts_here(args.output)
     return True
+
+
+def plan(args: argparse.Namespace, step: Step, items: list[Item]) -> list[Item]:
+    """Records for the progress how many items the step has in all. Returns those that this run does: all, or with
+    --part its share."""
+    write_plan(args.output, step, len(items))
+    return [items[number] for number in args.part.share(len(items))] if args.part else items
 
 
 def run_whole_or_part(

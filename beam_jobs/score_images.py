@@ -18,7 +18,7 @@ from beam_jobs.flags.estimate import add_estimate_options, check_estimate
 from beam_jobs.flags.files import add_part_option, add_rows_per_file, check_part
 from beam_jobs.flags.images import add_image_options, image_config
 from beam_jobs.flags.score import add_score_options, scoring
-from beam_jobs.part import prepare, run_whole_or_part
+from beam_jobs.part import plan, prepare, run_whole_or_part
 from beam_jobs.run import command
 from pipeline.fetch import stored_shards
 from pipeline.images import shard_reader
@@ -27,7 +27,6 @@ from pipeline.output.counts import Step
 from pipeline.output.finish import Finish, read_settings
 from pipeline.output.ledger import KEPT, READ, CountRows, previous_counts, read_ledger
 from pipeline.output.names import LEDGER_FILE, REJECTS_FOLDER
-from pipeline.output.progress import write_plan
 from pipeline.records import REJECTED_TAG, Rejected
 from pipeline.scores.scorer import score_settings, stage_files
 from pipeline.scores.stage import ROWS_PER_FILE, ScoreImageShard, WriteScores, finish_scores
@@ -76,8 +75,7 @@ def _run(beam_options: PipelineOptions, arguments: list[str] | None, args: argpa
         return 0
     if has_remote_workers(beam_options):
         config = stage_files(config, args.output)
-    write_plan(args.output, Step.SCORE, len(paths))
-    shards = [paths[number] for number in args.part.share(len(paths))] if args.part else paths
+    shards = plan(args, Step.SCORE, paths)
 
     def build(pipeline: beam.Pipeline) -> None:
         scored = (

@@ -1,13 +1,15 @@
 """Images/s, processor time and memory of `pairmill fetch --resize 256`, beside img2dataset on the same list.
 
-    python -m benchmarks.fetch [--pairs N] [--rounds R] [--latency-pairs N] [--hosts N ...] [--img2dataset PROGRAM]
+    python -m benchmarks.fetch [--pairs N] [--rounds R] [--latency-pairs N] [--hosts N ...] [--widths LOW HIGH]
+        [--img2dataset PROGRAM]
 
 Photographs of about 100 KB are made from those in `sample/` and served on the loopback, by nginx if it is installed
 (Debian: apt-get install nginx-light), else by benchmarks/web_server.py. Both programs write JPEGs of 256 px on the
 shorter side into tar files, with captions and hashes; they take turns, and of each the best round counts. Then both
 fetch from hosts that answer after 50 to 2,000 ms, each by its name, one in twenty of them dead: half of these drop what
 is sent to them, half never answer once connected. pairmill keeps its default limits there, and fetches the same list
-without dead hosts as well.
+without dead hosts as well; img2dataset has its own defaults, by which it asks for each image once, for 10 s. Small
+photographs (--widths 400 480) take little processor time, so that waiting decides, as on more cores or quicker ones.
 img2dataset: `make peers` installs it; one of another environment is named by --img2dataset.
 """
 
@@ -49,6 +51,7 @@ from pipeline.records import Pair
 
 SAMPLE = Path(__file__).parent.parent / "sample" / "images"
 PHOTOGRAPHS = 400  # different ones; a query tells the URLs apart
+WIDTHS = (640, 1_280)  # px, from and to
 SIDE = 256
 HOSTS = (200, 2_000, 20_000)
 SET_CHILD_SUBREAPER = 36  # of prctl(2)
@@ -75,8 +78,8 @@ class Run(NamedTuple):
 # --- what is fetched -------------------------------------------------------------------------------------------------
 
 
-def make_photographs(folder: Path) -> float:
-    """Four images of the sample side by side, scaled to 640 to 1,280 px wide. Returns the mean size in bytes."""
+def make_photographs(folder: Path, widths: tuple[int, int] = WIDTHS) -> float:
+    """Four images of the sample side by side, scaled to widths in this range. Returns the mean size in bytes."""
     images = [pixels.decode_rgb(path.read_bytes()) for path in sorted(SAMPLE.glob("*.jpg"))]
     tiles = [rgb_HWC[:240, :360] for rgb_HWC in images if rgb_HWC.shape[0] >= 240 and rgb_HWC.shape[1] >= 360]
     rng = np.random.default_rng(0)
@@ -84,7 +87,7 @@ def make_photographs(folder: Path) -> float:
     for number in range(PHOTOGRAPHS):
         four = [tiles[i] for i in rng.choice(len(tiles), 4, replace=False)]
         joined = np.vstack([np.hstack(four[:2]), np.hstack(four[2:])])
-        width = int(rng.integers(640, 1281))
+        width = int(rng.integers(widths[0], widths[1] + 1))
         scaled = cv2.resize(joined, (width, width * 2 // 3), interpolation=cv2.INTER_CUBIC)
         data = simplejpeg.encode_jpeg(scaled, quality=int(rng.integers(60, 86)), colorsubsampling="420")
         (folder / f"{number}.jpg").write_bytes(data)
@@ -326,6 +329,9 @@ def main() -> None:
     parser.add_argument("--latency-pairs", type=int, default=10_000, metavar="N", help="0: leave this part out")
     parser.add_argument("--hosts", type=int, nargs="+", default=HOSTS, metavar="N", help="of that part, a run for each")
     parser.add_argument("--rounds", type=int, default=2, metavar="R")
+    parser.add_argument(
+        "--widths", type=int, nargs=2, default=WIDTHS, metavar="PX", help="of the photographs, from, to"
+    )
     parser.add_argument("--img2dataset", metavar="PROGRAM", help="its command, if it is not on the path")
     args = parser.parse_args()
     # Processes whose parent has ended become ours, so that their processor time is counted.
@@ -336,7 +342,7 @@ def main() -> None:
         folder.mkdir()
         for path in (work, folder):
             path.chmod(0o755)  # nginx's worker is another user if root started it
-        mean, floor = make_photographs(folder), floor_ms(folder)
+        mean, floor = make_photographs(folder, args.widths), floor_ms(folder)
         print(
             f"{PHOTOGRAPHS} photographs, {mean / 1000:.0f} KB on average; the floor (decode at a reduced scale, "
             f"average, encode): {floor:.2f} CPU ms an image"

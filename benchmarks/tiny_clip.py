@@ -219,17 +219,20 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2000)
     args = parser.parse_args()
     examples = list(read_examples(args.images))
-    held_out = [example for example in examples if in_share(stable_hash("held out", example.caption.lower()), 0.1)]
-    held_captions = {example.caption.lower() for example in held_out}
-    training = [example for example in examples if example.caption.lower() not in held_captions]
+    held_out = [example for example in examples if in_share(stable_hash("held out", example.key), 0.1)]
+    held_keys = {example.key for example in held_out}
+    training = [example for example in examples if example.key not in held_keys]
     print(f"{len(training):,} pairs for training, {len(held_out):,} held out", flush=True)
     tokenizer = train_tokenizer([example.caption for example in training])
     write_model(train(training, tokenizer, args.steps), tokenizer, args.output)
     embedder = Embedder(load_model(model_files(args.output)))
     report("held-out pairs", embedder, held_out)
+    trained = {example.caption.lower() for example in training}
+    new = [example for example in held_out if example.caption.lower() not in trained]
+    report("of these, with captions that no pair for training has", embedder, new)
     min_words = SelectConfig().min_words
-    selected = [example for example in held_out if count_words(example.caption) >= min_words]
-    report(f"of these, with captions of {min_words} words or more, the fewest that select keeps", embedder, selected)
+    selected = [example for example in new if count_words(example.caption) >= min_words]
+    report(f"of these, of {min_words} words or more, the fewest that select keeps", embedder, selected)
 
 
 def report(what: str, embedder: Embedder, examples: list[Example]) -> None:

@@ -21,6 +21,7 @@ import pytest
 import torch
 from PIL import Image
 
+from beam_jobs.local_runner import FORK_SERVER
 from models.sampling import sampler
 from models.sampling.checkpoint import load_generator
 from models.server import job_queue
@@ -76,6 +77,15 @@ def one_thread() -> Iterator[None]:
     ten times as long (see tests/__init__.py)."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "set_num_threads", lambda count: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_fork_server() -> Iterator[None]:
+    """A job without worker processes ends the process that forks them, in which the next one with some would import
+    everything again."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FORK_SERVER, "stop", lambda: None)
         yield
 
 

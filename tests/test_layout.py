@@ -70,7 +70,7 @@ ROOMS = {
     "beam_jobs.run": "beam_jobs.engine beam_jobs.flags beam_jobs.interrupt beam_jobs.local_runner pipeline.fetch "
     "pipeline.inspection pipeline.output",
     "beam_jobs.part": "beam_jobs.run beam_jobs.flags pipeline.output",
-    "beam_jobs.dataset_output": "beam_jobs.flags pipeline.dataset pipeline.output",
+    "beam_jobs.dataset_output": "beam_jobs.flags beam_jobs.part pipeline.dataset pipeline.output",
     "beam_jobs.estimate": "beam_jobs.flags pipeline.estimate pipeline.fetch pipeline.output pipeline.sources",
 }
 JOB = (

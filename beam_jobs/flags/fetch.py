@@ -16,7 +16,7 @@ from beam_jobs.flags.images import image_config, store_config
 from pipeline.fetch.addresses import parse_networks
 from pipeline.fetch.download import FetchConfig
 from pipeline.fetch.opt_out import OPT_OUTS
-from pipeline.fetch.politeness import shared_folder
+from pipeline.fetch.shared_folder import shared_folder
 from pipeline.sources.hosts import HostLimits
 
 

@@ -6,7 +6,6 @@ import asyncio
 import dataclasses
 import errno
 import ipaddress
-import re
 import socket
 import ssl
 import tempfile
@@ -29,22 +28,16 @@ from pipeline.fetch.addresses import (
     registrable_domain,
 )
 from pipeline.fetch.costs import costs
+from pipeline.fetch.dead_hosts import UNKNOWN_NAME, host_memory
 from pipeline.fetch.framing_watch import FramingWatch
-from pipeline.fetch.machine_faults import describe, machine_fault
+from pipeline.fetch.machine_faults import machine_fault
 from pipeline.fetch.network_watch import Endpoint, NetworkGate, can_connect, network_watch
 from pipeline.fetch.opt_out import OPT_OUTS, opt_out
-from pipeline.fetch.politeness import (
-    UNKNOWN_NAME,
-    GroupLimiter,
-    HostLimiter,
-    Rest,
-    asks_for_pause,
-    host_memory,
-    shared_host,
-    warn_once,
-)
+from pipeline.fetch.politeness import GroupLimiter, HostLimiter, asks_for_pause, shared_host
 from pipeline.fetch.retry import FetchFailed, retry_after_s
-from pipeline.fetch.slots import SilentDownloads, Slot
+from pipeline.fetch.shared_folder import warn_once
+from pipeline.fetch.slots import ActiveRows, SilentDownloads, Slot
+from pipeline.fetch.urls import parse_url, redirect_target
 from pipeline.images.fetched import Size
 from pipeline.images.validate import ImageConfig, ImageRejected, check_header
 from pipeline.output.counts import DOWNLOAD_S
@@ -54,12 +47,10 @@ from pipeline.sources.hosts import HostLimits, is_placeholder, lacks_contact, li
 from pipeline.version import VERSION
 
 MAX_REDIRECTS = 5
-LAST_TIMEOUT_S = 10.0  # of the request to a host that was silent during a whole attempt, at the end of a unit
 HEADER_SIZES = (1_024, 8_192, 65_536)  # bytes after which the image header is parsed: long EXIF data may come before it
 SPOOLED_BYTES = 1 << 18  # of one body in memory; a longer one waits on disk until there is memory to decode it
 REASONS = {403: Reason.HTTP_403, 404: Reason.HTTP_404, 408: Reason.TIMEOUT, 410: Reason.HTTP_410, 429: Reason.HTTP_429}
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
-WELL_FORMED = re.compile(r"(?:[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*")  # RFC 3986
 # What the system says of a host that does not answer, or of a network that is down.
 UNREACHABLE = frozenset(
     {
@@ -115,9 +106,8 @@ class Downloads:
         self._allowed = [ipaddress.ip_network(network) for network in config.allow_addresses]
         self._limiters: dict[str, HostLimiter] = {}
         self._groups: dict[bytes | str, GroupLimiter] = {}  # by address and by registrable domain
-        self.rest = Rest(rows)
+        self.rows = ActiveRows(rows)
         self._memory = host_memory(config.shared_folder)
-        self._memory.refresh()
         self._network = NetworkGate(network_watch, config.shared_folder)
         self._resolver = PublicResolver(self._allowed)
         self.slots = asyncio.Semaphore(config.connections)
@@ -125,7 +115,7 @@ class Downloads:
 
     def busy_rows(self) -> int:
         """The rows that take, or wait for, a connection: neither done, nor of a host that is silent."""
-        return self.rest.active - self._silent.number
+        return self.rows.number - self._silent.number
 
     async def __aenter__(self) -> Downloads:
         config = self._config
@@ -159,29 +149,33 @@ class Downloads:
 
     async def _ask(self, target: URL, left_s: float) -> tuple[Body | URL, float]:
         """The body, or the URL that the server redirects to; and the seconds left. Asks again if it was the network
-        that was down."""
+        that was down, and while it is not known whether the host ever answers."""
         host = (target.raw_host or "").lower()
         limiter = self._limiter(host)
         while True:
             await limiter.ready()
-            began = time.monotonic()
+            began, is_trial = time.monotonic(), not limiter.has_answered
             try:
                 address = await self._address(host, limiter)
             except FetchFailed as failure:
-                await self._judge(failure, target, limiter, began)
+                await self._judge(failure, target, limiter, began, is_trial)
                 continue
             answer, left_s = await self._in_slot(target, limiter, address, left_s)
             if answer is not None:
                 return answer, left_s
 
-    async def _judge(self, failure: FetchFailed, target: URL, limiter: HostLimiter, began: float) -> None:
-        """Returns, perhaps after a pause, if it was the network that was silent, and raises the failure otherwise."""
+    async def _judge(
+        self, failure: FetchFailed, target: URL, limiter: HostLimiter, began: float, is_trial: bool
+    ) -> None:
+        """Raises the failure unless it is silence that says nothing of the row: the network's (then returns after a
+        pause), or a host's that had never answered when it was asked."""
         if not failure.silent:
             raise failure
         host = (target.raw_host or "").lower()
         if await self._network.blames(host, began, partial(self._answers, target, limiter)):
-            limiter.failed(failure)
-            raise failure
+            limiter.failed(failure, began)
+            if not is_trial:
+                raise failure
 
     async def _answers(self, target: URL, limiter: HostLimiter) -> bool:
         """Whether a host that was silent answers now."""
@@ -194,12 +188,12 @@ class Downloads:
     async def _in_slot(
         self, target: URL, limiter: HostLimiter, address: str, left_s: float
     ) -> tuple[Body | URL | None, float]:
-        """The answer, and the seconds left; None if it was the network that was down. A host is judged before its next
-        row may have the slot."""
+        """The answer, and the seconds left; None if the host is to be asked again. A host is judged before its next row
+        may have the slot."""
         endpoint = Endpoint(str(target.raw_host), address, target.port or 80)
         async with limiter.slot(self._groups_of(endpoint), self.slots):
             slot = Slot(self.slots, self._silent)
-            started = time.monotonic()
+            started, is_trial = time.monotonic(), not limiter.has_answered
             answer: Body | URL | None = None
             try:
                 try:  # waiting for a slot does not count against the deadline
@@ -208,12 +202,13 @@ class Downloads:
                     costs.add(DOWNLOAD_S, time.monotonic() - started - slot.waited_s)
                     slot.end(is_kept=isinstance(answer, Body))
             except FetchFailed as failure:
-                await self._judge(failure, target, limiter, started)
+                await self._judge(failure, target, limiter, started, is_trial)
                 return None, left_s
             return answer, left_s - (time.monotonic() - started - slot.waited_s)
 
     async def _address(self, host: str, limiter: HostLimiter) -> str:
         """The address to which the first connection goes. Raises FetchFailed if there is none that is public."""
+        began = time.monotonic()
         if address := literal_address(host):
             if is_refused(address, self._allowed):
                 raise FetchFailed(Reason.REFUSED_ADDRESS, f"{host} is {address}")
@@ -224,7 +219,7 @@ class Downloads:
             failure = self._failure(error)
             if failure.final:
                 network_watch.resolved()
-                limiter.failed(failure)
+                limiter.failed(failure, began)
             raise failure from error
         network_watch.resolved()
         return found[0].address if found else host
@@ -250,25 +245,26 @@ class Downloads:
             limits = HostLimits(self._config.per_host_connections, self._config.per_host_rate)
             shared = shared_host(host, self._config.shared_folder)
             limits = limits_for(host, limits).share(self._config.machines)
-            self._limiters[host] = HostLimiter(host, limits, self.rest, self._memory, shared)
+            health = self._memory.health(host)
+            self._limiters[host] = HostLimiter(health, limits, self.rows, self._config.timeout_s, shared)
         return self._limiters[host]
 
     async def _request(
         self, target: URL, limiter: HostLimiter, endpoint: Endpoint, ends_at: float, slot: Slot
     ) -> Body | URL:
         """Sends one request. Returns the body, or the URL that the server redirects to."""
-        if limiter.is_asked_last:
-            ends_at = min(ends_at, time.monotonic() + LAST_TIMEOUT_S)
+        began = time.monotonic()
+        speaks_by = min(ends_at, began + limiter.timeout_s)
         try:
-            response = await self._in_time(ends_at, self._session.get(target, allow_redirects=False))
+            response = await self._in_time(speaks_by, self._session.get(target, allow_redirects=False))
         except FetchFailed as failure:
             if failure.reason in TRANSIENT_REASONS and not failure.silent:
                 network_watch.answered(endpoint)
-                limiter.failed(failure)
+                limiter.failed(failure, began)
             raise
         network_watch.answered(endpoint)
         if response.status != 429 and "Retry-After" not in response.headers:
-            limiter.answered()
+            limiter.answered(time.monotonic() - began)
         try:
             await slot.take_back()
             answer = await self._in_time(ends_at + slot.waited_s, self._read_response(target, response))
@@ -278,7 +274,7 @@ class Downloads:
         except FetchFailed as failure:
             failure.silent = False
             if asks_for_pause(failure):
-                limiter.failed(failure)
+                limiter.failed(failure, began)
             raise
         finally:
             response.release()  # closes the connection if part of the body is unread
@@ -353,47 +349,6 @@ class Downloads:
         if not length:
             raise FetchFailed(Reason.NOT_AN_IMAGE, "empty reply")
         return length, size
-
-
-def parse_url(text: str) -> URL:
-    """The URL without credentials. Raises FetchFailed unless it is an http or https URL with a host."""
-    try:
-        target = _as_written(text)
-        if target.scheme not in ("http", "https") or not target.raw_host:
-            raise ValueError("not an http(s) URL with a host")
-        _check_host(target.raw_host)
-        return target.with_user(None)  # credentials in a public list are a mistake or a trap
-    except ValueError as error:
-        raise FetchFailed(Reason.BAD_URL, str(error)) from error
-    except Exception as error:  # yarl raises others as well, such as IndexError, for URLs that it did not foresee
-        raise FetchFailed(Reason.BAD_URL, describe(error)) from error
-
-
-def _check_host(host: str) -> None:
-    """Raises ValueError for what is neither a name nor an address, such as the [v1.x:name] of RFC 3986: the client
-    library would take it for an address, and connect without asking the resolver that checks it."""
-    if ":" in host:
-        ipaddress.IPv6Address(host.partition("%")[0])
-    elif host.replace(".", "").isdigit() and not literal_address(host):
-        raise ValueError(f"{host} is no address")
-
-
-def _as_written(text: str) -> URL:
-    """Well-formed URLs stay as they are, since signed ones don't survive normalising; others are made well-formed."""
-    normal = URL(text)  # checks the host, which the other does not
-    return URL(text, encoded=True) if WELL_FORMED.fullmatch(text) else normal
-
-
-def redirect_target(current: URL, location: str) -> URL:
-    """The absolute URL of a Location header. Raises FetchFailed if it must not be followed."""
-    try:
-        target = current.join(_as_written(location))
-        if target.scheme in ("http", "https") and target.raw_host:
-            _check_host(target.raw_host)
-            return target.with_user(None)
-    except Exception as error:  # as above
-        raise FetchFailed(Reason.BAD_URL, f"redirect to {location[:100]!r}: {describe(error)}") from error
-    raise FetchFailed(Reason.REFUSED_ADDRESS, f"redirect to {location[:100]!r}")
 
 
 def _check_response(response: aiohttp.ClientResponse, config: FetchConfig) -> None:

@@ -194,7 +194,7 @@ class _LoopThread(threading.Thread, Generic[T]):
                 try:
                     self.outcomes.put(await self._fetcher.fetch(pair))
                 finally:
-                    downloads.rest.done()
+                    downloads.rows.done()
 
             self._activity.begin(downloads.busy_rows)
             # Waiting is cheap: all pairs of a unit wait for their hosts at once, and then for connection slots.

@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from models.errors import UserError
-from pipeline.fetch.politeness import warn_once
+from pipeline.fetch.shared_folder import warn_once
 
 MIN_HOSTS = 50  # that fail in the same way, one after another
 GOOD_URLS = 3  # of different hosts, which have given an image
@@ -71,7 +71,10 @@ class GeneralBrake:
 
     async def _is_general(self, reason: str, ask: Ask) -> bool:
         """Whether every URL that has given an image fails now, and for this reason."""
-        return all([await ask(url) == reason for _, url in self._failures.good])
+        for _, url in self._failures.good:
+            if await ask(url) != reason:
+                return False
+        return True
 
     async def _wait(self, reason: str, ask: Ask) -> None:
         began = time.monotonic()

@@ -9,7 +9,7 @@ import traceback
 from urllib.parse import urlsplit
 
 from models.errors import UserError
-from pipeline.fetch.politeness import warn_once
+from pipeline.fetch.shared_folder import warn_once
 from pipeline.output.files import machine_fault_of
 from pipeline.records import Pair, Reason, Rejected, Stage, reject
 

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from models.errors import UserError
-from pipeline.fetch.politeness import warn_once
+from pipeline.fetch.shared_folder import warn_once
 
 MIN_SILENT_HOSTS = 10  # before any host has answered: so many different ones in a row are a network that is down
 GOOD_HOSTS = 8  # that have answered, and are asked when others are silent

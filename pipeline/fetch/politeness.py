@@ -1,95 +1,73 @@
-"""Limits of requests to a host: connections, rate, back-off, and when to stop asking it."""
+"""Limits of requests to a host: connections, rate, pauses that it asks for."""
 
 from __future__ import annotations
 
 import asyncio
-import atexit
 import contextlib
 import fcntl
-import functools
 import math
 import os
 import random
-import shutil
-import stat
 import struct
-import sys
-import tempfile
 import threading
 import time
 import weakref
 import zlib
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from models.errors import UserError, printable
-from models.hashing import stable_hash
 from pipeline.fetch.budget import Budget, Lease
-from pipeline.fetch.retry import BACK_OFF_S, MAX_BACK_OFF_S, FetchFailed, HostGivenUp
+from pipeline.fetch.dead_hosts import POLL_S, HostHealth
+from pipeline.fetch.retry import BACK_OFF_S, MAX_BACK_OFF_S, FetchFailed
+from pipeline.fetch.shared_folder import open_shared, own_folder
+from pipeline.fetch.slots import ActiveRows
 from pipeline.records import Reason
 from pipeline.sources.hosts import HostLimits
 
-MAX_CONSECUTIVE_FAILURES = 10  # failed attempts in a row after which a host counts as dead
-MEMORY_S, SHORT_MEMORY_S = 3600.0, 60.0  # for which that counts in later units; of a host that has answered before
-MAX_KNOWN_HOSTS = 100_000
-UNKNOWN_NAME = "no name server knows the name"
 NAMES_PER_GROUP = 4  # whose limits the names of one address, or of one registrable domain, have together
 _POLL_S = 0.05  # interval at which a process checks whether another one has released a slot
 _HOST_FILES = 1 << 16  # in the shared folder; hosts whose hashes collide share their limits
 
 
-# --- slots -----------------------------------------------------------------------------------------------------------
-
-
 class HostLimiter:
     """Keeps to a host's limits in one event loop and, with `shared`, in all processes that share the host's files.
 
-    Closes once the host no longer responds or asks for a long pause: further requests to it then fail at once, and a
-    later run tries them again. While a host is silent, its other rows rest.
+    While the host is silent, its rows rest; once it is given up, or asks for a long pause, they fail at once, and a
+    later run tries them again.
     """
 
     def __init__(
         self,
-        host: str,
+        health: HostHealth,
         limits: HostLimits,
-        rest: Rest,
-        memory: HostMemory,
+        rows: ActiveRows,
+        attempt_s: float,
         shared: SharedHost | None = None,
     ):
-        self._host, self._limits, self._rest, self._memory = host, limits, rest, memory
+        self._health, self._limits, self._rows, self._attempt_s = health, limits, rows, attempt_s
         self._slots = asyncio.Semaphore(limits.connections)
         self._shared = shared
         self._clock = self._shared or _RequestClock()
-        self._failures = 0  # in a row
-        self._is_silent = False  # at the last of them
-        self._is_known = memory.has_answered(host)  # lately, in this process
-        self._awake = asyncio.Event()  # ends the rest of its rows
-        self._scout = asyncio.Lock()  # then one row asks for all
-        self._closed: tuple[Reason, str] | None = None
-        if reason := memory.recall(host):
-            # A name that does not exist is told of in the same words, whichever process has asked for it.
-            self._closed = reason, UNKNOWN_NAME if reason is Reason.DNS else f"{host} has been given up for a while"
+        self._watch = asyncio.Lock()
+
+    @property
+    def has_answered(self) -> bool:
+        """Whether the host has answered lately: until it has, silence says nothing of the row that was asked for."""
+        return self._health.has_answered
+
+    @property
+    def timeout_s(self) -> float:
+        """Seconds from the start of a request until the host must have said something."""
+        return self._health.timeout_s(self._attempt_s)
 
     async def ready(self) -> None:
         """Waits while the host's rows rest. Raises HostGivenUp."""
-        self._check_closed()
-        if self._is_resting:
-            await self._rest.wait(self._awake)
-            self._check_closed()
-
-    @property
-    def _is_resting(self) -> bool:
-        enough = MAX_CONSECUTIVE_FAILURES if self._is_known else 1  # one timeout of a host that answers means nothing
-        return self._is_silent and self._failures >= enough and not self._rest.is_over
-
-    @property
-    def is_asked_last(self) -> bool:
-        """Whether the next request decides if the host, which was silent and has never answered, is given up."""
-        return self._is_silent and not self._is_known and self._rest.is_over
-
-    def _check_closed(self) -> None:
-        if self._closed:
-            reason, detail = self._closed
-            raise HostGivenUp(reason, detail, final=True)
+        self._health.check()
+        if not self._health.may_ask:
+            with self._rows.resting():
+                async with self._watch:  # one row looks, for all
+                    while not self._health.may_ask:
+                        await asyncio.sleep(POLL_S)
+                        self._health.check()
 
     @contextlib.asynccontextmanager
     async def slot(self, groups: Sequence[GroupLimiter], connections: asyncio.Semaphore) -> AsyncIterator[None]:
@@ -97,7 +75,7 @@ class HostLimiter:
         of `connections`, for the caller to release; none is held while waiting, so that no host blocks another."""
         while True:
             await self.ready()
-            async with self._slots, self._scout if self._is_silent else contextlib.nullcontext():
+            async with self._slots:
                 if held := await self._start(groups, connections):
                     try:
                         yield
@@ -108,9 +86,8 @@ class HostLimiter:
     async def _start(
         self, groups: Sequence[GroupLimiter], connections: asyncio.Semaphore
     ) -> contextlib.ExitStack | None:
-        """What a request holds once it may start; None if the host has fallen silent in the meantime."""
-        while not self._is_resting:
-            self._check_closed()
+        """What a request holds once it may start; None if the host rests, or was given up, in the meantime."""
+        while self._health.may_ask:
             with contextlib.ExitStack() as held:
                 for group in groups:
                     await group.acquire(held)
@@ -124,11 +101,14 @@ class HostLimiter:
     def _claim(self, groups: Sequence[GroupLimiter], held: contextlib.ExitStack) -> float:
         """Seconds until a request may start; 0 or less if it may start now, and then counts as started."""
         with _claiming:  # between the question and the count, no other unit's request may start
+            if not self._health.may_ask:
+                return _POLL_S
             if (wait_s := max(group.wait_s() for group in groups)) > 0:
                 return wait_s
             if self._shared and not self._shared.try_acquire_slot(self._limits.connections, held):
                 return random.uniform(0.5, 1.5) * _POLL_S
             if (wait_s := self._claim_start()) <= 0:
+                self._health.count_request(self._attempt_s)
                 for group in groups:
                     group.count_start()
             return wait_s
@@ -138,42 +118,22 @@ class HostLimiter:
         now, interval_s = time.monotonic(), 1 / self._limits.rate
         return self._clock.move(lambda start: now + interval_s if start <= now else start) - now
 
-    def answered(self) -> None:
-        self._failures = 0
-        if self._is_silent:
-            self._is_silent = False
-            self._awake.set()
-            self._awake = asyncio.Event()
-        if not self._is_known:
-            self._is_known = True
-            self._memory.note_answer(self._host)
-
     def count_bytes(self, length: int) -> None:
         """Delays the next request where the host limits bytes per second."""
         if self._limits.bytes_per_s < math.inf:
             now, seconds = time.monotonic(), length / self._limits.bytes_per_s
             self._clock.move(lambda start: max(start, now) + seconds)
 
-    def failed(self, failure: FetchFailed) -> None:
-        """Counts an attempt without a response, or one that asks for a pause, and delays or stops requests."""
-        self._failures += 1
-        self._is_silent = failure.silent
-        wait_s = failure.retry_after_s or 0.0
-        if asks_for_pause(failure):
-            until = time.monotonic() + min(wait_s or BACK_OFF_S, MAX_BACK_OFF_S)
-            self._clock.move(lambda start: max(start, until))
-        if wait_s > MAX_BACK_OFF_S:
-            self._close(failure.reason, f"{self._host} asks for {wait_s:.0f} s without requests", wait_s)
-        elif self.is_asked_last:
-            self._close(failure.reason, f"{self._host} is silent, at the end of the unit as well", MEMORY_S)
-        elif failure.reason is Reason.DNS and failure.final:
-            self._close(failure.reason, failure.detail, MEMORY_S)
-        elif self._failures >= MAX_CONSECUTIVE_FAILURES:
-            self._close(failure.reason, f"given up on {self._host} after {self._failures} failures in a row", MEMORY_S)
+    def answered(self, took_s: float) -> None:
+        self._health.answered(took_s)
 
-    def _close(self, reason: Reason, detail: str, for_s: float) -> None:
-        self._closed = reason, detail
-        self._memory.learn(self._host, reason, min(for_s, MEMORY_S))
+    def failed(self, failure: FetchFailed, begun: float) -> None:
+        """Counts an attempt, begun at a time, without a response, or one that asks for a pause, and delays or stops
+        requests."""
+        if asks_for_pause(failure):
+            until = time.monotonic() + min(failure.retry_after_s or BACK_OFF_S, MAX_BACK_OFF_S)
+            self._clock.move(lambda start: max(start, until))
+        self._health.failed(failure, begun)
 
 
 def asks_for_pause(failure: FetchFailed) -> bool:
@@ -225,92 +185,6 @@ class GroupLimiter:
         self._group.next = time.monotonic() + self._group.interval_s
 
 
-class Rest:
-    """Where rows wait whose hosts are silent, until the other rows of their unit are done."""
-
-    def __init__(self, rows: int = 1):
-        self.active = rows
-        self._waiting: set[asyncio.Event] = set()  # one for each host
-        self.is_over = False
-
-    async def wait(self, awake: asyncio.Event) -> None:
-        """Waits until the other rows are done, or until the row's host is awake."""
-        self._waiting.add(awake)
-        self.done()
-        try:
-            await awake.wait()
-        finally:
-            self.active += 1
-
-    def done(self) -> None:
-        """Counts a row that needs no further request."""
-        self.active -= 1
-        if self.active <= 0:
-            self.is_over = True
-            for awake in self._waiting:
-                awake.set()
-
-
-class HostMemory:
-    """The hosts that were given up, for all units of the processes that share a folder; without one, for nobody.
-
-    Kept in one file to which each process adds: a few bytes for each host, by a hash of its name.
-    """
-
-    def __init__(self, folder: str):
-        self._path = os.path.join(own_folder(folder), "given-up") if folder else ""
-        self._until: dict[int, tuple[float, int]] = {}  # hash -> end on time.monotonic(), number of the reason
-        self._read = 0  # bytes
-        self._answered: set[int] = set()
-
-    def has_answered(self, host: str) -> bool:
-        return bool(self._answered) and stable_hash(host) in self._answered
-
-    def note_answer(self, host: str) -> None:
-        if self._path:
-            if len(self._answered) >= MAX_KNOWN_HOSTS:
-                self._answered.clear()
-            self._answered.add(stable_hash(host))
-
-    def refresh(self) -> None:
-        """Reads what processes have added."""
-        if not self._path:
-            return
-        file = _open(self._path)
-        try:
-            data = os.pread(file, os.fstat(file).st_size - self._read, self._read)
-        finally:
-            os.close(file)
-        whole = len(data) // _GIVEN_UP.size * _GIVEN_UP.size
-        self._read += whole
-        for host, until, reason in _GIVEN_UP.iter_unpack(data[:whole]):
-            self._until[host] = until, reason
-
-    def recall(self, host: str) -> Reason | None:
-        """Why a host was given up, if that is not long ago."""
-        until, reason = self._until.get(stable_hash(host), (0.0, 0)) if self._until else (0.0, 0)
-        return _REASONS[reason] if until > time.monotonic() else None
-
-    def learn(self, host: str, reason: Reason, for_s: float) -> None:
-        if not self._path:
-            return
-        file = _open(self._path, os.O_APPEND)
-        try:
-            os.write(file, _GIVEN_UP.pack(stable_hash(host), time.monotonic() + for_s, _REASONS.index(reason)))
-        finally:
-            os.close(file)
-
-
-_REASONS = tuple(Reason)
-_GIVEN_UP = struct.Struct("<QdB")
-
-
-@functools.cache
-def host_memory(folder: str) -> HostMemory:
-    """What this process knows of the hosts that were given up."""
-    return HostMemory(folder)
-
-
 class _RequestClock:
     """The time at which the next request to a host may start, on time.monotonic()."""
 
@@ -359,90 +233,9 @@ class SharedHost:
             os.close(file)
 
     def _open(self, name: str) -> int:
-        return _open(f"{self._path}.{name}")
-
-
-def _open(path: str, flags: int = 0) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | flags, 0o600)
-
-
-@functools.cache
-def own_folder(path: str) -> str:
-    """Makes a folder that only this user may use. Workers of another user than the launcher, or without its temporary
-    folder, have one of the same name in their own. Raises UserError if it is somebody else's, who could hold its locks
-    or lead its files elsewhere."""
-    if _is_of_others(path):
-        path = os.path.join(tempfile.gettempdir(), f"{os.path.basename(path)}-{os.geteuid()}")
-        os.makedirs(path, mode=0o700, exist_ok=True)
-    status = os.lstat(path)
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
-        raise UserError(f"{path} is not a folder of this user alone; remove it, or set TMPDIR to a place of your own")
-    return path
-
-
-def _is_of_others(path: str) -> bool:
-    """Whether a folder is another user's, or can't be made here."""
-    try:
-        os.makedirs(path, mode=0o700, exist_ok=True)
-    except OSError:
-        return True
-    return os.lstat(path).st_uid != os.geteuid()
+        return open_shared(f"{self._path}.{name}")
 
 
 def shared_host(host: str, folder: str) -> SharedHost | None:
     """The files by which workers with the same folder share a host's limits; None without a folder."""
     return SharedHost(folder, host) if folder else None
-
-
-@functools.cache
-def shared_folder() -> str:
-    """A folder for this run, in which its processes on one machine share the limits of hosts. Removes those of runs
-    that were killed."""
-    remove_leftovers(tempfile.gettempdir())
-    folder = tempfile.mkdtemp(prefix=FOLDER_PREFIX)
-    lock = _open(os.path.join(folder, LAUNCHER_LOCK))
-    fcntl.flock(lock, fcntl.LOCK_EX)  # until this process ends, however it does
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
-
-
-FOLDER_PREFIX, LAUNCHER_LOCK = "pairmill-hosts-", "launcher"
-LEFT_AFTER_S = 86_400.0
-
-
-def remove_leftovers(parent: str) -> None:
-    """Removes this user's folders of runs that were killed, once nothing in them has changed for a day."""
-    with contextlib.suppress(OSError), os.scandir(parent) as entries:
-        for entry in entries:
-            if entry.name.startswith(FOLDER_PREFIX) and entry.is_dir(follow_symlinks=False) and _is_left(entry.path):
-                shutil.rmtree(entry.path, ignore_errors=True)
-
-
-def _is_left(folder: str) -> bool:
-    """Whether no launcher and no worker uses a folder."""
-    try:
-        if os.lstat(folder).st_uid != os.geteuid():
-            return False
-        with os.scandir(folder) as entries:
-            times = [entry.stat(follow_symlinks=False).st_mtime for entry in entries]
-        if max([*times, os.lstat(folder).st_mtime]) > time.time() - LEFT_AFTER_S:
-            return False
-        lock = _open(os.path.join(folder, LAUNCHER_LOCK))
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        finally:
-            os.close(lock)
-    except OSError:  # in use, or removed meanwhile
-        return False
-
-
-def warn_once(message: str, folder: str) -> None:
-    """Prints a warning to standard error, from one of the processes that share a folder."""
-    if folder:
-        mark = os.path.join(own_folder(folder), f"warned-{zlib.crc32(message.encode()):08x}")
-        try:
-            os.close(os.open(mark, os.O_CREAT | os.O_EXCL))
-        except FileExistsError:
-            return
-    print(f"warning: {printable(message)}", file=sys.stderr, flush=True)

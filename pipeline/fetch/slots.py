@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 SILENT_AFTER_S = 1.0
 MAX_SILENT = 1_024  # downloads without a slot, each with a connection; at most a quarter of the files allowed
@@ -19,6 +20,25 @@ class SilentDownloads:
         self.number = 0
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self.limit = MAX_SILENT if files == resource.RLIM_INFINITY else min(MAX_SILENT, files // 4)
+
+
+class ActiveRows:
+    """The number of a unit's rows that are neither done nor resting while their host is silent."""
+
+    def __init__(self, number: int = 1):
+        self.number = number
+
+    def done(self) -> None:
+        """Counts a row that needs no further request."""
+        self.number -= 1
+
+    @contextlib.contextmanager
+    def resting(self) -> Iterator[None]:
+        self.number -= 1
+        try:
+            yield
+        finally:
+            self.number += 1
 
 
 class Activity:

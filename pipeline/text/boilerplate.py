@@ -5,6 +5,7 @@ in `boilerplate.txt`."""
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from collections.abc import Iterator
 from importlib import resources
@@ -60,8 +61,13 @@ MAX_WHOLE = 200
 """Characters of a caption that may be nothing but such words."""
 _DATES = re.compile(rf"(?<![\w-])(?:(?:on|dated|from|of)\s+)?{_READ.parts['full_date']}(?![\w-])", re.IGNORECASE)
 
-# The hints of all, flat: most captions end here, and this loop is the most expensive part of judging them.
-_HINTS = tuple((hint, number) for number, (hints, _) in enumerate(_PATTERNS) for hint in hints)
+# Most captions end with these, and the loop over them is the most expensive part of judging them.
+_HINTS = {
+    hint: tuple(number for number, (others, _) in enumerate(_PATTERNS) if hint in others)
+    for hints, _ in _PATTERNS
+    for hint in hints
+}
+"""Each hint with the numbers of its patterns."""
 _DIGITS = str.maketrans("123456789", "000000000")
 _WORD = re.compile(r"\w[\w'’.:/-]*")
 _COVER, _DATE_COVER = "\0", "\1"
@@ -138,5 +144,6 @@ def _is_whole(caption: str) -> bool:
 @functools.lru_cache(maxsize=1)  # asked for the same caption twice in a row
 def _hinted(caption: str) -> list[int]:
     """The numbers of the patterns that a caption may hold."""
-    folded = caption.lower().translate(_DIGITS)
-    return sorted({number for hint, number in _HINTS if hint in folded})
+    folded = f" {' '.join(caption.lower().split())} ".translate(_DIGITS)
+    found = [numbers for hint, numbers in _HINTS.items() if hint in folded]
+    return sorted(set(itertools.chain.from_iterable(found)))

@@ -17,7 +17,16 @@ import aiohttp
 import pytest
 
 from models.errors import UserError
-from pipeline.fetch import addresses, download, fetcher, general_brake, machine_faults, network_watch, politeness, slots
+from pipeline.fetch import (
+    addresses,
+    download,
+    fetcher,
+    general_brake,
+    machine_faults,
+    network_watch,
+    politeness,
+    shared_folder,
+)
 from pipeline.fetch.download import Downloads
 from pipeline.fetch.fetcher import fetch_images
 from pipeline.fetch.general_brake import SameFailures
@@ -84,7 +93,7 @@ def test_one_host_cannot_end_a_job_by_unexpected_errors(hostile, monkeypatch):
 
 
 def test_the_cause_is_not_hidden_from_a_caller_that_holds_an_image(hostile, monkeypatch):
-    monkeypatch.setattr(politeness, "warn_once", lambda *_: None)
+    monkeypatch.setattr(machine_faults, "warn_once", lambda *_: None)
     fetch = fetcher._Fetcher.fetch
 
     async def ends(self, one):
@@ -258,96 +267,18 @@ def test_hosts_that_fail_alike_for_themselves_are_no_reason_to_wait(hostile):
     assert len(hostile.requests("plain")) >= 2  # which was the test
 
 
-# --- silent hosts ----------------------------------------------------------------------------------------------------
+# --- time -----------------------------------------------------------------------------------------------------------
 
 
-def test_silent_hosts_hold_nobody_up(hostile, monkeypatch):
-    """Forty hosts that say nothing, room for four, and images of others."""
-    monkeypatch.setattr(slots, "SILENT_AFTER_S", 0.2)
-    silent = [pair(hostile.url(f"stall/silent{host}", host=host)) for host in range(2, 42)]
-    good = [pair(hostile.url(f"good/beside{number}", host=42 + number % 20)) for number in range(100)]
-    config = with_settings(connections=4, timeout_s=3)
-    begun, last = time.monotonic(), 0.0
-    for found in fetch_images([*silent, *good], config, ImageConfig()):
-        if result(found) == "fetched":
-            last = time.monotonic() - begun
-    assert last < 2 + SLACK_S  # ten times four of them, a fifth of a second each; they would hold the slots for 30 s
-    assert time.monotonic() - begun < 5 + SLACK_S
-
-
-def test_the_other_rows_of_a_silent_host_rest_until_the_end(hostile):
-    pairs = [pair(hostile.url(f"stall/rests{number}", host=64)) for number in range(30)]
-    config = with_settings(timeout_s=1, per_host_connections=2)
-    found = outcomes(pairs, config)
-    assert {result(one) for one in found} == {"timeout"}
-    assert len(asked(hostile, "stall/rests")) == 3  # two, then one at the end
-    assert "silent, at the end" in " ".join(one.detail for one in found)
-
-
-def test_no_row_begins_while_it_is_asked_whose_fault_a_silence_is(hostile, monkeypatch):
-    """The rows that waited for the slot of the first one would each take the time of an attempt in vain."""
-    monkeypatch.setattr(network_watch, "FRESH_S", 0.0)  # another host is asked each time
-    assert result(outcome(pair(hostile.url("good/before")))) == "fetched"
-    pairs = [pair(hostile.url(f"stall/judged{number}", host=66)) for number in range(30)]
-    found = outcomes(pairs, with_settings(timeout_s=1, per_host_connections=2))
-    assert {result(one) for one in found} == {"timeout"}
-    assert len(asked(hostile, "stall/judged")) == 3
-
-
-def test_a_host_that_was_silent_is_asked_last_for_less_time(hostile, monkeypatch):
-    in_time, seconds = Downloads._in_time, []
-
-    async def noted(self, ends_at, awaitable):
-        seconds.append(ends_at - time.monotonic())
-        return await in_time(self, ends_at, awaitable)
-
-    monkeypatch.setattr(Downloads, "_in_time", noted)
-    monkeypatch.setattr(download, "LAST_TIMEOUT_S", 0.25)
-    pairs = [pair(hostile.url(f"stall/last{number}", host=67)) for number in range(5)]
-    assert {result(one) for one in outcomes(pairs, with_settings(timeout_s=1, per_host_connections=1))} == {"timeout"}
-    assert len(seconds) == 2 and seconds[0] > 0.5 and seconds[1] <= 0.25
-
-
-def test_one_timeout_of_a_host_that_answers_costs_one_row(hostile):
-    """A list of one host: the others neither rest nor are given up."""
-    stalls = [pair(hostile.url(f"stall/among{number}", host=70)) for number in range(3)]
-    good = [pair(hostile.url(f"slow/{number}", host=70)) for number in range(30)]
-    mixed = [*good[:4], stalls[0], *good[4:12], stalls[1], *good[12:20], stalls[2], *good[20:]]
-    found = outcomes(mixed, with_settings(timeout_s=1, per_host_connections=2))
-    assert sum(result(one) == "fetched" for one in found) == 30
-
-
-def test_a_host_that_wakes_up_ends_the_rest_of_its_rows(hostile):
-    limiter = politeness.HostLimiter("a.org", HostLimits(4, 100), politeness.Rest(3), politeness.HostMemory(""))
-    limiter.failed(FetchFailed(Reason.TIMEOUT, "", silent=True))
-
-    async def scenario() -> None:
-        resting = asyncio.create_task(limiter.ready())
-        await asyncio.sleep(0.05)
-        assert not resting.done()
-        limiter.answered()
-        await asyncio.wait_for(resting, 1)
-
-    asyncio.run(scenario())
-
-
-def test_a_connection_has_a_deadline_of_its_own(hostile, monkeypatch):
+def test_a_connection_has_a_deadline_of_its_own(hostile, monkeypatch, tmp_path):
     async def never(*_, **__):
         raise aiohttp.ConnectionTimeoutError("Connection timeout to host")
 
+    config = with_settings(connect_timeout_s=0.5, shared_folder=str(tmp_path / "hosts"))
+    assert result(outcome(pair(hostile.url("good/reachable")), config)) == "fetched"
     monkeypatch.setattr(aiohttp.TCPConnector, "_wrap_create_connection", never)
-    found = outcome(pair(hostile.url("good/unreachable")), with_settings(connect_timeout_s=0.5))
+    found = outcome(pair(hostile.url("good/unreachable")), config)
     assert (result(found), found.detail) == ("timeout", "not connected after 0.5 s")
-
-
-def test_what_was_learned_of_a_host_outlives_the_unit(hostile, tmp_path):
-    config = with_settings(timeout_s=1, shared_folder=str(tmp_path / "hosts"))
-    for unit in range(3):
-        pairs = [pair(hostile.url(f"stall/learned{unit}/{number}", host=65)) for number in range(2)]
-        assert {result(one) for one in outcomes(pairs, with_settings(**vars(config) | {"retries": 1}))} == {"timeout"}
-    assert len(asked(hostile, "stall/learned")) <= 4
-    politeness.host_memory.cache_clear()  # as another process
-    assert "given up" in outcome(pair(hostile.url("stall/other", host=65)), config).detail
 
 
 def test_a_name_is_looked_up_once_for_all_its_rows(hostile, name_servers):
@@ -474,13 +405,13 @@ def test_workers_without_the_launcher_s_temporary_folder_share_one_of_their_own(
     """As another user's do, to whom it is closed."""
     (tmp_path / "file").write_text("")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    folder = politeness.own_folder(f"{tmp_path}/file/pairmill-hosts-1")
+    folder = shared_folder.own_folder(f"{tmp_path}/file/pairmill-hosts-1")
     assert folder == f"{tmp_path}/pairmill-hosts-1-{os.geteuid()}"
     assert os.stat(folder).st_mode & 0o777 == 0o700
     os.chmod(folder, 0o777)
-    politeness.own_folder.cache_clear()
+    shared_folder.own_folder.cache_clear()
     with pytest.raises(UserError, match="not a folder of this user alone"):
-        politeness.own_folder(f"{tmp_path}/file/pairmill-hosts-1")
+        shared_folder.own_folder(f"{tmp_path}/file/pairmill-hosts-1")
 
 
 def test_a_folder_of_locks_that_others_may_write_is_refused(hostile, tmp_path):
@@ -494,7 +425,7 @@ def test_a_folder_of_locks_that_others_may_write_is_refused(hostile, tmp_path):
 def test_a_lock_that_leads_elsewhere_is_not_followed(hostile, tmp_path):
     folder, victim = tmp_path / "hosts", tmp_path / "victim"
     folder.mkdir(mode=0o700)
-    (folder / "given-up").symlink_to(victim)
+    (folder / "dead-hosts").symlink_to(victim)
     with pytest.raises((UserError, OSError)):
         outcome(pair(hostile.url("good")), with_settings(shared_folder=str(folder)))
     assert not victim.exists()

@@ -12,11 +12,11 @@ from email.utils import formatdate
 import pytest
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from pipeline.fetch import politeness
+from pipeline.fetch import shared_folder
 from pipeline.fetch.fetcher import fetch_images
 from pipeline.fetch.opt_out import OPT_OUTS, opt_out
-from pipeline.fetch.politeness import warn_once
 from pipeline.fetch.retry import retry_after_s
+from pipeline.fetch.shared_folder import warn_once
 from pipeline.images.validate import ImageConfig
 from pipeline.sources.hosts import HostLimits, lacks_contact, limits_for
 from tests.support.fetching import SLACK_S, outcome, outcomes, pair, result, with_settings
@@ -186,16 +186,16 @@ def test_a_dead_host_is_given_up(hostile):
 
 def test_folders_of_killed_runs_are_removed(tmp_path, monkeypatch):
     names = ("killed", "young", "running", "other")
-    folders = {name: tmp_path / f"{'else' if name == 'other' else politeness.FOLDER_PREFIX}{name}" for name in names}
+    folders = {name: tmp_path / f"{'else' if name == 'other' else shared_folder.FOLDER_PREFIX}{name}" for name in names}
     for name, folder in folders.items():
         folder.mkdir(mode=0o700)
-        (folder / politeness.LAUNCHER_LOCK).touch()
+        (folder / shared_folder.LAUNCHER_LOCK).touch()
         if name != "young":
-            os.utime(folder / politeness.LAUNCHER_LOCK, (1, 1))
+            os.utime(folder / shared_folder.LAUNCHER_LOCK, (1, 1))
             os.utime(folder, (1, 1))
-    with open(folders["running"] / politeness.LAUNCHER_LOCK) as lock:
+    with open(folders["running"] / shared_folder.LAUNCHER_LOCK) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        politeness.remove_leftovers(str(tmp_path))
+        shared_folder.remove_leftovers(str(tmp_path))
     assert {name for name, folder in folders.items() if folder.exists()} == {"young", "running", "other"}
 
 

@@ -139,6 +139,13 @@ async def stall(answer: Answer) -> None:
 
 
 @handler
+async def stall_once(answer: Answer) -> None:
+    if answer.tries == 1:
+        await asyncio.sleep(FOREVER_S)
+    await good(answer)
+
+
+@handler
 async def announces_much(answer: Answer) -> None:
     await answer.head(Content_Length=10**15)
     await answer.send(jpeg())
