@@ -5,7 +5,6 @@ so that none of it lies here. A process reads them once."""
 
 from __future__ import annotations
 
-import collections
 import functools
 import itertools
 import math
@@ -118,10 +117,23 @@ def odds_features(caption: str) -> tuple[float, ...]:
 def odds_of(word: str) -> Optional[float]:
     """The decades by which English has a word in lower case more often than LANGUAGES have it on the mean, without a
     genitive's ending if need be; None for one that no language has."""
-    odds = _odds().get(word)
+    odds = _decades(word)
     if odds is None and word.endswith(("'s", "’s")):
-        return _odds().get(word[:-2])
+        return _decades(word[:-2])
     return odds
+
+
+def _decades(word: str) -> Optional[float]:
+    lists = _lists()
+    english, elsewhere = lists.english.get(word, 0.0), 0.0
+    for frequencies, borrowed in lists.others:
+        if word in frequencies:
+            own = frequencies[word] - borrowed * english
+            if own >= MIN_OWN_SHARE * frequencies[word]:
+                elsewhere += own / len(LANGUAGES)
+    if not english and not elsewhere:
+        return None
+    return max(-MAX_DECADES, min(MAX_DECADES, math.log10((english + ABSENT) / (elsewhere + ABSENT))))
 
 
 _NOTHING = _Word(True, False, None)
@@ -193,21 +205,20 @@ def _sum_against(decades: Sequence[float]) -> float:
     return max(sum(each for each in decades if each < 0), -MAX_SUM)
 
 
+class _Lists(NamedTuple):
+    """Words with their shares of all words of a text."""
+
+    english: dict[str, float]
+    others: list[tuple[dict[str, float], float]]  # of LANGUAGES, each with the share of it that is English text
+
+
 @functools.cache
-def _odds() -> dict[str, float]:
+def _lists() -> _Lists:
     english = _frequencies("en", "large", RAREST_ENGLISH)
-    others: dict[str, float] = collections.defaultdict(float)
-    for language in LANGUAGES:
-        frequencies = _frequencies(language, "small", RAREST_OTHER)
-        borrowed = min(frequencies.get(word, 0.0) / english[word] for word in BORROWED)
-        for word, frequency in frequencies.items():
-            own = frequency - borrowed * english.get(word, 0.0)
-            if own >= MIN_OWN_SHARE * frequency:
-                others[word] += own / len(LANGUAGES)
-    return {
-        word: max(-MAX_DECADES, min(MAX_DECADES, math.log10((english.get(word, 0.0) + ABSENT) / (elsewhere + ABSENT))))
-        for word, elsewhere in itertools.chain(others.items(), ((word, 0.0) for word in english.keys() - others.keys()))
-    }
+    others = [_frequencies(language, "small", RAREST_OTHER) for language in LANGUAGES]
+    return _Lists(
+        english, [(words, min(words.get(word, 0.0) / english[word] for word in BORROWED)) for words in others]
+    )
 
 
 def _frequencies(language: str, size: str, rarest: int) -> dict[str, float]:
