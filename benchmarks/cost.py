@@ -33,7 +33,7 @@ NOTHING = Cost(0, 0, 0)
 
 
 def cost_of(command: list[str], log: Path | None = None, kept: Path | None = None) -> Cost:
-    """Raises SystemExit with what the command printed if it fails.
+    """What a command costs, from its start to its end. Raises SystemExit with what it printed if it fails.
 
     Args:
         log: what the command prints to the standard error is added to this file.
