@@ -190,7 +190,8 @@ def run_pairmill(work: Path, options: list[str]) -> Run:
     command = [
         sys.executable,
         "-m",
-        "beam_jobs.fetch_images",
+        "pipeline.cli",
+        "fetch",
         f"--pairs={work / 'pairs'}",
         f"--output={output}",
         f"--resize={SIDE}",

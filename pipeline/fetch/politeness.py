@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import functools
 import math
 import os
 import random
@@ -25,7 +26,6 @@ from pipeline.sources.hosts import HostLimits
 
 NAMES_PER_GROUP = 4  # whose limits the names of one address, or of one registrable domain, have together
 _POLL_S = 0.05  # interval at which a process checks whether another one has released a slot
-_HOST_FILES = 1 << 16  # in the shared folder; hosts whose hashes collide share their limits
 
 
 class HostLimiter:
@@ -198,44 +198,63 @@ class _RequestClock:
 
 
 class SharedHost:
-    """Slots and clock of one host as locked files: the kernel frees what a killed process held."""
+    """Slots and clock of one host, as locked bytes of a file: the kernel frees what a killed process held. A process
+    has one for each host, since its own locks do not keep it out."""
 
-    def __init__(self, folder: str, host: str):
-        self._path = os.path.join(own_folder(folder), f"{zlib.crc32(host.encode()) % _HOST_FILES:04x}")
-        self._held: set[int] = set()
+    def __init__(self, folder: str, number: int):
+        self._file = _hosts_file(own_folder(folder))
+        self._clock, self._slots = number * _CLOCK.size, (number + 1) * _MAX_SLOTS
+        self._held: set[int] = set()  # slots
 
     def try_acquire_slot(self, slots: int, held: contextlib.ExitStack) -> bool:
         first = random.randrange(slots)  # random, so that processes try slots in different orders
         for number in (*range(first, slots), *range(first)):
             if number in self._held:
                 continue
-            file = self._open(str(number))
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(file)
+                fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, self._slots + number)
+            except (BlockingIOError, PermissionError):  # POSIX allows either
                 continue
             self._held.add(number)
-            held.callback(self._held.discard, number)
-            held.callback(os.close, file)
+            held.callback(self._release_slot, number)
             return True
         return False
 
-    def move(self, change: Callable[[float], float]) -> float:
-        file = self._open("clock")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX)  # for some microseconds: every holder only reads and writes 8 bytes
-            [before] = struct.unpack("d", os.pread(file, 8, 0) or bytes(8))
-            if (after := change(before)) != before:
-                os.pwrite(file, struct.pack("d", after), 0)
-            return before
-        finally:
-            os.close(file)
+    def _release_slot(self, number: int) -> None:
+        fcntl.lockf(self._file, fcntl.LOCK_UN, 1, self._slots + number)
+        self._held.discard(number)
 
-    def _open(self, name: str) -> int:
-        return open_shared(f"{self._path}.{name}")
+    def move(self, change: Callable[[float], float]) -> float:
+        with _moving:  # one of this process's threads; and with one lock at a time, none can wait for another
+            fcntl.lockf(self._file, fcntl.LOCK_EX, _CLOCK.size, self._clock)  # for some microseconds
+            try:
+                [before] = _CLOCK.unpack(os.pread(self._file, _CLOCK.size, self._clock).ljust(_CLOCK.size, b"\0"))
+                if (after := change(before)) != before:
+                    os.pwrite(self._file, _CLOCK.pack(after), self._clock)
+                return before
+            finally:
+                fcntl.lockf(self._file, fcntl.LOCK_UN, _CLOCK.size, self._clock)
+
+
+_SHARED_HOSTS = 1 << 16  # hosts whose hashes collide share their limits
+_CLOCK = struct.Struct("d")
+_MAX_SLOTS = 1 << 20
+_moving = threading.Lock()
+_shared_hosts: weakref.WeakValueDictionary[tuple[str, int], SharedHost] = weakref.WeakValueDictionary()
+_finding_hosts = threading.Lock()
+
+
+@functools.cache
+def _hosts_file(folder: str) -> int:
+    """The file of all hosts, open for as long as this process runs: closing it would free all of its locks. It begins
+    with the clocks; the bytes that stand for slots lie behind its end, where they can be locked all the same."""
+    return open_shared(os.path.join(folder, "hosts"))
 
 
 def shared_host(host: str, folder: str) -> SharedHost | None:
-    """The files by which workers with the same folder share a host's limits; None without a folder."""
-    return SharedHost(folder, host) if folder else None
+    """What workers with the same folder share of a host's limits; None without a folder."""
+    if not folder:
+        return None
+    number = zlib.crc32(host.encode()) % _SHARED_HOSTS
+    with _finding_hosts:
+        return _shared_hosts.setdefault((folder, number), SharedHost(folder, number))

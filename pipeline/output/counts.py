@@ -1,9 +1,9 @@
 """What the processes of a job count, for its progress.
 
-On the launcher's machine each process overwrites a small file of a fixed size, in the work folder of a local output or
-in the launcher's temporary folder: counting is one small write, and reading depends on the number of processes alone,
-never on the number of units. Workers elsewhere count by Beam's metrics, which their engine adds up and shows. Both are
-for display only: a bundle that a runner repeats counts twice.
+On the launcher's machine each process has a small file of a fixed size, in the work folder of a local output or in the
+launcher's temporary folder: reading depends on the number of processes alone, never on the number of units. Workers
+elsewhere count by Beam's metrics, which their engine adds up and shows. Both are for display only: a bundle that a
+runner repeats counts twice.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import abc
 import array
 import contextlib
 import enum
+import mmap
 import os
 import tempfile
 import threading
@@ -122,40 +123,41 @@ class Counts(abc.ABC):
 
 
 class FileCounts(Counts):
-    """Counts in a file of its own."""
+    """Counts in a file of its own, which is mapped into memory: a count is a few instructions, where a write would also
+    hand the interpreter over to another thread."""
 
     def __init__(self, folder: str):
         """Raises UserError if the file cannot be written."""
         files.make_folder(folder)
-        self._values = array.array("d", bytes(8 * len(SLOTS)))
         self._lock = threading.Lock()
-        self._path = files.join(folder, f"{os.getpid()}-{uuid.uuid4().hex}{COUNTS_SUFFIX}")
-        with self._reported():
-            # Not through atomic_writer: a reader of a part of these numbers sees older ones for the others, no more.
-            self._file = open(self._path, "wb", buffering=0)  # noqa: SIM115 (kept open until the process's end)
-        self._write()
+        path = files.join(folder, f"{os.getpid()}-{uuid.uuid4().hex}{COUNTS_SUFFIX}")
+        # Not through atomic_writer: a reader of a part of these numbers sees older ones for the others, no more.
+        with _reported(path), open(path, "w+b") as file:
+            file.write(bytes(8 * len(SLOTS)))  # all of it has its place on the disk from here on
+            file.flush()
+            self._mapped = mmap.mmap(file.fileno(), 8 * len(SLOTS))
+        self._values = memoryview(self._mapped).cast("d")
 
     def add(self, amounts: Mapping[str, float]) -> None:
         with self._lock:
             for name, amount in amounts.items():
                 self._values[PLACE[name]] += amount
-            self._write()
 
     def close(self) -> None:
-        self._file.close()
+        with self._lock:
+            self._values.release()
+            self._mapped.close()
 
-    def _write(self) -> None:
-        with self._reported():
-            os.pwrite(self._file.fileno(), self._values.tobytes(), 0)
 
-    @contextlib.contextmanager
-    def _reported(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            if line := system_fault(error.errno or 0, error.strerror or "", self._path):
-                raise UserError(f"can't write {line}") from None
-            raise
+@contextlib.contextmanager
+def _reported(path: str) -> Iterator[None]:
+    """Raises UserError where the system can't write a file."""
+    try:
+        yield
+    except OSError as error:
+        if line := system_fault(error.errno or 0, error.strerror or "", path):
+            raise UserError(f"can't write {line}") from None
+        raise
 
 
 class MetricCounts(Counts):

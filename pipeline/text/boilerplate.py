@@ -5,11 +5,12 @@ in `boilerplate.txt`."""
 from __future__ import annotations
 
 import functools
-import itertools
 import re
 from collections.abc import Iterator
 from importlib import resources
 from typing import NamedTuple
+
+import ahocorasick_rs  # a caption is searched for all hints at once
 
 from pipeline.text.meta_words import is_meta
 
@@ -61,13 +62,10 @@ MAX_WHOLE = 200
 """Characters of a caption that may be nothing but such words."""
 _DATES = re.compile(rf"(?<![\w-])(?:(?:on|dated|from|of)\s+)?{_READ.parts['full_date']}(?![\w-])", re.IGNORECASE)
 
-# Most captions end with these, and the loop over them is the most expensive part of judging them.
-_HINTS = {
-    hint: tuple(number for number, (others, _) in enumerate(_PATTERNS) if hint in others)
-    for hints, _ in _PATTERNS
-    for hint in hints
-}
-"""Each hint with the numbers of its patterns."""
+_HINTS = tuple(sorted({hint for hints, _ in _PATTERNS for hint in hints}))
+_HINTED = tuple(tuple(number for number, (hints, _) in enumerate(_PATTERNS) if hint in hints) for hint in _HINTS)
+"""The numbers of each hint's patterns."""
+_SEARCH = ahocorasick_rs.AhoCorasick(_HINTS)
 _DIGITS = str.maketrans("123456789", "000000000")
 _WORD = re.compile(r"\w[\w'’.:/-]*")
 _COVER, _DATE_COVER = "\0", "\1"
@@ -145,5 +143,5 @@ def _is_whole(caption: str) -> bool:
 def _hinted(caption: str) -> list[int]:
     """The numbers of the patterns that a caption may hold."""
     folded = f" {' '.join(caption.lower().split())} ".translate(_DIGITS)
-    found = [numbers for hint, numbers in _HINTS.items() if hint in folded]
-    return sorted(set(itertools.chain.from_iterable(found)))
+    found = {hint for hint, _, _ in _SEARCH.find_matches_as_indexes(folded, overlapping=True)}
+    return sorted({number for hint in found for number in _HINTED[hint]})

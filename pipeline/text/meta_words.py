@@ -245,11 +245,14 @@ _KINDS = (
     _Kind(_ALT, (_words("placeholder thumbnail loading unavailable avatar untitled alt banner"),)),
 )
 _ALL = frozenset[str]().union(*(kind.words for kind in _KINDS))
+_ANY = _ALL | _COMMANDS | _PAGE | _ALT
 _TOKEN = re.compile(r"[^\s,;:|()\[\]!?…\"“”]+")
 _HOLDER = re.compile(  # whose rights they are
     r"\b(?i:reserved\s+by|holder:?|owner:?|courtesy\s+of|(?:attribution|credits?|copyright):)"
     r"(?:\s+[^\W\d_a-z][\w'.-]*){1,4}$"
 )
+_HOLDER_HINTS = ("reserved", "holder", "owner", "courtesy", "attribution", "credit", "copyright")
+"""What a caption holds, in lower case, where `_HOLDER` matches."""
 _DIGIT = re.compile(r"\d")
 _CODE = re.compile(r"[a-z]|[b-df-hj-np-tv-z]{2,4}")  # of a model, beside a number: RF, MTL, L
 MAX_CHARACTERS = 120
@@ -257,7 +260,7 @@ MAX_CHARACTERS = 120
 
 def is_meta(caption: str) -> bool:
     """Whether a clean caption has no word about what the image shows."""
-    if len(caption) > MAX_CHARACTERS:
+    if len(caption) > MAX_CHARACTERS or _has_other_words(caption):
         return False
     tokens = (token.strip(".-–'/") for token in _TOKEN.findall(_HOLDER.sub(" courtesy", caption).lower()))
     tokens = ("wikipedia" if token.endswith(".wikipedia") else token for token in tokens)
@@ -266,6 +269,16 @@ def is_meta(caption: str) -> bool:
     if len(words) < len(known) and not _BRANDS.isdisjoint(words):
         words = [word for word in words if word in _ALL or not _CODE.fullmatch(word)]
     return _is_of_a_kind(words) or _is_command(words) or _stands_for_an_image(words)
+
+
+def _has_other_words(caption: str) -> bool:
+    """Whether a word of nothing but letters is of no kind. That settles most captions in a fraction of the time that
+    reading all of their tokens takes."""
+    low = caption.lower()
+    if any(map(low.__contains__, _HOLDER_HINTS)):
+        return False  # names may stand there
+    others = set(low.split()) - _ANY
+    return any(word.isalpha() and not _CODE.fullmatch(word) for word in others)
 
 
 def _is_of_a_kind(words: list[str]) -> bool:

@@ -50,6 +50,7 @@ UNLISTED_DECADES = -0.5
 MAX_ACRONYM, MAX_NAME_LETTERS = 3, 10
 
 _WORD = re.compile(r"(?<!\w)[^\W\d_]+(?:['’][^\W\d_]+)?(?!\w)")
+_DIGIT = re.compile(r"\d")
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _SPECIES = re.compile(r".{3,}(?:us|um|is|i|ae|ens|ans|a|[iey]x|or|ur|on|os|es)")
 
@@ -68,7 +69,10 @@ class _Token(NamedTuple):
     is_acronym: bool
     is_particle: bool
     is_given_name: bool
+    is_genitive: bool
+    may_be_species: bool  # behind a name that no language has
     decades: Optional[float]
+    word: _Word  # what it is unless the words beside it say otherwise
 
 
 def odds_features(caption: str) -> tuple[float, ...]:
@@ -76,15 +80,15 @@ def odds_features(caption: str) -> tuple[float, ...]:
     tokens = _tokens(caption)
     words, particles = _words(tokens)
     total = len(words) or 1
-    small = [word.decades for word in words if word.counts and word.is_small]
-    capitals = [word.decades for word in words if word.counts and not word.is_small]
+    small = [decades for is_small, counts, decades in words if counts and is_small]
+    capitals = [decades for is_small, counts, decades in words if counts and not is_small]
     known_small = [decades for decades in small if decades is not None] or [0.0]
     known_capitals = [decades for decades in capitals if decades is not None] or [0.0]
     unlisted, unlisted_capitals = small.count(None) / total, capitals.count(None) / total
-    genitives = sum(map(_is_genitive, tokens[:-1]))
+    genitives = sum(token.is_genitive for token in tokens[:-1])
     is_framed = genitives or max(known_small) > 0
     against = _sum_against(known_capitals)
-    numbers = sum(any(map(str.isdigit, part)) for part in caption.split())
+    numbers = len(list(filter(_DIGIT.search, caption.split())))
     first, last = (words[0], words[-1]) if words else (_NOTHING, _NOTHING)
     return (
         _sum_for(known_small),
@@ -154,26 +158,38 @@ def _split(word: str) -> tuple[_Token, ...]:
 
 def _token(word: str) -> _Token:
     low = word.lower()
+    is_small, decades = word == low, odds_of(low)
     is_acronym = 1 < len(word) <= MAX_ACRONYM and word.isupper()
-    is_given = word != low and is_given_name(word)
-    return _Token(low, word == low, is_acronym, word in PARTICLES, is_given, odds_of(low))
+    is_given = not is_small and is_given_name(word)
+    return _Token(
+        low=low,
+        is_small=is_small,
+        is_acronym=is_acronym,
+        is_particle=word in PARTICLES,
+        is_given_name=is_given,
+        is_genitive=low.endswith(("'s", "’s")) and len(low) > len("it's"),
+        may_be_species=is_small and decades is None and bool(_SPECIES.fullmatch(low)),
+        decades=decades,
+        word=_Word(is_small, not is_acronym, _decades_of_name(decades) if is_given else decades),
+    )
+
+
+def _decades_of_name(decades: Optional[float]) -> Optional[float]:
+    return None if decades is None else decades * NAME_WEIGHT
 
 
 def _words(tokens: Sequence[_Token]) -> tuple[list[_Word], int]:
     """The words, each as those beside it have it, and how many are particles of names."""
-    words: list[_Word] = []
+    words = [token.word for token in tokens]
     particles = 0
-    before: Optional[_Token] = None
-    for token, after in itertools.zip_longest(tokens, tokens[1:]):
-        counts, is_small, decades = not token.is_acronym, token.is_small, token.decades
-        is_name = token.is_given_name
-        if token.is_particle and before and after and not before.is_small and not after.is_small:
+    for number, (before, token) in enumerate(itertools.pairwise(tokens), start=1):
+        if before.is_small:
+            continue
+        if token.is_particle and not all(after.is_small for after in tokens[number + 1 : number + 2]):
             particles += 1  # the "da" of "Vasco da Gama"
-            counts, is_small, is_name = not before.is_given_name, False, True
-        elif is_small and decades is None and before and _is_unlisted_name(before) and _SPECIES.fullmatch(token.low):
-            counts = False  # Rafflesia arnoldii
-        words.append(_Word(is_small, counts, decades * NAME_WEIGHT if decades is not None and is_name else decades))
-        before = token
+            words[number] = _Word(False, not before.is_given_name, _decades_of_name(token.decades))
+        elif token.may_be_species and _is_unlisted_name(before):
+            words[number] = token.word._replace(counts=False)  # Rafflesia arnoldii
     return words, particles
 
 
@@ -185,10 +201,6 @@ def _letters_of_compound(tokens: Sequence[_Token]) -> int:
     """How many letters more than English names have the longest unlisted word has: "Druckertreiber" is a compound."""
     longest = max((len(token.low) for token in tokens if token.decades is None), default=0)
     return min(max(longest - MAX_NAME_LETTERS, 0), MAX_NAME_LETTERS)
-
-
-def _is_genitive(token: _Token) -> bool:
-    return token.low.endswith(("'s", "’s")) and len(token.low) > len("it's")
 
 
 def _at_the_end(word: _Word) -> float:
