@@ -38,10 +38,12 @@ class Budget:
 
 
 class Lease:
-    """What one event loop holds of a budget."""
+    """What one event loop holds of a budget. Any thread may release a part of it."""
 
     def __init__(self, budget: Budget):
         self._budget = budget
+        self._lock = threading.Lock()
+        self._is_closed = False
         self.held = 0
 
     def at_most(self, length: int) -> int:
@@ -58,12 +60,22 @@ class Lease:
                 if granted.done() and not granted.cancelled():  # granted just before the cancellation
                     self._budget.release(length)
                 raise
-        self.held += length
+        with self._lock:
+            self.held += length
         return length
 
     def release(self, length: int) -> None:
-        self.held -= length
+        with self._lock:
+            if self._is_closed:
+                return
+            self.held -= length
         self._budget.release(length)
+
+    def close(self) -> None:
+        """Releases all that is held, once and for all. To be called when the event loop has ended."""
+        with self._lock:
+            held, self.held, self._is_closed = self.held, 0, True
+        self._budget.release(held)
 
 
 _memory_of_process = functools.cache(Budget)

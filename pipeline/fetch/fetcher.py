@@ -188,11 +188,13 @@ class _LoopThread(threading.Thread, Generic[T]):
         self._loop, self._cancel = asyncio.get_running_loop(), task.cancel
         self._loop_started.set()
         async with Downloads(self._config, self._image_config, len(self._pairs)) as downloads:
-            self._fetcher = _Fetcher(downloads, self._memory, self._config, self._image_config, self._decode)
+            self._fetcher = _Fetcher(
+                downloads, self._memory, self._config, self._image_config, self._decode, self.outcomes.put
+            )
 
             async def fetch(pair: Pair) -> None:
                 try:
-                    self.outcomes.put(await self._fetcher.fetch(pair))
+                    await self._fetcher.fetch(pair)
                 finally:
                     downloads.rows.done()
 
@@ -213,6 +215,7 @@ class _LoopThread(threading.Thread, Generic[T]):
 
     def _release_all(self) -> None:
         self._is_woken = False
+        self._fetcher.note_delivered()
         while self._released:
             self._fetcher.release(self._released.popleft())
 
@@ -223,7 +226,7 @@ class _LoopThread(threading.Thread, Generic[T]):
             with contextlib.suppress(RuntimeError):  # the loop is closed already
                 self._loop.call_soon_threadsafe(self._cancel)
         self.join()
-        self._memory.release(self._memory.held)  # of outcomes that the caller has not released
+        self._memory.close()  # of outcomes that the caller has not released
 
 
 # No fallback URL is tried after these: a mirror must not circumvent an opt-out, and it holds the same image.
@@ -231,7 +234,11 @@ NO_FALLBACK_REASONS = frozenset({Reason.OPTED_OUT, Reason.ASPECT_RATIO, Reason.T
 
 
 class _Fetcher(Generic[T]):
-    """Fetches pairs. An outcome that is no reject keeps its connection slot and its memory until it is released."""
+    """Fetches pairs. An outcome that is no reject keeps its connection slot and its memory until it is released.
+
+    The thread that has decoded an image delivers it, without waking the event loop: the loop hears of it from the
+    release, by `note_delivered`.
+    """
 
     def __init__(
         self,
@@ -240,23 +247,32 @@ class _Fetcher(Generic[T]):
         config: FetchConfig,
         image_config: ImageConfig,
         decode: Decode[T],
+        deliver: Callable[[T | Rejected], None],
     ):
         self._downloads, self._config, self._image_config, self._decode = downloads, config, image_config, decode
+        self._deliver = deliver  # from any thread
+        self._delivered: collections.deque[asyncio.Future[None]] = collections.deque()
         self._decoders = _decoders()
         self._memory = memory
         self._brake = GeneralBrake(same_failures, config.shared_folder)
 
-    async def fetch(self, pair: Pair) -> T | Rejected:
-        """Whatever happens to a row is its reject. Raises UserError if the fault is this machine's."""
+    async def fetch(self, pair: Pair) -> None:
+        """Delivers a pair's outcome. Whatever happens to a row is its reject. Raises UserError if the fault is this
+        machine's."""
+        if rejected := await self._rejected(pair):
+            self._deliver(rejected)
+
+    async def _rejected(self, pair: Pair) -> Rejected | None:
+        """None once an image was delivered and released."""
         unexpected_errors.rows += 1
         try:
             while True:
-                begun, outcome = time.monotonic(), await self._first_good(pair)
-                if not isinstance(outcome, Rejected):
+                begun, rejected = time.monotonic(), await self._first_good(pair)
+                if not rejected:
                     same_failures.fetched(pair.url, _host_of)
-                    return outcome
-                if await self._brake.blames(outcome.reason, _host_of(pair.url), begun, self._ask):
-                    return outcome
+                    return None
+                if await self._brake.blames(rejected.reason, _host_of(pair.url), begun, self._ask):
+                    return rejected
         except Exception as error:  # of any kind: servers and images find new ones
             return unexpected_errors.reject(pair, error, self._config.shared_folder)
 
@@ -270,13 +286,14 @@ class _Fetcher(Generic[T]):
         self._downloads.slots.release()
         return ""
 
-    async def _first_good(self, pair: Pair) -> T | Rejected:
+    async def _first_good(self, pair: Pair) -> Rejected | None:
         """Tries the URL, then the fallbacks. Reports the first transient failure, since a later run then tries all URLs
-        again, else that of the first URL."""
+        again, else that of the first URL; None if an image was delivered."""
         failures: list[FetchFailed | ImageRejected] = []
         for url in (pair.url, *pair.fallback_urls):
             try:
-                return await self._decoded(pair, await self._with_retries(current_url(url)))
+                await self._decode_body(pair, await self._with_retries(current_url(url)))
+                return None
             except (FetchFailed, ImageRejected) as failure:
                 failures.append(failure)
                 if failure.reason in NO_FALLBACK_REASONS:
@@ -298,30 +315,56 @@ class _Fetcher(Generic[T]):
                 await asyncio.sleep(max(back_off_s(attempt), wait_s))
                 attempt += 1
 
-    async def _decoded(self, pair: Pair, body: Body) -> T:
-        """Decodes and converts a body once there is memory for the image. Raises ImageRejected."""
-        loop = asyncio.get_running_loop()
-        acquired = kept = 0
+    async def _decode_body(self, pair: Pair, body: Body) -> None:
+        """Decodes and converts a body once there is memory for the image, and delivers it. Returns once it was
+        released. Raises ImageRejected."""
+        is_delivered = False
         try:
             size = body.size
             if size is None:
-                size = await loop.run_in_executor(self._decoders, checked_size, body.file, self._image_config)
-            acquired = await self._memory.acquire(body.length + size[0] * size[1] * DECODING_BYTES)
+                check = partial(checked_size, body.file, self._image_config)
+                size = await asyncio.get_running_loop().run_in_executor(self._decoders, check)
+            enough = body.length + size[0] * size[1] * DECODING_BYTES
             decode = partial(self._decode, body.file, pair)
             try:
-                outcome = await loop.run_in_executor(self._decoders, decode)
+                await self._delivery(body, decode, await self._memory.acquire(enough))
             except MemoryError:  # perhaps for want of what other images hold: again, with all of the budget
-                self._memory.release(acquired)
-                acquired = 0
-                acquired = await self._memory.acquire(sys.maxsize)
-                outcome = await loop.run_in_executor(self._decoders, partial(_decode_alone, decode, size))
-            kept = self._memory.at_most(outcome.nbytes)
-            return outcome
+                decode_alone = partial(_decode_alone, decode, size)
+                await self._delivery(body, decode_alone, await self._memory.acquire(sys.maxsize))
+            is_delivered = True
         finally:
             body.file.close()
-            self._memory.release(acquired - kept)
-            if not kept:
+            if not is_delivered:
                 self._downloads.slots.release()
+
+    def _delivery(self, body: Body, decode: Callable[[], T], memory: int) -> asyncio.Future[None]:
+        """Decodes in another thread, which delivers the outcome, and releases what it leaves of the `memory` acquired.
+        The future is done once the outcome was released, or with what `decode` raises."""
+        loop = asyncio.get_running_loop()
+        delivered: asyncio.Future[None] = loop.create_future()
+
+        def run() -> None:
+            try:
+                outcome = decode()
+            except BaseException as error:
+                self._memory.release(memory)
+                with contextlib.suppress(RuntimeError):  # the loop was stopped meanwhile
+                    loop.call_soon_threadsafe(_fail, delivered, error)
+            else:
+                body.file.close()
+                self._memory.release(memory - self._memory.at_most(outcome.nbytes))
+                self._delivered.append(delivered)
+                self._deliver(outcome)
+
+        self._decoders.submit(run)
+        return delivered
+
+    def note_delivered(self) -> None:
+        """Ends the fetching of pairs whose images were delivered since the last call."""
+        while self._delivered:
+            delivered = self._delivered.popleft()
+            if not delivered.done():  # cancelled
+                delivered.set_result(None)
 
     def release(self, outcome: T) -> None:
         self._memory.release(self._memory.at_most(outcome.nbytes))
@@ -330,6 +373,11 @@ class _Fetcher(Generic[T]):
     async def all_released(self) -> None:
         for _ in range(self._config.connections):
             await self._downloads.slots.acquire()
+
+
+def _fail(future: asyncio.Future[None], error: BaseException) -> None:
+    if not future.done():  # cancelled
+        future.set_exception(error)
 
 
 @functools.cache
