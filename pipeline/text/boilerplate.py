@@ -66,6 +66,7 @@ _HINTS = tuple(sorted({hint for hints, _ in _PATTERNS for hint in hints}))
 _HINTED = tuple(tuple(number for number, (hints, _) in enumerate(_PATTERNS) if hint in hints) for hint in _HINTS)
 """The numbers of each hint's patterns."""
 _SEARCH = ahocorasick_rs.AhoCorasick(_HINTS)
+_DIGIT = re.compile(r"\d")
 _DIGITS = str.maketrans("123456789", "000000000")
 _WORD = re.compile(r"\w[\w'’.:/-]*")
 _COVER, _DATE_COVER = "\0", "\1"
@@ -77,7 +78,7 @@ MAX_CHARACTERS = 2000
 
 def is_possible(caption: str) -> bool:
     """False for most captions: none of their words can lie in boilerplate."""
-    return bool(_hinted(caption[:MAX_CHARACTERS])) or _is_whole(caption) or any(map(str.isdigit, caption))
+    return bool(_hinted(caption[:MAX_CHARACTERS])) or _is_whole(caption) or bool(_DIGIT.search(caption))
 
 
 def boilerplate_words(caption: str) -> tuple[int, int]:
@@ -142,6 +143,8 @@ def _is_whole(caption: str) -> bool:
 @functools.lru_cache(maxsize=1)  # asked for the same caption twice in a row
 def _hinted(caption: str) -> list[int]:
     """The numbers of the patterns that a caption may hold."""
-    folded = f" {' '.join(caption.lower().split())} ".translate(_DIGITS)
+    folded = f" {' '.join(caption.lower().split())} "
+    if _DIGIT.search(folded):
+        folded = folded.translate(_DIGITS)
     found = {hint for hint, _, _ in _SEARCH.find_matches_as_indexes(folded, overlapping=True)}
     return sorted({number for hint in found for number in _HINTED[hint]})

@@ -20,7 +20,8 @@ MAX_ROUNDS = 16
 MAX_CHARACTERS = 10_000
 """A longer text is cut: 256 tokens end long before, and some of the patterns take time in proportion to its square."""
 
-_SEPARATOR = r"[-–—|·•:;,/\\>~*_=]+"
+_SEPARATORS = frozenset("-–—|·•:;,/\\>~*_=")
+_SEPARATOR = rf"[{re.escape(''.join(sorted(_SEPARATORS)))}]+"
 # Nothing below can touch such a text unless it is suspect
 _PLAIN = re.compile(r"""[A-Za-z0-9"'(!?](?:[A-Za-z0-9 "'(),.!?:;%$-]*[A-Za-z0-9"')!?.])?""")
 _SUSPECT = re.compile(r"  |www\.|\(\s*\)|^\W*(?:untitled|no title)", re.IGNORECASE)
@@ -93,8 +94,8 @@ _NAMED_FILE = re.compile(rf"(?:File:|Image:)?\S+{_IMAGE_ENDING}", re.IGNORECASE)
 
 def clean_caption(raw: str) -> str:
     """The caption, clean; "" if nothing is left."""
-    if len(raw) <= MAX_CHARACTERS and _PLAIN.fullmatch(raw) and not _SUSPECT.search(raw):
-        return raw
+    if len(raw) <= MAX_CHARACTERS and _PLAIN.fullmatch(text := raw.strip()) and not _SUSPECT.search(text):
+        return text
     return _until_settled(_clean_once, raw[:MAX_CHARACTERS])
 
 
@@ -161,7 +162,8 @@ def _clean_once(text: str) -> str:
     if not text.isascii():
         # before control characters go: where text was decoded wrongly, U+0080 to U+009F are parts of letters
         text = ftfy.fix_text(_LONE_SURROGATE.sub("", text))
-    text = _INVISIBLE.sub("", text)
+    if not (text.isascii() and text.isprintable()):
+        text = _INVISIBLE.sub("", text)
     if "<" in text:
         text = _HIDDEN.sub(" ", text)
         text = _BLOCK_TAG.sub(" ", text)
@@ -170,7 +172,7 @@ def _clean_once(text: str) -> str:
         text = _ENTITY.sub(lambda entity: html.unescape(entity[0]), text)
     if "[" in text:
         text = _BBCODE.sub(" ", text)
-    without = _URL.sub(_without_url, text)
+    without = _URL.sub(_without_url, text) if "/" in text or "www." in text.lower() else text
     if "@" in without:
         without = _HANDLE.sub(" ", _EMAIL.sub(" ", without))
     if without != text:
@@ -178,7 +180,10 @@ def _clean_once(text: str) -> str:
     if "#" in text:
         text = _HASHTAG.sub("", text)
     text = _EMPTY_BRACKETS.sub(" ", text)
-    return _UNTITLED.sub("", _STRAY_SEPARATORS.sub("", _SPACE.sub(" ", text).strip()))
+    text = " ".join(text.split()) if text.isascii() else _SPACE.sub(" ", text).strip()
+    if not _SEPARATORS.isdisjoint(text[:1] + text[-1:]):
+        text = _STRAY_SEPARATORS.sub("", text)
+    return _UNTITLED.sub("", text)
 
 
 def _without_url(match: re.Match[str]) -> str:
