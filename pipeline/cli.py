@@ -72,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _load(module: str, after_interrupt: str, is_own_process: bool) -> Callable[[list[str]], int]:
     try:
-        with ends_on_interrupt(after_interrupt), _without_collections():
+        with ends_on_interrupt(after_interrupt), _without_collections(is_own_process):
             loaded = importlib.import_module(module)
         if module.startswith("beam_jobs.") and is_own_process:
             # It has all that workers import, and no thread yet: later it could not be forked.
@@ -87,9 +87,12 @@ def _load(module: str, after_interrupt: str, is_own_process: bool) -> Callable[[
 
 
 @contextlib.contextmanager
-def _without_collections() -> Iterator[None]:
-    """Leaves what the block makes out of all garbage collections: looking through modules again and again takes a sixth
-    of the time of importing them, and the memory of forked workers would be copied page by page."""
+def _without_collections(is_own_process: bool) -> Iterator[None]:
+    """Leaves what the block makes out of all garbage collections, in a process of one command: looking through modules
+    again and again takes a sixth of the time of importing them, and copies the memory that workers share."""
+    if not is_own_process:
+        yield
+        return
     gc.disable()
     try:
         yield

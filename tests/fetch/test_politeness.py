@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import fcntl
 import os
 import threading
 import time
+import zlib
+from collections.abc import Callable
 from email.utils import formatdate
 
 import pytest
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from pipeline.fetch import shared_folder
+from pipeline.fetch import politeness, shared_folder
 from pipeline.fetch.fetcher import fetch_images
 from pipeline.fetch.opt_out import OPT_OUTS, opt_out
+from pipeline.fetch.politeness import shared_host
 from pipeline.fetch.retry import retry_after_s
 from pipeline.fetch.shared_folder import warn_once
 from pipeline.images.validate import ImageConfig
@@ -111,15 +115,15 @@ def test_a_rate_is_kept(hostile):
     assert max(sum(start <= time < start + 0.5 for time in times) for start in times) <= 6
 
 
-def test_limits_hold_for_all_processes_that_share_a_folder(hostile, tmp_path):
+def test_limits_hold_for_all_units_of_a_process_that_share_a_folder(hostile, tmp_path):
     config = with_settings(per_host_connections=2, per_host_rate=20, shared_folder=str(tmp_path / "hosts"))
     found: collections.Counter[str] = collections.Counter()
 
-    def process(name: str) -> None:  # file locks don't care whether two are in one process
+    def fetch(name: str) -> None:
         pairs = [pair(hostile.url(f"slow/{name}{number}", host=73)) for number in range(8)]
         found.update(map(result, outcomes(pairs, config)))
 
-    threads = [threading.Thread(target=process, args=name) for name in "abc"]
+    threads = [threading.Thread(target=fetch, args=name) for name in "abc"]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -128,6 +132,39 @@ def test_limits_hold_for_all_processes_that_share_a_folder(hostile, tmp_path):
     assert found == {"fetched": 24}
     assert hostile.most_at_once[73] == 2
     assert times[-1] - times[0] > 23 / 20 - 0.1
+
+
+def is_true_in_a_child(question: Callable[[], bool]) -> bool:
+    """Asks in a process that ends, like one that was killed, without releasing anything."""
+    if not (child := os.fork()):
+        answer = False
+        try:
+            answer = question()
+        finally:
+            os._exit(0 if answer else 1)
+    return os.waitpid(child, 0)[1] == 0
+
+
+def test_processes_share_the_slots_and_the_clock_of_a_host(tmp_path):
+    folder, limit = str(tmp_path / "hosts"), 2
+    ours = shared_host("a.example", folder)
+    assert shared_host("a.example", folder) is ours
+
+    def count_free() -> int:
+        theirs = politeness.SharedHost(folder, zlib.crc32(b"a.example") % politeness._SHARED_HOSTS)
+        theirs.move(lambda start: start + 1)
+        held = contextlib.ExitStack()  # never closed
+        return sum(theirs.try_acquire_slot(limit, held) for _ in range(limit + 1))
+
+    def other_process_has(free: int) -> bool:
+        return is_true_in_a_child(lambda: count_free() == free)
+
+    with contextlib.ExitStack() as first, contextlib.ExitStack() as second:
+        assert ours.try_acquire_slot(limit, first) and other_process_has(free=1)
+        assert ours.try_acquire_slot(limit, second) and other_process_has(free=0)
+        assert not ours.try_acquire_slot(limit, second)
+    assert other_process_has(free=2)
+    assert ours.try_acquire_slot(limit, contextlib.ExitStack()) and ours.move(lambda start: start) == 3
 
 
 def test_a_host_that_is_slow_does_not_hold_up_others(hostile):

@@ -6,6 +6,7 @@ import pytest
 
 from benchmarks.boilerplate import is_kept
 from benchmarks.boilerplate_texts import KINDS, LATER, LATER_REAL, REAL, texts_of
+from pipeline.text import boilerplate, meta_words
 from pipeline.text.boilerplate import without_tail
 from pipeline.text.meta_words import is_meta
 
@@ -75,3 +76,24 @@ def test_tails(caption, expected):
 
 def test_no_real_caption_has_a_tail():
     assert [text for text in texts_of(REAL) + texts_of(LATER_REAL) if without_tail(text) != text] == []
+
+
+def all_texts() -> list[str]:
+    blocks = (*KINDS.values(), *LATER.values(), REAL, LATER_REAL)
+    return [text for block in blocks for text in texts_of(block)]
+
+
+def test_quick_answers_are_those_of_the_whole_way(monkeypatch):
+    quick = [is_meta(text) for text in all_texts()]
+    monkeypatch.setattr(meta_words, "_has_other_words", lambda caption: False)
+    assert [is_meta(text) for text in all_texts()] == quick
+    assert 0 < sum(quick) < len(quick)
+
+
+def test_every_hint_in_a_caption_is_found():
+    for text in ("Camera: Nikon D90\tand a LENS", "photo  by Jane Doe, 12 May 2009", *all_texts()):
+        folded = f" {' '.join(text.lower().split())} ".translate(boilerplate._DIGITS)
+        hinted = [
+            number for number, (hints, _) in enumerate(boilerplate._PATTERNS) if any(hint in folded for hint in hints)
+        ]
+        assert boilerplate._hinted(text) == hinted
