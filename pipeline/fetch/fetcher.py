@@ -37,6 +37,7 @@ from pipeline.sources.hosts import current_url, is_placeholder_file
 from pipeline.sources.stored_images import NotStored, read_stored
 
 DECODING_THREADS = 2
+RELEASES_AT_ONCE = 8
 DECODING_BYTES = 12  # of memory per pixel (measured: 8 for JPEG, PNG and TIFF, 10 for AVIF, 16 for WebP); RGB keeps 3
 
 
@@ -208,7 +209,10 @@ class _LoopThread(threading.Thread, Generic[T]):
         if isinstance(outcome, Rejected):
             return
         self._released.append(outcome)
-        if not self._is_woken:  # else the loop takes this one as well: waking it costs a system call
+        # Waking the loop costs a system call, and often the interpreter. It takes all that wait, and none is in a hurry
+        # while the caller has others to go on with.
+        is_due = self.outcomes.empty() or len(self._released) >= RELEASES_AT_ONCE
+        if is_due and not self._is_woken:
             self._is_woken = True
             with contextlib.suppress(RuntimeError):  # the loop has ended: the next outcome is the cause
                 self._loop.call_soon_threadsafe(self._release_all)
