@@ -34,11 +34,11 @@ from models.training.options import TransformerTrainingConfig
 from models.training.train import train
 from models.transformer.model import SIZES
 from sample import serve
-from tests.support import quick_graphs
+from tests.support import forked, quick_graphs
 from tests.support.datasets import write_dataset
 from tests.support.hostile import HostileServer
 from tests.support.images import gzip_bomb, text_bomb
-from tests.support.launcher import Launcher, launcher
+from tests.support.launcher import Launcher
 from tests.support.streams import SHARDS
 
 # How long examples take depends on what else the machine does.
@@ -47,10 +47,23 @@ hypothesis.settings.load_profile("no clock")
 quick_graphs.remember()
 
 
-def pytest_collection_finish() -> None:
-    """What was imported stays: no collection of garbage has to go through it again."""
+_PROCESSES = contextlib.ExitStack()
+_LAUNCHERS: list[Launcher] = []
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> None:
+    """What was imported stays: no collection of garbage has to go through it again, and processes share it."""
+    if session.config.getoption("collectonly"):
+        return
     gc.collect()
     gc.freeze()
+    _LAUNCHERS.append(_PROCESSES.enter_context(forked.commands()))
+    forked.workers()
+
+
+def pytest_sessionfinish() -> None:
+    _PROCESSES.close()
 
 
 @pytest.fixture(scope="session")
@@ -86,10 +99,9 @@ def one_parse() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def elsewhere() -> Iterator[Launcher]:
+def elsewhere() -> Launcher:
     """Runs commands in processes of their own."""
-    with launcher() as running:
-        yield running
+    return _LAUNCHERS[0]
 
 
 @pytest.fixture(scope="session")
