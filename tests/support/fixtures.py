@@ -34,7 +34,7 @@ from models.training.options import TransformerTrainingConfig
 from models.training.train import train
 from models.transformer.model import SIZES
 from sample import serve
-from tests.support import forked, quick_graphs
+from tests.support import forked, quick_graphs, repetition
 from tests.support.datasets import write_dataset
 from tests.support.hostile import HostileServer
 from tests.support.images import gzip_bomb, text_bomb
@@ -42,7 +42,10 @@ from tests.support.launcher import Launcher
 from tests.support.streams import SHARDS
 
 # How long examples take depends on what else the machine does.
-hypothesis.settings.register_profile("no clock", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.register_profile(
+    "no clock",
+    repetition.examples(30, suppress_health_check=[hypothesis.HealthCheck.too_slow]),
+)
 hypothesis.settings.load_profile("no clock")
 quick_graphs.remember()
 
