@@ -117,8 +117,10 @@ def run_as_beam_would(output: Path) -> None:
     os._exit(run(30_000, output, options) < 30_000)  # threads of a run that failed may go on for ever
 
 
-def test_beam_by_itself_corrupts(tmp_path):
+def test_beam_by_itself_corrupts(tmp_path, exhaustive):
     """What all this is for; if it fails one day, Beam has mended it."""
+    if not exhaustive:
+        pytest.skip("only with --exhaustive: of Beam alone, and a run that hangs takes a minute")
     process = multiprocessing.get_context("spawn").Process(
         target=run_as_beam_would, args=(tmp_path / "out",), daemon=True
     )

@@ -104,8 +104,12 @@ def workers(tmp_path_factory):
         yield running
 
 
-def test_runs_through_the_portable_job_service(service, workers, tmp_path, server, fetch_options, tiny_dvae):
+def test_runs_through_the_portable_job_service(
+    service, workers, tmp_path, server, fetch_options, tiny_dvae, exhaustive
+):
     """The path that Flink, Spark and Dataflow take: a job service, and a worker that knows nothing of this process."""
+    if not exhaustive:
+        pytest.skip("only with --exhaustive: tests/engines/test_remote_workers.py builds that way")
     options = [f"--source=cc3m={server.url}/sources/cc3m.tsv", *fetch_options, f"--image-tokenizer={tiny_dvae}"]
     output = tmp_path / "out"
     assert build_dataset.main([*options, f"--output={output}", *portable_options(service, workers)]) == 0
@@ -138,19 +142,17 @@ def test_a_launcher_leaves_and_another_follows(held, tmp_path, capsys):
     assert not (tmp_path / "out" / "_work").exists() and (tmp_path / "out" / "ledger.json").exists()
 
 
-def test_an_interrupted_launcher_cancels_the_job(held, tmp_path, capsys):
-    with subprocess.Popen(
-        [sys.executable, "-m", "beam_jobs.select_pairs", *held.options],
-        cwd=ROOT,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    ) as launcher:
-        said = launcher.stdout.readline()
-        launcher.send_signal(signal.SIGINT)
-        _, errors = launcher.communicate(timeout=60)
-    job = said.split()[2]
-    assert launcher.returncode == 130 and f"select interrupted; job {job} of the job server" in errors
+def test_an_interrupted_launcher_cancels_the_job(held, elsewhere, tmp_path, capsys):
+    printed = tmp_path / "printed"
+
+    def has_printed() -> bool:
+        return printed.exists() and printed.read_text().endswith("\n")
+
+    status, errors = elsewhere.run(
+        ["select", *held.options], tmp_path, kill_when=has_printed, kill_by=signal.SIGINT, printed=printed
+    )
+    job = printed.read_text().split()[2]
+    assert status == 130 and f"select interrupted; job {job} of the job server" in errors
     assert "is cancelled; the same command continues" in errors and "Traceback" not in errors
     held.go()
     assert select_pairs.main(held.options) == 0

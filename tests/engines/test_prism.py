@@ -15,11 +15,16 @@ def test_prism_builds_the_same_dataset(hints, prism_port, build, built, exhausti
     assert len([name for name in built if name.endswith(".tar")]) > 3
 
 
-REPEATED = ["--direct_num_workers=1", "--direct_runner_bundle_repeat=2"]
-
-
-@pytest.mark.parametrize("options", [["--direct_num_workers=2"], ["--direct_num_workers=4"], REPEATED], ids=" ".join)
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--direct_num_workers=2"],
+        ["--direct_num_workers=4"],
+        ["--direct_num_workers=1", "--direct_runner_bundle_repeat=2"],
+    ],
+    ids=" ".join,
+)
 def test_the_local_runner_builds_the_same_dataset(options, build, built, exhaustive):
-    if options != REPEATED and not exhaustive:
-        pytest.skip("only with --exhaustive: the processes take long to start, and test_build compares two of them")
+    if not exhaustive:
+        pytest.skip("only with --exhaustive: end_to_end/test_build.py has two processes, and repeated bundles")
     assert build(*options) == built

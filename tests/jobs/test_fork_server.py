@@ -115,8 +115,11 @@ def test_a_server_that_has_ended_is_told_and_started_again(server, tmp_path):
 def test_the_server_ends_with_a_launcher_that_was_killed(begin):
     launcher = launch(f"""
         import os, signal
-        from beam_jobs.fork_server import ForkServer
-        server = ForkServer()
+        from beam_jobs import fork_server
+        fork_server.WORKER_MODULE = "json"  # Beam's takes seconds to import
+        serve = "import sys, beam_jobs.fork_server as s; s.WORKER_MODULE = 'json'; s.main(sys.argv[-1:])"
+        fork_server.COMMAND = [*fork_server.COMMAND[:-2], "-c", serve]
+        server = fork_server.ForkServer()
         server.{begin}()
         print(server._process.pid, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
@@ -148,7 +151,7 @@ def test_a_server_that_was_forked_serves_and_stops(tmp_path):
         assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])
         for variables in ({}, {"STATUS": "3"}, {"SIGNAL": "9"}):
             print(server.start_worker({"TOLD": f"{folder}/told", **variables}).wait())
-        killed = server.start_worker({"TOLD": f"{folder}/told", "SLEEP": "600"})
+        killed = server.start_worker({"TOLD": f"{folder}/killed", "SLEEP": "600"})
         killed.kill()
         print(killed.wait())
         server.stop()
@@ -160,30 +163,50 @@ def test_a_server_that_was_forked_serves_and_stops(tmp_path):
     assert (tmp_path / "told").read_text().endswith("True")  # a worker ignores Ctrl-C
 
 
-NO_OTHER_SERVER = """
-import sys
+# Each in a child of its own, without threads, of one process that has imported the command.
+TWO_JOBS = """
+import os, sys
+import beam_jobs.select_pairs
 from beam_jobs import fork_server
-from pipeline.cli import main
+from pipeline import cli
+
 fork_server.COMMAND = ["false"]
 folder = sys.argv[1]
-arguments = ["select", f"--source=cc3m={folder}/cc3m.tsv", f"--output={folder}/out", "--direct_num_workers=2"]
+options = [f"--source=cc3m={folder}/cc3m.tsv", "--direct_num_workers=2"]
+
+def as_a_command(arguments):
+    sys.argv = ["pairmill", *arguments]
+    return cli.main()
+
+for name, main in ("called", cli.main), ("command", as_a_command):
+    if not os.fork():
+        for descriptor, stream in (1, "out"), (2, "err"):
+            os.dup2(os.open(f"{folder}/{name}.{stream}", os.O_WRONLY | os.O_CREAT), descriptor)
+        status = main(["select", *options, f"--output={folder}/{name}"])
+        sys.stdout.flush()
+        os._exit(status)
+    print(name, os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
 """
 
 
-@pytest.fixture
-def short_list(tmp_path):
-    (tmp_path / "cc3m.tsv").write_text("a red boat on the blue sea\thttp://example.org/1.jpg\n" * 20)
-    return tmp_path
+@pytest.fixture(scope="module")
+def two_jobs(tmp_path_factory) -> tuple[Path, dict[str, str]]:
+    """Two jobs whose workers no process but a fork of their own can start: the folder with what they printed, and how
+    each ended."""
+    folder = tmp_path_factory.mktemp("jobs")
+    (folder / "cc3m.tsv").write_text("a red boat on the blue sea\thttp://example.org/1.jpg\n" * 20)
+    ended = launch(TWO_JOBS, folder).stdout.splitlines()
+    return folder, dict(line.split() for line in ended)
 
 
-def test_a_job_whose_workers_never_start_ends_with_one_line(short_list):
-    job = launch(NO_OTHER_SERVER + "sys.exit(main(arguments))", short_list)
-    assert (job.returncode, job.stdout) == (2, "")
-    assert job.stderr == (
+def test_a_job_whose_workers_never_start_ends_with_one_line(two_jobs):
+    folder, statuses = two_jobs
+    assert (statuses["called"], (folder / "called.out").read_text()) == ("2", "")
+    assert (folder / "called.err").read_text() == (
         "pairmill: the process that starts workers has ended; the same command continues with what was not finished\n"
     )
 
 
-def test_a_command_forks_its_workers_from_itself(short_list):
-    job = launch(NO_OTHER_SERVER + 'sys.argv = ["pairmill", *arguments]; sys.exit(main())', short_list)
-    assert job.returncode == 0, job.stderr
+def test_a_command_forks_its_workers_from_itself(two_jobs):
+    folder, statuses = two_jobs
+    assert statuses["command"] == "0", (folder / "command.err").read_text()

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 import shutil
 import time
-from collections.abc import Iterator
+import urllib.parse
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from models.sampling.sampler import SamplingConfig
 from tests.support.servers import serving
 
+Browser = Callable[[int, int], contextlib.AbstractContextManager[Any]]
+
 
 @contextlib.contextmanager
-def browser(width: int, height: int) -> Iterator:
+def chromium(width: int, height: int) -> Iterator[Any]:
     webdriver = pytest.importorskip("selenium.webdriver")
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not chromium or not driver:
+    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not program or not driver:
         pytest.skip("needs Debian's chromium and chromium-driver")
     options = webdriver.ChromeOptions()
-    options.binary_location = chromium
+    options.binary_location = program
     for option in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
         options.add_argument(option)
     options.add_experimental_option(
@@ -33,11 +38,32 @@ def browser(width: int, height: int) -> Iterator:
         yield window
 
 
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A window of a size, as a new one: of each size one is started, and what it has kept of a page is removed."""
+    with contextlib.ExitStack() as stack:
+        started = functools.cache(lambda width, height: stack.enter_context(chromium(width, height)))
+
+        @contextlib.contextmanager
+        def borrowed(width: int, height: int) -> Iterator[Any]:
+            window = started(width, height)
+            try:
+                yield window
+            finally:
+                window.get(urllib.parse.urljoin(window.current_url, "/healthz"))  # the page may write as it is left
+                window.execute_script("localStorage.clear(); sessionStorage.clear()")
+                window.get("about:blank")
+                window.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+                window.get_log("browser")
+
+        yield borrowed
+
+
 SIZES = pytest.mark.parametrize("width, height", [(390, 844), (1280, 900)], ids=["phone", "desk"])
 
 
 @SIZES
-def test_a_browser_draws_images_by_keyboard(client, width, height):
+def test_a_browser_draws_images_by_keyboard(browser, client, width, height):
     with browser(width, height) as window:
         window.get(str(client.base_url))
         text = window.switch_to.active_element  # the field has the focus at once
@@ -61,7 +87,7 @@ def test_a_browser_draws_images_by_keyboard(client, width, height):
         assert [entry for entry in window.get_log("browser") if entry["level"] == "SEVERE"] == []
 
 
-def test_prompts_of_the_model_are_buttons(generator):
+def test_prompts_of_the_model_are_buttons(browser, generator):
     prompts = ("a red cat", "a blue boat")
     sampling = SamplingConfig(top_k=9)
     with serving(generator._replace(prompts=prompts, sampling=sampling)) as client, browser(390, 844) as window:
@@ -76,7 +102,7 @@ def test_prompts_of_the_model_are_buttons(generator):
         assert window.execute_script("return document.documentElement.scrollWidth <= innerWidth")
 
 
-def test_a_refused_value_in_closed_settings_is_shown(client):
+def test_a_refused_value_in_closed_settings_is_shown(browser, client):
     with browser(390, 844) as window:
         window.get(str(client.base_url))
         window.find_element("id", "text").send_keys("a red cat")
@@ -92,7 +118,7 @@ def test_a_refused_value_in_closed_settings_is_shown(client):
 
 
 @SIZES
-def test_a_reload_goes_on_with_the_running_job(generator, gate, width, height):
+def test_a_reload_goes_on_with_the_running_job(browser, generator, gate, width, height):
     with serving(generator) as client, browser(width, height) as window:
         window.get(str(client.base_url))
         window.find_element("id", "text").send_keys("a red cat\ue007")
@@ -109,7 +135,7 @@ def test_a_reload_goes_on_with_the_running_job(generator, gate, width, height):
         assert window.find_element("id", "generate").is_displayed() and shown(window) == []
 
 
-def test_a_job_is_cancelled_after_a_reload(generator, gate):
+def test_a_job_is_cancelled_after_a_reload(browser, generator, gate):
     with serving(generator) as client, browser(390, 844) as window:
         window.get(str(client.base_url))
         window.find_element("id", "text").send_keys("a red cat\ue007")
@@ -120,7 +146,7 @@ def test_a_job_is_cancelled_after_a_reload(generator, gate):
         wait_for(lambda: "x" * window.find_element("id", "status").text.startswith("Cancelled"), 1)
 
 
-def test_docs_show_the_interface_without_a_network(client):
+def test_docs_show_the_interface_without_a_network(browser, client):
     with browser(1280, 900) as window:
         window.get(f"{client.base_url}/docs")
         wait_for(lambda: window.find_elements("css selector", "[data-path='/v1/images']"), 1)
@@ -130,7 +156,7 @@ def test_docs_show_the_interface_without_a_network(client):
 
 
 @SIZES
-def test_a_dark_page_can_be_read(generator, width, height):
+def test_a_dark_page_can_be_read(browser, generator, width, height):
     with serving(generator._replace(prompts=("a red cat",))) as client, browser(width, height) as window:
         dark = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
         window.execute_cdp_cmd("Emulation.setEmulatedMedia", dark)
@@ -159,7 +185,7 @@ def luminance(rgb: list[int]) -> float:
 
 
 @SIZES
-def test_everything_is_reached_by_keyboard(generator, width, height):
+def test_everything_is_reached_by_keyboard(browser, generator, width, height):
     with serving(generator._replace(prompts=("a red cat", "a blue boat"))) as client, browser(width, height) as window:
         window.get(str(client.base_url))
         wait_for(lambda: window.find_elements("css selector", "#prompts button"), 2)
@@ -186,7 +212,7 @@ def press(window, *keys: str) -> None:
 
 
 @SIZES
-def test_an_error_is_shown_and_the_next_request_works(generator, gate, width, height):
+def test_an_error_is_shown_and_the_next_request_works(browser, generator, gate, width, height):
     with serving(generator, max_images=4, max_waiting=4) as client, browser(width, height) as window:
         drawing = client.post("/v1/images", json={"text": "a cat", "num_images": 4}).json()
         while client.get(f"/v1/images/{drawing['id']}").json()["status"] == "queued":
@@ -220,7 +246,7 @@ def wait_for(found, count: int, timeout_s: float = 30) -> list:
 
 
 @SIZES
-def test_a_browser_cancels(generator, gate, width, height):
+def test_a_browser_cancels(browser, generator, gate, width, height):
     with serving(generator) as client, browser(width, height) as window:
         window.get(str(client.base_url))
         window.find_element("id", "text").send_keys("a red cat\ue007")

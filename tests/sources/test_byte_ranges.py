@@ -5,13 +5,14 @@ import io
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.records import Candidate, Rejected
 from pipeline.sources.byte_ranges import RangeLines, bzip2_chunks, count_line_ends, plain_chunks
 from pipeline.sources.file_ranges import count_lines, file_ranges, first_line_number, read_range
 from pipeline.sources.readers import line_ranges, lines
+from tests.support.repetition import examples
 
 
 def text_of(size: int, seed: int = 0) -> bytes:
@@ -28,7 +29,7 @@ def read_in_ranges(data: bytes, chunks, size: int) -> list[list]:
 @given(
     st.lists(st.sampled_from([b"a", b"bb", b"\n", b"\r\n", b"\xef\xbb\xbf", b"\xff"]), max_size=30), st.integers(1, 12)
 )
-@settings(max_examples=300)
+@examples(60)
 def test_plain_text_in_ranges(parts, size):
     data = b"".join(parts)
     found = read_in_ranges(data, plain_chunks, size)

@@ -1,12 +1,13 @@
 import itertools
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.records import Pair
 from pipeline.sources.canonical_urls import canonical_url
 from pipeline.sources.precedence import preferred_pair
+from tests.support.repetition import examples
 
 
 @pytest.mark.parametrize(
@@ -56,7 +57,7 @@ def test_different_images():
 
 
 @given(st.text(max_size=30), st.text(max_size=20))
-@settings(max_examples=300)
+@examples(60)
 def test_normalising_is_stable(path, query):
     once = canonical_url(f"http://example.com/{path}?{query}")
     assert canonical_url(f"http://{once}") == once

@@ -15,7 +15,7 @@ from pathlib import Path
 import fsspec
 import pytest
 import zstandard
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from models.errors import UserError
@@ -24,6 +24,7 @@ from pipeline.sources import cc3m, paths, readers
 from pipeline.sources.file_ranges import FileRange, count_lines, file_ranges, first_line_number, read_range
 from pipeline.sources.paths import base_name, expand
 from pipeline.sources.readers import lines, open_source
+from tests.support.repetition import examples
 
 
 def rows(module, data: bytes, **settings):
@@ -95,7 +96,7 @@ def test_lines(data, expected):
 
 
 @given(st.lists(st.binary(max_size=40).filter(lambda part: b"\n" not in part and b"\r" not in part)), st.integers(1, 9))
-@settings(max_examples=100)
+@examples(40)
 def test_lines_do_not_depend_on_how_the_bytes_come(parts, size):
     class Dripping(io.BytesIO):
         def read1(self, _):

@@ -11,7 +11,7 @@ import tarfile
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from beam_jobs import select_pairs
@@ -26,6 +26,7 @@ from pipeline.sources.registry import SOURCES
 from pipeline.sources.source import Source
 from tests.sources.test_wit import wit_file, wit_row
 from tests.sources.test_yfcc100m import PHOTO
+from tests.support.repetition import examples
 
 
 def rows(module, data: bytes, **settings):
@@ -338,7 +339,7 @@ def test_img2dataset_other_parquet(tmp_path):
         )
     ),
 )
-@settings(max_examples=300, deadline=None)
+@examples(60)
 def test_readers_never_raise_and_number_every_row(module, parts):
     found = rows(module, b"".join(parts))
     assert [row.row for row in found] == list(range(len(found)))

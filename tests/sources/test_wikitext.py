@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.sources.wikitext import NAMESPACES, links
+from tests.support.repetition import examples
 
 
 @pytest.mark.parametrize(
@@ -215,6 +216,6 @@ PARTS = [
 
 
 @given(st.lists(st.sampled_from(PARTS), max_size=30))
-@settings(max_examples=300, deadline=None)
+@examples(60)
 def test_any_wikitext_can_be_read(parts):
     assert all(isinstance(link.caption, str) for link in links("".join(parts)))

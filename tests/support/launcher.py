@@ -23,7 +23,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from pipeline import cli
 
@@ -35,8 +35,8 @@ END = "\n"
 class Launcher:
     """Runs commands as `pairmill` would; threads may run some at once."""
 
-    def __init__(self, process: subprocess.Popen):
-        self._process = process
+    def __init__(self, orders: TextIO):
+        self._orders = orders
 
     def run(
         self,
@@ -67,8 +67,8 @@ class Launcher:
                 "environment": dict(environment or {}),
                 "streams": [terminal] * 3 if terminal else [os.devnull, str(printed or os.devnull), errors],
             }
-            self._process.stdin.write(json.dumps(order) + "\n")
-            self._process.stdin.flush()
+            self._orders.write(json.dumps(order) + "\n")
+            self._orders.flush()
             with open(answers) as lines:
                 pid = int(lines.readline())
                 if kill_after_s is not None:
@@ -94,16 +94,17 @@ def ends_before(condition: Callable[[], bool], answers: int) -> bool:
 
 @contextlib.contextmanager
 def launcher() -> Iterator[Launcher]:
+    """Runs one in a new process, with the environment of now, until the end of the block."""
     with subprocess.Popen(
         [sys.executable, "-m", __name__], cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
     ) as process:
-        yield Launcher(process)
+        yield Launcher(process.stdin)
         process.stdin.write(END)  # closing is not enough: other children of pytest have the pipe, too
         process.stdin.close()
 
 
-def serve() -> None:
-    while (line := sys.stdin.readline()) not in (END, ""):
+def serve(orders: TextIO) -> None:
+    while (line := orders.readline()) not in (END, ""):
         order = json.loads(line)
         for module in modules_of(order["arguments"][0]):
             importlib.import_module(module)
@@ -177,4 +178,4 @@ def child(order: dict) -> int:
 
 
 if __name__ == "__main__":
-    serve()
+    serve(sys.stdin)

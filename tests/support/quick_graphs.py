@@ -1,9 +1,10 @@
 """Pure functions of Beam and the standard library, remembered for all the jobs that one test process builds.
 
-A third of a small job's processor time would be Beam repeating itself: it looks for the parameters of each method of
-each DoFn, and through its class for state and timers, three times for each step, packs and unpacks what it pickles, and
-walks through all variables of all modules to weigh a value that it caches; and argparse looks for translations of its
-messages.
+Half of a small job's processor time would be Beam repeating itself: it looks for the parameters of each method of each
+DoFn, and through its class for state and timers, three times for each step, reads the source of each function for a
+mixture of yield and return, formats the stack at each hint of a type, pickles each function once more to see that it
+can, packs and unpacks what it pickles, and walks through all variables of all modules to weigh a value that it caches;
+and argparse looks for translations of its messages.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from apache_beam.internal import cloudpickle_pickler
+from apache_beam.internal import cloudpickle_pickler, pickler
 from apache_beam.runners.worker import statecache
 from apache_beam.transforms import core, userstate
+from apache_beam.typehints import decorators
 
 WEIGHT = 1 << 10  # bytes of a cached value: the caches of tests never fill up
 
@@ -29,10 +31,18 @@ def remember() -> None:
     """Does nothing when it is called again."""
     gettext.find = functools.lru_cache(maxsize=None)(gettext.find)
     userstate.get_dofn_specs = _remembered_specs(userstate.get_dofn_specs)
-    compress, decompress = map(functools.lru_cache(maxsize=4096), (bz2.compress, bz2.decompress))
+    compress, decompress = map(functools.lru_cache(maxsize=4096), (_quickly_compressed, bz2.decompress))
     cloudpickle_pickler.bz2 = types.SimpleNamespace(compress=compress, decompress=decompress)
-    core.get_signature = _remembered_signatures(core.get_signature)
+    pickler.roundtrip = lambda value: value  # it is pickled again for the workers
+    core.get_signature = decorators.get_signature = _remembered_signatures(core.get_signature)
+    core._check_fn_use_yield_and_return = _remembered_checks(core._check_fn_use_yield_and_return)
+    decorators.IOTypeHints._make_origin = lambda *arguments, **options: []  # which only messages of errors quote
     statecache.get_deep_size = lambda *values: WEIGHT
+
+
+def _quickly_compressed(data: bytes, compresslevel: int) -> bytes:
+    """Of small data the blocks of level 9 are mostly memory to be cleared."""
+    return bz2.compress(data, 1)
 
 
 def _remembered_specs(get_dofn_specs: Any) -> Any:
@@ -49,14 +59,31 @@ def _remembered_specs(get_dofn_specs: Any) -> Any:
 
 
 def _remembered_signatures(get_signature: Callable[[Any], inspect.Signature]) -> Callable[[Any], inspect.Signature]:
-    """That of a method is decided by its function; other callables are inspected each time."""
-    known: weakref.WeakKeyDictionary[Any, inspect.Signature] = weakref.WeakKeyDictionary()
+    """Functions have one each, and their methods another; other callables are inspected each time."""
+    of_functions: weakref.WeakKeyDictionary[Any, inspect.Signature] = weakref.WeakKeyDictionary()
+    of_methods: weakref.WeakKeyDictionary[Any, inspect.Signature] = weakref.WeakKeyDictionary()
 
     def get(called: Any) -> inspect.Signature:
-        if not isinstance(called, types.MethodType) or not isinstance(called.__func__, types.FunctionType):
+        is_method = isinstance(called, types.MethodType)
+        function, known = (called.__func__, of_methods) if is_method else (called, of_functions)
+        if not isinstance(function, types.FunctionType):
             return get_signature(called)
-        if called.__func__ not in known:
-            known[called.__func__] = get_signature(called)
-        return known[called.__func__]
+        if function not in known:
+            known[function] = get_signature(called)
+        return known[function]
+
+    return get
+
+
+def _remembered_checks(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """What a function's source holds is decided by its code."""
+    known: dict[types.CodeType, bool] = {}
+
+    def get(called: Any) -> bool:
+        if (code := getattr(called, "__code__", None)) is None:
+            return check(called)
+        if code not in known:
+            known[code] = check(called)
+        return known[code]
 
     return get

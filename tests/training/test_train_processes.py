@@ -189,23 +189,31 @@ def test_a_rank_ends_well_while_threads_run(monkeypatch):
     assert (done.returncode, done.stdout) == (0, "trained\nlet go\n"), done.stderr
 
 
-def test_other_processes_wait_for_the_first_one(tmp_path):
+TWO_RANKS = """
+import datetime, functools, os, sys, time
+import torch.distributed as dist
+from models.training.distributed import distributed_world
+dist.init_process_group = functools.partial(dist.init_process_group, timeout=datetime.timedelta(seconds=5))
+os.environ |= {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": sys.argv[1]}
+first = bool(other := os.fork())
+os.environ["RANK"] = os.environ["LOCAL_RANK"] = str(int(not first))
+with distributed_world() as world:
+    if world.is_main:
+        time.sleep(8)
+    world.barrier()
+sys.stdout.write(f"rank {world.rank}\\n")
+sys.stdout.flush()
+os._exit(os.waitpid(other, 0)[1] if first else 0)
+"""
+
+
+def test_other_processes_wait_for_the_first_one():
     """For longer than an exchange may take: it draws the prompts, or writes a large checkpoint."""
-    script = tmp_path / "waits.py"
-    script.write_text(
-        f"import datetime, functools, sys, time\nsys.path.insert(0, {str(ROOT)!r})\n"
-        "import torch.distributed as dist\n"
-        "from models.training.distributed import distributed_world\n"
-        "short = datetime.timedelta(seconds=5)\n"
-        "dist.init_process_group = functools.partial(dist.init_process_group, timeout=short)\n"
-        "with distributed_world() as world:\n"
-        "    if world.is_main:\n"
-        "        time.sleep(8)\n"
-        "    world.barrier()\n"
-    )
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
-    done = subprocess.run(torchrun, capture_output=True, text=True, timeout=300, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-c", TWO_RANKS, str(port)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT)
+    assert (done.returncode, sorted(done.stdout.split("\n"))) == (0, ["", "rank 0", "rank 1"]), done.stderr
 
 
 def test_validation_is_split_as_an_update_is(training_dataset):
