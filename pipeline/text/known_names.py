@@ -1,17 +1,19 @@
 """What is known of the names in a caption: of people, of places and of brands.
 
-A word that no list of words has may be a name or another language's. Here lists of names tell, beside those of `frames`:
+A word that no list of words has may be a name or another language's. Here names tell, beside those of `frames`:
 
-- `more_given_names.txt`: those of Faker (Daniele Faraglia and others, MIT) for some 60 countries, without those of
-  `given_names.txt`; `east_asian_names.txt`: family names, which come first, by hand;
-- `cities.txt`: cities of at least 100,000 people, from GeoNames (CC BY 4.0), without those of `places.txt`;
-- `brands.txt`: what shops sell, by its maker, by hand.
+- `more_given_names.txt`: those that Faker has for some 60 countries (Daniele Faraglia and others, MIT; its licence is in
+  `faker_license.txt`), without those of `given_names.txt`;
+- `east_asian_names.txt`: family names, which come first there, by hand;
+- `brands.txt`: makers of what shops sell, by hand.
 
-No word of them is in the lists of English and of other languages."""
+No word of them is in the lists of English and of other languages, but for family names. What of a caption is no name is
+looked at as well: whether any word of it speaks for another language."""
 
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -24,7 +26,8 @@ FEATURES = (
     "known_against", "known_unlisted", "brand",
     # of captions that are names and nothing else
     "two_names", "given_and_name", "name_with_particles", "east_asian_name",
-    # an English title before names; given names before another name; a known place in an English caption with "in"; "in winter"; a place at the end
+    # an English title before names; given names before other names; a known place in an English caption with "in";
+    # "in winter"; a known place after the last comma, with its decades for English
     "title", "given_then_name", "located", "in_winter", "after_comma", "decades_after_comma",
     # a measure or a model's number; "A Tatra 603"; an English word or "Female" before the name of a species
     "size", "article_and_name", "english_and_species",
@@ -46,7 +49,9 @@ _TITLE = re.compile(
     r"|Grandfather|Coach|Actor|Actress|Singer|Soprano|Tenor|Conductor|Composer|Maestro|Pianist|Violinist|Poet|Writer|Author"
     r"|Painter|Sculptor|Architect|Photographer|Director|Footballer|Nurse|Friar|Abbot)\.?\s(?=[^\W\d_a-z])"
 )
-_SPECIMEN = re.compile(r"(?:Male|Female|Juvenile|Adult|Immature|Young|Wild|Captive)\s[^\W\d_a-z][^\W\d_A-Z]+\s[^\W\d_A-Z]{4,}\b")
+_SPECIMEN = re.compile(
+    r"(?:Male|Female|Juvenile|Adult|Immature|Young|Wild|Captive)\s[^\W\d_a-z][^\W\d_A-Z]+\s[^\W\d_A-Z]{4,}\b"
+)
 _IN_WINTER = re.compile(r"\bin (?:early |late |mid-?)?winter\b")  # German has a capital, Dutch an article
 _ARTICLE = re.compile(r"An? (?:\d|[^\W\d_a-z][^\W_A-Z])")
 _AFTER_COMMA = re.compile(r",\s*(?:[^\W\d_]+\s)?([^\W\d_]+)\W*\d{0,4}\W*$")
@@ -77,7 +82,7 @@ def name_features(caption: str, frame: Frame) -> tuple[float, ...]:
     known = [name for name in names if name.is_known]
     english = frame.english + frame.english_capitals
     is_unopposed = not (frame.foreign or frame.unknown or frame.begins_foreign or frame.titled)
-    people = sum(first.is_given and not second.is_english for first, second in zip(names, names[1:]))
+    people = sum(first.is_given and not second.is_english for first, second in itertools.pairwise(names))
     is_located = frame.ambiguous and english and not frame.foreign and any(name.is_place for name in known)
     is_after, decades_after = _after_comma(caption)
     return (
