@@ -2,7 +2,7 @@
 
 A word that no list of words has may be a name or another language's. Here names tell, beside those of `frames`:
 
-- `more_given_names.txt`: those that Faker has for some 60 countries (Daniele Faraglia and others, MIT; its licence is in
+- `more_given_names.txt`: those that Faker has for some 60 countries (Daniele Faraglia and others; MIT, see
   `faker_license.txt`), without those of `given_names.txt`;
 - `east_asian_names.txt`: family names, which come first there, by hand;
 - `brands.txt`: makers of what shops sell, by hand.
@@ -29,8 +29,10 @@ FEATURES = (
     # an English title before names; given names before other names; a known place in an English caption with "in";
     # "in winter"; a known place after the last comma, with its decades for English
     "title", "given_then_name", "located", "in_winter", "after_comma", "decades_after_comma",
-    # a measure or a model's number; "A Tatra 603"; an English word or "Female" before the name of a species
-    "size", "article_and_name", "english_and_species",
+    # a measure or a model's number; one of them or a brand beside an English word, and without any
+    "size", "sold_in_english", "sold_otherwise",
+    # "A Tatra 603"; an English word or "Female" before the name of a species
+    "article_and_name", "english_and_species",
     # captions of one word; without a word of another language, and with an English word besides
     "one_word", "unopposed", "unopposed_english",
 )  # fmt: skip
@@ -84,11 +86,13 @@ def name_features(caption: str, frame: Frame) -> tuple[float, ...]:
     is_unopposed = not (frame.foreign or frame.unknown or frame.begins_foreign or frame.titled)
     people = sum(first.is_given and not second.is_english for first, second in itertools.pairwise(names))
     is_located = frame.ambiguous and english and not frame.foreign and any(name.is_place for name in known)
+    has_size, has_brand = frame.has_number and bool(_SIZE.search(caption)), any(name.is_brand for name in known)
+    is_sold = has_size or has_brand
     is_after, decades_after = _after_comma(caption)
     return (
         max(sum(name.decades for name in known), -MAX_AGAINST),
         sum(name.is_unlisted for name in known) / (len(words) or 1),
-        float(any(name.is_brand for name in known)),
+        float(has_brand),
         *(_of_names_alone(words, names) if _are_names(words, frame) else (0.0, 0.0, 0.0, 0.0)),
         float(frame.foreign + frame.unknown + frame.species == 0 and bool(_TITLE.match(caption))),
         float(min(people, 2) if is_of_names(frame) else 0),
@@ -96,7 +100,9 @@ def name_features(caption: str, frame: Frame) -> tuple[float, ...]:
         float(frame.ambiguous > 0 and bool(_IN_WINTER.search(caption))),
         float(is_after),
         decades_after,
-        float(frame.has_number and bool(_SIZE.search(caption))),
+        float(has_size),
+        float(is_sold and english > 0),
+        float(is_sold and not english and len(names) > len(known)),
         float(caption.startswith("A") and bool(_ARTICLE.match(caption))),
         float((frame.begins_english and frame.species > 0) or bool(_SPECIMEN.match(caption))),
         float(frame.words == 1),

@@ -8,7 +8,7 @@ from benchmarks.boilerplate import is_kept, is_lost
 from benchmarks.fresh_texts import read_texts
 from pipeline.text.language import is_english
 
-LOWEST = {"plain": 0.99, "flickr": 0.96, "wikipedia": 0.95, "products": 0.95, "names": 0.91, "places": 0.9}
+LOWEST = {"plain": 0.99, "flickr": 0.96, "wikipedia": 0.93, "products": 0.95, "names": 0.91, "places": 0.9}
 """Shares of the English captions of each kind."""
 
 
