@@ -4,28 +4,39 @@
     python -m benchmarks.boilerplate --show     # and what it gets wrong
     python -m benchmarks.boilerplate --tails    # what --cut-tails does to such phrases behind real captions
 
-A phrase counts as kept if all checks of captions pass it. The texts are those of `boilerplate_texts`, and two sets that
-were written later, each before a look at what the rules do with it."""
+A phrase counts as kept if all checks of captions pass it; a caption is lost if it is rejected as boilerplate. The texts
+are those of `boilerplate_texts`, and sets that were written later, each before a look at what the rules do with it."""
 
 from __future__ import annotations
 
 import argparse
 import collections
+from typing import Optional
 
 from benchmarks.boilerplate_texts import KINDS, LATER, LATER_REAL, REAL, texts_of
 from benchmarks.fresh_texts import read_texts
 from pipeline.filters import CHECKS, SelectConfig, filter_candidate
-from pipeline.records import Candidate, Pair
+from pipeline.records import Candidate, Pair, Reason
 from pipeline.text.boilerplate import without_tail
 
-FRESH = ("fresh_boilerplate", "fresh_boilerplate_2")
+FRESH = ("fresh_boilerplate", *(f"fresh_boilerplate_{number}" for number in range(2, 7)))
 FRESH_KIND = {"real captions": "real"}
 
 
 def is_kept(text: str) -> bool:
     """Whether a row with this caption becomes a pair."""
+    return reason_against(text) is None
+
+
+def is_lost(text: str) -> bool:
+    """Whether a row with this caption is rejected as boilerplate."""
+    return reason_against(text) == Reason.BOILERPLATE
+
+
+def reason_against(text: str) -> Optional[Reason]:
     row = Candidate("cc12m", "f", 0, "http://a.example/a.jpg", (), text, None, None, "", "", "")
-    return isinstance(filter_candidate(row, SelectConfig(), checks=CHECKS), Pair)
+    result = filter_candidate(row, SelectConfig(), checks=CHECKS)
+    return None if isinstance(result, Pair) else result.reason
 
 
 def main() -> None:
@@ -43,10 +54,15 @@ def main() -> None:
     for kind, block in (*KINDS.items(), ("real captions", REAL)):
         later = LATER_REAL if kind == "real captions" else LATER.get(kind, "")
         columns = []
-        for texts in (texts_of(block), texts_of(later), *(of_kind[FRESH_KIND.get(kind, kind)] for of_kind in fresh)):
-            kept = {text: is_kept(text) for text in texts}
+        for texts in (
+            texts_of(block),
+            texts_of(later),
+            *(of_kind.get(FRESH_KIND.get(kind, kind), []) for of_kind in fresh),
+        ):
+            is_real = kind == "real captions"
+            kept = {text: not is_lost(text) if is_real else is_kept(text) for text in texts}
             columns.append(f"{len(kept)} | {share(list(kept.values())):.1f}" if kept else " | ")
-            wrong += [(kind, text) for text, answer in kept.items() if answer != (kind == "real captions")]
+            wrong += [(kind, text) for text, answer in kept.items() if answer != is_real]
         print(f"| {kind} | {' | '.join(columns)} |")
     for kind, text in wrong if arguments.show else ():
         print(f"{kind}: {text}")

@@ -36,23 +36,24 @@ SPELLINGS: dict[str, Callable[[str], str]] = {
 STEPS = {"plain": 1, "lower": 4, "Title": 4}
 """Of the texts in each spelling, one in how many is used to fit."""
 SPELLING_WEIGHTS = {"plain": 1.0, "lower": 0.05, "Title": 0.4}
-MADE_WEIGHT, WRITTEN_WEIGHT, FOREIGN_WEIGHT = 0.04, 0.15, 2.0
-"""How much each kind of captions made of templates weighs, beside all English texts of the file; each kind of captions
-written as a whole; and one in another language, beside an English one."""
+MADE_WEIGHT, FOREIGN_MADE_WEIGHT = 0.04, 0.08
+WRITTEN_WEIGHTS = dict(wikipedia=0.3, products=0.25, names=0.3, places=0.4, plain=0.15, flickr=0.15, foreign=0.12)
+"""How much each kind of captions weighs beside all English texts of the file: of those made of templates, and of those
+written as a whole."""
 FALSE_WEIGHT = 5.0
 """How much a false English weighs, beside a lost one."""
-MAX_FALSE = 0.0028
+MAX_FALSE = 0.0024
 """The false English among the fitted texts of the file for which both biases are set: 0.4 % is to hold elsewhere."""
 LOST_AT_ONCE, FALSE_AT_ONCE = 0.002, 0.0005
 """Shares of the English texts and of the others that the first rule may decide wrongly."""
-PENALTY = 1e-3
+PENALTY = 3e-4
 MAX_STEPS, TOLERANCE = 30, 0.003
 """Of Newton's method."""
 LINE_WIDTH = 111
 
 
-FITTED = ("fresh_captions", *(f"fresh_captions_{number}" for number in (2, 3, 4, 5, 6, 9)))
-JUDGED = ("fresh_captions_7", "fresh_captions_8")
+FITTED = ("fresh_captions", *(f"fresh_captions_{number}" for number in (*range(2, 11), 12)))
+JUDGED = ("fresh_captions_11",)
 KINDS = (*ENGLISH, "foreign")
 
 
@@ -170,10 +171,10 @@ def texts_to_fit(samples: Sequence[Sample]) -> Iterator[Text]:
     for name in FITTED:
         for kind, texts in read_texts(name).items():
             written[kind] += texts
-    for by_kind, weight_of_kind in ((made, MADE_WEIGHT), (written, WRITTEN_WEIGHT)):
-        for kind, texts in by_kind.items():
-            weight = weight_of_kind * (FOREIGN_WEIGHT if kind == "foreign" else 1) / len(texts)
-            yield from (Text(text, kind != "foreign", weight) for text in texts)
+    made_weights = {kind: FOREIGN_MADE_WEIGHT if kind == "foreign" else MADE_WEIGHT for kind in made}
+    for by_kind, weights in ((made, made_weights), (written, WRITTEN_WEIGHTS)):
+        for kind, weight in weights.items():
+            yield from (Text(text, kind != "foreign", weight / len(by_kind[kind])) for text in by_kind[kind])
 
 
 def rows_of(texts: Iterable[Text]) -> Rows:

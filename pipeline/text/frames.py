@@ -237,6 +237,17 @@ def _kinds(words: Sequence[str]) -> list[str]:
     return kinds
 
 
+def words_of(caption: str) -> list[str]:
+    """The words, as they are written, but a caption IN CAPITALS in lower case."""
+    return _WORD.findall(caption.lower() if caption.isupper() else caption)
+
+
+def listed_names() -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
+    """Given names, places, and English words, in lower case."""
+    lists = _lists()
+    return lists.given, lists.places, lists.english
+
+
 def is_given_name(word: str) -> bool:
     return not word[0].islower() and word.lower() in _lists().given
 
@@ -325,9 +336,9 @@ class _Lists(NamedTuple):
 
 @functools.cache
 def _lists() -> _Lists:
-    english, captions, shared = map(_read, ("english", "captions", "shared"))
-    foreign, foreign_small, frequent = map(_read, ("foreign", "foreign_small", "foreign_frequent"))
-    dialect, given, places = map(_read, ("dialect", "given_names", "places"))
+    english, captions, shared = map(read_words, ("english", "captions", "shared"))
+    foreign, foreign_small, frequent = map(read_words, ("foreign", "foreign_small", "foreign_frequent"))
+    dialect, given, places = map(read_words, ("dialect", "given_names", "places"))
     known = STRONG | SEMI | AMBIGUOUS | ARTICLES
     others = PARTICLES | known | ENGLISH_ONLY
     return _Lists(
@@ -342,5 +353,6 @@ def _lists() -> _Lists:
     )
 
 
-def _read(name: str) -> frozenset[str]:
+def read_words(name: str) -> frozenset[str]:
+    """The words of a list beside this module."""
     return frozenset((resources.files("pipeline.text") / f"{name}.txt").read_text(encoding="utf-8").split())

@@ -13,6 +13,7 @@ from models.errors import UserError
 from pipeline.text.english_words import ENGLISH_ONLY, SHARED
 from pipeline.text.evidence import RULES, frame_features, logit, word_features
 from pipeline.text.frames import Frame, frame_of, has_foreign_words, judge
+from pipeline.text.known_names import name_features
 from pipeline.text.word_odds import odds_features
 
 MAX_CHARACTERS = 500
@@ -116,8 +117,8 @@ def py3langid_score(caption: str) -> float:
 
 def best_score(caption: str) -> float:
     """The probability that a caption is English, by the cheapest evidence that decides: its letters and words; a
-    logistic rule over these, the words beside names (`frames`), how often English has each word (`word_odds`) and
-    fasttext; another one with py3langid."""
+    logistic rule over these, the words beside names (`frames`), how often English has each word (`word_odds`), the
+    names that are known (`known_names`) and fasttext; another one with py3langid."""
     reading = read(caption)
     if isinstance(reading, float):
         return reading
@@ -220,7 +221,8 @@ def first_features(reading: Reading) -> tuple[float, ...]:
         min(foreign, 3),
         math.log(total),
     )
-    return of_text + reading.kinds + frame_features(reading.frame, reading.judged) + odds_features(reading.framed)
+    of_frame = reading.kinds + frame_features(reading.frame, reading.judged)
+    return of_text + of_frame + odds_features(reading.framed) + name_features(reading.framed, reading.frame)
 
 
 def second_features(reading: Reading) -> tuple[float, ...]:

@@ -62,8 +62,12 @@ def test_a_second_script_in_part_of_the_caption():
 
 
 @pytest.mark.parametrize(
-    "name", ["captions", "foreign_small", "foreign_frequent", "dialect", "given_names", "places", "english"]
-)
+    "name",
+    [
+        "captions", "foreign_small", "foreign_frequent", "dialect", "given_names", "places", "english", "brands",
+        "more_given_names", "east_asian_names",
+    ],
+)  # fmt: skip
 def test_lists_are_sorted_and_small(name):
     words = (resources.files("pipeline.text") / f"{name}.txt").read_text(encoding="utf-8").split()
     assert words == sorted(set(words)) and all(word == word.lower() for word in words)

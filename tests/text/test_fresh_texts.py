@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.boilerplate import is_kept
+from benchmarks.boilerplate import is_kept, is_lost
 from benchmarks.fresh_texts import read_texts
 from pipeline.text.language import is_english
 
-LOWEST = {"plain": 0.99, "flickr": 0.96, "wikipedia": 0.92, "products": 0.95, "names": 0.81, "places": 0.91}
+LOWEST = {"plain": 0.99, "flickr": 0.96, "wikipedia": 0.93, "products": 0.95, "names": 0.91, "places": 0.9}
 """Shares of the English captions of each kind."""
 
 
-@pytest.mark.parametrize("name", ["fresh_captions", "fresh_captions_7", "fresh_captions_8"])
+@pytest.mark.parametrize("name", ["fresh_captions", "fresh_captions_7", "fresh_captions_8", "fresh_captions_11"])
 def test_captions(name):
     texts = read_texts(name)
     shares = {kind: sum(map(is_english, texts[kind])) / len(texts[kind]) for kind in texts}
-    assert shares.pop("foreign") <= 0.03
+    assert shares.pop("foreign") <= 0.04
     assert {kind: share for kind, share in shares.items() if share < LOWEST[kind]} == {}
 
 
-@pytest.mark.parametrize("name", ["fresh_boilerplate", "fresh_boilerplate_2"])
+@pytest.mark.parametrize("name", ["fresh_boilerplate", "fresh_boilerplate_2", "fresh_boilerplate_5"])
 def test_boilerplate(name):
     texts = read_texts(name)
+    real = texts.pop("real")
+    assert sum(map(is_lost, real)) <= 0.01 * len(real)
     kept = {kind: sum(map(is_kept, texts[kind])) / len(texts[kind]) for kind in texts}
-    assert kept.pop("real") >= 0.96
     assert {kind: share for kind, share in kept.items() if share > 0.05} == {}
