@@ -59,6 +59,7 @@ class Launcher:
         with tempfile.TemporaryDirectory() as folder:
             errors, answers = os.path.join(folder, "errors"), os.path.join(folder, "answers")
             os.mkfifo(answers)
+            Path(errors).touch()  # a run may be killed before it opens it
             order = {
                 "arguments": list(map(str, arguments)),
                 "user": user,
