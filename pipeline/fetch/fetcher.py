@@ -205,14 +205,14 @@ class _LoopThread(threading.Thread, Generic[T]):
             await self._fetcher.all_released()
 
     def release(self, outcome: T | Rejected) -> None:
-        """Frees the slot and the memory of an outcome. Called from the caller's thread."""
-        if isinstance(outcome, Rejected):
-            return
-        self._released.append(outcome)
+        """Frees the slot and the memory of an outcome, now or with a later one. Called from the caller's thread for each
+        outcome."""
+        if not isinstance(outcome, Rejected):
+            self._released.append(outcome)
         # Waking the loop costs a system call, and often the interpreter. It takes all that wait, and none is in a hurry
-        # while the caller has others to go on with.
+        # while the caller has other outcomes to go on with.
         is_due = self.outcomes.empty() or len(self._released) >= RELEASES_AT_ONCE
-        if is_due and not self._is_woken:
+        if self._released and is_due and not self._is_woken:
             self._is_woken = True
             with contextlib.suppress(RuntimeError):  # the loop has ended: the next outcome is the cause
                 self._loop.call_soon_threadsafe(self._release_all)

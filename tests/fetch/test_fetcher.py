@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.fetch import budget as budgets
+from pipeline.fetch import download
 from pipeline.fetch import fetcher as fetch_module
 from pipeline.fetch.fetcher import fetch_converted, fetch_images, interleave_hosts
 from pipeline.fetch.slots import Activity
@@ -189,6 +190,17 @@ def test_stop_ends_downloads_that_have_not_started(hostile, monkeypatch):
     thread.stop()
     assert time.monotonic() - started < SLACK_S
     assert not threads()
+
+
+@pytest.mark.timeout(60)
+def test_a_reject_that_waits_behind_an_image_does_not_hold_up_the_end(hostile, monkeypatch):
+    """The image's release may wait for that of the next outcome, which has nothing to release."""
+    monkeypatch.setattr(download, "MAX_REDIRECTS", 0)
+    found = fetch_images([pair(hostile.url("good/first")), pair(hostile.url("slow_redirects/1"))], QUICK, ImageConfig())
+    results = [result(next(found))]
+    time.sleep(1.5)  # until the other's half second is over
+    results += map(result, found)
+    assert results == ["fetched", "http_other"]
 
 
 def test_no_pairs():
