@@ -205,8 +205,8 @@ class _LoopThread(threading.Thread, Generic[T]):
             await self._fetcher.all_released()
 
     def release(self, outcome: T | Rejected) -> None:
-        """Frees the slot and the memory of an outcome, now or with a later one. Called from the caller's thread for each
-        outcome."""
+        """Frees the slot and the memory of an outcome, now or with a later one. Called for each outcome, from the
+        caller's thread."""
         if not isinstance(outcome, Rejected):
             self._released.append(outcome)
         # Waking the loop costs a system call, and often the interpreter. It takes all that wait, and none is in a hurry
