@@ -267,7 +267,7 @@ class _Fetcher(Generic[T]):
             self._deliver(rejected)
 
     async def _rejected(self, pair: Pair) -> Rejected | None:
-        """None once an image was delivered and released."""
+        """None if an image was delivered."""
         unexpected_errors.rows += 1
         try:
             while True:
@@ -320,8 +320,8 @@ class _Fetcher(Generic[T]):
                 attempt += 1
 
     async def _decode_body(self, pair: Pair, body: Body) -> None:
-        """Decodes and converts a body once there is memory for the image, and delivers it. Returns once it was
-        released. Raises ImageRejected."""
+        """Decodes and converts a body once there is memory for the image, and delivers it. Returns once the event loop
+        has heard of that. Raises ImageRejected."""
         is_delivered = False
         try:
             size = body.size
@@ -343,7 +343,7 @@ class _Fetcher(Generic[T]):
 
     def _delivery(self, body: Body, decode: Callable[[], T], memory: int) -> asyncio.Future[None]:
         """Decodes in another thread, which delivers the outcome, and releases what it leaves of the `memory` acquired.
-        The future is done once the outcome was released, or with what `decode` raises."""
+        The future is done by `note_delivered`, or with what `decode` raises."""
         loop = asyncio.get_running_loop()
         delivered: asyncio.Future[None] = loop.create_future()
 

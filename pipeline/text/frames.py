@@ -51,7 +51,7 @@ CONJUNCTIONS = _words("e y et und och og i a en és ja și ve dan eta kaj agus n
 _WORD = re.compile(r"(?<![\w-])[^\W\d_]+(?:['’-][^\W\d_]+)*(?!\w)")
 _YEAR = re.compile(r"\b(?:1[5-9]|20)\d\d\b")
 _NUMBER = re.compile(r"\d")
-_IN_WINTER = re.compile(r"\bin (?:early |late |mid-?)?winter\b")  # German has a capital, Dutch an article
+IN_WINTER = re.compile(r"\bin (?:early |late |mid-?)?winter\b")  # German has a capital, Dutch an article
 _AFTER_COMMA = re.compile(r",\s*([^\W\d_]+(?:-[^\W\d_]+)*)")
 _NAME_START = re.compile(
     r"(?:^|[,&(/|;:]\s*| (?:-|–|and|with|vs\.?|as|by) )\s*(?:[^\W\d_]+\s)?([^\W\d_a-z][^\W\d_]+)(?=\s[^\W\d_a-z])"
@@ -128,7 +128,7 @@ def _is_english(frame: Frame, caption: str) -> bool:
         return False
     if frame.english and not (frame.species and english + frame.names < 3):
         return True  # Kraków before sunrise, Vulpes vulpes feeding
-    if frame.ambiguous and (_IN_WINTER.search(caption) or _is_located(frame)):
+    if frame.ambiguous and (IN_WINTER.search(caption) or _is_located(frame)):
         return True  # Kraków in winter, Vulpes vulpes in Bavaria, Emma Hansen in Kraków
     return _names_people(frame, caption) or _names_places(frame, caption)
 
@@ -248,6 +248,11 @@ def listed_names() -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
     return lists.given, lists.places, lists.english
 
 
+def without_genitive(low: str) -> str:
+    """A word in lower case without the ending "'s"."""
+    return low[:-2] if low.endswith(("'s", "’s")) else low
+
+
 def is_given_name(word: str) -> bool:
     return not word[0].islower() and word.lower() in _lists().given
 
@@ -278,7 +283,7 @@ def _kind_of_compound(last: str, is_small: bool) -> str:
 
 def _kind_of_small(low: str) -> str:
     lists = _lists()
-    stem = low[:-2] if low.endswith(("'s", "’s")) else low
+    stem = without_genitive(low)
     if low in lists.dialect:
         return "dialect"
     if stem in lists.english:
@@ -294,7 +299,7 @@ def _kind_of_small(low: str) -> str:
 
 def _kind_of_capitalised(low: str, is_first: bool) -> str:
     lists = _lists()
-    stem = low[:-2] if low.endswith(("'s", "’s")) else low
+    stem = without_genitive(low)
     if stem in lists.english:
         return "ENGLISH"
     if low in lists.foreign:

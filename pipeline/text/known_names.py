@@ -18,7 +18,16 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from pipeline.text.frames import PARTICLES, Frame, is_of_names, listed_names, read_words, words_of
+from pipeline.text.frames import (
+    IN_WINTER,
+    PARTICLES,
+    Frame,
+    is_of_names,
+    listed_names,
+    read_words,
+    without_genitive,
+    words_of,
+)
 from pipeline.text.word_odds import odds_of
 
 FEATURES = (
@@ -54,7 +63,6 @@ _TITLE = re.compile(
 _SPECIMEN = re.compile(
     r"(?:Male|Female|Juvenile|Adult|Immature|Young|Wild|Captive)\s[^\W\d_a-z][^\W\d_A-Z]+\s[^\W\d_A-Z]{4,}\b"
 )
-_IN_WINTER = re.compile(r"\bin (?:early |late |mid-?)?winter\b")  # German has a capital, Dutch an article
 _ARTICLE = re.compile(r"An? (?:\d|[^\W\d_a-z][^\W_A-Z])")
 _AFTER_COMMA = re.compile(r",\s*(?:[^\W\d_]+\s)?([^\W\d_]+)\W*\d{0,4}\W*$")
 _SIZE = re.compile(
@@ -97,7 +105,7 @@ def name_features(caption: str, frame: Frame) -> tuple[float, ...]:
         float(frame.foreign + frame.unknown + frame.species == 0 and bool(_TITLE.match(caption))),
         float(min(people, 2) if is_of_names(frame) else 0),
         float(bool(is_located)),
-        float(frame.ambiguous > 0 and bool(_IN_WINTER.search(caption))),
+        float(frame.ambiguous > 0 and bool(IN_WINTER.search(caption))),
         float(is_after),
         decades_after,
         float(has_size),
@@ -139,7 +147,7 @@ def _after_comma(caption: str) -> tuple[bool, float]:
 @functools.lru_cache(maxsize=1 << 15)  # most words of most captions are few
 def _name(word: str) -> _Name:
     low = word.lower()
-    stem = low[:-2] if low.endswith(("'s", "’s")) else low
+    stem = without_genitive(low)
     lists, decades = _lists(), odds_of(stem)
     kinds = (
         stem in lists.given,
