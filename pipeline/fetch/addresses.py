@@ -17,6 +17,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from publicsuffixlist import PublicSuffixList
 
 from models.errors import UserError
+from pipeline.fetch.per_process import per_process
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -159,7 +160,7 @@ class PublicResolver(AbstractResolver):
             lookup.cancel()
 
 
-@functools.cache
+@per_process
 def _resolver_threads() -> concurrent.futures.ThreadPoolExecutor:
     """Threads for all lookups of this process. glibc would wait 5 s for each name server, twice."""
     os.environ.setdefault("RES_OPTIONS", "timeout:2 attempts:2")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import collections
 import concurrent.futures
-import functools
 import threading
+
+from pipeline.fetch.per_process import per_process
 
 
 class Budget:
@@ -78,7 +79,7 @@ class Lease:
         self._budget.release(held)
 
 
-_memory_of_process = functools.cache(Budget)
+_memory_of_process = per_process(Budget)
 
 
 def memory_lease(length: int) -> Lease:

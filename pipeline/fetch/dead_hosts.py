@@ -7,16 +7,19 @@ the host is given up. What a unit learns holds at once for all units of the proc
 
 from __future__ import annotations
 
-import functools
+import contextlib
+import fcntl
 import math
 import os
 import struct
 import threading
 import time
 import weakref
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from models.hashing import stable_hash
+from pipeline.fetch.per_process import per_process
 from pipeline.fetch.retry import MAX_BACK_OFF_S, FetchFailed, HostGivenUp
 from pipeline.fetch.shared_folder import open_shared, own_folder
 from pipeline.records import Reason
@@ -99,6 +102,20 @@ class HostMemory:
             os.close(file)
         self._refresh()
 
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keeps other threads and processes out, and has read what they have added: for some microseconds."""
+        if not self._path:
+            yield
+            return
+        file = open_shared(self._path)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            self._refresh()
+            yield
+        finally:
+            os.close(file)
+
     def _refresh(self) -> None:
         """Reads what processes, this one included, have added."""
         with self._lock:
@@ -126,7 +143,7 @@ class HostMemory:
         self._news[host] = news
 
 
-@functools.cache
+@per_process
 def _shared_memory(folder: str) -> HostMemory:
     return HostMemory(folder)
 
@@ -185,11 +202,18 @@ class HostHealth:
         enough_s = max(LAST_TIMEOUT_S, attempt_s / 3) if self._news else FIRST_TIMEOUT_S
         return min(attempt_s, max(enough_s, USUAL_FACTOR * self._memory.usual_s))
 
-    def count_request(self, attempt_s: float) -> None:
-        """Notes that a request starts: if the host was silent, its other rows rest meanwhile."""
-        if news := self._news:
-            until = time.monotonic() + self.timeout_s(attempt_s) + JUDGING_S
-            self._memory.learn(self._hash, news._replace(until=until))
+    def claim_request(self, attempt_s: float) -> bool:
+        """Whether a request may start, and then counts as started: if the host was silent, its other rows rest
+        meanwhile, in all processes."""
+        if not self._news:
+            return True
+        with self._memory.alone():
+            if not self.may_ask:
+                return False
+            if news := self._news:
+                until = time.monotonic() + self.timeout_s(attempt_s) + JUDGING_S
+                self._memory.learn(self._hash, news._replace(until=until))
+            return True
 
     def answered(self, took_s: float) -> None:
         """Notes a response that began `took_s` after its request."""

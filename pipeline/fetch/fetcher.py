@@ -10,7 +10,6 @@ import asyncio
 import collections
 import concurrent.futures
 import contextlib
-import functools
 import hashlib
 import io
 import queue
@@ -28,6 +27,7 @@ from pipeline.fetch.costs import costs
 from pipeline.fetch.download import Body, Downloads, FetchConfig
 from pipeline.fetch.general_brake import GeneralBrake, same_failures
 from pipeline.fetch.machine_faults import unexpected_errors
+from pipeline.fetch.per_process import per_process
 from pipeline.fetch.retry import MAX_BACK_OFF_S, FetchFailed, back_off_s
 from pipeline.fetch.slots import Activity
 from pipeline.images.fetched import FetchedImage, Size
@@ -384,7 +384,7 @@ def _fail(future: asyncio.Future[None], error: BaseException) -> None:
         future.set_exception(error)
 
 
-@functools.cache
+@per_process
 def _decoders() -> concurrent.futures.ThreadPoolExecutor:
     """Threads for the images of all units of this process. glibc keeps what a thread has freed for that thread alone:
     two for each unit would keep the memory of sixteen images."""

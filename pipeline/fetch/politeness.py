@@ -107,11 +107,13 @@ class HostLimiter:
                 return wait_s
             if self._shared and not self._shared.try_acquire_slot(self._limits.connections, held):
                 return random.uniform(0.5, 1.5) * _POLL_S
-            if (wait_s := self._claim_start()) <= 0:
-                self._health.count_request(self._attempt_s)
-                for group in groups:
-                    group.count_start()
-            return wait_s
+            if (wait_s := self._claim_start()) > 0:
+                return wait_s
+            if not self._health.claim_request(self._attempt_s):
+                return _POLL_S
+            for group in groups:
+                group.count_start()
+            return 0.0
 
     def _claim_start(self) -> float:
         """Seconds until the next request may start; 0 or less if it may start now, and then counts as started."""

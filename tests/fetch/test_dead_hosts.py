@@ -69,7 +69,7 @@ def reason_given_up(health):
 def ask_in_vain(health, clock, seconds):
     """An attempt that meets silence."""
     begun = clock.now
-    health.count_request(30)
+    assert health.claim_request(30)
     clock.now += seconds
     health.failed(SILENCE, begun)
 
@@ -103,8 +103,8 @@ def test_one_row_asks_again_for_all(clock):
     health = HostMemory("").health("a.org")
     ask_in_vain(health, clock, 6)
     clock.now += dead_hosts.REST_S
-    health.count_request(30)
-    assert not health.may_ask
+    assert health.claim_request(30)
+    assert not health.may_ask and not health.claim_request(30)
     clock.now += dead_hosts.LAST_TIMEOUT_S + dead_hosts.JUDGING_S + 1  # its process was killed
     assert health.may_ask
 
@@ -207,6 +207,17 @@ def test_units_that_run_and_other_processes_learn_at_once_what_one_learns(clock,
     assert reason_given_up(here) is reason_given_up(other_unit) is reason_given_up(there) is Reason.TIMEOUT
     with pytest.raises(HostGivenUp, match=r"a\.org was silent, and some seconds later as well"):
         here.check()
+
+
+def test_one_process_asks_again_for_all_whatever_the_others_have_read(clock, processes, monkeypatch):
+    monkeypatch.setattr(dead_hosts, "POLL_S", 1e9)
+    here, there = (memory.health("a.org") for memory in processes)
+    ask_in_vain(here, clock, 6)
+    processes[1]._refresh()
+    clock.now += dead_hosts.REST_S
+    assert here.claim_request(30)
+    assert there.may_ask  # as far as it has read
+    assert not there.claim_request(30)
 
 
 def test_an_answer_to_one_process_ends_the_rest_in_all(clock, processes):
@@ -315,12 +326,12 @@ def test_rows_that_rest_are_not_active_and_go_on_once_the_host_wakes_up():
     asyncio.run(scenario())
 
 
-def test_what_was_learned_of_a_host_outlives_the_unit(hostile, quick, tmp_path):
+def test_what_was_learned_of_a_host_outlives_the_unit(hostile, quick, tmp_path, monkeypatch):
     config = with_settings(timeout_s=1, retries=1, shared_folder=str(tmp_path / "hosts"))
     for unit in range(3):
         pairs = [pair(hostile.url(f"stall/learned{unit}/{number}", host=65)) for number in range(2)]
         assert {result(one) for one in outcomes(pairs, config)} == {"timeout"}
     assert asked(hostile, "stall/learned") == 3
-    dead_hosts._shared_memory.cache_clear()  # as another process
+    monkeypatch.setattr(dead_hosts, "_shared_memory", HostMemory)  # as another process
     assert result(outcome(pair(hostile.url("stall/other", host=65)), config)) == "timeout"
     assert not asked(hostile, "stall/other")
