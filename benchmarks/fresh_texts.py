@@ -1,6 +1,6 @@
 """Captions and phrases written without a look at what the rules do with them, to judge the rules by.
 
-Each file beside this module has a line a text, below a line "== KIND"."""
+Each file of `texts/` has a line a text, below a line "== KIND"."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 
 def read_texts(name: str) -> dict[str, list[str]]:
-    """The texts of `NAME.txt` by kind, in the order of the file."""
+    """The texts of `texts/NAME.txt` by kind, in the order of the file."""
     texts: dict[str, list[str]] = {}
     kind = ""
-    for line in (Path(__file__).parent / f"{name}.txt").read_text(encoding="utf-8").splitlines():
+    for line in (Path(__file__).parent / "texts" / f"{name}.txt").read_text(encoding="utf-8").splitlines():
         if line.startswith("== "):
             kind = line.removeprefix("== ")
             texts[kind] = []

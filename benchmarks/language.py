@@ -52,8 +52,8 @@ MAX_STEPS, TOLERANCE = 30, 0.003
 LINE_WIDTH = 111
 
 
-FITTED = ("fresh_captions", *(f"fresh_captions_{number}" for number in (*range(2, 11), 12)))
-JUDGED = ("fresh_captions_11",)
+FITTED = tuple(f"captions_{number}" for number in (*range(1, 11), 12))
+JUDGED = ("captions_11", "captions_13")
 KINDS = (*ENGLISH, "foreign")
 
 

@@ -138,15 +138,17 @@ def check_file_name(candidate: Candidate, caption: Caption, config: SelectConfig
 
 def check_boilerplate(candidate: Candidate, caption: Caption, config: SelectConfig) -> Optional[Rejection]:
     """The caption is not primarily boilerplate: most of its words with a remainder that could not stand alone, or
-    nearly all of them. "a dog, photographed on 12 May 2009" is rejected, "photo of a dog taken on 12 May 2009" kept."""
-    if not boilerplate.is_possible(caption.text):
-        return None
-    covered, total = boilerplate.boilerplate_words(caption.text)
-    remainder = total - covered
-    mostly = covered > remainder and remainder < config.min_words
-    if mostly or (covered and remainder <= config.max_rest_share * total):
-        phrases = "; ".join(boilerplate.phrases(caption.text))
-        return Rejection(Reason.BOILERPLATE, f"{covered} of {total} words: {phrases}")
+    nearly all of them, or all by what its words say together. "a dog, photographed on 12 May 2009" is rejected, "photo
+    of a dog taken on 12 May 2009" kept."""
+    if boilerplate.may_hold_phrases(caption.text):
+        covered, total = boilerplate.boilerplate_words(caption.text)
+        remainder = total - covered
+        mostly = covered > remainder and remainder < config.min_words
+        if mostly or (covered and remainder <= config.max_rest_share * total):
+            phrases = "; ".join(boilerplate.phrases(caption.text))
+            return Rejection(Reason.BOILERPLATE, f"{covered} of {total} words: {phrases}")
+    if boilerplate.is_whole(caption.text):
+        return Rejection(Reason.BOILERPLATE, f"all words: {caption.text}")
     return None
 
 

@@ -1,6 +1,6 @@
 """Phrases that say nothing of what an image shows: when and by whom it was taken, how to use the page it stood on, its
-licence, what camera software writes by itself. `boilerplate_words` says how much of a caption they are. The phrases are
-in `boilerplate.txt`."""
+licence, what camera software writes by itself. `boilerplate_words` says how much of a caption they are, by the patterns
+of `boilerplate.txt`; `is_whole` whether it is nothing else, by `boilerplate_odds`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import ahocorasick_rs  # a caption is searched for all hints at once
 
-from pipeline.text.meta_words import is_meta
+from pipeline.text.boilerplate_odds import MAX_LOG_ODDS, log_odds
 
-CREDIT, WHOLE = "credit", "whole"
+CREDIT = "credit"
 _PART = re.compile(r"([a-z_]+) = (.+)")
 _REFERENCE = re.compile(r"\{([a-z_]+)\}")
 
@@ -24,19 +24,15 @@ class Patterns(NamedTuple):
 
     parts: dict[str, str]
     phrases: tuple[tuple[tuple[str, ...], re.Pattern[str]], ...]  # hints, phrase; those of names first
-    whole: re.Pattern[str]
 
 
 def read_patterns(text: str) -> Patterns:
     parts: dict[str, str] = {}
-    phrases, wholes = [], []
+    phrases = []
     for kind, hints, regex in _pattern_lines(text, parts):
-        if kind == WHOLE:
-            wholes.append(regex)
-        else:
-            flags = 0 if kind == CREDIT else re.IGNORECASE
-            phrases.append((hints, re.compile(rf"(?<![\w-])(?:{regex})(?![\w-])", flags)))
-    return Patterns(parts, tuple(phrases), re.compile("|".join(wholes), re.IGNORECASE))
+        flags = 0 if kind == CREDIT else re.IGNORECASE
+        phrases.append((hints, re.compile(rf"(?<![\w-])(?:{regex})(?![\w-])", flags)))
+    return Patterns(parts, tuple(phrases))
 
 
 def _pattern_lines(text: str, parts: dict[str, str]) -> Iterator[tuple[str, tuple[str, ...], str]]:
@@ -47,8 +43,7 @@ def _pattern_lines(text: str, parts: dict[str, str]) -> Iterator[tuple[str, tupl
         if part := _PART.fullmatch(line):
             parts[part[1]] = _expanded(part[2], parts)
             continue
-        kind, rest = line.split(": ", 1)
-        hints, regex = ("", rest) if kind == WHOLE else rest.split(": ", 1)
+        kind, hints, regex = line.split(": ", 2)
         yield kind, tuple(hints.split("|")), _expanded(regex, parts)
 
 
@@ -57,9 +52,9 @@ def _expanded(regex: str, parts: dict[str, str]) -> str:
 
 
 _READ = read_patterns((resources.files("pipeline.text") / "boilerplate.txt").read_text(encoding="utf-8"))
-_PATTERNS, _WHOLE = _READ.phrases, _READ.whole
+_PATTERNS = _READ.phrases
 MAX_WHOLE = 200
-"""Characters of a caption that may be nothing but such words."""
+"""Characters of a caption that is judged as a whole."""
 _DATES = re.compile(rf"(?<![\w-])(?:(?:on|dated|from|of)\s+)?{_READ.parts['full_date']}(?![\w-])", re.IGNORECASE)
 
 _HINTS = tuple(sorted({hint for hints, _ in _PATTERNS for hint in hints}))
@@ -71,14 +66,18 @@ _DIGITS = str.maketrans("123456789", "000000000")
 _WORD = re.compile(r"\w[\w'’.:/-]*")
 _COVER, _DATE_COVER = "\0", "\1"
 _COVERED = re.compile(f"[{_COVER}{_DATE_COVER}]+")
-_EDGES = " .,;:!?…·|-–—_()[]\"'"
 MAX_CHARACTERS = 2000
 """Of a longer caption only the beginning is judged."""
 
 
-def is_possible(caption: str) -> bool:
-    """False for most captions: none of their words can lie in boilerplate."""
-    return bool(_hinted(caption[:MAX_CHARACTERS])) or _is_whole(caption) or bool(_DIGIT.search(caption))
+def may_hold_phrases(caption: str) -> bool:
+    """False for most captions: none of their words can lie in boilerplate by a phrase or a date."""
+    return bool(_DIGIT.search(caption) or _hinted(caption[:MAX_CHARACTERS]))
+
+
+def is_whole(caption: str) -> bool:
+    """Whether a caption is nothing but boilerplate by its words, in whatever order."""
+    return len(caption) <= MAX_WHOLE and log_odds(caption) > MAX_LOG_ODDS
 
 
 def boilerplate_words(caption: str) -> tuple[int, int]:
@@ -112,7 +111,7 @@ def without_tail(caption: str) -> str:
     if len(caption) > MAX_CHARACTERS:
         return caption
     *_, last = [None, *_SEGMENT.finditer(caption)]
-    if last and _is_whole(caption[last.end() :]):
+    if last and is_whole(caption[last.end() :]):
         return caption[: last.start()] + ("." if last[0].startswith(".") else "")
     covered = _covered(caption)
     end = len(covered.rstrip(_COVER + _TAIL_EDGES))
@@ -129,15 +128,9 @@ _SEGMENT = re.compile(r"[.;]\s+|\s+[-–—|·]\s+")
 
 def _covered(caption: str) -> str:
     """The caption with _COVER for each character of boilerplate, and _DATE_COVER for those of a date by itself."""
-    if _is_whole(caption):
-        return _COVER * len(caption)
     for number in _hinted(caption):
         caption = _PATTERNS[number][1].sub(lambda match: _COVER * len(match[0]), caption)
     return _DATES.sub(lambda match: _DATE_COVER * len(match[0]), caption)
-
-
-def _is_whole(caption: str) -> bool:
-    return len(caption) <= MAX_WHOLE and (bool(_WHOLE.fullmatch(caption.strip(_EDGES))) or is_meta(caption))
 
 
 @functools.lru_cache(maxsize=1)  # asked for the same caption twice in a row

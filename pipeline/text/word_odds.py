@@ -118,6 +118,7 @@ def odds_features(caption: str) -> tuple[float, ...]:
     )
 
 
+@functools.lru_cache(maxsize=1 << 15)  # each word is looked up for several features, in 27 lists
 def odds_of(word: str) -> Optional[float]:
     """The decades by which English has a word in lower case more often than LANGUAGES have it on the mean, without a
     genitive's ending if need be; None for one that no language has."""

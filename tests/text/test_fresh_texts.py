@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.boilerplate import is_kept, is_lost
+from benchmarks.boilerplate import FITTED, JUDGED, REAL, boilerplate_texts, is_kept, is_lost
 from benchmarks.fresh_texts import read_texts
 from pipeline.text.language import is_english
 
 LOWEST = {"plain": 0.99, "flickr": 0.96, "wikipedia": 0.93, "products": 0.95, "names": 0.91, "places": 0.9}
 """Shares of the English captions of each kind."""
+MOST_KEPT = {("13", kind): 0.08 for kind in ("cameras", "exposure", "taken with")} | {("13", "machine"): 0.35}
+"""Of the set to which nothing is fitted. Most of its descriptions by machines say what an image shows."""
 
 
-@pytest.mark.parametrize("name", ["fresh_captions", "fresh_captions_7", "fresh_captions_8", "fresh_captions_11"])
+@pytest.mark.parametrize("name", ["captions_1", "captions_7", "captions_8", "captions_11", "captions_13"])
 def test_captions(name):
     texts = read_texts(name)
     shares = {kind: sum(map(is_english, texts[kind])) / len(texts[kind]) for kind in texts}
@@ -20,10 +22,10 @@ def test_captions(name):
     assert {kind: share for kind, share in shares.items() if share < LOWEST[kind]} == {}
 
 
-@pytest.mark.parametrize("name", ["fresh_boilerplate", "fresh_boilerplate_2", "fresh_boilerplate_5"])
+@pytest.mark.parametrize("name", [*FITTED, *JUDGED])
 def test_boilerplate(name):
-    texts = read_texts(name)
-    real = texts.pop("real")
+    texts = boilerplate_texts(name)
+    real = texts.pop(REAL)
     assert sum(map(is_lost, real)) <= 0.01 * len(real)
     kept = {kind: sum(map(is_kept, texts[kind])) / len(texts[kind]) for kind in texts}
-    assert {kind: share for kind, share in kept.items() if share > 0.05} == {}
+    assert {kind: share for kind, share in kept.items() if share > MOST_KEPT.get((name, kind), 0.05)} == {}
