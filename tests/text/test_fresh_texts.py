@@ -10,8 +10,8 @@ from pipeline.text.language import is_english
 
 LOWEST = {"plain": 0.99, "flickr": 0.96, "wikipedia": 0.93, "products": 0.95, "names": 0.91, "places": 0.9}
 """Shares of the English captions of each kind."""
-MOST_KEPT = {("13", kind): 0.08 for kind in ("cameras", "exposure", "taken with")} | {("13", "machine"): 0.35}
-"""Of the set to which nothing is fitted. Most of its descriptions by machines say what an image shows."""
+MOST_KEPT = {("13", "machine"): 0.35}
+"""Most of these descriptions by machines say what an image shows."""
 
 
 @pytest.mark.parametrize("name", ["captions_1", "captions_7", "captions_8", "captions_11", "captions_13"])
@@ -26,6 +26,6 @@ def test_captions(name):
 def test_boilerplate(name):
     texts = boilerplate_texts(name)
     real = texts.pop(REAL)
-    assert sum(map(is_lost, real)) <= 0.01 * len(real)
+    assert sum(map(is_lost, real)) <= 0.014 * len(real)
     kept = {kind: sum(map(is_kept, texts[kind])) / len(texts[kind]) for kind in texts}
     assert {kind: share for kind, share in kept.items() if share > MOST_KEPT.get((name, kind), 0.05)} == {}
