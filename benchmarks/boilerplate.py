@@ -32,7 +32,7 @@ from pipeline.filters import CHECKS, SelectConfig, filter_candidate
 from pipeline.records import Candidate, Pair, Reason
 from pipeline.text import boilerplate_odds
 from pipeline.text.boilerplate import without_tail
-from pipeline.text.boilerplate_odds import BIAS, features
+from pipeline.text.boilerplate_odds import BIAS, CAPITALS, LENGTH, features
 
 REAL = "real"
 FITTED = ("patterns", "later", "phrases", *map(str, range(1, 13)))
@@ -190,9 +190,9 @@ def fit(known: Examples) -> dict[str, float]:
         return value, x.T @ (-signs / (1 + np.exp(margins))) + penalty * weights
 
     found = minimize(loss, np.zeros(len(names)), jac=True, method="L-BFGS-B", options={"maxiter": 500}).x
-    return {
-        name: weight for name, weight in zip(names, found, strict=True) if abs(weight) >= MIN_WEIGHT or name == BIAS
-    }
+    weights = dict(zip(names, found, strict=True))
+    always = (BIAS, CAPITALS, LENGTH)
+    return {name: weight for name, weight in weights.items() if abs(weight) >= MIN_WEIGHT or name in always}
 
 
 def write_weights(weights: dict[str, float]) -> None:

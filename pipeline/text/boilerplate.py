@@ -53,8 +53,8 @@ def _expanded(regex: str, parts: dict[str, str]) -> str:
 
 _READ = read_patterns((resources.files("pipeline.text") / "boilerplate.txt").read_text(encoding="utf-8"))
 _PATTERNS = _READ.phrases
-MAX_WHOLE = 200
-"""Characters of a caption that is judged as a whole."""
+MAX_WHOLE = 120
+"""Characters of a caption that is judged as a whole: more than any phrase has to which the weights were fitted."""
 _DATES = re.compile(rf"(?<![\w-])(?:(?:on|dated|from|of)\s+)?{_READ.parts['full_date']}(?![\w-])", re.IGNORECASE)
 
 _HINTS = tuple(sorted({hint for hints, _ in _PATTERNS for hint in hints}))

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from benchmarks.boilerplate import REAL, boilerplate_texts
-from pipeline.text import boilerplate
+from pipeline.text import boilerplate, boilerplate_odds
 from pipeline.text.boilerplate import without_tail
 from pipeline.text.boilerplate_odds import BIAS, CAPITALS, LENGTH, MAX_LOG_ODDS, features, log_odds
 
@@ -64,13 +64,27 @@ def test_no_real_caption_has_a_tail():
     assert [text for text in real if without_tail(text) != text] == []
 
 
-def test_a_caption_is_a_vector_of_words_and_pairs():
-    found = features("Taken on 12 May 2009, taken")
-    of_words = {name: value for name, value in found.items() if name not in (BIAS, CAPITALS, LENGTH)}
-    assert of_words.keys() >= {"taken", "on", "00", "may", "<year>", ",", "<start> taken", "00 may", "taken <end>"}
-    assert of_words["taken"] == 2 * of_words["on"]
-    assert math.isclose(sum(value**2 for value in of_words.values()), 1)
-    assert (found[BIAS], found[CAPITALS], found[LENGTH]) == (1, 0.25, 0.35)
+def test_the_features_of_a_caption():
+    found = features("Taken on 12 May, taken")
+    names = ["taken", "take~", "~ken", "on", "00", "may", ","]
+    names += ["<start> taken", "taken on", "on 00", "00 may", "may ,", ", taken", "taken <end>"]
+    names += ["<start> _ on", "taken _ 00", "on _ may", "00 _ ,", "may _ taken", ", _ <end>"]
+    assert found.keys() == {*names, BIAS, CAPITALS, LENGTH}
+    assert found["on"] == 1 / math.sqrt(23) and found["taken"] == found["take~"] == 2 / math.sqrt(23)
+    assert (found[BIAS], found[CAPITALS], found[LENGTH]) == (1, 0.25, 0.3)
+
+
+@pytest.mark.parametrize("kind", ["dates", "exposure", "file names", REAL])
+def test_the_quick_sum_is_that_of_all_features(kind):
+    rule = boilerplate_odds._rule()
+    weights = {
+        **rule.words,
+        **{" ".join(pair): weight for pair, weight in rule.beside.items()},
+        **{" _ ".join(pair): weight for pair, weight in rule.near.items()},
+    }
+    for text in ("", "Photo, photo; photo: 123456 _x", *boilerplate_texts("14")[kind]):
+        total = sum(value * weights.get(name, 0.0) for name, value in features(text).items())
+        assert math.isclose(log_odds(text), total, abs_tol=1e-9)
 
 
 def test_unknown_words_are_no_boilerplate():
