@@ -36,7 +36,7 @@ from pipeline.text.boilerplate_odds import BIAS, CAPITALS, LENGTH, features
 
 REAL = "real"
 FITTED = ("patterns", "later", "phrases", *map(str, range(1, 13)))
-JUDGED = ("13", "14")
+JUDGED = ("13", "14", "15")
 CAPTIONS = tuple(f"captions_{number}" for number in range(1, 13))
 """Of these sets the English captions are fitted to as well."""
 MARKS = (". ", ", ", " - ", " | ", " ", "; ", " (")
