@@ -28,7 +28,7 @@ from scipy.sparse import csr_matrix
 
 from benchmarks.fresh_texts import read_texts
 from models.files import write_atomically
-from pipeline.filters import CHECKS, SelectConfig, filter_candidate
+from pipeline.filters import CHECKS, SelectConfig, count_words, filter_candidate
 from pipeline.records import Candidate, Pair, Reason
 from pipeline.text import boilerplate_odds
 from pipeline.text.boilerplate import without_tail
@@ -37,6 +37,7 @@ from pipeline.text.boilerplate_odds import BIAS, CAPITALS, LENGTH, features
 REAL = "real"
 FITTED = ("patterns", "later", "phrases", *map(str, range(1, 13)))
 JUDGED = ("13", "14", "15")
+MIN_WORDS = SelectConfig().min_words
 CAPTIONS = tuple(f"captions_{number}" for number in range(1, 13))
 """Of these sets the English captions are fitted to as well."""
 MARKS = (". ", ", ", " - ", " | ", " ", "; ", " (")
@@ -87,12 +88,23 @@ def print_table(show: bool) -> None:
         print(f"{kind}: {text}")
 
 
-def print_lost(captions: Sequence[str]) -> None:
-    held_out = list(filter(is_held_out, captions))
-    lost = list(filter(is_lost, held_out))
-    print(f"lost: {len(lost)} of {len(held_out):,}, {share(len(lost), len(held_out)):.2f} %")
-    for text in lost:
-        print(text)
+def print_mixed() -> None:
+    """How many real captions are lost with a phrase beside them, of the sets that nothing is fitted to."""
+    sets = [boilerplate_texts(name) for name in JUDGED]
+    phrases = [text for texts in sets for kind in texts if kind != REAL for text in texts[kind]]
+    captions = mixed([text for texts in sets for text in texts[REAL]], phrases)
+    lost = sum(map(is_lost, captions))
+    print(f"\nreal captions of {', '.join(JUDGED)} with a phrase beside them, lost: {lost} of {len(captions):,}")
+
+
+def print_lost(paths: Iterable[str], show: bool) -> None:
+    """How many captions are lost of those that are long enough to be kept, of each file."""
+    for path in paths:
+        held_out = [text for text in read_captions([path]) if is_held_out(text) and count_words(text) >= MIN_WORDS]
+        lost = list(filter(is_lost, held_out))
+        print(f"{path}: {len(lost)} of {len(held_out):,} lost, {share(len(lost), len(held_out)):.2f} %")
+        for text in lost if show else ():
+            print(text)
 
 
 def print_tails() -> None:
@@ -211,11 +223,12 @@ def main() -> None:
     if arguments.fit:
         write_weights(fit(examples(read_captions(arguments.fit))))
     elif arguments.captions:
-        print_lost(list(read_captions(arguments.captions)))
+        print_lost(arguments.captions, arguments.show)
     elif arguments.tails:
         print_tails()
     else:
         print_table(arguments.show)
+        print_mixed()
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ def may_hold_phrases(caption: str) -> bool:
 
 
 def is_whole(caption: str) -> bool:
-    """Whether a caption is nothing but boilerplate by its words, in whatever order."""
+    """Whether a caption is nothing but boilerplate by its words together."""
     return len(caption) <= MAX_WHOLE and log_odds(caption) > MAX_LOG_ODDS
 
 
