@@ -35,8 +35,8 @@ from pipeline.text.boilerplate import without_tail
 from pipeline.text.boilerplate_odds import BIAS, CAPITALS, LENGTH, features
 
 REAL = "real"
-FITTED = ("patterns", "later", "phrases", *map(str, range(1, 13)))
-JUDGED = ("13", "14", "15")
+FITTED = ("patterns", "later", "phrases", *map(str, range(1, 18)))
+JUDGED = ("18", "19")
 MIN_WORDS = SelectConfig().min_words
 CAPTIONS = tuple(f"captions_{number}" for number in range(1, 13))
 """Of these sets the English captions are fitted to as well."""

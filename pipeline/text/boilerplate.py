@@ -23,7 +23,7 @@ class Patterns(NamedTuple):
     """What `boilerplate.txt` holds, with the parts put in."""
 
     parts: dict[str, str]
-    phrases: tuple[tuple[tuple[str, ...], re.Pattern[str]], ...]  # hints, phrase; those of names first
+    phrases: tuple[tuple[tuple[str, ...], re.Pattern[str]], ...]  # hints, phrase
 
 
 def read_patterns(text: str) -> Patterns:

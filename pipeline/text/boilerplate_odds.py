@@ -15,7 +15,7 @@ from collections import Counter
 from importlib import resources
 from typing import NamedTuple
 
-MAX_LOG_ODDS = 0.4
+MAX_LOG_ODDS = 0.0
 """Of a caption that is kept."""
 _TOKEN = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*|\d+|[^\w\s]|_")
 _YEAR = re.compile(r"(?:1[5-9]|20)\d\d")

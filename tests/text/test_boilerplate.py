@@ -102,3 +102,35 @@ def test_every_hint_in_a_caption_is_found():
             number for number, (hints, _) in enumerate(boilerplate._PATTERNS) if any(hint in folded for hint in hints)
         ]
         assert boilerplate._hinted(text) == hinted
+
+
+REPEATED = (
+    "ab 10% ",
+    "a 0.1, ",
+    "photo by A ",
+    "1/100 ",
+    "taken with my ",
+    "may be an image of ",
+    "© A ",
+    "3 May 2010 ",
+    "- ",
+)
+
+
+@pytest.mark.parametrize("unit", REPEATED)
+def test_no_phrase_is_looked_for_without_end(unit):
+    """A phrase whose parts can be divided in many ways would take hours here."""
+    for caption in (unit * 300, unit * 300 + "x", unit * 100 + "!"):
+        boilerplate.boilerplate_words(caption)
+
+
+@pytest.mark.parametrize(
+    "caption",
+    [
+        "Photo by Jane Doe in Regent's Park. May be an image of swan.",
+        "Machine generated alternative text: Sales 2019 North",
+    ],
+)
+def test_what_machines_write_is_covered_to_its_end(caption):
+    covered, words = boilerplate.boilerplate_words(caption)
+    assert covered == words
