@@ -12,6 +12,7 @@ import hashlib
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from typing import NamedTuple
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
@@ -21,18 +22,28 @@ PAGE = 1000  # keys of a page, as of S3
 DATE = "2026-01-01T00:00:00.000Z"
 
 
+class Answered(NamedTuple):
+    """A request, and the bytes of its body and of the answer's."""
+
+    method: str
+    key: str
+    received: int
+    sent: int
+
+
 class ObjectStore:
     """Objects by their keys, in one bucket of any name."""
 
     def __init__(self, delay_s: float = 0.0, busy_deletes: int = 0):
         self.objects: dict[str, bytes] = {}
         self.requests: Counter[str] = Counter()
+        self.answered: list[Answered] = []
         self.most_at_once = 0
         self._delay_s, self._busy_deletes, self._now = delay_s, busy_deletes, 0
-        self._parts: dict[str, list[bytes]] = {}
+        self._parts: dict[str, dict[int, bytes]] = {}  # by their numbers
         self._keys: list[str] = []  # sorted, as of the first page of a list
 
-    async def answer(self, request: web.Request) -> web.StreamResponse:
+    async def answer(self, request: web.Request) -> web.Response:
         body = await request.read()
         what = next((name for name in ("delete", "uploads", "uploadId", "list-type") if name in request.query), "")
         self.requests[f"{request.method} {what}".strip()] += 1
@@ -40,34 +51,42 @@ class ObjectStore:
         self.most_at_once = max(self.most_at_once, self._now)
         try:
             await asyncio.sleep(self._delay_s)
-            return self._answer(request, what, body)
+            answer = self._answer(request, what, body)
+            sent = 0 if request.method == "HEAD" else len(answer.body)
+            self.answered.append(Answered(request.method, _key(request), len(body), sent))
+            return answer
         finally:
             self._now -= 1
 
     def _answer(self, request: web.Request, what: str, body: bytes) -> web.Response:
-        key = request.path.lstrip("/").partition("/")[2]
+        key = _key(request)
         if what == "list-type":
             return self._list(request.query["prefix"], request.query.get("continuation-token", ""))
         if what == "delete":
             return self._delete(body)
         if what == "uploads":
-            self._parts[key] = []
+            self._parts[key] = {}
             return _xml(f"<InitiateMultipartUploadResult><UploadId>{len(self._parts)}</UploadId>")
         if what == "uploadId":
-            return self._part(request.method, key, body)
+            return self._part(request, key, body)
         if request.method == "PUT":
             source = request.headers.get("x-amz-copy-source")
             self.objects[key] = self.objects[source.partition("/")[2]] if source else body
             return _xml(f"<CopyObjectResult><ETag>{_etag(self.objects[key])}</ETag>") if source else _file(b"")
         if key not in self.objects:
             return _xml("<Error><Code>NoSuchKey</Code>", status=404)
-        return _file(self.objects[key])
+        return _file(self.objects[key], request.http_range)
 
-    def _part(self, method: str, key: str, body: bytes) -> web.Response:
-        if method == "PUT":
-            self._parts[key].append(body)
+    def _part(self, request: web.Request, key: str, body: bytes) -> web.Response:
+        number = int(request.query.get("partNumber", 0))
+        if source := request.headers.get("x-amz-copy-source"):
+            first, last = map(int, request.headers["x-amz-copy-source-range"].removeprefix("bytes=").split("-"))
+            self._parts[key][number] = part = self.objects[source.partition("/")[2]][first : last + 1]
+            return _xml(f"<CopyPartResult><ETag>{_etag(part)}</ETag>")
+        if request.method == "PUT":
+            self._parts[key][number] = body
             return _file(b"")
-        self.objects[key] = b"".join(self._parts.pop(key))
+        self.objects[key] = b"".join(part for _, part in sorted(self._parts.pop(key).items()))
         return _xml(f"<CompleteMultipartUploadResult><ETag>{_etag(body)}</ETag>")
 
     def _list(self, prefix: str, after: str) -> web.Response:
@@ -100,9 +119,19 @@ def _etag(data: bytes) -> str:
     return f'"{hashlib.md5(data).hexdigest()}"'
 
 
-def _file(data: bytes) -> web.Response:
+def _key(request: web.Request) -> str:
+    return request.path.lstrip("/").partition("/")[2]
+
+
+def _file(data: bytes, part: slice = slice(None)) -> web.Response:
+    """An object or, with status 206, a part of it."""
     headers = {"ETag": _etag(data), "Last-Modified": "Thu, 01 Jan 2026 00:00:00 GMT"}
-    return web.Response(body=data, headers=headers, content_type="application/octet-stream")
+    status = 200
+    if part.start is not None:
+        start, stop, _ = part.indices(len(data))
+        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(data)}"
+        data, status = data[start:stop], 206
+    return web.Response(body=data, headers=headers, status=status, content_type="application/octet-stream")
 
 
 def _xml(text: str, status: int = 200) -> web.Response:
