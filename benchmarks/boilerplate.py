@@ -7,14 +7,15 @@
     python -m benchmarks.boilerplate --fit captions.jsonl.gz ...    # writes the weights of `boilerplate_odds`
 
 A phrase counts as kept if all checks of captions pass it; a caption is lost if it is rejected as boilerplate. The texts
-are those of `texts/boilerplate_*.txt`, all made up. The files of captions have a line of JSON each, with `lang` and
-`text`, or with `captions` of these; their English ones count as real. Half of them, by a hash of the text, are for
-fitting."""
+are those of `texts/boilerplate_*.txt`, all made up; of the sets to judge by, those that no fitted set has. The files of
+captions have a line of JSON each, with `lang` and `text`, or with `captions` of these; their English ones count as
+real. Half of them, by a hash of the text, are for fitting."""
 
 from __future__ import annotations
 
 import argparse
 import collections
+import functools
 import gzip
 import hashlib
 import json
@@ -56,6 +57,19 @@ def boilerplate_texts(name: str) -> dict[str, list[str]]:
     return read_texts(f"boilerplate_{name}")
 
 
+def unseen_texts(name: str) -> dict[str, list[str]]:
+    """The texts of a set that no fitted set has as well: "Read more" comes to every writer's mind."""
+    seen = _fitted_texts()
+    return {
+        kind: [text for text in texts if text.casefold() not in seen] for kind, texts in boilerplate_texts(name).items()
+    }
+
+
+@functools.cache
+def _fitted_texts() -> frozenset[str]:
+    return frozenset(text.casefold() for name in FITTED for texts in boilerplate_texts(name).values() for text in texts)
+
+
 def is_kept(text: str) -> bool:
     """Whether a row with this caption becomes a pair."""
     return reason_against(text) is None
@@ -74,7 +88,7 @@ def reason_against(text: str) -> Optional[Reason]:
 
 def print_table(show: bool) -> None:
     names = (*FITTED, *JUDGED)
-    sets = [boilerplate_texts(name) for name in names]
+    sets = [*map(boilerplate_texts, FITTED), *map(unseen_texts, JUDGED)]
     print(f"| kind | {' | '.join(names)} |\n|---{'|--:' * len(names)}|")
     wrong: list[tuple[str, str]] = []
     for kind in sets[0]:
@@ -90,7 +104,7 @@ def print_table(show: bool) -> None:
 
 def print_mixed() -> None:
     """How many real captions are lost with a phrase beside them, of the sets that nothing is fitted to."""
-    sets = [boilerplate_texts(name) for name in JUDGED]
+    sets = list(map(unseen_texts, JUDGED))
     phrases = [text for texts in sets for kind in texts if kind != REAL for text in texts[kind]]
     captions = mixed([text for texts in sets for text in texts[REAL]], phrases)
     lost = sum(map(is_lost, captions))

@@ -1,4 +1,5 @@
-"""A store of S3's interface in memory, as far as Beam uses it, which counts its requests and takes its time for each.
+"""A store of S3's interface in memory, as far as Beam and `byte_ranges` use it, which counts its requests and takes its
+time for each.
 
 moto's server, which the tests use, sorts all keys for each page of a list: too slow for a quarter of a million.
 """
@@ -22,8 +23,8 @@ PAGE = 1000  # keys of a page, as of S3
 DATE = "2026-01-01T00:00:00.000Z"
 
 
-class Answered(NamedTuple):
-    """A request, and the bytes of its body and of the answer's."""
+class Request(NamedTuple):
+    """What was asked for, and the bytes of the body and of the answer's."""
 
     method: str
     key: str
@@ -37,7 +38,7 @@ class ObjectStore:
     def __init__(self, delay_s: float = 0.0, busy_deletes: int = 0):
         self.objects: dict[str, bytes] = {}
         self.requests: Counter[str] = Counter()
-        self.answered: list[Answered] = []
+        self.answered_requests: list[Request] = []
         self.most_at_once = 0
         self._delay_s, self._busy_deletes, self._now = delay_s, busy_deletes, 0
         self._parts: dict[str, dict[int, bytes]] = {}  # by their numbers
@@ -53,7 +54,7 @@ class ObjectStore:
             await asyncio.sleep(self._delay_s)
             answer = self._answer(request, what, body)
             sent = 0 if request.method == "HEAD" else len(answer.body)
-            self.answered.append(Answered(request.method, _key(request), len(body), sent))
+            self.answered_requests.append(Request(request.method, _key(request), len(body), sent))
             return answer
         finally:
             self._now -= 1
@@ -129,6 +130,8 @@ def _file(data: bytes, part: slice = slice(None)) -> web.Response:
     status = 200
     if part.start is not None:
         start, stop, _ = part.indices(len(data))
+        if start >= stop:
+            return web.Response(status=416, headers=headers)
         headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(data)}"
         data, status = data[start:stop], 206
     return web.Response(body=data, headers=headers, status=status, content_type="application/octet-stream")

@@ -1,11 +1,13 @@
-"""Requests and bytes of `select`'s second half on an object store, beside the least that any program could ask for.
+"""Requests and bytes by which `select`'s second half reads spilled rows from an object store, beside one request for
+each file and part, and each byte once.
 
     python -m benchmarks.select_store [--rows N] [--rows-per-file N] [--delay-ms MS]
 
 The first half of `select` spills the rows of a list to the output; the second reads them by the hash of their URL, a
-part for each file of the result. Each part's rows lie in all files that were spilled, so that at least one request for
-each file and part is needed, and each byte once. The list is made up, in Conceptual 12M's form; the store is
-`benchmarks.object_store`, in a process of its own, which counts. It needs S3's client: `make peers`.
+part for each file of the result. Each part's rows lie in all files that were spilled, and parts are written by any
+worker. What is counted are all requests for these files, retries and questions for their size included. The list is
+made up, in Conceptual 12M's form; the store is `benchmarks.object_store`, in a process of its own. It needs S3's
+client: `make peers`.
 """
 
 from __future__ import annotations
@@ -19,10 +21,11 @@ from pathlib import Path
 
 from beam_jobs import select_pairs
 from benchmarks.finish import OUTPUT, connect
-from benchmarks.object_store import Answered, ObjectStore, serving
+from benchmarks.object_store import ObjectStore, Request, serving
 from benchmarks.scale import write_list
 from models.text_table import table
 from pipeline.output.names import ROWS_FOLDER, WORK_FOLDER
+from pipeline.select.stage import plan_partitions
 
 SPILLED = f"out/{WORK_FOLDER}/{ROWS_FOLDER}/"
 SPILL_SUFFIX = ".arrow"
@@ -48,7 +51,7 @@ def main() -> int:
         if status := select_pairs.main([f"--source=cc12m={path}", *options]):
             return status
     ours.send("")
-    print_counts(ours.recv(), parts=-(-args.rows // args.rows_per_file))
+    print_counts(ours.recv(), parts=len(plan_partitions(args.rows, args.rows_per_file)))
     print(f"{args.rows:,} rows, {args.delay_ms:g} ms a request: {time.monotonic() - started:.0f} s, the list included")
     return 0
 
@@ -59,29 +62,29 @@ def serve(pipe: Connection, delay_s: float) -> None:
     with serving(store) as address:
         pipe.send(address)
         pipe.recv()
-        pipe.send(store.answered)
+        pipe.send(store.answered_requests)
 
 
-def print_counts(answered: list[Answered], parts: int) -> None:
-    spilled = [number for number, each in enumerate(answered) if each.method in ("PUT", "POST") and _is_spill(each)]
-    files = {answered[number].key for number in spilled if answered[number].key.endswith(SPILL_SUFFIX)}
-    second_half = answered[spilled[-1] + 1 :]
-    reads = [each for each in second_half if each.method == "GET" and _is_spill(each)]
-    of_spilled = [each for each in second_half if each.method in ("GET", "HEAD") and _is_spill(each)]
-    rows = [
-        _compared("requests for spilled rows", len(of_spilled), len(files) * parts),
-        _compared(
-            "their bytes", sum(each.sent for each in reads), sum(answered[number].received for number in spilled)
-        ),
-        ["all other requests", f"{len(second_half) - len(of_spilled):,}", "", ""],
+def print_counts(requests: list[Request], parts: int) -> None:
+    of_spilled = [request for request in requests if request.key.startswith(SPILLED) and SPILL_SUFFIX in request.key]
+    written = [request for request in of_spilled if request.method == "PUT"]
+    reads = [
+        request for request in of_spilled if not request.key.endswith(".tmp") and request.method in ("GET", "HEAD")
     ]
-    print(table(["second half of select", "number", "least possible", "ratio"], rows))
+    files = {request.key for request in reads}
+    first = requests.index(reads[0])
+    others = [request for request in requests[first:] if request not in of_spilled]
+    rows = [
+        _compared("requests for spilled rows", len(reads), len(files) * parts),
+        _compared(
+            "bytes of their answers",
+            sum(request.sent for request in reads),
+            sum(request.received for request in written),
+        ),
+        ["all other requests from then on", f"{len(others):,}", "", ""],
+    ]
+    print(table(["second half of select", "number", "once each", "ratio"], rows))
     print(f"{len(files)} files were spilled, {parts} written")
-
-
-def _is_spill(answered: Answered) -> bool:
-    """Also of a file's temporary name."""
-    return answered.key.startswith(SPILLED) and SPILL_SUFFIX in answered.key
 
 
 def _compared(name: str, number: int, least: int) -> list[str]:

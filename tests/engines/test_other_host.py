@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+import grpc
 import pytest
 
 from beam_jobs import build_dataset
@@ -20,7 +21,7 @@ from pipeline.output import files as output_files
 from pipeline.output.names import LEASE_FILE, RUN_FILE, WORK_FOLDER
 from tests.conftest import ROOT, files_of
 from tests.end_to_end.test_object_stores import Store, gs, s3, store  # noqa: F401 (fixtures)
-from tests.support.engines import free_port, prism_process, wait_for
+from tests.support.engines import START_S, free_port, prism_process, wait_for
 from tests.support.launcher import launcher
 from tests.support.other_host import Running, is_possible, other_host
 
@@ -76,9 +77,16 @@ def engine(server, cwd: Path) -> Iterator[Engine]:
         reached = [port, *stores, urlsplit(server.url).port]
         with other_host(ROOT, reached, pool_port, cwd / "host.log") as host:
             wait_for(pool_port, host.process)
+            wait_for_pool(pool_port)
             options = ["--runner=PortableRunner", f"--job_endpoint=localhost:{port}", "--machines=1"]
             options += ["--environment_type=EXTERNAL", f"--environment_config=localhost:{pool_port}"]
             yield Engine(options, prism, host)
+
+
+def wait_for_pool(port: int) -> None:
+    """Returns once the pool answers behind what forwards its port, which listens before: Prism would end at once."""
+    with grpc.insecure_channel(f"localhost:{port}") as channel:
+        grpc.channel_ready_future(channel).result(timeout=START_S)
 
 
 def stored(output: str) -> dict[str, bytes]:
@@ -86,8 +94,9 @@ def stored(output: str) -> dict[str, bytes]:
 
 
 def test_the_same_dataset_from_another_host(store, job, here, server, tmp_path):  # noqa: F811
-    with engine(server, tmp_path) as there:
-        assert build_dataset.main([*job, f"--output={store.url}/out", *there.options]) == 0
+    with launcher() as elsewhere, engine(server, tmp_path) as there:
+        status, said = elsewhere.run(["build", *job, f"--output={store.url}/out", *there.options], tmp_path)
+    assert status == 0, said
     assert stored(f"{store.url}/out") == here
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -9,6 +11,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from benchmarks.object_store import ObjectStore, serving
 from models.errors import UserError
 from pipeline.output import files, stores
+from pipeline.output.byte_ranges import read_range
 
 
 @pytest.fixture
@@ -57,3 +60,16 @@ def test_what_a_busy_store_did_not_delete_is_tried_again(serve, monkeypatch):
     store = serve(names(3), busy_deletes=9)
     with pytest.raises(UserError, match=r"can't delete s3://bucket/out/_work/units/00000.msgpack"):
         files.delete("s3://bucket", names(3))
+
+
+def test_a_large_file_is_written_whole_and_read_in_ranges(serve):
+    """Beyond 8 MB S3's client copies a file in parts, several at once."""
+    store = serve([])
+    data = random.Random(1).randbytes(20 << 20)
+    files.write_atomically("s3://bucket/out/rows.arrow", data)
+    assert store.objects == {"out/rows.arrow": data}
+    store.requests.clear()
+    assert read_range("s3://bucket/out/rows.arrow", 5, 9_000_000) == data[5:9_000_000]
+    assert store.requests == {"GET": 1} and store.answered_requests[-1].sent == 9_000_000 - 5
+    with pytest.raises(OSError, match=r"rows\.arrow"):
+        read_range("s3://bucket/out/rows.arrow", len(data) - 1, len(data) + 1)

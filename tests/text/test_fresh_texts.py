@@ -10,8 +10,6 @@ from pipeline.text.language import is_english
 
 LOWEST = {"plain": 0.99, "flickr": 0.96, "wikipedia": 0.93, "products": 0.95, "names": 0.91, "places": 0.9}
 """Shares of the English captions of each kind."""
-MOST_KEPT = {("13", "machine"): 0.3, ("13", "buttons"): 0.08, ("15", "machine"): 0.08}
-"""Of sets of 40 texts to which nothing is fitted; most of set 13's descriptions by machines say what an image shows."""
 
 
 @pytest.mark.parametrize("name", ["captions_1", "captions_7", "captions_8", "captions_11", "captions_13"])
@@ -26,6 +24,6 @@ def test_captions(name):
 def test_boilerplate(name):
     texts = boilerplate_texts(name)
     real = texts.pop(REAL)
-    assert sum(map(is_lost, real)) <= 0.014 * len(real)
+    assert sum(map(is_lost, real)) <= 0.01 * len(real)
     kept = {kind: sum(map(is_kept, texts[kind])) / len(texts[kind]) for kind in texts}
-    assert {kind: share for kind, share in kept.items() if share > MOST_KEPT.get((name, kind), 0.05)} == {}
+    assert {kind: share for kind, share in kept.items() if share > 0.05} == {}
