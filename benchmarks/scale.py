@@ -116,15 +116,18 @@ def reject_all(unit: Unit) -> list[Rejected]:
 def write_list(path: Path, total: int) -> None:
     """A list as Conceptual 12M is published: URL, tab, caption."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as file:
+    part = path.with_suffix(".part")
+    with open(part, "w") as file:
         for first in range(0, total, ROWS_PER_ELEMENT):
             file.writelines(f"{pair.url}\t{pair.caption}\n" for pair in make_pairs(first, total))
+    part.rename(path)
 
 
 def list_to_units(pipeline: beam.Pipeline, total: int, output: str) -> None:
     """What build does before it fetches: every row of a list goes through select and into a unit."""
     path = Path(output).with_suffix(".tsv")
-    write_list(path, total)
+    if not path.exists():
+        write_list(path, total)
     selected = (
         pipeline
         | ReadAndFilter(file_ranges(cc12m.NAME, str(path)), SelectConfig(), DEFAULTS, output)
@@ -170,6 +173,8 @@ def near_duplicates(pipeline: beam.Pipeline, total: int, output: str) -> None:
 
 
 STEPS = {"list": list_to_units, "units": units, "shards": shards, "near-duplicates": near_duplicates}
+CONTINUED = ("list",)
+"""Steps that continue what an interrupted run has left in their folder."""
 WHOLE_JOBS = {"build": whole_jobs.build, "repack": whole_jobs.repack}
 
 
@@ -191,6 +196,7 @@ def run_step(step: str, total: int, output: str, workers: int) -> None:
 def work_folder(given: str | None) -> Iterator[Path]:
     """The given folder, which stays, or a temporary one."""
     if given:
+        Path(given).mkdir(parents=True, exist_ok=True)
         yield Path(given)
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -201,8 +207,10 @@ def work_folder(given: str | None) -> Iterator[Path]:
 def cost_of_step(step: str, folder: Path, total: int, workers: int) -> Cost:
     if step in WHOLE_JOBS:
         return WHOLE_JOBS[step](folder / str(total), total, workers)
-    command = [sys.executable, "-m", "benchmarks.scale", "--one", step, str(folder / "out")]
-    return cost_of([*command, "--pairs", str(total), "--workers", str(workers)])
+    output = folder / f"{step}-{total}"
+    command = [sys.executable, "-m", "benchmarks.scale", "--one", step, str(output)]
+    kept = output.with_suffix(".part.json") if step in CONTINUED else None
+    return cost_of([*command, "--pairs", str(total), "--workers", str(workers)], kept=kept)
 
 
 def main() -> None:
@@ -211,7 +219,9 @@ def main() -> None:
     parser.add_argument("--steps", nargs="+", choices=[*STEPS, *WHOLE_JOBS], default=list(STEPS), metavar="STEP")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), metavar="N")
     parser.add_argument(
-        "--folder", metavar="DIR", help="keep the files of whole jobs there; one that was interrupted continues"
+        "--folder",
+        metavar="DIR",
+        help="keep the files of `list` and of whole jobs there; what was interrupted continues",
     )
     parser.add_argument("--one", nargs=2, metavar=("STEP", "FOLDER"), help=argparse.SUPPRESS)  # in a process of its own
     args = parser.parse_args()
