@@ -78,9 +78,9 @@ demo: $(STAMP) ## the whole way on the sample: lists, shards, statistics, a trai
 	$(BIN)/python sample/demo.py --output '$(DEMO)'
 
 # Compiled modules are kept, also where the environment says otherwise: the tests start a hundred processes.
-test: $(DEV_STAMP) ## the tests, in three processes for two cores: they often wait, for servers, children and clocks
-	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n $$($(BIN)/python -c 'import os; print((os.cpu_count() * 3 + 1) // 2)') --dist loadfile \
-	    --no-loadscope-reorder --timeout 600  # in the order of tests/conftest.py, not files of many tests first
+test: $(DEV_STAMP) ## the tests, in two processes for each core: they often wait, for servers, children and clocks
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest --timeout 600 \
+	    --processes $$($(BIN)/python -c 'import os; print(os.cpu_count() * 2)')
 
 test-exhaustive: $(DEV_STAMP) ## the tests, with everything random repeated many times; takes an hour or so
 	$(BIN)/python -m pytest --exhaustive

@@ -10,6 +10,7 @@ import pytest
 from tests.support import repetition
 
 ROOT = Path(__file__).parent.parent
+pytest_plugins = ["tests.support.fixtures"]
 LONG = tuple(f"tests/{folder}/" for folder in ("end_to_end", "engines", "jobs", "training"))  # whole jobs and runs
 
 
@@ -19,18 +20,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="repeat what is random (kills, flipped bits, mutations) many times",
     )
+    parser.addoption("--processes", type=int, default=1, help="run the files of tests in so many processes")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--exhaustive"):
         repetition.factor = repetition.TIMES
-
-
-def pytest_sessionstart(session: pytest.Session) -> None:
-    """The fixtures import nearly everything, of which a process that only hands tests to others has no use."""
-    plugins = session.config.pluginmanager
-    if not plugins.hasplugin("dsession"):
-        plugins.import_plugin("tests.support.fixtures")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -34,7 +34,7 @@ from models.training.options import TransformerTrainingConfig
 from models.training.train import train
 from models.transformer.model import SIZES
 from sample import serve
-from tests.support import forked, quick_graphs, repetition
+from tests.support import forked, processes, quick_graphs, repetition
 from tests.support.datasets import write_dataset
 from tests.support.hostile import HostileServer
 from tests.support.images import gzip_bomb, text_bomb
@@ -55,12 +55,20 @@ _LAUNCHERS: list[Launcher] = []
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_runtestloop(session: pytest.Session) -> None:
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
     """What was imported stays: no collection of garbage has to go through it again, and processes share it."""
-    if session.config.getoption("collectonly"):
-        return
+    if session.config.getoption("collectonly") or session.testsfailed:  # pytest says what it could not import
+        return None
     gc.collect()
     gc.freeze()
+    if (count := session.config.getoption("processes")) > 1:
+        processes.run(session, count, _begin, _PROCESSES.close)
+        return True
+    _begin()
+    return None
+
+
+def _begin() -> None:
     _LAUNCHERS.append(_PROCESSES.enter_context(forked.commands()))
     forked.workers()
 

@@ -1,8 +1,8 @@
 """Processes forked from pytest's own once it has imported all tests, before it runs the first: each would spend ten
 seconds of a processor on the imports.
 
-pytest has no thread then but, in a worker of xdist, the one that waits for messages. Later there are gRPC's and
-others', and a child may wait for ever for a lock that one of them held at the fork.
+pytest has no other thread then. Later there are gRPC's and others', and a child may wait for ever for a lock that one
+of them held at the fork.
 """
 
 from __future__ import annotations
