@@ -78,8 +78,13 @@ class Service(NamedTuple):
     wait: Callable[[], int]
 
 
-SERVICE = ("apache_beam.runners.portability.local_job_service_main", "-p")
-WORKERS = ("apache_beam.runners.worker.worker_pool_main", "--service_port")
+SERVICE = ("-m", "apache_beam.runners.portability.local_job_service_main", "-p")
+# Threads of the pool are quicker than processes, which would import Beam for each job.
+WORKERS = (
+    "-c",
+    "import sys; from apache_beam.runners.worker.worker_pool_main import BeamFnExternalWorkerPoolServicer as Pool; "
+    "Pool.start(port=int(sys.argv[1]))[1].wait_for_termination()",
+)
 
 
 def portable_options(service: Service, workers: Service) -> list[str]:
@@ -223,18 +228,16 @@ def test_a_job_of_dataflow(monkeypatch):
 
 
 @contextlib.contextmanager
-def _process(module: str, port_option: str, cwd, port: int = 0):
-    """Runs a Beam service, on a free port unless one is given, until the end of the block."""
+def _process(*command: str, cwd, port: int = 0):
+    """Runs a Beam service, whose last argument is its port, a free one unless one is given, until the end of the
+    block."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(("127.0.0.1", port))
         port = probe.getsockname()[1]
-    # The worker pool starts its workers as `python`: the one of this environment, which need not be activated.
-    path = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")])
     with subprocess.Popen(
-        [sys.executable, "-m", module, port_option, str(port)],
+        [sys.executable, *command, str(port)],
         cwd=cwd,
-        env={**os.environ, "PATH": path},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     ) as process:
