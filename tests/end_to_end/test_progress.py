@@ -141,10 +141,9 @@ def test_hash_shows_images(shown, images, tmp_path):
 
 def test_select_shows_rows_and_the_bytes_read(shown, tmp_path):
     """The rows of one list, far fewer than a range holds, as they are read."""
+    row = "A brown dog number {} on the grass" + " and on" * 300 + "\thttp://h.example/{}.jpg\n"
     path, output = tmp_path / "list.tsv", str(tmp_path / "out")
-    path.write_text(
-        "".join(f"A brown dog number {n} on the grass{' and on' * 300}\thttp://h.example/{n}.jpg\n" for n in range(1200))
-    )
+    path.write_text("".join(row.format(n, n) for n in range(1200)))
     ranges = file_ranges("cc3m", str(path))
     plan_reading(ranges, output)
     seen = []
