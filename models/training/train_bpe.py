@@ -62,7 +62,7 @@ def _parquet_captions(path: str) -> Iterator[tuple[str, float]]:
         import pyarrow as pa  # only needed for Parquet
         import pyarrow.parquet as pq
     except ModuleNotFoundError:
-        raise UserError(f"--captions {path}: Parquet needs pyarrow, of the extra `pipeline`") from None
+        raise UserError(f"--captions {path}: Parquet needs pyarrow: pip install '.[pipeline]'") from None
     try:
         file = pq.ParquetFile(path)
         if "caption" not in file.schema_arrow.names:
