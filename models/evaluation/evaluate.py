@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from models.data.format import SPLITS
+from models.device import check_device, device_of
 from models.errors import UserError
 from models.evaluation.judges import ContrastiveJudge, InceptionJudge, Judges
 from models.evaluation.loss import split_losses
@@ -44,12 +45,12 @@ from models.tokenizers.image import ComputeOptions, load_image_tokenizer, requir
 DEFAULT_LIMIT = 1000
 
 
-def load_judges(args: argparse.Namespace) -> Judges:
+def load_judges(args: argparse.Namespace, device: str) -> Judges:
     """The judges that the options name. Raises UserError for files of another kind."""
     return Judges(
-        ContrastiveJudge(args.model, args.device) if args.model else None,
-        InceptionJudge(args.inception, args.device) if args.inception else None,
-        load_lpips(args.lpips).to(args.device) if args.lpips else None,
+        ContrastiveJudge(args.model, device) if args.model else None,
+        InceptionJudge(args.inception, device) if args.inception else None,
+        load_lpips(args.lpips).to(device) if args.lpips else None,
     )
 
 
@@ -58,7 +59,9 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
 
     Raises UserError for unusable input.
     """
-    judges = load_judges(args)
+    device = device_of(args.device)
+    check_device(device)
+    judges = load_judges(args, device)
     report: dict[str, Any] = {}
     with ProgressLine("evaluate") as line:
         if args.dataset:
@@ -70,13 +73,13 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
                 "dataset": args.dataset,
                 "split": split.name,
             }
-            losses = split_losses(checkpoint, split, line, args.batch_size, args.averaged, args.device)
+            losses = split_losses(checkpoint, split, line, args.batch_size, args.averaged, device)
             report["loss"] = of | losses
         if args.dataset and args.samples:
             report["samples"] = of | {"judges": judges.descriptions()}
             report["samples"] |= _samples(args, checkpoint, split._replace(limit=args.samples), judges, line)
         if args.images:
-            report["reconstruction"] = {"judges": judges.descriptions(), **_reconstruction(args, judges, line)}
+            report["reconstruction"] = {"judges": judges.descriptions(), **_reconstruction(args, device, judges, line)}
     return report
 
 
@@ -88,8 +91,8 @@ def _samples(
     return compare_samples(Sampler(checkpoint, generator, sampling, args.seed), split, judges, line)
 
 
-def _reconstruction(args: argparse.Namespace, judges: Judges, line: ProgressLine) -> dict[str, Any]:
-    tokenizer = load_image_tokenizer(_tokenizer_spec(args), ComputeOptions(device=args.device))
+def _reconstruction(args: argparse.Namespace, device: str, judges: Judges, line: ProgressLine) -> dict[str, Any]:
+    tokenizer = load_image_tokenizer(_tokenizer_spec(args), ComputeOptions(device=device))
     found = compare_reconstructions(tokenizer, first_images(args.images, args.limit), judges, line)
     info = tokenizer.info
     return {"image_tokenizer": {"spec": info.spec, "fingerprint": info.fingerprint}, "image_set": args.images, **found}

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 
+from models.device import add_device_option
 from models.errors import UserError
 from models.sampling.checkpoint import available_processors
 from models.tokenizers.dvae import DVAEConfig
@@ -83,6 +84,7 @@ class Command(NamedTuple):
     output: Path
     resume: bool
     threads: int
+    device: str  # as --device names it
 
 
 def parse_command(description: str, arguments: Sequence[str] | None) -> Command:
@@ -102,7 +104,7 @@ def parse_command(description: str, arguments: Sequence[str] | None) -> Command:
         method=args.method,
     )
     model = DVAEConfig(args.hidden, args.vocabulary)
-    return Command(args.images, config, model, args.start_from, args.output, args.resume, args.threads)
+    return Command(args.images, config, model, args.start_from, args.output, args.resume, args.threads, args.device)
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -162,4 +164,5 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "some thousand updates, with a learning rate of 3e-3 (default: %(default)s)",
     )
     add("--seed", type=int, default=0, help="of weights, crops and noise (default: %(default)s)")
+    add_device_option(parser, "the model")
     add("--threads", type=int, default=available_processors(), help="CPU threads (default: all available)")

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 
 from models.data.shard_cache import DEFAULT_CACHE_BYTES
+from models.device import AUTO, add_device_option, device_of
 from models.errors import UserError
 from models.sampling.checkpoint import available_processors
 from models.training.distributed import SHARDINGS
@@ -72,6 +73,7 @@ class RunOptions(NamedTuple):
     save_every: int | None = None  # updates between checkpoints; default: those between validations
     cache: Path | None = None  # folder for the shards of a dataset that is a URL
     cache_bytes: int = DEFAULT_CACHE_BYTES
+    device: str = AUTO  # as --device names it
 
 
 DEFAULT_RUN = RunOptions()
@@ -94,9 +96,11 @@ def default_learning_rate(width: int) -> float:
     return max(4.5e-4, 1e-3 * 256 / width)
 
 
-def default_precision() -> str:
-    """bfloat16 if the hardware multiplies in it, which is twice as fast; elsewhere it is slower than float32."""
-    if torch.cuda.is_available():
+def default_precision(device: str) -> str:
+    """bfloat16 if the device multiplies in it, which is twice as fast; elsewhere it is slower than float32."""
+    if torch.device(device).type == "cuda":
+        if not torch.cuda.is_available():
+            return "float32"
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     processor = torch.cpu.get_capabilities()
     return "bfloat16" if processor.get("avx512_bf16") or processor.get("amx_bf16") else "float32"
@@ -114,6 +118,8 @@ def parse_command(description: str, arguments: Sequence[str] | None) -> Command:
     size = _size(args)
     if args.learning_rate is None:
         args.learning_rate = default_learning_rate(size.width)
+    if args.precision is None:
+        args.precision = default_precision(device_of(args.device))
     if args.validate_every is None:
         args.validate_every = max(1, min(1000, args.steps // 10))
     args.source_weights = tuple(sorted(map(_source_weight, args.source_weight)))
@@ -229,9 +235,8 @@ def _add_weights(group: argparse._ArgumentGroup) -> None:
     add(
         "--precision",
         choices=PRECISIONS,
-        default=default_precision(),
-        help="precision of matrix products; float16 scales the loss, for GPUs without bfloat16 (default here: "
-        "%(default)s)",
+        help="precision of matrix products; float16 scales the loss, for GPUs without bfloat16 (default: bfloat16 if "
+        "the device multiplies in it, else float32)",
     )
     add(
         "--blank-captions",
@@ -274,6 +279,7 @@ def _add_execution(group: argparse._ArgumentGroup) -> None:
     add(
         "--compile", action="store_true", help="use torch.compile: starts some minutes later, then runs faster on a GPU"
     )
+    add_device_option(group, "the model")
     add("--threads", type=int, default=available_processors(), help="CPU threads (default: all available)")
     add("--prompts", type=Path, metavar="FILE", help="prompts, one a line, sampled at each checkpoint")
     add("--tensorboard", action="store_true", help="write DIR/tensorboard")
