@@ -60,14 +60,14 @@ def add_encode_options(parser: argparse.ArgumentParser) -> None:
         "--encode-accelerator",
         default="",
         metavar="TYPE",
-        help="what the machines that encode need of an engine, as its resource hint `accelerator` names it, such as "
+        help="accelerator that an engine gives the machines that encode, as Beam's resource hint of that name, such as "
         '"type:nvidia-tesla-t4;count:1;install-nvidia-driver"; build then fetches on machines without it',
     )
     group.add_argument(
         "--encode-min-ram",
         default="",
         metavar="SIZE",
-        help="memory that the machines that encode need of an engine, such as 16GB; build then fetches on others",
+        help="memory that an engine gives the machines that encode, such as 16GB; build then fetches on others",
     )
     group.add_argument(
         "--text-tokenizer",

@@ -139,7 +139,7 @@ def _add_folder_options(group: Group) -> None:
     group.add_argument(
         "--scores",
         metavar="DIR",
-        help="folder that `pairmill score` wrote, in which bounds look; without it, the job computes the scores itself",
+        help="folder that `pairmill score` wrote, to whose scores the bounds apply (default: the job computes scores)",
     )
     group.add_argument(
         "--keep-top",

@@ -113,38 +113,44 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="pairmill evaluate", description=__doc__.split("\n")[0])
     add = parser.add_argument
     add("--dataset", metavar="DIR", help="measure the checkpoint on this dataset: folder or URL")
-    add("--split", choices=SPLITS, default="val", help="of the dataset (default %(default)s)")
+    add("--split", choices=SPLITS, default="val", help="split of --dataset to measure on (default: %(default)s)")
     add("--images", metavar="PATTERN", help="measure the image tokenizer on the images in these tar files")
     add(
         "--limit",
         type=int,
         default=DEFAULT_LIMIT,
         metavar="N",
-        help="pairs and images measured, at most; a hash chooses them (default %(default)s)",
+        help="largest number of pairs or images to measure, chosen by a hash (default: %(default)s)",
     )
-    add("--samples", type=int, metavar="N", help="sample an image for each of N captions of the split")
-    add("--seed", type=int, default=0, metavar="S", help="of the sampled images (default %(default)s)")
-    add("--batch-size", type=int, default=8, metavar="B", help="pairs computed at once for the loss (default 8)")
+    add("--samples", type=int, metavar="N", help="sample an image for each of N captions of the split, and judge it")
+    add("--seed", type=int, default=0, metavar="S", help="seed of the sampled images (default: %(default)s)")
+    add(
+        "--batch-size",
+        type=int,
+        default=8,
+        metavar="B",
+        help="pairs whose losses are computed at once (default: %(default)s)",
+    )
     add("--cache", type=Path, metavar="DIR", help="local folder for the shards of a dataset that is a URL")
-    add("--output", type=Path, metavar="FILE", help="JSON file with all numbers")
+    add("--output", type=Path, metavar="FILE", help="JSON file to write all numbers to")
     judges = parser.add_argument_group("the judges")
     judges.add_argument(
         "--model",
         type=Path,
         metavar="DIR",
-        help="folder of a CLIP or SigLIP model of open_clip or transformers: CLIP score, retrieval, CLIP-FID",
+        help="folder of a CLIP or SigLIP model of open_clip or transformers, for CLIP score, retrieval and CLIP-FID",
     )
     judges.add_argument(
         "--inception",
         type=Path,
         metavar="FILE",
-        help="weights of FID's network, such as pt_inception-2015-12-05-6726825d.pth: FID, rFID",
+        help="weights of FID's network, such as pt_inception-2015-12-05-6726825d.pth, for FID and rFID",
     )
     judges.add_argument(
         "--lpips",
         type=Path,
         metavar="DIR",
-        help="folder with torchvision's AlexNet or VGG16 and LPIPS's layers for it: LPIPS of --images",
+        help="folder with torchvision's AlexNet or VGG16 and LPIPS's layers for it, for LPIPS of --images",
     )
     add_model_arguments(parser)
     add_sampling_arguments(parser)

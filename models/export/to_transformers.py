@@ -52,8 +52,14 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="folder made by `pairmill train`, or a model in the package: bundled, bundled-scenes",
     )
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="new folder to write")
-    parser.add_argument("--averaged", action="store_true", help="use the averaged weights, for long trainings")
+    parser.add_argument(
+        "--output", required=True, type=Path, metavar="DIR", help="folder to write, which must not exist yet"
+    )
+    parser.add_argument(
+        "--averaged",
+        action="store_true",
+        help="use the weights averaged over the training, which are better after a long one",
+    )
     return parser
 
 

@@ -186,11 +186,17 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument(
         "--image-tokenizer",
         metavar="SPEC",
-        help="the image tokenizer of the training, if it has moved (default: the SPEC in config.json)",
+        help="image tokenizer of the training, if its files have moved (default: the SPEC in config.json)",
     )
-    model.add_argument("--averaged", action="store_true", help="use the averaged weights, for long trainings")
+    model.add_argument(
+        "--averaged",
+        action="store_true",
+        help="use the weights averaged over the training, which are better after a long one",
+    )
     add_device_option(model, "the model")
-    model.add_argument("--threads", type=int, help="processor threads (default: all; 1 for a small model)")
+    model.add_argument(
+        "--threads", type=int, metavar="N", help="CPU threads (default: all available; 1 for a small model)"
+    )
 
 
 def available_processors() -> int:

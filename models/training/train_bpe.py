@@ -135,9 +135,9 @@ def main(arguments: list[str] | None = None) -> int:
         "--captions", required=True, metavar="PATTERN", help="glob of .parquet, .jsonl(.gz) or text files with captions"
     )
     parser.add_argument(
-        "--vocabulary", required=True, type=int, metavar="N", help="number of tokens (the paper: 16,384)"
+        "--vocabulary", required=True, type=int, metavar="N", help="largest number of tokens (the paper: 16,384)"
     )
-    parser.add_argument("--output", required=True, metavar="FILE", help="the tokenizer.json to write")
+    parser.add_argument("--output", required=True, metavar="FILE", help="tokenizer.json to write")
     args = parser.parse_args(arguments)
     if not 256 <= args.vocabulary <= 1 << 16:
         raise UserError(f"--vocabulary {args.vocabulary}: give 256 (one for each byte) to 65,536")

@@ -122,7 +122,7 @@ def _location(directory: str) -> str:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="pairmill diff", description=__doc__.split("\n")[0])
     parser.add_argument("left", metavar="A", help="dataset to compare")
-    parser.add_argument("right", metavar="B", help="dataset to compare it with")
+    parser.add_argument("right", metavar="B", help="dataset to compare A with")
     args = parser.parse_args(arguments)
     if _location(args.left) == _location(args.right):
         raise UserError(f"{args.left} and {args.right} are the same folder; name two datasets")

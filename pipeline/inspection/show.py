@@ -231,7 +231,9 @@ def make_parser() -> argparse.ArgumentParser:
         "--key", action="append", default=[], metavar="KEY", help="show the pair with this key; repeatable"
     )
     parser.add_argument("--source", metavar="NAME", help="show only pairs of this source, such as cc12m")
-    parser.add_argument("--search", metavar="TEXT", help="show only pairs whose caption contains TEXT, in any case")
+    parser.add_argument(
+        "--search", metavar="TEXT", help="show only pairs whose caption contains TEXT, in capitals or not"
+    )
     parser.add_argument(
         "--fetch-originals",
         action="store_true",
@@ -247,10 +249,12 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--image-tokenizer",
         metavar="SPEC",
-        help="image tokenizer that made the codes, if it is no longer where the manifest says",
+        help="image tokenizer that made the codes, if its files have moved (default: the SPEC in the manifest)",
     )
     parser.add_argument(
-        "--images", metavar="PATTERN", help="of the page of scores: the images that were scored, as score takes them"
+        "--images",
+        metavar="PATTERN",
+        help="images that were scored, as `pairmill score --images` takes them, for the page of scores",
     )
     parser.add_argument(
         "--threshold",
@@ -258,7 +262,7 @@ def make_parser() -> argparse.ArgumentParser:
         type=threshold,
         default=[],
         metavar="NAME=X",
-        help="of the page of scores: also show the pairs on both sides of X, such as clip=0.28; repeatable",
+        help="show the pairs on both sides of X on the page of scores, such as clip=0.28; repeatable",
     )
     return parser
 

@@ -1,4 +1,4 @@
-"""`pairmill stats DIR`: counts of what a dataset holds and of what was rejected, as tables or as JSON."""
+"""`pairmill stats DIR`: counts what a dataset holds and what was rejected, as tables or as JSON."""
 
 from __future__ import annotations
 
@@ -300,7 +300,7 @@ def stats_tables(stats: dict[str, Any]) -> str:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="pairmill stats", description=__doc__.split("\n")[0])
     parser.add_argument("directory", metavar="DIR", help="dataset, or output of another job")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    parser.add_argument("--json", action="store_true", help="print the counts as JSON instead of tables")
     args = parser.parse_args(arguments)
     is_dataset = files.exists(files.join(args.directory, MANIFEST_FILE))
     if not is_dataset and not files.exists(files.join(args.directory, LEDGER_FILE)):

@@ -58,14 +58,43 @@ def test_the_options_are_those_of_the_list(parsers):
 
 @pytest.mark.parametrize("command", cli.COMMANDS)
 def test_defaults_in_help_say_something(parsers, command):
-    text = parsers[command].format_help()
+    text = " ".join(parsers[command].format_help().split())
     assert "(default: None)" not in text and not re.search(r"\(default:? *\)", text)
+    assert not re.findall(r"\(default(?!: )[^)]*\)|; default[^)]*\)", text), "write (default: VALUE)"
     assert not re.findall(r"(?:^|[\s(=:])(/\w\S*)", text), "a path of this machine"
 
 
-@pytest.mark.parametrize("command", ["fetch", "encode", "repack"])
-def test_every_option_of_a_job_has_help(parsers, command):
-    assert not [action.dest for action in parsers[command]._actions if not action.help]
+HANGING = re.compile(r"(of|at|in|by|to|for|from|on|px|that|which|repeatable:|\w+'s),? ")
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_every_option_has_help_that_stands_alone(parsers, command):
+    actions = [action for action in parsers[command]._actions if action.dest != "help"]
+    assert not [action.dest for action in actions if not action.help]
+    assert not [action.help for action in actions if HANGING.match(action.help)], "begin with a noun or a verb"
+    named = [action for action in actions if action.option_strings and action.nargs != 0 and not action.choices]
+    assert not [action.dest for action in named if not action.metavar], "name the value as a letter or a word"
+
+
+def test_the_list_of_commands_says_what_each_does():
+    verbs = {text.split()[0].rstrip(",") for _, text in cli.COMMANDS.values()}
+    assert verbs <= {
+        *(
+            "check",
+            "compare",
+            "count",
+            "download",
+            "draw",
+            "filter",
+            "keep",
+            "list",
+            "measure",
+            "merge",
+            "print",
+            "train",
+        ),
+        *("turn", "write"),
+    }
 
 
 def test_device_is_one_option_of_all_commands(parsers):
