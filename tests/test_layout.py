@@ -35,7 +35,7 @@ ROOMS = {
     "models.data models.transformer models.sampling",
     "models.evaluation": "models.text_table models.progress models.device models.files models.pixels "
     "models.tokenizers models.data models.scoring models.transformer models.sampling models.training",
-    "models.export": "models.files models.tokenizers models.data models.transformer models.sampling",
+    "models.export": "models.progress models.files models.tokenizers models.data models.transformer models.sampling",
     "models.server": "models.image_files models.transformer models.sampling",
     "pipeline.version": "",
     "pipeline.records": "",

@@ -30,7 +30,7 @@ from models.evaluation.samples import Sampler, compare_samples
 from models.evaluation.split import Split
 from models.evaluation.tables import report_tables
 from models.files import write_atomically
-from models.next_command import print_output
+from models.next_command import beside, print_next, print_output
 from models.progress import ProgressLine
 from models.sampling.checkpoint import (
     add_model_arguments,
@@ -185,8 +185,18 @@ def main(arguments: list[str] | None = None) -> int:
     print(report_tables(report))
     if args.output:
         write_atomically(args.output, json.dumps(report, indent=1) + "\n")
-        print_output("evaluate", args.output)
+        print_output("evaluate", args.output, _next_command(args))
+    else:
+        print_next(_next_command(args))
     return 0
+
+
+def _next_command(args: argparse.Namespace) -> list[str]:
+    """Images of the transformer that was measured, or a dataset of codes of the image tokenizer."""
+    if args.dataset:
+        images = beside(args.checkpoint, "images")
+        return ["generate", "--checkpoint", args.checkpoint, "--prompt", "a red cat", "--output", images]
+    return ["encode", "--images", args.images, "--image-tokenizer", _tokenizer_spec(args), "--output", "DATASET"]
 
 
 if __name__ == "__main__":

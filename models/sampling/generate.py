@@ -228,7 +228,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
     except OSError as error:
         raise UserError(f"--output {args.output}: {error.strerror}") from None
-    print_output("generate", args.output)
+    print_output("generate", args.output, ["serve", "--checkpoint", args.checkpoint])
     return 0
 
 

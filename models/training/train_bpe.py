@@ -8,7 +8,6 @@ import gzip
 import itertools
 import json
 import os
-import shlex
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -147,6 +146,6 @@ def main(arguments: list[str] | None = None) -> int:
         text = train_bpe(shown(read_captions(caption_files(args.captions)), line), args.vocabulary)
     write_atomically(args.output, text)
     print(f"train-bpe: {TextTokenizer(text).info.vocabulary:,} tokens")
-    print_output("train-bpe", args.output)
-    print("next: give it to pairmill build or encode, as --text-tokenizer " + shlex.quote(args.output))
+    encode = ["encode", "--images", "IMAGES", "--text-tokenizer", args.output, "--output", "DATASET"]
+    print_output("train-bpe", args.output, encode)
     return 0

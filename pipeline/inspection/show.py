@@ -16,6 +16,7 @@ from models import files
 from models.data.format import MANIFEST_FILE, Manifest, Sample, read_manifest
 from models.errors import UserError, printable
 from models.files import write_atomically
+from models.next_command import beside, print_output
 from models.tokenizers.elsewhere import require_decoder
 from models.tokenizers.image import ImageTokenizer, load_image_tokenizer, require_no_code
 from models.tokenizers.info import TEXT_TOKENIZER_FILE, require_same_tokenizer
@@ -300,7 +301,9 @@ def show_scores(args: argparse.Namespace) -> int:
     name, thresholds = folder_name(args.directory), dict(args.threshold)
     data = score_page(name, open_scores(args.directory), args.images, thresholds).encode()
     _write_page(args.html, data)
-    print(f"show: scores in {args.html}, {len(data) / 1e6:.1f} MB")
+    print(f"show: scores, {len(data) / 1e6:.1f} MB")
+    filtered = ["filter", "DATASET", "--scores", args.directory, "--where", "CONDITION", "--output", "FILTERED"]
+    print_output("show", args.html, filtered)
     return 0
 
 
@@ -345,5 +348,6 @@ def main(arguments: list[str] | None = None) -> int:
             f"show: {missing:,} of {len(content.cards):,} originals could not be downloaded; the page says why",
             file=sys.stderr,
         )
-    print(f"show: {len(content.cards):,} pairs in {args.html}, {len(data) / 1e6:.1f} MB")
+    print(f"show: {len(content.cards):,} pairs, {len(data) / 1e6:.1f} MB")
+    print_output("show", args.html, ["train", "--dataset", args.directory, "--output", beside(args.directory, "model")])
     return 0
