@@ -16,7 +16,7 @@ import time
 import torch
 
 from benchmarks.train import CONFIGS, VOCABULARIES, make_peer
-from models.sampling.checkpoint import default_device
+from models.device import AUTO, device_of
 from models.sampling.sampler import BATCH_SIZE, ImageRequest, sample_codes
 from models.text_table import table
 from models.transformer.model import SIZES, Transformer, TransformerConfig
@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--size", action="append", choices=SIZES, help="instead of the small ones (repeatable)")
     args = parser.parse_args()
-    device = default_device()
+    device = device_of(AUTO)
     configs = {name: TransformerConfig.named(name, *VOCABULARIES) for name in args.size} if args.size else CONFIGS
     rows, missing = [], ""
     for name, config in configs.items():

@@ -23,6 +23,7 @@ from typing import NamedTuple
 import torch
 
 from models.data.format import Manifest, read_manifest
+from models.device import AUTO, device_of
 from models.text_table import table
 from models.training.options import RunOptions, TransformerTrainingConfig, default_learning_rate, default_precision
 from models.training.train import model_config_for, train
@@ -66,7 +67,7 @@ def main() -> None:
     manifest, shape = read_manifest(args.dataset), Shape(*args.shape)
     rate = default_learning_rate(shape.width)
     paper = TransformerTrainingConfig(
-        args.steps, args.batch_size, rate, 0, default_precision(), "cosine", text_length=args.text_length
+        args.steps, args.batch_size, rate, 0, default_precision(device_of(AUTO)), "cosine", text_length=args.text_length
     )
     modern = dataclasses.replace(paper, recipe="modern")
     flops = [flops_of(manifest, shape, config) for config in (paper, modern)]

@@ -25,7 +25,7 @@ import torch
 
 from benchmarks import peers
 from models.data.batch import NO_TOKEN
-from models.sampling.checkpoint import default_device
+from models.device import AUTO, device_of
 from models.text_table import table
 from models.training.options import default_precision
 from models.training.peak_flops import peak_flops
@@ -85,7 +85,7 @@ def fastest_update_s(
     precision: str,
     steps: int,
 ) -> float:
-    times_s, device = [], default_device()
+    times_s, device = [], device_of(AUTO)
     for _ in range(steps + 1):  # the first one warms up
         started = time.perf_counter()
         with autocast(precision, device):
@@ -102,14 +102,14 @@ def fastest_update_s(
 
 def gigabytes() -> float:
     """The most that this process has taken."""
-    if default_device() == "cuda":
+    if device_of(AUTO) == "cuda":
         return torch.cuda.max_memory_allocated() / 1e9
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
 def measure_ours(setting: Setting, steps: int) -> Measured:
     torch.set_num_threads(setting.threads)
-    device = torch.device(default_device())
+    device = torch.device(device_of(AUTO))
     model = Transformer(setting.config).to(device)
     model.recompute = setting.recompute
     flops = training_flops(model) * setting.batch_size
@@ -175,9 +175,9 @@ def main() -> None:
     parser.add_argument("--recompute", action="store_true", help="ours, without keeping activations")
     args = parser.parse_args()
     configs = {name: TransformerConfig.named(name, *VOCABULARIES) for name in args.size} if args.size else CONFIGS
-    rows, missing, with_peer = [], "", default_device() == "cpu"
+    rows, missing, with_peer = [], "", device_of(AUTO) == "cpu"
     for name, config in configs.items():
-        for precision in sorted({"float32", default_precision()}, reverse=True):
+        for precision in sorted({"float32", default_precision(device_of(AUTO))}, reverse=True):
             setting = Setting(config, precision, args.batch_size, args.threads, args.compile, args.recompute)
             ours = theirs = None
             for _ in range(args.rounds):

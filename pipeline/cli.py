@@ -13,35 +13,29 @@ from models.errors import UserError, ends_on_interrupt, report_errors
 from pipeline.version import VERSION
 
 COMMANDS = {
-    "build": ("beam_jobs.build_dataset", "select, fetch and encode in one job: from lists of images to a dataset"),
-    "select": ("beam_jobs.select_pairs", "source files to image-caption pairs, with a reason for each rejected row"),
-    "fetch": ("beam_jobs.fetch_images", "pairs to images, in img2dataset's layout"),
-    "score": ("beam_jobs.score_images", "images and captions to scores: quality, agreement, heads of your own"),
-    "cluster": ("beam_jobs.cluster_scores", "scores to scores with the redundancy of each image: semantic duplicates"),
-    "encode": ("beam_jobs.encode_shards", "images to image codes and BPE tokens, in WebDataset shards"),
-    "repack": (
-        "beam_jobs.repack_dataset",
-        "datasets to one: merged, reduced to a share, or in shards of another size",
-    ),
-    "filter": ("beam_jobs.filter_dataset", "a dataset to one of the pairs for which a condition holds"),
-    "stats": ("pipeline.inspection.stats", "counts of what a dataset holds and of what was rejected"),
-    "diff": ("pipeline.inspection.diff", "pairs that two datasets share, and pairs that differ"),
-    "show": (
-        "pipeline.inspection.show",
-        "pairs in the terminal, or a page with images, reconstructions and captions",
-    ),
+    "build": ("beam_jobs.build_dataset", "turn lists of images into a dataset in one job: select, fetch and encode"),
+    "select": ("beam_jobs.select_pairs", "filter lists into image-caption pairs, with a reason for each rejected row"),
+    "fetch": ("beam_jobs.fetch_images", "download the images of pairs, in img2dataset's layout"),
+    "score": ("beam_jobs.score_images", "measure images and captions, and how well they agree"),
+    "cluster": ("beam_jobs.cluster_scores", "compare scored images with each other, to find semantic duplicates"),
+    "encode": ("beam_jobs.encode_shards", "turn images into image codes and BPE tokens, in WebDataset shards"),
+    "repack": ("beam_jobs.repack_dataset", "merge datasets, reduce them to a share or change the size of their shards"),
+    "filter": ("beam_jobs.filter_dataset", "keep the pairs of a dataset for which a condition holds"),
+    "stats": ("pipeline.inspection.stats", "count what a dataset holds and what was rejected"),
+    "diff": ("pipeline.inspection.diff", "compare two datasets pair by pair"),
+    "show": ("pipeline.inspection.show", "print pairs, or write a page of images, reconstructions and captions"),
     "verify": ("pipeline.inspection.verify", "check every byte of a dataset, and repair it"),
-    "hash": ("pipeline.dataset.exclusion_list", "images to a list of hashes, for `build --exclude`"),
-    "train-bpe": ("models.training.train_bpe", "captions to a text tokenizer"),
-    "train-dvae": ("models.training.train_dvae", "images to an image tokenizer"),
-    "train": ("models.training.train", "a dataset to a transformer"),
-    "export": ("models.export.to_transformers", "a trained transformer to a folder that transformers loads"),
-    "generate": ("models.sampling.generate", "text to images"),
-    "evaluate": (
-        "models.evaluation.evaluate",
-        "how good a transformer or an image tokenizer is, in numbers",
+    "hash": (
+        "pipeline.dataset.exclusion_list",
+        "list hashes of images, which `build --exclude` keeps out of a dataset",
     ),
-    "serve": ("models.server.app", "text to images, as a web page and over HTTP"),
+    "train-bpe": ("models.training.train_bpe", "train a text tokenizer on captions"),
+    "train-dvae": ("models.training.train_dvae", "train an image tokenizer on images"),
+    "train": ("models.training.train", "train a transformer on a dataset"),
+    "export": ("models.export.to_transformers", "write a trained transformer as a folder that transformers loads"),
+    "generate": ("models.sampling.generate", "draw images from text"),
+    "evaluate": ("models.evaluation.evaluate", "measure how good a transformer or an image tokenizer is"),
+    "serve": ("models.server.app", "draw images from text, on a web page and over HTTP"),
 }
 
 # What a command that was interrupted leaves: a job says it by itself once it runs.

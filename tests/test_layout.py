@@ -21,20 +21,21 @@ ROOMS = {
     "models.next_command": "",
     "models.progress": "",
     "models.text_table": "",
+    "models.device": "",
     "models.files": "",
     "models.pixels": "",
     "models.image_files": "",
-    "models.tokenizers": "models.files models.pixels",
+    "models.tokenizers": "models.device models.files models.pixels",
     "models.data": "models.files models.tokenizers",
     "models.scoring": "models.files models.tokenizers",
     "models.transformer": "models.data",
-    "models.sampling": "models.progress models.files models.pixels models.image_files models.tokenizers models.data "
-    "models.transformer",
-    "models.training": "models.progress models.files models.pixels models.image_files models.tokenizers models.data "
-    "models.transformer models.sampling",
-    "models.evaluation": "models.text_table models.progress models.files models.pixels models.tokenizers models.data "
-    "models.scoring models.transformer models.sampling models.training",
-    "models.export": "models.files models.tokenizers models.data models.transformer models.sampling",
+    "models.sampling": "models.progress models.device models.files models.pixels models.image_files models.tokenizers "
+    "models.data models.transformer",
+    "models.training": "models.progress models.device models.files models.pixels models.image_files models.tokenizers "
+    "models.data models.transformer models.sampling",
+    "models.evaluation": "models.text_table models.progress models.device models.files models.pixels "
+    "models.tokenizers models.data models.scoring models.transformer models.sampling models.training",
+    "models.export": "models.progress models.files models.tokenizers models.data models.transformer models.sampling",
     "models.server": "models.image_files models.transformer models.sampling",
     "pipeline.version": "",
     "pipeline.records": "",
@@ -49,8 +50,8 @@ ROOMS = {
     "pipeline.output",
     "pipeline.codes": "models.tokenizers pipeline.filters pipeline.sources pipeline.dataset pipeline.output",
     "pipeline.tokenizer_files": "models.files pipeline.output",
-    "pipeline.scores": "models.files models.tokenizers models.data models.scoring pipeline.dataset pipeline.fetch "
-    "pipeline.images pipeline.output pipeline.tokenizer_files",
+    "pipeline.scores": "models.device models.files models.tokenizers models.data models.scoring pipeline.dataset "
+    "pipeline.fetch pipeline.images pipeline.output pipeline.tokenizer_files",
     "pipeline.tokenize_stage": "models.pixels models.tokenizers pipeline.dataset pipeline.fetch pipeline.images "
     "pipeline.output pipeline.scores pipeline.tokenizer_files",
     "pipeline.encode_units": "pipeline.fetch pipeline.images pipeline.output pipeline.scores pipeline.tokenize_stage",
@@ -62,8 +63,8 @@ ROOMS = {
     "beam_jobs.fork_server": "",
     "beam_jobs.job_server": "",
     "beam_jobs.local_runner": "beam_jobs.fork_server",
-    "beam_jobs.flags": "beam_jobs.job_server beam_jobs.local_runner models.files models.tokenizers pipeline.text "
-    "pipeline.filters pipeline.sources pipeline.images pipeline.fetch pipeline.dataset pipeline.scores "
+    "beam_jobs.flags": "beam_jobs.job_server beam_jobs.local_runner models.device models.files models.tokenizers "
+    "pipeline.text pipeline.filters pipeline.sources pipeline.images pipeline.fetch pipeline.dataset pipeline.scores "
     "pipeline.tokenize_stage pipeline.output",
     "beam_jobs.interrupt": "",
     "beam_jobs.engine": "beam_jobs.flags pipeline.output",

@@ -42,14 +42,14 @@ def add_codes_options(parser: argparse.ArgumentParser) -> None:
         "--code-shape",
         type=_shape,
         metavar="SHAPE",
-        help="layout of the codes of a crop: 16x16 (rows and columns), 256 (a sequence) or 1x1+2x2+4x4 (scales); "
-        "default: that of --image-tokenizer, else as the lists are nested; a flat list is a sequence",
+        help="layout of the codes of a crop: 16x16 (rows and columns), 256 (a sequence) or 1x1+2x2+4x4 (scales) "
+        "(default: that of --image-tokenizer, else as the lists are nested, a flat list being a sequence)",
     )
     group.add_argument(
         "--code-vocabulary",
         type=at_least(1),
         metavar="N",
-        help="number of different codes; default: that of --image-tokenizer, else the largest code and one",
+        help="number of different codes (default: that of --image-tokenizer, else one more than the largest code)",
     )
 
 

@@ -12,10 +12,10 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.transforms.resources import parse_resource_hints
 
 from beam_jobs.flags.common import LOCAL_RUNNER, at_least
-from beam_jobs.flags.device import add_device_option, device_of
 from beam_jobs.flags.engine import has_remote_workers
 from beam_jobs.flags.files import shard_settings
 from beam_jobs.flags.images import image_config
+from models.device import add_device_option, device_of, kind_of
 from models.errors import UserError
 from models.tokenizers.image import PRECISIONS, ComputeOptions, check_compute
 from models.tokenizers.text import TextTokenizer
@@ -60,14 +60,14 @@ def add_encode_options(parser: argparse.ArgumentParser) -> None:
         "--encode-accelerator",
         default="",
         metavar="TYPE",
-        help="what the machines that encode need of an engine, as its resource hint `accelerator` names it, such as "
+        help="accelerator that an engine gives the machines that encode, as Beam's resource hint of that name, such as "
         '"type:nvidia-tesla-t4;count:1;install-nvidia-driver"; build then fetches on machines without it',
     )
     group.add_argument(
         "--encode-min-ram",
         default="",
         metavar="SIZE",
-        help="memory that the machines that encode need of an engine, such as 16GB; build then fetches on others",
+        help="memory that an engine gives the machines that encode, such as 16GB; build then fetches on others",
     )
     group.add_argument(
         "--text-tokenizer",
@@ -107,7 +107,7 @@ def encode_config(args: argparse.Namespace, options: PipelineOptions) -> EncodeC
     given = options.get_all_options()
     is_local = given.get("runner") == LOCAL_RUNNER
     threads = max(1, (os.cpu_count() or 1) // given["direct_num_workers"]) if is_local else 1
-    computing = ComputeOptions(args.precision, device_of(args), args.compile)
+    computing = ComputeOptions(args.precision, device_of(args.device), args.compile)
     if not has_remote_workers(options):
         check_compute(computing)
     return EncodeConfig(
@@ -146,7 +146,10 @@ def encode_hints(args: argparse.Namespace, options: PipelineOptions) -> dict[str
 
 def gpus_of(args: argparse.Namespace, workers: int) -> int:
     """GPUs of this machine that so many workers use."""
-    return min(workers, torch.cuda.device_count()) if device_of(args) == "cuda" else 0
+    device = torch.device(device_of(args.device))
+    if device.type == "cpu":
+        return 0
+    return min(workers, torch.cuda.device_count()) if device.index is None else 1
 
 
 def near_config(args: argparse.Namespace) -> NearDuplicateConfig:
@@ -160,7 +163,7 @@ def encode_settings(args: argparse.Namespace) -> dict[str, Any]:
         "shards": shard_settings(args),
         "crop_recipe": CROP_RECIPE,
         "precision": args.precision,
-        "device": device_of(args),
+        "device": kind_of(device_of(args.device)),
         "compiled": args.compile,
         "centre_first": args.centre_first,
         "near_duplicates": args.near_duplicates,

@@ -68,9 +68,9 @@ def add_fetch_options(parser: argparse.ArgumentParser) -> None:
         "--machines",
         type=at_least(1),
         metavar="N",
-        help="machines that fetch at the same time, each of which has an N-th of the limits of hosts; by default the "
-        "N of --part, or what --max_num_workers allows on a remote engine, on Dataflow times the cores of its "
-        "--machine_type, each of which has a container",
+        help="machines that fetch at the same time, each of which has an N-th of the limits of hosts (default: "
+        "the N of --part, or what --max_num_workers allows on a remote engine, on Dataflow times the cores of its "
+        "--machine_type, each of which has a container)",
     )
     group.add_argument(
         "--user-agent", default=FetchConfig.user_agent, metavar="TEXT", help="User-Agent header of every request"

@@ -50,7 +50,8 @@ def add_store_options(parser: argparse.ArgumentParser) -> None:
         type=at_least(0),
         default=0,
         metavar="N",
-        help="reduce the shorter side of larger images to N px; 0 stores every image as it was downloaded",
+        help="reduce the shorter side of larger images to N px; 0 stores every image as it was downloaded (default: "
+        "%(default)s)",
     )
     group.add_argument(
         "--image-format", choices=("jpg", "webp", "png"), default="jpg", help="file format of resized images"

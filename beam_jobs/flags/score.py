@@ -6,13 +6,15 @@ import argparse
 import dataclasses
 import os
 import re
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_jobs.flags.common import LOCAL_RUNNER, Group, share
-from beam_jobs.flags.device import add_device_option, device_of
+from beam_jobs.flags.engine import has_remote_workers
+from models.device import add_device_option, check_device, device_of
 from models.errors import UserError
 from pipeline.scores.best import cutoff
 from pipeline.scores.bounds import Bound, ScoreFilter, filter_settings
@@ -51,8 +53,18 @@ def named_file(text: str) -> tuple[str, str]:
 
 
 def scoring(args: argparse.Namespace, options: PipelineOptions) -> ScoreConfig:
-    """Raises UserError for a model or heads that are missing, damaged or do not fit together."""
-    return score_config(args.model, args.head, device_of(args), _threads(options))
+    """Raises UserError for a model or heads that are missing, damaged or do not fit together, and for a device that
+    this machine lacks if its workers run here."""
+    return _score_config(args.model, args.head, args, options)
+
+
+def _score_config(
+    model: str | None, heads: Sequence[tuple[str, str]], args: argparse.Namespace, options: PipelineOptions
+) -> ScoreConfig:
+    device = device_of(args.device)
+    if model and not has_remote_workers(options):
+        check_device(device)
+    return score_config(model, heads, device, _threads(options))
 
 
 def _threads(options: PipelineOptions) -> int:
@@ -127,7 +139,7 @@ def _add_folder_options(group: Group) -> None:
     group.add_argument(
         "--scores",
         metavar="DIR",
-        help="folder that `pairmill score` wrote, in which bounds look; without it, the job computes the scores itself",
+        help="folder that `pairmill score` wrote, to whose scores the bounds apply (default: the job computes scores)",
     )
     group.add_argument(
         "--keep-top",
@@ -207,7 +219,7 @@ def _computed_bounds(args: argparse.Namespace, options: PipelineOptions) -> Imag
     if args.score_head and not args.score_model:
         raise UserError(f"--score-head {args.score_head[0][0]}: takes a model; name one by --score-model")
     try:
-        config = score_config(args.score_model, args.score_head, device_of(args), _threads(options))
+        config = _score_config(args.score_model, args.score_head, args, options)
     except UserError as error:  # names the options of score
         raise UserError(re.sub("^--(model|head)", r"--score-\1", str(error))) from None
     if unknown := [bound.name for bound in bounds if bound.name not in config.names]:

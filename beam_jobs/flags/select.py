@@ -24,13 +24,13 @@ def add_select_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         required=True,
         metavar="NAME=PATTERN",
-        help=f"repeatable: files to read; NAME is one of {', '.join(SOURCES)}; PATTERN a path, a glob or a URL",
+        help=f"lists to read: NAME is one of {', '.join(SOURCES)}; PATTERN is a path, a glob or a URL; repeatable",
     )
     group.add_argument(
         "--language-detector",
         default=SelectConfig.language_detector,
         choices=sorted(DETECTORS),
-        help="tells English captions from others",
+        help="detector that tells English captions from others",
     )
     group.add_argument(
         "--language-threshold",
@@ -39,17 +39,25 @@ def add_select_options(parser: argparse.ArgumentParser) -> None:
         help="lowest detector score, from 0 to 1, of a caption that counts as English (default: 0.5)",
     )
     group.add_argument(
-        "--min-words", type=at_least(0), default=SelectConfig.min_words, help="fewest words of a caption"
+        "--min-words",
+        type=at_least(0),
+        default=SelectConfig.min_words,
+        metavar="N",
+        help="reject captions of fewer than N words",
     )
     group.add_argument(
-        "--min-characters", type=at_least(0), default=SelectConfig.min_characters, help="fewest characters of a caption"
+        "--min-characters",
+        type=at_least(0),
+        default=SelectConfig.min_characters,
+        metavar="N",
+        help="reject captions of fewer than N characters",
     )
     group.add_argument(
         "--licence",
         action="append",
         default=[],
         metavar="TEXT",
-        help="repeatable: keep only rows that state one of these licences, for example 'Attribution License'",
+        help="keep only rows that state this licence, for example 'Attribution License'; repeatable",
     )
     group.add_argument(
         "--cut-tails",
@@ -59,7 +67,7 @@ def add_select_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--sharma",
         action="store_true",
-        help="also drop captions of repeated words and captions in capitals, as Conceptual Captions did",
+        help="also reject captions of repeated words and captions in capitals, as Conceptual Captions did",
     )
     group.add_argument(
         "--personal-data",
@@ -73,7 +81,8 @@ def add_select_options(parser: argparse.ArgumentParser) -> None:
         "--val-share",
         type=share(lambda number: 0 <= number < 1, "give a share from 0 to below 1"),
         default=SelectConfig.val_share,
-        help="share of the pairs held out for validation, chosen by a hash of the key",
+        metavar="SHARE",
+        help="share of the pairs to hold out for validation, chosen by a hash of the key",
     )
 
 

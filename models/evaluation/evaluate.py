@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from models.data.format import SPLITS
+from models.device import check_device, device_of
 from models.errors import UserError
 from models.evaluation.judges import ContrastiveJudge, InceptionJudge, Judges
 from models.evaluation.loss import split_losses
@@ -29,7 +30,7 @@ from models.evaluation.samples import Sampler, compare_samples
 from models.evaluation.split import Split
 from models.evaluation.tables import report_tables
 from models.files import write_atomically
-from models.next_command import print_output
+from models.next_command import beside, print_next, print_output
 from models.progress import ProgressLine
 from models.sampling.checkpoint import (
     add_model_arguments,
@@ -44,12 +45,12 @@ from models.tokenizers.image import ComputeOptions, load_image_tokenizer, requir
 DEFAULT_LIMIT = 1000
 
 
-def load_judges(args: argparse.Namespace) -> Judges:
+def load_judges(args: argparse.Namespace, device: str) -> Judges:
     """The judges that the options name. Raises UserError for files of another kind."""
     return Judges(
-        ContrastiveJudge(args.model, args.device) if args.model else None,
-        InceptionJudge(args.inception, args.device) if args.inception else None,
-        load_lpips(args.lpips).to(args.device) if args.lpips else None,
+        ContrastiveJudge(args.model, device) if args.model else None,
+        InceptionJudge(args.inception, device) if args.inception else None,
+        load_lpips(args.lpips).to(device) if args.lpips else None,
     )
 
 
@@ -58,7 +59,9 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
 
     Raises UserError for unusable input.
     """
-    judges = load_judges(args)
+    device = device_of(args.device)
+    check_device(device)
+    judges = load_judges(args, device)
     report: dict[str, Any] = {}
     with ProgressLine("evaluate") as line:
         if args.dataset:
@@ -70,13 +73,13 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
                 "dataset": args.dataset,
                 "split": split.name,
             }
-            losses = split_losses(checkpoint, split, line, args.batch_size, args.averaged, args.device)
+            losses = split_losses(checkpoint, split, line, args.batch_size, args.averaged, device)
             report["loss"] = of | losses
         if args.dataset and args.samples:
             report["samples"] = of | {"judges": judges.descriptions()}
             report["samples"] |= _samples(args, checkpoint, split._replace(limit=args.samples), judges, line)
         if args.images:
-            report["reconstruction"] = {"judges": judges.descriptions(), **_reconstruction(args, judges, line)}
+            report["reconstruction"] = {"judges": judges.descriptions(), **_reconstruction(args, device, judges, line)}
     return report
 
 
@@ -88,8 +91,8 @@ def _samples(
     return compare_samples(Sampler(checkpoint, generator, sampling, args.seed), split, judges, line)
 
 
-def _reconstruction(args: argparse.Namespace, judges: Judges, line: ProgressLine) -> dict[str, Any]:
-    tokenizer = load_image_tokenizer(_tokenizer_spec(args), ComputeOptions(device=args.device))
+def _reconstruction(args: argparse.Namespace, device: str, judges: Judges, line: ProgressLine) -> dict[str, Any]:
+    tokenizer = load_image_tokenizer(_tokenizer_spec(args), ComputeOptions(device=device))
     found = compare_reconstructions(tokenizer, first_images(args.images, args.limit), judges, line)
     info = tokenizer.info
     return {"image_tokenizer": {"spec": info.spec, "fingerprint": info.fingerprint}, "image_set": args.images, **found}
@@ -110,38 +113,44 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="pairmill evaluate", description=__doc__.split("\n")[0])
     add = parser.add_argument
     add("--dataset", metavar="DIR", help="measure the checkpoint on this dataset: folder or URL")
-    add("--split", choices=SPLITS, default="val", help="of the dataset (default %(default)s)")
+    add("--split", choices=SPLITS, default="val", help="split of --dataset to measure on (default: %(default)s)")
     add("--images", metavar="PATTERN", help="measure the image tokenizer on the images in these tar files")
     add(
         "--limit",
         type=int,
         default=DEFAULT_LIMIT,
         metavar="N",
-        help="pairs and images measured, at most; a hash chooses them (default %(default)s)",
+        help="largest number of pairs or images to measure, chosen by a hash (default: %(default)s)",
     )
-    add("--samples", type=int, metavar="N", help="sample an image for each of N captions of the split")
-    add("--seed", type=int, default=0, metavar="S", help="of the sampled images (default %(default)s)")
-    add("--batch-size", type=int, default=8, metavar="B", help="pairs computed at once for the loss (default 8)")
+    add("--samples", type=int, metavar="N", help="sample an image for each of N captions of the split, and judge it")
+    add("--seed", type=int, default=0, metavar="S", help="seed of the sampled images (default: %(default)s)")
+    add(
+        "--batch-size",
+        type=int,
+        default=8,
+        metavar="B",
+        help="pairs whose losses are computed at once (default: %(default)s)",
+    )
     add("--cache", type=Path, metavar="DIR", help="local folder for the shards of a dataset that is a URL")
-    add("--output", type=Path, metavar="FILE", help="JSON file with all numbers")
+    add("--output", type=Path, metavar="FILE", help="JSON file to write all numbers to")
     judges = parser.add_argument_group("the judges")
     judges.add_argument(
         "--model",
         type=Path,
         metavar="DIR",
-        help="folder of a CLIP or SigLIP model of open_clip or transformers: CLIP score, retrieval, CLIP-FID",
+        help="folder of a CLIP or SigLIP model of open_clip or transformers, for CLIP score, retrieval and CLIP-FID",
     )
     judges.add_argument(
         "--inception",
         type=Path,
         metavar="FILE",
-        help="weights of FID's network, such as pt_inception-2015-12-05-6726825d.pth: FID, rFID",
+        help="weights of FID's network, such as pt_inception-2015-12-05-6726825d.pth, for FID and rFID",
     )
     judges.add_argument(
         "--lpips",
         type=Path,
         metavar="DIR",
-        help="folder with torchvision's AlexNet or VGG16 and LPIPS's layers for it: LPIPS of --images",
+        help="folder with torchvision's AlexNet or VGG16 and LPIPS's layers for it, for LPIPS of --images",
     )
     add_model_arguments(parser)
     add_sampling_arguments(parser)
@@ -176,8 +185,18 @@ def main(arguments: list[str] | None = None) -> int:
     print(report_tables(report))
     if args.output:
         write_atomically(args.output, json.dumps(report, indent=1) + "\n")
-        print_output("evaluate", args.output)
+        print_output("evaluate", args.output, _next_command(args))
+    else:
+        print_next(_next_command(args))
     return 0
+
+
+def _next_command(args: argparse.Namespace) -> list[str]:
+    """Images of the transformer that was measured, or a dataset of codes of the image tokenizer."""
+    if args.dataset:
+        images = beside(args.checkpoint, "images")
+        return ["generate", "--checkpoint", args.checkpoint, "--prompt", "a red cat", "--output", images]
+    return ["encode", "--images", args.images, "--image-tokenizer", _tokenizer_spec(args), "--output", "DATASET"]
 
 
 if __name__ == "__main__":

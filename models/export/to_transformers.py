@@ -14,6 +14,7 @@ import dataclasses
 import json
 import os
 import re
+import shlex
 import shutil
 import uuid
 from pathlib import Path
@@ -26,13 +27,14 @@ from models.data import batch
 from models.errors import UserError
 from models.files import TEMPORARY_SUFFIX
 from models.next_command import print_output
+from models.progress import Progress, ProgressLine
 from models.sampling import sampler
 from models.sampling.checkpoint import CONFIG_FILE, find_checkpoint, load_model, read_config, sampling_of
 from models.sampling.sampler import SamplingConfig
 from models.tokenizers.info import TEXT_TOKENIZER_FILE
 from models.tokenizers.text import TextTokenizer
 from models.transformer import attention, model
-from models.transformer.model import TransformerConfig
+from models.transformer.model import Transformer, TransformerConfig
 
 HUB = Path(__file__).with_name("hub")
 CODE = (
@@ -41,6 +43,7 @@ CODE = (
 )
 """The modules that an exported model consists of. They import each other, torch and transformers alone."""
 PAD_TOKEN = "<|padding|>"
+LARGE_BYTES = 1 << 30  # of weights, from which on a line says what is done before each long call
 _OWN_IMPORT = re.compile(r"^from models(?:\.\w+)*\.(\w+) import", re.MULTILINE)
 
 
@@ -52,15 +55,23 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="folder made by `pairmill train`, or a model in the package: bundled, bundled-scenes",
     )
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="new folder to write")
-    parser.add_argument("--averaged", action="store_true", help="use the averaged weights, for long trainings")
+    parser.add_argument(
+        "--output", required=True, type=Path, metavar="DIR", help="folder to write, which must not exist yet"
+    )
+    parser.add_argument(
+        "--averaged",
+        action="store_true",
+        help="use the weights averaged over the training, which are better after a long one",
+    )
     return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
     args = make_parser().parse_args(arguments)
     export(find_checkpoint(args.checkpoint), args.output, args.averaged)
-    print_output("export", str(args.output))
+    print_output("export", args.output)
+    load = f"from transformers import AutoModel; AutoModel.from_pretrained({json.dumps(str(args.output))}"
+    print("next: " + shlex.join(["python", "-c", f"{load}, trust_remote_code=True)"]))
     return 0
 
 
@@ -69,7 +80,15 @@ def export(checkpoint: Path, output: Path, averaged: bool = False) -> None:
     there."""
     if output.exists():
         raise UserError(f"--output {output}: exists; name a new folder")
-    network, _ = load_model(checkpoint, averaged)
+    with ProgressLine("export") as line:
+        is_large = sum(path.stat().st_size for path in checkpoint.glob("*.safetensors")) > LARGE_BYTES
+        line.show(Progress(0, "", stage="read the weights"), now=is_large)
+        network, _ = load_model(checkpoint, averaged)
+        line.show(Progress(0, "", stage="write the folder"), now=is_large)
+        _write(checkpoint, network, output)
+
+
+def _write(checkpoint: Path, network: Transformer, output: Path) -> None:
     text_tokenizer = TextTokenizer.load(checkpoint / TEXT_TOKENIZER_FILE)
     config = read_config(checkpoint)
     sampling = sampling_of(config, checkpoint)

@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
 
+from models.device import add_device_option, check_device, device_of
 from models.errors import UserError
 from models.files import BUNDLED
 from models.sampling.sampler import PAPER_SAMPLING, SamplingConfig
@@ -185,19 +186,17 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument(
         "--image-tokenizer",
         metavar="SPEC",
-        help="the image tokenizer of the training, if it has moved (default: the SPEC in config.json)",
+        help="image tokenizer of the training, if its files have moved (default: the SPEC in config.json)",
     )
-    model.add_argument("--averaged", action="store_true", help="use the averaged weights, for long trainings")
     model.add_argument(
-        "--device",
-        default=default_device(),
-        help="device that runs the model: cpu, cuda, cuda:1, ... (default here: %(default)s)",
+        "--averaged",
+        action="store_true",
+        help="use the weights averaged over the training, which are better after a long one",
     )
-    model.add_argument("--threads", type=int, help="processor threads (default: all; 1 for a small model)")
-
-
-def default_device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    add_device_option(model, "the model")
+    model.add_argument(
+        "--threads", type=int, metavar="N", help="CPU threads (default: all available; 1 for a small model)"
+    )
 
 
 def available_processors() -> int:
@@ -226,11 +225,10 @@ def generator_from_args(args: argparse.Namespace) -> ImageGenerator:
     """
     if args.threads is not None and args.threads < 1:
         raise UserError(f"--threads {args.threads}: give 1 or more")
+    device = device_of(args.device)
+    check_device(device)
     generator = load_generator(find_checkpoint(args.checkpoint), args.image_tokenizer, args.averaged)
-    try:
-        generator.model.to(args.device)
-    except (RuntimeError, AssertionError) as error:  # torch raises either for a device that it was built without
-        raise UserError(f"--device {args.device}: {str(error).splitlines()[0]}") from None
+    generator.model.to(device)
     torch.set_num_threads(
         args.threads or (1 if block_parameters(generator.model) < SMALL_MODEL_PARAMETERS else available_processors())
     )

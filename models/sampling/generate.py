@@ -135,13 +135,14 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--temperature",
         type=float,
-        help=f"divides the logits: below 1 images are safer, above 1 more varied ({SAMPLING_DEFAULT} 1)",
+        metavar="T",
+        help=f"number that divides the logits: below 1 images are safer, above 1 more varied ({SAMPLING_DEFAULT} 1)",
     )
     parser.add_argument(
         "--top-k",
         type=int,
         metavar="K",
-        help=f"sample each code among the K most likely; 0: among all ({SAMPLING_DEFAULT} 0)",
+        help=f"sample each code among the K most likely ones; 0 samples among all ({SAMPLING_DEFAULT} 0)",
     )
     parser.add_argument(
         "--top-p",
@@ -153,7 +154,8 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
         "--guidance",
         type=float,
         metavar="G",
-        help="above 1: follow the caption more closely, at twice the time; for a model trained with --blank-captions "
+        help="follow the caption more closely, the more G is above 1, at twice the time; for a model that was "
+        "trained with --blank-captions "
         f"({SAMPLING_DEFAULT} 1)",
     )
 
@@ -170,21 +172,34 @@ def sampling_options(args: argparse.Namespace) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="pairmill generate", description=__doc__.split("\n")[0])
-    parser.add_argument("--prompt", required=True, metavar="TEXT", help="describes the images")
+    parser.add_argument("--prompt", required=True, metavar="TEXT", help="text that describes the images")
     parser.add_argument(
-        "--count", type=int, default=4, metavar="N", help=f"number of images, 1 to {MAX_COUNT} (default %(default)s)"
+        "--count", type=int, default=4, metavar="N", help=f"number of images, 1 to {MAX_COUNT} (default: %(default)s)"
     )
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="S", help="the same seed gives the same images (default %(default)s)"
+        "--seed",
+        type=int,
+        default=0,
+        metavar="S",
+        help="seed of the images: the same one gives the same images (default: %(default)s)",
     )
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for the PNG files")
     add_sampling_arguments(parser)
     parser.add_argument(
         "--complete", type=Path, metavar="FILE", help="keep the upper part of this image and sample the remainder"
     )
-    parser.add_argument("--rows", type=int, metavar="R", help="rows of codes to keep with --complete (default: half)")
-    parser.add_argument("--rank", type=int, metavar="N", help="keep the N images that fit the prompt best")
-    parser.add_argument("--rank-model", type=Path, metavar="DIR", help="folder of an open_clip model, for --rank")
+    parser.add_argument(
+        "--rows", type=int, metavar="R", help="rows of codes that --complete keeps (default: half of them)"
+    )
+    parser.add_argument(
+        "--rank",
+        type=int,
+        metavar="N",
+        help="keep only the N images that fit the prompt best, by the model of --rank-model",
+    )
+    parser.add_argument(
+        "--rank-model", type=Path, metavar="DIR", help="folder of the open_clip model that ranks images for --rank"
+    )
     add_model_arguments(parser)
     args = parser.parse_args(arguments)
     if not 1 <= args.count <= MAX_COUNT:
@@ -213,7 +228,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
     except OSError as error:
         raise UserError(f"--output {args.output}: {error.strerror}") from None
-    print_output("generate", args.output)
+    print_output("generate", args.output, ["serve", "--checkpoint", args.checkpoint])
     return 0
 
 

@@ -119,27 +119,35 @@ def main(arguments: list[str] | None = None) -> int:
         type=int,
         default=8000,
         metavar="P",
-        help="port to listen on; 0 takes a free one (default %(default)s)",
+        help="port to listen on; 0 takes a free one (default: %(default)s)",
     )
     parser.add_argument(
-        "--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine only)"
+        "--host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="address to listen on (default: %(default)s, this machine only)",
     )
     parser.add_argument(
-        "--max-images", type=int, default=10, metavar="N", help="most images in a request (default %(default)s)"
+        "--max-images",
+        type=int,
+        default=10,
+        metavar="N",
+        help="largest number of images in a request (default: %(default)s)",
     )
     parser.add_argument(
         "--max-waiting",
         type=int,
         default=64,
         metavar="N",
-        help="most images in the queue; beyond them requests are answered with 429 (default %(default)s)",
+        help="largest number of images in the queue; requests beyond it are answered with 429 (default: %(default)s)",
     )
     parser.add_argument(
         "--allow-origin",
         action="append",
         default=[],
         metavar="ORIGIN",
-        help="let pages of this site use the server from a browser, as https://example.org; repeatable (default: none)",
+        help="let pages of this site use the server from a browser, such as https://example.org; repeatable "
+        "(default: none)",
     )
     parser.add_argument(
         "--allow-host",

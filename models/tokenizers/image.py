@@ -35,6 +35,7 @@ import torch
 import yaml  # taming-transformers describes its models in it
 
 from models import pixels
+from models.device import check_device
 from models.errors import UserError
 from models.files import BUNDLED, sha256_of
 from models.tokenizers.dalle_pytorch_vae import DiscreteVAE, DiscreteVAEConfig
@@ -57,7 +58,6 @@ BUNDLED_TOKENIZERS = {  # SPEC: its kind and location
 OWN_CLASS = "python"  # kind of SPEC that names code instead of files
 MAX_SIZE = 2048  # px a side, of SPEC@PX
 PRECISIONS = ("float32", "bfloat16")
-DEVICES = ("cpu", "cuda")
 
 
 DiscreteAutoencoder = DVAE | VQGAN | DiscreteVAE | OpenMAGVIT2 | TiTok | OwnModel
@@ -202,8 +202,7 @@ def is_bundled(spec: str) -> bool:
 
 def check_compute(compute: ComputeOptions) -> None:
     """Raises UserError for a device or a compiler that this machine lacks."""
-    if compute.device != "cpu" and not torch.cuda.is_available():
-        raise UserError(f"device {compute.device!r}: PyTorch finds no such accelerator here; use --device cpu")
+    check_device(compute.device)
     if compute.compiled and compute.device == "cpu" and not _cpp_compiler():
         raise UserError("--compile needs a C++ compiler (on Debian: apt-get install g++); leave it out or install one")
 

@@ -20,6 +20,8 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from models.device import AUTO, check_device, device_of
+from models.errors import UserError
 from models.transformer.model import Transformer
 
 SHARDINGS = ("ddp", "fsdp")
@@ -65,13 +67,19 @@ class World(NamedTuple):
 
 
 @contextlib.contextmanager
-def distributed_world() -> Iterator[World]:
-    """Joins the processes that torchrun started; without torchrun, yields a world of one process."""
-    cuda = torch.cuda.is_available()
+def distributed_world(device_name: str = AUTO) -> Iterator[World]:
+    """Joins the processes that torchrun started, each on a GPU of its own; without torchrun, yields a world of one
+    process. `device_name` is a value of --device. Raises UserError for a device that this machine lacks."""
+    device = torch.device(device_of(device_name))
     if "WORLD_SIZE" not in os.environ:
-        yield World(0, 1, torch.device("cuda" if cuda else "cpu"))
+        check_device(str(device))
+        yield World(0, 1, device)
         return
-    device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if cuda else torch.device("cpu")
+    if device.index is not None:
+        raise UserError(f"--device {device_name}: torchrun gives each process a GPU of its own; use --device cuda")
+    if cuda := device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    check_device(str(device))
     if cuda:
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if cuda else "gloo")

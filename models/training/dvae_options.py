@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 
+from models.device import add_device_option
 from models.errors import UserError
 from models.sampling.checkpoint import available_processors
 from models.tokenizers.dvae import DVAEConfig
@@ -83,6 +84,7 @@ class Command(NamedTuple):
     output: Path
     resume: bool
     threads: int
+    device: str  # as --device names it
 
 
 def parse_command(description: str, arguments: Sequence[str] | None) -> Command:
@@ -102,7 +104,7 @@ def parse_command(description: str, arguments: Sequence[str] | None) -> Command:
         method=args.method,
     )
     model = DVAEConfig(args.hidden, args.vocabulary)
-    return Command(args.images, config, model, args.start_from, args.output, args.resume, args.threads)
+    return Command(args.images, config, model, args.start_from, args.output, args.resume, args.threads, args.device)
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -125,41 +127,82 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--images", required=True, metavar="PATTERN", help="glob of tar files with images")
     add("--steps", required=True, type=int, metavar="N", help="number of updates (the paper: 3,000,000)")
-    add("--output", required=True, type=Path, metavar="DIR", help="folder of the run")
+    add(
+        "--output",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="folder that receives checkpoints, weights and the log",
+    )
     add("--resume", action="store_true", help="continue from DIR/checkpoint.pt if it exists")
-    add("--batch-size", type=int, default=DVAETrainingConfig.batch_size, help="images an update (default: %(default)s)")
+    add(
+        "--batch-size",
+        type=int,
+        default=DVAETrainingConfig.batch_size,
+        metavar="B",
+        help="images in each update (default: %(default)s)",
+    )
     add(
         "--window",
         type=int,
         default=DVAETrainingConfig.window,
-        help="px a side of the crop from each 256-px view, a multiple of 8 (default: %(default)s)",
+        metavar="N",
+        help="side of the square that is cut out of each image of 256 px, in px; a multiple of 8 (default: "
+        "%(default)s)",
     )
-    add("--hidden", type=int, default=32, help="width of the first group (default: %(default)s; the paper: 256)")
-    add("--vocabulary", type=int, default=1024, help="number of codes (default: %(default)s; the paper: 8192)")
+    add(
+        "--hidden",
+        type=int,
+        default=32,
+        metavar="N",
+        help="channels of the network's first group of layers (default: %(default)s; the paper: 256)",
+    )
+    add(
+        "--vocabulary",
+        type=int,
+        default=1024,
+        metavar="N",
+        help="number of different codes (default: %(default)s; the paper: 8192)",
+    )
     add(
         "--learning-rate",
         type=float,
         default=DVAETrainingConfig.learning_rate,
-        help="at the start (default: %(default)s)",
+        metavar="R",
+        help="learning rate at the start, from which it falls (default: %(default)s)",
     )
     add(
         "--kl-weight",
         type=float,
         default=DVAETrainingConfig.kl_weight,
-        help="weight of the KL term at its full value (default: %(default)s)",
+        metavar="W",
+        help="final weight of the KL term in the loss, to which it rises from 0 (default: %(default)s)",
     )
     add(
         "--start-from",
         type=Path,
         metavar="FILE",
-        help="trained dVAE to start from, with its width and vocabulary; the temperature stays low",
+        help="trained dVAE to start from, whose width and vocabulary replace --hidden and --vocabulary",
     )
     add(
         "--method",
         choices=METHODS,
         default=METHODS[0],
-        help="relaxed: the paper's relaxation, for long runs; quantised: vector quantisation, far better after "
-        "some thousand updates, with a learning rate of 3e-3 (default: %(default)s)",
+        help="how codes are learned: by the paper's relaxation, for long runs, or by vector quantisation, far better "
+        "after some thousand updates, with a learning rate of 3e-3 (default: %(default)s)",
     )
-    add("--seed", type=int, default=0, help="of weights, crops and noise (default: %(default)s)")
-    add("--threads", type=int, default=available_processors(), help="CPU threads (default: all available)")
+    add(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="S",
+        help="seed of the first weights, the crops and the noise (default: %(default)s)",
+    )
+    add_device_option(parser, "the model")
+    add(
+        "--threads",
+        type=int,
+        default=available_processors(),
+        metavar="N",
+        help="CPU threads (default: all available)",
+    )

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 
 from models.data.shard_cache import DEFAULT_CACHE_BYTES
+from models.device import AUTO, add_device_option, device_of
 from models.errors import UserError
 from models.sampling.checkpoint import available_processors
 from models.training.distributed import SHARDINGS
@@ -72,6 +73,7 @@ class RunOptions(NamedTuple):
     save_every: int | None = None  # updates between checkpoints; default: those between validations
     cache: Path | None = None  # folder for the shards of a dataset that is a URL
     cache_bytes: int = DEFAULT_CACHE_BYTES
+    device: str = AUTO  # as --device names it
 
 
 DEFAULT_RUN = RunOptions()
@@ -94,9 +96,11 @@ def default_learning_rate(width: int) -> float:
     return max(4.5e-4, 1e-3 * 256 / width)
 
 
-def default_precision() -> str:
-    """bfloat16 if the hardware multiplies in it, which is twice as fast; elsewhere it is slower than float32."""
-    if torch.cuda.is_available():
+def default_precision(device: str) -> str:
+    """bfloat16 if the device multiplies in it, which is twice as fast; elsewhere it is slower than float32."""
+    if torch.device(device).type == "cuda":
+        if not torch.cuda.is_available():
+            return "float32"
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     processor = torch.cpu.get_capabilities()
     return "bfloat16" if processor.get("avx512_bf16") or processor.get("amx_bf16") else "float32"
@@ -114,6 +118,8 @@ def parse_command(description: str, arguments: Sequence[str] | None) -> Command:
     size = _size(args)
     if args.learning_rate is None:
         args.learning_rate = default_learning_rate(size.width)
+    if args.precision is None:
+        args.precision = default_precision(device_of(args.device))
     if args.validate_every is None:
         args.validate_every = max(1, min(1000, args.steps // 10))
     args.source_weights = tuple(sorted(map(_source_weight, args.source_weight)))
@@ -176,26 +182,32 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--dataset", required=True, metavar="DIR", help="dataset made by `pairmill build`: folder or URL")
     add("--steps", required=True, type=int, metavar="N", help="number of updates (the paper: 430,000)")
-    add("--batch-size", required=True, type=int, metavar="B", help="pairs an update (the paper: 1,024)")
-    add("--output", required=True, type=Path, metavar="DIR", help="folder of the run")
+    add("--batch-size", required=True, type=int, metavar="B", help="pairs in each update (the paper: 1,024)")
+    add(
+        "--output",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="folder that receives checkpoints, weights and the log",
+    )
     add("--resume", action="store_true", help="continue from DIR/checkpoint.pt if it exists")
 
 
 def _add_model(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--size", choices=SIZES, metavar="NAME", help=f"size of the model: {', '.join(SIZES)}")
-    add("--layers", type=int, metavar="N", help="number of layers, instead of the size's")
-    add("--heads", type=int, metavar="N", help="heads of each layer, instead of the size's")
-    add("--width", type=int, metavar="N", help="width, instead of the size's")
+    add("--layers", type=int, metavar="N", help="number of layers (default: that of --size)")
+    add("--heads", type=int, metavar="N", help="attention heads of each layer (default: that of --size)")
+    add("--width", type=int, metavar="N", help="width of the layers (default: that of --size)")
     add(
         "--recipe",
         choices=RECIPES,
         default="paper",
-        help="modern: RMSNorm, SwiGLU, normalised queries and keys, rotary positions alone, full attention, no biases "
-        "(default %(default)s)",
+        help="the paper's network, or a modern one: RMSNorm, SwiGLU, normalised queries and keys, rotary positions "
+        "alone, full attention, no biases (default: %(default)s)",
     )
     add("--rotary", action="store_true", help="add rotary positions to the paper's learned ones")
-    add("--dropout", type=float, default=0.0, metavar="P", help="share of the layers' outputs zeroed (default 0)")
+    add("--dropout", type=float, default=0.0, metavar="P", help="share of the layers' outputs to zero (default: 0)")
     add(
         "--text-length",
         type=int,
@@ -206,45 +218,76 @@ def _add_model(group: argparse._ArgumentGroup) -> None:
 
 def _add_weights(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--learning-rate", type=float, help="peak of the learning rate (default: by width, 1e-3 to 4.5e-4)")
+    add(
+        "--learning-rate",
+        type=float,
+        metavar="R",
+        help="peak of the learning rate (default: by width, 1e-3 to 4.5e-4)",
+    )
     add(
         "--schedule",
         choices=SCHEDULES,
         default="plateau",
         help="learning rate after the warm-up: halved when validation stalls, a cosine, or constant with a decay over "
-        "the last fifth (default %(default)s)",
+        "the last fifth (default: %(default)s)",
     )
-    add("--warm-up", type=int, metavar="N", help="updates of the warm-up (default: 5,000, or a tenth of the run)")
-    add("--beta1", type=float, default=BETA1, help="AdamW's first decay (default %(default)s)")
-    add("--beta2", type=float, default=BETA2, help="AdamW's second decay (default %(default)s)")
-    add("--weight-decay", type=float, default=DECAY, help="AdamW's, of matrices alone (default %(default)s)")
-    add("--clip", type=float, default=MAX_GRADIENT_NORM, metavar="NORM", help="of the gradient (default %(default)s)")
+    add(
+        "--warm-up",
+        type=int,
+        metavar="N",
+        help="updates in which the learning rate rises to its peak (default: 5,000, or a tenth of a shorter run)",
+    )
+    add("--beta1", type=float, default=BETA1, metavar="B", help="first decay of AdamW (default: %(default)s)")
+    add("--beta2", type=float, default=BETA2, metavar="B", help="second decay of AdamW (default: %(default)s)")
+    add(
+        "--weight-decay",
+        type=float,
+        default=DECAY,
+        metavar="W",
+        help="weight decay of AdamW, applied to matrices alone (default: %(default)s)",
+    )
+    add(
+        "--clip",
+        type=float,
+        default=MAX_GRADIENT_NORM,
+        metavar="NORM",
+        help="largest norm of the gradient, to which longer ones are scaled (default: %(default)s)",
+    )
     add(
         "--text-weight",
         type=float,
         default=TEXT_WEIGHT,
         metavar="SHARE",
-        help="of the loss; the codes have the rest (default %(default)s)",
+        help="weight of the text in the loss, from 0 to 1; the codes have the remainder (default: %(default)s)",
     )
     add(
         "--precision",
         choices=PRECISIONS,
-        default=default_precision(),
-        help="precision of matrix products; float16 scales the loss, for GPUs without bfloat16 (default here: "
-        "%(default)s)",
+        help="precision of matrix products; float16 scales the loss, for GPUs without bfloat16 (default: bfloat16 if "
+        "the device multiplies in it, else float32)",
     )
     add(
         "--blank-captions",
         type=float,
         default=0.0,
         metavar="SHARE",
-        help="share of pairs trained without caption, for `generate --guidance` (default 0)",
+        help="share of the pairs to train without caption, which `generate --guidance` needs (default: 0)",
     )
     add(
-        "--bpe-dropout", type=float, default=0.0, metavar="P", help="probability of BPE dropout (default 0; paper: 0.1)"
+        "--bpe-dropout",
+        type=float,
+        default=0.0,
+        metavar="P",
+        help="probability with which BPE skips a merge of tokens (default: 0; the paper: 0.1)",
     )
-    add("--init-from", metavar="DIR", help="folder of another run, whose weights replace the random ones of the start")
-    add("--seed", type=int, default=0, help="of weights and order (default 0)")
+    add("--init-from", metavar="DIR", help="folder of another run, whose weights this one starts from")
+    add(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="S",
+        help="seed of the first weights and of the order of the pairs (default: %(default)s)",
+    )
 
 
 def _add_execution(group: argparse._ArgumentGroup) -> None:
@@ -256,39 +299,59 @@ def _add_execution(group: argparse._ArgumentGroup) -> None:
         help="updates between validations (default: a tenth of the run, at most 1000)",
     )
     add("--save-every", type=int, metavar="N", help="updates between checkpoints (default: as between validations)")
-    add("--keep", type=int, default=2, metavar="N", help="number of checkpoints to keep (default %(default)s)")
+    add("--keep", type=int, default=2, metavar="N", help="number of checkpoints to keep (default: %(default)s)")
     add(
         "--accumulate",
         type=int,
         default=1,
         metavar="N",
-        help="compute an update in N parts, to save memory (default 1)",
+        help="compute an update in N parts, to save memory (default: %(default)s)",
     )
     add(
         "--sharding",
         choices=SHARDINGS,
         default="ddp",
-        help="under torchrun: the full model in each process, or sharded (default %(default)s)",
+        help="keep the full model in each process of torchrun, or shard it among them (default: %(default)s)",
     )
-    add("--recompute", action="store_true", help="recompute activations: less memory, a third more work")
+    add("--recompute", action="store_true", help="recompute activations, which takes less memory and a third more work")
     add(
-        "--compile", action="store_true", help="use torch.compile: starts some minutes later, then runs faster on a GPU"
+        "--compile",
+        action="store_true",
+        help="use torch.compile, which starts some minutes later and runs faster on a GPU",
     )
-    add("--threads", type=int, default=available_processors(), help="CPU threads (default: all available)")
-    add("--prompts", type=Path, metavar="FILE", help="prompts, one a line, sampled at each checkpoint")
-    add("--tensorboard", action="store_true", help="write DIR/tensorboard")
-    add("--wandb", metavar="PROJECT", help="log to Weights & Biases")
+    add_device_option(group, "the model")
+    add(
+        "--threads",
+        type=int,
+        default=available_processors(),
+        metavar="N",
+        help="CPU threads (default: all available)",
+    )
+    add(
+        "--prompts",
+        type=Path,
+        metavar="FILE",
+        help="file of prompts, one on each line, of which images are sampled at each checkpoint",
+    )
+    add("--tensorboard", action="store_true", help="log to TensorBoard as well, in the folder tensorboard of --output")
+    add("--wandb", metavar="PROJECT", help="log to this project of Weights & Biases as well")
 
 
 def _add_data(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--workers", type=int, default=0, metavar="N", help="processes that read batches (default: 0)")
+    add(
+        "--workers",
+        type=int,
+        default=0,
+        metavar="N",
+        help="processes that read batches; with 0, training itself reads them (default: %(default)s)",
+    )
     add(
         "--source-weight",
         action="append",
         default=[],
         metavar="SOURCE=W",
-        help="how often an epoch contains each pair of a source, such as wit=2 (repeatable; default 1)",
+        help="how often an epoch contains each pair of a source, such as wit=2; repeatable (default: once)",
     )
     add("--cache", type=Path, metavar="DIR", help="local folder for the shards of a dataset that is a URL")
     add(
@@ -296,6 +359,12 @@ def _add_data(group: argparse._ArgumentGroup) -> None:
         type=float,
         default=DEFAULT_CACHE_BYTES / 1e9,
         metavar="N",
-        help="largest size of that folder (default %(default)s)",
+        help="largest size of the folder of --cache, in GB (default: %(default)g)",
     )
-    add("--lanes", type=int, metavar="N", help="of the order (default: 8, or as many as processes if they are more)")
+    add(
+        "--lanes",
+        type=int,
+        metavar="N",
+        help="sequences of pairs that are shuffled apart and read side by side, the same for any number of processes "
+        "(default: 8, or the number of processes if that is more)",
+    )

@@ -68,7 +68,7 @@ def train(
 ) -> None:
     """Trains to step `config.steps` and writes into `output`. Raises UserError for unusable input, TerminatedError if
     SIGTERM has stopped it."""
-    with distributed_world() as world, contextlib.ExitStack() as held, reported_readers():
+    with distributed_world(options.device) as world, contextlib.ExitStack() as held, reported_readers():
         _train(dataset, size, config, output, resume, options, world, held)
 
 

@@ -8,7 +8,6 @@ import gzip
 import itertools
 import json
 import os
-import shlex
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -62,7 +61,7 @@ def _parquet_captions(path: str) -> Iterator[tuple[str, float]]:
         import pyarrow as pa  # only needed for Parquet
         import pyarrow.parquet as pq
     except ModuleNotFoundError:
-        raise UserError(f"--captions {path}: Parquet needs pyarrow, of the extra `pipeline`") from None
+        raise UserError(f"--captions {path}: Parquet needs pyarrow: pip install '.[pipeline]'") from None
     try:
         file = pq.ParquetFile(path)
         if "caption" not in file.schema_arrow.names:
@@ -135,9 +134,9 @@ def main(arguments: list[str] | None = None) -> int:
         "--captions", required=True, metavar="PATTERN", help="glob of .parquet, .jsonl(.gz) or text files with captions"
     )
     parser.add_argument(
-        "--vocabulary", required=True, type=int, metavar="N", help="number of tokens (the paper: 16,384)"
+        "--vocabulary", required=True, type=int, metavar="N", help="largest number of tokens (the paper: 16,384)"
     )
-    parser.add_argument("--output", required=True, metavar="FILE", help="the tokenizer.json to write")
+    parser.add_argument("--output", required=True, metavar="FILE", help="tokenizer.json to write")
     args = parser.parse_args(arguments)
     if not 256 <= args.vocabulary <= 1 << 16:
         raise UserError(f"--vocabulary {args.vocabulary}: give 256 (one for each byte) to 65,536")
@@ -147,6 +146,6 @@ def main(arguments: list[str] | None = None) -> int:
         text = train_bpe(shown(read_captions(caption_files(args.captions)), line), args.vocabulary)
     write_atomically(args.output, text)
     print(f"train-bpe: {TextTokenizer(text).info.vocabulary:,} tokens")
-    print_output("train-bpe", args.output)
-    print("next: give it to pairmill build or encode, as --text-tokenizer " + shlex.quote(args.output))
+    encode = ["encode", "--images", "IMAGES", "--text-tokenizer", args.output, "--output", "DATASET"]
+    print_output("train-bpe", args.output, encode)
     return 0

@@ -360,7 +360,7 @@ def main(arguments: list[str] | None = None) -> int:
     command = parse_command(__doc__.split("\n")[0], arguments)
     torch.set_num_threads(command.threads)
     try:
-        with distributed_world() as world:
+        with distributed_world(command.device) as world:
             train(command.images, first_weights(command), command.config, command.output, command.resume, world=world)
     except OSError as error:
         place, message = error.filename or command.output, error.strerror or str(error)

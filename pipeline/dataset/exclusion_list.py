@@ -8,7 +8,6 @@ import argparse
 import base64
 import hashlib
 import os
-import shlex
 import sys
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -64,8 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
             line.show(Progress(len(lines), "images", share=share))
     files.write_atomically(args.output, "".join(lines).encode())
     print(f"hash: {len(lines):,} images" + f", {unreadable:,} unreadable" * bool(unreadable))
-    print_output("hash", args.output)
-    print("next: give it to pairmill build or encode, as --exclude " + shlex.quote(args.output))
+    print_output("hash", args.output, ["encode", "--images", "IMAGES", "--exclude", args.output, "--output", "DATASET"])
     return 0
 
 

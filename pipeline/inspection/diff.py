@@ -6,7 +6,7 @@ import argparse
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -14,6 +14,8 @@ import pyarrow as pa
 from models.data.format import Manifest, read_manifest
 from models.errors import UserError, printable
 from models.files import is_url
+from models.next_command import print_next
+from models.progress import track
 from models.text_table import table
 from pipeline.inspection.stats import iter_samples, read_index
 
@@ -21,8 +23,9 @@ EXAMPLES = 5  # keys shown of each kind
 FIELDS = ("caption", "source", "url", "licence", "split", "width", "height", "sha256")
 
 
-def differences(left: str, right: str) -> tuple[list[str], bool]:
-    """(lines that describe the differences, whether all pairs are equal). Raises UserError for a damaged dataset."""
+def differences(left: str, right: str) -> tuple[list[str], list[list[str]]]:
+    """(lines that describe the differences, commands that show pairs that differ: none if all are equal). Raises
+    UserError for a damaged dataset."""
     manifests = read_manifest(left), read_manifest(right)
     lines = list(_settings(*manifests))
     indices = [_by_key(directory, manifest) for directory, manifest in zip((left, right), manifests, strict=True)]
@@ -30,7 +33,7 @@ def differences(left: str, right: str) -> tuple[list[str], bool]:
     both = sorted(indices[0].keys() & indices[1].keys())
     changed: Counter[str] = Counter()
     examples: dict[str, list[str]] = {}
-    tokens = [_digests(directory, manifest) for directory, manifest in zip((left, right), manifests, strict=True)]
+    tokens = _digests((left, right), manifests)
     for key in both:
         left_row, right_row = indices[0][key], indices[1][key]
         for name in (
@@ -63,12 +66,13 @@ def differences(left: str, right: str) -> tuple[list[str], bool]:
     for name, keys in (("A", only[0]), ("B", only[1])):
         lines += [f"only in {name}: {printable(key)}" for key in keys[:EXAMPLES]]
         lines += [f"only in {name}: {len(keys) - EXAMPLES:,} more"] * (len(keys) > EXAMPLES)
-    same = not changed and not only[0] and not only[1]
     lines.append(
         f"{len(both):,} pairs in both, {len(only[0]):,} only in A, {len(only[1]):,} only in B; "
         f"{len({key for keys in examples.values() for key in keys}):,} of those in both differ"
     )
-    return lines, same
+    first = sorted(key for keys in examples.values() for key in keys)[:1]
+    shown = [(left, first), (right, first), (left, only[0][:1]), (right, only[1][:1])]
+    return lines, [["show", directory, "--key", printable(key)] for directory, keys in shown for key in keys]
 
 
 def _settings(left: Manifest, right: Manifest) -> Iterator[str]:
@@ -102,13 +106,14 @@ def _by_key(directory: str, manifest: Manifest) -> dict[str, dict[str, Any]]:
     return {row["key"]: row for row in rows.to_pylist()}
 
 
-def _digests(directory: str, manifest: Manifest) -> dict[str, tuple[bytes, bytes]]:
-    """Key -> hashes of its tokens and codes. Raises UserError for a damaged shard."""
-    return {
-        sample.key: (_digest(sample.tokens.tobytes()), _digest(sample.codes.tobytes()))
-        for shard in manifest.shards
-        for sample in iter_samples(directory, shard, manifest.image_tokenizer.code_type)
-    }
+def _digests(directories: Sequence[str], manifests: Sequence[Manifest]) -> list[dict[str, tuple[bytes, bytes]]]:
+    """For each dataset: key -> hashes of its tokens and codes. Raises UserError for a damaged shard."""
+    found: list[dict[str, tuple[bytes, bytes]]] = [{} for _ in manifests]
+    shards = [(side, shard) for side, manifest in enumerate(manifests) for shard in manifest.shards]
+    for side, shard in track(shards, "diff", "shards", len(shards)):
+        for sample in iter_samples(directories[side], shard, manifests[side].image_tokenizer.code_type):
+            found[side][sample.key] = _digest(sample.tokens.tobytes()), _digest(sample.codes.tobytes())
+    return found
 
 
 def _digest(data: bytes) -> bytes:
@@ -122,10 +127,11 @@ def _location(directory: str) -> str:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="pairmill diff", description=__doc__.split("\n")[0])
     parser.add_argument("left", metavar="A", help="dataset to compare")
-    parser.add_argument("right", metavar="B", help="dataset to compare it with")
+    parser.add_argument("right", metavar="B", help="dataset to compare A with")
     args = parser.parse_args(arguments)
     if _location(args.left) == _location(args.right):
         raise UserError(f"{args.left} and {args.right} are the same folder; name two datasets")
-    lines, same = differences(args.left, args.right)
+    lines, next_commands = differences(args.left, args.right)
     print("\n".join(lines))
-    return 0 if same else 1
+    print_next(*next_commands)
+    return 1 if next_commands else 0

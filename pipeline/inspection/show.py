@@ -16,6 +16,7 @@ from models import files
 from models.data.format import MANIFEST_FILE, Manifest, Sample, read_manifest
 from models.errors import UserError, printable
 from models.files import write_atomically
+from models.next_command import beside, print_output
 from models.tokenizers.elsewhere import require_decoder
 from models.tokenizers.image import ImageTokenizer, load_image_tokenizer, require_no_code
 from models.tokenizers.info import TEXT_TOKENIZER_FILE, require_same_tokenizer
@@ -231,7 +232,9 @@ def make_parser() -> argparse.ArgumentParser:
         "--key", action="append", default=[], metavar="KEY", help="show the pair with this key; repeatable"
     )
     parser.add_argument("--source", metavar="NAME", help="show only pairs of this source, such as cc12m")
-    parser.add_argument("--search", metavar="TEXT", help="show only pairs whose caption contains TEXT, in any case")
+    parser.add_argument(
+        "--search", metavar="TEXT", help="show only pairs whose caption contains TEXT, in capitals or not"
+    )
     parser.add_argument(
         "--fetch-originals",
         action="store_true",
@@ -247,10 +250,12 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--image-tokenizer",
         metavar="SPEC",
-        help="image tokenizer that made the codes, if it is no longer where the manifest says",
+        help="image tokenizer that made the codes, if its files have moved (default: the SPEC in the manifest)",
     )
     parser.add_argument(
-        "--images", metavar="PATTERN", help="of the page of scores: the images that were scored, as score takes them"
+        "--images",
+        metavar="PATTERN",
+        help="images that were scored, as `pairmill score --images` takes them, for the page of scores",
     )
     parser.add_argument(
         "--threshold",
@@ -258,7 +263,7 @@ def make_parser() -> argparse.ArgumentParser:
         type=threshold,
         default=[],
         metavar="NAME=X",
-        help="of the page of scores: also show the pairs on both sides of X, such as clip=0.28; repeatable",
+        help="show the pairs on both sides of X on the page of scores, such as clip=0.28; repeatable",
     )
     return parser
 
@@ -296,7 +301,9 @@ def show_scores(args: argparse.Namespace) -> int:
     name, thresholds = folder_name(args.directory), dict(args.threshold)
     data = score_page(name, open_scores(args.directory), args.images, thresholds).encode()
     _write_page(args.html, data)
-    print(f"show: scores in {args.html}, {len(data) / 1e6:.1f} MB")
+    print(f"show: scores, {len(data) / 1e6:.1f} MB")
+    filtered = ["filter", "DATASET", "--scores", args.directory, "--where", "CONDITION", "--output", "FILTERED"]
+    print_output("show", args.html, filtered)
     return 0
 
 
@@ -341,5 +348,6 @@ def main(arguments: list[str] | None = None) -> int:
             f"show: {missing:,} of {len(content.cards):,} originals could not be downloaded; the page says why",
             file=sys.stderr,
         )
-    print(f"show: {len(content.cards):,} pairs in {args.html}, {len(data) / 1e6:.1f} MB")
+    print(f"show: {len(content.cards):,} pairs, {len(data) / 1e6:.1f} MB")
+    print_output("show", args.html, ["train", "--dataset", args.directory, "--output", beside(args.directory, "model")])
     return 0

@@ -1,4 +1,4 @@
-"""`pairmill stats DIR`: counts of what a dataset holds and of what was rejected, as tables or as JSON."""
+"""`pairmill stats DIR`: counts what a dataset holds and what was rejected, as tables or as JSON."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from models import files
 from models.data import format
 from models.data.format import INDEX_FOLDER, MANIFEST_FILE, Manifest, Shard, read_manifest
 from models.errors import UserError, printable
+from models.next_command import print_next
 from models.progress import track
 from models.text_table import table
 from pipeline.inspection.score_stats import score_stats, score_table
 from pipeline.output.ledger import BalanceReport, load_ledger, rejects_by_reason
-from pipeline.output.names import LEDGER_FILE, SCORES_FILE
+from pipeline.output.names import LEDGER_FILE, REJECTS_FOLDER, SCORES_FILE
 from pipeline.output.parquet import read_columns
 from pipeline.output.schemas import INDEX
 
@@ -300,7 +301,7 @@ def stats_tables(stats: dict[str, Any]) -> str:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="pairmill stats", description=__doc__.split("\n")[0])
     parser.add_argument("directory", metavar="DIR", help="dataset, or output of another job")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    parser.add_argument("--json", action="store_true", help="print the counts as JSON instead of tables")
     args = parser.parse_args(arguments)
     is_dataset = files.exists(files.join(args.directory, MANIFEST_FILE))
     if not is_dataset and not files.exists(files.join(args.directory, LEDGER_FILE)):
@@ -308,6 +309,7 @@ def main(arguments: list[str] | None = None) -> int:
     if is_dataset:
         stats = dataset_stats(args.directory)
         print(_json_text(stats) if args.json else stats_tables(stats))
+        next_commands = [["verify", args.directory]]
     else:
         ledger = load_ledger(args.directory)
         scores = score_stats(args.directory) if files.exists(files.join(args.directory, SCORES_FILE)) else {}
@@ -315,6 +317,12 @@ def main(arguments: list[str] | None = None) -> int:
             print(_json_text(ledger | ({"scores": scores} if scores else {})))
         else:
             print("\n\n".join([ledger_tables(ledger), *([score_table(scores)] if scores else [])]))
+        has_rows = not scores and files.exists(
+            files.join(args.directory, REJECTS_FOLDER)
+        )  # a dry run leaves only counts
+        next_commands = [["show", args.directory]] if has_rows else []
+    if not args.json:
+        print_next(*next_commands)
     return 0
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from apache_beam.coders import RowCoder, registry
 
+from models.device import kind_of
 from models.errors import UserError
 from models.files import sha256_of
 from models.scoring import measures
@@ -82,7 +83,7 @@ def score_settings(config: ScoreConfig) -> dict[str, Any]:
         "scores": list(config.names),
         "model": fingerprint(files) if files else "",
         "heads": {name: sha256_of(path) for name, path in config.heads},
-        "device": config.device,
+        "device": kind_of(config.device),
     }
 
 

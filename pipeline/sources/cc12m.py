@@ -103,12 +103,16 @@ class Cc12m(TableSource[Cc12mSettings]):
 
     def add_arguments(self, group: argparse._ArgumentGroup) -> None:
         group.add_argument(
-            "--cc12m-person", default=PERSON, metavar="TEXT", help=f"replaces {PERSON}, CC12M's mark of a name"
+            "--cc12m-person",
+            default=PERSON,
+            metavar="TEXT",
+            help=f"text that replaces {PERSON}, CC12M's mark of a name",
         )
         group.add_argument(
             "--cc12m-hashes",
             metavar="FILE",
-            help="CC12M's file of URL, SHA256 and MD5: an image with another SHA256 is rejected as a hash_mismatch",
+            help="file of URL, SHA256 and MD5 that CC12M's publisher has; an image with another SHA256 is rejected "
+            "as a hash_mismatch",
         )
 
     def settings_from(self, args: argparse.Namespace) -> Cc12mSettings:

@@ -47,7 +47,11 @@ class Cc3m(TableSource[Cc3mSettings]):
         return read(stream, file, start)
 
     def add_arguments(self, group: argparse._ArgumentGroup) -> None:
-        group.add_argument("--keep-cc3m-spacing", action="store_true", help="leave CC3M's tokens apart, as published")
+        group.add_argument(
+            "--keep-cc3m-spacing",
+            action="store_true",
+            help="keep the spaces between CC3M's tokens, such as those before commas",
+        )
 
     def settings_from(self, args: argparse.Namespace) -> Cc3mSettings:
         return Cc3mSettings(undo_spacing=not args.keep_cc3m_spacing)

@@ -68,8 +68,8 @@ class Table(TableSource[TableSettings]):
             action="append",
             default=[],
             metavar="FIELD=COLUMN",
-            help=f"repeatable: the column of a table= that holds one of {', '.join(FIELDS)}; of several captions the "
-            "first that passes is kept",
+            help=f"column of a table= that holds FIELD, one of {', '.join(FIELDS)}; of several captions the first that "
+            "passes is kept; repeatable",
         )
 
     def settings_from(self, args: argparse.Namespace) -> TableSettings:

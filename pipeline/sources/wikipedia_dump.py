@@ -340,7 +340,8 @@ class WikipediaDump(Source[DumpSettings]):
             default=DEFAULT.width,
             metavar="W",
             choices=(0, *WIDTHS),
-            help="px, width of the thumbnails of a dump's images, one of those that Wikimedia serves; 0: originals",
+            help="width of the thumbnails of a dump's images in px, one of those that Wikimedia serves; 0 takes "
+            "originals",
         )
 
     def settings_from(self, args: argparse.Namespace) -> DumpSettings:

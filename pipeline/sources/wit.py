@@ -240,8 +240,8 @@ class Wit(TableSource[WitSettings]):
             action="append",
             default=[],
             metavar="PATTERN",
-            help="repeatable: Kaggle's files of pixels (URL, base64 bytes, metadata URL); images that they hold are "
-            "read from there instead of fetched",
+            help="files of pixels that Kaggle has (URL, base64 bytes, metadata URL); images that they hold are read "
+            "from there instead of fetched; repeatable",
         )
 
     def settings_from(self, args: argparse.Namespace) -> WitSettings:

@@ -407,7 +407,10 @@ class Yfcc100m(TableSource[YfccSettings]):
 
     def add_arguments(self, group: argparse._ArgumentGroup) -> None:
         group.add_argument(
-            "--yfcc-caption", default=CAPTIONS[0], choices=CAPTIONS, help="text of a YFCC100M row that is its caption"
+            "--yfcc-caption",
+            default=CAPTIONS[0],
+            choices=CAPTIONS,
+            help="text of a YFCC100M row to take as its caption",
         )
         group.add_argument(
             "--yfcc-subset",
@@ -419,7 +422,7 @@ class Yfcc100m(TableSource[YfccSettings]):
             action="append",
             default=[],
             metavar="TEXT",
-            help="repeatable: drop rows with a machine tag that starts with TEXT, for example uploaded:by=instagram",
+            help="reject rows with a machine tag that starts with TEXT, for example uploaded:by=instagram; repeatable",
         )
 
     def settings_from(self, args: argparse.Namespace) -> YfccSettings:

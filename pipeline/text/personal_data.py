@@ -47,7 +47,7 @@ class Found(NamedTuple):
 def check_installed() -> None:
     """Raises UserError without the package of telephone numbers."""
     if importlib.util.find_spec("phonenumbers") is None:
-        raise UserError("--personal-data: needs the package phonenumberslite; pip install 'pairmill[personal]'")
+        raise UserError("--personal-data: needs phonenumberslite: pip install '.[personal]'")
 
 
 def version() -> str:

@@ -36,7 +36,7 @@ sys.path.append(str(ROOT))  # last: what is installed comes before the checkout
 from sample import serve  # noqa: E402 (found by the line above)
 
 OURS = ("models", "pipeline", "beam_jobs")
-# The extra that a module needs beside `pip install pairmill`; the longest name of the table that it begins with counts.
+# The extra that a module needs beside `pip install .`; the longest name of the table that it begins with counts.
 EXTRAS = {
     "models": None,
     "models.server": "serve",

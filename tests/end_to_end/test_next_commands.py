@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 from pathlib import Path
@@ -15,6 +16,7 @@ from pipeline.records import Reason
 from sample.make_sources import DEFAULT_BASE
 from tests.conftest import ROOT
 from tests.end_to_end.test_recipes import ADDED
+from tests.support.records import write_records
 
 
 def printed_next(output: str) -> list[list[str]]:
@@ -43,6 +45,68 @@ def test_the_way_from_a_list_to_images(tmp_path, server, tiny_size, tiny_dvae, c
         command = following[0] if following and name != "train" else []
     assert done == ["select", "fetch", "encode", "train"]
     assert following[0][1:3] == ["generate", "--checkpoint"]
+
+
+@pytest.fixture
+def next_of(capsys):
+    """Runs a command: what it prints to run next, whose options all exist."""
+    known = (ROOT / "tests" / "support" / "options.txt").read_text().splitlines()
+
+    def run(*command: object, status: int = 0) -> list[list[str]]:
+        capsys.readouterr()
+        assert cli.main(list(map(str, command))) == status
+        found = printed_next(capsys.readouterr().out)
+        for program, name, *words in found:
+            if program == "pairmill":
+                assert {f"{name} {word}" for word in words if word.startswith("--")} <= set(known), name
+        return found
+
+    return run
+
+
+def test_what_follows_tokenizers_and_lists_of_hashes(next_of, images, tmp_path):
+    (tmp_path / "captions.txt").write_text("a red cat\na blue boat\n")
+    bpe, hashes = tmp_path / "bpe.json", tmp_path / "list.hashes"
+    followed = next_of("train-bpe", "--captions", tmp_path / "*.txt", "--vocabulary=300", "--output", bpe)
+    dataset = ["--output", "DATASET"]
+    assert followed == [["pairmill", "encode", "--images", "IMAGES", "--text-tokenizer", str(bpe), *dataset]]
+    followed = next_of("hash", images / "00000.tar", "--output", hashes)
+    assert followed == [["pairmill", "encode", "--images", "IMAGES", "--exclude", str(hashes), *dataset]]
+
+
+def test_what_follows_a_model(next_of, tiny_checkpoint, tmp_path):
+    checkpoint = ["--checkpoint", str(tiny_checkpoint)]
+    options = ["--prompt=a cat", "--count=1", "--threads=1"]
+    [serve] = next_of("generate", *checkpoint, *options, "--output", tmp_path / "images")
+    assert serve == ["pairmill", "serve", *checkpoint]
+    for output in ([], ["--output", tmp_path / "numbers.json"]):
+        options = [
+            "--dataset",
+            tiny_checkpoint.parent / "dataset",
+            "--split=train",
+            "--limit=2",
+            "--threads=1",
+            *output,
+        ]
+        [generate] = next_of("evaluate", *checkpoint, *options)
+        assert generate[:4] == ["pairmill", "generate", *checkpoint] and "--prompt" in generate
+    [python] = next_of("export", *checkpoint, "--output", tmp_path / "the model")
+    assert python[:2] == ["python", "-c"]
+    called = ast.parse(python[2]).body[-1].value
+    assert ast.unparse(called) == f"AutoModel.from_pretrained('{tmp_path / 'the model'}', trust_remote_code=True)"
+
+
+def test_what_follows_a_look_at_a_dataset(next_of, tmp_path):
+    one, two = (str(tmp_path / name) for name in ("one", "two"))
+    write_records(tmp_path / "one", pairs=40)
+    write_records(tmp_path / "two", pairs=40, first=10)
+    assert next_of("stats", one) == [["pairmill", "verify", one]]
+    assert next_of("stats", one, "--json") == []
+    assert next_of("verify", one, "--workers=1")[0][:4] == ["pairmill", "train", "--dataset", one]
+    shown = next_of("diff", one, two, status=1)
+    assert [command[:4] for command in shown] == [["pairmill", "show", name, "--key"] for name in (one, two)]
+    for command in shown:
+        assert next_of(*command[1:]) == []
 
 
 def test_names_are_quoted(capsys):

@@ -13,11 +13,12 @@ import pytest
 
 from models import progress
 from models.data.format import read_manifest
+from models.export import to_transformers
 from models.sampling import generate
 from models.training import train_bpe, train_dvae
 from pipeline.dataset import exclusion_list
 from pipeline.filters import SelectConfig
-from pipeline.inspection import stats, verify
+from pipeline.inspection import diff, stats, verify
 from pipeline.output.progress import read_progress, remove_counts
 from pipeline.select.stage import filter_range, plan_reading
 from pipeline.sources.file_ranges import file_ranges
@@ -129,6 +130,19 @@ def test_verify_repair_and_stats_show_files_and_shards(shown, tmp_path):
     damaged.write_bytes(b"")
     lines = shown(verify.main, tmp_path / "dataset", "--workers=1", "--repair")
     assert f"repair: {shards - 1}/{shards - 1} shards (100%)" in lines
+
+
+def test_diff_shows_the_shards_of_both(shown, tmp_path):
+    for name, shards in (("one", 3), ("two", 2)):
+        write_records(tmp_path / name, pairs=40, shards=shards)
+    total = sum(len(read_manifest(tmp_path / name).shards) for name in ("one", "two"))
+    lines = shown(diff.main, tmp_path / "one", tmp_path / "two")
+    assert lines == [f"diff: {n}/{total} shards ({100 * n // total}%)" for n in [*range(1, total + 1), total]]
+
+
+def test_export_shows_what_it_does(shown, tiny_checkpoint, tmp_path):
+    lines = shown(to_transformers.main, "--checkpoint", tiny_checkpoint, "--output", tmp_path / "out")
+    assert lines == ["export: read the weights", *["export: write the folder"] * 2]
 
 
 def test_hash_shows_images(shown, images, tmp_path):

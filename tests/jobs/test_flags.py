@@ -8,11 +8,14 @@ import re
 import socket
 
 import pytest
+import torch
 from apache_beam.portability.api import beam_job_api_pb2
 from apache_beam.runners.portability.portable_runner import PortableRunner
 
 from beam_jobs.flags.common import beam_options, check_engine
+from models.device import check_device
 from models.errors import UserError
+from models.training.distributed import distributed_world
 from pipeline import cli
 from tests.conftest import ROOT
 
@@ -55,14 +58,100 @@ def test_the_options_are_those_of_the_list(parsers):
 
 @pytest.mark.parametrize("command", cli.COMMANDS)
 def test_defaults_in_help_say_something(parsers, command):
-    text = parsers[command].format_help()
+    text = " ".join(parsers[command].format_help().split())
     assert "(default: None)" not in text and not re.search(r"\(default:? *\)", text)
+    assert not re.findall(r"\(default(?!: )[^)]*\)|; default[^)]*\)", text), "write (default: VALUE)"
     assert not re.findall(r"(?:^|[\s(=:])(/\w\S*)", text), "a path of this machine"
 
 
-@pytest.mark.parametrize("command", ["fetch", "encode", "repack"])
-def test_every_option_of_a_job_has_help(parsers, command):
-    assert not [action.dest for action in parsers[command]._actions if not action.help]
+HANGING = re.compile(r"(of|at|in|by|to|for|from|on|px|that|which|repeatable:|\w+'s),? ")
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_every_option_has_help_that_stands_alone(parsers, command):
+    actions = [action for action in parsers[command]._actions if action.dest != "help"]
+    assert not [action.dest for action in actions if not action.help]
+    assert not [action.help for action in actions if HANGING.match(action.help)], "begin with a noun or a verb"
+    named = [action for action in actions if action.option_strings and action.nargs != 0 and not action.choices]
+    assert not [action.dest for action in named if not action.metavar], "name the value as a letter or a word"
+
+
+def test_the_list_of_commands_says_what_each_does():
+    verbs = {text.split()[0].rstrip(",") for _, text in cli.COMMANDS.values()}
+    assert verbs <= {
+        *(
+            "check",
+            "compare",
+            "count",
+            "download",
+            "draw",
+            "filter",
+            "keep",
+            "list",
+            "measure",
+            "merge",
+            "print",
+            "train",
+        ),
+        *("turn", "write"),
+    }
+
+
+def test_device_is_one_option_of_all_commands(parsers):
+    """But for the model that it names."""
+    found = {name: action for name, parser in parsers.items() for action in parser._actions if action.dest == "device"}
+    assert sorted(found) == ["build", "encode", "evaluate", "generate", "score", "serve", "train", "train-dvae"]
+    texts = {action.help.replace("the image tokenizer", "the model") for action in found.values()}
+    shown = {(action.default, action.metavar, action.choices, action.type) for action in found.values()}
+    assert len(texts) == len(shown) == 1 and shown.pop()[:2] == ("auto", "DEVICE")
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:1"])
+def test_devices_that_are_taken(parsers, device):
+    for command in ("encode", "generate", "train"):
+        [action] = [action for action in parsers[command]._actions if action.dest == "device"]
+        assert parsers[command]._get_value(action, device) == device
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["encode", "--images=IN", "--output=OUT"],
+        ["score", "--images=IN", "--output=OUT"],
+        ["generate", "--prompt=a", "--output=OUT"],
+        ["evaluate", "--images=IN"],
+        ["train", "--dataset=IN", "--steps=1", "--batch-size=1", "--size=3m", "--output=OUT"],
+        ["train-dvae", "--images=IN", "--steps=1", "--output=OUT"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_wrong_device_is_one_line(command, tmp_path, capsys):
+    command = [word.replace("OUT", str(tmp_path / "out")).replace("IN", str(tmp_path)) for word in command]
+    assert cli.main([*command, "--device=abacus"]) == 2
+    assert capsys.readouterr().err == (
+        "pairmill: --device abacus: give auto, cpu, cuda, or cuda:1 for the second GPU\n"
+    )
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+def test_a_device_that_the_machine_lacks(device, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: device == "cuda:1")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with (
+        pytest.raises(UserError, match=f"^--device {device}: PyTorch finds no such accelerator here; use --device cpu"),
+        distributed_world(device),
+    ):
+        pass
+    check_device("cpu")
+    if device == "cuda:1":
+        check_device("cuda:0")
+
+
+def test_processes_of_torchrun_have_a_gpu_each(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    message = "^--device cuda:1: torchrun gives each process a GPU of its own"
+    with pytest.raises(UserError, match=message), distributed_world("cuda:1"):
+        pass
 
 
 def test_build_and_encode_have_the_same_defaults(parsers):

@@ -1,0 +1,60 @@
+"""`--device` of all commands that compute with PyTorch: one option, one meaning."""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+
+from models.errors import UserError
+
+AUTO = "auto"
+
+
+def add_device_option(parser: argparse.ArgumentParser | argparse._ArgumentGroup, runs: str) -> None:
+    """`runs`: what the device runs."""
+    parser.add_argument(
+        "--device",
+        type=device_name,
+        default=AUTO,
+        metavar="DEVICE",
+        help=f"device that runs {runs}: cpu, cuda, cuda:1, ...; auto is cuda if there is one, else cpu "
+        "(default: %(default)s)",
+    )
+
+
+def device_name(text: str) -> str:
+    """The argparse type of devices. Raises UserError for what PyTorch would not take for one."""
+    if text != AUTO:
+        try:
+            torch.device(text)
+        except RuntimeError:
+            raise UserError(f"--device {text}: give auto, cpu, cuda, or cuda:1 for the second GPU") from None
+    return text
+
+
+def device_of(name: str) -> str:
+    """The device that a value of --device names; for `auto` what this machine has."""
+    if name != AUTO:
+        return name
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def kind_of(device: str) -> str:
+    """`cuda` for `cuda:1`: what outputs record, since a resumed job may run on another device of the same kind."""
+    return torch.device(device).type
+
+
+def check_device(device: str) -> None:
+    """Raises UserError for a device that this machine lacks."""
+    wanted = torch.device(device)
+    if wanted.type != "cpu" and (wanted.index or 0) >= _count(wanted.type):
+        raise UserError(f"--device {device}: PyTorch finds no such accelerator here; use --device cpu")
+
+
+def _count(kind: str) -> int:
+    """Number of devices of a kind that PyTorch finds."""
+    if kind == "cuda":
+        return torch.cuda.device_count() if torch.cuda.is_available() else 0
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    return torch.accelerator.device_count() if accelerator and accelerator.type == kind else 0
