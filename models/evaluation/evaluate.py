@@ -19,8 +19,9 @@ from typing import Any
 
 import torch
 
+from models.command_line import CommandParser
 from models.data.format import SPLITS
-from models.errors import UserError
+from models.errors import UserError, report_errors
 from models.evaluation.judges import ContrastiveJudge, InceptionJudge, Judges
 from models.evaluation.loss import split_losses
 from models.evaluation.perceptual import load_lpips
@@ -107,7 +108,7 @@ def _tokenizer_spec(args: argparse.Namespace) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="pairmill evaluate", description=__doc__.split("\n")[0])
+    parser = CommandParser("evaluate", __doc__.split("\n")[0])
     add = parser.add_argument
     add("--dataset", metavar="DIR", help="measure the checkpoint on this dataset: folder or URL")
     add("--split", choices=SPLITS, default="val", help="of the dataset (default %(default)s)")
@@ -181,4 +182,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(report_errors(main))

@@ -22,6 +22,7 @@ from typing import Any
 from safetensors.torch import save_file
 
 from models import hashing
+from models.command_line import CommandParser
 from models.data import batch
 from models.errors import UserError
 from models.files import TEMPORARY_SUFFIX
@@ -45,7 +46,7 @@ _OWN_IMPORT = re.compile(r"^from models(?:\.\w+)*\.(\w+) import", re.MULTILINE)
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="pairmill export", description=__doc__.split("\n")[0])
+    parser = CommandParser("export", __doc__.split("\n")[0])
     parser.add_argument(
         "--checkpoint",
         required=True,

@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from models.errors import UserError
+from models.command_line import CommandParser
+from models.errors import UserError, report_errors
 from models.files import write_atomically
 from models.image_files import image_grid, png
 from models.next_command import print_output
@@ -169,7 +170,7 @@ def sampling_options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="pairmill generate", description=__doc__.split("\n")[0])
+    parser = CommandParser("generate", __doc__.split("\n")[0])
     parser.add_argument("--prompt", required=True, metavar="TEXT", help="describes the images")
     parser.add_argument(
         "--count", type=int, default=4, metavar="N", help=f"number of images, 1 to {MAX_COUNT} (default %(default)s)"
@@ -218,4 +219,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(report_errors(main))

@@ -25,7 +25,7 @@ from models.data.batch import NO_TOKEN, Batch
 from models.data.format import REBUILD_HINT, Manifest
 from models.data.retry import read_patiently
 from models.data.stream import Stream
-from models.errors import UserError
+from models.errors import UserError, report_errors
 from models.files import join, write_atomically
 from models.hashing import stable_hash
 from models.next_command import beside, print_output
@@ -424,4 +424,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(report_errors(main))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import glob
 import gzip
 import itertools
@@ -16,6 +15,7 @@ from typing import BinaryIO, cast
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+from models.command_line import CommandParser
 from models.errors import UserError
 from models.files import write_atomically
 from models.next_command import print_output
@@ -130,7 +130,7 @@ def shown(captions: Iterable[tuple[str, float]], line: ProgressLine) -> Iterator
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="pairmill train-bpe", description=__doc__.split("\n")[0])
+    parser = CommandParser("train-bpe", __doc__.split("\n")[0])
     parser.add_argument(
         "--captions", required=True, metavar="PATTERN", help="glob of .parquet, .jsonl(.gz) or text files with captions"
     )

@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from models import pixels
-from models.errors import UserError, system_fault
+from models.errors import UserError, report_errors, system_fault
 from models.files import write_atomically
 from models.next_command import beside, print_output
 from models.progress import print_above
@@ -382,4 +382,4 @@ def first_weights(command: Command) -> DVAE:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(report_errors(main))

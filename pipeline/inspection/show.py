@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from models import files
+from models.command_line import CommandParser
 from models.data.format import MANIFEST_FILE, Manifest, Sample, read_manifest
 from models.errors import UserError, printable
 from models.files import write_atomically
@@ -222,7 +223,7 @@ def load_text_tokenizer(directory: str, manifest: Manifest) -> TextTokenizer:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="pairmill show", description=__doc__.split("\n")[0])
+    parser = CommandParser("show", __doc__.split("\n")[0])
     parser.add_argument("directory", metavar="DIR", help="dataset, or output of another job")
     parser.add_argument("--html", metavar="FILE", help="write a self-contained HTML page with images and plots")
     parser.add_argument("--count", type=int, default=24, metavar="N", help="number of pairs to show (default: 24)")
