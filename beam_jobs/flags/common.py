@@ -9,7 +9,12 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from apache_beam.io.filesystems import FileSystems
-from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions, _BeamArgumentParser
+from apache_beam.options.pipeline_options import (
+    GoogleCloudOptions,
+    PipelineOptions,
+    StandardOptions,
+    _BeamArgumentParser,
+)
 from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
 from apache_beam.runners.runner import PipelineRunner, create_runner
 
@@ -139,9 +144,25 @@ def parse(parser: CommandParser, arguments: list[str] | None) -> tuple[argparse.
 def check_engine(options: PipelineOptions) -> None:
     """Raises UserError for a runner that does not exist and for options that it lacks, before anything is written."""
     runner = load_runner(options.view_as(StandardOptions).runner or LOCAL_RUNNER)
-    if errors := PipelineOptionsValidator(options, runner).validate():
+    validator = PipelineOptionsValidator(options, runner)
+    missing = _dataflow_errors(options, runner, validator) if validator.is_service_runner() else []
+    if errors := missing or validator.validate():
         raise UserError(f"--runner {options.view_as(StandardOptions).runner}: {' '.join(' '.join(errors).split())}")
     check_job_server(options)
+
+
+def _dataflow_errors(options: PipelineOptions, runner: Any, validator: PipelineOptionsValidator) -> list[str]:
+    """What Dataflow needs and the options lack. Beam's own check asks Google's storage before it looks for most of it:
+    without a place for temporary files it would make a bucket."""
+    cloud = options.view_as(GoogleCloudOptions)
+    cloud.region = cloud.region or runner.get_default_gcp_region()  # the environment's, or that of gcloud's settings
+    errors = [f"--{name} is missing; name it." for name in ("project", "region") if not getattr(cloud, name)]
+    places = [name for name in ("temp_location", "staging_location") if getattr(cloud, name)]
+    if not places:
+        errors.append("--temp_location is missing; give one such as gs://BUCKET/tmp.")
+    elif all(faults := [validator.validate_gcs_path(cloud, name) for name in places]):
+        errors += sum(faults, [])
+    return errors
 
 
 def load_runner(name: str) -> PipelineRunner:
