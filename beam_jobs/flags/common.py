@@ -21,7 +21,7 @@ from apache_beam.runners.runner import PipelineRunner, create_runner
 from beam_jobs.job_server import check_job_server
 from beam_jobs.local_runner import LocalRunner
 from models.command_line import CommandParser
-from models.errors import UserError
+from models.errors import UserError, not_installed
 
 Number = TypeVar("Number", int, float)
 View = TypeVar("View", bound=PipelineOptions)
@@ -161,7 +161,7 @@ def _dataflow_errors(options: PipelineOptions, runner: Any, validator: PipelineO
     if not places:
         errors.append("--temp_location is missing; give one such as gs://BUCKET/tmp.")
     elif all(faults := [validator.validate_gcs_path(cloud, name) for name in places]):
-        errors += sum(faults, [])
+        errors += [fault for found in faults for fault in found]
     return errors
 
 
@@ -170,6 +170,8 @@ def load_runner(name: str) -> PipelineRunner:
     try:
         return create_runner(name)
     except (ImportError, AttributeError, ValueError, TypeError) as error:
+        if "apache_beam[gcp]" in str(error):  # of its own runner, for Dataflow
+            raise not_installed(f"--runner {name}", "gcp") from None
         raise UserError(f"--runner: {' '.join(str(error).split())}") from None
 
 

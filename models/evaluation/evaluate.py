@@ -29,7 +29,7 @@ from models.evaluation.reconstruction import compare_reconstructions, first_imag
 from models.evaluation.samples import Sampler, compare_samples
 from models.evaluation.split import Split
 from models.evaluation.tables import report_tables
-from models.files import write_atomically
+from models.files import check_file_place, write_atomically
 from models.next_command import print_output
 from models.progress import ProgressLine
 from models.sampling.checkpoint import (
@@ -164,6 +164,8 @@ def _check(args: argparse.Namespace) -> None:
     if args.threads is not None and args.threads < 1:
         raise UserError(f"--threads {args.threads}: give 1 or more")
     sampling_options(args)
+    if args.output:
+        check_file_place("--output", args.output)
 
 
 def main(arguments: list[str] | None = None) -> int:

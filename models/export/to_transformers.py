@@ -10,12 +10,14 @@ are, and needs no pairmill where it is loaded.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
 import re
 import shutil
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +26,8 @@ from safetensors.torch import save_file
 from models import hashing
 from models.command_line import CommandParser
 from models.data import batch
-from models.errors import UserError
-from models.files import TEMPORARY_SUFFIX
+from models.errors import UserError, write_error
+from models.files import TEMPORARY_SUFFIX, output_folder
 from models.next_command import print_output
 from models.sampling import sampler
 from models.sampling.checkpoint import CONFIG_FILE, find_checkpoint, load_model, read_config, sampling_of
@@ -68,15 +70,14 @@ def main(arguments: list[str] | None = None) -> int:
 def export(checkpoint: Path, output: Path, averaged: bool = False) -> None:
     """Writes the folder, whole or not at all. Raises UserError for a folder that is no checkpoint, or an output that is
     there."""
-    if output.exists():
+    if os.path.lexists(output):
         raise UserError(f"--output {output}: exists; name a new folder")
     network, _ = load_model(checkpoint, averaged)
     text_tokenizer = TextTokenizer.load(checkpoint / TEXT_TOKENIZER_FILE)
     config = read_config(checkpoint)
     sampling = sampling_of(config, checkpoint)
     temporary = output.absolute().with_name(f".{output.name}-{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")
-    temporary.mkdir(parents=True)
-    try:
+    with output_folder(temporary.parent), _whole_folder(temporary, output):
         for path in CODE:
             (temporary / path.name).write_text(_standalone(path.read_text("utf-8")), "utf-8")
         weights = {f"network.{name}": tensor.contiguous() for name, tensor in network.state_dict().items()}
@@ -84,7 +85,18 @@ def export(checkpoint: Path, output: Path, averaged: bool = False) -> None:
         _write_json(temporary / CONFIG_FILE, model_config(config, network.config, sampling))
         (temporary / "tokenizer.json").write_text(text_tokenizer.text, "utf-8")
         _write_json(temporary / "tokenizer_config.json", tokenizer_config(network.config))
+
+
+@contextlib.contextmanager
+def _whole_folder(temporary: Path, output: Path) -> Iterator[None]:
+    """A folder that gets the name `output` when the block ends without an error. Raises WriteError where the system
+    refuses it or a file in it."""
+    try:
+        temporary.mkdir()
+        yield
         os.replace(temporary, output)
+    except OSError as error:
+        raise write_error(error, output) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

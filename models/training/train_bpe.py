@@ -10,14 +10,13 @@ import os
 import shlex
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import BinaryIO, cast
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from models.command_line import CommandParser
 from models.errors import UserError
-from models.files import write_atomically
+from models.files import check_file_place, write_atomically
 from models.next_command import print_output
 from models.progress import Progress, ProgressLine
 from models.tokenizers.text import TextTokenizer
@@ -141,8 +140,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     if not 256 <= args.vocabulary <= 1 << 16:
         raise UserError(f"--vocabulary {args.vocabulary}: give 256 (one for each byte) to 65,536")
-    if not Path(args.output).parent.is_dir():
-        raise UserError(f"--output {args.output}: its folder does not exist; create it first")
+    check_file_place("--output", args.output)
     with ProgressLine("train-bpe") as line:
         text = train_bpe(shown(read_captions(caption_files(args.captions)), line), args.vocabulary)
     write_atomically(args.output, text)

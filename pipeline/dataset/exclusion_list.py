@@ -51,6 +51,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("images", metavar="PATTERN", help="image files, or tar files of them: a path or a glob")
     parser.add_argument("--output", required=True, metavar="FILE", help="list of hashes to write")
     args = parser.parse_args(arguments)
+    if files.is_local(args.output) and os.path.isdir(args.output):
+        raise UserError(f"--output {args.output}: is a folder; name a file")
     lines, unreadable = [], 0
     with ProgressLine("hash") as line:
         for (name, data), share in _with_share(expand(args.images)):

@@ -16,7 +16,7 @@ from models import files
 from models.command_line import CommandParser
 from models.data.format import MANIFEST_FILE, Manifest, Sample, read_manifest
 from models.errors import UserError, printable
-from models.files import write_atomically
+from models.files import check_file_place, write_atomically
 from models.tokenizers.elsewhere import require_decoder
 from models.tokenizers.image import ImageTokenizer, load_image_tokenizer, require_no_code
 from models.tokenizers.info import TEXT_TOKENIZER_FILE, require_same_tokenizer
@@ -276,10 +276,7 @@ def check(args: argparse.Namespace) -> None:
         return
     if args.count > MAX_CARDS:
         raise UserError(f"--count {args.count}: a page holds at most {MAX_CARDS} pairs")
-    if not Path(args.html).absolute().parent.is_dir():
-        raise UserError(f"--html {args.html}: its folder does not exist")
-    if Path(args.html).is_dir():
-        raise UserError(f"--html {args.html}: this is a folder; name a file")
+    check_file_place("--html", args.html)
 
 
 def is_stage_output(directory: str) -> bool:
@@ -296,16 +293,9 @@ def show_scores(args: argparse.Namespace) -> int:
         raise UserError("--html: name the images that were scored by --images, so that the page can show them")
     name, thresholds = folder_name(args.directory), dict(args.threshold)
     data = score_page(name, open_scores(args.directory), args.images, thresholds).encode()
-    _write_page(args.html, data)
+    write_atomically(args.html, data)
     print(f"show: scores in {args.html}, {len(data) / 1e6:.1f} MB")
     return 0
-
-
-def _write_page(path: str, data: bytes) -> None:
-    try:
-        write_atomically(path, data)
-    except OSError as error:
-        raise UserError(f"--html {path}: {error.strerror}") from None
 
 
 def threshold(text: str) -> tuple[str, float]:
@@ -335,7 +325,7 @@ def main(arguments: list[str] | None = None) -> int:
     originals = FetchConfig(retries=1, allow_addresses=allowed) if args.fetch_originals else None
     content = page(args.directory, manifest, query, _spec_of(args, manifest), originals)
     data = render(content).encode()
-    _write_page(args.html, data)
+    write_atomically(args.html, data)
     missing = sum(isinstance(card.original, str) for card in content.cards)
     if missing:
         print(
