@@ -153,7 +153,12 @@ def check_engine(options: PipelineOptions) -> None:
 
 def _dataflow_errors(options: PipelineOptions, runner: Any, validator: PipelineOptionsValidator) -> list[str]:
     """What Dataflow needs and the options lack. Beam's own check asks Google's storage before it looks for most of it:
-    without a place for temporary files it would make a bucket."""
+    without a place for temporary files it would make a bucket. Raises UserError if packages for Dataflow are
+    missing."""
+    try:
+        FileSystems.get_filesystem("gs://")
+    except ValueError:
+        raise not_installed("--runner DataflowRunner", "gcp") from None
     cloud = options.view_as(GoogleCloudOptions)
     cloud.region = cloud.region or runner.get_default_gcp_region()  # the environment's, or that of gcloud's settings
     errors = [f"--{name} is missing; name it." for name in ("project", "region") if not getattr(cloud, name)]
@@ -170,8 +175,6 @@ def load_runner(name: str) -> PipelineRunner:
     try:
         return create_runner(name)
     except (ImportError, AttributeError, ValueError, TypeError) as error:
-        if "apache_beam[gcp]" in str(error):  # of its own runner, for Dataflow
-            raise not_installed(f"--runner {name}", "gcp") from None
         raise UserError(f"--runner: {' '.join(str(error).split())}") from None
 
 
