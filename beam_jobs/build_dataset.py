@@ -35,13 +35,13 @@ from beam_jobs.flags.select import (
     source_settings,
 )
 from beam_jobs.part import prepare, run_whole_or_part
-from beam_jobs.run import command, withdraws_on_error
+from beam_jobs.run import command
 from pipeline import tokenize_stage
 from pipeline.dataset import finish
 from pipeline.encode_units import EncodeUnits, UnitJob
 from pipeline.fetch.units import GroupIntoUnits, GroupIntoUnitsOfPart
 from pipeline.output.names import MANIFEST_FILE
-from pipeline.output.state import is_started
+from pipeline.output.state import withdraws_on_error
 from pipeline.records import REJECTED_TAG
 from pipeline.select.pair_count import CountPairs
 from pipeline.select.stage import ReadAndFilter, SelectedRows, build_url_indexes, plan_reading, read_counts
@@ -93,13 +93,12 @@ def _run(
         "encode": encode_settings(args),
     } | (image_filter.settings if image_filter else {})
     parts = tokenize_stage.dataset_parts(encode, settings, {piece.source for piece in pieces})
-    is_new = not args.part and not is_started(args.output)
     if not prepare(args, beam_options, "build", finish.identity(parts), MANIFEST_FILE):
         return 0
     encode = tokenize_stage.prepare_workers(encode, parts, args.output, has_remote_workers(beam_options))
     if image_filter and has_remote_workers(beam_options):
         image_filter = image_filter.for_other_machines(args.output)
-    with withdraws_on_error(args.output, is_new):
+    with withdraws_on_error(args.output):
         sources = build_url_indexes(sources, args.output)
     plan_reading(pieces, args.output)
 

@@ -1,5 +1,5 @@
-"""Beam's local runner with a worker process for each core, without its three faults: lost rows, workers that take a
-terminal's Ctrl-C for themselves, and jobs that wait for ever for a worker that was killed.
+"""Beam's local runner with a worker process for each core, without its four faults: lost rows, workers that take a
+terminal's Ctrl-C for themselves, jobs that wait for ever for a worker that was killed, and tracebacks of users' errors.
 
 Beam's `DirectRunner` would first try to download and start Prism, a Go program; this is its `FnApiRunner`.
 """
@@ -19,6 +19,7 @@ from apache_beam.portability import python_urns
 from apache_beam.portability.api import beam_runner_api_pb2, endpoints_pb2
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner, worker_handlers
 from apache_beam.runners.portability.fn_api_runner.fn_runner import RunnerResult
+from apache_beam.runners.worker import sdk_worker
 from google.protobuf import json_format, text_format
 
 from beam_jobs.fork_server import ForkServer, Worker
@@ -28,6 +29,18 @@ from models.errors import UserError
 # element, and what is written during the flush is lost (TimeBasedBufferingClosableOutputStream; so in 2.45 to 2.77).
 # With 0 it flushes by size, between elements, as everywhere else in Beam.
 worker_handlers.DATA_BUFFER_TIME_LIMIT_MS = 0
+
+_USER_ERROR = f"{UserError.__module__}.{UserError.__qualname__}: "
+
+
+def _print_unless_user_error(text: str, **options: Any) -> None:
+    """In place of `print` in Beam's worker, which prints the traceback of whatever fails there. The launcher gets it as
+    well, and makes one line of a UserError."""
+    if _USER_ERROR not in text:
+        print(text, **options)
+
+
+sdk_worker.print = _print_unless_user_error  # type: ignore[attr-defined]
 
 FORKED_PYTHON = "pairmill:env:forked_python:v1"
 FORK_SERVER = ForkServer()

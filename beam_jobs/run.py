@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import logging
 import os
 import re
 import shutil
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import apache_beam as beam
@@ -82,18 +81,6 @@ def prepare(
     return False
 
 
-@contextlib.contextmanager
-def withdraws_on_error(output: str, is_new: bool) -> Iterator[None]:
-    """While the block runs, a UserError takes back what `prepare` has begun in a new output: the mended command may
-    have other settings, and must not be told that they differ."""
-    try:
-        yield
-    except UserError:
-        if is_new:
-            finish_output(output)
-        raise
-
-
 def _is_running(job: str, recorded: dict[str, str], options: PipelineOptions, output: str) -> bool:
     """Whether the engine still runs a job; tells how one ended that left its output unfinished."""
     found = engine.state_of(recorded, options, output)
@@ -119,7 +106,8 @@ def run(
     """
     is_dry, submitted = options.view_as(TestOptions).dry_run, False
     is_template = bool(options.view_as(GoogleCloudOptions).template_location)
-    pipeline = _graph(options, output, build)
+    with state.withdraws_on_error(output):
+        pipeline = _graph(options, output, build)
     with ProgressReporter(output, job) as progress, _Launch(job, output, options, is_sample=is_sample) as launch:
         launch.result = pipeline.run()
         if submitted := not is_template and launch.record():

@@ -22,10 +22,10 @@ from beam_jobs.flags.select import (
     source_pieces,
     source_settings,
 )
-from beam_jobs.run import command, prepare, run, withdraws_on_error
+from beam_jobs.run import command, prepare, run
 from pipeline.output.finish import Finish
 from pipeline.output.names import LEDGER_FILE
-from pipeline.output.state import is_started
+from pipeline.output.state import withdraws_on_error
 from pipeline.select.stage import (
     ReadAndFilter,
     WriteSelected,
@@ -59,10 +59,9 @@ def _run(beam_options: PipelineOptions, args: argparse.Namespace, pieces: list[F
     """Selects the pairs of these parts of lists. Returns the exit status."""
     sources, config = source_settings(args), select_config(args)
     settings = {"select": select_settings(args, pieces)} | ({"dry_run": True} if args.dry_run else {})
-    is_new = not is_started(args.output)
     if not prepare(args, beam_options, "select", settings, LEDGER_FILE):
         return 0
-    with withdraws_on_error(args.output, is_new):
+    with withdraws_on_error(args.output):
         sources = build_url_indexes(sources, args.output)
     plan_reading(pieces, args.output)
 

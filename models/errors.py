@@ -10,11 +10,20 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TextIO
 
 
 class UserError(Exception):
     """Wrong usage or unusable input: one line that names the place and the fix. Commands print it and exit with 2."""
+
+
+class WriteError(UserError):
+    """The system refuses a file or a folder of an output."""
+
+    def __init__(self, line: str, strerror: str) -> None:
+        super().__init__(line)
+        self.strerror = strerror  # what the system says, as OSError has it
 
 
 JOINERS = "\u200c\u200d"  # invisible, but scripts and emoji are spelt with them
@@ -40,6 +49,9 @@ _FIXES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room, then run the same command again"),
     errno.EISDIR: "this is a folder; name a file",
     errno.ENAMETOOLONG: "give a shorter name",
+    errno.ELOOP: "its links lead in a circle; name another place",
+    errno.EFBIG: "this file system takes no file of that size; name another place",
+    errno.EIO: "the disk, or the network to it, fails; name another place",
     **dict.fromkeys((errno.EMFILE, errno.ENFILE), "raise the limit of open files (ulimit -n)"),
 }
 
@@ -49,6 +61,28 @@ def system_fault(number: int | None, message: str, path: object) -> str | None:
     if number not in _FIXES:
         return None
     return f"{path}: {message}; {_FIXES[number]}" if path else f"{message}; {_FIXES[number]}"
+
+
+def write_error(error: OSError, path: str | os.PathLike) -> WriteError:
+    """The error to raise for what the system says about writing `path`, whichever file or folder on the way it names:
+    where to write is the user's choice."""
+    message = error.strerror or str(error)
+    if link := _broken_link(path):
+        message = f"{link} is a link to {os.readlink(link)}, which does not exist"
+        return WriteError(f"can't write {path}: {message}; create that, or name another place", message)
+    line = system_fault(error.errno, message, path) or f"{path}: {message}; name another place"
+    return WriteError(f"can't write {line}", message)
+
+
+def _broken_link(path: str | os.PathLike) -> Path | None:
+    """The link to nothing on the way to a path."""
+    places = [Path(path), *Path(path).parents]
+    return next((place for place in places if place.is_symlink() and not place.exists()), None)
+
+
+def not_installed(what: str, extra: str) -> UserError:
+    """The error to raise where packages are missing that an extra of this package brings."""
+    return UserError(f"{what}: packages for it are not installed; `pip install '.[{extra}]'` in a clone installs them")
 
 
 def report_errors(command: Callable[[], int], after_interrupt: str = "") -> int:

@@ -9,11 +9,11 @@ import hashlib
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
-from models.errors import UserError
+from models.errors import UserError, not_installed, write_error
 
 BUNDLED = Path(__file__).parent / "bundled"
 """Folder of the models that are part of the package."""
@@ -54,9 +54,16 @@ def open_read(path: str) -> Iterator[BinaryIO]:
 
         opened = fsspec.open(path, "rb")
     except (ImportError, ValueError) as error:
-        raise UserError(f"{path}: {error}; the extra `remote` has the packages for such URLs") from None
+        raise _no_reader(path, error) from None
     with opened as file:
         yield file
+
+
+def _no_reader(url: str, error: ImportError | ValueError) -> UserError:
+    """The error to raise for a URL that fsspec does not open: packages are missing, or nothing has such URLs."""
+    if isinstance(error, ImportError):
+        return not_installed(url, "remote")
+    return UserError(f"{url}: {error}; name a local path, or a URL such as https://, s3:// or gs://")
 
 
 def read(path: str) -> bytes:
@@ -114,7 +121,7 @@ def _file_system(url: str) -> Iterator[tuple[Any, str]]:
 
         found = url_to_fs(url)
     except (ImportError, ValueError) as error:
-        raise UserError(f"{url}: {error}; the extra `remote` has the packages for such URLs") from None
+        raise _no_reader(url, error) from None
     try:
         yield found
     except FileNotFoundError:
@@ -122,6 +129,55 @@ def _file_system(url: str) -> Iterator[tuple[Any, str]]:
     except Exception as error:
         cause = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"can't look up {url}: {cause}; check address, network and credentials") from error
+
+
+def make_folder(path: str | os.PathLike) -> None:
+    """Makes a local folder and those above it: all or, where one is refused, none. Raises WriteError then."""
+    missing = missing_folders(path)
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        remove_empty_folders(missing)
+        raise write_error(error, path) from None
+
+
+def missing_folders(path: str | os.PathLike) -> list[Path]:
+    """The folders that `make_folder` would make, the deepest first."""
+    return [folder for folder in (Path(path), *Path(path).parents) if not os.path.lexists(folder)]
+
+
+def remove_empty_folders(folders: Iterable[Path]) -> None:
+    """Removes those of these folders that are there and hold nothing, in their order."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+@contextlib.contextmanager
+def output_folder(path: str | os.PathLike) -> Iterator[None]:
+    """Makes a folder for what the block writes there. After an error those that it made are removed again, if they hold
+    nothing. Raises WriteError as `make_folder`."""
+    missing = missing_folders(path)
+    make_folder(path)
+    try:
+        yield
+    except BaseException:
+        remove_empty_folders(missing)
+        raise
+
+
+def check_file_place(option: str, path: str | os.PathLike) -> None:
+    """Raises UserError for a local path at which no file can be written, for a command whose work takes long and comes
+    before it."""
+    if is_url(path):
+        return
+    if os.path.isdir(path):
+        raise UserError(f"{option} {path}: is a folder; name a file")
+    if not os.path.isdir(os.path.dirname(path) or "."):
+        raise UserError(f"{option} {path}: there is no folder {os.path.dirname(path)}; create it, or name another")
+    temporary, file = _create_beside(Path(path))
+    file.close()
+    temporary.unlink()
 
 
 def write_atomically(path: str | os.PathLike, data: bytes | str) -> None:
@@ -133,20 +189,35 @@ def write_atomically(path: str | os.PathLike, data: bytes | str) -> None:
 
 @contextlib.contextmanager
 def written_atomically(path: str | os.PathLike) -> Iterator[BinaryIO]:
-    """A file that gets the name `path` when the block ends without an error, for what is too large to hold twice."""
+    """A file that gets the name `path` when the block ends without an error, for what is too large to hold twice.
+    Raises WriteError where the system refuses the file."""
     path = Path(path)
     _remove_leftovers(path.parent)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{_HELD}{TEMPORARY_SUFFIX}")
+    temporary, file = _create_beside(path)
     try:
-        with open(temporary, "wb") as file:
+        with file:
             with contextlib.suppress(OSError):  # some file systems of networks have no locks
                 fcntl.flock(file, fcntl.LOCK_EX)  # until the process ends, however it does
             yield file
             file.flush()
             os.fsync(file.fileno())
             os.replace(temporary, path)
+    except OSError as error:
+        # A full disk names no file; a file with another name is one that the block reads.
+        if error.filename not in (None, str(temporary), temporary):
+            raise
+        raise write_error(error, path) from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _create_beside(path: Path) -> tuple[Path, BinaryIO]:
+    """A temporary file for `path`, open for writing. Raises WriteError where the system refuses it."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{_HELD}{TEMPORARY_SUFFIX}")
+    try:
+        return temporary, open(temporary, "wb")
+    except OSError as error:
+        raise write_error(error, path) from None
 
 
 _HELD = ".held"

@@ -56,7 +56,7 @@ def test_a_web_server_has_no_lists():
 
 def test_a_scheme_that_nothing_reads_is_one_line():
     for function in (files.exists, files.size_of, files.list_files):
-        with pytest.raises(UserError, match="extra `remote`"):
+        with pytest.raises(UserError, match="Protocol not known: nothing; name a local path"):
             function("nothing://a/b")
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from beam_jobs.flags.common import Group, JobParser, at_least, path
+from beam_jobs.flags.common import Group, at_least, path
+from models.command_line import CommandParser
 from models.errors import UserError
 from models.tokenizers.info import CodeShape, parse_shape
 
@@ -60,7 +61,7 @@ def _shape(text: str) -> CodeShape:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def check_codes(args: argparse.Namespace, parser: JobParser) -> None:
+def check_codes(args: argparse.Namespace, parser: CommandParser) -> None:
     """Raises UserError for options of images with --codes, and for options of codes without."""
     if args.codes:
         for name in OF_IMAGES:

@@ -6,16 +6,22 @@ import argparse
 import contextlib
 import os
 from collections.abc import Callable
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from apache_beam.io.filesystems import FileSystems
-from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions, _BeamArgumentParser
+from apache_beam.options.pipeline_options import (
+    GoogleCloudOptions,
+    PipelineOptions,
+    StandardOptions,
+    _BeamArgumentParser,
+)
 from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
 from apache_beam.runners.runner import PipelineRunner, create_runner
 
 from beam_jobs.job_server import check_job_server
 from beam_jobs.local_runner import LocalRunner
-from models.errors import UserError
+from models.command_line import CommandParser
+from models.errors import UserError, not_installed
 
 Number = TypeVar("Number", int, float)
 View = TypeVar("View", bound=PipelineOptions)
@@ -47,21 +53,6 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         return action.help if action.default in (None, False, [], "") else super()._get_help_string(action)
-
-
-class JobParser(argparse.ArgumentParser):
-    """A parser that reports wrong usage as a UserError: one line that names the option, without argparse's usage."""
-
-    def parse_known_args(self, args=None, namespace=None):
-        try:
-            return super().parse_known_args(args, namespace)
-        except argparse.ArgumentError as error:
-            # The types below begin their message with the value, argparse's own begin with a complaint.
-            separator = " " if isinstance(error.__context__, argparse.ArgumentTypeError) else ": "
-            self.error(separator.join(filter(None, (error.argument_name, error.message))))
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; `{self.prog} --help` lists the options" if message.startswith("the ") else message)
 
 
 def at_least(minimum: int) -> Callable[[str], int]:
@@ -107,14 +98,13 @@ def _number(kind: type[Number], text: str, fix: str) -> Number:
         raise argparse.ArgumentTypeError(f"{text}: {fix}") from None
 
 
-def job_parser(name: str, description: str) -> JobParser:
+def job_parser(name: str, description: str) -> CommandParser:
     """The parser of `pairmill NAME`, with the options that all jobs have."""
-    parser = JobParser(
-        prog=f"pairmill {name}",
-        description=description,
+    parser = CommandParser(
+        name,
+        description,
         formatter_class=_HelpFormatter,
         allow_abbrev=False,
-        exit_on_error=False,  # parse_known_args raises, and reports the error itself
         epilog="Options not listed go to Apache Beam: --runner, --temp_location, ... Exit status: 0 done, with a "
         "warning if no row was kept; 2 wrong usage or unusable input; 130 interrupted.",
     )
@@ -141,11 +131,11 @@ def path(text: str) -> str:
     return text
 
 
-def parse(parser: JobParser, arguments: list[str] | None) -> tuple[argparse.Namespace, PipelineOptions]:
+def parse(parser: CommandParser, arguments: list[str] | None) -> tuple[argparse.Namespace, PipelineOptions]:
     """The job's own options, and Beam's. Raises UserError for a value out of range and for an option that neither
     the job nor Beam has."""
     args, remaining = parser.parse_known_args(arguments)
-    options = beam_options(remaining)
+    options = beam_options(remaining, parser.prog)
     check_engine(options)
     FileSystems.set_options(options)  # a pipeline would do this too late: the output is checked before it is built
     return args, options
@@ -154,9 +144,30 @@ def parse(parser: JobParser, arguments: list[str] | None) -> tuple[argparse.Name
 def check_engine(options: PipelineOptions) -> None:
     """Raises UserError for a runner that does not exist and for options that it lacks, before anything is written."""
     runner = load_runner(options.view_as(StandardOptions).runner or LOCAL_RUNNER)
-    if errors := PipelineOptionsValidator(options, runner).validate():
+    validator = PipelineOptionsValidator(options, runner)
+    missing = _dataflow_errors(options, runner, validator) if validator.is_service_runner() else []
+    if errors := missing or validator.validate():
         raise UserError(f"--runner {options.view_as(StandardOptions).runner}: {' '.join(' '.join(errors).split())}")
     check_job_server(options)
+
+
+def _dataflow_errors(options: PipelineOptions, runner: Any, validator: PipelineOptionsValidator) -> list[str]:
+    """What Dataflow needs and the options lack. Beam's own check asks Google's storage before it looks for most of it:
+    without a place for temporary files it would make a bucket. Raises UserError if packages for Dataflow are
+    missing."""
+    try:
+        FileSystems.get_filesystem("gs://")
+    except ValueError:
+        raise not_installed("--runner DataflowRunner", "gcp") from None
+    cloud = options.view_as(GoogleCloudOptions)
+    cloud.region = cloud.region or runner.get_default_gcp_region()  # the environment's, or that of gcloud's settings
+    errors = [f"--{name} is missing; name it." for name in ("project", "region") if not getattr(cloud, name)]
+    places = [name for name in ("temp_location", "staging_location") if getattr(cloud, name)]
+    if not places:
+        errors.append("--temp_location is missing; give one such as gs://BUCKET/tmp.")
+    elif all(faults := [validator.validate_gcs_path(cloud, name) for name in places]):
+        errors += [fault for found in faults for fault in found]
+    return errors
 
 
 def load_runner(name: str) -> PipelineRunner:
@@ -167,7 +178,7 @@ def load_runner(name: str) -> PipelineRunner:
         raise UserError(f"--runner: {' '.join(str(error).split())}") from None
 
 
-def beam_options(rest: list[str]) -> PipelineOptions:
+def beam_options(rest: list[str], command: str = "pairmill COMMAND") -> PipelineOptions:
     """Beam's options from what the job's parser did not know, with this machine's local runner as the default.
 
     Beam ignores unknown options, so a mistyped one would have no effect. Raises UserError for it, and for options with
@@ -186,7 +197,10 @@ def beam_options(rest: list[str]) -> PipelineOptions:
         except SystemExit:
             unknown = rest
     if unknown:
-        raise UserError(f"{' '.join(unknown)}: not an option of pairmill, nor of Beam as given; see --help")
+        raise UserError(
+            f"{' '.join(unknown)}: not an option of pairmill, nor of Beam as given; `{command} --help` lists "
+            "the options"
+        )
     options = JobOptions(rest)
     given = options.get_all_options(drop_default=True)
     if given.get("direct_running_mode") == "multi_threading":

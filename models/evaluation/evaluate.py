@@ -19,9 +19,10 @@ from typing import Any
 
 import torch
 
+from models.command_line import CommandParser
 from models.data.format import SPLITS
 from models.device import check_device, device_of
-from models.errors import UserError
+from models.errors import UserError, report_errors
 from models.evaluation.judges import ContrastiveJudge, InceptionJudge, Judges
 from models.evaluation.loss import split_losses
 from models.evaluation.perceptual import load_lpips
@@ -29,7 +30,7 @@ from models.evaluation.reconstruction import compare_reconstructions, first_imag
 from models.evaluation.samples import Sampler, compare_samples
 from models.evaluation.split import Split
 from models.evaluation.tables import report_tables
-from models.files import write_atomically
+from models.files import check_file_place, write_atomically
 from models.next_command import beside, print_next, print_output
 from models.progress import ProgressLine
 from models.sampling.checkpoint import (
@@ -110,7 +111,7 @@ def _tokenizer_spec(args: argparse.Namespace) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="pairmill evaluate", description=__doc__.split("\n")[0])
+    parser = CommandParser("evaluate", __doc__.split("\n")[0])
     add = parser.add_argument
     add("--dataset", metavar="DIR", help="measure the checkpoint on this dataset: folder or URL")
     add("--split", choices=SPLITS, default="val", help="split of --dataset to measure on (default: %(default)s)")
@@ -172,6 +173,8 @@ def _check(args: argparse.Namespace) -> None:
     if args.threads is not None and args.threads < 1:
         raise UserError(f"--threads {args.threads}: give 1 or more")
     sampling_options(args)
+    if args.output:
+        check_file_place("--output", args.output)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -200,4 +203,4 @@ def _next_command(args: argparse.Namespace) -> list[str]:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(report_errors(main))

@@ -10,6 +10,7 @@ are, and needs no pairmill where it is loaded.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
@@ -17,15 +18,17 @@ import re
 import shlex
 import shutil
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
 
 from models import hashing
+from models.command_line import CommandParser
 from models.data import batch
-from models.errors import UserError
-from models.files import TEMPORARY_SUFFIX
+from models.errors import UserError, write_error
+from models.files import TEMPORARY_SUFFIX, output_folder
 from models.next_command import print_output
 from models.progress import Progress, ProgressLine
 from models.sampling import sampler
@@ -48,7 +51,7 @@ _OWN_IMPORT = re.compile(r"^from models(?:\.\w+)*\.(\w+) import", re.MULTILINE)
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="pairmill export", description=__doc__.split("\n")[0])
+    parser = CommandParser("export", __doc__.split("\n")[0])
     parser.add_argument(
         "--checkpoint",
         required=True,
@@ -78,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
 def export(checkpoint: Path, output: Path, averaged: bool = False) -> None:
     """Writes the folder, whole or not at all. Raises UserError for a folder that is no checkpoint, or an output that is
     there."""
-    if output.exists():
+    if os.path.lexists(output):
         raise UserError(f"--output {output}: exists; name a new folder")
     with ProgressLine("export") as line:
         is_large = sum(path.stat().st_size for path in checkpoint.glob("*.safetensors")) > LARGE_BYTES
@@ -93,8 +96,7 @@ def _write(checkpoint: Path, network: Transformer, output: Path) -> None:
     config = read_config(checkpoint)
     sampling = sampling_of(config, checkpoint)
     temporary = output.absolute().with_name(f".{output.name}-{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")
-    temporary.mkdir(parents=True)
-    try:
+    with output_folder(temporary.parent), _whole_folder(temporary, output):
         for path in CODE:
             (temporary / path.name).write_text(_standalone(path.read_text("utf-8")), "utf-8")
         weights = {f"network.{name}": tensor.contiguous() for name, tensor in network.state_dict().items()}
@@ -102,7 +104,18 @@ def _write(checkpoint: Path, network: Transformer, output: Path) -> None:
         _write_json(temporary / CONFIG_FILE, model_config(config, network.config, sampling))
         (temporary / "tokenizer.json").write_text(text_tokenizer.text, "utf-8")
         _write_json(temporary / "tokenizer_config.json", tokenizer_config(network.config))
+
+
+@contextlib.contextmanager
+def _whole_folder(temporary: Path, output: Path) -> Iterator[None]:
+    """A folder that gets the name `output` when the block ends without an error. Raises WriteError where the system
+    refuses it or a file in it."""
+    try:
+        temporary.mkdir()
+        yield
         os.replace(temporary, output)
+    except OSError as error:
+        raise write_error(error, output) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

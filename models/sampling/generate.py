@@ -19,8 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from models.errors import UserError
-from models.files import write_atomically
+from models.command_line import CommandParser
+from models.errors import UserError, report_errors
+from models.files import make_folder, output_folder, write_atomically
 from models.image_files import image_grid, png
 from models.next_command import print_output
 from models.pixels import ImageError, apply_crop, centre_crop, decode_rgb
@@ -76,7 +77,7 @@ def generate(
     metadata = png_metadata(generator, request)
     images: list[np.ndarray] = []
     requests = image_requests(generator, request)
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     with ProgressLine("generate") as line:
         for codes_N in _sample(generator, requests, line):
             images.append(generator.image_tokenizer.decode(codes_N))
@@ -171,7 +172,7 @@ def sampling_options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="pairmill generate", description=__doc__.split("\n")[0])
+    parser = CommandParser("generate", __doc__.split("\n")[0])
     parser.add_argument("--prompt", required=True, metavar="TEXT", help="text that describes the images")
     parser.add_argument(
         "--count", type=int, default=4, metavar="N", help=f"number of images, 1 to {MAX_COUNT} (default: %(default)s)"
@@ -219,18 +220,12 @@ def main(arguments: list[str] | None = None) -> int:
     ranking = Ranking(load_ranker(args.rank_model), args.rank) if args.rank else None
     rows = generator.image_tokenizer.info.shape.rows // 2 if args.rows is None else args.rows
     prefix_codes = first_rows(generator, args.complete, rows) if args.complete else []
-    try:
-        generate(
-            generator,
-            GenerationRequest(args.prompt, args.count, args.seed, sampling, prefix_codes),
-            args.output,
-            ranking,
-        )
-    except OSError as error:
-        raise UserError(f"--output {args.output}: {error.strerror}") from None
+    request = GenerationRequest(args.prompt, args.count, args.seed, sampling, prefix_codes)
+    with output_folder(args.output):
+        generate(generator, request, args.output, ranking)
     print_output("generate", args.output, ["serve", "--checkpoint", args.checkpoint])
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(report_errors(main))

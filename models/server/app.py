@@ -13,7 +13,6 @@ The running server opens no files, and accepts connections from this machine onl
 
 from __future__ import annotations
 
-import argparse
 import logging
 import re
 import socket
@@ -28,7 +27,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from models.errors import UserError
+from models.command_line import CommandParser
+from models.errors import UserError, report_errors
 from models.sampling.checkpoint import ImageGenerator, add_model_arguments, generator_from_args
 from models.server.connections import uvicorn_settings
 from models.server.job_queue import JobQueue
@@ -113,7 +113,7 @@ def _constant(content: bytes, kind: str) -> Callable[[], Awaitable[Response]]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="pairmill serve", description=__doc__.split("\n")[0])
+    parser = CommandParser("serve", __doc__.split("\n")[0])
     parser.add_argument(
         "--port",
         type=int,
@@ -209,4 +209,4 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(report_errors(main))

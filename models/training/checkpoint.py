@@ -35,7 +35,7 @@ from torch.distributed.tensor import DTensor
 from models.data.batch import Batch
 from models.data.format import Manifest
 from models.data.stream import Stream
-from models.errors import UserError
+from models.errors import UserError, WriteError
 from models.files import write_atomically, written_atomically
 from models.sampling.checkpoint import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, CONFIG_FILE
 from models.tokenizers.info import require_same_tokenizer
@@ -113,7 +113,7 @@ class Checkpoint:
                 config = self.config() | {"step": step}
                 write_state(self.path, self._plain_state(run, stream, after) | config | tensors)
                 self._export(weights, averaged, config)
-        except OSError as error:
+        except (OSError, WriteError) as error:
             raise UserError(
                 f"cannot write a checkpoint into {self.output}: {error.strerror}; the previous one is "
                 "intact: free some space and continue with --resume"

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 
+from models.command_line import CommandParser
 from models.device import add_device_option
 from models.errors import UserError
 from models.sampling.checkpoint import available_processors
@@ -89,7 +90,7 @@ class Command(NamedTuple):
 
 def parse_command(description: str, arguments: Sequence[str] | None) -> Command:
     """Parses the options of `pairmill train-dvae`. Raises UserError for numbers outside their ranges."""
-    parser = argparse.ArgumentParser(prog="pairmill train-dvae", description=description)
+    parser = CommandParser("train-dvae", description)
     _add_options(parser)
     args = parser.parse_args(arguments)
     _check(args)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 
+from models.command_line import CommandParser
 from models.data.shard_cache import DEFAULT_CACHE_BYTES
 from models.device import AUTO, add_device_option, device_of
 from models.errors import UserError
@@ -108,7 +109,7 @@ def default_precision(device: str) -> str:
 
 def parse_command(description: str, arguments: Sequence[str] | None) -> Command:
     """Parses the options of `pairmill train`. Raises UserError for numbers outside their ranges."""
-    parser = argparse.ArgumentParser(prog="pairmill train", description=description)
+    parser = CommandParser("train", description)
     _add_run(parser)
     _add_model(parser.add_argument_group("the model"))
     _add_weights(parser.add_argument_group("settings that decide the weights"))

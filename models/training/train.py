@@ -25,8 +25,8 @@ from models.data.batch import NO_TOKEN, Batch
 from models.data.format import REBUILD_HINT, Manifest
 from models.data.retry import read_patiently
 from models.data.stream import Stream
-from models.errors import UserError
-from models.files import join, write_atomically
+from models.errors import UserError, report_errors, system_fault
+from models.files import join, output_folder, write_atomically
 from models.hashing import stable_hash
 from models.next_command import beside, print_output
 from models.progress import print_above
@@ -100,7 +100,7 @@ def _train(
         _start_from(plain, Path(config.init_from), manifest, tokenizer_json.decode(), world)
     state = _first_state(plain, config, options, world)
 
-    output.mkdir(parents=True, exist_ok=True)
+    held.enter_context(output_folder(output))
     if world.is_main:
         held.enter_context(lock_folder(output))
     termination = held.enter_context(TerminationSignal())
@@ -417,11 +417,12 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         train(command.dataset, command.size, command.config, command.output, command.resume, command.options)
     except OSError as error:
-        raise UserError(f"--output {command.output}: {error.strerror}") from None
+        place, message = error.filename or command.output, error.strerror or str(error)
+        raise UserError(system_fault(error.errno, message, place) or f"{place}: {message}") from None
     except TerminatedError as error:
         return report_termination(error)
     return end_rank()
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(report_errors(main))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import glob
 import gzip
 import itertools
@@ -10,13 +9,13 @@ import json
 import os
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import BinaryIO, cast
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+from models.command_line import CommandParser
 from models.errors import UserError
-from models.files import write_atomically
+from models.files import check_file_place, write_atomically
 from models.next_command import print_output
 from models.progress import Progress, ProgressLine
 from models.tokenizers.text import TextTokenizer
@@ -129,7 +128,7 @@ def shown(captions: Iterable[tuple[str, float]], line: ProgressLine) -> Iterator
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="pairmill train-bpe", description=__doc__.split("\n")[0])
+    parser = CommandParser("train-bpe", __doc__.split("\n")[0])
     parser.add_argument(
         "--captions", required=True, metavar="PATTERN", help="glob of .parquet, .jsonl(.gz) or text files with captions"
     )
@@ -140,8 +139,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     if not 256 <= args.vocabulary <= 1 << 16:
         raise UserError(f"--vocabulary {args.vocabulary}: give 256 (one for each byte) to 65,536")
-    if not Path(args.output).parent.is_dir():
-        raise UserError(f"--output {args.output}: its folder does not exist; create it first")
+    check_file_place("--output", args.output)
     with ProgressLine("train-bpe") as line:
         text = train_bpe(shown(read_captions(caption_files(args.captions)), line), args.vocabulary)
     write_atomically(args.output, text)

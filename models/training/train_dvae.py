@@ -27,8 +27,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from models import pixels
-from models.errors import UserError, system_fault
-from models.files import write_atomically
+from models.errors import UserError, report_errors, system_fault
+from models.files import output_folder, write_atomically
 from models.next_command import beside, print_output
 from models.progress import print_above
 from models.tokenizers.dvae import (
@@ -93,9 +93,12 @@ def train(
 ) -> None:
     """Trains to step `config.steps` and writes into `output`. Raises UserError for unusable input, TerminatedError if
     SIGTERM has stopped it."""
-    output.mkdir(parents=True, exist_ok=True)
     world = world or World()
-    with TerminationSignal() as termination, lock_folder(output) if world.is_main else contextlib.nullcontext():
+    with (
+        output_folder(output),
+        TerminationSignal() as termination,
+        lock_folder(output) if world.is_main else contextlib.nullcontext(),
+    ):
         _train(images, model, config, output, resume, report_every, world, termination)
 
 
@@ -382,4 +385,4 @@ def first_weights(command: Command) -> DVAE:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(report_errors(main))

@@ -4,7 +4,6 @@ For evaluation sets: `pairmill hash 'val2014/*.jpg' --output coco-val.hashes`. R
 
 from __future__ import annotations
 
-import argparse
 import base64
 import hashlib
 import os
@@ -13,6 +12,7 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from models.command_line import CommandParser
 from models.errors import UserError
 from models.next_command import print_output
 from models.progress import Progress, ProgressLine, print_above
@@ -46,10 +46,12 @@ def _with_share(paths: Sequence[str]) -> Iterator[tuple[tuple[str, bytes], float
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="pairmill hash", description=__doc__.split("\n")[0])
+    parser = CommandParser("hash", __doc__.split("\n")[0])
     parser.add_argument("images", metavar="PATTERN", help="image files, or tar files of them: a path or a glob")
     parser.add_argument("--output", required=True, metavar="FILE", help="list of hashes to write")
     args = parser.parse_args(arguments)
+    if files.is_local(args.output) and os.path.isdir(args.output):
+        raise UserError(f"--output {args.output}: is a folder; name a file")
     lines, unreadable = [], 0
     with ProgressLine("hash") as line:
         for (name, data), share in _with_share(expand(args.images)):

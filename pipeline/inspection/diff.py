@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import os
 from collections import Counter
@@ -11,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from models.command_line import CommandParser
 from models.data.format import Manifest, read_manifest
 from models.errors import UserError, printable
 from models.files import is_url
@@ -125,7 +125,7 @@ def _location(directory: str) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="pairmill diff", description=__doc__.split("\n")[0])
+    parser = CommandParser("diff", __doc__.split("\n")[0])
     parser.add_argument("left", metavar="A", help="dataset to compare")
     parser.add_argument("right", metavar="B", help="dataset to compare A with")
     args = parser.parse_args(arguments)

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from models import files
+from models.command_line import CommandParser
 from models.data.format import MANIFEST_FILE, Manifest, Sample, read_manifest
 from models.errors import UserError, printable
-from models.files import write_atomically
+from models.files import check_file_place, write_atomically
 from models.next_command import beside, print_output
 from models.tokenizers.elsewhere import require_decoder
 from models.tokenizers.image import ImageTokenizer, load_image_tokenizer, require_no_code
@@ -223,7 +224,7 @@ def load_text_tokenizer(directory: str, manifest: Manifest) -> TextTokenizer:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="pairmill show", description=__doc__.split("\n")[0])
+    parser = CommandParser("show", __doc__.split("\n")[0])
     parser.add_argument("directory", metavar="DIR", help="dataset, or output of another job")
     parser.add_argument("--html", metavar="FILE", help="write a self-contained HTML page with images and plots")
     parser.add_argument("--count", type=int, default=24, metavar="N", help="number of pairs to show (default: 24)")
@@ -280,10 +281,7 @@ def check(args: argparse.Namespace) -> None:
         return
     if args.count > MAX_CARDS:
         raise UserError(f"--count {args.count}: a page holds at most {MAX_CARDS} pairs")
-    if not Path(args.html).absolute().parent.is_dir():
-        raise UserError(f"--html {args.html}: its folder does not exist")
-    if Path(args.html).is_dir():
-        raise UserError(f"--html {args.html}: this is a folder; name a file")
+    check_file_place("--html", args.html)
 
 
 def is_stage_output(directory: str) -> bool:
@@ -300,18 +298,11 @@ def show_scores(args: argparse.Namespace) -> int:
         raise UserError("--html: name the images that were scored by --images, so that the page can show them")
     name, thresholds = folder_name(args.directory), dict(args.threshold)
     data = score_page(name, open_scores(args.directory), args.images, thresholds).encode()
-    _write_page(args.html, data)
+    write_atomically(args.html, data)
     print(f"show: scores, {len(data) / 1e6:.1f} MB")
     filtered = ["filter", "DATASET", "--scores", args.directory, "--where", "CONDITION", "--output", "FILTERED"]
     print_output("show", args.html, filtered)
     return 0
-
-
-def _write_page(path: str, data: bytes) -> None:
-    try:
-        write_atomically(path, data)
-    except OSError as error:
-        raise UserError(f"--html {path}: {error.strerror}") from None
 
 
 def threshold(text: str) -> tuple[str, float]:
@@ -341,7 +332,7 @@ def main(arguments: list[str] | None = None) -> int:
     originals = FetchConfig(retries=1, allow_addresses=allowed) if args.fetch_originals else None
     content = page(args.directory, manifest, query, _spec_of(args, manifest), originals)
     data = render(content).encode()
-    _write_page(args.html, data)
+    write_atomically(args.html, data)
     missing = sum(isinstance(card.original, str) for card in content.cards)
     if missing:
         print(

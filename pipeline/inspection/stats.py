@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from models import files
+from models.command_line import CommandParser
 from models.data import format
 from models.data.format import INDEX_FOLDER, MANIFEST_FILE, Manifest, Shard, read_manifest
 from models.errors import UserError, printable
@@ -299,7 +299,7 @@ def stats_tables(stats: dict[str, Any]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="pairmill stats", description=__doc__.split("\n")[0])
+    parser = CommandParser("stats", __doc__.split("\n")[0])
     parser.add_argument("directory", metavar="DIR", help="dataset, or output of another job")
     parser.add_argument("--json", action="store_true", help="print the counts as JSON instead of tables")
     args = parser.parse_args(arguments)

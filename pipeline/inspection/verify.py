@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 
+from models.command_line import CommandParser
 from models.data.format import MANIFEST_FILE, read_manifest
 from models.errors import UserError, printable
 from models.files import can_list
@@ -14,7 +14,7 @@ from pipeline.inspection.repair import complete, repair
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="pairmill verify", description=__doc__.split("\n")[0])
+    parser = CommandParser("verify", __doc__.split("\n")[0])
     parser.add_argument("directory", metavar="DIR", help="dataset to check")
     parser.add_argument(
         "--workers",

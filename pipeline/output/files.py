@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import json
 import os
 import tempfile
@@ -14,12 +15,35 @@ from typing import Any, BinaryIO, NamedTuple
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
-from models.errors import UserError, system_fault
+import models.files
+from models.errors import UserError, not_installed, system_fault, write_error
 from models.files import TEMPORARY_SUFFIX
 from pipeline.output import stores
 
+_EXTRAS = {"gs": "gcp", "s3": "s3"}
+"""Scheme -> the extra whose packages Beam needs for it."""
+
+
+def check_installed(path: str) -> None:
+    """Raises UserError for a URL that no installed package reads and writes: Beam's own error names no extra of
+    ours."""
+    if is_local(path):
+        return
+    scheme = FileSystems.get_scheme(path)
+    try:
+        FileSystems.get_filesystem(path)
+    except ValueError:
+        if scheme in _EXTRAS:
+            raise not_installed(path, _EXTRAS[scheme]) from None
+        raise UserError(
+            f"{path}: there is no file system {scheme}://; name a place such as gs://... or s3://..."
+        ) from None
+    if scheme == "s3" and not importlib.util.find_spec("boto3"):  # Beam has the file system without it
+        raise not_installed(path, _EXTRAS[scheme])
+
 
 def join(base: str, *parts: str) -> str:
+    check_installed(base)
     return FileSystems.join(base, *parts)
 
 
@@ -31,11 +55,12 @@ def is_local(path: str) -> bool:
 def atomic_writer(path: str) -> Iterator[BinaryIO]:
     """A file to write, under a name of its own beside `path`, renamed at the end: two workers that write the same file
     at once end with one whole file, and a killed one leaves only a `.tmp` behind."""
+    check_installed(path)
     folder, name = FileSystems.split(path)
     make_folder(folder)
     temporary = join(folder, f".{name}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")
     try:
-        with FileSystems.create(temporary, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+        with _create(temporary, path) as file:
             yield file
             if is_local(path):  # else a power cut may leave the new name with nothing in it
                 file.flush()
@@ -51,8 +76,24 @@ def atomic_writer(path: str) -> Iterator[BinaryIO]:
     except BeamIOError as error:
         with contextlib.suppress(BeamIOError):
             FileSystems.delete([temporary])
-        raise UserError(f"can't write {path}: {_cause(error)}") from None
+        raise _write_error(error, path) from None
     _sync_folder(path)
+
+
+def _create(temporary: str, path: str) -> BinaryIO:
+    """The temporary file of `path`. Raises WriteError where the system refuses it."""
+    try:
+        return FileSystems.create(temporary, compression_type=CompressionTypes.UNCOMPRESSED)
+    except OSError as error:
+        raise _write_error(error, path) from None
+
+
+def _write_error(error: OSError, path: str) -> UserError:
+    """The error to raise for a file that could not be made, or did not get its name, `path`."""
+    cause = _cause_of(error)
+    if isinstance(cause, OSError) and is_local(path):
+        return write_error(cause, path)
+    return UserError(f"can't write {path}: {_line(cause)}")
 
 
 def _sync_folder(path: str) -> None:
@@ -90,6 +131,7 @@ def write_atomically(path: str, data: bytes | memoryview) -> None:
 
 
 def open_read(path: str) -> BinaryIO:
+    check_installed(path)
     return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
 
 
@@ -100,28 +142,26 @@ def read(path: str) -> bytes:
 
 def exists(path: str) -> bool:
     """Raises UserError for a file system that cannot be asked."""
+    check_installed(path)
     try:
         return FileSystems.exists(path)
-    except (BeamIOError, ValueError) as error:  # ValueError: no file system is installed for such a URL
-        raise UserError(f"can't look up {path}: {_cause(error)}") from None
+    except BeamIOError as error:
+        raise UserError(f"can't look up {path}: {_line(_cause_of(error))}") from None
 
 
-def _cause(error: BeamIOError | ValueError) -> str:
-    """The exception that a BeamIOError carries, in one line."""
-    cause = next(iter((getattr(error, "exception_details", None) or {None: error}).values()))
-    return " ".join(f"{cause}".split()) or f"{type(cause).__name__}: is the package for this file system installed?"
+def _cause_of(error: Exception) -> Exception:
+    """The exception that a BeamIOError carries; any other error itself."""
+    return next(iter((getattr(error, "exception_details", None) or {None: error}).values()))
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def make_folder(path: str) -> None:
-    """Makes a local folder; object stores have none to make. Raises UserError where that is refused."""
-    if not is_local(path):
-        return
-    try:
-        os.makedirs(path, exist_ok=True)
-    except OSError as error:
-        if line := system_fault(error.errno, error.strerror or "", path):
-            raise UserError(f"can't write {line}") from None
-        raise
+    """Makes a local folder; object stores have none to make. Raises WriteError where that is refused."""
+    if is_local(path):
+        models.files.make_folder(path)
 
 
 def list_files(folder: str) -> list[str]:
@@ -130,13 +170,14 @@ def list_files(folder: str) -> list[str]:
     if is_local(folder):
         found = [os.path.join(root, name) for root, _, names in os.walk(folder) for name in names]
         return sorted(os.path.relpath(path, folder).replace(os.sep, "/") for path in found)
+    check_installed(folder)
     base = folder.rstrip("/") + "/"
     try:
         [match] = FileSystems.match([base + "**"])
-    except (BeamIOError, ValueError) as error:
-        if isinstance(error, BeamIOError) and FileSystems.get_filesystem(base).has_dirs():
+    except BeamIOError as error:
+        if FileSystems.get_filesystem(base).has_dirs():
             return []  # Hadoop's complains about a folder that does not exist; a store has no folders
-        raise UserError(f"can't list {folder}: {_cause(error)}") from None
+        raise UserError(f"can't list {folder}: {_line(_cause_of(error))}") from None
     return sorted(metadata.path.removeprefix(base) for metadata in match.metadata_list)
 
 
@@ -177,7 +218,7 @@ def publish(path: str, target: str) -> None:
         FileSystems.rename([path], [target])
     except BeamIOError as error:
         if exists(path) or not exists(target):
-            raise UserError(f"can't write {target}: {_cause(error)}") from None
+            raise _write_error(error, target) from None
     _sync_folder(target)
 
 

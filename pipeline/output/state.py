@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import IO, Any
 
 from models.errors import UserError
-from models.files import take_lock
+from models.files import missing_folders, remove_empty_folders, take_lock
 from pipeline.output import files as output_files
 from pipeline.output.files import to_json
 from pipeline.output.finish import read_settings
@@ -34,6 +36,8 @@ KNOWN_FILES = re.compile(
 LOCK, LEASE, MARKER = (f"{WORK_FOLDER}/{name}" for name in (LOCK_FILE, LEASE_FILE, SETTINGS_FILE))
 _locks: dict[str, IO[bytes]] = {}  # local output -> the file by whose lock this process holds it
 _leases: dict[str, Lease] = {}  # remote output -> by which this process holds it
+_made: dict[str, list[Path]] = {}  # local output -> the folders that this process made for it, the deepest first
+_new: set[str] = set()  # outputs that this process has begun
 
 
 class Found(enum.Enum):
@@ -65,6 +69,24 @@ def prepare_output(
     if not overwrite and not is_started(output):
         _check_unstarted(output, job, settings, completion_file, files)
     lock_output(output)
+    try:
+        return _prepare_locked(output, job, settings, completion_file, overwrite, files, is_running)
+    except UserError:
+        if output_files.is_local(output) and not is_started(output):
+            _withdraw(output)
+        raise
+
+
+def _prepare_locked(
+    output: str,
+    job: str,
+    settings: dict[str, Any],
+    completion_file: str,
+    overwrite: bool,
+    files: list[str],
+    is_running: Callable[[dict[str, str]], bool] | None,
+) -> Found:
+    """Leaves an output that this process holds ready for this job, as `prepare_output`; `files` are those there."""
     # What is there is looked up again: another launcher may have ended in the meantime.
     if started := is_started(output) and not overwrite:
         check_started(output, job, settings)
@@ -78,6 +100,9 @@ def prepare_output(
         return Found.RUNNING
     if started:
         print(f"{job}: resuming {output}", flush=True)
+        _new.discard(_location(output))
+    else:
+        _new.add(_location(output))
     _clear(output, files if overwrite else [name for name in files if _is_stale(name)])
     output_files.write_atomically(output_files.join(output, MARKER), started_settings(job, settings))
     if is_running or not output_files.is_local(output):
@@ -107,7 +132,7 @@ def is_started(output: str) -> bool:
     try:
         return output_files.exists(output_files.join(output, MARKER))
     except UserError as error:  # a package, credentials or the network are missing
-        raise UserError(f"--output {output}: {error}") from None
+        raise UserError(f"--output: {error}") from None
 
 
 def _check_unstarted(output: str, job: str, settings: dict[str, Any], completion_file: str, files: list[str]) -> None:
@@ -175,9 +200,12 @@ def lock_output(output: str) -> None:
         (lease := Lease(output)).take()
         _leases[name] = lease
         return
+    _made.setdefault(name, missing_folders(output))
     try:
+        output_files.make_folder(output)  # alone first: an error names it
         output_files.make_folder(output_files.join(output, WORK_FOLDER))
     except UserError as error:
+        remove_empty_folders(_made.pop(name))
         raise UserError(f"--output: {error}") from None
     if (lock := take_lock(output_files.join(output, *LOCK.split("/")))) is None:
         raise UserError(
@@ -305,3 +333,21 @@ def finish_output(output: str) -> None:
     output_files.delete(output, [MARKER, LOCK])
     end_run(output)
     release_output(output)
+
+
+@contextlib.contextmanager
+def withdraws_on_error(output: str) -> Iterator[None]:
+    """While the block runs, a UserError takes back what this process has begun in a new output: the corrected command
+    may have other settings, and must not be told that they differ."""
+    try:
+        yield
+    except UserError:
+        if _location(output) in _new:
+            _withdraw(output)
+        raise
+
+
+def _withdraw(output: str) -> None:
+    """Removes what this process has begun in a new output, and the folders that it made for it."""
+    finish_output(output)
+    remove_empty_folders(_made.pop(_location(output), []))

@@ -17,7 +17,7 @@ from aiohttp import ClientResponseError
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
-from models.errors import UserError
+from models.errors import UserError, not_installed
 
 CHUNK_BYTES = 1 << 18
 FILES_AT_ONCE = 16  # that the launcher looks into
@@ -58,7 +58,10 @@ def exists(path: str) -> bool:
         return bool(fsspec.filesystem("http").exists(path))
     if not _scheme(path):
         return os.path.isfile(path)
-    return bool(FileSystems.exists(path) if _beam_knows(path) else fsspec.core.url_to_fs(path)[0].exists(path))
+    try:
+        return bool(FileSystems.exists(path) if _beam_knows(path) else fsspec.core.url_to_fs(path)[0].exists(path))
+    except ImportError:
+        raise _not_installed(path) from None
 
 
 def map_files(function: Callable[[T], R], files: Iterable[T]) -> list[R]:
@@ -91,6 +94,8 @@ def open_raw(path: str) -> io.BufferedReader:
         return io.BufferedReader(_RemoteFile(fsspec.open(path, "rb").open()), CHUNK_BYTES)
     except (FileNotFoundError, IsADirectoryError, PermissionError, BeamIOError) as error:
         raise UserError(f"can't open {path}: check that the file exists and may be read") from error
+    except ImportError:
+        raise _not_installed(path) from None
     except Exception as error:
         if not _scheme(path):
             raise
@@ -172,8 +177,14 @@ def _expand_remote(pattern: str) -> list[str]:
         filesystem, path = fsspec.core.url_to_fs(pattern)
         found = filesystem.glob(path, detail=True)
         return [filesystem.unstrip_protocol(path) for path, about in found.items() if about["type"] == "file"]
-    except Exception as error:  # not installed, no credentials, no network: each file system has errors of its own
+    except ImportError:
+        raise _not_installed(pattern) from None
+    except Exception as error:  # no credentials, no network: each file system has errors of its own
         raise UserError(f"can't look up {pattern}: {_one_line(error)}") from error
+
+
+def _not_installed(path: str) -> UserError:
+    return not_installed(path, {"gs": "gcp", "s3": "s3"}.get(_scheme(path), "remote"))
 
 
 def _one_line(error: Exception) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pty
+import re
 import select
 import signal
 import sys
@@ -15,8 +16,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.cli import AFTER_INTERRUPT
+from pipeline.output.state import KNOWN_FILES
 from tests.conftest import ROOT
 from tests.support.records import write_records
+from tests.support.scores import write_scores
 from tests.support.terminals import CTRL_C, LIMIT_S, run_in_terminal
 
 CC12M_ROWS = 200_000
@@ -29,10 +32,17 @@ CASES = {
     "select at work": (["select", "--source=cc12m=LIST", "--output", "OUT"], b"select:"),
     "build at work": ([*BUILD, "--source=cc12m=LIST"], b"build:"),
     "fetch": (["fetch", "--pairs", "PAIRS", "--output", "OUT", "--allow-address=127.0.0.0/8"], "OUT"),
+    "encode": (["encode", "--images", "IMAGES", "--output", "OUT", "--image-tokenizer=bundled"], "OUT"),
+    "score": (["score", "--images", "IMAGES", "--output", "OUT"], "OUT"),
+    "cluster": (["cluster", "--scores", "SCORES", "--output", "OUT"], "OUT"),
+    "filter": (["filter", "DATASET", "--where", "width > 1", "--output", "OUT"], "OUT"),
     "repack": (["repack", "--dataset", "DATASET", "--output", "OUT"], "OUT"),
     "verify": (["verify", "DATASET"], IMPORTS),
     "train": (["train", "--dataset", "DATASET", "--size", "3m", "--steps", "100000", "--batch-size", "2",
                "--output", "OUT"], b"step "),
+    "train-dvae": (["train-dvae", "--images", "TARS", "--steps", "100000", "--batch-size", "2", "--hidden", "8",
+                    "--vocabulary", "64", "--output", "OUT"], b"train-dvae:"),
+    "evaluate": (["evaluate", "--images", "TARS", "--image-tokenizer=bundled", "--output", "OUT"], b"evaluate:"),
     "generate": (["generate", "--prompt", "a cat", "--count", "64", "--output", "OUT"], "OUT"),
     "serve": (["serve", "--port", "0"], b"http://"),
     "train-bpe": (["train-bpe", "--captions", "LIST", "--vocabulary", "300", "--output", "OUT"], IMPORTS),
@@ -41,15 +51,28 @@ CASES = {
 STARTING = {"select while it starts", "select before its workers run", "verify", "train-bpe"}
 
 
+# What an interrupted command may leave in its output: what it needs to go on, or what is of use by itself.
+LEAVES = {
+    **dict.fromkeys(
+        ("select", "build", "fetch", "encode", "score", "cluster", "filter", "repack"), KNOWN_FILES.pattern
+    ),
+    "train": r"log\.jsonl|text_tokenizer\.json",
+    "train-dvae": r"log\.jsonl",
+    "generate": r"\d{4}\.png",
+}
+
+
 @pytest.fixture(scope="module")
-def places(tmp_path_factory) -> dict[str, str]:
+def places(tmp_path_factory, images) -> dict[str, str]:
     base = tmp_path_factory.mktemp("interrupts")
     with open(base / "cc12m.tsv", "w") as file:
         file.writelines(
             f"http://127.0.0.1:9/{row}.jpg\tA brown dog number {row} runs over the grass\n" for row in range(CC12M_ROWS)
         )
-    write_records(base / "dataset")
-    return {"LIST": str(base / "cc12m.tsv"), "DATASET": str(base / "dataset"), "PAIRS": str(base / "pairs")}
+    keys = [record.key for record in write_records(base / "dataset")]
+    write_scores(base / "scores", {key: {"clip": 0.5} for key in keys}, with_embeddings=True)
+    return {"LIST": str(base / "cc12m.tsv"), "DATASET": str(base / "dataset"), "PAIRS": str(base / "pairs"),
+            "SCORES": str(base / "scores"), "IMAGES": str(images), "TARS": f"{images}/*.tar"}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -72,7 +95,11 @@ def test_ctrl_c_is_one_line(name, places, tmp_path, elsewhere):
     said = [line for line in printed.replace("\r", "\n").splitlines() if "interrupted" in line]
     if arguments[0] != "serve":
         assert len(said) == 1 and said[0].endswith(AFTER_INTERRUPT.get(arguments[0], "interrupted")), printed
-    assert not [name for name in os.listdir(tmp_path) if name.endswith(".tmp")]
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if not path.is_dir()} - {"short.tsv"}
+    kept = re.compile(f"out/({LEAVES.get(arguments[0], '(?!)')})")
+    assert not [name for name in left if not kept.fullmatch(name)]
+    folders = {path.name for path in tmp_path.iterdir() if path.is_dir()}
+    assert folders <= ({"out"} if left else set())
 
 
 def interrupt(arguments: list[str], moment: Path | str | bytes) -> tuple[int, str]:

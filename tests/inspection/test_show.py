@@ -376,8 +376,8 @@ def test_the_choice_can_be_narrowed(made):
         (["--count", "0"], "--count 0"),
         (["--fetch-originals"], "add --html"),
         (["--html", "x.html", "--count", "201"], "at most 200"),
-        (["--html", "no/such/folder/x.html"], "folder does not exist"),
-        (["--html", "."], "this is a folder"),
+        (["--html", "no/such/folder/x.html"], "there is no folder no/such/folder; create it"),
+        (["--html", "."], "is a folder; name a file"),
         (["--allow-address", "loopback"], "--allow-address loopback"),
     ],
 )

@@ -7,12 +7,14 @@ import random
 
 import apache_beam as beam
 import pytest
+from apache_beam.options.pipeline_options import GoogleCloudOptions
 
 from beam_jobs import build_dataset
 from beam_jobs.flags import engine
 from beam_jobs.flags.common import beam_options
 from beam_jobs.flags.fetch import fetching_machines
 from models.errors import UserError
+from pipeline import cli
 from pipeline.version import decisive_versions
 from tests.conftest import ROOT
 
@@ -107,6 +109,36 @@ def test_an_option_of_the_engines_own_module_is_known():
     assert options.get_all_options()["render_output"] == ["graph.png"]
     with pytest.raises(UserError, match=r"--render_outpt=graph\.png: not an option of pairmill"):
         beam_options(["--runner=apache_beam.runners.render.RenderRunner", "--render_outpt=graph.png"])
+
+
+COMPLETE = {"project": "some-project", "region": "us-central1", "temp_location": "gs://some-bucket/tmp"}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"project": ""}, "--project is missing; name it."),
+        ({"region": ""}, "--region is missing; name it."),
+        ({"temp_location": ""}, "--temp_location is missing; give one such as gs://BUCKET/tmp."),
+        ({"temp_location": "/tmp"}, "Invalid GCS path (/tmp), given for the option: temp_location."),
+    ],
+    ids=str,
+)
+def test_an_option_that_dataflow_needs_is_missed_at_once(given, said, monkeypatch, capsys):
+    """Beam would ask Google's storage first: for minutes where there is no network, and with a traceback."""
+    pytest.importorskip("apache_beam.runners.dataflow.internal.apiclient", reason="needs the extra gcp")
+
+    def ask(*_):
+        raise AssertionError("asked Google's storage")
+
+    for name in ("_create_default_gcs_bucket", "_warn_if_soft_delete_policy_enabled"):
+        monkeypatch.setattr(GoogleCloudOptions, name, ask)
+    monkeypatch.delenv("CLOUDSDK_COMPUTE_REGION", raising=False)
+    monkeypatch.setenv("PATH", "")  # no gcloud that knows a region
+    options = [f"--{name}={value}" for name, value in (COMPLETE | given).items() if value]
+    select = ["select", f"--source=cc3m={ROOT}/sample/sources/cc3m.tsv", "--output=gs://some-bucket/out"]
+    assert cli.main([*select, "--runner=DataflowRunner", *options]) == 2
+    assert capsys.readouterr().err == f"pairmill: --runner DataflowRunner: {said}\n"
 
 
 def test_a_graph_that_dataflow_refuses(monkeypatch):

@@ -21,6 +21,7 @@ from tests.conftest import ROOT
 
 OPTIONS = ROOT / "tests" / "support" / "options.txt"
 CC3M = ROOT / "sample" / "sources" / "cc3m.tsv"
+SEE = "`pairmill build --help` lists the options"
 
 
 class Parsed(Exception):
@@ -178,9 +179,9 @@ def test_build_and_encode_have_the_same_defaults(parsers):
         (["--val-share=1"], "--val-share 1: give a share from 0 to below 1"),
         (["--language-threshold=2"], "--language-threshold 2: give a number from 0 to 1"),
         (["--bytes-per-shard=0"], "--bytes-per-shard 0: give 1 or more"),
-        (["--precision=float8"], "--precision: invalid choice: 'float8' (choose from 'float32', 'bfloat16')"),
-        (["--draws"], "--draws: expected one argument"),
-        (["--overwrite=yes"], "--overwrite: ignored explicit argument 'yes'"),
+        (["--precision=float8"], f"--precision: invalid choice: 'float8' (choose from 'float32', 'bfloat16'); {SEE}"),
+        (["--draws"], f"--draws: expected one argument; {SEE}"),
+        (["--overwrite=yes"], f"--overwrite: ignored explicit argument 'yes'; {SEE}"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -188,6 +189,14 @@ def test_a_wrong_value_is_one_line(arguments, message, tmp_path, capsys):
     needed = ["build", f"--source=cc3m={CC3M}", f"--output={tmp_path / 'out'}"]
     assert cli.main([*needed, *arguments]) == 2
     assert capsys.readouterr().err == f"pairmill: {message}\n"
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_an_option_that_a_command_lacks_is_one_line(command, capsys):
+    assert cli.main([command, "--no-such-option"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("pairmill: ") and said.endswith(f"; `pairmill {command} --help` lists the options\n")
+    assert said.count("\n") == 1
 
 
 def test_missing_options_are_one_line(capsys):

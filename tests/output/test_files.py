@@ -52,7 +52,7 @@ def test_json_is_the_same_for_any_order():
 
 
 def test_a_file_system_that_is_not_installed():
-    with pytest.raises(UserError, match="can't look up nosuch://bucket/file"):
+    with pytest.raises(UserError, match="nosuch://bucket/file: there is no file system nosuch:"):
         files.exists("nosuch://bucket/file")
 
 
