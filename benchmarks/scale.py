@@ -235,9 +235,6 @@ def main() -> None:
                 cost = cost_of_step(step, folder, pairs, args.workers)
             rows.append((pairs, cost))
             print(f"{step}: {pairs:,} pairs, {cost.seconds:.0f} s, {cost.memory_gb:.2f} GB", flush=True)
-        (first, cheap), (last, expensive) = rows[0], rows[-1]
-        power = math.log(expensive.processor_s / cheap.processor_s, last / first) if last > first else float("nan")
-        slope = (expensive.memory_gb - cheap.memory_gb) * 1e6 / (last - first) if last > first else float("nan")
         print(
             table(
                 [step, "s", "processor us a pair", "memory, GB"],
@@ -247,7 +244,11 @@ def main() -> None:
                 ],
             )
         )
-        print(f"{step}: {slope:.2f} kB a pair more; processor time grows as N^{power:.2f}\n", flush=True)
+        (first, cheap), (last, expensive) = rows[0], rows[-1]
+        if last > first:
+            power = math.log(expensive.processor_s / cheap.processor_s, last / first)
+            slope = (expensive.memory_gb - cheap.memory_gb) * 1e6 / (last - first)
+            print(f"{step}: {slope:.2f} kB a pair more; processor time grows as N^{power:.2f}\n", flush=True)
 
 
 if __name__ == "__main__":
