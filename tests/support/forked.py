@@ -69,6 +69,9 @@ def _forget_pytest(descriptor: int) -> None:
     nothing = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1):
         os.dup2(nothing, standard)
-    os.closerange(3, descriptor)
-    os.closerange(descriptor + 1, os.sysconf("SC_OPEN_MAX"))
+    # Their numbers stay taken. Objects from before still write to them, such as pytest's handlers at loggers of torch:
+    # under a number that was free again, torch's server of ranks read a line of a log as pointers.
+    for opened in map(int, os.listdir("/dev/fd")):
+        if opened > 2 and opened not in (nothing, descriptor):
+            os.dup2(nothing, opened, inheritable=False)
     sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)

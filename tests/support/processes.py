@@ -98,7 +98,8 @@ def _child(
     status = 1
     try:
         capture = config.pluginmanager.getplugin("capturemanager")
-        capture.stop_global_capturing()  # into files that all processes share
+        capture.suspend_global_capture(in_=True)  # into files that all processes share, and to which torch's logs go on
+        capture._global_capturing = None
         capture.start_global_capturing()
         os.register_at_fork(after_in_child=reports.close)  # it ends with this process, not with one that outlives it
         config.pluginmanager.register(_Reporter(config, reports))
@@ -110,6 +111,8 @@ def _child(
             config.hook.pytest_runtest_protocol(item=item, nextitem=following)
             item = following
         end()
+        for process in multiprocessing.active_children():  # readers of trainings that tests have stopped
+            process.kill()
         threading._shutdown()
         atexit._run_exitfuncs()
         reports.send(None)
