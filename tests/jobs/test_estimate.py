@@ -48,8 +48,8 @@ def test_a_build_of_two_sources(source_options, fetch_options, tiny_dvae, tmp_pa
     assert found["rows"]["value"] == sum(row["read"] for row in rows)
     assert found["pairs"]["value"] == pytest.approx(len(index), rel=0.05)
     megabytes = re.search(r"this run, all workers together: ([\d.]+) MB downloaded", capsys.readouterr().out)
-    # On a busy machine some downloads time out in one of the two runs.
-    assert found["download_bytes"]["value"] == pytest.approx(float(megabytes[1]) * 1e6, rel=0.1)
+    # On a busy machine some downloads time out in one of the two runs; some images are a tenth of all bytes.
+    assert found["download_bytes"]["value"] == pytest.approx(float(megabytes[1]) * 1e6, rel=0.25)
     stored = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
     assert found["storage_bytes"]["value"] == pytest.approx(stored, rel=0.05)
     assert [stage["stage"] for stage in found["stages"]][:2] == ["start", "select"]  # the next may be done at once
