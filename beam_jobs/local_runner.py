@@ -23,20 +23,20 @@ from apache_beam.runners.worker import sdk_worker
 from google.protobuf import json_format, text_format
 
 from beam_jobs.fork_server import ForkServer, Worker
-from models.errors import UserError
+from models.errors import UserError, WriteError
 
 # Beam's local runner flushes the buffers of its streams every second, from a thread of its own: in the middle of an
 # element, and what is written during the flush is lost (TimeBasedBufferingClosableOutputStream; so in 2.45 to 2.77).
 # With 0 it flushes by size, between elements, as everywhere else in Beam.
 worker_handlers.DATA_BUFFER_TIME_LIMIT_MS = 0
 
-_USER_ERROR = f"{UserError.__module__}.{UserError.__qualname__}: "
+_USER_ERRORS = tuple(f"{kind.__module__}.{kind.__qualname__}: " for kind in (UserError, WriteError))
 
 
 def _print_unless_user_error(text: str, **options: Any) -> None:
     """In place of `print` in Beam's worker, which prints the traceback of whatever fails there. The launcher gets it as
     well, and makes one line of a UserError."""
-    if _USER_ERROR not in text:
+    if not any(kind in text for kind in _USER_ERRORS):
         print(text, **options)
 
 

@@ -33,7 +33,7 @@ from pipeline.output.state import Found, finish_output
 # A worker's exception arrives as text inside the runner's, or as it is; Beam adds the step's name to its message:
 # "models.errors.UserError: TEXT [while running 'STEP']".
 _USER_ERROR = re.compile(
-    re.escape(f"{UserError.__module__}.{UserError.__qualname__}: ") + r"(.+?)(?: \[while running|\\n|\n|$)"
+    re.escape(f"{UserError.__module__}.") + r"(?:UserError|WriteError): (.+?)(?: \[while running|\\n|\n|$)"
 )
 
 

@@ -49,9 +49,6 @@ _FIXES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room, then run the same command again"),
     errno.EISDIR: "this is a folder; name a file",
     errno.ENAMETOOLONG: "give a shorter name",
-    errno.ELOOP: "its links lead in a circle; name another place",
-    errno.EFBIG: "this file system takes no file of that size; name another place",
-    errno.EIO: "the disk, or the network to it, fails; name another place",
     **dict.fromkeys((errno.EMFILE, errno.ENFILE), "raise the limit of open files (ulimit -n)"),
 }
 

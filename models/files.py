@@ -167,10 +167,10 @@ def output_folder(path: str | os.PathLike) -> Iterator[None]:
 
 
 def check_file_place(option: str, path: str | os.PathLike) -> None:
-    """Raises UserError for a local path at which no file can be written, for a command whose work takes long and comes
-    before it."""
+    """Raises UserError for a URL and for a local path at which no file can be written, for a command whose work takes
+    long and comes before it."""
     if is_url(path):
-        return
+        raise UserError(f"{option} {path}: name a local file")
     if os.path.isdir(path):
         raise UserError(f"{option} {path}: is a folder; name a file")
     if not os.path.isdir(os.path.dirname(path) or "."):

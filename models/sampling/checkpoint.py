@@ -228,7 +228,10 @@ def generator_from_args(args: argparse.Namespace) -> ImageGenerator:
     device = device_of(args.device)
     check_device(device)
     generator = load_generator(find_checkpoint(args.checkpoint), args.image_tokenizer, args.averaged)
-    generator.model.to(device)
+    try:
+        generator.model.to(device)
+    except RuntimeError as error:  # its memory is full, or its driver does not fit
+        raise UserError(f"--device {device}: {str(error).splitlines()[0]}") from None
     torch.set_num_threads(
         args.threads or (1 if block_parameters(generator.model) < SMALL_MODEL_PARAMETERS else available_processors())
     )

@@ -61,9 +61,10 @@ def _pass_on(session: pytest.Session, pids: dict[connection.Connection, int]) ->
     while pids:
         for reports in connection.wait(list(pids)):
             assert isinstance(reports, connection.Connection)
-            if (message := _received(reports)) is None:
+            message = _received(reports)
+            if not message:
                 _, status = os.waitpid(pids.pop(reports), 0)
-                if status:
+                if status or message is None:
                     how = os.waitstatus_to_exitcode(status)
                     pytest.exit(f"a process of tests ended with {how}, {last[reports]}", returncode=1)
             elif "warning_message" in message:
@@ -79,7 +80,7 @@ def _pass_on(session: pytest.Session, pids: dict[connection.Connection, int]) ->
 
 
 def _received(reports: connection.Connection) -> dict[str, Any] | None:
-    """A report or the arguments of a warning's hook; None at the end."""
+    """A report, the arguments of a warning's hook, or nothing, which is the end; None if the process ended without a word."""
     try:
         return reports.recv()
     except EOFError:  # it was killed, before it could tell its end
@@ -115,7 +116,7 @@ def _child(
             process.kill()
         threading._shutdown()
         atexit._run_exitfuncs()
-        reports.send(None)
+        reports.send({})
         status = 0
     except KeyboardInterrupt:  # pytest's own process tells
         pass
