@@ -80,7 +80,7 @@ def _pass_on(session: pytest.Session, pids: dict[connection.Connection, int]) ->
 
 
 def _received(reports: connection.Connection) -> dict[str, Any] | None:
-    """A report, the arguments of a warning's hook, or nothing, which is the end; None if the process ended without a word."""
+    """A report or the arguments of a warning's hook; an empty one at the end; None if there was no word of that."""
     try:
         return reports.recv()
     except EOFError:  # it was killed, before it could tell its end
