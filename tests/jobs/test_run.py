@@ -37,6 +37,10 @@ def test_the_message_ends_where_beam_goes_on(tail):
     assert run.user_error_in(f"RuntimeError: {text}{tail}") == "list.tsv, line 3: no URL; give one"
 
 
+def test_an_output_that_is_refused_is_a_user_s_error():
+    assert run.user_error_in("models.errors.WriteError: can't write x [while running 'Write']") == "can't write x"
+
+
 def test_other_errors_hold_no_message():
     assert run.user_error_in("ValueError: wrong") is None
     assert run.user_error_in("other.UserError: wrong") is None
