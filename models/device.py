@@ -1,8 +1,9 @@
-"""`--device` of all commands that compute with PyTorch: one option, one meaning."""
+"""`--device` of all commands that compute with PyTorch, and the trainers' `--threads`: one option, one meaning."""
 
 from __future__ import annotations
 
 import argparse
+import os
 
 import torch
 
@@ -21,6 +22,22 @@ def add_device_option(parser: argparse.ArgumentParser | argparse._ArgumentGroup,
         help=f"device that runs {runs}: cpu, cuda, cuda:1, ...; auto is cuda if there is one, else cpu "
         "(default: %(default)s)",
     )
+
+
+def add_threads_option(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=available_processors(),
+        metavar="N",
+        help="CPU threads (default: all available)",
+    )
+
+
+def available_processors() -> int:
+    """Number of processors that this process may use: containers and batch systems often give it fewer than there
+    are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def device_name(text: str) -> str:

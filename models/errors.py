@@ -77,6 +77,10 @@ def _broken_link(path: str | os.PathLike) -> Path | None:
     return next((place for place in places if place.is_symlink() and not place.exists()), None)
 
 
+STORE_EXTRAS = {"gs": "gcp", "s3": "s3"}
+"""Scheme of a store -> the extra whose packages Beam needs for it."""
+
+
 def not_installed(what: str, extra: str) -> UserError:
     """The error to raise where packages are missing that an extra of this package brings."""
     return UserError(f"{what}: packages for it are not installed; `pip install '.[{extra}]'` in a clone installs them")

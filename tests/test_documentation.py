@@ -1,4 +1,4 @@
-"""What the documentation and the messages tell people to type works in a clone."""
+"""How extras are installed is told alike everywhere, and CONTRIBUTING names paths that exist."""
 
 from __future__ import annotations
 

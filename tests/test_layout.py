@@ -47,7 +47,7 @@ ROOMS = {
     "pipeline.images": "models.pixels pipeline.output",
     "pipeline.select": "pipeline.filters pipeline.sources pipeline.output",
     "pipeline.fetch": "pipeline.filters pipeline.sources pipeline.images pipeline.output",
-    "pipeline.dataset": "models.progress models.data models.tokenizers pipeline.sources pipeline.images "
+    "pipeline.dataset": "models.files models.progress models.data models.tokenizers pipeline.sources pipeline.images "
     "pipeline.output",
     "pipeline.codes": "models.tokenizers pipeline.filters pipeline.sources pipeline.dataset pipeline.output",
     "pipeline.tokenizer_files": "models.files pipeline.output",

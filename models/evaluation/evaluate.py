@@ -21,7 +21,7 @@ import torch
 
 from models.command_line import CommandParser
 from models.data.format import SPLITS
-from models.device import check_device, device_of
+from models.device import available_processors, check_device, device_of
 from models.errors import UserError, report_errors
 from models.evaluation.judges import ContrastiveJudge, InceptionJudge, Judges
 from models.evaluation.loss import split_losses
@@ -35,9 +35,9 @@ from models.next_command import beside, print_next, print_output
 from models.progress import ProgressLine
 from models.sampling.checkpoint import (
     add_model_arguments,
-    available_processors,
     find_checkpoint,
     generator_from_args,
+    model_options,
     read_config,
 )
 from models.sampling.generate import add_sampling_arguments, sampling_options
@@ -198,7 +198,7 @@ def _next_command(args: argparse.Namespace) -> list[str]:
     """Images of the transformer that was measured, or a dataset of codes of the image tokenizer."""
     if args.dataset:
         images = beside(args.checkpoint, "images")
-        return ["generate", "--checkpoint", args.checkpoint, "--prompt", "a red cat", "--output", images]
+        return ["generate", *model_options(args), "--prompt", "a red cat", "--output", images]
     return ["encode", "--images", args.images, "--image-tokenizer", _tokenizer_spec(args), "--output", "DATASET"]
 
 

@@ -22,12 +22,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from models import hashing
 from models.command_line import CommandParser
 from models.data import batch
-from models.errors import UserError, write_error
+from models.errors import UserError, WriteError, write_error
 from models.files import TEMPORARY_SUFFIX, output_folder
 from models.next_command import print_output
 from models.progress import Progress, ProgressLine
@@ -96,7 +97,7 @@ def _write(checkpoint: Path, network: Transformer, output: Path) -> None:
     config = read_config(checkpoint)
     sampling = sampling_of(config, checkpoint)
     temporary = output.absolute().with_name(f".{output.name}-{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")
-    with output_folder(temporary.parent), _whole_folder(temporary, output):
+    with output_folder(temporary.parent), _folder_written_atomically(temporary, output):
         for path in CODE:
             (temporary / path.name).write_text(_standalone(path.read_text("utf-8")), "utf-8")
         weights = {f"network.{name}": tensor.contiguous() for name, tensor in network.state_dict().items()}
@@ -107,7 +108,7 @@ def _write(checkpoint: Path, network: Transformer, output: Path) -> None:
 
 
 @contextlib.contextmanager
-def _whole_folder(temporary: Path, output: Path) -> Iterator[None]:
+def _folder_written_atomically(temporary: Path, output: Path) -> Iterator[None]:
     """A folder that gets the name `output` when the block ends without an error. Raises WriteError where the system
     refuses it or a file in it."""
     try:
@@ -116,6 +117,8 @@ def _whole_folder(temporary: Path, output: Path) -> Iterator[None]:
         os.replace(temporary, output)
     except OSError as error:
         raise write_error(error, output) from None
+    except SafetensorError as error:  # as which save_file passes on what the system says
+        raise WriteError(f"can't write {output}: {error}; make room, or name another place", str(error)) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
 
-from models.device import add_device_option, check_device, device_of
+from models.device import add_device_option, available_processors, check_device, device_of
 from models.errors import UserError
 from models.files import BUNDLED
 from models.sampling.sampler import PAPER_SAMPLING, SamplingConfig
@@ -199,10 +198,10 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def available_processors() -> int:
-    """Number of processors that this process may use: containers and batch systems often give it fewer than there
-    are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def model_options(args: argparse.Namespace) -> list[str]:
+    """The options by which another command finds the model that these name, on any device."""
+    moved = ["--image-tokenizer", args.image_tokenizer] if args.image_tokenizer else []
+    return ["--checkpoint", args.checkpoint, *moved, *["--averaged"] * args.averaged]
 
 
 def find_checkpoint(name: str) -> Path:

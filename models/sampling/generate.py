@@ -26,7 +26,7 @@ from models.image_files import image_grid, png
 from models.next_command import print_output
 from models.pixels import ImageError, apply_crop, centre_crop, decode_rgb
 from models.progress import Progress, ProgressLine
-from models.sampling.checkpoint import ImageGenerator, add_model_arguments, generator_from_args
+from models.sampling.checkpoint import ImageGenerator, add_model_arguments, generator_from_args, model_options
 from models.sampling.reranking import Ranking, load_ranker
 from models.sampling.sampler import BATCH_SIZE, PAPER_SAMPLING, ImageRequest, SamplingConfig, image_seed, sample_steps
 
@@ -223,7 +223,7 @@ def main(arguments: list[str] | None = None) -> int:
     request = GenerationRequest(args.prompt, args.count, args.seed, sampling, prefix_codes)
     with output_folder(args.output):
         generate(generator, request, args.output, ranking)
-    print_output("generate", args.output, ["serve", "--checkpoint", args.checkpoint])
+    print_output("generate", args.output, ["serve", *model_options(args)])
     return 0
 
 

@@ -77,10 +77,11 @@ def distributed_world(device_name: str = AUTO) -> Iterator[World]:
         return
     if device.index is not None:
         raise UserError(f"--device {device_name}: torchrun gives each process a GPU of its own; use --device cuda")
-    if cuda := device.type == "cuda":
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
     check_device(str(device))
-    if cuda:
+    if cuda := device.type == "cuda":
+        if (rank := int(os.environ["LOCAL_RANK"])) >= (found := torch.cuda.device_count()):
+            raise UserError(f"torchrun: more processes than the {found} GPUs here; give --nproc-per-node {found}")
+        device = torch.device("cuda", rank)
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if cuda else "gloo")
     waiting = dist.new_group(backend="gloo", timeout=WAIT_FOR_MAIN)

@@ -12,9 +12,8 @@ from typing import NamedTuple
 import torch
 
 from models.command_line import CommandParser
-from models.device import add_device_option
+from models.device import add_device_option, add_threads_option
 from models.errors import UserError
-from models.sampling.checkpoint import available_processors
 from models.tokenizers.dvae import DVAEConfig
 from models.training.dvae_images import BatchPlan
 from models.training.schedule import cosine
@@ -200,10 +199,4 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         help="seed of the first weights, the crops and the noise (default: %(default)s)",
     )
     add_device_option(parser, "the model")
-    add(
-        "--threads",
-        type=int,
-        default=available_processors(),
-        metavar="N",
-        help="CPU threads (default: all available)",
-    )
+    add_threads_option(parser)

@@ -13,9 +13,8 @@ import torch
 
 from models.command_line import CommandParser
 from models.data.shard_cache import DEFAULT_CACHE_BYTES
-from models.device import AUTO, add_device_option, device_of
+from models.device import AUTO, add_device_option, add_threads_option, device_of
 from models.errors import UserError
-from models.sampling.checkpoint import available_processors
 from models.training.distributed import SHARDINGS
 from models.training.schedule import SCHEDULES, ScheduleStart, learning_rate
 from models.transformer.model import RECIPES, SIZES, TEXT_WEIGHT, Shape
@@ -321,13 +320,7 @@ def _add_execution(group: argparse._ArgumentGroup) -> None:
         help="use torch.compile, which starts some minutes later and runs faster on a GPU",
     )
     add_device_option(group, "the model")
-    add(
-        "--threads",
-        type=int,
-        default=available_processors(),
-        metavar="N",
-        help="CPU threads (default: all available)",
-    )
+    add_threads_option(group)
     add(
         "--prompts",
         type=Path,

@@ -14,7 +14,7 @@ from typing import BinaryIO, cast
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from models.command_line import CommandParser
-from models.errors import UserError
+from models.errors import UserError, not_installed
 from models.files import check_file_place, write_atomically
 from models.next_command import print_output
 from models.progress import Progress, ProgressLine
@@ -60,7 +60,7 @@ def _parquet_captions(path: str) -> Iterator[tuple[str, float]]:
         import pyarrow as pa  # only needed for Parquet
         import pyarrow.parquet as pq
     except ModuleNotFoundError:
-        raise UserError(f"--captions {path}: Parquet needs pyarrow: pip install '.[pipeline]'") from None
+        raise not_installed(f"--captions {path}", "pipeline") from None
     try:
         file = pq.ParquetFile(path)
         if "caption" not in file.schema_arrow.names:

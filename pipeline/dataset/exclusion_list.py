@@ -5,6 +5,7 @@ For evaluation sets: `pairmill hash 'val2014/*.jpg' --output coco-val.hashes`. R
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import os
 import sys
@@ -14,6 +15,7 @@ from typing import NamedTuple
 
 from models.command_line import CommandParser
 from models.errors import UserError
+from models.files import check_file_place, output_folder
 from models.next_command import print_output
 from models.progress import Progress, ProgressLine, print_above
 from pipeline.dataset import image_signature
@@ -50,11 +52,23 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("images", metavar="PATTERN", help="image files, or tar files of them: a path or a glob")
     parser.add_argument("--output", required=True, metavar="FILE", help="list of hashes to write")
     args = parser.parse_args(arguments)
-    if files.is_local(args.output) and os.path.isdir(args.output):
-        raise UserError(f"--output {args.output}: is a folder; name a file")
+    files.check_installed(args.output)
+    is_local = files.is_local(args.output)
+    with output_folder(os.path.dirname(args.output) or ".") if is_local else contextlib.nullcontext():
+        if is_local:
+            check_file_place("--output", args.output)
+        lines, unreadable = _hash_lines(args.images)
+        files.write_atomically(args.output, "".join(lines).encode())
+    print(f"hash: {len(lines):,} images" + f", {unreadable:,} unreadable" * bool(unreadable))
+    print_output("hash", args.output, ["encode", "--images", "IMAGES", "--exclude", args.output, "--output", "DATASET"])
+    return 0
+
+
+def _hash_lines(images: str) -> tuple[list[str], int]:
+    """The lines of the list, and the number of images that can't be read."""
     lines, unreadable = [], 0
     with ProgressLine("hash") as line:
-        for (name, data), share in _with_share(expand(args.images)):
+        for (name, data), share in _with_share(expand(images)):
             try:
                 image = decode(data, ANY_IMAGE)
             except ImageRejected as error:
@@ -63,10 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
                 continue
             lines.append(hash_line(hashlib.sha256(data).hexdigest(), image_signature.compute_signature(image), name))
             line.show(Progress(len(lines), "images", share=share))
-    files.write_atomically(args.output, "".join(lines).encode())
-    print(f"hash: {len(lines):,} images" + f", {unreadable:,} unreadable" * bool(unreadable))
-    print_output("hash", args.output, ["encode", "--images", "IMAGES", "--exclude", args.output, "--output", "DATASET"])
-    return 0
+    return lines, unreadable
 
 
 class ExcludedImage(NamedTuple):

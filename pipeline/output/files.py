@@ -12,16 +12,13 @@ import uuid
 from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple
 
-from apache_beam.io.filesystem import BeamIOError, CompressionTypes
+from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileSystem
 from apache_beam.io.filesystems import FileSystems
 
 import models.files
-from models.errors import UserError, not_installed, system_fault, write_error
+from models.errors import STORE_EXTRAS, UserError, not_installed, system_fault, write_error
 from models.files import TEMPORARY_SUFFIX
 from pipeline.output import stores
-
-_EXTRAS = {"gs": "gcp", "s3": "s3"}
-"""Scheme -> the extra whose packages Beam needs for it."""
 
 
 def check_installed(path: str) -> None:
@@ -32,14 +29,17 @@ def check_installed(path: str) -> None:
     scheme = FileSystems.get_scheme(path)
     try:
         FileSystems.get_filesystem(path)
-    except ValueError:
-        if scheme in _EXTRAS:
-            raise not_installed(path, _EXTRAS[scheme]) from None
+    except (ValueError, BeamIOError) as error:
+        if scheme in STORE_EXTRAS:
+            raise not_installed(path, STORE_EXTRAS[scheme]) from None
+        known = {system.scheme() for system in FileSystem.get_all_subclasses()}
+        if scheme in known:  # hdfs lacks an option, or a package
+            raise UserError(f"{path}: {_line(error)}") from None
         raise UserError(
             f"{path}: there is no file system {scheme}://; name a place such as gs://... or s3://..."
         ) from None
     if scheme == "s3" and not importlib.util.find_spec("boto3"):  # Beam has the file system without it
-        raise not_installed(path, _EXTRAS[scheme])
+        raise not_installed(path, STORE_EXTRAS[scheme])
 
 
 def join(base: str, *parts: str) -> str:
@@ -196,10 +196,11 @@ def delete(folder: str, names: list[str]) -> None:
     for path in paths:
         with contextlib.suppress(FileNotFoundError):
             os.remove(path)
-    for root, _, _ in os.walk(folder, topdown=False):
-        if root != folder and not os.listdir(root):
-            with contextlib.suppress(FileNotFoundError):
-                os.rmdir(root)
+    for top in {name.split("/")[0] for name in names}:  # other empty folders are the user's
+        for root, _, _ in os.walk(join(folder, top), topdown=False):
+            if not os.listdir(root):
+                with contextlib.suppress(FileNotFoundError):
+                    os.rmdir(root)
 
 
 def remove(path: str) -> None:

@@ -208,6 +208,7 @@ def lock_output(output: str) -> None:
         remove_empty_folders(_made.pop(name))
         raise UserError(f"--output: {error}") from None
     if (lock := take_lock(output_files.join(output, *LOCK.split("/")))) is None:
+        _made.pop(name)
         raise UserError(
             f"--output {output}: another pairmill is writing there; wait for its end, or choose another folder"
         )
@@ -222,6 +223,8 @@ def watch_lease(output: str, on_loss: Callable[[str], object]) -> None:
 
 def release_output(output: str) -> None:
     """Lets other launchers have an output that is not finished."""
+    _new.discard(_location(output))
+    _made.pop(_location(output), None)
     if lock := _locks.pop(_location(output), None):
         lock.close()
     if lease := _leases.pop(_location(output), None):
@@ -349,5 +352,6 @@ def withdraws_on_error(output: str) -> Iterator[None]:
 
 def _withdraw(output: str) -> None:
     """Removes what this process has begun in a new output, and the folders that it made for it."""
+    made = _made.pop(_location(output), [])
     finish_output(output)
-    remove_empty_folders(_made.pop(_location(output), []))
+    remove_empty_folders(made)

@@ -17,7 +17,7 @@ from aiohttp import ClientResponseError
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
-from models.errors import UserError, not_installed
+from models.errors import STORE_EXTRAS, UserError, not_installed
 
 CHUNK_BYTES = 1 << 18
 FILES_AT_ONCE = 16  # that the launcher looks into
@@ -184,7 +184,7 @@ def _expand_remote(pattern: str) -> list[str]:
 
 
 def _not_installed(path: str) -> UserError:
-    return not_installed(path, {"gs": "gcp", "s3": "s3"}.get(_scheme(path), "remote"))
+    return not_installed(path, STORE_EXTRAS.get(_scheme(path), "remote"))
 
 
 def _one_line(error: Exception) -> str:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from models.errors import UserError
+from models.errors import not_installed
 
 REJECT, MASK = "reject", "mask"
 EMAIL, PHONE = "<EMAIL>", "<PHONE>"  # as the marks of names in Conceptual Captions: <PERSON>
@@ -47,7 +47,7 @@ class Found(NamedTuple):
 def check_installed() -> None:
     """Raises UserError without the package of telephone numbers."""
     if importlib.util.find_spec("phonenumbers") is None:
-        raise UserError("--personal-data: needs phonenumberslite: pip install '.[personal]'")
+        raise not_installed("--personal-data", "personal")
 
 
 def version() -> str:

@@ -128,6 +128,8 @@ MISTAKES: list[tuple[list[str], str]] = [
     *[([*command, "--output", "/proc/out"], "/proc/out") for command in COMMANDS_THAT_WRITE],
     *[([*command, "--output", f"OUT/{LONG_NAME}"], "give a shorter name") for command in WRITE_FOLDERS],
     *[([*command, "--output", "FOLDER"], "FOLDER") for command in WRITE_FILES],
+    ([*WRITE_FILES[0], "--output", "gs://b/tokenizer.json"], "name a local file"),
+    (["show", "DATASET", "--html", "gs://b/page.html"], "name a local file"),
     *[([*command, "--output", "OUT/file"], " OUT; create it") for command in WRITE_FILES if command[0] != "hash"],
     *[(["show", "DATASET", "--html", page], named) for page, named in (
         ("FILE/page.html", "FILE"), ("FOLDER", "FOLDER"), ("OUT/page.html", " OUT; create it"),

@@ -9,7 +9,7 @@ import pytest
 def test_prism_builds_the_same_dataset(hints, prism_port, build, built, exhaustive):
     """Through the job service, as on Flink, Spark and Dataflow."""
     if hints and not exhaustive:
-        pytest.skip("only with --exhaustive: tests of the step show the same")
+        pytest.skip("only with --exhaustive: tests/jobs/test_encode_units.py has both steps, without an engine")
     prism = ["--runner=PortableRunner", f"--job_endpoint=localhost:{prism_port}", "--environment_type=LOOPBACK"]
     assert build(*prism, *hints) == built
     assert len([name for name in built if name.endswith(".tar")]) > 3

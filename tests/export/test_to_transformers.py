@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from models.errors import UserError
 from models.export import to_transformers
-from models.sampling.checkpoint import load_model
+from models.sampling.checkpoint import find_checkpoint, load_model
 from models.sampling.sampler import ImageRequest, SamplingConfig, sample_codes
 from models.tokenizers.text import TextTokenizer
 from models.transformer.model import Transformer, TransformerConfig, inference_weights
@@ -146,6 +147,18 @@ def test_the_folder_is_whole_or_not_there(tmp_path, monkeypatch):
         assert "from models" not in (output / name).read_text() and "import models" not in (output / name).read_text()
     with pytest.raises(UserError, match="exported: exists; name a new folder"):
         to_transformers.export(checkpoint, output)
+
+
+def test_a_disk_that_fills_while_weights_are_written(tmp_path, monkeypatch):
+    """safetensors has an error of its own for it."""
+
+    def fail(*_):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(to_transformers, "save_file", fail)
+    with pytest.raises(UserError, match=r"can't write .*out: .*No space left.*make room"):
+        to_transformers.export(find_checkpoint("bundled"), tmp_path / "out")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_is_no_checkpoint(tmp_path):

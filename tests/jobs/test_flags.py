@@ -155,6 +155,16 @@ def test_processes_of_torchrun_have_a_gpu_each(monkeypatch):
         pass
 
 
+def test_more_processes_than_gpus_is_said_of_torchrun(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    message = "^torchrun: more processes than the 2 GPUs here; give --nproc-per-node 2"
+    with pytest.raises(UserError, match=message), distributed_world("cuda"):
+        pass
+
+
 def test_build_and_encode_have_the_same_defaults(parsers):
     defaults = [
         {action.dest: action.default for action in parsers[command]._actions if action.dest != "images"}

@@ -56,6 +56,29 @@ def test_a_file_system_that_is_not_installed():
         files.exists("nosuch://bucket/file")
 
 
+def test_a_file_system_that_lacks_an_option_says_so(monkeypatch):
+    class Hadoop:
+        @classmethod
+        def scheme(cls):
+            return "hdfs"
+
+    def refuse(path):
+        raise ValueError("hdfs_host is not set")
+
+    monkeypatch.setattr(files.FileSystems, "get_filesystem", refuse)
+    monkeypatch.setattr(files.FileSystem, "get_all_subclasses", lambda: [Hadoop])
+    with pytest.raises(UserError, match=r"^hdfs://host/out: hdfs_host is not set$"):
+        files.check_installed("hdfs://host/out")
+
+
+def test_folders_that_were_empty_before_stay(tmp_path):
+    for name in ("ours/deep", "theirs"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "ours/deep/file").touch()
+    files.delete(str(tmp_path), ["ours/deep/file"])
+    assert [path.name for path in tmp_path.rglob("*")] == ["theirs"]
+
+
 def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
     """Else a power cut leaves the name with nothing in it."""
     events = []

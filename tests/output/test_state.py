@@ -8,7 +8,14 @@ from models.errors import UserError
 from pipeline.output import files
 from pipeline.output.finish import call_owner
 from pipeline.output.run_record import begin_run, own_runs, record_engine
-from pipeline.output.state import Found, finish_output, prepare_output, release_output, reopen_output
+from pipeline.output.state import (
+    Found,
+    finish_output,
+    prepare_output,
+    release_output,
+    reopen_output,
+    withdraws_on_error,
+)
 
 
 def test_spilled_rows_of_a_killed_run_do_not_pile_up(tmp_path):
@@ -29,6 +36,16 @@ def finished_but_for_the_clean_up(output: str) -> None:
     prepare_output(output, "fetch", {"a": 1}, "ledger.json", overwrite=False)
     files.write_file(output, "_work/units/c.msgpack", b"rows")
     files.write_file(output, "ledger.json", b"{}")
+
+
+def test_a_finished_output_is_no_new_one_for_the_next_run_of_this_process(tmp_path):
+    output = str(tmp_path / "out")
+    prepare_output(output, "fetch", {}, "ledger.json", overwrite=False)
+    finish_output(output)
+    files.write_file(output, "_work/units/c.msgpack", b"rows")
+    with pytest.raises(UserError), withdraws_on_error(output):
+        raise UserError("wrong")
+    assert files.list_files(output) == ["_work/units/c.msgpack"]
 
 
 def test_a_job_is_finished_though_its_launcher_died(tmp_path):

@@ -151,6 +151,6 @@ class _Reporter:
         nodeid: str,
         location: tuple[str, int, str] | None,
     ) -> None:
-        found = warning_message
-        bare = warnings.WarningMessage(str(found.message), found.category, found.filename, found.lineno)  # type: ignore
+        found = warning_message  # its source may be anything, which can't be sent
+        bare = warnings.WarningMessage(str(found.message), found.category, found.filename, found.lineno)
         self._reports.send({"warning_message": bare, "when": when, "nodeid": nodeid, "location": location})

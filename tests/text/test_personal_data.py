@@ -107,5 +107,5 @@ def test_a_caption_that_passes_all_the_same_is_unchanged():
 
 def test_the_missing_package_is_one_line(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"needs phonenumberslite: pip install '\.\[personal\]'"):
+    with pytest.raises(UserError, match=r"pip install '\.\[personal\]'"):
         personal_data.check_installed()

@@ -12,8 +12,8 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
+from models.device import available_processors
 from models.errors import UserError
-from models.sampling.checkpoint import available_processors
 from models.tokenizers.image import load_image_tokenizer
 from models.tokenizers.vqgan import VQGAN, from_diffusers, from_taming
 
