@@ -23,6 +23,7 @@ from beam_jobs.local_runner import prepare_workers
 from models import errors
 from models.errors import UserError
 from models.next_command import beside, print_output
+from models.process_end import run_as_process
 from pipeline.inspection.stats import ledger_tables
 from pipeline.output import damaged_files, nothing_kept, run_record, state
 from pipeline.output.counts import keep_counts_here
@@ -247,4 +248,4 @@ def user_error_in(text: str) -> str | None:
 
 def command(main: Callable[[], int]) -> int:
     """Runs a job as `python -m beam_jobs.NAME`. A UserError becomes one line and status 2."""
-    return errors.report_errors(main)
+    return run_as_process(lambda: errors.report_errors(main))

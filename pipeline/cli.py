@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 from models.errors import UserError, ends_on_interrupt, report_errors
+from models.process_end import run_as_process
 from pipeline.version import VERSION
 
 COMMANDS = {
@@ -48,8 +49,12 @@ AFTER_INTERRUPT = dict.fromkeys(
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command. Returns its exit status. Without arguments, those of this process, which is the command's own."""
-    is_own_process = arguments is None
-    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments is None:
+        return run_as_process(lambda: _run(sys.argv[1:], is_own_process=True))
+    return _run(arguments, is_own_process=False)
+
+
+def _run(arguments: list[str], is_own_process: bool) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         return report_errors(lambda: print(usage()) or (0 if arguments else 2))
     if arguments[0] in ("-V", "--version"):

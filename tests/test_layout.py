@@ -20,6 +20,7 @@ ROOMS = {
     "models.command_line": "",
     "models.hashing": "",
     "models.next_command": "",
+    "models.process_end": "",
     "models.progress": "",
     "models.text_table": "",
     "models.device": "",
@@ -96,7 +97,7 @@ JOBS = (
 )
 ROOMS |= {f"beam_jobs.{job}": JOB for job in JOBS}
 ROOMS["beam_jobs.encode_shards"] += " beam_jobs.encode_codes"
-EVERYWHERE = {"models.errors", "models.command_line", "models.hashing", "models.next_command"}
+EVERYWHERE = {"models.errors", "models.command_line", "models.hashing", "models.next_command", "models.process_end"}
 OUTSIDE_MODELS = {"pipeline.records", "pipeline.version"}
 OURS = ("models", "pipeline", "beam_jobs")
 NOT_FOR_MODELS = {"apache_beam", "pipeline", "beam_jobs", "sample", "tests"}

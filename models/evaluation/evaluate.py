@@ -32,6 +32,7 @@ from models.evaluation.split import Split
 from models.evaluation.tables import report_tables
 from models.files import check_file_place, write_atomically
 from models.next_command import beside, print_next, print_output
+from models.process_end import run_as_process
 from models.progress import ProgressLine
 from models.sampling.checkpoint import (
     add_model_arguments,
@@ -203,4 +204,4 @@ def _next_command(args: argparse.Namespace) -> list[str]:
 
 
 if __name__ == "__main__":
-    raise SystemExit(report_errors(main))
+    raise SystemExit(run_as_process(lambda: report_errors(main)))

@@ -25,6 +25,7 @@ from models.files import make_folder, output_folder, write_atomically
 from models.image_files import image_grid, png
 from models.next_command import print_output
 from models.pixels import ImageError, apply_crop, centre_crop, decode_rgb
+from models.process_end import run_as_process
 from models.progress import Progress, ProgressLine
 from models.sampling.checkpoint import ImageGenerator, add_model_arguments, generator_from_args, model_options
 from models.sampling.reranking import Ranking, load_ranker
@@ -228,4 +229,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(report_errors(main))
+    raise SystemExit(run_as_process(lambda: report_errors(main)))

@@ -29,6 +29,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from models.command_line import CommandParser
 from models.errors import UserError, report_errors
+from models.process_end import run_as_process
 from models.sampling.checkpoint import ImageGenerator, add_model_arguments, generator_from_args
 from models.server.connections import uvicorn_settings
 from models.server.job_queue import JobQueue
@@ -209,4 +210,4 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 if __name__ == "__main__":
-    raise SystemExit(report_errors(main))
+    raise SystemExit(run_as_process(lambda: report_errors(main)))

@@ -5,11 +5,9 @@ DDP keeps the full model in each process and averages the gradients; FSDP2 also 
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import datetime
 import os
-import sys
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, TypeVar
 
@@ -89,21 +87,6 @@ def distributed_world(device_name: str = AUTO) -> Iterator[World]:
         yield World(dist.get_rank(), dist.get_world_size(), device, waiting)
     finally:
         dist.destroy_process_group()
-
-
-def end_rank() -> int:
-    """Ends a process that torchrun started and whose work is done, with status 0; elsewhere returns that status.
-
-    Python's own end is left out there. Gloo's threads, which DTensor's caches keep alive after the group is destroyed,
-    and autograd's may still want the interpreter's lock, and before Python 3.14 a thread that asks for it during
-    finalisation aborts the process ("terminate called without an active exception"): a run that ended well had failed.
-    """
-    if "WORLD_SIZE" in os.environ:
-        atexit._run_exitfuncs()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)
-    return 0
 
 
 def wrap_model(model: Transformer, world: World, sharding: str, precision: str) -> nn.Module:

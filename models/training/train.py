@@ -29,10 +29,11 @@ from models.errors import UserError, report_errors, system_fault
 from models.files import join, output_folder, write_atomically
 from models.hashing import stable_hash
 from models.next_command import beside, print_output
+from models.process_end import run_as_process
 from models.progress import print_above
 from models.tokenizers.info import TEXT_TOKENIZER_FILE, require_same_tokenizer
 from models.training.checkpoint import CHECKPOINT_FILE, Checkpoint, TrainState, defaults_of
-from models.training.distributed import World, distributed_world, end_rank, full_tensor, no_gradient_sync, wrap_model
+from models.training.distributed import World, distributed_world, full_tensor, no_gradient_sync, wrap_model
 from models.training.initial_weights import read_initial_weights, start_from
 from models.training.log import Log, StepProgress, TrainingSpeed
 from models.training.options import (
@@ -421,8 +422,8 @@ def main(arguments: list[str] | None = None) -> int:
         raise UserError(system_fault(error.errno, message, place) or f"{place}: {message}") from None
     except TerminatedError as error:
         return report_termination(error)
-    return end_rank()
+    return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(report_errors(main))
+    raise SystemExit(run_as_process(lambda: report_errors(main)))

@@ -30,6 +30,7 @@ from models import pixels
 from models.errors import UserError, report_errors, system_fault
 from models.files import output_folder, write_atomically
 from models.next_command import beside, print_output
+from models.process_end import run_as_process
 from models.progress import print_above
 from models.tokenizers.dvae import (
     DVAE,
@@ -47,7 +48,7 @@ from models.training.checkpoint import (
     require_same_settings,
     write_state,
 )
-from models.training.distributed import World, average_gradients, distributed_world, end_rank
+from models.training.distributed import World, average_gradients, distributed_world
 from models.training.dvae_images import Member, batches, centre_view, list_images
 from models.training.dvae_options import Command, DVAETrainingConfig, parse_command
 from models.training.dvae_reconstructions import reconstruction_grid, reconstruction_metrics
@@ -370,7 +371,7 @@ def main(arguments: list[str] | None = None) -> int:
         raise UserError(system_fault(error.errno, message, place) or f"{place}: {message}") from None
     except TerminatedError as error:
         return report_termination(error)
-    return end_rank()
+    return 0
 
 
 def first_weights(command: Command) -> DVAE:
@@ -385,4 +386,4 @@ def first_weights(command: Command) -> DVAE:
 
 
 if __name__ == "__main__":
-    raise SystemExit(report_errors(main))
+    raise SystemExit(run_as_process(lambda: report_errors(main)))

@@ -167,28 +167,6 @@ def test_fewer_validation_pairs_than_processes(elsewhere, tmp_path):
     assert_same_but_for_rounding(tmp_path / "one", tmp_path / "two")
 
 
-BUSY_THREAD = """
-import atexit, threading, time, torch
-from models.training.distributed import end_rank
-square = torch.rand(1500, 1500)
-def multiply():
-    while True:
-        torch.mm(square, square)
-threading.Thread(target=multiply, daemon=True).start()
-time.sleep(0.2)
-atexit.register(print, "let go")
-print("trained")
-end_rank()
-"""
-
-
-def test_a_rank_ends_well_while_threads_run(monkeypatch):
-    """A thread that comes back from C++ while Python ends aborts the process, as Gloo's and autograd's sometimes do."""
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    done = subprocess.run([sys.executable, "-c", BUSY_THREAD], capture_output=True, text=True, timeout=300, cwd=ROOT)
-    assert (done.returncode, done.stdout) == (0, "trained\nlet go\n"), done.stderr
-
-
 TWO_RANKS = """
 import datetime, functools, os, sys, time
 import torch.distributed as dist
