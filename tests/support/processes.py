@@ -10,7 +10,6 @@ import atexit
 import itertools
 import multiprocessing
 import os
-import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -114,8 +113,7 @@ def _child(
         end()
         for process in multiprocessing.active_children():  # readers of trainings that tests have stopped
             process.kill()
-        threading._shutdown()
-        atexit._run_exitfuncs()
+        atexit._run_exitfuncs()  # without Python's wait for threads: a failed test may have left one that never ends
         reports.send({})
         status = 0
     except KeyboardInterrupt:  # pytest's own process tells

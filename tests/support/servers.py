@@ -33,14 +33,16 @@ def serving(generator: ImageGenerator, **limits: Any) -> Iterator[httpx.Client]:
     )
     thread = threading.Thread(target=running.run)
     thread.start()
-    while not running.started:
-        time.sleep(0.01)
-    port = running.servers[0].sockets[0].getsockname()[1]
-    unlimited = httpx.Limits(max_connections=None, max_keepalive_connections=0)
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, limits=unlimited) as client:
-        yield client
-    running.should_exit = True
-    thread.join()
+    try:
+        while not running.started:
+            time.sleep(0.01)
+        port = running.servers[0].sockets[0].getsockname()[1]
+        unlimited = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, limits=unlimited) as client:
+            yield client
+    finally:
+        running.should_exit = True
+        thread.join()
 
 
 def finished(client: httpx.Client, job: dict) -> dict:
