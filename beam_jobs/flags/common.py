@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import os
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -57,14 +58,29 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
 def at_least(minimum: int) -> Callable[[str], int]:
     """The argparse type of whole numbers from `minimum` up."""
+    return _whole_number(lambda number: number >= minimum, f"{minimum} or more")
 
+
+def between(minimum: int, maximum: int) -> Callable[[str], int]:
+    """The argparse type of whole numbers from `minimum` to `maximum`, both of which are allowed."""
+    return _whole_number(lambda number: minimum <= number <= maximum, f"{minimum} to {maximum}")
+
+
+def _whole_number(is_valid: Callable[[int], bool], bounds: str) -> Callable[[str], int]:
     def whole_number(text: str) -> int:
-        number = _number(int, text, f"give a whole number, {minimum} or more")
-        if number < minimum:
-            raise argparse.ArgumentTypeError(f"{text}: give {minimum} or more")
+        number = _number(int, text, f"give a whole number, {bounds}")
+        if not is_valid(number):
+            raise argparse.ArgumentTypeError(f"{text}: give {bounds}")
         return number
 
     return whole_number
+
+
+def number(text: str) -> float:
+    """The argparse type of numbers. NaN, with which nothing compares, is none."""
+    if math.isnan(value := _number(float, text, "give a number")):
+        raise argparse.ArgumentTypeError(f"{text}: give a number")
+    return value
 
 
 def above(minimum: float) -> Callable[[str], float]:

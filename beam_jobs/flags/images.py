@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from beam_jobs.flags.common import above, at_least
+from beam_jobs.flags.common import above, at_least, between
 from pipeline.images.shard_writer import StoreConfig
 from pipeline.images.validate import ImageConfig
 
@@ -57,7 +57,11 @@ def add_store_options(parser: argparse.ArgumentParser) -> None:
         "--image-format", choices=("jpg", "webp", "png"), default="jpg", help="file format of resized images"
     )
     group.add_argument(
-        "--quality", type=int, default=95, metavar="Q", help="JPEG or WebP quality of resized images, from 1 to 100"
+        "--quality",
+        type=between(1, 100),
+        default=95,
+        metavar="Q",
+        help="JPEG or WebP quality of resized images, from 1 to 100",
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_jobs.flags.common import LOCAL_RUNNER, Group, share
+from beam_jobs.flags.common import LOCAL_RUNNER, Group, number, share
 from beam_jobs.flags.engine import has_remote_workers
 from models.device import add_device_option, check_device, device_of
 from models.errors import UserError
@@ -95,7 +95,7 @@ def add_bound_options(parser: argparse.ArgumentParser, with_folder: bool) -> Non
     )
     group.add_argument(
         "--min-clip",
-        type=float,
+        type=number,
         metavar="X",
         help="reject pairs whose score clip, the cosine of image and caption, is below X",
     )
@@ -152,18 +152,18 @@ def _add_folder_options(group: Group) -> None:
 
 def bound(what: str, text: str) -> Bound:
     """The argparse type of NAME=X: the bound that `what`, low or high, names."""
-    name, _, number = text.partition("=")
+    name, _, value = text.partition("=")
     try:
-        return Bound(name, **{what: float(number)})
-    except ValueError:
+        return Bound(name, **{what: number(value)})
+    except argparse.ArgumentTypeError:
         raise argparse.ArgumentTypeError(f"{text}: give NAME=X, such as sharpness=50") from None
 
 
 def best_share(text: str) -> tuple[str, float]:
     """The argparse type of [NAME=]SHARE."""
-    name, _, number = text.rpartition("=")
+    name, _, value = text.rpartition("=")
     fix = "give a share above 0 and below 1, such as 0.3 or aesthetic=0.3"
-    return name or SIMILARITY, share(lambda value: 0 < value < 1, fix)(number)
+    return name or SIMILARITY, share(lambda value: 0 < value < 1, fix)(value)
 
 
 class Bounds(NamedTuple):

@@ -189,6 +189,8 @@ def test_build_and_encode_have_the_same_defaults(parsers):
         (["--val-share=1"], "--val-share 1: give a share from 0 to below 1"),
         (["--language-threshold=2"], "--language-threshold 2: give a number from 0 to 1"),
         (["--bytes-per-shard=0"], "--bytes-per-shard 0: give 1 or more"),
+        (["--min-clip=nan"], "--min-clip nan: give a number"),
+        (["--max-score=sharpness=nan"], "--max-score sharpness=nan: give NAME=X, such as sharpness=50"),
         (["--precision=float8"], f"--precision: invalid choice: 'float8' (choose from 'float32', 'bfloat16'); {SEE}"),
         (["--draws"], f"--draws: expected one argument; {SEE}"),
         (["--overwrite=yes"], f"--overwrite: ignored explicit argument 'yes'; {SEE}"),
@@ -199,6 +201,12 @@ def test_a_wrong_value_is_one_line(arguments, message, tmp_path, capsys):
     needed = ["build", f"--source=cc3m={CC3M}", f"--output={tmp_path / 'out'}"]
     assert cli.main([*needed, *arguments]) == 2
     assert capsys.readouterr().err == f"pairmill: {message}\n"
+
+
+@pytest.mark.parametrize("quality", ["0", "101", "-3"])
+def test_a_quality_is_one_that_files_have(quality, tmp_path, capsys):
+    assert cli.main(["fetch", "--pairs=PAIRS", f"--output={tmp_path / 'out'}", f"--quality={quality}"]) == 2
+    assert capsys.readouterr().err == f"pairmill: --quality {quality}: give 1 to 100\n"
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS)
