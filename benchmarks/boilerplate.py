@@ -29,7 +29,7 @@ from scipy.sparse import csr_matrix
 
 from benchmarks.fresh_texts import read_texts
 from models.files import write_atomically
-from pipeline.filters import CHECKS, SelectConfig, count_words, filter_candidate
+from pipeline.filters import SelectConfig, count_words, filter_candidate
 from pipeline.records import Candidate, Pair, Reason
 from pipeline.text import boilerplate_odds
 from pipeline.text.boilerplate import without_tail
@@ -82,7 +82,7 @@ def is_lost(text: str) -> bool:
 
 def reason_against(text: str) -> Optional[Reason]:
     row = Candidate("cc12m", "f", 0, "http://a.example/a.jpg", (), text, None, None, "", "", "")
-    result = filter_candidate(row, SelectConfig(), checks=CHECKS)
+    result = filter_candidate(row, SelectConfig())
     return None if isinstance(result, Pair) else result.reason
 
 

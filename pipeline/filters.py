@@ -1,7 +1,8 @@
 """The checks of select: each takes a row and its clean caption, and gives None or the reason to reject it.
 
-`CHECKS` is the list in the order in which they run; a new check is a function and one line there. Thresholds are the
-project's own where the paper gives none; they are settings, and the manifest holds them."""
+`CHECKS` is the list in the order in which they run; a new check is a function, here or in a module of its own, and one
+line there. Thresholds are the project's own where the paper gives none; they are settings, and the manifest holds
+them."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ UNSUPPORTED_TYPES = frozenset(
 class Rejection(NamedTuple):
     """Why a check rejects a row."""
 
-    reason: Reason
+    reason: str  # a Reason, or a name of the check's own, which is as stable
     detail: str = ""  # for people: the measure that failed
 
 
@@ -65,8 +66,12 @@ class Caption:
         return self._tidy(captions.clean_caption(raw))
 
 
-Check = Callable[[Candidate, Caption, SelectConfig], Optional[Rejection]]
-"""A pure function: None keeps the row."""
+class Check(NamedTuple):
+    """A check of the list."""
+
+    rejection: Callable[[Candidate, Caption, SelectConfig], Optional[Rejection]]  # a pure function; None keeps the row
+    of_row: bool = False  # does not look at the caption: no other text of the row could pass
+    of_parts: bool = False  # is also asked of each text of a caption that joins several
 
 
 def check_url(candidate: Candidate, caption: Caption, config: SelectConfig) -> Optional[Rejection]:
@@ -206,20 +211,20 @@ def check_language(candidate: Candidate, caption: Caption, config: SelectConfig)
 
 CHECKS: tuple[Check, ...] = (
     # Checks of the row alone come before those that need the clean caption; language detection, the slowest, runs last.
-    check_url,
-    check_type,
-    check_size,
-    check_licence,
-    check_presence,
-    check_encoding,
+    Check(check_url, of_row=True),
+    Check(check_type, of_row=True),
+    Check(check_size, of_row=True),
+    Check(check_licence, of_row=True),
+    Check(check_presence, of_parts=True),
+    Check(check_encoding, of_parts=True),
     # File names and boilerplate come before the length: they say more about a short text.
-    check_file_name,
-    check_boilerplate,
-    check_length,
-    check_repetition,
-    check_capitalisation,
-    check_personal_data,
-    check_language,
+    Check(check_file_name, of_parts=True),
+    Check(check_boilerplate, of_parts=True),
+    Check(check_length),
+    Check(check_repetition),
+    Check(check_capitalisation),
+    Check(check_personal_data, of_parts=True),
+    Check(check_language, of_parts=True),
 )
 """The checks in their order; the first that rejects a row gives the reason."""
 
@@ -241,45 +246,32 @@ def repaired(candidate: Candidate) -> Candidate:
 
 WITHOUT_SCHEME = "//upload.wikimedia.org/"
 """How pages of Wikipedia write their images' addresses."""
-ROW_REASONS = frozenset(
-    {
-        Reason.NO_URL,
-        Reason.BAD_URL,
-        Reason.UNSUPPORTED_TYPE,
-        Reason.VIDEO,
-        Reason.ASPECT_RATIO,
-        Reason.TOO_SMALL,
-        Reason.LICENCE,
-    }
-)
-"""Reasons that no other text of the row can change."""
-PART_CHECKS = (check_presence, check_encoding, check_file_name, check_boilerplate, check_personal_data, check_language)
-"""The checks of each text of a caption that joins several."""
 
 
 def filter_candidate(
     candidate: Candidate,
     config: SelectConfig,
     tidy: Callable[[str], str] = keep_caption,
-    checks: tuple[Check, ...] = CHECKS,
+    checks: Optional[Sequence[Check]] = None,
 ) -> Pair | Rejected:
     """The pair that a row becomes, or its reject. Of its texts the first that passes is the caption, and those behind
     it that pass are its other captions; if none does, the reject tells of the first. `tidy` is the clean-up of its
-    source, after the general one."""
-    candidate, rejection = repaired(candidate), None
+    source, after the general one. `checks`: CHECKS unless given."""
+    checks = CHECKS if checks is None else checks
+    candidate, first = repaired(candidate), None
     for number, raw in enumerate((candidate.raw_caption, *candidate.alternatives)):
         caption = Caption(raw, tidy, config.personal_data == personal_data.MASK)
-        found = _rejection(candidate, caption, config, checks)
-        if not found and raw == candidate.raw_caption:
-            found = _rejection_of_part(candidate, config, tidy, checks)
-        if not found:
+        check, rejection = _first_rejection(candidate, caption, config, checks)
+        if not rejection and raw == candidate.raw_caption:
+            rejection = _rejection_of_part(candidate, config, tidy, checks)
+        if not rejection:
             pair, others = _pair(candidate, caption, config), candidate.alternatives[number:]
             return pair._replace(other_captions=_others(candidate, caption, others, config, tidy, checks))
-        rejection = rejection or found
-        if found.reason in ROW_REASONS:
+        first = first or rejection
+        if check and check.of_row:
             break
-    assert rejection  # there is at least one text
-    return reject(candidate, Stage.SELECT, rejection.reason, rejection.detail)
+    assert first  # there is at least one text
+    return reject(candidate, Stage.SELECT, first.reason, first.detail)
 
 
 def hide_personal_data(outcome: Pair | Rejected, config: SelectConfig) -> Pair | Rejected:
@@ -314,7 +306,7 @@ def _others(
         if raw in parts or other.text.casefold() in known:
             continue
         known.add(other.text.casefold())
-        if not _rejection(candidate, other, config, checks):
+        if not _first_rejection(candidate, other, config, checks)[1]:
             others.append(_kept_text(other, config))
         if len(others) == MAX_OTHER_CAPTIONS:
             break
@@ -325,20 +317,24 @@ MAX_OTHER_CAPTIONS = 8
 """So that a pair stays small: an image of WIT may stand on a hundred pages."""
 
 
-def _rejection(
+def _first_rejection(
     candidate: Candidate, caption: Caption, config: SelectConfig, checks: Sequence[Check]
-) -> Optional[Rejection]:
-    """The answer of the first check that rejects a row with a caption; None if it passes."""
-    return next(filter(None, (check(candidate, caption, config) for check in checks)), None)
+) -> tuple[Check, Rejection] | tuple[None, None]:
+    """The first check that rejects a row with a caption, and why; twice None if the row passes."""
+    for check in checks:
+        if rejection := check.rejection(candidate, caption, config):
+            return check, rejection
+    return None, None
 
 
 def _rejection_of_part(
     candidate: Candidate, config: SelectConfig, tidy: Callable[[str], str], checks: Sequence[Check]
 ) -> Optional[Rejection]:
     """Why one of the texts that are joined can't stand in the caption: each has to be what a caption is but long."""
-    chosen = [check for check in checks if check in PART_CHECKS]
+    chosen = [check for check in checks if check.of_parts]
     parts = (Caption(part, tidy) for part in candidate.parts)
-    return next(filter(None, (_rejection(candidate, part, config, chosen) for part in parts if part.text)), None)
+    found = (_first_rejection(candidate, part, config, chosen)[1] for part in parts if part.text)
+    return next(filter(None, found), None)
 
 
 def _kept_text(caption: Caption, config: SelectConfig) -> str:

@@ -148,7 +148,7 @@ class Rejected(NamedTuple):
     row: int
     url: str
     stage: str  # a Stage's value
-    reason: str  # a Reason's value
+    reason: str  # a Reason's value, or what a check from elsewhere names
     detail: str  # for people: the measure that failed, the status, the other row's key; at most MAX_REJECT_TEXT
     raw_caption: str = ""  # as published, cut; the clean one of rows that were encoded before they were rejected
 
@@ -191,8 +191,9 @@ def shortened(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
-def reject(row: Candidate | Pair | EncodedPair, stage: Stage, reason: Reason, detail: str = "") -> Rejected:
-    """The reject of a row at a stage. A Pair or an EncodedPair may have Beam's own type for rows of the same fields."""
+def reject(row: Candidate | Pair | EncodedPair, stage: Stage, reason: str, detail: str = "") -> Rejected:
+    """The reject of a row at a stage, for a Reason or one that a check brings along. A Pair or an EncodedPair may have
+    Beam's own type for rows of the same fields."""
     raw_caption = getattr(row, "raw_caption", None)
     if raw_caption is None:
         raw_caption = getattr(row, "caption")  # noqa: B009 (an encoded pair's, whatever its class)
@@ -203,7 +204,7 @@ def reject(row: Candidate | Pair | EncodedPair, stage: Stage, reason: Reason, de
         row=row.row,
         url=row.url,
         stage=stage.value,
-        reason=reason.value,
+        reason=reason.value if isinstance(reason, Reason) else reason,
         detail=shortened(detail),
         raw_caption=shortened(raw_caption),
     )

@@ -1,12 +1,25 @@
 import collections
 import dataclasses
+import importlib
+import json
 import re
+import sys
 import time
 
+import pyarrow.parquet as pq
 import pytest
 
+from beam_jobs import select_pairs
 from pipeline import filters
-from pipeline.filters import CHECKS, Caption, Rejection, SelectConfig, count_words, filter_candidate, keep_caption
+from pipeline.filters import (
+    CHECKS,
+    Caption,
+    Check,
+    SelectConfig,
+    count_words,
+    filter_candidate,
+    keep_caption,
+)
 from pipeline.records import (
     MAX_REJECT_TEXT,
     Candidate,
@@ -39,7 +52,7 @@ CANDIDATE = Candidate(
 )
 
 
-def outcome_of(config=CONFIG, tidy=keep_caption, checks=CHECKS, **changes):
+def outcome_of(config=CONFIG, tidy=keep_caption, checks=None, **changes):
     return filter_candidate(CANDIDATE._replace(**changes), config, tidy, checks)
 
 
@@ -136,7 +149,7 @@ def test_a_caption_that_is_not_english_has_its_score_and_language(detector):
 
 def test_a_language_that_no_detector_finds_is_unknown():
     config = dataclasses.replace(CONFIG, language_detector="langdetect")
-    outcome = outcome_of(config, raw_caption="1234 5678 90", checks=(filters.check_language,))
+    outcome = outcome_of(config, raw_caption="1234 5678 90", checks=(Check(filters.check_language),))
     assert outcome.detail.endswith("language unknown")
 
 
@@ -187,19 +200,51 @@ def test_a_caption_is_cleaned_once_and_only_if_the_row_passes():
     assert isinstance(outcome_of(tidy=tidy), Pair) and len(cleaned) == 1
 
 
+WEEKDAYS = """
+from pipeline.filters import Rejection
+
 def check_weekday(candidate, caption, config):
-    """A check from outside: no caption about Mondays."""
-    return Rejection(Reason.EXCLUDED, "monday") if "monday" in caption.text.casefold() else None
+    return Rejection("weekday", "monday") if "monday" in caption.text.casefold() else None
+"""
 
 
-def test_checks_can_be_added_left_out_and_reordered():
+@pytest.fixture
+def weekday(tmp_path, monkeypatch) -> Check:
+    """A check from outside, a file of its own: no caption about Mondays."""
+    (tmp_path / "weekdays.py").write_text(WEEKDAYS)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "weekdays", raising=False)
+    return Check(importlib.import_module("weekdays").check_weekday, of_parts=True)
+
+
+def test_a_check_from_outside(weekday, tmp_path, monkeypatch, capsys):
+    """With its file and its line in the list it has its own reason in all that select writes and prints."""
+    monkeypatch.setattr(filters, "CHECKS", (*CHECKS, weekday))
+    texts = ("a brown dog runs across the beach .", "a cat sleeps on a wall on monday .")
+    rows = [f"{text}\thttp://a.example/{number}.jpg\n" for number, text in enumerate(texts)]
+    (tmp_path / "cc3m.tsv").write_text("".join(rows))
+    output = tmp_path / "out"
+    arguments = [f"--source=cc3m={tmp_path}/cc3m.tsv", f"--output={output}", "--direct_num_workers=1"]
+    assert select_pairs.main(arguments) == 0
+    [rejected] = pq.read_table(output / "rejects").to_pylist()
+    assert (rejected["stage"], rejected["reason"], rejected["detail"]) == ("select", "weekday", "monday")
+    assert pq.read_table(output / "pairs").num_rows == 1
+    ledger = json.loads((output / "ledger.json").read_text())["sources"]["cc3m"]
+    assert ledger["rejected"] == {"select": {"weekday": 1}}
+    assert re.search(r"weekday +1\b", capsys.readouterr().out)
+    (tmp_path / "cc3m.tsv").write_text(rows[1])
+    assert select_pairs.main([*arguments, "--overwrite"]) == 0
+    assert "no row was kept; 1 of 1 were weekday: " in capsys.readouterr().err
+
+
+def test_checks_can_be_added_left_out_and_reordered(weekday):
     text = "A brown dog runs across the beach on a Monday"
-    rejected = outcome_of(raw_caption=text, checks=(*CHECKS, check_weekday))
-    assert (rejected.reason, rejected.detail) == ("excluded", "monday")
+    rejected = outcome_of(raw_caption=text, checks=(*CHECKS, weekday))
+    assert (rejected.reason, rejected.detail) == ("weekday", "monday")
     assert isinstance(outcome_of(raw_caption=text), Pair)
-    assert outcome_of(raw_caption="Monday washing", checks=(*CHECKS, check_weekday)).reason == "caption_too_short"
-    assert outcome_of(raw_caption="Monday washing", checks=(check_weekday, *CHECKS)).reason == "excluded"
-    without_language = tuple(check for check in CHECKS if check is not filters.check_language)
+    assert outcome_of(raw_caption="Monday washing", checks=(*CHECKS, weekday)).reason == "caption_too_short"
+    assert outcome_of(raw_caption="Monday washing", checks=(weekday, *CHECKS)).reason == "weekday"
+    without_language = tuple(check for check in CHECKS if check.rejection is not filters.check_language)
     assert isinstance(outcome_of(raw_caption="Ein brauner Hund am Strand", checks=without_language), Pair)
 
 

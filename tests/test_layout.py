@@ -7,11 +7,12 @@ import configparser
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
+import pipeline
 from pipeline.cli import COMMANDS
+from pipeline.version import VERSION
 from tests.conftest import ROOT
 
 # Room: the rooms that it may import, all of them above it. A room of models/ is named with its package everywhere.
@@ -148,6 +149,33 @@ def test_the_table_points_up():
         assert set(allowed.split()) <= above, room
 
 
+def rooms_in_docs() -> dict[str, set[str]]:
+    """Room -> what it may import, by the tables of docs/architecture.md."""
+    found: dict[str, set[str]] = {}
+    package = ""
+    for line in (ROOT / "docs/architecture.md").read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.split("|")[1:-1]]
+        if len(cells) == 3 and "may import" in cells[2]:
+            package = cells[0].strip("`/")
+        elif len(cells) != 3:
+            package = ""
+        elif package and cells[0].startswith("`"):
+            of_models, _, own = cells[2].rpartition("; ") if "; " in cells[2] else (cells[2], "", "")
+            if not of_models.startswith("models: "):
+                of_models, own = "", cells[2]
+            names = [f"models.{name}" for name in of_models.removeprefix("models: ").split(", ") if name]
+            names += [f"{package}.{name}" for name in own.split(", ") if name]
+            found |= {f"{package}.{room.strip('`/')}": set(names) for room in cells[0].split(", ")}
+    return found
+
+
+def test_the_docs_have_the_same_table():
+    known = {
+        room: set(allowed.split()) - EVERYWHERE for room, allowed in ROOMS.items() if not room.startswith("beam_jobs.")
+    }
+    assert rooms_in_docs() == known
+
+
 @pytest.mark.parametrize("module", MODULES)
 def test_a_room_imports_only_what_its_row_allows(module):
     room = room_of(module)
@@ -169,7 +197,11 @@ def test_a_package_is_a_docstring(path):
     """So that the files and flags of select and fetch load without torch."""
     body = ast.parse((ROOT / path).read_text(encoding="utf-8")).body
     assert isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant)
-    assert len(body) == 1 or path == Path("models/__init__.py")
+    assert len(body) == 1 or str(path) in ("models/__init__.py", "pipeline/__init__.py")
+
+
+def test_the_version_is_where_users_look_for_it():
+    assert pipeline.__version__ == VERSION
 
 
 def test_every_folder_is_a_package():

@@ -17,7 +17,7 @@ from beam_jobs.flags.files import shard_settings
 from beam_jobs.flags.images import image_config
 from models.device import add_device_option, device_of, kind_of
 from models.errors import UserError
-from models.tokenizers.image import PRECISIONS, ComputeOptions, check_compute
+from models.tokenizers.image import PRECISIONS, ComputeOptions, check_compute, spec_forms
 from models.tokenizers.text import TextTokenizer
 from pipeline.dataset.near_duplicates import NearDuplicateConfig
 from pipeline.tokenize_stage import CROP_RECIPE, EncodeConfig
@@ -29,10 +29,8 @@ def add_encode_options(parser: argparse.ArgumentParser) -> None:
         "--image-tokenizer",
         default="bundled",
         metavar="SPEC",
-        help="image tokenizer to use: bundled, bundled-scenes, dvae:FILE, openai-dvae:FILE, "
-        "taming:CONFIG,FILE, diffusers:FOLDER, dalle-pytorch:FILE, llamagen:FILE, "
-        "open-magvit2:CONFIG,FILE, titok:FOLDER or python:MODULE:FACTORY (one's own class); with "
-        "@128 after it, images are tokenized at 128 x 128 px",
+        help=f"image tokenizer to use: {', '.join(['bundled', 'bundled-scenes', *spec_forms()])} (one's own class); "
+        "with @128 after it, images are tokenized at 128 x 128 px",
     )
     group.add_argument(
         "--precision",

@@ -28,7 +28,7 @@ import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -150,7 +150,7 @@ def load_image_tokenizer(
         check_compute(compute)
     files = files or tokenizer_files(spec)
     try:
-        model = load_own(location) if kind == OWN_CLASS else LOADERS[kind][1](*files)
+        model = load_own(location) if kind == OWN_CLASS else LOADERS[kind].load(*files)
     except (ValueError, OSError) as error:
         raise UserError(f"image tokenizer {spec!r}: {error}") from None
     if model.config.vocabulary > MAX_VOCABULARY:
@@ -178,7 +178,7 @@ def _checked_size(spec: str, size: int, config: Any) -> int:
 def tokenizer_files(spec: str) -> list[Path]:
     """The files of the tokenizer of a SPEC. Raises UserError for an unknown SPEC and for a file that is missing."""
     _, kind, location = _parse(spec)
-    files = LOADERS[kind][0](location)
+    files = LOADERS[kind].files(location)
     for file in files:
         if not file.is_file():
             raise UserError(f"image tokenizer {spec!r}: {file} does not exist; give {_usage(kind)}")
@@ -232,7 +232,7 @@ def fingerprint_of(files: Sequence[Path]) -> str:
 # --- the kinds of tokenizer ------------------------------------------------------------------------------------------
 
 
-def _one_file(location: str) -> list[Path]:
+def one_file(location: str) -> list[Path]:
     return [Path(location)]
 
 
@@ -312,20 +312,32 @@ def _unsupported(path: Path, error: Exception) -> str:
     return f"{path} does not describe a supported model: {what}"
 
 
-# A kind of SPEC: the files that its location names, the model in them, how the location is written. A new kind is a
-# module beside this one and a line here.
-LOADERS: dict[str, tuple[Callable[[str], list[Path]], Callable[..., DiscreteAutoencoder], str]] = {
-    "dvae": (_one_file, load_dvae, "FILE.safetensors"),
-    "openai-dvae": (_openai_files, _load_openai, "FOLDER/encoder.pkl"),
-    "taming": (_taming_files, _load_taming, "CONFIG.yaml,FILE.ckpt"),
-    "diffusers": (_diffusers_files, _load_diffusers, "FOLDER"),
-    "dalle-pytorch": (_one_file, _load_dalle_pytorch, "FILE.pt"),
-    "llamagen": (_one_file, load_llamagen, "FILE.pt"),
-    "open-magvit2": (_taming_files, load_open_magvit2, "CONFIG.yaml,FILE.ckpt"),
-    "titok": (titok_files, load_titok, "FOLDER"),
-    OWN_CLASS: (no_files, load_own, "MODULE:FACTORY"),
+class Loader(NamedTuple):
+    """What a kind of SPEC stands for."""
+
+    files: Callable[[str], list[Path]]  # that its location names
+    load: Callable[..., DiscreteAutoencoder]  # the model in these files
+    location: str  # how it is written
+
+
+# By the kind, which a SPEC begins with. A new one is a module beside this one and a line here.
+LOADERS: dict[str, Loader] = {
+    "dvae": Loader(one_file, load_dvae, "FILE.safetensors"),
+    "openai-dvae": Loader(_openai_files, _load_openai, "FOLDER/encoder.pkl"),
+    "taming": Loader(_taming_files, _load_taming, "CONFIG.yaml,FILE.ckpt"),
+    "diffusers": Loader(_diffusers_files, _load_diffusers, "FOLDER"),
+    "dalle-pytorch": Loader(one_file, _load_dalle_pytorch, "FILE.pt"),
+    "llamagen": Loader(one_file, load_llamagen, "FILE.pt"),
+    "open-magvit2": Loader(_taming_files, load_open_magvit2, "CONFIG.yaml,FILE.ckpt"),
+    "titok": Loader(titok_files, load_titok, "FOLDER"),
+    OWN_CLASS: Loader(no_files, load_own, "MODULE:FACTORY"),
 }
 
 
+def spec_forms() -> list[str]:
+    """How a SPEC of each kind is written, but for the bundled ones."""
+    return [f"{kind}:{loader.location}" for kind, loader in LOADERS.items()]
+
+
 def _usage(kind: str) -> str:
-    return f"`{kind}:{LOADERS[kind][2]}`"
+    return f"`{kind}:{LOADERS[kind].location}`"

@@ -12,7 +12,7 @@ import numpy as np
 from models.tokenizers.text import TextTokenizer
 from pipeline.codes.code_files import CAPTIONS, KEY, SOURCE, SPLIT, CodeRow
 from pipeline.codes.row_codes import CodeForm
-from pipeline.filters import SelectConfig, check_presence, filter_candidate
+from pipeline.filters import Check, SelectConfig, check_presence, filter_candidate
 from pipeline.records import (
     Candidate,
     EncodedPair,
@@ -43,7 +43,7 @@ def encode_row(
     if isinstance(candidate, Rejected):
         return candidate
     key = key_of(row, candidate)
-    pair = filter_candidate(candidate, SelectConfig(), checks=(check_presence,))
+    pair = filter_candidate(candidate, SelectConfig(), checks=(Check(check_presence),))
     if isinstance(pair, Rejected):
         return pair._replace(key=key)
     if fault := form.fault(row.codes):

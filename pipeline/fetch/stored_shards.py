@@ -11,7 +11,7 @@ from functools import partial
 from models.errors import UserError
 from pipeline.fetch.download import FetchConfig
 from pipeline.fetch.fetcher import read_checked
-from pipeline.filters import SelectConfig, check_url, filter_candidate
+from pipeline.filters import Check, SelectConfig, check_url, filter_candidate
 from pipeline.images import shard_reader
 from pipeline.images.fetched import FetchedImage
 from pipeline.images.validate import ImageConfig
@@ -60,7 +60,9 @@ def list_rows(path: str) -> Iterator[Pair | Rejected]:
     table = img2dataset.table_of(path)
     with open_seekable(table, from_tar=False) as stream:
         for row, failure in img2dataset.read_stated(stream, base_name(table), table):
-            outcome = row if isinstance(row, Rejected) else filter_candidate(row, SelectConfig(), checks=(check_url,))
+            outcome = (
+                row if isinstance(row, Rejected) else filter_candidate(row, SelectConfig(), checks=(Check(check_url),))
+            )
             if isinstance(outcome, Pair) and not outcome.stored_at:
                 outcome = reject(outcome, Stage.FETCH, Reason.NOT_STORED, failure)
             yield outcome

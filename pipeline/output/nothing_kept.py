@@ -14,7 +14,7 @@ _IMAGES = "look at the images, and at --min-side, --min-ratio, --max-ratio and -
 _SCORES = "--min-clip, --min-score, --max-score and --keep-top set which scores are kept"
 _FILTERS = "`pairmill show OUTPUT` lists rows that were rejected"
 
-FIXES: Mapping[Reason, str] = {
+FIXES: Mapping[str, str] = {
     Reason.MALFORMED_ROW: "check that the file is of the kind that --source names before its =",
     Reason.DAMAGED_FILE: "copy the file again: it ends too early or is damaged",
     Reason.NO_URL: "check that the file is of the kind that --source names before its =",
@@ -85,5 +85,5 @@ def warning(ledger: dict[str, Any], output: str, job: str = "build") -> str | No
     table = rejects_by_reason(ledger)
     own = {stage: table[stage] for stage in OWN_STAGES.get(job, ()) if table.get(stage)}
     number, reason = max((number, reason) for reasons in (own or table).values() for reason, number in reasons.items())
-    fix = FIXES.get(Reason(reason), _FILTERS)
+    fix = FIXES.get(reason, _FILTERS)
     return f"no row was kept; {number:,} of {read:,} were {reason}: {fix.replace('OUTPUT', output)}"

@@ -21,7 +21,7 @@ from apache_beam.coders import RowCoder, registry
 from pipeline.filters import SelectConfig, filter_candidate, hide_personal_data
 from pipeline.output import files as output_files
 from pipeline.output import ledger, parquet, progress, schemas
-from pipeline.output.counts import Step, counts_of
+from pipeline.output.counts import PLACE, Step, counts_of
 from pipeline.output.files import WrittenFile
 from pipeline.output.finish import remove_stale_files, write_settings
 from pipeline.output.ledger import DAMAGED, KEPT, READ, Count
@@ -168,8 +168,8 @@ def _counted(rows: Iterable[Pair | Rejected], size: int, output: str) -> Iterato
     for row in rows:
         yield row
         number += 1
-        if isinstance(row, Rejected):
-            rejected[f"select {row.reason}"] += 1
+        if isinstance(row, Rejected) and (name := f"select {row.reason}") in PLACE:  # not of a check from elsewhere
+            rejected[name] += 1
         if number % ROWS_PER_COUNT == 0:
             read = min(size, METER.bytes - first)
             counts.step(Step.SELECT, done=ROWS_PER_COUNT, work=read - work)

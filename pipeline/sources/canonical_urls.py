@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from urllib.parse import quote, unquote, urlsplit
 
-from pipeline.sources.hosts import FLICKR_CDN, FLICKR_FARM, WIKIMEDIA_THUMBNAIL
+from pipeline.sources.hosts import FLICKR_CDN, FLICKR_FARM, FLICKR_LIVE, WIKIMEDIA_THUMBNAIL, WIKIMEDIA_UPLOADS
 
 # Most URLs are canonical already, but for their scheme
 _PLAIN_URL = re.compile(r"https?://([a-z0-9.-]*[a-z0-9-])(/[A-Za-z0-9._~/+=,-]*)")
@@ -18,7 +18,7 @@ def canonical_url(url: str) -> str:
     where they are needed (RFC 3986, 6.2.2). The query stays, because it may choose the image. Flickr's hosts
     (`farm8.`, `live.`, `c2.`) are one: they serve the same path. A thumbnail of
     Wikimedia's is its original, and `(` is `%28` there."""
-    if (plain := _PLAIN_URL.fullmatch(url)) and "flickr" not in url and plain[1] != "upload.wikimedia.org":
+    if (plain := _PLAIN_URL.fullmatch(url)) and "flickr" not in url and plain[1] != WIKIMEDIA_UPLOADS:
         return plain[1] + plain[2]
     try:
         parts = urlsplit(url.strip())
@@ -27,10 +27,10 @@ def canonical_url(url: str) -> str:
         return url.strip()
     path = _normalised_escapes(parts.path) or "/"
     if FLICKR_CDN.fullmatch(host) and path.count("/") > 2:
-        host, path = "live.staticflickr.com", path[path.index("/", 1) :]  # without the farm's number
+        host, path = FLICKR_LIVE, path[path.index("/", 1) :]  # without the farm's number
     elif FLICKR_FARM.fullmatch(host):
-        host = "live.staticflickr.com"
-    elif host == "upload.wikimedia.org":
+        host = FLICKR_LIVE
+    elif host == WIKIMEDIA_UPLOADS:
         if thumbnail := WIKIMEDIA_THUMBNAIL.fullmatch(path):
             path = f"{thumbnail[1]}{thumbnail[2]}"
         path = quote(unquote(path), errors="surrogatepass")  # a name is one file, however it is escaped

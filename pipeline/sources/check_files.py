@@ -12,6 +12,7 @@ from typing import Any
 from models.errors import UserError
 from pipeline.records import Reason, Rejected
 from pipeline.sources.file_kinds import HEAD_BYTES, TAR, TEXT, kind_of, side_file
+from pipeline.sources.hosts import WIKIMEDIA_UPLOADS
 from pipeline.sources.paths import map_files
 from pipeline.sources.readers import Row, has_http_scheme, open_source
 from pipeline.sources.registry import SOURCES, SourceSettings
@@ -87,7 +88,7 @@ def is_usable(row: Row) -> bool:
     """Whether a row says where an image is, or why it is left out."""
     if isinstance(row, Rejected):
         return row.reason not in _UNUSABLE
-    return bool(row.stored_at) or has_http_scheme(row.url) or row.url.startswith("//upload.wikimedia.org/")
+    return bool(row.stored_at) or has_http_scheme(row.url) or row.url.startswith(f"//{WIKIMEDIA_UPLOADS}/")
 
 
 def _fault_of(row: Row) -> str:

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from yarl import URL
 
+WIKIMEDIA_UPLOADS = "upload.wikimedia.org"  # serves the files of all wikis
+FLICKR_LIVE = "live.staticflickr.com"  # serves all photos today
 # Where hosts redirect to when an image is gone: Flickr, as met in YFCC100M, and imgur.
 PLACEHOLDER = re.compile(
     r"/photo_(unavailable|deleted|not_found)[^/]*\.(png|gif|jpg)$|^i\.imgur\.com/removed\.png$", re.IGNORECASE
@@ -88,7 +90,7 @@ FLICKR_URL = re.compile(r"https?://[^/]*flickr\.com/", re.IGNORECASE)
 def current_url(url: str) -> str:
     """Where Flickr serves a photo today: the hosts `farm1.` to `farm9.` of the lists redirect there, if they answer at
     all. For fetching only: the photo's hash, and what names it in a list, is the URL as stored."""
-    return _FARM_URL.sub("https://live.staticflickr.com/", url, count=1)
+    return _FARM_URL.sub(f"https://{FLICKR_LIVE}/", url, count=1)
 
 
 _FARM_URL = re.compile(r"https?://(?:farm\d+\.static\.?flickr\.com|static\.flickr\.com)/(?=\d+/)", re.IGNORECASE)

@@ -11,6 +11,8 @@ import html
 import re
 from urllib.parse import quote, unquote
 
+from pipeline.sources.hosts import WIKIMEDIA_UPLOADS
+
 WIDTHS = (20, 40, 60, 120, 250, 330, 500, 960, 1280, 1920, 3840)
 """px; any other is answered with status 400."""
 RENDERED_WIDTH = 960
@@ -37,7 +39,7 @@ def file_name(text: str) -> str:
 
 def file_url(name: str, project: str) -> str:
     folder = hashlib.md5(name.encode(), usedforsecurity=False).hexdigest()
-    return f"https://upload.wikimedia.org/wikipedia/{project}/{folder[0]}/{folder[:2]}/{_quoted(name)}"
+    return f"https://{WIKIMEDIA_UPLOADS}/wikipedia/{project}/{folder[0]}/{folder[:2]}/{_quoted(name)}"
 
 
 def thumbnail_url(name: str, project: str, width: int) -> str:
@@ -46,7 +48,7 @@ def thumbnail_url(name: str, project: str, width: int) -> str:
     # A longer name would not fit into the file system together with its width.
     short = "thumbnail." + name.rpartition(".")[2] if len(name.encode()) > 160 else name
     return (
-        f"https://upload.wikimedia.org/wikipedia/{project}/thumb/{folder[0]}/{folder[:2]}/{_quoted(name)}/"
+        f"https://{WIKIMEDIA_UPLOADS}/wikipedia/{project}/thumb/{folder[0]}/{folder[:2]}/{_quoted(name)}/"
         f"{before}{width}px-{_quoted(short)}{after}"
     )
 
@@ -84,7 +86,7 @@ def rendering_of(url: str, width: int | None) -> str:
 
 
 _UPLOAD = re.compile(
-    r"(?:https?:)?//upload\.wikimedia\.org/wikipedia/(?P<project>[\w-]+)/[0-9a-f]/[0-9a-f]{2}/(?P<name>[^/?#]+)",
+    rf"(?:https?:)?//{re.escape(WIKIMEDIA_UPLOADS)}/wikipedia/(?P<project>[\w-]+)/[0-9a-f]/[0-9a-f]{{2}}/(?P<name>[^/?#]+)",
     re.IGNORECASE,
 )
 

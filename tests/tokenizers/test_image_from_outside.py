@@ -40,7 +40,7 @@ class MeanBrightness(nn.Module):
 
 
 def test_a_tokenizer_from_outside(tmp_path, monkeypatch):
-    monkeypatch.setitem(image.LOADERS, "mean", (image._one_file, lambda path: MeanBrightness(), "FILE"))
+    monkeypatch.setitem(image.LOADERS, "mean", image.Loader(image.one_file, lambda path: MeanBrightness(), "FILE"))
     (tmp_path / "weights").write_bytes(b"none are needed")
     tokenizer = image.load_image_tokenizer(f"mean:{tmp_path / 'weights'}")
     view_HWC = np.full((32, 32, 3), 255, np.uint8)
