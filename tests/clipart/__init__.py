@@ -1,0 +1,1 @@
+"""Tests of the clip-art model and its prompts."""
