@@ -1,4 +1,4 @@
-"""`--device` of all commands that compute with PyTorch, and the trainers' `--threads`: one option, one meaning."""
+"""`--device` and `--threads` of all commands that compute with PyTorch: one option, one meaning."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from models.errors import UserError
 
 AUTO = "auto"
+MAX_THREADS = 1024  # no machine has as many processors
 
 
 def add_device_option(parser: argparse.ArgumentParser | argparse._ArgumentGroup, runs: str) -> None:
@@ -24,14 +25,22 @@ def add_device_option(parser: argparse.ArgumentParser | argparse._ArgumentGroup,
     )
 
 
-def add_threads_option(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+def add_threads_option(
+    parser: argparse.ArgumentParser | argparse._ArgumentGroup,
+    default: int | None = None,
+    help_default: str = "all available",
+) -> None:
+    """`default`: None if the command decides when it knows its model."""
     parser.add_argument(
-        "--threads",
-        type=int,
-        default=available_processors(),
-        metavar="N",
-        help="CPU threads (default: all available)",
+        "--threads", type=thread_count, default=default, metavar="N", help=f"CPU threads (default: {help_default})"
     )
+
+
+def thread_count(text: str) -> int:
+    """The argparse type of numbers of threads."""
+    if not text.isdecimal() or not 1 <= len(text) <= 4 or not 1 <= int(text) <= MAX_THREADS:
+        raise argparse.ArgumentTypeError(f"{text}: give 1 to {MAX_THREADS:,}")
+    return int(text)
 
 
 def available_processors() -> int:

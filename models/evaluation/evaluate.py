@@ -171,8 +171,6 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError("--model and --inception judge images: give --samples N or --images PATTERN")
     if args.lpips and not args.images:
         raise UserError("--lpips goes with --images PATTERN")
-    if args.threads is not None and args.threads < 1:
-        raise UserError(f"--threads {args.threads}: give 1 or more")
     sampling_options(args)
     if args.output:
         check_file_place("--output", args.output)

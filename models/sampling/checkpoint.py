@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
 
-from models.device import add_device_option, available_processors, check_device, device_of
+from models.device import add_device_option, add_threads_option, available_processors, check_device, device_of
 from models.errors import UserError
 from models.files import BUNDLED
 from models.sampling.sampler import PAPER_SAMPLING, SamplingConfig
@@ -193,9 +193,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help="use the weights averaged over the training, which are better after a long one",
     )
     add_device_option(model, "the model")
-    model.add_argument(
-        "--threads", type=int, metavar="N", help="CPU threads (default: all available; 1 for a small model)"
-    )
+    add_threads_option(model, help_default="all available; 1 for a small model")
 
 
 def model_options(args: argparse.Namespace) -> list[str]:
@@ -222,8 +220,6 @@ def generator_from_args(args: argparse.Namespace) -> ImageGenerator:
 
     Raises UserError for unusable options.
     """
-    if args.threads is not None and args.threads < 1:
-        raise UserError(f"--threads {args.threads}: give 1 or more")
     device = device_of(args.device)
     check_device(device)
     generator = load_generator(find_checkpoint(args.checkpoint), args.image_tokenizer, args.averaged)

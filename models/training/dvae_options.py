@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 
 from models.command_line import CommandParser
-from models.device import add_device_option, add_threads_option
+from models.device import add_device_option, add_threads_option, available_processors
 from models.errors import UserError
 from models.tokenizers.dvae import DVAEConfig
 from models.training.dvae_images import BatchPlan
@@ -24,6 +24,7 @@ LEARNING_RATE_RATIO = 1.25e-6 / 1e-4
 METHODS = ("relaxed", "quantised")
 WARM_UP = 50  # updates of quantised training in which the learning rate rises
 MAX_CODES = 1 << 16  # the decoder sees the relaxed codes, a share of each in each place
+MAX_HIDDEN = 1 << 12  # sixteen times that of the paper: far more than trains, and no overflow
 WITHOUT_CODES = 0.2  # share of the updates of quantised training before the codebook exists
 
 
@@ -111,8 +112,10 @@ def _check(args: argparse.Namespace) -> None:
     """Raises UserError for numbers outside their ranges, and for options that exclude each other."""
     if args.window % 8 or not 8 <= args.window <= 256:
         raise UserError(f"--window {args.window}: give a multiple of 8 from 8 to 256")
-    if min(args.steps, args.batch_size, args.hidden // 4, args.vocabulary, args.threads) < 1:
-        raise UserError("--steps, --batch-size, --vocabulary and --threads start at 1, --hidden at 4")
+    if min(args.steps, args.batch_size, args.hidden // 4, args.vocabulary) < 1:
+        raise UserError("--steps, --batch-size and --vocabulary start at 1, --hidden at 4")
+    if args.hidden > MAX_HIDDEN:
+        raise UserError(f"--hidden {args.hidden}: give at most {MAX_HIDDEN:,}")
     if args.vocabulary > MAX_CODES:
         raise UserError(f"--vocabulary {args.vocabulary}: give at most {MAX_CODES:,} codes")
     if not (0 < args.learning_rate < math.inf and 0 <= args.kl_weight < math.inf and 0 <= args.seed < 1 << 31):
@@ -199,4 +202,4 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         help="seed of the first weights, the crops and the noise (default: %(default)s)",
     )
     add_device_option(parser, "the model")
-    add_threads_option(parser)
+    add_threads_option(parser, available_processors())

@@ -13,7 +13,7 @@ import torch
 
 from models.command_line import CommandParser
 from models.data.shard_cache import DEFAULT_CACHE_BYTES
-from models.device import AUTO, add_device_option, add_threads_option, device_of
+from models.device import AUTO, add_device_option, add_threads_option, available_processors, device_of
 from models.errors import UserError
 from models.training.distributed import SHARDINGS
 from models.training.schedule import SCHEDULES, ScheduleStart, learning_rate
@@ -123,8 +123,8 @@ def parse_command(description: str, arguments: Sequence[str] | None) -> Command:
     if args.validate_every is None:
         args.validate_every = max(1, min(1000, args.steps // 10))
     args.source_weights = tuple(sorted(map(_source_weight, args.source_weight)))
-    args.cache_bytes = round(args.cache_gb * 1e9)
     _check(args)
+    args.cache_bytes = round(args.cache_gb * 1e9)
     config = {field.name: getattr(args, field.name) for field in dataclasses.fields(TransformerTrainingConfig)}
     options = RunOptions(**{name: getattr(args, name) for name in RunOptions._fields})
     return Command(
@@ -157,11 +157,9 @@ def _source_weight(text: str) -> tuple[str, float]:
 
 def _check(args: argparse.Namespace) -> None:
     """Raises UserError for numbers outside their ranges."""
-    counts = args.steps, args.batch_size, args.threads, args.validate_every, args.keep, args.accumulate
+    counts = args.steps, args.batch_size, args.validate_every, args.keep, args.accumulate
     if min(counts) < 1 or args.workers < 0:
-        raise UserError(
-            "--steps, --batch-size, --threads, --validate-every, --keep and --accumulate start at 1, --workers at 0"
-        )
+        raise UserError("--steps, --batch-size, --validate-every, --keep and --accumulate start at 1, --workers at 0")
     for name in ("text_length", "save_every", "lanes"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} starts at 1")
@@ -174,7 +172,7 @@ def _check(args: argparse.Namespace) -> None:
             raise UserError(f"--{name.replace('_', '-')} {getattr(args, name)}: give a number from 0 to below 1")
     if not 0 <= args.text_weight <= 1:
         raise UserError(f"--text-weight {args.text_weight}: give a share from 0 to 1")
-    if not args.clip > 0 or not 0 <= args.weight_decay < math.inf or not 0 < args.cache_gb < math.inf:
+    if not args.clip > 0 or not 0 <= args.weight_decay < math.inf or not 0 < args.cache_gb * 1e9 < math.inf:
         raise UserError("--clip and --cache-gb are above 0, --weight-decay is 0 or more")
 
 
@@ -320,7 +318,7 @@ def _add_execution(group: argparse._ArgumentGroup) -> None:
         help="use torch.compile, which starts some minutes later and runs faster on a GPU",
     )
     add_device_option(group, "the model")
-    add_threads_option(group)
+    add_threads_option(group, available_processors())
     add(
         "--prompts",
         type=Path,

@@ -203,6 +203,48 @@ def test_a_wrong_value_is_one_line(arguments, message, tmp_path, capsys):
     assert capsys.readouterr().err == f"pairmill: {message}\n"
 
 
+INPUTS = {
+    "--source": "cc3m=MISSING",
+    "--size": "3m",
+    "--steps": "1",
+    "--batch-size": "1",
+    "--vocabulary": "300",
+    "--where": "clip > 1",
+}
+EXTREMES = ("nan", "inf", "-inf", "-1", "0", "9" * 400, "", "=", "x=nan", "x=-1")
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_whatever_number_is_given_is_one_line(parsers, command, tmp_path, monkeypatch, capsys):
+    """Each option that has a type, with values that a type may forget; the inputs do not exist."""
+    monkeypatch.chdir(tmp_path)
+    actions = parsers[command]._actions
+    given = {
+        action.option_strings[0] if action.option_strings else action.metavar: action
+        for action in actions
+        if action.required or action.dest in ("source", "size", "checkpoint", "images")
+    }
+    values = {name: INPUTS.get(name, "OUT" if name == "--output" else "MISSING") for name in given}
+    faults = []
+    for action in actions:
+        if action.type is None or not action.option_strings:
+            continue
+        for value in EXTREMES:
+            words = {**values, action.option_strings[0]: value}
+            status = _status([command, *(f"{k}={v}" if k.startswith("-") else v for k, v in words.items())])
+            said = capsys.readouterr().err
+            if status != 2 or said.count("\n") != 1:
+                faults.append((action.option_strings[0], value[:9], status, said))
+    assert not faults and not list(tmp_path.iterdir())
+
+
+def _status(arguments: list[str]) -> int | str:
+    try:
+        return cli.main(arguments)
+    except Exception as error:
+        return repr(error)
+
+
 @pytest.mark.parametrize("quality", ["0", "101", "-3"])
 def test_a_quality_is_one_that_files_have(quality, tmp_path, capsys):
     assert cli.main(["fetch", "--pairs=PAIRS", f"--output={tmp_path / 'out'}", f"--quality={quality}"]) == 2
