@@ -46,7 +46,13 @@ def dataset_parts(encode: EncodeConfig, settings: dict[str, Any], sources: set[s
     a GPU. Raises UserError."""
     images, text = load_image_tokenizer(encode.image_tokenizer), _text_tokenizer(encode)
     return ManifestFields(
-        images.info, text.info, text.text, encode.draws, settings, decisive_versions(), tuple(sorted(sources))
+        image_tokenizer=images.info,
+        text_tokenizer=text.info,
+        text_tokenizer_json=text.text,
+        draws=encode.draws,
+        settings=settings,
+        versions=decisive_versions(),
+        sources=tuple(sorted(sources)),
     )
 
 
@@ -101,7 +107,16 @@ def prepare(image: FetchedImage, size: int, config: EncodeConfig) -> PreparedIma
     views = np.stack([pixels.apply_crop(rgb_HWC, box, size) for box in boxes])
     phash = str(imagehash.phash(Image.fromarray(rgb_HWC)))
     signature = image_signature.compute_signature(rgb_HWC) if config.with_signatures else b""
-    return PreparedImage(image.pair, width, height, image.sha256, phash, boxes, views, signature)
+    return PreparedImage(
+        pair=image.pair,
+        width=width,
+        height=height,
+        sha256=image.sha256,
+        phash=phash,
+        boxes=boxes,
+        views=views,
+        signature=signature,
+    )
 
 
 class StageTimer:

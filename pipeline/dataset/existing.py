@@ -70,13 +70,13 @@ def parts_of(
     }
     text_tokenizer_json = read_whole(datasets[0].directory, file_of(datasets[0], TEXT_TOKENIZER_FILE)).decode()
     return ManifestFields(
-        first.image_tokenizer,
-        first.text_tokenizer,
-        text_tokenizer_json,
-        first.draws,
-        settings,
-        first.versions,
-        tuple(sorted(sources)),
+        image_tokenizer=first.image_tokenizer,
+        text_tokenizer=first.text_tokenizer,
+        text_tokenizer_json=text_tokenizer_json,
+        draws=first.draws,
+        settings=settings,
+        versions=first.versions,
+        sources=tuple(sorted(sources)),
     )
 
 

@@ -72,7 +72,7 @@ class SignedImage(NamedTuple):
 
     @property
     def node(self) -> ImageNode:
-        return ImageNode(*self[:4])
+        return ImageNode._make(self[:4])
 
 
 class Loser(NamedTuple):
@@ -153,14 +153,22 @@ def _call(hashes: HashRange, function, output: str, *inputs: list[SpillFile]) ->
 
 def signed_images(record: EncodedPair) -> list[SignedImage]:
     """Empty for a record without a signature, such as one of a dataset that is extended: it is kept."""
-    node = ImageNode(source_rank(record.source), record.file, record.row, record.key)
-    return [SignedImage(*node, signature=record.signature)] if record.signature else []
+    if not record.signature:
+        return []
+    rank, signature = source_rank(record.source), record.signature
+    return [SignedImage(rank=rank, file=record.file, row=record.row, key=record.key, signature=signature)]
 
 
 def excluded_images(path: str) -> list[SignedImage]:
     """The images of a list that have a signature; none if there is no list."""
     return [
-        SignedImage(EXCLUDED_RANK, image.name, image.line, f"{image.sha256[:32]}{image.line:x}", image.signature)
+        SignedImage(
+            rank=EXCLUDED_RANK,
+            file=image.name,
+            row=image.line,
+            key=f"{image.sha256[:32]}{image.line:x}",
+            signature=image.signature,
+        )
         for image in _exclusion_list(path).images
     ]
 
@@ -246,7 +254,7 @@ def spill_losers(output: str, hashes: HashRange, edges: list[SpillFile]) -> Iter
     nodes = [tuple(row.values()) for row in rows]
     losers = [
         (key, kept.rank, kept.file if kept.rank == EXCLUDED_RANK else kept.key, stable_hash(key))
-        for key, kept in duplicates_to_drop([(ImageNode(*row[:4]), ImageNode(*row[4:])) for row in nodes])
+        for key, kept in duplicates_to_drop([(ImageNode._make(row[:4]), ImageNode._make(row[4:])) for row in nodes])
     ]
     columns = list(zip(*losers, strict=True)) or [()] * (len(LOSERS) + 1)
     yield pa.Table.from_arrays(
@@ -266,7 +274,7 @@ def duplicates_to_drop(edges: Iterable[tuple[ImageNode, ImageNode]]) -> Iterator
         return node
 
     for one, other in edges:
-        a, b = sorted((root(ImageNode(*one)), root(ImageNode(*other))))
+        a, b = sorted((root(ImageNode._make(one)), root(ImageNode._make(other))))
         first[b] = a
     for node in sorted(first):
         if root(node) != node:

@@ -419,4 +419,12 @@ def _decode(
         raise ImageRejected(Reason.HASH_MISMATCH, f"sha256 {sha256}")
     with costs.decoding():
         image = decode_scaled(data, config, side)
-    return convert(FetchedImage(pair, data, image.rgb_HWC, sha256, (image.width, image.height), image.exif))
+    fetched = FetchedImage(
+        pair=pair,
+        data=data,
+        rgb_HWC=image.rgb_HWC,
+        sha256=sha256,
+        full_size=(image.width, image.height),
+        exif=image.exif,
+    )
+    return convert(fetched)

@@ -56,14 +56,14 @@ def _packable(outcome: PreparedImage | Rejected) -> tuple:
 def read_prepared(path: str) -> Iterator[PreparedImage | Rejected]:
     with files.open_read(path) as file:
         for row in msgpack.Unpacker(file, read_size=READ_BYTES, max_buffer_size=0):
-            yield Rejected(*row[0]) if len(row) == 1 else _prepared(row)
+            yield Rejected._make(row[0]) if len(row) == 1 else _prepared(row)
 
 
 def _prepared(row: list) -> PreparedImage:
     *fields, shape = row
-    image = PreparedImage(*fields)
+    image = PreparedImage._make(fields)
     return image._replace(
-        pair=Pair(*image.pair),
-        boxes=[CropBox(*box) for box in image.boxes],
+        pair=Pair._make(image.pair),
+        boxes=[CropBox._make(box) for box in image.boxes],
         views=np.frombuffer(bytearray(image.views), np.uint8).reshape(shape),  # writable, as PyTorch wants it
     )

@@ -30,7 +30,7 @@ class CompletedUnits:
             return [], []
         try:
             body = msgpack.unpackb(files.read(path))
-            return [self._record._make(row) for row in body["records"]], [Rejected(*row) for row in body["rejects"]]
+            return [self._record._make(row) for row in body["records"]], [*map(Rejected._make, body["rejects"])]
         except (ValueError, KeyError, TypeError, msgpack.exceptions.UnpackException):
             return [], []  # a power cut has left a part of it
 

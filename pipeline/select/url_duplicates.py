@@ -108,7 +108,7 @@ def group_by_url(output: str, spills: Sequence[SpillFile], first_bin: int, stop_
     )
     for code, number in collections.Counter(source.codes[is_repeated].tolist()).items():
         counts[source.names[code], Reason.DUPLICATE_URL.value] += number
-    return UrlGroups(rows, starts, order, kept_row, key, dict(counts))
+    return UrlGroups(rows=rows, starts=starts, order=order, kept_row=kept_row, keys=key, counts=dict(counts))
 
 
 def _deciding_columns(table: pa.Table, codes: dict[str, _DictionaryColumn]) -> tuple[np.ndarray, ...]:

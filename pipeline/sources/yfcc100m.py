@@ -387,7 +387,10 @@ class Yfcc100m(TableSource[YfccSettings]):
     def split(self, path: str) -> list[FileRange]:
         if "://" in path or not is_sqlite(path):
             return super().split(path)
-        return [FileRange(NAME, path, SQLITE, *ids) for ids in sqlite_ranges(path, SQLITE_ROWS)]
+        return [
+            FileRange(source=NAME, path=path, kind=SQLITE, first=first, stop=stop)
+            for first, stop in sqlite_ranges(path, SQLITE_ROWS)
+        ]
 
     def read_range(self, file_range: FileRange, settings: YfccSettings, first_line_number: int = 0) -> Iterator[Row]:
         if file_range.kind != SQLITE:

@@ -347,14 +347,14 @@ def _lists() -> _Lists:
     known = STRONG | SEMI | AMBIGUOUS | ARTICLES
     others = PARTICLES | known | ENGLISH_ONLY
     return _Lists(
-        english | captions | (ENGLISH_ONLY - known),
-        shared | SHARED,
-        foreign - others,
-        foreign_small - others,
-        frequent - others,
-        dialect,
-        given,
-        places,
+        english=english | captions | (ENGLISH_ONLY - known),
+        shared=shared | SHARED,
+        foreign=foreign - others,
+        foreign_small=foreign_small - others,
+        frequent=frequent - others,
+        dialect=dialect,
+        given=given,
+        places=places,
     )
 
 

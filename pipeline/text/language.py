@@ -165,7 +165,7 @@ def read(caption: str) -> Union[float, Reading]:
     kinds = word_features(words.all)
     if judged and text.isascii() and kinds[0] >= MIN_ENGLISH_SHARE and not kinds[1]:
         return 1.0
-    return Reading(framed, text, words, kinds, frame, judged)
+    return Reading(framed=framed, text=text, words=words, kinds=kinds, frame=frame, judged=judged)
 
 
 def without_quotes(caption: str) -> str:
