@@ -209,6 +209,19 @@ def reject(row: Candidate | Pair | EncodedPair, stage: Stage, reason: Reason, de
     )
 
 
+_KEPT = "kept "
+
+
+def kept_instead(key: str) -> str:
+    """The detail of a duplicate: names the pair that is kept instead."""
+    return f"{_KEPT}{key}"
+
+
+def key_kept_instead(detail: str) -> str:
+    """The key that `kept_instead` was given."""
+    return detail.removeprefix(_KEPT)
+
+
 class Damage(str):
     """A fault of a file, not of a row: what follows in it can't be read."""
 

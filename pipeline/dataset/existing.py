@@ -34,7 +34,7 @@ from pipeline.output.grouping import key_hash
 from pipeline.output.ledger import READ, Count, CountRows, parse_ledger, previous_counts
 from pipeline.output.names import LEDGER_FILE, REJECTS_FOLDER
 from pipeline.output.spill import HashRange, HashRanges, Spill, SpillFile, read_spilled, rows_as
-from pipeline.records import REJECTED_TAG, EncodedPair, Reason, Rejected, Stage, reject
+from pipeline.records import REJECTED_TAG, EncodedPair, Reason, Rejected, Stage, kept_instead, reject
 
 
 def check_addition(old: list[ExistingDataset], parts: ManifestFields) -> None:
@@ -235,7 +235,7 @@ class _KeepWanted(beam.DoFn):
             if reason := self._subsets[number].rejection(record):
                 rejected = reject(record, Stage.ENCODE, Reason.SAMPLED_OUT, reason)
             elif first and first.key == record.key:
-                rejected = reject(record, Stage.ENCODE, Reason.DUPLICATE_PAIR, f"kept {first.key}")
+                rejected = reject(record, Stage.ENCODE, Reason.DUPLICATE_PAIR, kept_instead(first.key))
             else:
                 first = record
                 yield record

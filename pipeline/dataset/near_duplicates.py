@@ -32,7 +32,7 @@ from pipeline.output.spill import (
     with_hash,
     write_spill,
 )
-from pipeline.records import REJECTED_TAG, EncodedPair, Reason, Rejected, Stage, reject
+from pipeline.records import REJECTED_TAG, EncodedPair, Reason, Rejected, Stage, kept_instead, reject
 from pipeline.sources.precedence import source_rank
 
 EXCLUDED_RANK = -1  # comes before every source
@@ -301,4 +301,4 @@ class _Drop(beam.DoFn):
             return None
         if instead.kept_rank == EXCLUDED_RANK:
             return reject(record, Stage.ENCODE, Reason.EXCLUDED, f"looks like {instead.kept_name}")
-        return reject(record, Stage.ENCODE, Reason.DUPLICATE_IMAGE, f"kept {instead.kept_name}")
+        return reject(record, Stage.ENCODE, Reason.DUPLICATE_IMAGE, kept_instead(instead.kept_name))

@@ -24,7 +24,7 @@ from pipeline.output.names import EMBEDDINGS_FOLDER, REJECTS_FOLDER, SCORES_FOLD
 from pipeline.output.parquet import file_bytes
 from pipeline.output.spill import HashRange, HashRanges, Spill, SpillFile, read_spilled, rows_as
 from pipeline.output.work_folder import CompletedUnits, resume_unit
-from pipeline.records import REJECTED_TAG, Pair, Reason, Rejected, Stage, reject
+from pipeline.records import REJECTED_TAG, Pair, Reason, Rejected, Stage, kept_instead, reject
 from pipeline.scores.score_files import schema_of, score_path, write_score_list
 from pipeline.scores.scorer import PairScorer, ScoreConfig, ScoredPair
 
@@ -99,7 +99,7 @@ class _WriteGroup(beam.DoFn):
         keys = np.array(table["key"].to_pylist(), object)
         is_first = np.append(True, keys[1:] != keys[:-1])[: len(keys)]
         for row in rows_as(ScoredPair, table.filter(pa.array(~is_first))):
-            rejected = reject(row, Stage.SELECT, Reason.DUPLICATE_URL, f"kept {row.key}")
+            rejected = reject(row, Stage.SELECT, Reason.DUPLICATE_URL, kept_instead(row.key))
             yield beam.pvalue.TaggedOutput(REJECTED_TAG, rejected)
         table = table.filter(pa.array(is_first))
         for counted in table["source"].combine_chunks().value_counts().to_pylist():

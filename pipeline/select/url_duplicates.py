@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.output.spill import HASH, SpillFile, segments_size, with_hash
-from pipeline.records import MAX_REJECT_TEXT, Reason
+from pipeline.records import MAX_REJECT_TEXT, Reason, kept_instead
 from pipeline.select.spill import ROWS, StoredRows
 from pipeline.sources.precedence import first_of_url
 from pipeline.sources.registry import SOURCES
@@ -71,7 +71,7 @@ def _as_rejects(rows: pa.Table, repeated: np.ndarray, kept: Sequence[str]) -> pa
     is_repeated = np.zeros(len(rows), bool)
     is_repeated[repeated] = True
     mask, raw_caption = pa.array(is_repeated), rows["raw_caption"].combine_chunks()
-    details = pa.array([f"kept {key}" for key in kept], pa.string())
+    details = pa.array(list(map(kept_instead, kept)), pa.string())
     columns = {
         "reason": pc.if_else(mask, Reason.DUPLICATE_URL.value, rows["reason"].combine_chunks()),
         "detail": pc.replace_with_mask(rows["detail"].combine_chunks(), mask, details),
