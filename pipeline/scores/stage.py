@@ -14,7 +14,7 @@ from apache_beam.utils.shared import Shared
 
 from pipeline.fetch import stored_shards
 from pipeline.images.validate import ImageConfig
-from pipeline.output import ledger
+from pipeline.output import ledger, schemas
 from pipeline.output.counts import Step, counts_of
 from pipeline.output.files import WrittenFile, write_file
 from pipeline.output.finish import remove_stale_files, write_settings
@@ -60,14 +60,7 @@ class ScoreImageShard(beam.DoFn):
         return self._scorer.score(stored_shards.read_images(path, pairs, self._image_config))
 
 
-SCORED = pa.schema(
-    [
-        *((name, pa.string()) for name in ("key", "source", "file")),
-        ("row", pa.int64()),
-        *((name, pa.string()) for name in ("url", "caption")),
-        *((name, pa.binary()) for name in ("values", "image", "text")),
-    ]
-)
+SCORED = schemas.schema_of(ScoredPair)
 
 
 class WriteScores(beam.PTransform):
