@@ -16,6 +16,11 @@ from models.hashing import in_share, stable_hash
 SPLIT_SALT = "pairmill split 1"
 MAX_REJECT_TEXT = 500
 """Characters of a caption or a detail that a reject keeps: as many as language detection looks at."""
+KEY_BYTES = 16
+KEY_DIGITS = 2 * KEY_BYTES
+"""A key is text: two hex digits for each of its bytes."""
+IMG2DATASET = "img2dataset"
+"""The source of images that img2dataset has fetched: keys are made of it."""
 
 
 def split_of(key: str, val_share: float) -> str:
@@ -182,7 +187,8 @@ for _record in (Candidate, Pair, Rejected, EncodedPair):
 
 def row_key(source: str, url: str, raw_caption: str) -> str:
     """32 hex digits that depend on what the source states, not on its file's folder or order."""
-    return hashlib.sha256("\0".join((source, url, raw_caption)).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    text = "\0".join((source, url, raw_caption))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:KEY_DIGITS]
 
 
 def shortened(text: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
-import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -33,7 +32,7 @@ from pipeline.images.fetched import FetchedImage
 from pipeline.images.prepared_images import PreparedImage
 from pipeline.images.validate import ImageConfig
 from pipeline.output.counts import Step, counts_of
-from pipeline.output.work_folder import CompletedUnits, resume_unit
+from pipeline.output.work_folder import CompletedUnits, resume_unit, unit_name
 from pipeline.records import REJECTED_TAG, EncodedPair, Pair, Rejected, Stage, reject
 from pipeline.scores.bounds import ScoreFilter
 from pipeline.scores.image_filter import ImageFilterConfig, SharedFilter
@@ -319,7 +318,7 @@ class EncodeImageShard(EncodingDoFn):
         for row in rows:
             if isinstance(row, Rejected):
                 yield beam.pvalue.TaggedOutput(REJECTED_TAG, row)
-        name = hashlib.sha256(path.encode()).hexdigest()[:32]
+        name = unit_name(path)
         pairs = [row for row in rows if isinstance(row, Pair)]
         yield from self._finish(name, pairs, partial(self._images, path))
 

@@ -6,7 +6,6 @@ tokenizer (196 kB a crop of 256 x 256 px), or a reject. Writing and reading take
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -16,6 +15,7 @@ import numpy as np
 from models.pixels import CropBox
 from pipeline.output import files
 from pipeline.output.names import PREPARED_FOLDER, WORK_FOLDER
+from pipeline.output.work_folder import digest_of
 from pipeline.records import Pair, Rejected
 
 READ_BYTES = 1 << 20
@@ -36,8 +36,7 @@ class PreparedImage(NamedTuple):
 
 def prepared_path(output: str, unit: str, pairs: Sequence[Pair]) -> str:
     """Where the outcomes of these pairs of a unit wait. A later run, which tries some pairs again, has another file."""
-    digest = hashlib.sha256("".join(pair.key for pair in pairs).encode()).hexdigest()[:16]
-    return files.join(output, WORK_FOLDER, PREPARED_FOLDER, f"{unit}-{digest}.msgpack")
+    return files.join(output, WORK_FOLDER, PREPARED_FOLDER, f"{unit}-{digest_of(pairs)}.msgpack")
 
 
 def write_prepared(path: str, outcomes: Iterable[PreparedImage | Rejected]) -> None:

@@ -11,13 +11,13 @@ import pyarrow.parquet as pq
 
 from pipeline.output import files
 from pipeline.output.schemas import PAIRS
-from pipeline.records import Pair, Reason, Rejected, Stage, shortened
+from pipeline.records import IMG2DATASET, Pair, Reason, Rejected, Stage, shortened
 
 # Of images that arrived and are unusable; img2dataset calls those "failed_to_resize".
 INVALID_IMAGE_REASONS = frozenset(
     {Reason.NOT_AN_IMAGE, Reason.CORRUPT_IMAGE, Reason.TOO_MANY_PIXELS, Reason.ASPECT_RATIO, Reason.TOO_SMALL}
 )
-SOURCE = "img2dataset"  # of images that another tool has fetched
+SOURCE = IMG2DATASET  # of images that another tool has fetched
 PAIR_COLUMNS = {  # column -> field of Pair, of those that img2dataset's own columns do not hold
     "pair_key": "key",
     "source": "source",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -23,7 +22,7 @@ from pipeline.output.ledger import KEPT, Count
 from pipeline.output.names import EMBEDDINGS_FOLDER, REJECTS_FOLDER, SCORES_FOLDER
 from pipeline.output.parquet import file_bytes
 from pipeline.output.spill import HashRange, HashRanges, Spill, SpillFile, read_spilled, rows_as
-from pipeline.output.work_folder import CompletedUnits, resume_unit
+from pipeline.output.work_folder import CompletedUnits, resume_unit, unit_name
 from pipeline.records import REJECTED_TAG, Pair, Reason, Rejected, Stage, kept_instead, reject
 from pipeline.scores.score_files import schema_of, score_path, write_score_list
 from pipeline.scores.scorer import PairScorer, ScoreConfig, ScoredPair
@@ -49,7 +48,7 @@ class ScoreImageShard(beam.DoFn):
             if isinstance(row, Rejected):
                 yield beam.pvalue.TaggedOutput(REJECTED_TAG, row)
         pairs = [row for row in rows if isinstance(row, Pair)]
-        name = hashlib.sha256(path.encode()).hexdigest()[:32]
+        name = unit_name(path)
         scored, rejects = resume_unit(name, pairs, self._store, partial(self._score, path))
         counts_of(self._output).step(Step.SCORE, done=len(pairs), work=1)
         yield from scored
