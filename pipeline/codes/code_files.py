@@ -35,9 +35,9 @@ ARRAY, TABLE, TEXT = ".npy", ".parquet", ".txt"
 BESIDE = (TABLE, ".csv", ".tsv", ".jsonl", ".json", TEXT)
 """Endings of the table of captions beside an array, the first that is there."""
 CODES = ("codes", "image_codes", "image_tokens", "indices")
-KEY = ("key", "__key__", "id")
+KEY_COLUMNS = ("key", "__key__", "id")
 SPLIT, SOURCE = "split", "source"
-CAPTIONS = Columns(further=(*KEY, SPLIT, SOURCE))
+CAPTIONS = Columns(further=(*KEY_COLUMNS, SPLIT, SOURCE))
 OTHER_CAPTIONS = "give the captions of these codes, a row for each"
 ROWS_PER_RANGE = 8192
 BATCH_ROWS = 512

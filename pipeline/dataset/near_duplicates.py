@@ -85,7 +85,7 @@ class Loser(NamedTuple):
 
 IMAGES = schemas.schema_of(SignedImage)
 LOSERS = schemas.schema_of(Loser)
-PAIRS = pa.schema([("other", pa.uint64())])
+CANDIDATES = pa.schema([("other", pa.uint64())])
 """Candidates: the hash of one image is the hash by which they are spilled, `other` that of the other."""
 EDGES = pa.schema([pa.field(f"{end}_{field.name}", field.type) for end in ("one", "other") for field in [*IMAGES][:4]])
 """Near-duplicates: two ImageNodes."""
@@ -200,13 +200,13 @@ def spill_candidates(all_pairs: bool, output: str, hashes: HashRange, entries: l
     table = read_spilled(output, entries, hash_bands.ENTRIES, *hashes.bounds)
     pairs, left_out = hash_bands.candidates_of(table, all_pairs)
     counts_of(output).add({LEFT_OUT: left_out})
-    yield pa.table([pairs[:, 1], pairs[:, 0]], schema=with_hash(PAIRS))
+    yield pa.table([pairs[:, 1], pairs[:, 0]], schema=with_hash(CANDIDATES))
 
 
 def spill_halves(output: str, hashes: HashRange, images: list[SpillFile], pairs: list[SpillFile]) -> Iterator[pa.Table]:
     """The images of a range that are the first of a candidate, spilled by the hash of the other."""
     table = read_spilled(output, images, IMAGES, *hashes.bounds)
-    candidates = read_spilled(output, pairs, PAIRS, *hashes.bounds)
+    candidates = read_spilled(output, pairs, CANDIDATES, *hashes.bounds)
     both = np.stack([candidates[HASH].to_numpy(), candidates["other"].to_numpy()], 1)
     one, number = _matches(table[HASH].to_numpy(), np.unique(both, axis=0)[:, 0])
     other = np.unique(both, axis=0)[number, 1]

@@ -21,7 +21,7 @@ from functools import partial
 from typing import BinaryIO, Generic, Protocol, TypeVar
 
 from models.errors import UserError
-from pipeline.fetch.budget import Lease, memory_lease
+from pipeline.fetch.budget import BudgetLease, memory_lease
 from pipeline.fetch.costs import costs
 from pipeline.fetch.download import Body, Downloads, FetchConfig
 from pipeline.fetch.general_brake import GeneralBrake, same_failures
@@ -240,7 +240,7 @@ class _Fetcher(Generic[T]):
     def __init__(
         self,
         downloads: Downloads,
-        memory: Lease,
+        memory: BudgetLease,
         config: FetchConfig,
         image_config: ImageConfig,
         decode: Decode[T],
