@@ -24,11 +24,9 @@ from pipeline.images.validate import ImageConfig
 from pipeline.output import files
 from pipeline.output.counts import Counts, Step, counts_of
 from pipeline.output.work_folder import CompletedUnits, add_outcomes, pending_pairs
-from pipeline.records import REJECTED_TAG, EncodedPair, Pair, Rejected
+from pipeline.records import KEY_BYTES, REJECTED_TAG, EncodedPair, Pair, Rejected
 from pipeline.scores.image_filter import ImageFilterConfig, SharedFilter
 from pipeline.tokenize_stage import EncodeConfig, EncodingDoFn, UnitProgress, prepare_each
-
-KEY_BYTES = 16
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,6 +16,11 @@ from models.hashing import in_share, stable_hash
 SPLIT_SALT = "pairmill split 1"
 MAX_REJECT_TEXT = 500
 """Characters of a caption or a detail that a reject keeps: as many as language detection looks at."""
+KEY_BYTES = 16
+KEY_DIGITS = 2 * KEY_BYTES
+"""A key is text: two hex digits for each of its bytes."""
+IMG2DATASET = "img2dataset"
+"""The source of images that img2dataset has fetched: keys are made of it."""
 
 
 def split_of(key: str, val_share: float) -> str:
@@ -182,7 +187,8 @@ for _record in (Candidate, Pair, Rejected, EncodedPair):
 
 def row_key(source: str, url: str, raw_caption: str) -> str:
     """32 hex digits that depend on what the source states, not on its file's folder or order."""
-    return hashlib.sha256("\0".join((source, url, raw_caption)).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    text = "\0".join((source, url, raw_caption))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:KEY_DIGITS]
 
 
 def shortened(text: str) -> str:
@@ -208,6 +214,19 @@ def reject(row: Candidate | Pair | EncodedPair, stage: Stage, reason: str, detai
         detail=shortened(detail),
         raw_caption=shortened(raw_caption),
     )
+
+
+_KEPT = "kept "
+
+
+def kept_instead(key: str) -> str:
+    """The detail of a duplicate: names the pair that is kept instead."""
+    return f"{_KEPT}{key}"
+
+
+def key_kept_instead(detail: str) -> str:
+    """The key that `kept_instead` was given."""
+    return detail.removeprefix(_KEPT)
 
 
 class Damage(str):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
-import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -33,7 +32,7 @@ from pipeline.images.fetched import FetchedImage
 from pipeline.images.prepared_images import PreparedImage
 from pipeline.images.validate import ImageConfig
 from pipeline.output.counts import Step, counts_of
-from pipeline.output.work_folder import CompletedUnits, resume_unit
+from pipeline.output.work_folder import CompletedUnits, resume_unit, unit_name
 from pipeline.records import REJECTED_TAG, EncodedPair, Pair, Rejected, Stage, reject
 from pipeline.scores.bounds import ScoreFilter
 from pipeline.scores.image_filter import ImageFilterConfig, SharedFilter
@@ -46,7 +45,13 @@ def dataset_parts(encode: EncodeConfig, settings: dict[str, Any], sources: set[s
     a GPU. Raises UserError."""
     images, text = load_image_tokenizer(encode.image_tokenizer), _text_tokenizer(encode)
     return ManifestFields(
-        images.info, text.info, text.text, encode.draws, settings, decisive_versions(), tuple(sorted(sources))
+        image_tokenizer=images.info,
+        text_tokenizer=text.info,
+        text_tokenizer_json=text.text,
+        draws=encode.draws,
+        settings=settings,
+        versions=decisive_versions(),
+        sources=tuple(sorted(sources)),
     )
 
 
@@ -101,7 +106,16 @@ def prepare(image: FetchedImage, size: int, config: EncodeConfig) -> PreparedIma
     views = np.stack([pixels.apply_crop(rgb_HWC, box, size) for box in boxes])
     phash = str(imagehash.phash(Image.fromarray(rgb_HWC)))
     signature = image_signature.compute_signature(rgb_HWC) if config.with_signatures else b""
-    return PreparedImage(image.pair, width, height, image.sha256, phash, boxes, views, signature)
+    return PreparedImage(
+        pair=image.pair,
+        width=width,
+        height=height,
+        sha256=image.sha256,
+        phash=phash,
+        boxes=boxes,
+        views=views,
+        signature=signature,
+    )
 
 
 class StageTimer:
@@ -304,7 +318,7 @@ class EncodeImageShard(EncodingDoFn):
         for row in rows:
             if isinstance(row, Rejected):
                 yield beam.pvalue.TaggedOutput(REJECTED_TAG, row)
-        name = hashlib.sha256(path.encode()).hexdigest()[:32]
+        name = unit_name(path)
         pairs = [row for row in rows if isinstance(row, Pair)]
         yield from self._finish(name, pairs, partial(self._images, path))
 

@@ -35,9 +35,9 @@ ARRAY, TABLE, TEXT = ".npy", ".parquet", ".txt"
 BESIDE = (TABLE, ".csv", ".tsv", ".jsonl", ".json", TEXT)
 """Endings of the table of captions beside an array, the first that is there."""
 CODES = ("codes", "image_codes", "image_tokens", "indices")
-KEY = ("key", "__key__", "id")
+KEY_COLUMNS = ("key", "__key__", "id")
 SPLIT, SOURCE = "split", "source"
-CAPTIONS = Columns(further=(*KEY, SPLIT, SOURCE))
+CAPTIONS = Columns(further=(*KEY_COLUMNS, SPLIT, SOURCE))
 OTHER_CAPTIONS = "give the captions of these codes, a row for each"
 ROWS_PER_RANGE = 8192
 BATCH_ROWS = 512
@@ -227,14 +227,15 @@ def ranges_of(file: CodeFile) -> list[CodeRange]:
     """Ranges of a file's rows, to be read side by side: whole row groups of about ROWS_PER_RANGE rows. A table of text
     is one range."""
     if not file.table.endswith(TABLE):
-        return [CodeRange(file, 0, 0, 0, read_array_header(file.path).shape[0])]
+        rows = read_array_header(file.path).shape[0]
+        return [CodeRange(file=file, first_group=0, stop_group=0, first_row=0, rows=rows)]
     with open_parquet(file.table) as table:
         sizes = [table.metadata.row_group(group).num_rows for group in range(table.metadata.num_row_groups)]
     ranges, first, first_row, rows = list[CodeRange](), 0, 0, 0
     for group, size in enumerate(sizes, 1):
         rows += size
         if rows >= ROWS_PER_RANGE or group == len(sizes):
-            ranges.append(CodeRange(file, first, group, first_row, rows))
+            ranges.append(CodeRange(file=file, first_group=first, stop_group=group, first_row=first_row, rows=rows))
             first, first_row, rows = group, first_row + rows, 0
     return ranges
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from models.tokenizers.text import TextTokenizer
-from pipeline.codes.code_files import CAPTIONS, KEY, SOURCE, SPLIT, CodeRow
+from pipeline.codes.code_files import CAPTIONS, KEY_COLUMNS, SOURCE, SPLIT, CodeRow
 from pipeline.codes.row_codes import CodeForm
 from pipeline.filters import Check, SelectConfig, check_presence, filter_candidate
 from pipeline.records import (
@@ -96,5 +96,5 @@ def _candidate(row: CodeRow, file: str) -> Candidate | Rejected:
 
 
 def _stated_key(values: Mapping[str, Any]) -> str:
-    key = next((values[name] for name in KEY if values.get(name) is not None), "")
+    key = next((values[name] for name in KEY_COLUMNS if values.get(name) is not None), "")
     return key if isinstance(key, str) else str(key)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
@@ -19,7 +18,7 @@ from pipeline.codes.row_codes import CodeForm
 from pipeline.codes.row_records import encode_row
 from pipeline.dataset.existing import ExistingDataset, known_keys
 from pipeline.output.counts import Step, counts_of
-from pipeline.output.work_folder import CompletedUnits, add_outcomes
+from pipeline.output.work_folder import CompletedUnits, add_outcomes, unit_name
 from pipeline.records import REJECTED_TAG, EncodedPair, Rejected
 from pipeline.sources.paths import base_name
 
@@ -47,7 +46,7 @@ class EncodeCodes(beam.DoFn):
         self._known = [known_keys(dataset, unfetched=False) for dataset in self._existing]
 
     def process(self, code_range: CodeRange):
-        name = hashlib.sha256(repr(code_range).encode()).hexdigest()[:32]
+        name = unit_name(repr(code_range))
         rows = read_rows(code_range)
         for number, first in enumerate(rows):
             unit = [first, *itertools.islice(rows, ROWS_PER_UNIT - 1)]

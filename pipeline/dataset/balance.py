@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 import apache_beam as beam
 import pyarrow as pa
@@ -36,6 +35,7 @@ from pipeline.output.spill import (
     write_spill,
 )
 from pipeline.records import REJECTED_TAG, EncodedPair, Reason, Rejected, Stage, reject
+from pipeline.sources.url_hosts import host_of
 
 HOST, SOURCE, CONCEPT = "host", "source", "concept"
 NO_HOST = "(no host)"
@@ -59,14 +59,7 @@ class Balance:
         """The groups that a record counts in; [] if its caption has none of the concepts."""
         if self.by == CONCEPT:
             return _concepts(self.concepts_path, self.concepts_sha256).found_in(record.caption)
-        return [record.source if self.by == SOURCE else host_of(record.url)]
-
-
-def host_of(url: str) -> str:
-    try:
-        return urlsplit(url).hostname or NO_HOST
-    except ValueError:  # other tools' images may have any text for a URL
-        return NO_HOST
+        return [record.source if self.by == SOURCE else host_of(record.url) or NO_HOST]
 
 
 @functools.lru_cache(maxsize=1)  # of each process: 500,000 phrases take about 100 MB

@@ -39,12 +39,12 @@ def partial_report(sums: pa.Table, limit: int) -> PartialReport:
     is_head = before > limit
     rows = zip(groups["name"].to_pylist(), before.tolist(), after.tolist(), strict=True)
     return PartialReport(
-        (_sum(whole["before"].to_numpy()), _sum(whole["after"].to_numpy())),
-        _totals(before[is_head], after[is_head]),
-        _totals(before[~is_head], after[~is_head]),
-        _sizes(before),
-        _sizes(after),
-        _largest(rows),
+        all_pairs=(_sum(whole["before"].to_numpy()), _sum(whole["after"].to_numpy())),
+        head=_totals(before[is_head], after[is_head]),
+        tail=_totals(before[~is_head], after[~is_head]),
+        sizes_before=_sizes(before),
+        sizes_after=_sizes(after),
+        largest=_largest(rows),
     )
 
 
@@ -72,12 +72,12 @@ def merge_reports(parts: Sequence[PartialReport]) -> PartialReport:
         return tuple(map(sum, zip(*map(numbers, parts), strict=True)))
 
     return PartialReport(
-        total(lambda part: part.all_pairs),
-        total(lambda part: part.head),
-        total(lambda part: part.tail),
-        total(lambda part: part.sizes_before),
-        total(lambda part: part.sizes_after),
-        _largest(row for part in parts for row in part.largest),
+        all_pairs=total(lambda part: part.all_pairs),
+        head=total(lambda part: part.head),
+        tail=total(lambda part: part.tail),
+        sizes_before=total(lambda part: part.sizes_before),
+        sizes_after=total(lambda part: part.sizes_after),
+        largest=_largest(row for part in parts for row in part.largest),
     )
 
 

@@ -34,7 +34,17 @@ from pipeline.output.grouping import key_hash
 from pipeline.output.ledger import READ, Count, CountRows, parse_ledger, previous_counts
 from pipeline.output.names import LEDGER_FILE, REJECTS_FOLDER
 from pipeline.output.spill import HashRange, HashRanges, Spill, SpillFile, read_spilled, rows_as
-from pipeline.records import REJECTED_TAG, EncodedPair, Reason, Rejected, Stage, reject
+from pipeline.records import (
+    KEY_BYTES,
+    KEY_DIGITS,
+    REJECTED_TAG,
+    EncodedPair,
+    Reason,
+    Rejected,
+    Stage,
+    kept_instead,
+    reject,
+)
 
 
 def check_addition(old: list[ExistingDataset], parts: ManifestFields) -> None:
@@ -70,13 +80,13 @@ def parts_of(
     }
     text_tokenizer_json = read_whole(datasets[0].directory, file_of(datasets[0], TEXT_TOKENIZER_FILE)).decode()
     return ManifestFields(
-        first.image_tokenizer,
-        first.text_tokenizer,
-        text_tokenizer_json,
-        first.draws,
-        settings,
-        first.versions,
-        tuple(sorted(sources)),
+        image_tokenizer=first.image_tokenizer,
+        text_tokenizer=first.text_tokenizer,
+        text_tokenizer_json=text_tokenizer_json,
+        draws=first.draws,
+        settings=settings,
+        versions=first.versions,
+        sources=tuple(sorted(sources)),
     )
 
 
@@ -235,7 +245,7 @@ class _KeepWanted(beam.DoFn):
             if reason := self._subsets[number].rejection(record):
                 rejected = reject(record, Stage.ENCODE, Reason.SAMPLED_OUT, reason)
             elif first and first.key == record.key:
-                rejected = reject(record, Stage.ENCODE, Reason.DUPLICATE_PAIR, f"kept {first.key}")
+                rejected = reject(record, Stage.ENCODE, Reason.DUPLICATE_PAIR, kept_instead(first.key))
             else:
                 first = record
                 yield record
@@ -267,13 +277,17 @@ def _index_rows(directory: str, index: File) -> list[dict[str, Any]]:
         raise UserError(f"{directory}/{index.path} is not as pairmill writes it: {error}; {VERIFY_HINT}") from None
 
 
+_PACKED_KEY = f"S{KEY_BYTES}"
+"""The type of keys as bytes in NumPy, which leaves out zeros at the end of those that it hands out."""
+
+
 class KnownKeys:
     """The keys of a dataset's rows, kept or rejected, 16 bytes each; with the rejects of fetch if `unfetched`."""
 
     def __init__(self, dataset: ExistingDataset, unfetched: bool):
         settled = None if unfetched else pc.field("stage") != Stage.FETCH.value
         keys = [*self._read(dataset, INDEX_FOLDER), *self._read(dataset, REJECTS_FOLDER, settled)]
-        self._keys = np.sort(np.concatenate([np.empty(0, "S16"), *keys]))
+        self._keys = np.sort(np.concatenate([np.empty(0, _PACKED_KEY), *keys]))
 
     @staticmethod
     def _read(
@@ -296,12 +310,12 @@ _DIGITS[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16)
 
 def packed_keys(keys: pa.ChunkedArray) -> np.ndarray:
     """Keys of 32 hex digits as bytes [16] each. Raises ValueError for any other."""
-    text = pc.cast(pc.cast(keys.combine_chunks(), pa.binary()), pa.binary(32))
-    data = np.frombuffer(text.buffers()[1] or b"", np.uint8, 32 * len(text), 32 * text.offset)
-    digits = _DIGITS[data.reshape(-1, 32)]
+    text = pc.cast(pc.cast(keys.combine_chunks(), pa.binary()), pa.binary(KEY_DIGITS))
+    data = np.frombuffer(text.buffers()[1] or b"", np.uint8, KEY_DIGITS * len(text), KEY_DIGITS * text.offset)
+    digits = _DIGITS[data.reshape(-1, KEY_DIGITS)]
     if (digits > 15).any():
         raise ValueError("a key that is not 32 hex digits")
-    return (digits[:, ::2] << 4 | digits[:, 1::2]).view("S16").ravel()
+    return (digits[:, ::2] << 4 | digits[:, 1::2]).view(_PACKED_KEY).ravel()
 
 
 _known: dict[tuple[str, bool], tuple[str, KnownKeys]] = {}  # of this process, with the manifest they were read by

@@ -64,7 +64,14 @@ def finish_dataset(
     ]
     manifest = Manifest(
         shards=tuple(
-            Shard(shard.path, shard.split, shard.pairs, shard.bytes, shard.sha256, dict(shard.sources))
+            Shard(
+                path=shard.path,
+                split=shard.split,
+                pairs=shard.pairs,
+                bytes=shard.bytes,
+                sha256=shard.sha256,
+                sources=dict(shard.sources),
+            )
             for shard in sorted(shards, key=lambda shard: shard.path)
         ),
         image_tokenizer=parts.image_tokenizer,
@@ -80,17 +87,21 @@ def finish_dataset(
         *named,
         *write_cards(output, manifest, totals, licences, named),
     ]
-    manifest = dataclasses.replace(manifest, files=tuple(File(*file) for file in sorted(files)))
+    manifest = dataclasses.replace(manifest, files=tuple(map(_entry, sorted(files))))
     written = {shard.path for shard in shards} | {file.path for file in files}
     remove_stale_files(output, FOLDERS, written)
     output_files.write_atomically(output_files.join(output, format.MANIFEST_FILE), manifest.to_json().encode())
+
+
+def _entry(file: WrittenFile) -> File:
+    return File(file.path, file.bytes, file.sha256)
 
 
 def write_cards(
     output: str, manifest: Manifest, totals: dict[str, Any], licences: Mapping[str, int], named: list[WrittenFile]
 ) -> list[WrittenFile]:
     """Writes README.md and croissant.json, which list the files of `named` with their hashes."""
-    description = cards.croissant(manifest, licences, [File(*file) for file in named])
+    description = cards.croissant(manifest, licences, list(map(_entry, named)))
     return [
         write_file(output, README_FILE, cards.data_card(manifest, totals, licences)),
         write_file(output, CROISSANT_FILE, description),

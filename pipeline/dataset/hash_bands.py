@@ -45,7 +45,7 @@ class Entries(NamedTuple):
     image: np.ndarray  # uint64
 
     def take(self, which: np.ndarray) -> Entries:
-        return Entries(*(column[which] for column in self))
+        return Entries._make(column[which] for column in self)
 
 
 def band_entries(signatures: Sequence[bytes], images: np.ndarray, flags: np.ndarray) -> pa.Table:
@@ -100,7 +100,7 @@ def _entries_of(entries: pa.Table) -> Entries:
     order = np.lexsort((flags, image, band))
     _, group = np.unique(band[order], return_inverse=True)
     number = band[order].astype(np.int64) >> image_signature.BAND_BITS
-    return Entries(group, number, _words(packed)[order], flags[order], image[order])
+    return Entries(group=group, band=number, bits=_words(packed)[order], flags=flags[order], image=image[order])
 
 
 def _place_in_group(level: Entries) -> np.ndarray:
@@ -117,7 +117,7 @@ def _divide(level: Entries) -> Entries:
         here = level.take(level.band < band)
         values = here.bits.view(np.uint16)[:, band].astype(np.int64)
         parts.append(here._replace(group=(here.group * BANDS + band) << 16 | values, band=np.full(len(values), band)))
-    together = Entries(*map(np.concatenate, zip(*parts, strict=True)))
+    together = Entries._make(map(np.concatenate, zip(*parts, strict=True)))
     order = np.lexsort((together.flags, together.image, together.group))
     together = together.take(order)
     _, group = np.unique(together.group, return_inverse=True)

@@ -32,7 +32,7 @@ from pipeline.output.spill import (
     with_hash,
     write_spill,
 )
-from pipeline.records import REJECTED_TAG, EncodedPair, Reason, Rejected, Stage, reject
+from pipeline.records import REJECTED_TAG, EncodedPair, Reason, Rejected, Stage, kept_instead, reject
 from pipeline.sources.precedence import source_rank
 
 EXCLUDED_RANK = -1  # comes before every source
@@ -72,7 +72,7 @@ class SignedImage(NamedTuple):
 
     @property
     def node(self) -> ImageNode:
-        return ImageNode(*self[:4])
+        return ImageNode._make(self[:4])
 
 
 class Loser(NamedTuple):
@@ -85,7 +85,7 @@ class Loser(NamedTuple):
 
 IMAGES = schemas.schema_of(SignedImage)
 LOSERS = schemas.schema_of(Loser)
-PAIRS = pa.schema([("other", pa.uint64())])
+CANDIDATES = pa.schema([("other", pa.uint64())])
 """Candidates: the hash of one image is the hash by which they are spilled, `other` that of the other."""
 EDGES = pa.schema([pa.field(f"{end}_{field.name}", field.type) for end in ("one", "other") for field in [*IMAGES][:4]])
 """Near-duplicates: two ImageNodes."""
@@ -153,14 +153,22 @@ def _call(hashes: HashRange, function, output: str, *inputs: list[SpillFile]) ->
 
 def signed_images(record: EncodedPair) -> list[SignedImage]:
     """Empty for a record without a signature, such as one of a dataset that is extended: it is kept."""
-    node = ImageNode(source_rank(record.source), record.file, record.row, record.key)
-    return [SignedImage(*node, signature=record.signature)] if record.signature else []
+    if not record.signature:
+        return []
+    rank, signature = source_rank(record.source), record.signature
+    return [SignedImage(rank=rank, file=record.file, row=record.row, key=record.key, signature=signature)]
 
 
 def excluded_images(path: str) -> list[SignedImage]:
     """The images of a list that have a signature; none if there is no list."""
     return [
-        SignedImage(EXCLUDED_RANK, image.name, image.line, f"{image.sha256[:32]}{image.line:x}", image.signature)
+        SignedImage(
+            rank=EXCLUDED_RANK,
+            file=image.name,
+            row=image.line,
+            key=f"{image.sha256[:32]}{image.line:x}",
+            signature=image.signature,
+        )
         for image in _exclusion_list(path).images
     ]
 
@@ -192,13 +200,13 @@ def spill_candidates(all_pairs: bool, output: str, hashes: HashRange, entries: l
     table = read_spilled(output, entries, hash_bands.ENTRIES, *hashes.bounds)
     pairs, left_out = hash_bands.candidates_of(table, all_pairs)
     counts_of(output).add({LEFT_OUT: left_out})
-    yield pa.table([pairs[:, 1], pairs[:, 0]], schema=with_hash(PAIRS))
+    yield pa.table([pairs[:, 1], pairs[:, 0]], schema=with_hash(CANDIDATES))
 
 
 def spill_halves(output: str, hashes: HashRange, images: list[SpillFile], pairs: list[SpillFile]) -> Iterator[pa.Table]:
     """The images of a range that are the first of a candidate, spilled by the hash of the other."""
     table = read_spilled(output, images, IMAGES, *hashes.bounds)
-    candidates = read_spilled(output, pairs, PAIRS, *hashes.bounds)
+    candidates = read_spilled(output, pairs, CANDIDATES, *hashes.bounds)
     both = np.stack([candidates[HASH].to_numpy(), candidates["other"].to_numpy()], 1)
     one, number = _matches(table[HASH].to_numpy(), np.unique(both, axis=0)[:, 0])
     other = np.unique(both, axis=0)[number, 1]
@@ -246,7 +254,7 @@ def spill_losers(output: str, hashes: HashRange, edges: list[SpillFile]) -> Iter
     nodes = [tuple(row.values()) for row in rows]
     losers = [
         (key, kept.rank, kept.file if kept.rank == EXCLUDED_RANK else kept.key, stable_hash(key))
-        for key, kept in duplicates_to_drop([(ImageNode(*row[:4]), ImageNode(*row[4:])) for row in nodes])
+        for key, kept in duplicates_to_drop([(ImageNode._make(row[:4]), ImageNode._make(row[4:])) for row in nodes])
     ]
     columns = list(zip(*losers, strict=True)) or [()] * (len(LOSERS) + 1)
     yield pa.Table.from_arrays(
@@ -266,7 +274,7 @@ def duplicates_to_drop(edges: Iterable[tuple[ImageNode, ImageNode]]) -> Iterator
         return node
 
     for one, other in edges:
-        a, b = sorted((root(ImageNode(*one)), root(ImageNode(*other))))
+        a, b = sorted((root(ImageNode._make(one)), root(ImageNode._make(other))))
         first[b] = a
     for node in sorted(first):
         if root(node) != node:
@@ -293,4 +301,4 @@ class _Drop(beam.DoFn):
             return None
         if instead.kept_rank == EXCLUDED_RANK:
             return reject(record, Stage.ENCODE, Reason.EXCLUDED, f"looks like {instead.kept_name}")
-        return reject(record, Stage.ENCODE, Reason.DUPLICATE_IMAGE, f"kept {instead.kept_name}")
+        return reject(record, Stage.ENCODE, Reason.DUPLICATE_IMAGE, kept_instead(instead.kept_name))

@@ -156,7 +156,7 @@ class ShardRange(NamedTuple):
 def shard_ranges(boundaries: ShardBoundaries) -> Iterator[ShardRange]:
     for split, keys in boundaries.items():
         for number, (start, stop) in enumerate(itertools.pairwise(["", *keys, ""])):
-            yield ShardRange(split, number, len(keys) + 1, start, stop)
+            yield ShardRange(split=split, number=number, total=len(keys) + 1, start=start, stop=stop)
 
 
 def split_hash(record: EncodedPair | WeightedKey) -> int:

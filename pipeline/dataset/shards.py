@@ -103,14 +103,14 @@ def write_shard(
     rows = [index_row(record, draws, path, position) for position, record in enumerate(records)]
     index = write_file(output, index_path(path), table_bytes(rows, INDEX))
     return WrittenShard(
-        path,
-        split,
-        len(records),
-        shard.bytes,
-        shard.sha256,
-        dict(Counter(record.source for record in records)),
-        dict(Counter(record.licence for record in records)),
-        index,
+        path=path,
+        split=split,
+        pairs=len(records),
+        bytes=shard.bytes,
+        sha256=shard.sha256,
+        sources=dict(Counter(record.source for record in records)),
+        licences=dict(Counter(record.licence for record in records)),
+        index_file=index,
     )
 
 

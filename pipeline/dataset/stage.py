@@ -17,7 +17,7 @@ from pipeline.output.grouping import key_hash
 from pipeline.output.ledger import KEPT, CountRows
 from pipeline.output.names import REJECTS_FOLDER
 from pipeline.output.spill import HashRange, HashRanges, Spill, SpillFile, read_spilled, rows_as
-from pipeline.records import REJECTED_TAG, EncodedPair, Reason, Rejected, Stage, reject
+from pipeline.records import REJECTED_TAG, EncodedPair, Reason, Rejected, Stage, kept_instead, reject
 from pipeline.sources.precedence import preferred_pair
 
 
@@ -150,4 +150,4 @@ def _first_of(
         yield first
         for record in group:
             if record is not first:
-                yield reject(record, *why, f"kept {first.key}")
+                yield reject(record, *why, kept_instead(first.key))

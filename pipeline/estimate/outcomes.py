@@ -13,12 +13,11 @@ import pyarrow.parquet as pq
 from models.data.format import INDEX_FOLDER
 from pipeline.estimate.quantity import Array, bootstrap
 from pipeline.output.names import PAIRS_FOLDER, REJECTS_FOLDER, SCORES_FOLDER
-from pipeline.records import Reason, Stage
+from pipeline.records import Reason, Stage, key_kept_instead
 
 ROWS_PER_BLOCK = 50
 """Rows that stand together in a file count as one unit of the sample: their hosts and captions are alike."""
 DUPLICATES = {Reason.DUPLICATE_URL.value, Reason.DUPLICATE_PAIR.value, Reason.DUPLICATE_IMAGE.value}
-KEPT_BEFORE = "kept "  # the detail of a duplicate: this and the key of the pair that stays
 COLUMNS = ["key", "source", "file", "row", "url"]
 
 
@@ -68,7 +67,7 @@ def _outcome(row: dict[str, Any]) -> Outcome:
         row["key"],
         row["url"],
         row.get("stage", ""),
-        row["detail"].removeprefix(KEPT_BEFORE) if is_duplicate else "",
+        key_kept_instead(row["detail"]) if is_duplicate else "",
     )
 
 

@@ -38,7 +38,7 @@ class Budget:
                     granted.set_result(None)
 
 
-class Lease:
+class BudgetLease:
     """What one event loop holds of a budget. Any thread may release a part of it."""
 
     def __init__(self, budget: Budget):
@@ -82,6 +82,6 @@ class Lease:
 _memory_of_process = per_process(Budget)
 
 
-def memory_lease(length: int) -> Lease:
+def memory_lease(length: int) -> BudgetLease:
     """A lease of the `length` bytes that the images of this process may take."""
-    return Lease(_memory_of_process(length))
+    return BudgetLease(_memory_of_process(length))

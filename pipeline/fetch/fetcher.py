@@ -19,10 +19,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import BinaryIO, Generic, Protocol, TypeVar
-from urllib.parse import urlsplit
 
 from models.errors import UserError
-from pipeline.fetch.budget import Lease, memory_lease
+from pipeline.fetch.budget import BudgetLease, memory_lease
 from pipeline.fetch.costs import costs
 from pipeline.fetch.download import Body, Downloads, FetchConfig
 from pipeline.fetch.general_brake import GeneralBrake, same_failures
@@ -35,6 +34,7 @@ from pipeline.images.validate import ImageConfig, ImageRejected, checked_size, d
 from pipeline.records import TRANSIENT_REASONS, Pair, Reason, Rejected, Stage, reject
 from pipeline.sources.hosts import current_url, is_placeholder_file
 from pipeline.sources.stored_images import NotStored, read_stored
+from pipeline.sources.url_hosts import host_of
 
 DECODING_THREADS = 2
 RELEASES_AT_ONCE = 8
@@ -136,7 +136,7 @@ def interleave_hosts(pairs: Iterable[Pair]) -> list[Pair]:
     """Orders pairs so that hosts alternate: a slow host then does not delay those after it."""
     by_host: dict[str, collections.deque[Pair]] = {}
     for pair in pairs:
-        by_host.setdefault(_host_of(pair.url), collections.deque()).append(pair)
+        by_host.setdefault(host_of(pair.url), collections.deque()).append(pair)
     queues, ordered = collections.deque(by_host.values()), []
     while queues:
         waiting = queues.popleft()
@@ -144,13 +144,6 @@ def interleave_hosts(pairs: Iterable[Pair]) -> list[Pair]:
         if waiting:
             queues.append(waiting)
     return ordered
-
-
-def _host_of(url: str) -> str:
-    try:
-        return urlsplit(url).hostname or ""
-    except ValueError:  # such a URL is rejected when it is fetched
-        return ""
 
 
 class _LoopThread(threading.Thread, Generic[T]):
@@ -247,7 +240,7 @@ class _Fetcher(Generic[T]):
     def __init__(
         self,
         downloads: Downloads,
-        memory: Lease,
+        memory: BudgetLease,
         config: FetchConfig,
         image_config: ImageConfig,
         decode: Decode[T],
@@ -273,9 +266,9 @@ class _Fetcher(Generic[T]):
             while True:
                 begun, rejected = time.monotonic(), await self._first_good(pair)
                 if not rejected:
-                    same_failures.fetched(pair.url, _host_of)
+                    same_failures.fetched(pair.url)
                     return None
-                if await self._brake.blames(rejected.reason, _host_of(pair.url), begun, self._ask):
+                if await self._brake.blames(rejected.reason, host_of(pair.url), begun, self._ask):
                     return rejected
         except Exception as error:  # of any kind: servers and images find new ones
             return unexpected_errors.reject(pair, error, self._config.shared_folder)
@@ -419,4 +412,12 @@ def _decode(
         raise ImageRejected(Reason.HASH_MISMATCH, f"sha256 {sha256}")
     with costs.decoding():
         image = decode_scaled(data, config, side)
-    return convert(FetchedImage(pair, data, image.rgb_HWC, sha256, (image.width, image.height), image.exif))
+    fetched = FetchedImage(
+        pair=pair,
+        data=data,
+        rgb_HWC=image.rgb_HWC,
+        sha256=sha256,
+        full_size=(image.width, image.height),
+        exif=image.exif,
+    )
+    return convert(fetched)

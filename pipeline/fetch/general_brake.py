@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 
 from models.errors import UserError
 from pipeline.fetch.shared_folder import warn_once
+from pipeline.sources.url_hosts import host_of
 
 MIN_HOSTS = 50  # that fail in the same way, one after another
 GOOD_URLS = 3  # of different hosts, which have given an image
@@ -28,7 +29,7 @@ class SameFailures:
         self.restored_at = 0.0  # on time.monotonic(): end of the last pause
         self._reason, self._hosts, self._limit = "", set[str](), MIN_HOSTS
 
-    def fetched(self, url: str, host_of: Callable[[str], str]) -> None:
+    def fetched(self, url: str) -> None:
         self._hosts.clear()
         if len(self.good) < GOOD_URLS and host_of(url) not in dict(self.good):
             self.good.append((host_of(url), url))

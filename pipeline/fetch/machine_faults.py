@@ -6,12 +6,12 @@ from __future__ import annotations
 import errno
 import os
 import traceback
-from urllib.parse import urlsplit
 
 from models.errors import UserError
 from pipeline.fetch.shared_folder import warn_once
 from pipeline.output.files import machine_fault_of
 from pipeline.records import Pair, Reason, Rejected, Stage, reject
+from pipeline.sources.url_hosts import host_of
 
 # No host can cause these. Not EACCES and the like: those of a connection may be a rule for its address.
 _OF_MACHINE = frozenset(
@@ -56,7 +56,7 @@ class UnexpectedErrors:
         place = f"{os.path.basename(frames[-1].filename)}:{frames[-1].lineno}" if frames else "?"
         warn_once(f"unexpected {type(error).__name__} at {place}: such rows are rejected as `unexpected`", folder)
         self.unexpected += 1
-        self._hosts.add(_host_of(pair.url))
+        self._hosts.add(host_of(pair.url))
         if len(self._hosts) > MAX_UNEXPECTED_HOSTS and self.unexpected > MAX_UNEXPECTED_SHARE * self.rows:
             raise UserError(
                 f"{self.unexpected:,} of {self.rows:,} rows ended in an error that pairmill does not know, the last at "
@@ -69,13 +69,6 @@ def describe(error: BaseException) -> str:
     """An exception's name and message as one line of text that any file can hold."""
     text = " ".join(f"{type(error).__name__}: {error}".split())
     return text.encode("utf-8", "replace").decode()
-
-
-def _host_of(url: str) -> str:
-    try:
-        return urlsplit(url).hostname or ""
-    except ValueError:
-        return ""
 
 
 unexpected_errors = UnexpectedErrors()

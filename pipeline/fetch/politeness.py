@@ -16,7 +16,7 @@ import weakref
 import zlib
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from pipeline.fetch.budget import Budget, Lease
+from pipeline.fetch.budget import Budget, BudgetLease
 from pipeline.fetch.dead_hosts import POLL_S, HostHealth
 from pipeline.fetch.retry import BACK_OFF_S, MAX_BACK_OFF_S, FetchFailed
 from pipeline.fetch.shared_folder import open_shared, own_folder
@@ -166,7 +166,7 @@ class GroupLimiter:
     def __init__(self, key: bytes | str, limits: HostLimits):
         with _finding_groups:
             self._group = _groups.setdefault((key, limits), _Group(limits))
-        self._slots = Lease(self._group.slots)
+        self._slots = BudgetLease(self._group.slots)
         self._turn = asyncio.Lock()  # of the request that starts next
 
     async def acquire(self, held: contextlib.ExitStack) -> None:

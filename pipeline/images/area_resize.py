@@ -54,7 +54,8 @@ def _strips(before: int, after: int) -> list[_Strip]:
         part = slice(starts[top], starts[bottom])
         first, last = int(pixels[part][0]), int(pixels[part][-1]) + 1
         cut = shares[part], pixels[part] - first, starts[top : bottom + 1] - starts[top]
-        strips.append(_Strip(top, bottom, first, last, csr_matrix(cut, (bottom - top, last - first))))
+        matrix = csr_matrix(cut, (bottom - top, last - first))
+        strips.append(_Strip(top=top, bottom=bottom, first=first, last=last, shares=matrix))
     return strips
 
 

@@ -6,7 +6,6 @@ tokenizer (196 kB a crop of 256 x 256 px), or a reject. Writing and reading take
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -16,6 +15,7 @@ import numpy as np
 from models.pixels import CropBox
 from pipeline.output import files
 from pipeline.output.names import PREPARED_FOLDER, WORK_FOLDER
+from pipeline.output.work_folder import digest_of
 from pipeline.records import Pair, Rejected
 
 READ_BYTES = 1 << 20
@@ -36,8 +36,7 @@ class PreparedImage(NamedTuple):
 
 def prepared_path(output: str, unit: str, pairs: Sequence[Pair]) -> str:
     """Where the outcomes of these pairs of a unit wait. A later run, which tries some pairs again, has another file."""
-    digest = hashlib.sha256("".join(pair.key for pair in pairs).encode()).hexdigest()[:16]
-    return files.join(output, WORK_FOLDER, PREPARED_FOLDER, f"{unit}-{digest}.msgpack")
+    return files.join(output, WORK_FOLDER, PREPARED_FOLDER, f"{unit}-{digest_of(pairs)}.msgpack")
 
 
 def write_prepared(path: str, outcomes: Iterable[PreparedImage | Rejected]) -> None:
@@ -56,14 +55,14 @@ def _packable(outcome: PreparedImage | Rejected) -> tuple:
 def read_prepared(path: str) -> Iterator[PreparedImage | Rejected]:
     with files.open_read(path) as file:
         for row in msgpack.Unpacker(file, read_size=READ_BYTES, max_buffer_size=0):
-            yield Rejected(*row[0]) if len(row) == 1 else _prepared(row)
+            yield Rejected._make(row[0]) if len(row) == 1 else _prepared(row)
 
 
 def _prepared(row: list) -> PreparedImage:
     *fields, shape = row
-    image = PreparedImage(*fields)
+    image = PreparedImage._make(fields)
     return image._replace(
-        pair=Pair(*image.pair),
-        boxes=[CropBox(*box) for box in image.boxes],
+        pair=Pair._make(image.pair),
+        boxes=[CropBox._make(box) for box in image.boxes],
         views=np.frombuffer(bytearray(image.views), np.uint8).reshape(shape),  # writable, as PyTorch wants it
     )

@@ -8,7 +8,6 @@ the winner's files under their lasting names, so that all end with the same thre
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import uuid
 from collections import Counter
@@ -18,6 +17,7 @@ from pipeline.images.shard_format import read_metadata
 from pipeline.output import files
 from pipeline.output.conditional import conditional_file
 from pipeline.output.names import SHARDS_FOLDER, UNIT_STATS_SUFFIX, WORK_FOLDER
+from pipeline.output.work_folder import digest_of
 from pipeline.records import Pair
 
 _ENDINGS = (".tar", ".parquet")
@@ -60,8 +60,7 @@ def publish_decided(folder: str, number: int, pairs: Sequence[Pair]) -> bool:
 
 def _decision_path(folder: str, number: int, pairs: Sequence[Pair]) -> str:
     """Names the pairs as well: another run may divide them into other units."""
-    digest = hashlib.sha256("".join(pair.key for pair in pairs).encode()).hexdigest()[:16]
-    return files.join(folder, WORK_FOLDER, SHARDS_FOLDER, f"{number:05d}-{digest}")
+    return files.join(folder, WORK_FOLDER, SHARDS_FOLDER, f"{number:05d}-{digest_of(pairs)}")
 
 
 def _stats_path(folder: str, number: int) -> str:

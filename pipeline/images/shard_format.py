@@ -11,13 +11,13 @@ import pyarrow.parquet as pq
 
 from pipeline.output import files
 from pipeline.output.schemas import PAIRS
-from pipeline.records import Pair, Reason, Rejected, Stage, shortened
+from pipeline.records import IMG2DATASET, Pair, Reason, Rejected, Stage, shortened
 
 # Of images that arrived and are unusable; img2dataset calls those "failed_to_resize".
 INVALID_IMAGE_REASONS = frozenset(
     {Reason.NOT_AN_IMAGE, Reason.CORRUPT_IMAGE, Reason.TOO_MANY_PIXELS, Reason.ASPECT_RATIO, Reason.TOO_SMALL}
 )
-SOURCE = "img2dataset"  # of images that another tool has fetched
+SOURCE = IMG2DATASET  # of images that another tool has fetched
 PAIR_COLUMNS = {  # column -> field of Pair, of those that img2dataset's own columns do not hold
     "pair_key": "key",
     "source": "source",
@@ -47,9 +47,13 @@ METADATA = pa.schema(
         ("sha256", pa.string()),
         *(PAIRS.field(field).with_name(column) for column, field in PAIR_COLUMNS.items()),
         ("reason", pa.string()),
+        ("detail", pa.string()),
         ("stored_sha256", pa.string()),  # of the bytes in the tar, which --resize makes others than were fetched
     ]
 )
+
+LATER_COLUMNS = frozenset({"detail", "other_captions"})
+"""Columns that outputs of earlier versions lack; a .json leaves them out where they are empty."""
 
 
 def pair_columns(pair: Pair) -> dict[str, Any]:
@@ -70,12 +74,15 @@ def reject_columns(rejected: Rejected) -> dict[str, Any]:
     return {
         "status": "failed_to_resize" if rejected.reason in INVALID_IMAGE_REASONS else "failed_to_download",
         "reason": rejected.reason,
+        "detail": rejected.detail,
         "error_message": f"{rejected.reason}: {rejected.detail}",
     }
 
 
 def rejected_of(row: Mapping[str, Any]) -> Rejected:
-    """The reject of a row of metadata that `reject_columns` filled."""
+    """The reject of a row of metadata that `reject_columns` filled. Outputs of earlier versions have the detail in the
+    error message alone."""
+    detail = row["detail"] if "detail" in row else (row["error_message"] or "").removeprefix(f"{row['reason']}: ")
     return Rejected(
         key=row["pair_key"],
         source=row["source"],
@@ -84,7 +91,7 @@ def rejected_of(row: Mapping[str, Any]) -> Rejected:
         url=row["url"],
         stage=Stage.FETCH.value,
         reason=row["reason"],
-        detail=(row["error_message"] or "").removeprefix(f"{row['reason']}: "),
+        detail=detail,
         raw_caption=shortened(row["raw_caption"]),
     )
 

@@ -22,7 +22,7 @@ from PIL import Image
 from pipeline.images import shard_attempt
 from pipeline.images.area_resize import area_resize
 from pipeline.images.fetched import FetchedImage
-from pipeline.images.shard_format import METADATA, pair_columns, reject_columns
+from pipeline.images.shard_format import LATER_COLUMNS, METADATA, pair_columns, reject_columns
 from pipeline.images.validate import exif_text, suffix
 from pipeline.output import files
 from pipeline.output.parquet import table_bytes
@@ -161,7 +161,7 @@ class ShardWriter:
         with files.temporary_files():
             self._spool.seek(position_and_size[0])
             image = self._spool.read(position_and_size[1])
-        stated = {name: value for name, value in row.items() if value or name != "other_captions"}
+        stated = {name: value for name, value in row.items() if value or name not in LATER_COLUMNS}
         metadata = json.dumps(stated, ensure_ascii=False, sort_keys=True).encode()
         for ending, data in ((file_suffix, image), ("json", metadata), ("txt", row["caption"].encode())):
             info = tarfile.TarInfo(f"{row['key']}.{ending}")

@@ -105,7 +105,9 @@ def _write_lost(directory: str, kept: Manifest, lost: list[Rejected]) -> File:
     data = table_bytes(lost, REJECTS)
     number = sum(file.path.startswith(f"{REJECTS_FOLDER}/damaged-") for file in kept.files)
     digest = hashlib.sha256(data).hexdigest()[:8]
-    return File(*write_file(directory, f"{REJECTS_FOLDER}/damaged-{number:05d}-{digest}.parquet", data))
+    name = f"{REJECTS_FOLDER}/damaged-{number:05d}-{digest}.parquet"
+    write_file(directory, name, data)
+    return _entry(name, data)
 
 
 def _stage_regenerated(directory: str, kept: Manifest, counts: dict[str, Any]) -> list[File]:
@@ -149,8 +151,17 @@ def _lost_rows(directory: str, shard: Shard, at_fault: set[str]) -> list[Rejecte
     def rejected(
         key: str = "", source: str = "", file: str = "", row: int = -1, url: str = "", caption: str = ""
     ) -> Rejected:
-        stage, reason = Stage.ENCODE.value, Reason.DAMAGED_SHARD.value
-        return Rejected(key, source, file, row, url, stage, reason, shard.path, shortened(caption))
+        return Rejected(
+            key=key,
+            source=source,
+            file=file,
+            row=row,
+            url=url,
+            stage=Stage.ENCODE.value,
+            reason=Reason.DAMAGED_SHARD.value,
+            detail=shard.path,
+            raw_caption=shortened(caption),
+        )
 
     if index_path(shard.path) not in at_fault:
         columns = ["key", "source", "file", "row", "url", "caption"]

@@ -112,7 +112,8 @@ def _shown(
     shown: Mapping[str, tuple[str, str]],
 ) -> ShownScore:
     def example(place: int) -> Example:
-        return Example(keys[place], short(values[place]), *shown.get(keys[place], ("", "")))
+        caption, image = shown.get(keys[place], ("", ""))
+        return Example(keys[place], short(values[place]), caption, image)
 
     examples = [(strip.title, [example(place) for place in strip.positions]) for strip in chosen]
     return ShownScore(name, _summary(found), _histogram(found, threshold), examples)
@@ -133,7 +134,7 @@ def _histogram(found: Distribution, threshold: float | None) -> str:
     edges = found.edges
     if not found.counts:
         return ""
-    bins = [HistogramBin(*each) for each in zip(edges[:-1], edges[1:], found.counts, strict=True)]
+    bins = [HistogramBin._make(each) for each in zip(edges[:-1], edges[1:], found.counts, strict=True)]
     ticks = [(place / len(bins), short(edges[place])) for place in range(0, len(bins) + 1, max(1, len(bins) // TICKS))]
     line = float(np.interp(threshold, edges, np.linspace(0, 1, len(edges)))) if threshold is not None else None
     return svg_plots.histogram(bins, lambda _, bar: f"{short(bar.low)} to {short(bar.high)}", ticks, line)

@@ -164,14 +164,14 @@ def page(directory: str, manifest: Manifest, query: PairQuery, spec: str, origin
     cards = list(make_cards(directory, manifest, images, rows, originals))
     rejects = choose_rejects(directory, manifest, query.seed, query.source)
     return Report(
-        folder_name(directory),
-        manifest,
-        summary(manifest, ledger, measures),
-        measures,
-        cards,
-        selection_text(total_pairs(manifest), query, len(rows)),
-        rejects,
-        query.source,
+        name=folder_name(directory),
+        manifest=manifest,
+        stats=summary(manifest, ledger, measures),
+        measures=measures,
+        cards=cards,
+        selection=selection_text(total_pairs(manifest), query, len(rows)),
+        rejects=rejects,
+        rejects_source=query.source,
     )
 
 
@@ -318,7 +318,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = make_parser().parse_args(arguments)
     check(args)
     allowed = parse_networks(args.allow_address)
-    query = PairQuery(args.count, args.seed, tuple(args.key), args.source, args.search)
+    query = PairQuery(number=args.count, seed=args.seed, keys=tuple(args.key), source=args.source, search=args.search)
     columns = min(MAX_COLUMNS, shutil.get_terminal_size((MAX_COLUMNS, 0)).columns)
     if is_stage_output(args.directory):
         if args.html is not None:

@@ -226,7 +226,7 @@ def original_crop(image: FetchedImage, row: dict[str, Any], size: int) -> np.nda
         if abs(rgb_HWC.shape[1] / rgb_HWC.shape[0] * high / wide - 1) > SAME_RATIO:
             return "another size than the index says"
         rgb_HWC = cv2.resize(rgb_HWC, (wide, high), interpolation=cv2.INTER_AREA)
-    return apply_crop(rgb_HWC, CropBox(*row["crop_boxes"][0]), size)
+    return apply_crop(rgb_HWC, CropBox._make(row["crop_boxes"][0]), size)
 
 
 def _pair(row: dict[str, Any]) -> Pair:

@@ -48,7 +48,15 @@ def dataset_columns(directory: str, manifest: Manifest, command: str = "stats") 
     tokens, codes, token_counts = _count_tokens(directory, manifest, command)
     words = np.array([len(caption.split()) for caption in index["caption"].to_pylist()])
     width, height = (index[name].to_numpy() for name in ("width", "height"))
-    return Measures(index.select(STATS_COLUMNS), words, tokens, width, height, codes, token_counts)
+    return Measures(
+        index=index.select(STATS_COLUMNS),
+        words=words,
+        tokens=tokens,
+        width=width,
+        height=height,
+        codes=codes,
+        token_counts=token_counts,
+    )
 
 
 def dataset_stats(directory: str) -> dict[str, Any]:

@@ -47,7 +47,9 @@ class Lease:
     def __init__(self, output: str):
         self._path = files.join(output, WORK_FOLDER, LEASE_FILE)
         self._output, self._file = output, conditional_file(self._path)
-        self._holder = Holder(uuid.uuid4().hex, socket.gethostname(), os.getpid(), _now(), _now())
+        self._holder = Holder(
+            id=uuid.uuid4().hex, host=socket.gethostname(), pid=os.getpid(), since=_now(), renewed=_now()
+        )
         self._version: str | None = None
         self._ended, self._loss = threading.Event(), ""
         self._on_loss: Callable[[str], object] = lambda loss: None

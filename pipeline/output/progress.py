@@ -141,7 +141,7 @@ def read_progress(output: str, job: str, values: array.array | None = None) -> P
     plan."""
     if values is None:
         values = _sum_here(output)
-    counts = {step: StepCounts(*_step_values(values, step)) for step in STEPS}
+    counts = {step: _step_counts(values, step) for step in STEPS}
     started = [step for step in STEPS if any(counts[step])]
     if not started:
         return Progress(0, "", stage="start")
@@ -156,9 +156,9 @@ def _sum_here(output: str) -> array.array:
     return sum_of_files(counts_folder(output) or "")
 
 
-def _step_values(values: Sequence[float], step: Step) -> list[Any]:
+def _step_counts(values: Sequence[float], step: Step) -> StepCounts:
     done, before, work, work_before = (values[PLACE[f"{step.name} {what}"]] for what in PER_STEP)
-    return [int(done), int(before), work, work_before]
+    return StepCounts(int(done), int(before), work, work_before)
 
 
 def _read_plan(output: str, step: Step, values: Sequence[float]) -> dict[str, Any]:
@@ -173,14 +173,21 @@ def _progress_of(step: Step, counts: Mapping[Step, StepCounts], plan: Mapping[st
     planned = plan.get("total", 0)
     if step in STEPS_BY_WORK:
         if not planned:
-            return Progress(done + before, unit, None, name, before)
+            return Progress(done=done + before, unit=unit, stage=name, before=before)
         share = min(1.0, (work + work_before) / planned)
-        return Progress(done + before, unit, None, name, before, share, max(0.0, share - work / planned))
+        return Progress(
+            done=done + before,
+            unit=unit,
+            stage=name,
+            before=before,
+            share=share,
+            share_before=max(0.0, share - work / planned),
+        )
     total = _rows_before(step, counts) or planned
     # At first finished units are known from the plan alone; workers then find them, and rows to try again among them.
     reached = max(plan.get("finished", 0), done + before)
     reached = min(total, reached) if total else reached
-    return Progress(reached, unit, total or None, name, max(0, reached - done))
+    return Progress(done=reached, unit=unit, total=total or None, stage=name, before=max(0, reached - done))
 
 
 def _rows_before(step: Step, counts: Mapping[Step, StepCounts]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -10,6 +11,16 @@ import msgpack
 from pipeline.output import files
 from pipeline.output.names import UNITS_FOLDER, WORK_FOLDER
 from pipeline.records import TRANSIENT_REASONS, EncodedPair, Pair, Rejected
+
+
+def unit_name(text: str) -> str:
+    """32 hex digits: the name of the unit of work that a text identifies, such as the path of its input."""
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def digest_of(pairs: Iterable[Pair]) -> str:
+    """16 hex digits that differ for other pairs, and for the same ones in another order."""
+    return hashlib.sha256("".join(pair.key for pair in pairs).encode()).hexdigest()[:16]
 
 
 class CompletedUnits:
@@ -30,7 +41,7 @@ class CompletedUnits:
             return [], []
         try:
             body = msgpack.unpackb(files.read(path))
-            return [self._record._make(row) for row in body["records"]], [Rejected(*row) for row in body["rejects"]]
+            return [self._record._make(row) for row in body["records"]], [*map(Rejected._make, body["rejects"])]
         except (ValueError, KeyError, TypeError, msgpack.exceptions.UnpackException):
             return [], []  # a power cut has left a part of it
 

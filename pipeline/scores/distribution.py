@@ -10,7 +10,7 @@ from pipeline.scores.lookup import numbers_of
 from pipeline.scores.score_files import Scores
 
 QUANTILES = {"min": 0, "p1": 1, "p5": 5, "p25": 25, "median": 50, "p75": 75, "p95": 95, "p99": 99, "max": 100}
-BINS = 28
+DISTRIBUTION_BINS = 28
 TAILS = (0.5, 99.5)  # percentiles between which bins are equally wide; the outermost ones reach to the ends
 EXAMPLES = 6  # pairs of a strip
 STEPS = (5, 25, 50, 75, 95)  # percentiles that have a strip
@@ -43,18 +43,18 @@ def read_numbers(scores: Scores, name: str) -> np.ndarray:
 def distribution(numbers_P: np.ndarray) -> Distribution:
     known = numbers_P[np.isfinite(numbers_P)].astype(np.float64)
     if not len(known):
-        return Distribution(len(numbers_P), len(numbers_P), {}, [], [])
+        return Distribution(pairs=len(numbers_P), missing=len(numbers_P), quantiles={}, edges=[], counts=[])
     quantiles = dict(zip(QUANTILES, np.percentile(known, list(QUANTILES.values())).tolist(), strict=True))
     low, high = np.percentile(known, TAILS)
-    inner = np.linspace(low, high, BINS + 1)[1:-1]
+    inner = np.linspace(low, high, DISTRIBUTION_BINS + 1)[1:-1]
     edges = np.unique([known.min(), *inner, known.max()])
     counts, _ = np.histogram(known, edges if len(edges) > 1 else 1)
     return Distribution(
-        len(numbers_P),
-        len(numbers_P) - len(known),
-        {name: _rounded(value) for name, value in (quantiles | {"mean": float(known.mean())}).items()},
-        [_rounded(edge) for edge in edges.tolist()],
-        counts.tolist() if len(edges) > 1 else [],
+        pairs=len(numbers_P),
+        missing=len(numbers_P) - len(known),
+        quantiles={name: _rounded(value) for name, value in (quantiles | {"mean": float(known.mean())}).items()},
+        edges=[_rounded(edge) for edge in edges.tolist()],
+        counts=counts.tolist() if len(edges) > 1 else [],
     )
 
 

@@ -15,9 +15,8 @@ import pyarrow as pa
 from pipeline.dataset.existing import packed_keys
 from pipeline.output import files
 from pipeline.output.names import LOOKUP_FILE, WORK_FOLDER
+from pipeline.records import KEY_BYTES
 from pipeline.scores.score_files import KEY, Scores
-
-KEY_BYTES = 16
 
 
 class Lookup(NamedTuple):

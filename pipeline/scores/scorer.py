@@ -153,15 +153,15 @@ class PairScorer:
         numbers = [values[name] for name in self.names]
         image, text = (each[number].astype("<f2").tobytes() for each in embeddings) if embeddings else (b"", b"")
         return ScoredPair(
-            pair.key,
-            pair.source,
-            pair.file,
-            pair.row,
-            pair.url,
-            pair.caption,
-            np.array([np.nan if value is None else value for value in numbers], "<f4").tobytes(),
-            image,
-            text,
+            key=pair.key,
+            source=pair.source,
+            file=pair.file,
+            row=pair.row,
+            url=pair.url,
+            caption=pair.caption,
+            values=np.array([np.nan if value is None else value for value in numbers], "<f4").tobytes(),
+            image=image,
+            text=text,
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -14,7 +13,7 @@ from apache_beam.utils.shared import Shared
 
 from pipeline.fetch import stored_shards
 from pipeline.images.validate import ImageConfig
-from pipeline.output import ledger
+from pipeline.output import ledger, schemas
 from pipeline.output.counts import Step, counts_of
 from pipeline.output.files import WrittenFile, write_file
 from pipeline.output.finish import remove_stale_files, write_settings
@@ -23,8 +22,8 @@ from pipeline.output.ledger import KEPT, Count
 from pipeline.output.names import EMBEDDINGS_FOLDER, REJECTS_FOLDER, SCORES_FOLDER
 from pipeline.output.parquet import file_bytes
 from pipeline.output.spill import HashRange, HashRanges, Spill, SpillFile, read_spilled, rows_as
-from pipeline.output.work_folder import CompletedUnits, resume_unit
-from pipeline.records import REJECTED_TAG, Pair, Reason, Rejected, Stage, reject
+from pipeline.output.work_folder import CompletedUnits, resume_unit, unit_name
+from pipeline.records import REJECTED_TAG, Pair, Reason, Rejected, Stage, kept_instead, reject
 from pipeline.scores.score_files import schema_of, score_path, write_score_list
 from pipeline.scores.scorer import PairScorer, ScoreConfig, ScoredPair
 
@@ -49,7 +48,7 @@ class ScoreImageShard(beam.DoFn):
             if isinstance(row, Rejected):
                 yield beam.pvalue.TaggedOutput(REJECTED_TAG, row)
         pairs = [row for row in rows if isinstance(row, Pair)]
-        name = hashlib.sha256(path.encode()).hexdigest()[:32]
+        name = unit_name(path)
         scored, rejects = resume_unit(name, pairs, self._store, partial(self._score, path))
         counts_of(self._output).step(Step.SCORE, done=len(pairs), work=1)
         yield from scored
@@ -60,14 +59,7 @@ class ScoreImageShard(beam.DoFn):
         return self._scorer.score(stored_shards.read_images(path, pairs, self._image_config))
 
 
-SCORED = pa.schema(
-    [
-        *((name, pa.string()) for name in ("key", "source", "file")),
-        ("row", pa.int64()),
-        *((name, pa.string()) for name in ("url", "caption")),
-        *((name, pa.binary()) for name in ("values", "image", "text")),
-    ]
-)
+SCORED = schemas.schema_of(ScoredPair)
 
 
 class WriteScores(beam.PTransform):
@@ -99,7 +91,7 @@ class _WriteGroup(beam.DoFn):
         keys = np.array(table["key"].to_pylist(), object)
         is_first = np.append(True, keys[1:] != keys[:-1])[: len(keys)]
         for row in rows_as(ScoredPair, table.filter(pa.array(~is_first))):
-            rejected = reject(row, Stage.SELECT, Reason.DUPLICATE_URL, f"kept {row.key}")
+            rejected = reject(row, Stage.SELECT, Reason.DUPLICATE_URL, kept_instead(row.key))
             yield beam.pvalue.TaggedOutput(REJECTED_TAG, rejected)
         table = table.filter(pa.array(is_first))
         for counted in table["source"].combine_chunks().value_counts().to_pylist():

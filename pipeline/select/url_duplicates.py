@@ -15,12 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.output.spill import HASH, SpillFile, segments_size, with_hash
-from pipeline.records import MAX_REJECT_TEXT, Reason
+from pipeline.records import KEY_DIGITS, MAX_REJECT_TEXT, Reason, kept_instead
 from pipeline.select.spill import ROWS, StoredRows
 from pipeline.sources.precedence import first_of_url
 from pipeline.sources.registry import SOURCES
 
-KEY_BYTES = 32
 TABLE_ROWS = 1 << 14
 
 
@@ -31,7 +30,7 @@ class UrlGroups(NamedTuple):
     starts: np.ndarray  # int64 [spills + 1]
     order: np.ndarray  # int64: elements in the order of source, file and row
     kept_row: np.ndarray  # int64: for each element, the element that stays of its URL, often itself
-    keys: np.ndarray  # bytes [KEY_BYTES]
+    keys: np.ndarray  # bytes [KEY_DIGITS]
     counts: dict[tuple[str, str], int]  # (source, reason or "") -> rows
 
     def tables(self) -> Iterator[pa.Table]:
@@ -71,7 +70,7 @@ def _as_rejects(rows: pa.Table, repeated: np.ndarray, kept: Sequence[str]) -> pa
     is_repeated = np.zeros(len(rows), bool)
     is_repeated[repeated] = True
     mask, raw_caption = pa.array(is_repeated), rows["raw_caption"].combine_chunks()
-    details = pa.array([f"kept {key}" for key in kept], pa.string())
+    details = pa.array(list(map(kept_instead, kept)), pa.string())
     columns = {
         "reason": pc.if_else(mask, Reason.DUPLICATE_URL.value, rows["reason"].combine_chunks()),
         "detail": pc.replace_with_mask(rows["detail"].combine_chunks(), mask, details),
@@ -108,7 +107,7 @@ def group_by_url(output: str, spills: Sequence[SpillFile], first_bin: int, stop_
     )
     for code, number in collections.Counter(source.codes[is_repeated].tolist()).items():
         counts[source.names[code], Reason.DUPLICATE_URL.value] += number
-    return UrlGroups(rows, starts, order, kept_row, key, dict(counts))
+    return UrlGroups(rows=rows, starts=starts, order=order, kept_row=kept_row, keys=key, counts=dict(counts))
 
 
 def _deciding_columns(table: pa.Table, codes: dict[str, _DictionaryColumn]) -> tuple[np.ndarray, ...]:
@@ -148,6 +147,6 @@ class _DictionaryColumn:
 
 
 def _bytes_of(column: pa.ChunkedArray) -> np.ndarray:
-    """Texts of KEY_BYTES characters as an array."""
-    fixed = pc.cast(pc.cast(column.combine_chunks(), pa.binary()), pa.binary(KEY_BYTES))
-    return np.frombuffer(fixed.buffers()[1], f"S{KEY_BYTES}", len(fixed), fixed.offset * KEY_BYTES)
+    """Texts of KEY_DIGITS characters as an array."""
+    fixed = pc.cast(pc.cast(column.combine_chunks(), pa.binary()), pa.binary(KEY_DIGITS))
+    return np.frombuffer(fixed.buffers()[1], f"S{KEY_DIGITS}", len(fixed), fixed.offset * KEY_DIGITS)

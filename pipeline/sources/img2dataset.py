@@ -22,14 +22,14 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 from models.errors import UserError
 from models.pixels import IMAGE_SUFFIXES
-from pipeline.records import Candidate, Damage, malformed
+from pipeline.records import IMG2DATASET, Candidate, Damage, malformed
 from pipeline.sources.file_kinds import PARQUET, TAR
 from pipeline.sources.paths import absolute, base_name, exists, expand, map_files
 from pipeline.sources.readers import MAX_ROW_BYTES, Row, open_seekable, parquet_columns, parquet_records, pixels
 from pipeline.sources.source import FileRange, NoSettings, Source
 from pipeline.sources.tar_names import TAR_SUFFIXES, is_hidden, is_tar, split_name, without_tar_suffix
 
-NAME = "img2dataset"
+NAME = IMG2DATASET
 URL_COLUMNS = ("url", "image_url")
 IMAGE_COLUMNS = ("jpg", "png", "webp")
 TEXT_SUFFIXES = {"json", "txt"}  # of a sample's members in a tar; any other is its image

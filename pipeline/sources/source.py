@@ -126,7 +126,10 @@ class LineSource(Source[S]):
     """A source with one row a line, so that workers read a big file in ranges of bytes."""
 
     def split(self, path: str) -> list[FileRange]:
-        ranges = [FileRange(self.name, path, LINES, *ends) for ends in line_ranges(path, RANGE_BYTES)]
+        ranges = [
+            FileRange(source=self.name, path=path, kind=LINES, first=first, stop=stop)
+            for first, stop in line_ranges(path, RANGE_BYTES)
+        ]
         return ranges or super().split(path)
 
     def read_range(self, file_range: FileRange, settings: S, first_line_number: int = 0) -> Iterator[Row]:

@@ -150,8 +150,11 @@ class TableSource(LineSource[S]):
             return [FileRange(self.name, path, member=member) for member in members]
         layout = self.layout(path, "", self.settings)  # names of columns that only options give make no difference here
         if layout.kind == PARQUET:
-            groups = parquet_ranges(path)
-            return [FileRange(self.name, path, GROUPS, *ends) for ends in groups] or [FileRange(self.name, path)]
+            ranges = [
+                FileRange(source=self.name, path=path, kind=GROUPS, first=first, stop=stop)
+                for first, stop in parquet_ranges(path)
+            ]
+            return ranges or [FileRange(self.name, path)]
         by_line = self.lines_are_rows if self.is_own(layout) else layout.kind in LINE_LAYOUTS
         return super().split(path) if by_line else [FileRange(self.name, path)]
 

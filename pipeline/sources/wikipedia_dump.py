@@ -313,7 +313,10 @@ class WikipediaDump(Source[DumpSettings]):
         return [path for path in expand(pattern) if not is_index(path)]  # a dump's pattern may well match its index
 
     def split(self, path: str) -> list[FileRange]:
-        return [FileRange(NAME, path, STREAMS, *ends) for ends in parts(path)] or [FileRange(NAME, path)]
+        ranges = [
+            FileRange(source=NAME, path=path, kind=STREAMS, first=first, stop=stop) for first, stop in parts(path)
+        ]
+        return ranges or [FileRange(NAME, path)]
 
     def check_head(self, path: str, head: bytes) -> None:
         name = re.search(rb"<dbname>([^<]*)</dbname>", head)

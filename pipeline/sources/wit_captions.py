@@ -37,22 +37,22 @@ _LABEL = re.compile(rf"(?:^|(?<=[\s.;|)]))(?P<name>{_NAMES})\s*[:：]\s*")
 _UNLISTED = re.compile(r"\s*(?P<name>[^\W\d_]{3,20}(?:[ -][^\W\d_]{2,20})?)\s*[:：]\s+(?=\S)")
 
 
-class Part(NamedTuple):
+class LabelledText(NamedTuple):
     """What an attribution says in one language."""
 
     language: str  # its label; "" where there is none
     text: str
 
 
-def parts_of(attribution: str) -> list[Part]:
+def labelled_texts(attribution: str) -> list[LabelledText]:
     """The parts of an attribution, cut at the names of languages."""
     labels = list(_LABEL.finditer(attribution))
     if not labels:
-        return [Part("", attribution.strip())]
+        return [LabelledText("", attribution.strip())]
     ends = [*(label.start() for label in labels[1:]), len(attribution)]
-    parts = [Part("", attribution[: labels[0].start()].strip())]
+    parts = [LabelledText("", attribution[: labels[0].start()].strip())]
     for label, end in zip(labels, ends, strict=True):
-        parts.append(Part(label["name"], attribution[label.end() : end].strip()))
+        parts.append(LabelledText(label["name"], attribution[label.end() : end].strip()))
     return [part for part in parts if part.text]
 
 
@@ -66,12 +66,12 @@ def caption_texts(language: str, reference: str, attribution: str, alt: str) -> 
 
 def english_parts(attribution: str) -> list[str]:
     """What an attribution says in English, by its label; [] if it marks no text as English."""
-    return [part.text for part in parts_of(attribution) if part.language == "English"]
+    return [part.text for part in labelled_texts(attribution) if part.language == "English"]
 
 
 def other_parts(attribution: str) -> list[str]:
     """The parts whose language is not named, or another."""
-    return [part.text for part in parts_of(attribution) if part.language != "English"]
+    return [part.text for part in labelled_texts(attribution) if part.language != "English"]
 
 
 def unique(texts: Iterable[str]) -> list[str]:

@@ -174,7 +174,7 @@ def caption_from(title: str, description: str, form: str = CAPTIONS[0]) -> str:
     return f"{words}{'' if words[-1] in '.,:;!?…' else '.'} {description}"
 
 
-class Subset(NamedTuple):
+class PhotoSubset(NamedTuple):
     """The rows that a list names."""
 
     numbers: np.ndarray  # sorted, uint64
@@ -182,7 +182,7 @@ class Subset(NamedTuple):
 
 
 @functools.lru_cache(2)
-def read_subset(path: str) -> Subset:
+def read_subset(path: str) -> PhotoSubset:
     """The photos of a subset's list: 8 bytes a photo (119 MB for OpenAI's 14,829,396).
 
     `yfcc100m_subset_data.tsv.bz2`, by which OpenAI named the photos that CLIP saw, has a line number, a photo id and a
@@ -191,8 +191,8 @@ def read_subset(path: str) -> Subset:
     """
     array = read_array(path)
     if array is not None:
-        return Subset(np.sort(array), bool(len(array)) and int(array.max()) < LINES_OF_LIST)
-    return Subset(subset_ids(path), False)
+        return PhotoSubset(np.sort(array), bool(len(array)) and int(array.max()) < LINES_OF_LIST)
+    return PhotoSubset(subset_ids(path), False)
 
 
 def read_array(path: str) -> Optional[np.ndarray]:
@@ -387,7 +387,10 @@ class Yfcc100m(TableSource[YfccSettings]):
     def split(self, path: str) -> list[FileRange]:
         if "://" in path or not is_sqlite(path):
             return super().split(path)
-        return [FileRange(NAME, path, SQLITE, *ids) for ids in sqlite_ranges(path, SQLITE_ROWS)]
+        return [
+            FileRange(source=NAME, path=path, kind=SQLITE, first=first, stop=stop)
+            for first, stop in sqlite_ranges(path, SQLITE_ROWS)
+        ]
 
     def read_range(self, file_range: FileRange, settings: YfccSettings, first_line_number: int = 0) -> Iterator[Row]:
         if file_range.kind != SQLITE:

@@ -74,7 +74,8 @@ def _token(token: str) -> _Token:
     names: tuple[str, ...] = (text,)
     if is_word and len(text) > BEGINNING:
         names = (text, f"{text[:BEGINNING]}~", f"~{text[-ENDING:]}")
-    return _Token(text, names, sum(map(_rule().words.get, names, _ZEROS)), is_word, token[0].isupper())
+    weight = sum(map(_rule().words.get, names, _ZEROS))
+    return _Token(text=text, names=names, weight=weight, is_word=is_word, is_capital=token[0].isupper())
 
 
 def _number(token: str) -> str:

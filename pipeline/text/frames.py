@@ -48,6 +48,8 @@ PARTICLES = _words(
 """Small words of names: "Rio de Janeiro". They say nothing."""
 CONJUNCTIONS = _words("e y et und och og i a en és ja și ve dan eta kaj agus na com con med mit")
 
+CAMEL_CASE = re.compile(r"(?<=[a-z])(?=[A-Z])")
+"""Where a word of a name such as "WingBar" ends and the next one begins."""
 _WORD = re.compile(r"(?<![\w-])[^\W\d_]+(?:['’-][^\W\d_]+)*(?!\w)")
 _YEAR = re.compile(r"\b(?:1[5-9]|20)\d\d\b")
 _NUMBER = re.compile(r"\d")
@@ -347,14 +349,14 @@ def _lists() -> _Lists:
     known = STRONG | SEMI | AMBIGUOUS | ARTICLES
     others = PARTICLES | known | ENGLISH_ONLY
     return _Lists(
-        english | captions | (ENGLISH_ONLY - known),
-        shared | SHARED,
-        foreign - others,
-        foreign_small - others,
-        frequent - others,
-        dialect,
-        given,
-        places,
+        english=english | captions | (ENGLISH_ONLY - known),
+        shared=shared | SHARED,
+        foreign=foreign - others,
+        foreign_small=foreign_small - others,
+        frequent=frequent - others,
+        dialect=dialect,
+        given=given,
+        places=places,
     )
 
 

@@ -149,13 +149,18 @@ def _name(word: str) -> _Name:
     low = word.lower()
     stem = without_genitive(low)
     lists, decades = _lists(), odds_of(stem)
-    kinds = (
-        stem in lists.given,
-        stem in lists.places,
-        stem in lists.brands,
-        stem.split("-")[0] in lists.east_asian,
+    is_given, is_place, is_brand = stem in lists.given, stem in lists.places, stem in lists.brands
+    is_east_asian = stem.split("-")[0] in lists.east_asian
+    return _Name(
+        is_given=is_given,
+        is_place=is_place,
+        is_brand=is_brand,
+        is_east_asian=is_east_asian,
+        is_english=stem in lists.english,
+        is_known=is_given or is_place or is_brand or is_east_asian,
+        decades=min(decades or 0.0, 0.0),
+        is_unlisted=decades is None,
     )
-    return _Name(*kinds, stem in lists.english, any(kinds), min(decades or 0.0, 0.0), decades is None)
 
 
 class _Lists(NamedTuple):
@@ -170,9 +175,9 @@ class _Lists(NamedTuple):
 def _lists() -> _Lists:
     given, places, english = listed_names()
     return _Lists(
-        given | read_words("more_given_names"),
-        places,
-        read_words("brands"),
-        read_words("east_asian_names"),
-        english,
+        given=given | read_words("more_given_names"),
+        places=places,
+        brands=read_words("brands"),
+        east_asian=read_words("east_asian_names"),
+        english=english,
     )

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Optional, Union
 from models.errors import UserError
 from pipeline.text.english_words import ENGLISH_ONLY, SHARED
 from pipeline.text.evidence import RULES, frame_features, logit, word_features
-from pipeline.text.frames import Frame, frame_of, has_foreign_words, judge
+from pipeline.text.frames import CAMEL_CASE, Frame, frame_of, has_foreign_words, judge
 from pipeline.text.known_names import name_features
 from pipeline.text.word_odds import odds_features
 
@@ -29,7 +29,6 @@ _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
 _LONG_WORD = re.compile(r"[^\W\d_]{4,}")
 _LATIN = re.compile("[A-Za-zªºÀ-ÖØ-öø-ɏḀ-ỿ]")
 _NOT_ASCII = re.compile("[^\x00-\x7f]")
-_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _IMAGE_ENDING = re.compile(r"\.[A-Za-z]{3,4}$")
 _QUOTED = re.compile(r"[“„«][^“”„«»]*[”“»]|(?<!\w)\"[^\"]*\"(?!\w)|(?<!\w)'[^']*'(?!\w)|‘[^’]*’(?!\w)")
 
@@ -165,7 +164,7 @@ def read(caption: str) -> Union[float, Reading]:
     kinds = word_features(words.all)
     if judged and text.isascii() and kinds[0] >= MIN_ENGLISH_SHARE and not kinds[1]:
         return 1.0
-    return Reading(framed, text, words, kinds, frame, judged)
+    return Reading(framed=framed, text=text, words=words, kinds=kinds, frame=frame, judged=judged)
 
 
 def without_quotes(caption: str) -> str:
@@ -179,7 +178,8 @@ def without_quotes(caption: str) -> str:
 def normalised(caption: str) -> str:
     """The caption as running text: a file name's words apart, TITLES AND Capitals In Lower Case."""
     if " " not in caption:
-        caption = _CAMEL.sub(" ", _IMAGE_ENDING.sub("", caption)).replace("_", " ").replace("-", " ").replace("+", " ")
+        caption = CAMEL_CASE.sub(" ", _IMAGE_ENDING.sub("", caption))
+        caption = caption.replace("_", " ").replace("-", " ").replace("+", " ")
     if caption.islower():
         return caption
     words = _LONG_WORD.findall(caption)

@@ -69,7 +69,7 @@ def find(text: str) -> list[Found]:
 
 def find_addresses(text: str) -> list[Found]:
     """E-mail addresses in a text, in order."""
-    return [Found(*match.span(), EMAIL) for match in _EMAIL.finditer(text)] if "@" in text else []
+    return [Found(match.start(), match.end(), EMAIL) for match in _EMAIL.finditer(text)] if "@" in text else []
 
 
 def mask(text: str) -> str:

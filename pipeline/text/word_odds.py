@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple, Optional
 
-from pipeline.text.frames import PARTICLES, is_given_name
+from pipeline.text.frames import CAMEL_CASE, PARTICLES, is_given_name
 
 FEATURES = (
     # sums of decades, of words written small and of words with a capital; the extremes of both
@@ -51,7 +51,6 @@ MAX_ACRONYM, MAX_NAME_LETTERS = 3, 10
 
 _WORD = re.compile(r"(?<!\w)[^\W\d_]+(?:['’][^\W\d_]+)?(?!\w)")
 _DIGIT = re.compile(r"\d")
-_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _SPECIES = re.compile(r".{3,}(?:us|um|is|i|ae|ens|ans|a|[iey]x|or|ur|on|os|es)")
 
 
@@ -154,7 +153,7 @@ def _split(word: str) -> tuple[_Token, ...]:
     """A word, or the two of "WingBar", unless that is known."""
     if odds_of(word.lower()) is not None:
         return (_token(word),)
-    return tuple(map(_token, _CAMEL.sub(" ", word).split()))
+    return tuple(map(_token, CAMEL_CASE.sub(" ", word).split()))
 
 
 def _token(word: str) -> _Token:

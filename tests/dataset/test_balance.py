@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from models.errors import UserError
-from pipeline.dataset.balance import Balance, BalanceRecords, host_of, rejection
+from pipeline.dataset.balance import HOST, Balance, BalanceRecords, rejection
 from pipeline.dataset.balance_report import merge_reports, report_json
 from pipeline.dataset.concepts import Concepts, read_concepts
 from pipeline.records import EncodedPair
@@ -69,8 +69,10 @@ def test_files_of_concepts(tmp_path):
 
 
 def test_hosts():
+    text = tiny_text_tokenizer()
     urls = ("https://I.Example.org:8080/a.jpg", "http://[bad/", "not a url", "")
-    assert [host_of(url) for url in urls] == ["i.example.org", *["(no host)"] * 3]
+    pairs = [make_record(1, text)._replace(url=url) for url in urls]
+    assert [Balance(HOST, 1).groups_of(pair) for pair in pairs] == [["i.example.org"], *[["(no host)"]] * 3]
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from pipeline.fetch.budget import Budget, Lease
+from pipeline.fetch.budget import Budget, BudgetLease
 
 
 def is_free(budget: Budget, length: int) -> bool:
@@ -49,7 +49,7 @@ def test_a_cancelled_request_takes_nothing_and_blocks_nobody():
 def test_a_lease_that_is_cancelled_while_it_waits_holds_nothing():
     async def scenario() -> None:
         budget = Budget(10)
-        first, second = Lease(budget), Lease(budget)
+        first, second = BudgetLease(budget), BudgetLease(budget)
         assert await first.acquire(10) == 10
         waiting = asyncio.create_task(second.acquire(4))
         await asyncio.sleep(0.01)
@@ -66,7 +66,7 @@ def test_memory_granted_just_before_a_cancellation_is_released():
     async def scenario() -> None:
         budget = Budget(10)
         assert budget.acquire(10) is None
-        lease = Lease(budget)
+        lease = BudgetLease(budget)
         waiting = asyncio.create_task(lease.acquire(4))
         await asyncio.sleep(0.01)
         budget.release(10)  # grants the 4, of which the task learns in the next step of the loop
@@ -81,7 +81,7 @@ def test_memory_granted_just_before_a_cancellation_is_released():
 def test_a_request_for_more_than_there_is_gets_all():
     async def scenario() -> None:
         budget = Budget(10)
-        lease = Lease(budget)
+        lease = BudgetLease(budget)
         assert await lease.acquire(99) == lease.held == 10
         lease.release(10)
         assert lease.held == 0 and is_free(budget, 10)

@@ -21,6 +21,7 @@ from pipeline.fetch.fetcher import fetch_converted, fetch_images, interleave_hos
 from pipeline.fetch.slots import Activity
 from pipeline.images.fetched import FetchedImage
 from pipeline.images.validate import ImageConfig
+from pipeline.sources.url_hosts import host_of
 from tests.support.fetching import QUICK, SLACK_S, outcome, outcomes, pair, result, with_settings
 from tests.support.images import jpeg
 
@@ -78,8 +79,8 @@ def test_hosts_take_turns(urls):
     rounds: collections.Counter[str] = collections.Counter()
     turns = []
     for one in ordered:
-        turns.append(rounds[fetch_module._host_of(one.url)])
-        rounds[fetch_module._host_of(one.url)] += 1
+        turns.append(rounds[host_of(one.url)])
+        rounds[host_of(one.url)] += 1
     assert turns == sorted(turns)  # nobody's second before everybody's first
     for url in urls:
         keys = [one.key for one in ordered if one.url == url]

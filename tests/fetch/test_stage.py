@@ -121,6 +121,7 @@ def test_images_are_stored_as_fetched(fetched, sample_unit):
         assert found[f"{key}.txt"].decode() == row.caption
         said = json.loads(found[f"{key}.json"])
         assert {field: type(said[field]) for field in IMG2DATASET_FIELDS} == IMG2DATASET_FIELDS
+        assert said["reason"] is None and "detail" not in said
         width, height = size_of(data)
         assert said["sha256"] == hashlib.sha256(data).hexdigest()
         assert (said["width"], said["height"], said["original_width"], said["original_height"]) == (width, height) * 2
@@ -140,7 +141,8 @@ def test_the_rows_of_a_unit(fetched, sample_unit):
         "x.jpg": ("failed_to_download", "http_404"),
     }
     for row in found:
-        assert (row["error_message"] is None) == (row["status"] == "success")
+        assert (row["error_message"] is None) == (row["detail"] is None) == (row["status"] == "success")
+        assert row["status"] == "success" or row["error_message"] == f"{row['reason']}: {row['detail']}"
 
 
 def test_the_statistics_of_a_unit(fetched):

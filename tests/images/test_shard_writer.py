@@ -19,11 +19,11 @@ from PIL import Image
 from models.errors import UserError
 from pipeline.images import shard_reader, shard_writer
 from pipeline.images.fetched import FetchedImage
-from pipeline.images.shard_format import read_metadata
+from pipeline.images.shard_format import pair_columns, read_metadata, reject_columns, rejected_of
 from pipeline.images.shard_reader import read_image_shard
 from pipeline.images.shard_writer import StoreConfig, to_image_file, to_member
 from pipeline.images.validate import ANY_IMAGE
-from pipeline.records import Rejected
+from pipeline.records import Reason, Rejected, Stage, reject
 from tests.support.fetching import pair
 from tests.support.images import encoded, jpeg, photo
 from tests.support.repetition import examples
@@ -211,6 +211,15 @@ def test_other_captions_come_back(tmp_path, others):
     assert tuple(pair.other_captions) == others
     [row] = read_metadata(str(tmp_path), 0)
     assert row["other_captions"] == list(others)
+
+
+def test_a_reject_comes_back_from_its_columns_and_from_those_of_earlier_versions():
+    rejected = reject(pair("http://a.org/x"), Stage.FETCH, Reason.HTTP_OTHER, "http_other: status 418")
+    row = pair_columns(pair("http://a.org/x")) | reject_columns(rejected)
+    assert row["error_message"] == "http_other: http_other: status 418"
+    assert rejected_of(row | {"error_message": "another text"}) == rejected
+    del row["detail"]
+    assert rejected_of(row) == rejected
 
 
 CHANGES = {name: (name, value) for name, value in {"pair_key": "x", "source": None, "row": "1", "url": 7}.items()}

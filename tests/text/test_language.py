@@ -3,8 +3,9 @@ import sys
 import pytest
 
 from models.errors import UserError
+from pipeline.records import MAX_REJECT_TEXT
 from pipeline.text import language
-from pipeline.text.language import DETECTORS, is_english
+from pipeline.text.language import DETECTORS, MAX_CHARACTERS, is_english
 
 ENGLISH = [
     "A brown dog runs across the wet sand",
@@ -113,3 +114,7 @@ def test_langdetect_gives_the_same_answers_from_either_library(monkeypatch):
 )
 def test_normalised(caption, text):
     assert language.normalised(caption) == text
+
+
+def test_a_reject_keeps_all_that_detection_looks_at():
+    assert MAX_REJECT_TEXT >= MAX_CHARACTERS
