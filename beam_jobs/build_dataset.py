@@ -65,12 +65,12 @@ def main(arguments: list[str] | None = None) -> int:
     run_job = partial(_run, beam_options, arguments)
     if args.estimate:
         job = Job(
-            "build",
-            __spec__.name,
-            workers_of(beam_options),
-            gpus_of(args, workers_of(beam_options)),
-            host_limits(args),
-            args.pairs_per_unit,
+            name="build",
+            module=__spec__.name,
+            workers=workers_of(beam_options),
+            gpus=gpus_of(args, workers_of(beam_options)),
+            limits=host_limits(args),
+            pairs_per_unit=args.pairs_per_unit,
             waits=True,
         )
         return estimate_lists(args, beam_options, job, run_job)
@@ -105,7 +105,14 @@ def _run(
     def build(pipeline: beam.Pipeline) -> None:
         range_results = pipeline | "Read" >> ReadAndFilter(pieces, select, sources, args.output)
         selected = range_results | "Select" >> SelectedRows(args.output, args.rows_per_file)
-        unit_job = UnitJob(args.output, fetch, image, encode, parts.image_tokenizer.image_size, image_filter)
+        unit_job = UnitJob(
+            output=args.output,
+            fetch=fetch,
+            image=image,
+            encode=encode,
+            image_size=parts.image_tokenizer.image_size,
+            image_filter=image_filter,
+        )
         encode_units = EncodeUnits(unit_job, hints)
         step = encode_units.fetching_step
         if args.part:

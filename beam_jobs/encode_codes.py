@@ -60,7 +60,15 @@ def encode_codes(
         "encode": {"draws": args.draws, "shards": shard_settings(args)},
     }
     old = open_existing([args.add_to]) if args.add_to else []
-    parts = ManifestFields(found.tokenizer, text.info, text.text, args.draws, settings, decisive_versions(), ())
+    parts = ManifestFields(
+        image_tokenizer=found.tokenizer,
+        text_tokenizer=text.info,
+        text_tokenizer_json=text.text,
+        draws=args.draws,
+        settings=settings,
+        versions=decisive_versions(),
+        sources=(),
+    )
     if not prepare_encode(args, options, parts, old, found.folders):
         return 0
     print(

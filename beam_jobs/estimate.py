@@ -201,19 +201,19 @@ def print_estimate(
         run.sizes, (sample.kept, totals.kept), (sample.rows - sample.kept, totals.rows - totals.kept)
     )
     estimate = Estimate(
-        job.name,
-        sample.rows,
-        sample_s,
-        totals.rows,
-        totals.kept,
-        download,
-        storage,
-        {machines: hours(stages, start, host, machines) for machines in MACHINES},
-        os.cpu_count() or 1,
-        job.gpus,
-        frozenset(step.value[0] for step in MODEL_STEPS),
-        host.name,
-        totals.selected * host.share * host.seconds_per_pair / 3600,
+        job=job.name,
+        sample_rows=sample.rows,
+        sample_seconds=sample_s,
+        rows=totals.rows,
+        pairs=totals.kept,
+        download_bytes=download,
+        storage_bytes=storage,
+        hours={machines: hours(stages, start, host, machines) for machines in MACHINES},
+        cores=os.cpu_count() or 1,
+        gpus=job.gpus,
+        gpu_steps=frozenset(step.value[0] for step in MODEL_STEPS),
+        slowest_host=host.name,
+        host_hours=totals.selected * host.share * host.seconds_per_pair / 3600,
     )
     print(report.json_text(estimate) if args.json else report.as_tables(estimate))
 
@@ -228,7 +228,13 @@ def _stage(job: Job, step: Step, time: StepTime, totals: Totals, sample: dict[st
     elif step in UNIT_STEPS and job.pairs_per_unit:
         in_sample, in_all = (np.maximum(1, np.ceil(each / job.pairs_per_unit)) for each in (exactly(time.rows), number))
         units = Units(int(in_sample[0]), in_all, job.waits)
-    return Stage(step.value[0], time, number, units, job.select_s if step is Step.SELECT else 0.0)
+    return Stage(
+        name=step.value[0],
+        time=time,
+        number=number,
+        units=units,
+        extra_s=job.select_s if step is Step.SELECT else 0.0,
+    )
 
 
 def _slowest_host(

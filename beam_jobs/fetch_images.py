@@ -52,7 +52,13 @@ def main(arguments: list[str] | None = None) -> int:
     check_estimate(args)
     run_job = partial(_run, beam_options, arguments)
     if args.estimate:
-        job = Job("fetch", __spec__.name, workers_of(beam_options), 0, host_limits(args), args.pairs_per_unit)
+        job = Job(
+            name="fetch",
+            module=__spec__.name,
+            workers=workers_of(beam_options),
+            limits=host_limits(args),
+            pairs_per_unit=args.pairs_per_unit,
+        )
         return estimate_pairs(args, beam_options, job, _number_of_pairs(args.pairs), run_job)
     check_places(beam_options, args.output, [args.pairs])
     return run_job(args)

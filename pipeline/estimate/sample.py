@@ -53,7 +53,8 @@ class Stratum(NamedTuple):
 
     def rows(self) -> Array:
         """How many rows all files have."""
-        extent, rows = (np.array([block[field] for block in self.blocks], float) for field in (1, 2))
+        extent = np.array([block.extent for block in self.blocks], float)
+        rows = np.array([block.rows for block in self.blocks], float)
         share = min(1.0, extent.sum() / self.total) if self.total else 1.0
 
         def estimate(weights: np.ndarray) -> np.ndarray:

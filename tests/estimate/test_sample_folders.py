@@ -17,7 +17,21 @@ from pipeline.records import Pair
 
 def pair(number: int) -> Pair:
     url, caption = f"http://h.example/{number}.jpg", "a cat on a wall"
-    return Pair(f"{number:032x}", "cc3m", "list", number, url, (), caption, caption, None, None, "", "", "train")
+    return Pair(
+        key=f"{number:032x}",
+        source="cc3m",
+        file="list",
+        row=number,
+        url=url,
+        fallback_urls=(),
+        caption=caption,
+        raw_caption=caption,
+        width=None,
+        height=None,
+        licence="",
+        page_url="",
+        split="train",
+    )
 
 
 def test_pairs_of_many_places(tmp_path):
