@@ -83,7 +83,7 @@ JOB = (
 )
 ROOMS["beam_jobs.encode_codes"] = (
     "models.tokenizers beam_jobs.flags beam_jobs.part beam_jobs.dataset_output pipeline.codes pipeline.dataset "
-    "pipeline.output pipeline.sources"
+    "pipeline.output"
 )
 JOBS = (
     "build_dataset",
