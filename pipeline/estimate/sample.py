@@ -20,14 +20,12 @@ from pipeline.records import Rejected
 from pipeline.sources.file_ranges import FileRange, read_range
 from pipeline.sources.paths import METER, open_raw
 from pipeline.sources.registry import SOURCES, SourceSettings
-from pipeline.sources.source import FILE, LINES
-from pipeline.sources.table_source import GROUPS, rows_before
+from pipeline.sources.source import FILE, LINES, StartsAt
 from pipeline.sources.unpack import BZIP2
-from pipeline.sources.yfcc100m import SQLITE
 
 BLOCKS = 16
 """Places of a source at which rows are read, if all of its rows are more than wanted."""
-PROBES = (1 << 16, 1 << 20, 1 << 24)  # bytes, or row ids, that are read to see how long rows are
+PROBES = (1 << 16, 1 << 20, 1 << 24)  # positions, such as bytes, that are read to see how long rows are
 MIN_MEASURED_BYTES = 4 << 20  # of a compressed file, so that what is read ahead makes no difference
 
 
@@ -35,7 +33,7 @@ class Block(NamedTuple):
     """Rows of the sample that stand together."""
 
     file_range: FileRange  # with at most `file_range.rows` rows, if that is not 0
-    extent: float  # of the file that `rows` rows take: bytes, row ids of sqlite or rows of Parquet
+    extent: float  # of the file that `rows` rows take, in the unit of its source: bytes, rows or ids of rows
     rows: int  # of this extent, of which the sample may have the first only
     sampled: int
 
@@ -90,10 +88,8 @@ def take_sample(file_ranges: Sequence[FileRange], settings: SourceSettings, rows
 
 def _extents(file_ranges: Sequence[FileRange]) -> list[float]:
     """How much each range is, in the unit of its kind; files in bytes, 0 if that is unknown."""
-    if file_ranges[0].kind == GROUPS:
-        return [rows_before(each.path, each.stop) - rows_before(each.path, each.first) for each in file_ranges]
     if file_ranges[0].kind != FILE:
-        return [each.stop - each.first for each in file_ranges]
+        return [SOURCES[each.source].extent(each) for each in file_ranges]
     members = [each.path for each in file_ranges]
     return [_size(each.path) / members.count(each.path) for each in file_ranges]
 
@@ -110,10 +106,10 @@ def _stratum(
     wanted: int,
     rng: np.random.Generator,
 ) -> Stratum:
-    kind, total = file_ranges[0].kind, sum(extents)
-    if kind in (LINES, SQLITE):
+    starts, total = _starts(file_ranges[0]), sum(extents)
+    if starts is StartsAt.POSITIONS:
         blocks = _parts(file_ranges, total, settings, wanted, rng)
-    elif kind == GROUPS:
+    elif starts is StartsAt.GROUPS:
         blocks = _row_groups(file_ranges, total, settings, wanted, rng)
     else:
         blocks = _beginnings(file_ranges, extents, settings, wanted, rng)
@@ -123,7 +119,7 @@ def _stratum(
 def _parts(
     file_ranges: Sequence[FileRange], total: float, settings: SourceSettings, wanted: int, rng: np.random.Generator
 ) -> Iterator[Block]:
-    """Parts of ranges of bytes or row ids."""
+    """Parts of ranges that can be read from any position on."""
     length, rows = _probe(file_ranges[len(file_ranges) // 2], settings)
     if rows * total / length <= wanted:
         yield from (_whole(file_range, settings) for file_range in file_ranges)
@@ -171,7 +167,7 @@ def _positions(
 def _row_groups(
     file_ranges: Sequence[FileRange], total: float, settings: SourceSettings, wanted: int, rng: np.random.Generator
 ) -> Iterator[Block]:
-    """The first rows of row groups of Parquet files."""
+    """The first rows of groups of rows."""
     if total <= wanted:
         yield from (_whole(file_range, settings) for file_range in file_ranges)
         return
@@ -210,8 +206,12 @@ def _beginning(file_range: FileRange, size: float, settings: SourceSettings, lim
 
 def _whole(file_range: FileRange, settings: SourceSettings) -> Block:
     rows = sum(1 for _ in _read(file_range, settings))
-    extent = rows if file_range.kind == GROUPS else file_range.stop - file_range.first
+    extent = rows if _starts(file_range) is StartsAt.GROUPS else file_range.stop - file_range.first
     return Block(file_range, extent, rows, rows)
+
+
+def _starts(file_range: FileRange) -> StartsAt:
+    return SOURCES[file_range.source].starts_at(file_range)
 
 
 def _read(file_range: FileRange, settings: SourceSettings) -> Iterator:
