@@ -36,6 +36,7 @@ from beam_jobs.flags.select import (
 )
 from beam_jobs.part import prepare, run_whole_or_part
 from beam_jobs.run import command
+from beam_jobs.run import prepare_process as prepare_process
 from pipeline import tokenize_stage
 from pipeline.dataset import finish
 from pipeline.encode_units import EncodeUnits, UnitJob

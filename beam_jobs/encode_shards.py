@@ -29,6 +29,7 @@ from beam_jobs.flags.images import add_image_options, image_config
 from beam_jobs.flags.score import add_bound_options, add_face_options, bounds_of, image_filter_of
 from beam_jobs.part import plan, run_whole_or_part
 from beam_jobs.run import command
+from beam_jobs.run import prepare_process as prepare_process
 from models.errors import UserError
 from pipeline import tokenize_stage
 from pipeline.dataset.existing import JoinExisting, new_rejects, open_existing

@@ -20,6 +20,7 @@ from beam_jobs.flags.files import add_part_option, add_rows_per_file, check_part
 from beam_jobs.flags.images import add_image_options, add_store_options, image_config, store_config
 from beam_jobs.part import prepare, run_whole_or_part
 from beam_jobs.run import command, warn_if_empty
+from beam_jobs.run import prepare_process as prepare_process
 from models.errors import UserError
 from pipeline.fetch.attempts import start_next_attempt
 from pipeline.fetch.stage import FetchUnit, finish_fetch, read_attempt

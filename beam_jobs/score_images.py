@@ -20,6 +20,7 @@ from beam_jobs.flags.images import add_image_options, image_config
 from beam_jobs.flags.score import add_score_options, scoring
 from beam_jobs.part import plan, prepare, run_whole_or_part
 from beam_jobs.run import command
+from beam_jobs.run import prepare_process as prepare_process
 from pipeline.fetch import stored_shards
 from pipeline.images import shard_reader
 from pipeline.output import parquet, schemas

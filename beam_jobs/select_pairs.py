@@ -23,6 +23,7 @@ from beam_jobs.flags.select import (
     source_settings,
 )
 from beam_jobs.run import command, prepare, run
+from beam_jobs.run import prepare_process as prepare_process
 from pipeline.output.finish import Finish
 from pipeline.output.names import LEDGER_FILE
 from pipeline.output.state import withdraws_on_error

@@ -192,6 +192,24 @@ def test_nothing_imports_the_command_and_it_names_what_exists():
         assert "main" in {getattr(node, "name", "") for node in ast.parse((ROOT / MODULES[module]).read_text()).body}
 
 
+def test_only_the_table_of_commands_names_modules():
+    """An import by a string would go past the table of rooms. Packages are named where their files are read."""
+    modules = {name for name, path in MODULES.items() if path.name != "__init__.py"}
+    for name, path in MODULES.items():
+        found = {
+            node.value for node in ast.walk(ast.parse((ROOT / path).read_text())) if isinstance(node, ast.Constant)
+        }
+        allowed = {module for module, _ in COMMANDS.values()} if name == "pipeline.cli" else set()
+        assert not found & modules - allowed, name
+
+
+def test_every_job_prepares_its_process():
+    for module, _ in COMMANDS.values():
+        tree = ast.parse((ROOT / MODULES[module]).read_text())
+        names = {alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+        assert ("prepare_process" in names) == module.startswith("beam_jobs."), module
+
+
 @pytest.mark.parametrize("path", [path for path in FILES if path.parts[0] == "models"], ids=str)
 def test_models_need_no_beam(path):
     names = set()
