@@ -10,8 +10,8 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_jobs.dataset_output import write_dataset
-from beam_jobs.estimate import Job, estimate_lists, workers_of
-from beam_jobs.flags.common import job_parser, parse
+from beam_jobs.estimate import Job, estimate_lists
+from beam_jobs.flags.common import job_parser, parse, workers_of
 from beam_jobs.flags.encode import (
     add_encode_options,
     encode_config,

@@ -11,9 +11,9 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_jobs.dataset_output import prepare_encode, write_dataset
 from beam_jobs.encode_codes import encode_codes
-from beam_jobs.estimate import Job, estimate_images, workers_of
+from beam_jobs.estimate import Job, estimate_images
 from beam_jobs.flags.codes import add_codes_options, add_input_option, check_codes
-from beam_jobs.flags.common import job_parser, parse
+from beam_jobs.flags.common import job_parser, parse, workers_of
 from beam_jobs.flags.encode import (
     add_encode_options,
     encode_config,

@@ -92,11 +92,6 @@ def check_local(options: PipelineOptions) -> None:
         raise UserError("--estimate: runs its sample on this machine; leave --runner out, and multiply by its machines")
 
 
-def workers_of(options: PipelineOptions) -> int:
-    """Worker processes of a job on this machine."""
-    return options.get_all_options().get("direct_num_workers") or os.cpu_count() or 1
-
-
 def run_sample(
     folder: str, args: argparse.Namespace, run_job: Callable[[argparse.Namespace], int], **inputs: str
 ) -> SampleRun:

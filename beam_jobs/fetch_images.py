@@ -11,8 +11,8 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.pvalue import DoOutputsTuple
 
-from beam_jobs.estimate import Job, estimate_pairs, workers_of
-from beam_jobs.flags.common import at_least, job_parser, parse
+from beam_jobs.estimate import Job, estimate_pairs
+from beam_jobs.flags.common import at_least, job_parser, parse, workers_of
 from beam_jobs.flags.engine import check_places
 from beam_jobs.flags.estimate import add_estimate_options, check_estimate
 from beam_jobs.flags.fetch import add_fetch_options, fetch_config, fetch_settings, fetching_machines, host_limits

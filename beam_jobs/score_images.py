@@ -10,8 +10,8 @@ import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_jobs.estimate import Job, estimate_images, workers_of
-from beam_jobs.flags.common import job_parser, parse
+from beam_jobs.estimate import Job, estimate_images
+from beam_jobs.flags.common import job_parser, parse, workers_of
 from beam_jobs.flags.encode import gpus_of
 from beam_jobs.flags.engine import check_places, has_remote_workers
 from beam_jobs.flags.estimate import add_estimate_options, check_estimate

@@ -8,8 +8,8 @@ from functools import partial
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_jobs.estimate import Job, estimate_lists, workers_of
-from beam_jobs.flags.common import job_parser, parse
+from beam_jobs.estimate import Job, estimate_lists
+from beam_jobs.flags.common import job_parser, parse, workers_of
 from beam_jobs.flags.engine import check_places
 from beam_jobs.flags.estimate import add_estimate_options, check_estimate
 from beam_jobs.flags.files import add_rows_per_file

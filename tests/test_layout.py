@@ -69,7 +69,7 @@ ROOMS = {
     "pipeline.text pipeline.filters pipeline.sources pipeline.images pipeline.fetch pipeline.dataset pipeline.scores "
     "pipeline.tokenize_stage pipeline.output",
     "beam_jobs.interrupt": "",
-    "beam_jobs.engine": "beam_jobs.flags pipeline.output",
+    "beam_jobs.engine": "beam_jobs.flags beam_jobs.job_server pipeline.output",
     "beam_jobs.run": "beam_jobs.engine beam_jobs.flags beam_jobs.interrupt beam_jobs.local_runner pipeline.fetch "
     "pipeline.inspection pipeline.output",
     "beam_jobs.part": "beam_jobs.run beam_jobs.flags pipeline.output",

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 import re
 from collections.abc import Sequence
 from functools import partial
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_jobs.flags.common import LOCAL_RUNNER, Group, share
+from beam_jobs.flags.common import Group, share, threads_of
 from beam_jobs.flags.engine import has_remote_workers
 from models.device import add_device_option, check_device, device_of
 from models.errors import UserError
@@ -62,14 +61,7 @@ def _score_config(
     device = device_of(args.device)
     if model and not has_remote_workers(options):
         check_device(device)
-    return score_config(model, heads, device, _threads(options))
-
-
-def _threads(options: PipelineOptions) -> int:
-    """CPU threads of a worker process."""
-    given = options.get_all_options()
-    is_local = given.get("runner") == LOCAL_RUNNER
-    return max(1, (os.cpu_count() or 1) // given["direct_num_workers"]) if is_local else 1
+    return score_config(model, heads, device, threads_of(options))
 
 
 def add_bound_options(parser: argparse.ArgumentParser, with_folder: bool) -> None:
