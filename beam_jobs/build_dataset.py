@@ -10,7 +10,7 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_jobs.dataset_output import write_dataset
-from beam_jobs.estimate import Job, estimate_lists
+from beam_jobs.estimate import EstimatedJob, estimate_lists
 from beam_jobs.flags.common import job_parser, parse, workers_of
 from beam_jobs.flags.encode import (
     add_encode_options,
@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
     check_estimate(args)
     run_job = partial(_run, beam_options, arguments)
     if args.estimate:
-        job = Job(
+        job = EstimatedJob(
             name="build",
             module=__spec__.name,
             workers=workers_of(beam_options),

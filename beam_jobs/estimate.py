@@ -16,7 +16,7 @@ from beam_jobs.flags.engine import has_remote_workers
 from beam_jobs.flags.select import select_config, source_pieces, source_settings
 from models.errors import UserError
 from pipeline.estimate import report
-from pipeline.estimate.job_estimate import Job, SampleRun, estimate_job, populations_of, read_run
+from pipeline.estimate.job_estimate import EstimatedJob, SampleRun, estimate_job, populations_of, read_run
 from pipeline.estimate.outcomes import Population
 from pipeline.estimate.quantity import exactly
 from pipeline.estimate.sample import select_seconds, take_sample
@@ -32,7 +32,7 @@ PREFIX = "pairmill-estimate-"
 def estimate_lists(
     args: argparse.Namespace,
     options: PipelineOptions,
-    job: Job,
+    job: EstimatedJob,
     run_job: Callable[[argparse.Namespace, list[FileRange]], int],
 ) -> int:
     """Estimates a job that reads lists. Returns the exit status; raises UserError as the job does, and for workers that
@@ -53,7 +53,7 @@ def estimate_lists(
 def estimate_pairs(
     args: argparse.Namespace,
     options: PipelineOptions,
-    job: Job,
+    job: EstimatedJob,
     number_of_pairs: int,
     run_job: Callable[[argparse.Namespace], int],
 ) -> int:
@@ -70,7 +70,7 @@ def estimate_pairs(
 
 
 def estimate_images(
-    args: argparse.Namespace, options: PipelineOptions, job: Job, run_job: Callable[[argparse.Namespace], int]
+    args: argparse.Namespace, options: PipelineOptions, job: EstimatedJob, run_job: Callable[[argparse.Namespace], int]
 ) -> int:
     """Estimates a job that reads the images of --images; else as `estimate_lists`."""
     check_local(options)
@@ -82,7 +82,7 @@ def estimate_images(
         stratum = write_images(paths, images, args.estimate)
         run = run_sample(folder, args, run_job, images=images)
     population = Population(number_of_images(paths, stratum), stratum.sampled)
-    job = job._replace(shards=(len(stratum.blocks), len(paths)))
+    job = job._replace(shards=(len(stratum.ranges), len(paths)))
     print_estimate(args, job, run, [population], listing_s, time.monotonic() - started)
     return 0
 
@@ -105,7 +105,7 @@ def run_sample(
 
 def print_estimate(
     args: argparse.Namespace,
-    job: Job,
+    job: EstimatedJob,
     run: SampleRun,
     populations: Sequence[Population],
     listing_s: float,

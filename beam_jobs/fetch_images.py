@@ -11,7 +11,7 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.pvalue import DoOutputsTuple
 
-from beam_jobs.estimate import Job, estimate_pairs
+from beam_jobs.estimate import EstimatedJob, estimate_pairs
 from beam_jobs.flags.common import at_least, job_parser, parse, workers_of
 from beam_jobs.flags.engine import check_places
 from beam_jobs.flags.estimate import add_estimate_options, check_estimate
@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     check_estimate(args)
     run_job = partial(_run, beam_options, arguments)
     if args.estimate:
-        job = Job(
+        job = EstimatedJob(
             name="fetch",
             module=__spec__.name,
             workers=workers_of(beam_options),

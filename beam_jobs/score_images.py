@@ -10,7 +10,7 @@ import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_jobs.estimate import Job, estimate_images
+from beam_jobs.estimate import EstimatedJob, estimate_images
 from beam_jobs.flags.common import job_parser, parse, workers_of
 from beam_jobs.flags.encode import gpus_of
 from beam_jobs.flags.engine import check_places, has_remote_workers
@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     if args.estimate:
         workers = workers_of(beam_options)
         return estimate_images(
-            args, beam_options, Job("score", __spec__.name, workers, gpus_of(args, workers)), run_job
+            args, beam_options, EstimatedJob("score", __spec__.name, workers, gpus_of(args, workers)), run_job
         )
     check_places(beam_options, args.output, [args.images])
     return run_job(args)

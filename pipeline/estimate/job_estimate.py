@@ -10,14 +10,14 @@ import numpy as np
 
 from pipeline.estimate.hosts import SlowestHost, slowest_host
 from pipeline.estimate.outcomes import Outcome, Population, Totals, count, project, read_outcomes
-from pipeline.estimate.projection import MACHINES, Stage, Start, Units, download_bytes, hours, storage_bytes
+from pipeline.estimate.projection import MACHINES, MeasuredStep, Start, Units, download_bytes, hours, storage_bytes
 from pipeline.estimate.quantity import Array, exactly
 from pipeline.estimate.report import Estimate
-from pipeline.estimate.sample import Sample
+from pipeline.estimate.sample import ListSample
 from pipeline.estimate.timeline import StepTime, Timeline
 from pipeline.output.counts import Step
 from pipeline.output.names import REJECTS_FOLDER
-from pipeline.records import Stage as JobStage
+from pipeline.records import Stage
 from pipeline.sources.hosts import HostLimits
 from pipeline.sources.paths import base_name
 
@@ -37,7 +37,7 @@ MODEL_STEPS = (Step.FETCH_AND_ENCODE, Step.ENCODE, Step.SCORE)
 UNIT_STEPS = (Step.FETCH, *MODEL_STEPS)
 
 
-class Job(NamedTuple):
+class EstimatedJob(NamedTuple):
     """What an estimate has to know of a job."""
 
     name: str
@@ -77,15 +77,14 @@ def _sizes(output: str) -> dict[str, int]:
     return sizes
 
 
-def populations_of(sample: Sample) -> list[Population]:
+def populations_of(sample: ListSample) -> list[Population]:
     """The files of each source and form, of which the sample is a part."""
     return [
         Population(
             np.maximum(stratum.rows(), stratum.sampled),
             stratum.sampled,
             frozenset(
-                (stratum.source, base_name(block.file_range.member or block.file_range.path))
-                for block in stratum.blocks
+                (stratum.source, base_name(each.file_range.member or each.file_range.path)) for each in stratum.ranges
             ),
         )
         for stratum in sample.strata
@@ -93,7 +92,7 @@ def populations_of(sample: Sample) -> list[Population]:
 
 
 def estimate_job(
-    job: Job, run: SampleRun, populations: Sequence[Population], once_s: float, sample_s: float
+    job: EstimatedJob, run: SampleRun, populations: Sequence[Population], once_s: float, sample_s: float
 ) -> Estimate:
     """The estimate; `once_s` seconds of the job came before its run on the sample, which took `sample_s` with all that
     belongs to it."""
@@ -103,7 +102,7 @@ def estimate_job(
     host = _slowest_host(job, run.outcomes, populations, float(download[0] / max(1, totals.selected[0])))
     measured_s = sum(step.seconds for step in run.steps.values())
     start = Start(once_s + run.seconds - measured_s, job.workers)
-    stages = [_stage(job, step, time, totals, sample._asdict()) for step, time in run.steps.items()]
+    steps = [_measured_step(job, step, time, totals, sample._asdict()) for step, time in run.steps.items()]
     storage = storage_bytes(
         run.sizes, (sample.kept, totals.kept), (sample.rows - sample.kept, totals.rows - totals.kept)
     )
@@ -115,7 +114,7 @@ def estimate_job(
         pairs=totals.kept,
         download_bytes=download,
         storage_bytes=storage,
-        hours={machines: hours(stages, start, host, machines) for machines in MACHINES},
+        hours={machines: hours(steps, start, host, machines) for machines in MACHINES},
         cores=os.cpu_count() or 1,
         gpus=job.gpus,
         gpu_steps=frozenset(step.value[0] for step in MODEL_STEPS),
@@ -124,7 +123,9 @@ def estimate_job(
     )
 
 
-def _stage(job: Job, step: Step, time: StepTime, totals: Totals, sample: dict[str, int]) -> Stage:
+def _measured_step(
+    job: EstimatedJob, step: Step, time: StepTime, totals: Totals, sample: dict[str, int]
+) -> MeasuredStep:
     what = STEPS[step]
     total: Array = getattr(totals, what)
     number = time.rows * total / max(1, sample[what])
@@ -134,7 +135,7 @@ def _stage(job: Job, step: Step, time: StepTime, totals: Totals, sample: dict[st
     elif step in UNIT_STEPS and job.pairs_per_unit:
         in_sample, in_all = (np.maximum(1, np.ceil(each / job.pairs_per_unit)) for each in (exactly(time.rows), number))
         units = Units(int(in_sample[0]), in_all, job.waits)
-    return Stage(
+    return MeasuredStep(
         name=step.value[0],
         time=time,
         number=number,
@@ -144,13 +145,13 @@ def _stage(job: Job, step: Step, time: StepTime, totals: Totals, sample: dict[st
 
 
 def _slowest_host(
-    job: Job, outcomes: Sequence[Outcome], populations: Sequence[Population], bytes_per_pair: float
+    job: EstimatedJob, outcomes: Sequence[Outcome], populations: Sequence[Population], bytes_per_pair: float
 ) -> SlowestHost:
     if not job.limits:
         return SlowestHost()
     shares = {file: population.share for population in populations for file in population.files}
     urls: dict[str, float] = {}
     for outcome in outcomes:
-        if outcome.stage != JobStage.SELECT.value:
+        if outcome.stage != Stage.SELECT.value:
             urls[outcome.url] = urls.get(outcome.url, 0) + 1 / shares.get((outcome.source, outcome.file), 1)
     return slowest_host(urls, job.limits, bytes_per_pair)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.estimate.job_estimate import Job, SampleRun, _sizes, estimate_job
+from pipeline.estimate.job_estimate import EstimatedJob, SampleRun, _sizes, estimate_job
 from pipeline.estimate.outcomes import Outcome, Population
 from pipeline.estimate.quantity import exactly
 from pipeline.estimate.timeline import step_time
@@ -27,7 +27,7 @@ def outcome(row: int) -> Outcome:
 def test_steps_grow_with_their_rows_and_units():
     steps = {Step.SELECT: steady(100, 1.0), Step.FETCH: steady(80, 40.0, 1000.0), Step.SHARDS: steady(60, 6.0)}
     run = SampleRun([outcome(row) for row in range(100)], {"kept": 600, "rejected": 40, "fixed": 7}, steps, 50.0)
-    job = Job("build", "-", 1, limits=HostLimits(4, 20.0), pairs_per_unit=40, select_s=0.001)
+    job = EstimatedJob("build", "-", 1, limits=HostLimits(4, 20.0), pairs_per_unit=40, select_s=0.001)
     population = Population(exactly(1000), 100, frozenset({("cc3m", "f")}))
     estimate = estimate_job(job, run, [population], once_s=2.0, sample_s=60.0)
     assert (estimate.job, estimate.sample_rows, estimate.sample_seconds) == ("build", 100, 60.0)

@@ -84,7 +84,7 @@ def test_gzip_is_read_from_its_beginning(tmp_path, small_ranges):
     assert rows_read(found) == 500
     [stratum] = found.strata
     assert stratum.rows()[0] == pytest.approx(200_000, rel=0.25)
-    assert stratum.blocks[0].rows < 200_000, "it was read to its end"
+    assert stratum.ranges[0].rows < 200_000, "it was read to its end"
 
 
 def test_short_lists_are_read_whole_and_a_long_one_gets_what_they_leave(tmp_path, small_ranges):

@@ -68,9 +68,9 @@ def write_shard(folder: Path, number: int, images: int) -> str:
 def test_images_of_many_shards(tmp_path):
     paths = [write_shard(tmp_path / "images", number, 40) for number in range(20)]
     stratum = write_images(paths, str(tmp_path / "sample"), 64)
-    assert len(stratum.blocks) == 16 and stratum.sampled == 64
+    assert len(stratum.ranges) == 16 and stratum.sampled == 64
     assert abs(stratum.rows()[0] - 800) < 80
-    name = Path(stratum.blocks[3].file_range.path).name
+    name = Path(stratum.ranges[3].file_range.path).name
     with tarfile.open(tmp_path / "sample" / name) as tar:
         assert len(tar.getnames()) == 8
     assert pq.read_table(tmp_path / "sample" / name.replace(".tar", ".parquet")).num_rows == 4
