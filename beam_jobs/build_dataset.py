@@ -10,8 +10,8 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_jobs.dataset_output import write_dataset
-from beam_jobs.estimate import Job, estimate_lists, workers_of
-from beam_jobs.flags.common import job_parser, parse
+from beam_jobs.estimate import EstimatedJob, estimate_lists
+from beam_jobs.flags.common import job_parser, parse, workers_of
 from beam_jobs.flags.encode import (
     add_encode_options,
     encode_config,
@@ -36,6 +36,7 @@ from beam_jobs.flags.select import (
 )
 from beam_jobs.part import prepare, run_whole_or_part
 from beam_jobs.run import command
+from beam_jobs.run import prepare_process as prepare_process
 from pipeline import tokenize_stage
 from pipeline.dataset import finish
 from pipeline.encode_units import EncodeUnits, UnitJob
@@ -64,13 +65,13 @@ def main(arguments: list[str] | None = None) -> int:
     check_estimate(args)
     run_job = partial(_run, beam_options, arguments)
     if args.estimate:
-        job = Job(
-            "build",
-            __spec__.name,
-            workers_of(beam_options),
-            gpus_of(args, workers_of(beam_options)),
-            host_limits(args),
-            args.pairs_per_unit,
+        job = EstimatedJob(
+            name="build",
+            module=__spec__.name,
+            workers=workers_of(beam_options),
+            gpus=gpus_of(args, workers_of(beam_options)),
+            limits=host_limits(args),
+            pairs_per_unit=args.pairs_per_unit,
             waits=True,
         )
         return estimate_lists(args, beam_options, job, run_job)
@@ -105,7 +106,14 @@ def _run(
     def build(pipeline: beam.Pipeline) -> None:
         range_results = pipeline | "Read" >> ReadAndFilter(pieces, select, sources, args.output)
         selected = range_results | "Select" >> SelectedRows(args.output, args.rows_per_file)
-        unit_job = UnitJob(args.output, fetch, image, encode, parts.image_tokenizer.image_size, image_filter)
+        unit_job = UnitJob(
+            output=args.output,
+            fetch=fetch,
+            image=image,
+            encode=encode,
+            image_size=parts.image_tokenizer.image_size,
+            image_filter=image_filter,
+        )
         encode_units = EncodeUnits(unit_job, hints)
         step = encode_units.fetching_step
         if args.part:

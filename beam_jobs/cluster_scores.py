@@ -9,6 +9,7 @@ import apache_beam as beam
 from beam_jobs.flags.common import job_parser, parse
 from beam_jobs.flags.engine import check_places
 from beam_jobs.run import command, prepare, run
+from beam_jobs.run import prepare_process as prepare_process
 from pipeline.output import parquet, schemas
 from pipeline.output.counts import Step
 from pipeline.output.finish import Finish, read_settings

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import apache_beam as beam
-from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_jobs.dataset_output import prepare_encode, write_dataset
@@ -16,31 +15,15 @@ from beam_jobs.flags.encode import text_tokenizer_json
 from beam_jobs.flags.engine import check_places
 from beam_jobs.flags.files import shard_settings
 from beam_jobs.part import plan, run_whole_or_part
-from models.errors import UserError
-from models.tokenizers import elsewhere
-from models.tokenizers.image import load_image_tokenizer
-from models.tokenizers.info import ImageTokenizerInfo
 from models.tokenizers.text import TextTokenizer
-from pipeline.codes.code_files import CodeRange, check_table, find_code_files, ranges_of
-from pipeline.codes.form import content_name, first_codes, form_of
-from pipeline.codes.row_codes import CodeForm
+from pipeline.codes.code_input import GivenForm, read_input
 from pipeline.codes.stage import CodesConfig, EncodeCodes
 from pipeline.dataset.existing import JoinExisting, open_existing
 from pipeline.dataset.finish import ManifestFields
 from pipeline.dataset.stage import DropSameKeys
 from pipeline.output.counts import Step
 from pipeline.records import REJECTED_TAG
-from pipeline.sources.paths import map_files
 from pipeline.version import decisive_versions
-
-
-class Input(NamedTuple):
-    """What the files hold."""
-
-    ranges: list[CodeRange]
-    folders: set[str]
-    form: CodeForm
-    tokenizer: ImageTokenizerInfo
 
 
 def encode_codes(
@@ -50,7 +33,7 @@ def encode_codes(
     UserError."""
     check_places(options, args.output, list(filter(None, [args.codes, args.captions, args.add_to])))
     spec = args.image_tokenizer if is_given("--image-tokenizer", arguments) else None
-    found = read_input(args, spec)
+    found = read_input(args.codes, args.captions, GivenForm(args.draws, spec, args.code_shape, args.code_vocabulary))
     text = TextTokenizer.load() if args.text_tokenizer == "bundled" else TextTokenizer.load(args.text_tokenizer)
     rows = sum(each.rows for each in found.ranges)
     settings: dict[str, Any] = {
@@ -60,7 +43,15 @@ def encode_codes(
         "encode": {"draws": args.draws, "shards": shard_settings(args)},
     }
     old = open_existing([args.add_to]) if args.add_to else []
-    parts = ManifestFields(found.tokenizer, text.info, text.text, args.draws, settings, decisive_versions(), ())
+    parts = ManifestFields(
+        image_tokenizer=found.tokenizer,
+        text_tokenizer=text.info,
+        text_tokenizer_json=text.text,
+        draws=args.draws,
+        settings=settings,
+        versions=decisive_versions(),
+        sources=(),
+    )
     if not prepare_encode(args, options, parts, old, found.folders):
         return 0
     print(
@@ -87,34 +78,3 @@ def encode_codes(
         write_dataset(args, parts, joined.records, joined.rejects, joined.counts)
 
     return run_whole_or_part(args, options, "encode", build, main, arguments)
-
-
-def read_input(args: argparse.Namespace, spec: str | None) -> Input:
-    """Looks into the files. `spec` is the image tokenizer that computed the codes, where the command names one. Raises
-    UserError for files that are not codes with captions, and for those that do not fit the options."""
-    files = find_code_files(args.codes, args.captions)
-    map_files(check_table, files)
-    ranges = [each for found in map_files(ranges_of, files) for each in found if each.rows]
-    if not ranges:
-        raise UserError(f"--codes {args.codes}: holds no row")
-    loaded = load_image_tokenizer(spec).info if spec and not elsewhere.is_elsewhere(spec) else None
-    if loaded:
-        _require_same(args, loaded)
-    shape = loaded.shape if loaded else args.code_shape
-    vocabulary = loaded.vocabulary if loaded else args.code_vocabulary
-    first = first_codes(files)
-    form = form_of(files, first, args.draws, shape, vocabulary)
-    name = spec.partition(":")[2] if spec else content_name(first)
-    tokenizer = loaded or elsewhere.info_by_name(name, form.vocabulary, form.shape)
-    folders = {FileSystems.split(path)[0] for file in files for path in file}
-    return Input(ranges, folders, form, tokenizer)
-
-
-def _require_same(args: argparse.Namespace, info: ImageTokenizerInfo) -> None:
-    """Raises UserError for options that say otherwise than the tokenizer."""
-    for option, given, own in (
-        ("--code-shape", args.code_shape, info.shape),
-        ("--code-vocabulary", args.code_vocabulary, info.vocabulary),
-    ):
-        if given is not None and given != own:
-            raise UserError(f"{option} {given}: {info.spec} has {own}; leave the option out")

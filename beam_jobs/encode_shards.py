@@ -11,9 +11,9 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_jobs.dataset_output import prepare_encode, write_dataset
 from beam_jobs.encode_codes import encode_codes
-from beam_jobs.estimate import Job, estimate_images, workers_of
+from beam_jobs.estimate import EstimatedJob, estimate_images
 from beam_jobs.flags.codes import add_codes_options, add_input_option, check_codes
-from beam_jobs.flags.common import job_parser, parse
+from beam_jobs.flags.common import job_parser, parse, workers_of
 from beam_jobs.flags.encode import (
     add_encode_options,
     encode_config,
@@ -29,6 +29,7 @@ from beam_jobs.flags.images import add_image_options, image_config
 from beam_jobs.flags.score import add_bound_options, add_face_options, bounds_of, image_filter_of
 from beam_jobs.part import plan, run_whole_or_part
 from beam_jobs.run import command
+from beam_jobs.run import prepare_process as prepare_process
 from models.errors import UserError
 from pipeline import tokenize_stage
 from pipeline.dataset.existing import JoinExisting, new_rejects, open_existing
@@ -80,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise UserError("--estimate: is of the new images alone; leave --add-to out")
         workers = workers_of(beam_options)
         return estimate_images(
-            args, beam_options, Job("encode", __spec__.name, workers, gpus_of(args, workers)), run_job
+            args, beam_options, EstimatedJob("encode", __spec__.name, workers, gpus_of(args, workers)), run_job
         )
     check_places(beam_options, args.output, [args.images, *filter(None, [args.add_to, args.exclude, args.scores])])
     return run_job(args)

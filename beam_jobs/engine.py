@@ -18,13 +18,12 @@ from apache_beam.runners.portability import portable_runner
 from apache_beam.runners.runner import PipelineResult, PipelineState, create_runner
 
 from beam_jobs.flags.common import LOCAL_RUNNER
+from beam_jobs.flags.engine import DATAFLOW_RUNNER, LOOPBACK
+from beam_jobs.job_server import EMBEDDED
 from models.errors import UserError
 from pipeline.output import run_record
 
-DATAFLOW = "DataflowRunner"
 ANSWER_S = 30.0  # within which a job server answers
-EMBEDDED = "embed"  # Beam's own job server, within the launcher
-LOOPBACK = "LOOPBACK"  # workers within the launcher
 
 
 def is_remote(options: PipelineOptions) -> bool:
@@ -39,7 +38,9 @@ def can_be_found(options: PipelineOptions) -> bool:
     """Whether another launcher can ask for a job: on Dataflow, or by a job server that goes on."""
     runner = options.view_as(StandardOptions).runner
     has_server = options.view_as(PortableOptions).job_endpoint not in (None, EMBEDDED)
-    return DATAFLOW in str(runner) or (has_server and not _has_workers_within(options) and runner != LOCAL_RUNNER)
+    return DATAFLOW_RUNNER in str(runner) or (
+        has_server and not _has_workers_within(options) and runner != LOCAL_RUNNER
+    )
 
 
 def _has_workers_within(options: PipelineOptions) -> bool:
@@ -96,7 +97,7 @@ def _find_dataflow(engine: dict[str, str], options: PipelineOptions) -> Pipeline
 
     google = options.view_as(GoogleCloudOptions)
     google.project, google.region = engine["project"], engine["region"]
-    runner: Any = create_runner(DATAFLOW)
+    runner: Any = create_runner(DATAFLOW_RUNNER)
     runner.dataflow_client = DataflowApplicationClient(options)
     return DataflowPipelineResult(runner.dataflow_client.get_job(engine["job"]), runner, options)
 

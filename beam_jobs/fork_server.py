@@ -88,7 +88,7 @@ class ForkServer:
         with contextlib.suppress(BrokenPipeError):  # it has just ended: the worker's `wait` tells
             with self._lock, theirs:
                 socket.send_fds(self._running(), [b"1"], [theirs.fileno()])
-            ours.sendall(json.dumps(request).encode() + b"\n")
+            ours.sendall(json.dumps(request._asdict()).encode() + b"\n")
         return ours
 
     def _running(self) -> socket.socket:
@@ -189,7 +189,7 @@ class _Server:
     def _fork(self, channel: socket.socket) -> Request | None:
         """Returns the request in the worker, and None in the server."""
         with channel.makefile("rb") as lines:
-            request = Request(*json.loads(lines.readline()))
+            request = Request(**json.loads(lines.readline()))
         for name in request.modules:
             importlib.import_module(name)
         gc.freeze()  # the workers share these objects' memory, as long as no collection touches them

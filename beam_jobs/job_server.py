@@ -14,6 +14,7 @@ from models.errors import UserError
 CONNECTION_S = 10.0  # within which a job server accepts a connection
 ANSWER_S = 60  # within which it answers a request, unless the user gives --job_server_timeout
 JOB_S = 366 * 86400
+EMBEDDED = "embed"  # in place of an address: Beam's own job server, within the launcher
 
 
 class PatientJobServiceHandle(portable_runner.JobServiceHandle):
@@ -34,7 +35,7 @@ portable_runner.JobServiceHandle = PatientJobServiceHandle  # type: ignore[misc]
 def check_job_server(options: PipelineOptions) -> None:
     """Raises UserError if no job server listens at --job_endpoint; Beam would try for minutes."""
     endpoint = options.view_as(PortableOptions).job_endpoint
-    if not endpoint or endpoint == "embed":
+    if not endpoint or endpoint == EMBEDDED:
         return
     host, _, port = endpoint.rpartition(":")
     try:

@@ -12,6 +12,7 @@ from beam_jobs.flags.common import job_parser, parse, share
 from beam_jobs.flags.engine import check_places
 from beam_jobs.flags.files import add_size_options, shard_settings
 from beam_jobs.run import command, prepare, run
+from beam_jobs.run import prepare_process as prepare_process
 from models.errors import UserError
 from pipeline.dataset import finish
 from pipeline.dataset.existing import ReadRecords, ReadRejects, Subset, counts_read, open_existing, parts_of

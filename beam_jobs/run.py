@@ -19,7 +19,7 @@ from apache_beam.runners.runner import PipelineResult, PipelineState
 from beam_jobs import engine
 from beam_jobs.flags.engine import check_job
 from beam_jobs.interrupt import end_process, exit_on_interrupt
-from beam_jobs.local_runner import prepare_workers
+from beam_jobs.local_runner import FORK_SERVER, prepare_workers
 from models import errors
 from models.errors import UserError
 from models.next_command import beside, print_output
@@ -244,6 +244,12 @@ def user_error_in(text: str) -> str | None:
     """The message of the first UserError that the text of a runner's exception quotes, or None."""
     found = _USER_ERROR.search(text)
     return found[1] if found else None
+
+
+def prepare_process() -> None:
+    """Prepares a process that is a job's own, once its module is imported and before it starts a thread: forks the
+    process that starts workers, which then has all that they import. Part of each job's module, for the command."""
+    FORK_SERVER.fork()
 
 
 def command(main: Callable[[], int]) -> int:

@@ -10,8 +10,8 @@ import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_jobs.estimate import Job, estimate_images, workers_of
-from beam_jobs.flags.common import job_parser, parse
+from beam_jobs.estimate import EstimatedJob, estimate_images
+from beam_jobs.flags.common import job_parser, parse, workers_of
 from beam_jobs.flags.encode import gpus_of
 from beam_jobs.flags.engine import check_places, has_remote_workers
 from beam_jobs.flags.estimate import add_estimate_options, check_estimate
@@ -20,6 +20,7 @@ from beam_jobs.flags.images import add_image_options, image_config
 from beam_jobs.flags.score import add_score_options, scoring
 from beam_jobs.part import plan, prepare, run_whole_or_part
 from beam_jobs.run import command
+from beam_jobs.run import prepare_process as prepare_process
 from pipeline.fetch import stored_shards
 from pipeline.images import shard_reader
 from pipeline.output import parquet, schemas
@@ -55,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     if args.estimate:
         workers = workers_of(beam_options)
         return estimate_images(
-            args, beam_options, Job("score", __spec__.name, workers, gpus_of(args, workers)), run_job
+            args, beam_options, EstimatedJob("score", __spec__.name, workers, gpus_of(args, workers)), run_job
         )
     check_places(beam_options, args.output, [args.images])
     return run_job(args)

@@ -8,8 +8,8 @@ from functools import partial
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_jobs.estimate import Job, estimate_lists, workers_of
-from beam_jobs.flags.common import job_parser, parse
+from beam_jobs.estimate import EstimatedJob, estimate_lists
+from beam_jobs.flags.common import job_parser, parse, workers_of
 from beam_jobs.flags.engine import check_places
 from beam_jobs.flags.estimate import add_estimate_options, check_estimate
 from beam_jobs.flags.files import add_rows_per_file
@@ -23,6 +23,7 @@ from beam_jobs.flags.select import (
     source_settings,
 )
 from beam_jobs.run import command, prepare, run
+from beam_jobs.run import prepare_process as prepare_process
 from pipeline.output.finish import Finish
 from pipeline.output.names import LEDGER_FILE
 from pipeline.output.state import withdraws_on_error
@@ -49,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     args, beam_options = parse(parser, arguments)
     check_estimate(args)
     if args.estimate:
-        job = Job("select", __spec__.name, workers_of(beam_options))
+        job = EstimatedJob("select", __spec__.name, workers_of(beam_options))
         return estimate_lists(args, beam_options, job, partial(_run, beam_options))
     check_places(beam_options, args.output, input_files(args))
     return _run(beam_options, args, source_pieces(args.source, source_settings(args)))

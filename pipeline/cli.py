@@ -73,9 +73,8 @@ def _load(module: str, after_interrupt: str, is_own_process: bool) -> Callable[[
     try:
         with ends_on_interrupt(after_interrupt), _without_collections(is_own_process):
             loaded = importlib.import_module(module)
-        if module.startswith("beam_jobs.") and is_own_process:
-            # It has all that workers import, and no thread yet: later it could not be forked.
-            importlib.import_module("beam_jobs.local_runner").FORK_SERVER.fork()
+        if is_own_process and (prepare_process := getattr(loaded, "prepare_process", None)):
+            prepare_process()  # a job's: see beam_jobs.run
         return loaded.main
     except ModuleNotFoundError as error:
         if error.name and error.name.split(".")[0] in ("models", "pipeline", "beam_jobs"):

@@ -70,7 +70,7 @@ ROOMS = {
     "pipeline.text pipeline.filters pipeline.sources pipeline.images pipeline.fetch pipeline.dataset pipeline.scores "
     "pipeline.tokenize_stage pipeline.output",
     "beam_jobs.interrupt": "",
-    "beam_jobs.engine": "beam_jobs.flags pipeline.output",
+    "beam_jobs.engine": "beam_jobs.flags beam_jobs.job_server pipeline.output",
     "beam_jobs.run": "beam_jobs.engine beam_jobs.flags beam_jobs.interrupt beam_jobs.local_runner pipeline.fetch "
     "pipeline.inspection pipeline.output",
     "beam_jobs.part": "beam_jobs.run beam_jobs.flags pipeline.output",
@@ -84,7 +84,7 @@ JOB = (
 )
 ROOMS["beam_jobs.encode_codes"] = (
     "models.tokenizers beam_jobs.flags beam_jobs.part beam_jobs.dataset_output pipeline.codes pipeline.dataset "
-    "pipeline.output pipeline.sources"
+    "pipeline.output"
 )
 JOBS = (
     "build_dataset",
@@ -222,6 +222,24 @@ def test_nothing_imports_the_command_and_it_names_what_exists():
     assert not [module for module in MODULES for name, _ in imported(module) if name == "pipeline.cli"]
     for module, _ in COMMANDS.values():
         assert "main" in {getattr(node, "name", "") for node in ast.parse((ROOT / MODULES[module]).read_text()).body}
+
+
+def test_only_the_table_of_commands_names_modules():
+    """An import by a string would go past the table of rooms. Packages are named where their files are read."""
+    modules = {name for name, path in MODULES.items() if path.name != "__init__.py"}
+    for name, path in MODULES.items():
+        found = {
+            node.value for node in ast.walk(ast.parse((ROOT / path).read_text())) if isinstance(node, ast.Constant)
+        }
+        allowed = {module for module, _ in COMMANDS.values()} if name == "pipeline.cli" else set()
+        assert not found & modules - allowed, name
+
+
+def test_every_job_prepares_its_process():
+    for module, _ in COMMANDS.values():
+        tree = ast.parse((ROOT / MODULES[module]).read_text())
+        names = {alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+        assert ("prepare_process" in names) == module.startswith("beam_jobs."), module
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if path.parts[0] == "models"], ids=str)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
-from pathlib import PurePath
-from typing import Any, NamedTuple
 
 from beam_jobs.flags.common import at_least
-from pipeline.dataset.balance import CONCEPT, HOST, SOURCE, Balance
+from pipeline.dataset.asked_balance import AskedBalance
+from pipeline.dataset.balance import CONCEPT, HOST, SOURCE
 from pipeline.dataset.concepts import read_concepts
 from pipeline.output import files
-from pipeline.output.names import CONCEPTS_FILE, WORK_FOLDER
 
 
 def add_balance_option(parser: argparse.ArgumentParser) -> None:
@@ -23,32 +20,6 @@ def add_balance_option(parser: argparse.ArgumentParser) -> None:
         "file of words and phrases, one on each line or a JSON list: then a pair stays if one of those in its caption "
         "keeps it, and a pair that has none is rejected",
     )
-
-
-class AskedBalance(NamedTuple):
-    """What the option asks for."""
-
-    by: str
-    limit: int
-    path: str = ""  # of the user's file of concepts
-    data: bytes = b""
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What the manifest says of it."""
-        return {"by": self.by, "limit": self.limit} | ({"concepts_sha256": self._sha256} if self.path else {})
-
-    def prepare(self, output: str) -> Balance:
-        """Writes the concepts into the output's work folder, where all workers can read them."""
-        if not self.path:
-            return Balance(self.by, self.limit)
-        copy = files.join(output, WORK_FOLDER, CONCEPTS_FILE + PurePath(self.path).suffix)
-        files.write_atomically(copy, self.data)
-        return Balance(self.by, self.limit, copy, self._sha256)
-
-    @property
-    def _sha256(self) -> str:
-        return hashlib.sha256(self.data).hexdigest()
 
 
 def asked_balance(text: str) -> AskedBalance:

@@ -240,3 +240,17 @@ def beam_options(rest: list[str], command: str = "pairmill COMMAND") -> Pipeline
 
 
 LOCAL_RUNNER = f"{LocalRunner.__module__}.{LocalRunner.__qualname__}"
+
+
+def has_local_runner(options: PipelineOptions) -> bool:
+    return options.view_as(StandardOptions).runner == LOCAL_RUNNER
+
+
+def workers_of(options: PipelineOptions) -> int:
+    """Worker processes of a job on this machine."""
+    return options.get_all_options().get("direct_num_workers") or os.cpu_count() or 1
+
+
+def threads_of(options: PipelineOptions) -> int:
+    """CPU threads of a worker process: its share of this machine's cores, or 1 where an engine starts the workers."""
+    return max(1, (os.cpu_count() or 1) // workers_of(options)) if has_local_runner(options) else 1

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 from typing import Any
 
 import torch
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.transforms.resources import parse_resource_hints
 
-from beam_jobs.flags.common import LOCAL_RUNNER, at_least
+from beam_jobs.flags.common import at_least, has_local_runner, threads_of
 from beam_jobs.flags.engine import has_remote_workers
 from beam_jobs.flags.files import shard_settings
 from beam_jobs.flags.images import image_config
@@ -102,9 +101,6 @@ def add_encode_options(parser: argparse.ArgumentParser) -> None:
 def encode_config(args: argparse.Namespace, options: PipelineOptions) -> EncodeConfig:
     """Raises UserError for a text tokenizer that is missing or malformed, and for a device that this machine lacks if
     its workers run here."""
-    given = options.get_all_options()
-    is_local = given.get("runner") == LOCAL_RUNNER
-    threads = max(1, (os.cpu_count() or 1) // given["direct_num_workers"]) if is_local else 1
     computing = ComputeOptions(args.precision, device_of(args.device), args.compile)
     if not has_remote_workers(options):
         check_compute(computing)
@@ -115,7 +111,7 @@ def encode_config(args: argparse.Namespace, options: PipelineOptions) -> EncodeC
         computing=computing,
         centre_first=args.centre_first,
         batch_size=args.batch_size,
-        threads=threads,
+        threads=threads_of(options),
         with_signatures=near_config(args).on,
     )
 
@@ -133,7 +129,7 @@ def encode_hints(args: argparse.Namespace, options: PipelineOptions) -> dict[str
     hints = {name: value for name, value in given.items() if value}
     for name, value in hints.items():
         option = f"--encode-{name.replace('_', '-')} {value}"
-        if options.get_all_options().get("runner") == LOCAL_RUNNER:
+        if has_local_runner(options):
             raise UserError(f"{option}: without --runner all steps run on this machine; leave the option out")
         try:
             parse_resource_hints({name: value})

@@ -26,13 +26,15 @@ from pipeline.output.files import exists, is_local, join
 from pipeline.output.names import SETTINGS_FILE, WORK_FOLDER
 from pipeline.version import decisive_versions
 
-DATAFLOW, DOCKER, LOOPBACK = "DATAFLOW", "DOCKER", "LOOPBACK"
+DATAFLOW, DOCKER = "DATAFLOW", "DOCKER"
+LOOPBACK = "LOOPBACK"  # workers within the launcher
+DATAFLOW_RUNNER = "DataflowRunner"
 
 
 def environment_of(options: PipelineOptions) -> str:
     """Where the workers of an engine run: Beam's name of the environment, LOOPBACK for this machine, or DATAFLOW."""
     runner = create_runner(options.view_as(StandardOptions).runner)
-    if type(runner).__name__ == "DataflowRunner":  # its module needs the extra `gcp`
+    if type(runner).__name__ == DATAFLOW_RUNNER:  # its module needs the extra `gcp`
         return DATAFLOW
     if not isinstance(runner, PortableRunner):
         return LOOPBACK

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 import re
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_jobs.flags.common import LOCAL_RUNNER, Group, number, share
+from beam_jobs.flags.common import Group, number, share, threads_of
 from beam_jobs.flags.engine import has_remote_workers
 from models.device import add_device_option, check_device, device_of
 from models.errors import UserError
-from pipeline.scores.best import cutoff
-from pipeline.scores.bounds import Bound, ScoreFilter, filter_settings
+from pipeline.scores.bounds import Bound
+from pipeline.scores.folder_bounds import FolderBounds
 from pipeline.scores.image_filter import BLUR, REJECT, FaceConfig, ImageFilterConfig
-from pipeline.scores.lookup import write_lookup
-from pipeline.scores.score_files import Scores, open_scores
+from pipeline.scores.score_files import open_scores
 from pipeline.scores.scorer import SIMILARITY, ScoreConfig, score_config
 
 
@@ -64,14 +61,7 @@ def _score_config(
     device = device_of(args.device)
     if model and not has_remote_workers(options):
         check_device(device)
-    return score_config(model, heads, device, _threads(options))
-
-
-def _threads(options: PipelineOptions) -> int:
-    """CPU threads of a worker process."""
-    given = options.get_all_options()
-    is_local = given.get("runner") == LOCAL_RUNNER
-    return max(1, (os.cpu_count() or 1) // given["direct_num_workers"]) if is_local else 1
+    return score_config(model, heads, device, threads_of(options))
 
 
 def add_bound_options(parser: argparse.ArgumentParser, with_folder: bool) -> None:
@@ -166,25 +156,7 @@ def best_share(text: str) -> tuple[str, float]:
     return name or SIMILARITY, share(lambda value: 0 < value < 1, fix)(value)
 
 
-class Bounds(NamedTuple):
-    """What the options ask for."""
-
-    scores: Scores
-    bounds: tuple[Bound, ...]
-    best: tuple[str, float] | None
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        return filter_settings(self.scores.sha256, self.bounds, self.best)
-
-    def prepare(self, output: str) -> ScoreFilter:
-        """Finds the cutoff, and writes the scores that workers look up into the output's work folder."""
-        best = cutoff(self.scores, *self.best) if self.best else None
-        names = [*(bound.name for bound in self.bounds), *([self.best[0]] if self.best else [])]
-        return ScoreFilter(write_lookup(self.scores, tuple(dict.fromkeys(names)), output), self.bounds, best)
-
-
-def bounds_of(args: argparse.Namespace) -> Bounds | None:
+def bounds_of(args: argparse.Namespace) -> FolderBounds | None:
     """The bounds on scores that are in a folder. Raises UserError for scores that are not there, and for options that
     do not go together."""
     bounds = _given_bounds(args)
@@ -196,11 +168,11 @@ def bounds_of(args: argparse.Namespace) -> Bounds | None:
         raise UserError(f"--scores {args.scores} has the scores; leave out --score-model and --score-head")
     if not bounds and not args.keep_top:
         raise UserError(f"--scores {args.scores}: give a bound, such as --min-clip 0.28 or --keep-top 0.3")
-    scores = open_scores(args.scores)
-    for name in (*(bound.name for bound in bounds), *([args.keep_top[0]] if args.keep_top else [])):
-        if name not in scores.names:
-            raise UserError(f"--scores {args.scores}: has no score {name}; it has {', '.join(scores.names)}")
-    return Bounds(scores, bounds, args.keep_top)
+    found = FolderBounds(open_scores(args.scores), bounds, args.keep_top)
+    for name in found.names:
+        if name not in found.scores.names:
+            raise UserError(f"--scores {args.scores}: has no score {name}; it has {', '.join(found.scores.names)}")
+    return found
 
 
 def image_filter_of(args: argparse.Namespace, options: PipelineOptions) -> ImageFilterConfig | None:

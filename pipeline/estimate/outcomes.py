@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from models.data.format import INDEX_FOLDER
 from pipeline.estimate.quantity import Array, bootstrap
+from pipeline.output import files, parquet
 from pipeline.output.names import PAIRS_FOLDER, REJECTS_FOLDER, SCORES_FOLDER
 from pipeline.records import Reason, Stage, key_kept_instead
 
@@ -35,26 +34,23 @@ class Outcome(NamedTuple):
 
 def read_outcomes(output: str) -> list[Outcome]:
     """The outcomes of a finished, local output of a job."""
-    kept = [row for folder in (INDEX_FOLDER, PAIRS_FOLDER) for row in _rows(os.path.join(output, folder), COLUMNS)]
+    kept = [row for folder in (INDEX_FOLDER, PAIRS_FOLDER) for row in _rows(output, folder, COLUMNS)]
     kept += _fetched(output)
-    scored = _rows(os.path.join(output, SCORES_FOLDER), ["key"])
+    scored = _rows(output, SCORES_FOLDER, ["key"])
     kept += [row | {"source": "", "file": "", "row": number, "url": ""} for number, row in enumerate(scored)]
-    rejected = _rows(os.path.join(output, REJECTS_FOLDER), [*COLUMNS, "stage", "reason", "detail"])
+    rejected = _rows(output, REJECTS_FOLDER, [*COLUMNS, "stage", "reason", "detail"])
     return [*(_outcome(row) for row in kept), *(_outcome(row) for row in rejected)]
 
 
-def _rows(folder: str, columns: Sequence[str]) -> list[dict[str, Any]]:
-    if not os.path.isdir(folder):
-        return []
-    paths = [os.path.join(folder, name) for name in sorted(os.listdir(folder))]
-    return [row for path in paths for row in pq.read_table(path, columns=list(columns)).to_pylist()]
+def _rows(output: str, folder: str, columns: list[str]) -> list[dict[str, Any]]:
+    return [row for path in parquet.files_in(output, folder) for row in parquet.read_columns(path, columns).to_pylist()]
 
 
 def _fetched(output: str) -> Iterator[dict[str, Any]]:
     """The rows of images that are there, from the tables of `fetch`."""
-    for name in sorted(os.listdir(output)):
+    for name in files.list_files(output):
         if re.fullmatch(r"\d+\.parquet", name):
-            table = pq.read_table(os.path.join(output, name), columns=["pair_key", *COLUMNS[1:], "status"])
+            table = parquet.read_columns(files.join(output, name), ["pair_key", *COLUMNS[1:], "status"])
             yield from (row | {"key": row["pair_key"]} for row in table.to_pylist() if row["status"] == "success")
 
 

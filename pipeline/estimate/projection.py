@@ -22,7 +22,7 @@ class Units(NamedTuple):
     waits: bool  # a worker waits for the slowest download of each before it begins the next
 
 
-class Stage(NamedTuple):
+class MeasuredStep(NamedTuple):
     """A step of the job: what was measured, and of what there is how much."""
 
     name: str
@@ -39,23 +39,23 @@ class Start(NamedTuple):
     workers: int  # processes on this machine
 
 
-def stage_seconds(stage: Stage, workers: int, machines: int, host: SlowestHost) -> Array:
+def step_seconds(step: MeasuredStep, workers: int, machines: int, host: SlowestHost) -> Array:
     """Seconds of a step on some machines like this one."""
-    time, everyone = stage.time, workers * machines
-    if stage.extra_s:
-        more = np.maximum(0, stage.number - time.rows)
-        return time.seconds / machines + more * stage.extra_s / everyone
+    time, everyone = step.time, workers * machines
+    if step.extra_s:
+        more = np.maximum(0, step.number - time.rows)
+        return time.seconds / machines + more * step.extra_s / everyone
     busy, waits = exactly(machines), exactly(1)
-    if stage.units:
-        sample, units, each_waits = stage.units
+    if step.units:
+        sample, units, each_waits = step.units
         busy = np.minimum(everyone, units) / min(workers, sample)
         waits = np.ceil(units / everyone) / np.ceil(sample / workers) if each_waits else waits
-    is_more = stage.number > 1.001 * time.rows
+    is_more = step.number > 1.001 * time.rows
     noise = 1 + (_rate_noise(time) - 1) * is_more
-    seconds = stage.number * time.seconds_per_row * noise / busy + time.tail_s * waits
+    seconds = step.number * time.seconds_per_row * noise / busy + time.tail_s * waits
     if not time.downloads:
         return np.maximum(0, seconds)
-    return np.maximum(seconds, stage.number * host.share * host.seconds_per_pair * is_more)
+    return np.maximum(seconds, step.number * host.share * host.seconds_per_pair * is_more)
 
 
 def _rate_noise(time: StepTime) -> Array:
@@ -88,8 +88,8 @@ def storage_bytes(sizes: Mapping[str, int], kept: tuple[int, Array], rejected: t
     return sizes["fixed"] + np.sum([sizes[name] * ratio for name, ratio in ratios.items()], axis=0)
 
 
-def hours(stages: Sequence[Stage], start: Start, host: SlowestHost, machines: int) -> dict[str, Array]:
+def hours(steps: Sequence[MeasuredStep], start: Start, host: SlowestHost, machines: int) -> dict[str, Array]:
     """Step -> hours on some machines; "start" first."""
     return {"start": exactly(start.seconds / 3600)} | {
-        stage.name: stage_seconds(stage, start.workers, machines, host) / 3600 for stage in stages
+        step.name: step_seconds(step, start.workers, machines, host) / 3600 for step in steps
     }

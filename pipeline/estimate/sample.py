@@ -20,22 +20,20 @@ from pipeline.records import Rejected
 from pipeline.sources.file_ranges import FileRange, read_range
 from pipeline.sources.paths import METER, open_raw
 from pipeline.sources.registry import SOURCES, SourceSettings
-from pipeline.sources.source import FILE, LINES
-from pipeline.sources.table_source import GROUPS, rows_before
+from pipeline.sources.source import FILE, LINES, StartsAt
 from pipeline.sources.unpack import BZIP2
-from pipeline.sources.yfcc100m import SQLITE
 
-BLOCKS = 16
-"""Places of a source at which rows are read, if all of its rows are more than wanted."""
-PROBES = (1 << 16, 1 << 20, 1 << 24)  # bytes, or row ids, that are read to see how long rows are
+POSITIONS = 16
+"""Positions of a source at which rows are read, if all of its rows are more than wanted."""
+PROBES = (1 << 16, 1 << 20, 1 << 24)  # positions, such as bytes, that are read to see how long rows are
 MIN_MEASURED_BYTES = 4 << 20  # of a compressed file, so that what is read ahead makes no difference
 
 
-class Block(NamedTuple):
-    """Rows of the sample that stand together."""
+class SampledRange(NamedTuple):
+    """A file range of the sample, and how much of its file it stands for."""
 
     file_range: FileRange  # with at most `file_range.rows` rows, if that is not 0
-    extent: float  # of the file that `rows` rows take: bytes, row ids of sqlite or rows of Parquet
+    extent: float  # of the file that `rows` rows take, in the unit of its source: bytes, rows or ids of rows
     rows: int  # of this extent, of which the sample may have the first only
     sampled: int
 
@@ -45,33 +43,36 @@ class Stratum(NamedTuple):
 
     source: str
     total: float  # extent
-    blocks: tuple[Block, ...]
+    ranges: tuple[SampledRange, ...]
 
     @property
     def sampled(self) -> int:
-        return sum(block.sampled for block in self.blocks)
+        return sum(each.sampled for each in self.ranges)
 
     def rows(self) -> Array:
         """How many rows all files have."""
-        extent, rows = (np.array([block[field] for block in self.blocks], float) for field in (1, 2))
+        extent = np.array([each.extent for each in self.ranges], float)
+        rows = np.array([each.rows for each in self.ranges], float)
         share = min(1.0, extent.sum() / self.total) if self.total else 1.0
 
         def estimate(weights: np.ndarray) -> np.ndarray:
             covered = weights @ extent
             return np.array([weights @ rows * (self.total / covered if covered else 1.0)])
 
-        return bootstrap(len(self.blocks), share, estimate, seed=0)[:, 0] if len(rows) else exactly(0)
+        return bootstrap(len(self.ranges), share, estimate, seed=0)[:, 0] if len(rows) else exactly(0)
 
 
-class Sample(NamedTuple):
+class ListSample(NamedTuple):
+    """What an estimate reads of lists."""
+
     strata: tuple[Stratum, ...]
 
     @property
     def file_ranges(self) -> list[FileRange]:
-        return [block.file_range for stratum in self.strata for block in stratum.blocks]
+        return [each.file_range for stratum in self.strata for each in stratum.ranges]
 
 
-def take_sample(file_ranges: Sequence[FileRange], settings: SourceSettings, rows: int) -> Sample:
+def take_sample(file_ranges: Sequence[FileRange], settings: SourceSettings, rows: int) -> ListSample:
     """About `rows` rows of these files: as many of each source and form, or all that it has.
 
     A compressed file whose size its server does not tell is read to its end.
@@ -84,15 +85,13 @@ def take_sample(file_ranges: Sequence[FileRange], settings: SourceSettings, rows
     for number, (extents, group) in enumerate(sized):
         wanted = max(1, (rows - sum(stratum.sampled for stratum in strata)) // (len(sized) - number))
         strata.append(_stratum(group, extents, settings, wanted, np.random.default_rng([SEED, number])))
-    return Sample(tuple(strata))
+    return ListSample(tuple(strata))
 
 
 def _extents(file_ranges: Sequence[FileRange]) -> list[float]:
     """How much each range is, in the unit of its kind; files in bytes, 0 if that is unknown."""
-    if file_ranges[0].kind == GROUPS:
-        return [rows_before(each.path, each.stop) - rows_before(each.path, each.first) for each in file_ranges]
     if file_ranges[0].kind != FILE:
-        return [each.stop - each.first for each in file_ranges]
+        return [SOURCES[each.source].extent(each) for each in file_ranges]
     members = [each.path for each in file_ranges]
     return [_size(each.path) / members.count(each.path) for each in file_ranges]
 
@@ -109,34 +108,34 @@ def _stratum(
     wanted: int,
     rng: np.random.Generator,
 ) -> Stratum:
-    kind, total = file_ranges[0].kind, sum(extents)
-    if kind in (LINES, SQLITE):
-        blocks = _parts(file_ranges, total, settings, wanted, rng)
-    elif kind == GROUPS:
-        blocks = _row_groups(file_ranges, total, settings, wanted, rng)
+    starts, total = _starts(file_ranges[0]), sum(extents)
+    if starts is StartsAt.POSITIONS:
+        ranges = _parts(file_ranges, total, settings, wanted, rng)
+    elif starts is StartsAt.GROUPS:
+        ranges = _row_groups(file_ranges, total, settings, wanted, rng)
     else:
-        blocks = _beginnings(file_ranges, extents, settings, wanted, rng)
-    return Stratum(file_ranges[0].source, total, tuple(blocks))
+        ranges = _beginnings(file_ranges, extents, settings, wanted, rng)
+    return Stratum(file_ranges[0].source, total, tuple(ranges))
 
 
 def _parts(
     file_ranges: Sequence[FileRange], total: float, settings: SourceSettings, wanted: int, rng: np.random.Generator
-) -> Iterator[Block]:
-    """Parts of ranges of bytes or row ids."""
+) -> Iterator[SampledRange]:
+    """Parts of ranges that can be read from any position on."""
     length, rows = _probe(file_ranges[len(file_ranges) // 2], settings)
     if rows * total / length <= wanted:
         yield from (_whole(file_range, settings) for file_range in file_ranges)
         return
-    if block := _bzip2_block(file_ranges[0].path):  # whose rows all belong to the place where it begins
+    if block := _bzip2_block(file_ranges[0].path):  # whose rows all belong to the position where it begins
         length = min(max(length, block), int(total))
     elif length == PROBES[0]:  # else rows are long
-        length = min(length, max(1, int(length * wanted / rows) // BLOCKS))
-    places = int(min(BLOCKS, total // length))
-    limit = -(-wanted // places)
-    for file_range, first in _positions(file_ranges, total / places, places, length, rng):
+        length = min(length, max(1, int(length * wanted / rows) // POSITIONS))
+    positions = int(min(POSITIONS, total // length))
+    limit = -(-wanted // positions)
+    for file_range, first in _positions(file_ranges, total / positions, positions, length, rng):
         part = file_range._replace(first=first, stop=min(file_range.stop, first + length))
         found = sum(1 for _ in _read(part, settings))
-        yield Block(part._replace(rows=limit), part.stop - part.first, found, min(found, limit))
+        yield SampledRange(part._replace(rows=limit), part.stop - part.first, found, min(found, limit))
 
 
 def _bzip2_block(path: str) -> int:
@@ -157,29 +156,29 @@ def _probe(file_range: FileRange, settings: SourceSettings) -> tuple[int, int]:
 
 
 def _positions(
-    file_ranges: Sequence[FileRange], stretch: float, places: int, length: int, rng: np.random.Generator
+    file_ranges: Sequence[FileRange], stretch: float, number: int, length: int, rng: np.random.Generator
 ) -> Iterator[tuple[FileRange, int]]:
-    """Ranges and places in them, with `length` behind each: one in each of equal stretches of all ranges."""
+    """Ranges and positions in them, with `length` behind each: one in each of equal stretches of all ranges."""
     ends = np.cumsum([each.stop - each.first for each in file_ranges])
-    for number in range(places):
-        position = int(number * stretch + rng.random() * (stretch - length))
+    for stretch_number in range(number):
+        position = int(stretch_number * stretch + rng.random() * (stretch - length))
         index = int(np.searchsorted(ends, position, "right"))
         yield file_ranges[index], file_ranges[index].stop - int(ends[index]) + position
 
 
 def _row_groups(
     file_ranges: Sequence[FileRange], total: float, settings: SourceSettings, wanted: int, rng: np.random.Generator
-) -> Iterator[Block]:
-    """The first rows of row groups of Parquet files."""
+) -> Iterator[SampledRange]:
+    """The first rows of groups of rows."""
     if total <= wanted:
         yield from (_whole(file_range, settings) for file_range in file_ranges)
         return
-    chosen = sorted({int(number) for number in rng.choice(len(file_ranges), min(BLOCKS, len(file_ranges)), False)})
+    chosen = sorted({int(number) for number in rng.choice(len(file_ranges), min(POSITIONS, len(file_ranges)), False)})
     for file_range in (file_ranges[number] for number in chosen):
         group = int(rng.integers(file_range.first, file_range.stop))
         part = file_range._replace(first=group, stop=group + 1, rows=-(-wanted // len(chosen)))
         found = sum(1 for _ in _read(part, settings))
-        yield Block(part, found, found, found)
+        yield SampledRange(part, found, found, found)
 
 
 def _beginnings(
@@ -188,36 +187,40 @@ def _beginnings(
     settings: SourceSettings,
     wanted: int,
     rng: np.random.Generator,
-) -> Iterator[Block]:
+) -> Iterator[SampledRange]:
     """The first rows of some files, each with the bytes that they take."""
-    chosen = sorted({int(number) for number in rng.choice(len(file_ranges), min(BLOCKS, len(file_ranges)), False)})
+    chosen = sorted({int(number) for number in rng.choice(len(file_ranges), min(POSITIONS, len(file_ranges)), False)})
     limit = -(-wanted // len(chosen))
     for number in chosen:
         yield _beginning(file_ranges[number], extents[number], settings, limit)
 
 
-def _beginning(file_range: FileRange, size: float, settings: SourceSettings, limit: int) -> Block:
+def _beginning(file_range: FileRange, size: float, settings: SourceSettings, limit: int) -> SampledRange:
     rows = _read(file_range, settings)
     first = sum(1 for _ in itertools.islice(rows, 1))
     before, number = METER.bytes, first
     for _ in rows:
         number += 1
         if size and number >= limit and METER.bytes - before >= MIN_MEASURED_BYTES:
-            return Block(file_range._replace(rows=limit), METER.bytes - before, number - first, limit)
-    return Block(file_range._replace(rows=limit), size, number, min(number, limit))
+            return SampledRange(file_range._replace(rows=limit), METER.bytes - before, number - first, limit)
+    return SampledRange(file_range._replace(rows=limit), size, number, min(number, limit))
 
 
-def _whole(file_range: FileRange, settings: SourceSettings) -> Block:
+def _whole(file_range: FileRange, settings: SourceSettings) -> SampledRange:
     rows = sum(1 for _ in _read(file_range, settings))
-    extent = rows if file_range.kind == GROUPS else file_range.stop - file_range.first
-    return Block(file_range, extent, rows, rows)
+    extent = rows if _starts(file_range) is StartsAt.GROUPS else file_range.stop - file_range.first
+    return SampledRange(file_range, extent, rows, rows)
+
+
+def _starts(file_range: FileRange) -> StartsAt:
+    return SOURCES[file_range.source].starts_at(file_range)
 
 
 def _read(file_range: FileRange, settings: SourceSettings) -> Iterator:
     return read_range(file_range, settings, int(file_range.kind == LINES and file_range.first > 0))
 
 
-def select_seconds(sample: Sample, config: SelectConfig, settings: SourceSettings) -> float:
+def select_seconds(sample: ListSample, config: SelectConfig, settings: SourceSettings) -> float:
     """Seconds that one core takes to read and filter a row, without what comes once for a file or a process."""
     for warm_up in (True, False):
         rows, seconds = 0, 0.0

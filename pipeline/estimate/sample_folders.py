@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from models.errors import UserError
 from pipeline.estimate.quantity import SEED, Array, exactly
-from pipeline.estimate.sample import BLOCKS, Block, Stratum
+from pipeline.estimate.sample import POSITIONS, SampledRange, Stratum
 from pipeline.fetch import stored_shards
 from pipeline.images import shard_reader
 from pipeline.output import files, parquet
@@ -48,15 +48,15 @@ def _write_ledger(folder: str, sources: dict[str, int]) -> None:
 
 
 def _slices(paths: Sequence[str], rows: int) -> Iterator[pa.Table]:
-    """Rows that stand together, from BLOCKS places in Parquet files; all rows if they are no more than `rows`."""
+    """Rows that stand together, from POSITIONS positions in Parquet files; all rows if they are no more than `rows`."""
     groups = [(path, number, size) for path in paths for number, size in enumerate(_group_sizes(path))]
     ends = np.cumsum([size for _, _, size in groups])
     if ends[-1] <= rows:
         yield from (_read_group(path, number) for path, number, _ in groups)
         return
-    rng, stretch, length = np.random.default_rng(SEED), int(ends[-1]) // BLOCKS, -(-rows // BLOCKS)
-    for place in range(BLOCKS):
-        position = place * stretch + int(rng.integers(0, max(1, stretch - length)))
+    rng, stretch, length = np.random.default_rng(SEED), int(ends[-1]) // POSITIONS, -(-rows // POSITIONS)
+    for stretch_number in range(POSITIONS):
+        position = stretch_number * stretch + int(rng.integers(0, max(1, stretch - length)))
         index = int(np.searchsorted(ends, position, "right"))
         path, number, size = groups[index]
         yield _read_group(path, number).slice(position - int(ends[index]) + size, length)
@@ -79,15 +79,15 @@ def write_images(paths: Sequence[str], folder: str, rows: int) -> Stratum:
     Raises UserError for remote shards that are no tars.
     """
     rng = np.random.default_rng(SEED)
-    chosen = sorted(int(number) for number in rng.choice(len(paths), min(BLOCKS, len(paths)), replace=False))
+    chosen = sorted(int(number) for number in rng.choice(len(paths), min(POSITIONS, len(paths)), replace=False))
     limit = -(-rows // len(chosen))
     os.makedirs(folder, exist_ok=True)
-    blocks = [_write_shard(paths[number], folder, limit) for number in chosen]
+    ranges = [_write_shard(paths[number], folder, limit) for number in chosen]
     if before := shard_reader.fetch_output_of(list(paths)):
         write_settings(folder, read_settings(before))
         sources = [pair.source for path in _tars(folder) for pair in shard_reader.list_pairs(path)]
         _write_ledger(folder, {source: sources.count(source) for source in sorted(set(sources))})
-    return Stratum(IMAGES, float(sum(map(_size, paths))), tuple(blocks))
+    return Stratum(IMAGES, float(sum(map(_size, paths))), tuple(ranges))
 
 
 def number_of_images(paths: Sequence[str], sample: Stratum) -> Array:
@@ -104,16 +104,16 @@ def _tars(folder: str) -> list[str]:
 TAR, TABLE = ".tar", ".parquet"
 
 
-def _write_shard(path: str, folder: str, limit: int) -> Block:
+def _write_shard(path: str, folder: str, limit: int) -> SampledRange:
     """Copies the first `limit` images of a shard, or links to it if it is no plain tar."""
     name = base_name(path)
     if not path.endswith(TAR):
         _link(path, os.path.join(folder, name))
         rows = sum(not isinstance(row, Rejected) for row in stored_shards.list_rows(path))
-        return Block(FileRange(IMAGES, path), _size(path), rows, rows)
+        return SampledRange(FileRange(IMAGES, path), _size(path), rows, rows)
     keys, extent = _copy_images(path, os.path.join(folder, name), limit)
     _copy_rows(path.removesuffix(TAR) + TABLE, os.path.join(folder, name.removesuffix(TAR) + TABLE), keys)
-    return Block(FileRange(IMAGES, path), extent, len(keys), len(keys))
+    return SampledRange(FileRange(IMAGES, path), extent, len(keys), len(keys))
 
 
 def _copy_images(path: str, copy: str, limit: int) -> tuple[list[str], int]:

@@ -89,4 +89,11 @@ def step_time(times: np.ndarray, rows: np.ndarray, size: np.ndarray) -> StepTime
     rates = np.diff(np.interp(at, times, rows)) / np.where(window_s > 0, window_s, 1)
     windows = np.unique(np.linspace(0, len(rows) - 1, 1 + 4 * WINDOWS).astype(int))
     downloaded = np.stack([np.diff(rows[windows]), np.diff(size[windows])], axis=1)
-    return StepTime(number, seconds, per_row, seconds - per_row * number, rates, downloaded)
+    return StepTime(
+        rows=number,
+        seconds=seconds,
+        seconds_per_row=per_row,
+        tail_s=seconds - per_row * number,
+        rates=rates,
+        downloaded=downloaded,
+    )

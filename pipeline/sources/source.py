@@ -9,6 +9,7 @@ from __future__ import annotations
 import abc
 import argparse
 import dataclasses
+import enum
 import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO, Generic, NamedTuple, TypeVar
@@ -39,6 +40,14 @@ class FileRange(NamedTuple):
 
 
 registry.register_coder(FileRange, RowCoder)
+
+
+class StartsAt(enum.Enum):
+    """Where in a file range reading can begin, so that a sample need not read what stands before."""
+
+    POSITIONS = "any position of [first, stop)"
+    GROUPS = "the first row of each group of rows in [first, stop)"
+    BEGINNING = "its first row"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +90,13 @@ class Source(abc.ABC, Generic[S]):
 
         `first_line_number` is that of the first line of a range of the kind LINES, from 0.
         """
+
+    def starts_at(self, file_range: FileRange) -> StartsAt:
+        return StartsAt.POSITIONS if file_range.kind == LINES else StartsAt.BEGINNING
+
+    def extent(self, file_range: FileRange) -> int:
+        """How much a range of another kind than FILE is: rows if it has groups of them, else positions."""
+        return file_range.stop - file_range.first
 
     def prepare(self, settings: S, folder: str) -> S:
         """The settings as workers need them, after the launcher wrote indexes of the user's side files into `folder`.

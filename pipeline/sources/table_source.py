@@ -22,7 +22,7 @@ from pipeline.sources.readers import (
     parquet_records,
     pixels,
 )
-from pipeline.sources.source import LINES, FileRange, LineSource, S
+from pipeline.sources.source import LINES, FileRange, LineSource, S, StartsAt
 from pipeline.sources.tables import (
     CAPTION,
     HEAD_BYTES,
@@ -195,6 +195,14 @@ class TableSource(LineSource[S]):
 
     def read(self, stream: BinaryIO, file: str, start: LineStart, settings: S) -> Iterator[Row]:
         return caption_and_url(stream, file, self.name, False, start)
+
+    def starts_at(self, file_range: FileRange) -> StartsAt:
+        return StartsAt.GROUPS if file_range.kind == GROUPS else super().starts_at(file_range)
+
+    def extent(self, file_range: FileRange) -> int:
+        if file_range.kind != GROUPS:
+            return super().extent(file_range)
+        return rows_before(file_range.path, file_range.stop) - rows_before(file_range.path, file_range.first)
 
 
 def parquet_ranges(path: str) -> list[tuple[int, int]]:

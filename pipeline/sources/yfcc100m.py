@@ -28,7 +28,7 @@ from pipeline.sources.file_kinds import SQLITE as SQLITE_KIND
 from pipeline.sources.hosts import FLICKR_URL
 from pipeline.sources.paths import base_name
 from pipeline.sources.readers import WHOLE_FILE, LineStart, Row, field_count_error, lines, open_seekable, open_source
-from pipeline.sources.source import FileRange
+from pipeline.sources.source import FileRange, StartsAt
 from pipeline.sources.table_source import Columns, RecordOrigin, TableSource
 from pipeline.sources.tables import TSV, Layout, Record
 from pipeline.sources.unpack import head_of
@@ -397,6 +397,9 @@ class Yfcc100m(TableSource[YfccSettings]):
             return super().read_range(file_range, settings, first_line_number)
         path = file_range.path
         return read_sqlite(path, base_name(path), file_range.first, file_range.stop, settings)
+
+    def starts_at(self, file_range: FileRange) -> StartsAt:
+        return StartsAt.POSITIONS if file_range.kind == SQLITE else super().starts_at(file_range)
 
     def read(self, stream: BinaryIO, file: str, start: LineStart, settings: YfccSettings) -> Iterator[Row]:
         return read(stream, file, start, settings)

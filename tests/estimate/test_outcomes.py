@@ -11,7 +11,15 @@ from pipeline.estimate.quantity import exactly, range_of
 
 
 def outcome(row: int, stage: str = "", instead: str = "", file: str = "f") -> Outcome:
-    return Outcome("cc3m", file, row // ROWS_PER_BLOCK, f"{file}{row}", "http://h/", stage, instead)
+    return Outcome(
+        source="cc3m",
+        file=file,
+        block=row // ROWS_PER_BLOCK,
+        key=f"{file}{row}",
+        url="http://h/",
+        stage=stage,
+        instead=instead,
+    )
 
 
 def test_a_whole_sample_is_exact():

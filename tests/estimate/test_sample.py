@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import sqlite3
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,7 +14,7 @@ import pytest
 from pipeline.estimate import sample as sample_module
 from pipeline.estimate.quantity import range_of
 from pipeline.estimate.sample import take_sample
-from pipeline.sources import source, table_source
+from pipeline.sources import source, table_source, yfcc100m
 from pipeline.sources.file_ranges import DEFAULTS, file_ranges, read_range
 
 ROWS = 30_000
@@ -30,6 +31,16 @@ def write_parquet(path: Path) -> None:
     pq.write_table(table, path, row_group_size=1000)
 
 
+def write_sqlite(path: Path) -> None:
+    """As YFCC100M has it; every other row is a video."""
+    fields = dict.fromkeys(yfcc100m.COLUMNS, "") | {"title": "a+cat+on+a+wall", "downloadurl": "http://h/1.jpg"}
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"CREATE TABLE {yfcc100m.TABLE} ({', '.join(fields)})")
+        values = ([*(fields | {"photoid": row, "marker": row % 2}).values()] for row in range(ROWS))
+        connection.executemany(f"INSERT INTO {yfcc100m.TABLE} VALUES ({', '.join('?' * len(fields))})", values)
+    connection.close()
+
+
 def rows_read(sample) -> int:
     return sum(1 for file_range in sample.file_ranges for _ in read_range(file_range))
 
@@ -39,18 +50,23 @@ def small_ranges(monkeypatch):
     """Lists of a megabyte are cut as large ones are."""
     monkeypatch.setattr(source, "RANGE_BYTES", 1 << 18)
     monkeypatch.setattr(table_source, "PARQUET_RANGE_BYTES", 1 << 18)
+    monkeypatch.setattr(yfcc100m, "SQLITE_ROWS", 8000)
     monkeypatch.setattr(sample_module, "PROBES", (1 << 12, 1 << 14, 1 << 24))
     monkeypatch.setattr(sample_module, "MIN_MEASURED_BYTES", 1 << 16)
 
 
-@pytest.mark.parametrize("form", ["plain", "bzip2", "Parquet"])
+@pytest.mark.parametrize("form", ["plain", "bzip2", "Parquet", "sqlite"])
 def test_rows_of_a_long_list_are_told_from_a_few(form, tmp_path, small_ranges):
     path = tmp_path / "list"
     if form == "Parquet":
         write_parquet(path)
+    elif form == "sqlite":
+        write_sqlite(path)
     else:
         path.write_bytes(lines(ROWS) if form == "plain" else bz2.compress(lines(ROWS), 1))
-    found = take_sample(file_ranges("table" if form == "Parquet" else "cc3m", str(path)), DEFAULTS, 800)
+    found = take_sample(
+        file_ranges({"Parquet": "table", "sqlite": "yfcc100m"}.get(form, "cc3m"), str(path)), DEFAULTS, 800
+    )
     [stratum] = found.strata
     assert len(found.file_ranges) > 1
     assert rows_read(found) == stratum.sampled == pytest.approx(800, rel=0.25)
@@ -68,7 +84,7 @@ def test_gzip_is_read_from_its_beginning(tmp_path, small_ranges):
     assert rows_read(found) == 500
     [stratum] = found.strata
     assert stratum.rows()[0] == pytest.approx(200_000, rel=0.25)
-    assert stratum.blocks[0].rows < 200_000, "it was read to its end"
+    assert stratum.ranges[0].rows < 200_000, "it was read to its end"
 
 
 def test_short_lists_are_read_whole_and_a_long_one_gets_what_they_leave(tmp_path, small_ranges):

@@ -17,7 +17,21 @@ from pipeline.records import Pair
 
 def pair(number: int) -> Pair:
     url, caption = f"http://h.example/{number}.jpg", "a cat on a wall"
-    return Pair(f"{number:032x}", "cc3m", "list", number, url, (), caption, caption, None, None, "", "", "train")
+    return Pair(
+        key=f"{number:032x}",
+        source="cc3m",
+        file="list",
+        row=number,
+        url=url,
+        fallback_urls=(),
+        caption=caption,
+        raw_caption=caption,
+        width=None,
+        height=None,
+        licence="",
+        page_url="",
+        split="train",
+    )
 
 
 def test_pairs_of_many_places(tmp_path):
@@ -54,9 +68,9 @@ def write_shard(folder: Path, number: int, images: int) -> str:
 def test_images_of_many_shards(tmp_path):
     paths = [write_shard(tmp_path / "images", number, 40) for number in range(20)]
     stratum = write_images(paths, str(tmp_path / "sample"), 64)
-    assert len(stratum.blocks) == 16 and stratum.sampled == 64
+    assert len(stratum.ranges) == 16 and stratum.sampled == 64
     assert abs(stratum.rows()[0] - 800) < 80
-    name = Path(stratum.blocks[3].file_range.path).name
+    name = Path(stratum.ranges[3].file_range.path).name
     with tarfile.open(tmp_path / "sample" / name) as tar:
         assert len(tar.getnames()) == 8
     assert pq.read_table(tmp_path / "sample" / name.replace(".tar", ".parquet")).num_rows == 4

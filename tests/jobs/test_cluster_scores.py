@@ -50,7 +50,16 @@ def scores(tmp_path_factory) -> Path:
         image = pa.FixedSizeListArray.from_arrays(pa.array(vectors[rows].ravel(), pa.float16()), WIDTH)
         for kind, content in (("scores", table), ("embeddings", pa.table({"key": own, "image": image}))):
             written.append(write_file(str(folder), score_path(number, 3, kind), file_bytes(content)))
-    rejected = Rejected("0" * 32, "wit", "wit.tsv", 1, "http://x/", "select", "not_english", "")
+    rejected = Rejected(
+        key="0" * 32,
+        source="wit",
+        file="wit.tsv",
+        row=1,
+        url="http://x/",
+        stage="select",
+        reason="not_english",
+        detail="",
+    )
     write_file(str(folder), "rejects/00000-of-00001.parquet", table_bytes([rejected], REJECTS))
     write_score_list(str(folder), ("clip",), written)
     counts = [(("wit", READ, ""), len(keys) + 1), (("wit", KEPT, ""), len(keys)), (("wit", "select", "not_english"), 1)]

@@ -36,7 +36,7 @@ def config(tiny_dvae) -> EncodeConfig:
 
 def job(output: Path, config: EncodeConfig) -> UnitJob:
     image_size = load_image_tokenizer(config.image_tokenizer).info.image_size
-    return UnitJob(str(output), QUICK, ImageConfig(), config, image_size)
+    return UnitJob(output=str(output), fetch=QUICK, image=ImageConfig(), encode=config, image_size=image_size)
 
 
 def fetch(unit: Unit, output: Path, config: EncodeConfig) -> PreparedUnit:

@@ -368,7 +368,16 @@ def test_a_subset_that_is_none(tmp_path):
 
 
 def test_a_reject_keeps_what_it_says():
-    reject = Rejected("k" * 32, "cc3m", "f", 3, "", "select", "malformed_row", "1 field, expected 2")
+    reject = Rejected(
+        key="k" * 32,
+        source="cc3m",
+        file="f",
+        row=3,
+        url="",
+        stage="select",
+        reason="malformed_row",
+        detail="1 field, expected 2",
+    )
     row = spill._row(reject)
     assert len(row) == len(spill.ROWS) + 1 and row[spill.ROWS.get_field_index("detail")] == reject.detail
 

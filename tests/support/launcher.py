@@ -165,8 +165,9 @@ def child(order: dict) -> int:
         os.setgroups([])
         os.setgid(order["user"])
         os.setuid(order["user"])
-    if is_job(cli.COMMANDS[order["arguments"][0]][0]):
-        importlib.import_module("beam_jobs.local_runner").FORK_SERVER.fork()
+    module, _ = cli.COMMANDS[order["arguments"][0]]
+    if is_job(module):
+        importlib.import_module(module).prepare_process()
     try:
         return cli.main(order["arguments"])
     except SystemExit as exit_:
