@@ -125,13 +125,13 @@ def load_generator(directory: Path, image_tokenizer_spec: str | None = None, ave
     )
     supports_guidance = config["training"]["blank_captions"] > 0
     return ImageGenerator(
-        model,
-        text_tokenizer,
-        image_tokenizer,
-        fingerprint,
-        supports_guidance,
-        sampling_of(config, directory),
-        prompts_of(config, directory),
+        model=model,
+        text_tokenizer=text_tokenizer,
+        image_tokenizer=image_tokenizer,
+        fingerprint=fingerprint,
+        supports_guidance=supports_guidance,
+        sampling=sampling_of(config, directory),
+        prompts=prompts_of(config, directory),
     )
 
 

@@ -107,7 +107,13 @@ class ImageTokenizer:
         if image_size:
             config = dataclasses.replace(config, image_size=image_size)
         shape = config.shape if isinstance(config, FixedConfig) else square(config.grid)
-        self.info = ImageTokenizerInfo(spec, fingerprint, config.vocabulary, shape, config.image_size)
+        self.info = ImageTokenizerInfo(
+            spec=spec,
+            fingerprint=fingerprint,
+            vocabulary=config.vocabulary,
+            shape=shape,
+            image_size=config.image_size,
+        )
 
     @property
     def on_accelerator(self) -> bool:

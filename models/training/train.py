@@ -114,9 +114,20 @@ def _train(
         log = Log(output, first_step, options.tensorboard, options.wandb, checkpoint.config())
         held.callback(log.close)
         _print_summary(stream, validation, plain.config, parameters, config, world)
-    _Steps(config, options, world, output, stream, state, validation, checkpoint, log, prompt_grid, termination).run(
-        first_step, flops
+    steps = _Steps(
+        config=config,
+        options=options,
+        world=world,
+        output=output,
+        stream=stream,
+        state=state,
+        validation=validation,
+        checkpoint=checkpoint,
+        log=log,
+        prompt_grid=prompt_grid,
+        termination=termination,
     )
+    steps.run(first_step, flops)
 
 
 @dataclasses.dataclass
@@ -257,13 +268,13 @@ def _first_state(
     if options.compile:
         model.compile()
     return TrainState(
-        model,
-        make_optimiser(plain, config.learning_rate, config.beta1, config.beta2, config.weight_decay),
-        WeightAverage(plain),
-        Plateau(),
-        SkippedUpdates(),
-        ScheduleStart.of(config.steps, config.warm_up),
-        LossScale.of(config.precision),
+        model=model,
+        optimiser=make_optimiser(plain, config.learning_rate, config.beta1, config.beta2, config.weight_decay),
+        average=WeightAverage(plain),
+        plateau=Plateau(),
+        skipped=SkippedUpdates(),
+        schedule=ScheduleStart.of(config.steps, config.warm_up),
+        scale=LossScale.of(config.precision),
     )
 
 
@@ -275,8 +286,15 @@ def _checkpoint(
     options: RunOptions,
     world: World,
 ) -> Checkpoint:
-    training, defaults = dataclasses.asdict(config), defaults_of(TransformerTrainingConfig)
-    return Checkpoint(output, manifest, model, training, world, options.keep, defaults)
+    return Checkpoint(
+        output=output,
+        manifest=manifest,
+        model_config=model,
+        training=dataclasses.asdict(config),
+        world=world,
+        keep=options.keep,
+        defaults=defaults_of(TransformerTrainingConfig),
+    )
 
 
 def _print_output(output: Path) -> None:

@@ -121,7 +121,17 @@ def _train(
     val_BCHW = _validation_images(held_out, world)
     state = DVAETrainState.create(to_channels_last(model.train(), world.device), config)
     first_step = _restore(output, state, config, resume)
-    _Steps(config, world, output, members, val_BCHW, state, report_every, termination).run(first_step)
+    steps = _Steps(
+        config=config,
+        world=world,
+        output=output,
+        members=members,
+        val_BCHW=val_BCHW,
+        state=state,
+        report_every=report_every,
+        termination=termination,
+    )
+    steps.run(first_step)
     if world.is_main:
         _print_output(images, output)
 
