@@ -26,13 +26,13 @@ from models.data.format import REBUILD_HINT, Manifest
 from models.data.retry import read_patiently
 from models.data.stream import Stream
 from models.errors import UserError, report_errors, system_fault
-from models.files import join, output_folder, write_atomically
+from models.files import CHECKPOINT_FILE, WEIGHTS_FILE, join, output_folder, write_atomically
 from models.hashing import stable_hash
 from models.next_command import beside, print_output
 from models.process_end import run_as_process
 from models.progress import print_above
 from models.tokenizers.info import TEXT_TOKENIZER_FILE, require_same_tokenizer
-from models.training.checkpoint import CHECKPOINT_FILE, Checkpoint, TrainState, defaults_of
+from models.training.checkpoint import Checkpoint, TrainState, defaults_of
 from models.training.distributed import World, distributed_world, full_tensor, no_gradient_sync, wrap_model
 from models.training.initial_weights import read_initial_weights, start_from
 from models.training.log import Log, StepProgress, TrainingSpeed
@@ -300,7 +300,7 @@ def _checkpoint(
 def _print_output(output: Path) -> None:
     print_output(
         "train",
-        output / "model.safetensors",
+        output / WEIGHTS_FILE,
         ["generate", "--checkpoint", output, "--prompt", "a red cat", "--output", beside(str(output), "images")],
         ["serve", "--checkpoint", output],
     )
