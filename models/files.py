@@ -22,6 +22,17 @@ BUNDLED = Path(__file__).parent / "bundled"
 TEMPORARY_SUFFIX = ".tmp"
 """Of a file that is being written; it is renamed when it is complete."""
 
+# Names of what the trainers write into their folders. Sampling, exporting and encoding read these.
+CHECKPOINT_FILE = "checkpoint.pt"  # the state to resume from
+LOG_FILE = "log.jsonl"
+WEIGHTS_FILE, AVERAGED_FILE = "model.safetensors", "averaged.safetensors"  # of a transformer, to sample from
+CONFIG_FILE = "config.json"  # of a transformer, to sample from; written last
+PROMPT_GRIDS_FOLDER = "pictures"
+DVAE_FILE, RECONSTRUCTIONS_FILE = "dvae.safetensors", "pictures.png"
+
+HUB_WEIGHTS_FILE = "model.safetensors"
+"""As transformers and the hub's library name the weights in a folder."""
+
 
 def sha256_of(path: str | Path) -> str:
     """The SHA-256 of a local file or a URL, in hex."""

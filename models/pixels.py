@@ -265,13 +265,14 @@ def transformer_crop(width: int, height: int, size: int, integers: Integers) -> 
     left, top = (_central_offset(slack, integers) for slack in (width - side, height - side))
     resized = integers(size, max(size, min(side, round(9 / 8 * size))) + 1)
     x, y = (integers(0, resized - size + 1) for _ in range(2))
-    return CropBox(left, top, side, resized, x, y)
+    return CropBox(left=left, top=top, side=side, resized=resized, x=x, y=y)
 
 
 def centre_crop(width: int, height: int, size: int) -> CropBox:
     """The centre square, resized to `size`: Listing 2 without randomness."""
     side = min(width, height)
-    return CropBox((width - side) // 2, (height - side) // 2, side, size, 0, 0)
+    left, top = (width - side) // 2, (height - side) // 2
+    return CropBox(left=left, top=top, side=side, resized=size, x=0, y=0)
 
 
 def _central_offset(slack: int, integers: Integers) -> int:
@@ -290,7 +291,7 @@ def dvae_crop(width: int, height: int, size: int, integers: Integers) -> tuple[C
     low, high = (max(size, min(side, round(ratio * size))) for ratio in (9 / 8, 12 / 8))
     resized = integers(low, high + 1)
     x, y = (integers(0, resized - size + 1) for _ in range(2))
-    return CropBox(left, top, side, resized, x, y), bool(integers(0, 2))
+    return CropBox(left=left, top=top, side=side, resized=resized, x=x, y=y), bool(integers(0, 2))
 
 
 # --- pixels to the model's numbers -----------------------------------------------------------------------------------

@@ -170,7 +170,7 @@ def unpack_sample(key: str, data: bytes, code_type: np.dtype) -> Sample:
         body = _packed.decode(data)
         tokens = np.frombuffer(body.tokens, UINT16)
         codes = np.frombuffer(body.codes, code_type).reshape(body.draws, -1)
-        return Sample(key, body.caption, tokens, codes, body.other_captions)
+        return Sample(key=key, caption=body.caption, tokens=tokens, codes=codes, other_captions=body.other_captions)
     except (ValueError, msgspec.MsgspecError) as error:
         raise ValueError(f"{key}{SAMPLE_SUFFIX} is not a sample: {error}") from error
 

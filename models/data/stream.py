@@ -261,7 +261,9 @@ class Stream(IterableDataset):
                     assert file.members.sources is not None  # requested in _file
                     at = self._weights.epoch_entries(int(numbers[i]), file.members.sources, block.epoch)[at]
                 offsets[rows], sizes[rows] = file.members.offsets[at], file.members.sizes[at]
-            open_block = self._blocks[block.lane] = BlockLocations(block, files, which, offsets, sizes)
+            open_block = self._blocks[block.lane] = BlockLocations(
+                block=block, files=files, file=which, offsets=offsets, sizes=sizes
+            )
             self._prefetch(block._replace(number=block.number + 1))
         return open_block
 
@@ -301,7 +303,9 @@ class Stream(IterableDataset):
             ]
         text_BT, codes_BN = self._text(keys, tokens), self._codes(keys, codes, epochs % self.manifest.draws)
         sources = [_source(member) for member in members] if self._with_sources else None
-        return Batch(keys, text_BT, codes_BN, end, captions, sources)
+        return Batch(
+            keys=keys, text_BT=text_BT, codes_BN=codes_BN, next_position=end, captions=captions, sources=sources
+        )
 
     def _text(self, keys: list[str], tokens: list[bytes]) -> torch.Tensor:
         """Tokens as int64 [B, T], NO_TOKEN after the end of a caption."""

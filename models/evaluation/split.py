@@ -50,12 +50,12 @@ def _first(batch: Batch, count: int) -> Batch:
     """The first `count` pairs of a batch."""
     assert batch.captions is not None and batch.sources is not None  # requested in `open`
     return Batch(
-        batch.keys[:count],
-        batch.text_BT[:count],
-        batch.codes_BN[:count],
-        batch.next_position,
-        batch.captions[:count],
-        batch.sources[:count],
+        keys=batch.keys[:count],
+        text_BT=batch.text_BT[:count],
+        codes_BN=batch.codes_BN[:count],
+        next_position=batch.next_position,
+        captions=batch.captions[:count],
+        sources=batch.sources[:count],
     )
 
 

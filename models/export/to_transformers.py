@@ -29,11 +29,11 @@ from models import hashing
 from models.command_line import CommandParser
 from models.data import batch
 from models.errors import UserError, WriteError, write_error
-from models.files import TEMPORARY_SUFFIX, output_folder
+from models.files import CONFIG_FILE, HUB_WEIGHTS_FILE, TEMPORARY_SUFFIX, output_folder
 from models.next_command import print_output
 from models.progress import Progress, ProgressLine
 from models.sampling import sampler
-from models.sampling.checkpoint import CONFIG_FILE, find_checkpoint, load_model, read_config, sampling_of
+from models.sampling.checkpoint import find_checkpoint, load_model, read_config, sampling_of
 from models.sampling.sampler import SamplingConfig
 from models.tokenizers.info import TEXT_TOKENIZER_FILE
 from models.tokenizers.text import TextTokenizer
@@ -101,7 +101,7 @@ def _write(checkpoint: Path, network: Transformer, output: Path) -> None:
         for path in CODE:
             (temporary / path.name).write_text(_standalone(path.read_text("utf-8")), "utf-8")
         weights = {f"network.{name}": tensor.contiguous() for name, tensor in network.state_dict().items()}
-        save_file(weights, temporary / "model.safetensors", {"format": "pt"})
+        save_file(weights, temporary / HUB_WEIGHTS_FILE, {"format": "pt"})
         _write_json(temporary / CONFIG_FILE, model_config(config, network.config, sampling))
         (temporary / "tokenizer.json").write_text(text_tokenizer.text, "utf-8")
         _write_json(temporary / "tokenizer_config.json", tokenizer_config(network.config))

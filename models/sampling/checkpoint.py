@@ -15,7 +15,7 @@ from safetensors.torch import load
 
 from models.device import add_device_option, add_threads_option, available_processors, check_device, device_of
 from models.errors import UserError
-from models.files import BUNDLED
+from models.files import AVERAGED_FILE, BUNDLED, CONFIG_FILE, WEIGHTS_FILE
 from models.sampling.sampler import PAPER_SAMPLING, SamplingConfig
 from models.tokenizers.elsewhere import require_decoder
 from models.tokenizers.image import ImageTokenizer, load_image_tokenizer, require_no_code
@@ -23,7 +23,6 @@ from models.tokenizers.info import TEXT_TOKENIZER_FILE, ImageTokenizerInfo, requ
 from models.tokenizers.text import TextTokenizer
 from models.transformer.model import Transformer, TransformerConfig, block_parameters, inference_weights
 
-CONFIG_FILE = "config.json"  # of a checkpoint to sample from; written last
 CHECKPOINT_FORMAT, CHECKPOINT_VERSION = "pairmill-transformer", 2
 BUNDLED_TRANSFORMER = BUNDLED / "transformer"
 BUNDLED_SCENES = BUNDLED / "scenes"
@@ -49,7 +48,7 @@ def load_model(directory: Path, averaged: bool = False) -> tuple[Transformer, st
     """
     config = read_config(directory)
     try:
-        data = (directory / ("averaged.safetensors" if averaged else "model.safetensors")).read_bytes()
+        data = (directory / (AVERAGED_FILE if averaged else WEIGHTS_FILE)).read_bytes()
         model = Transformer(TransformerConfig(**config["model"]))
         del model.text_head  # sampling predicts no text, and the file holds no weights for it
         model.load_state_dict(inference_weights(load(data)))
@@ -90,7 +89,7 @@ def _missing(error: FileNotFoundError) -> UserError:
 
 def _other_version(directory: Path, name: object, version: object) -> UserError:
     return UserError(
-        f"{directory / 'config.json'} has format {json.dumps(name)} version {json.dumps(version)}, expected "
+        f"{directory / CONFIG_FILE} has format {json.dumps(name)} version {json.dumps(version)}, expected "
         f'"{CHECKPOINT_FORMAT}" version {CHECKPOINT_VERSION}; use the pairmill that wrote it or train again'
     )
 
@@ -125,13 +124,13 @@ def load_generator(directory: Path, image_tokenizer_spec: str | None = None, ave
     )
     supports_guidance = config["training"]["blank_captions"] > 0
     return ImageGenerator(
-        model,
-        text_tokenizer,
-        image_tokenizer,
-        fingerprint,
-        supports_guidance,
-        sampling_of(config, directory),
-        prompts_of(config, directory),
+        model=model,
+        text_tokenizer=text_tokenizer,
+        image_tokenizer=image_tokenizer,
+        fingerprint=fingerprint,
+        supports_guidance=supports_guidance,
+        sampling=sampling_of(config, directory),
+        prompts=prompts_of(config, directory),
     )
 
 
@@ -155,7 +154,7 @@ def sampling_of(config: dict, directory: Path) -> SamplingConfig:
         valid = False
     if not valid:
         raise UserError(
-            f'{directory / "config.json"}: "sampling" is {json.dumps(config["sampling"])}, expected any of temperature '
+            f'{directory / CONFIG_FILE}: "sampling" is {json.dumps(config["sampling"])}, expected any of temperature '
             "above 0, top_k an integer from 0, top_p above 0 and at most 1, guidance from 0; fix or remove it"
         )
     return sampling
@@ -166,8 +165,7 @@ def prompts_of(config: dict, directory: Path) -> tuple[str, ...]:
     prompts = config.get("prompts", [])
     if not isinstance(prompts, list) or not all(isinstance(prompt, str) and prompt.strip() for prompt in prompts):
         raise UserError(
-            f'{directory / "config.json"}: "prompts" is {json.dumps(prompts)}, expected a list of texts; '
-            "fix or remove it"
+            f'{directory / CONFIG_FILE}: "prompts" is {json.dumps(prompts)}, expected a list of texts; fix or remove it'
         )
     return tuple(prompts)
 

@@ -221,7 +221,9 @@ def main(arguments: list[str] | None = None) -> int:
     ranking = Ranking(load_ranker(args.rank_model), args.rank) if args.rank else None
     rows = generator.image_tokenizer.info.shape.rows // 2 if args.rows is None else args.rows
     prefix_codes = first_rows(generator, args.complete, rows) if args.complete else []
-    request = GenerationRequest(args.prompt, args.count, args.seed, sampling, prefix_codes)
+    request = GenerationRequest(
+        prompt=args.prompt, count=args.count, seed=args.seed, sampling=sampling, prefix_codes=prefix_codes
+    )
     with output_folder(args.output):
         generate(generator, request, args.output, ranking)
     print_output("generate", args.output, ["serve", *model_options(args)])

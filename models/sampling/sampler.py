@@ -135,7 +135,13 @@ class SamplingTensors(NamedTuple):
         top_k = torch.tensor([[min(sampling.top_k, vocabulary) or vocabulary] for sampling in samplings])
         guidance = torch.tensor([[sampling.guidance] for sampling in samplings], dtype=torch.float32)
         limited = any(sampling.top_k or sampling.top_p < 1 for sampling in samplings)
-        return cls(temperature.to(device), top_k.to(device), top_p.to(device), guidance.to(device), limited)
+        return cls(
+            temperature_B1=temperature.to(device),
+            top_k_B1=top_k.to(device),
+            top_p_B1=top_p.to(device),
+            guidance_B1=guidance.to(device),
+            limited=limited,
+        )
 
 
 def sample_next(logits_BV: torch.Tensor, uniforms_B: torch.Tensor, settings: SamplingTensors) -> torch.Tensor:

@@ -189,7 +189,13 @@ def _image_input(config: ContrastiveConfig, is_squashed: bool, **settings: Any) 
     mean, deviation = (tuple(map(float, settings[name])) for name in ("mean", "deviation"))
     if len(mean) != 3 or len(deviation) != 3 or not all(deviation):
         raise ValueError("its mean and deviation of colours are not three numbers each")
-    return ImageInput(config.image.image_size, is_squashed, mean, deviation, settings["resampling"])
+    return ImageInput(
+        size=config.image.image_size,
+        is_squashed=is_squashed,
+        mean=mean,
+        deviation=deviation,
+        resampling=settings["resampling"],
+    )
 
 
 # --- texts -----------------------------------------------------------------------------------------------------------

@@ -21,7 +21,9 @@ def info_by_name(name: str, vocabulary: int, shape: CodeShape) -> ImageTokenizer
     """What a manifest says of such a tokenizer; its fingerprint follows from the three."""
     spec = f"{KIND}:{name}"
     fingerprint = hashlib.sha256(json.dumps([spec, vocabulary, shape.to_json()]).encode()).hexdigest()
-    return ImageTokenizerInfo(spec, fingerprint, vocabulary, shape, UNKNOWN_SIZE)
+    return ImageTokenizerInfo(
+        spec=spec, fingerprint=fingerprint, vocabulary=vocabulary, shape=shape, image_size=UNKNOWN_SIZE
+    )
 
 
 def require_decoder(own: ImageTokenizerInfo, recorded: ImageTokenizerInfo, problem: str, fix: str) -> None:

@@ -37,7 +37,7 @@ import yaml  # taming-transformers describes its models in it
 from models import pixels
 from models.device import check_device
 from models.errors import UserError
-from models.files import BUNDLED, sha256_of
+from models.files import BUNDLED, DVAE_FILE, sha256_of
 from models.tokenizers.dalle_pytorch_vae import DiscreteVAE, DiscreteVAEConfig
 from models.tokenizers.dvae import DVAE, DVAEConfig, load_dvae, to_channels_last
 from models.tokenizers.elsewhere import is_elsewhere
@@ -50,7 +50,7 @@ from models.tokenizers.untrusted_weights import InertObject, extract_tensors, lo
 from models.tokenizers.vqgan import VQGAN, first_stage, from_diffusers, from_taming, weights_from_diffusers
 from models.tokenizers.winograd import leave_uncompiled, use_winograd
 
-BUNDLED_DVAE = BUNDLED / "dvae.safetensors"
+BUNDLED_DVAE = BUNDLED / DVAE_FILE
 BUNDLED_TOKENIZERS = {  # SPEC: its kind and location
     "bundled": ("dvae", str(BUNDLED_DVAE)),
     "bundled-scenes": ("dalle-pytorch", str(BUNDLED / "scenes" / "image_tokenizer.pt")),
@@ -107,7 +107,13 @@ class ImageTokenizer:
         if image_size:
             config = dataclasses.replace(config, image_size=image_size)
         shape = config.shape if isinstance(config, FixedConfig) else square(config.grid)
-        self.info = ImageTokenizerInfo(spec, fingerprint, config.vocabulary, shape, config.image_size)
+        self.info = ImageTokenizerInfo(
+            spec=spec,
+            fingerprint=fingerprint,
+            vocabulary=config.vocabulary,
+            shape=shape,
+            image_size=config.image_size,
+        )
 
     @property
     def on_accelerator(self) -> bool:

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from models.files import HUB_WEIGHTS_FILE
 from models.tokenizers.info import CodeShape, FixedConfig
 from models.tokenizers.untrusted_weights import extract_tensors, load_checked, read_checkpoint
 
@@ -239,7 +240,7 @@ def titok_files(location: str) -> list[Path]:
     """The configuration and the weights of a folder, as the hub's library writes them."""
     folder = Path(location)
     weights = folder / "pytorch_model.bin"
-    return [folder / "config.json", weights if weights.is_file() else folder / "model.safetensors"]
+    return [folder / "config.json", weights if weights.is_file() else folder / HUB_WEIGHTS_FILE]
 
 
 def load_titok(config: Path, weights: Path) -> TiTok:

@@ -36,8 +36,15 @@ from models.data.batch import Batch
 from models.data.format import Manifest
 from models.data.stream import Stream
 from models.errors import UserError, WriteError
-from models.files import write_atomically, written_atomically
-from models.sampling.checkpoint import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, CONFIG_FILE
+from models.files import (
+    AVERAGED_FILE,
+    CHECKPOINT_FILE,
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    write_atomically,
+    written_atomically,
+)
+from models.sampling.checkpoint import CHECKPOINT_FORMAT, CHECKPOINT_VERSION
 from models.tokenizers.info import require_same_tokenizer
 from models.training.distributed import World
 from models.training.schedule import Plateau, ScheduleStart
@@ -56,7 +63,6 @@ from models.training.stability import LossScale, SkippedUpdates
 from models.training.weight_average import WeightAverage
 from models.transformer.model import TransformerConfig, inference_weights
 
-CHECKPOINT_FILE = "checkpoint.pt"  # of a training run: the state to resume from
 Tensors = dict[str, torch.Tensor]
 FULL_STATE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
@@ -156,8 +162,8 @@ class Checkpoint:
 
     def _export(self, weights: dict, averaged: dict, config: dict) -> None:
         """Writes the files to sample from. config.json follows the weights: its step proves them complete."""
-        for name, values in (("model", weights), ("averaged", averaged)):
-            with written_atomically(self.output / f"{name}.safetensors") as file:
+        for name, values in ((WEIGHTS_FILE, weights), (AVERAGED_FILE, averaged)):
+            with written_atomically(self.output / name) as file:
                 save_file(inference_weights(values), file.name)
         config = self._added_by_hand() | config
         write_atomically(self.output / CONFIG_FILE, json.dumps(config, indent=1, sort_keys=True) + "\n")

@@ -104,8 +104,16 @@ def parse_command(description: str, arguments: Sequence[str] | None) -> Command:
         warm=args.start_from is not None,
         method=args.method,
     )
-    model = DVAEConfig(args.hidden, args.vocabulary)
-    return Command(args.images, config, model, args.start_from, args.output, args.resume, args.threads, args.device)
+    return Command(
+        images=args.images,
+        config=config,
+        model=DVAEConfig(args.hidden, args.vocabulary),
+        start_from=args.start_from,
+        output=args.output,
+        resume=args.resume,
+        threads=args.threads,
+        device=args.device,
+    )
 
 
 def _check(args: argparse.Namespace) -> None:

@@ -12,10 +12,11 @@ from torch import nn
 
 from models.data.format import Manifest
 from models.errors import UserError
+from models.files import AVERAGED_FILE, CHECKPOINT_FILE, WEIGHTS_FILE
 from models.sampling.checkpoint import read_config
 from models.tokenizers.info import TEXT_TOKENIZER_FILE
 from models.tokenizers.text import TextTokenizer
-from models.training.checkpoint import CHECKPOINT_FILE, defaults_of, read_state
+from models.training.checkpoint import defaults_of, read_state
 from models.training.distributed import World, load_from_main
 from models.training.shards import folder_in, read_shards
 from models.transformer.model import Transformer, TransformerConfig
@@ -72,7 +73,7 @@ def read_weights(directory: Path, option: str, averaged: bool = False) -> dict[s
             folder = folder_in(directory, shards["folder"])
             return read_shards(folder, shards["shapes"], "average" if averaged else "weights", option)
         return state["average"]["parameters"] if averaged else state["weights"]
-    path = directory / ("averaged.safetensors" if averaged else "model.safetensors")
+    path = directory / (AVERAGED_FILE if averaged else WEIGHTS_FILE)
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from models.errors import UserError
-from models.files import write_atomically
+from models.files import LOG_FILE, write_atomically
 from models.progress import Progress, ProgressLine, print_above
 
 WANDB_ID_FILE = "wandb-id.txt"
@@ -31,7 +31,7 @@ class Log:
         settings: dict[str, Any] | None = None,
     ):
         """`settings` go to Weights & Biases. Raises UserError if it or TensorBoard is requested but not installed."""
-        path = output / "log.jsonl"
+        path = output / LOG_FILE
         kept: list[str] = []
         for line in path.read_text().splitlines(True) if first_step and path.exists() else ():
             if not line.endswith("\n") or json.loads(line)["step"] > first_step:  # the last line may be incomplete

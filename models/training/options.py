@@ -128,7 +128,13 @@ def parse_command(description: str, arguments: Sequence[str] | None) -> Command:
     config = {field.name: getattr(args, field.name) for field in dataclasses.fields(TransformerTrainingConfig)}
     options = RunOptions(**{name: getattr(args, name) for name in RunOptions._fields})
     return Command(
-        args.dataset, size, TransformerTrainingConfig(**config), args.output, args.resume, options, args.threads
+        dataset=args.dataset,
+        size=size,
+        config=TransformerTrainingConfig(**config),
+        output=args.output,
+        resume=args.resume,
+        options=options,
+        threads=args.threads,
     )
 
 

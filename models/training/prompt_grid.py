@@ -10,7 +10,7 @@ import torch
 
 from models.data.format import Manifest
 from models.errors import UserError
-from models.files import write_atomically
+from models.files import PROMPT_GRIDS_FOLDER, write_atomically
 from models.image_files import image_grid, png
 from models.sampling.checkpoint import load_model
 from models.sampling.sampler import ImageRequest, image_seed, sample_codes
@@ -39,9 +39,10 @@ class PromptGrid(NamedTuple):
         ]
         images = [self.image_tokenizer.decode(codes_N) for codes_N in sample_codes(model, requests).cpu().numpy()]
         grid_HWC = image_grid(np.stack(images))
-        (output / "pictures").mkdir(exist_ok=True)
+        folder = output / PROMPT_GRIDS_FOLDER
+        folder.mkdir(exist_ok=True)
         metadata = {"prompts": "\n".join(self.prompts), "step": str(step), "model": fingerprint}
-        write_atomically(output / "pictures" / f"{step:08d}.png", png(grid_HWC, metadata))
+        write_atomically(folder / f"{step:08d}.png", png(grid_HWC, metadata))
         return grid_HWC
 
 

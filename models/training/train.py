@@ -26,13 +26,13 @@ from models.data.format import REBUILD_HINT, Manifest
 from models.data.retry import read_patiently
 from models.data.stream import Stream
 from models.errors import UserError, report_errors, system_fault
-from models.files import join, output_folder, write_atomically
+from models.files import CHECKPOINT_FILE, WEIGHTS_FILE, join, output_folder, write_atomically
 from models.hashing import stable_hash
 from models.next_command import beside, print_output
 from models.process_end import run_as_process
 from models.progress import print_above
 from models.tokenizers.info import TEXT_TOKENIZER_FILE, require_same_tokenizer
-from models.training.checkpoint import CHECKPOINT_FILE, Checkpoint, TrainState, defaults_of
+from models.training.checkpoint import Checkpoint, TrainState, defaults_of
 from models.training.distributed import World, distributed_world, full_tensor, no_gradient_sync, wrap_model
 from models.training.initial_weights import read_initial_weights, start_from
 from models.training.log import Log, StepProgress, TrainingSpeed
@@ -114,9 +114,20 @@ def _train(
         log = Log(output, first_step, options.tensorboard, options.wandb, checkpoint.config())
         held.callback(log.close)
         _print_summary(stream, validation, plain.config, parameters, config, world)
-    _Steps(config, options, world, output, stream, state, validation, checkpoint, log, prompt_grid, termination).run(
-        first_step, flops
+    steps = _Steps(
+        config=config,
+        options=options,
+        world=world,
+        output=output,
+        stream=stream,
+        state=state,
+        validation=validation,
+        checkpoint=checkpoint,
+        log=log,
+        prompt_grid=prompt_grid,
+        termination=termination,
     )
+    steps.run(first_step, flops)
 
 
 @dataclasses.dataclass
@@ -257,13 +268,13 @@ def _first_state(
     if options.compile:
         model.compile()
     return TrainState(
-        model,
-        make_optimiser(plain, config.learning_rate, config.beta1, config.beta2, config.weight_decay),
-        WeightAverage(plain),
-        Plateau(),
-        SkippedUpdates(),
-        ScheduleStart.of(config.steps, config.warm_up),
-        LossScale.of(config.precision),
+        model=model,
+        optimiser=make_optimiser(plain, config.learning_rate, config.beta1, config.beta2, config.weight_decay),
+        average=WeightAverage(plain),
+        plateau=Plateau(),
+        skipped=SkippedUpdates(),
+        schedule=ScheduleStart.of(config.steps, config.warm_up),
+        scale=LossScale.of(config.precision),
     )
 
 
@@ -275,14 +286,21 @@ def _checkpoint(
     options: RunOptions,
     world: World,
 ) -> Checkpoint:
-    training, defaults = dataclasses.asdict(config), defaults_of(TransformerTrainingConfig)
-    return Checkpoint(output, manifest, model, training, world, options.keep, defaults)
+    return Checkpoint(
+        output=output,
+        manifest=manifest,
+        model_config=model,
+        training=dataclasses.asdict(config),
+        world=world,
+        keep=options.keep,
+        defaults=defaults_of(TransformerTrainingConfig),
+    )
 
 
 def _print_output(output: Path) -> None:
     print_output(
         "train",
-        output / "model.safetensors",
+        output / WEIGHTS_FILE,
         ["generate", "--checkpoint", output, "--prompt", "a red cat", "--output", beside(str(output), "images")],
         ["serve", "--checkpoint", output],
     )

@@ -28,7 +28,14 @@ from torch import nn
 
 from models import pixels
 from models.errors import UserError, report_errors, system_fault
-from models.files import output_folder, write_atomically
+from models.files import (
+    CHECKPOINT_FILE,
+    DVAE_FILE,
+    LOG_FILE,
+    RECONSTRUCTIONS_FILE,
+    output_folder,
+    write_atomically,
+)
 from models.next_command import beside, print_output
 from models.process_end import run_as_process
 from models.progress import print_above
@@ -41,7 +48,6 @@ from models.tokenizers.dvae import (
     to_channels_last,
 )
 from models.training.checkpoint import (
-    CHECKPOINT_FILE,
     detach_from_file,
     read_state,
     refuse_existing,
@@ -121,7 +127,17 @@ def _train(
     val_BCHW = _validation_images(held_out, world)
     state = DVAETrainState.create(to_channels_last(model.train(), world.device), config)
     first_step = _restore(output, state, config, resume)
-    _Steps(config, world, output, members, val_BCHW, state, report_every, termination).run(first_step)
+    steps = _Steps(
+        config=config,
+        world=world,
+        output=output,
+        members=members,
+        val_BCHW=val_BCHW,
+        state=state,
+        report_every=report_every,
+        termination=termination,
+    )
+    steps.run(first_step)
     if world.is_main:
         _print_output(images, output)
 
@@ -133,7 +149,7 @@ def _validation_images(held_out: list[Member], world: World) -> torch.Tensor | N
 
 
 def _print_output(images: str, output: Path) -> None:
-    path, dataset = output / "dvae.safetensors", beside(str(output), "dataset")
+    path, dataset = output / DVAE_FILE, beside(str(output), "dataset")
     print_output(
         "train-dvae", path, ["encode", "--images", images, "--image-tokenizer", f"dvae:{path}", "--output", dataset]
     )
@@ -236,15 +252,15 @@ class _Steps:
         if self.val_BCHW is not None and dvae is not None:
             entry |= reconstruction_metrics(dvae, self.val_BCHW)
         print_above(_entry_text(entry))
-        append_json_line(self.output / "log.jsonl", entry)
+        append_json_line(self.output / LOG_FILE, entry)
         if is_good:
             _save(self.output, self.state, self.config, done)
         else:
             print_above(f"step {done:,}  the weights may be damaged: no checkpoint")
         if dvae is not None:
-            save_dvae(dvae, self.output / "dvae.safetensors")
+            save_dvae(dvae, self.output / DVAE_FILE)
         if self.val_BCHW is not None and dvae is not None:
-            write_atomically(self.output / "pictures.png", reconstruction_grid(dvae, self.val_BCHW[:GRID_IMAGES]))
+            write_atomically(self.output / RECONSTRUCTIONS_FILE, reconstruction_grid(dvae, self.val_BCHW[:GRID_IMAGES]))
 
     def _log_entry(self, step: int, terms: dict[str, torch.Tensor], loss: torch.Tensor) -> dict[str, Any]:
         config, skipped = self.config, self.state.skipped.total

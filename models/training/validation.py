@@ -50,7 +50,7 @@ class Validation(NamedTuple):
         except UserError as error:
             if world.is_main:
                 print(f"train: no validation: {error}", flush=True)
-            return cls(world, [], [], [], 0)
+            return cls(world, batches=[], sources=[], names=[], pairs=0)
         count = min(stream.pairs, -(-MAX_PAIRS // batch_size) * batch_size)
         pair_sources = list(itertools.islice(stream.sources(), count))
         names = sorted(set(pair_sources))
@@ -67,7 +67,14 @@ class Validation(NamedTuple):
             first = batch.next_position
             if first >= count:
                 break
-        return cls(world, batches, sources, names, count, config.text_weight)
+        return cls(
+            world=world,
+            batches=batches,
+            sources=sources,
+            names=names,
+            pairs=count,
+            text_weight=config.text_weight,
+        )
 
     @torch.no_grad()
     def losses(self, model: nn.Module) -> tuple[dict[str, float], dict[str, dict[str, float]]]:

@@ -63,7 +63,14 @@ class TransformerConfig:
     def named(cls, size: str | Shape, text_vocabulary: int, image_vocabulary: int, **others: Any) -> TransformerConfig:
         """The configuration of a shape, or of a name in SIZES. Raises KeyError for another name."""
         layers, heads, width = SIZES[size] if isinstance(size, str) else size
-        return cls(layers, heads, width, text_vocabulary, image_vocabulary, **others)
+        return cls(
+            layers=layers,
+            heads=heads,
+            width=width,
+            text_vocabulary=text_vocabulary,
+            image_vocabulary=image_vocabulary,
+            **others,
+        )
 
     @property
     def is_modern(self) -> bool:
