@@ -213,9 +213,16 @@ def test_other_captions_come_back(tmp_path, others):
     assert row["other_captions"] == list(others)
 
 
-CHANGES = {name: (name, value) for name, value in {"pair_key": "x", "source": None, "row": "1", "url": 7}.items()}
-CHANGES |= {"fallback_urls": ("fallback_urls", "x"), "split": ("split", "test"), "text": ("raw_caption", ["x"])}
-CHANGES |= {"others": ("other_captions", "x")}
+CHANGES: dict[str, tuple[str, object]] = {
+    "pair_key": ("pair_key", "x"),
+    "source": ("source", None),
+    "row": ("row", "1"),
+    "url": ("url", 7),
+    "fallback_urls": ("fallback_urls", "x"),
+    "split": ("split", "test"),
+    "text": ("raw_caption", ["x"]),
+    "others": ("other_captions", "x"),
+}
 
 
 @pytest.mark.parametrize(("name", "value"), CHANGES.values(), ids=CHANGES)
