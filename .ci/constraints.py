@@ -33,8 +33,8 @@ def main(old: str, *folders: str) -> None:
     lines = Path(old).read_text(encoding="utf-8").splitlines()
     head = [line for line in lines if line.startswith("#")]
     kept = {canonical(line.split("==")[0]): line for line in lines if "# held:" in line and line not in head}
-    for path in ([], *([folder] for folder in folders)):
-        for found in metadata.distributions(**({"path": path} if path else {})):
+    for path in (sys.path, *([folder] for folder in folders)):
+        for found in metadata.distributions(path=path):
             name = canonical(found.metadata["Name"])
             if not LEFT_OUT.fullmatch(name) and not found.read_text("direct_url.json"):  # a file or editable
                 kept.setdefault(name, line_of(found))

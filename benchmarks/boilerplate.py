@@ -21,7 +21,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import minimize
@@ -80,7 +80,7 @@ def is_lost(text: str) -> bool:
     return reason_against(text) == Reason.BOILERPLATE
 
 
-def reason_against(text: str) -> Optional[Reason]:
+def reason_against(text: str) -> str | None:
     row = Candidate("cc12m", "f", 0, "http://a.example/a.jpg", (), text, None, None, "", "", "")
     result = filter_candidate(row, SelectConfig())
     return None if isinstance(result, Pair) else result.reason

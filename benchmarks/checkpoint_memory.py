@@ -20,6 +20,7 @@ from typing import cast
 
 import torch
 
+from models.data.batch import Batch
 from models.data.format import Manifest
 from models.data.stream import Stream
 from models.tokenizers.info import ImageTokenizerInfo, TextTokenizerInfo, square
@@ -46,6 +47,7 @@ class NoStream:
 
 
 STREAM = cast(Stream, NoStream())
+AFTER = Batch([], torch.empty(0, 0), torch.empty(0, 0), 0)
 
 
 def anonymous_bytes() -> int:
@@ -105,7 +107,7 @@ def main() -> None:
         state = new_run(config, args.sharding, world)
         update(state, config)
         with Peak() as saving:
-            checkpoint.save(state, STREAM, None, 5)
+            checkpoint.save(state, STREAM, AFTER, 5)
         del state
         give_back_memory()
         state = new_run(config, args.sharding, world)

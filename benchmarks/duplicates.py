@@ -174,8 +174,8 @@ def main() -> None:
         f"\n{signature_ms:.2f} ms a signature, {len(candidates) / total:.1f} candidates an image, "
         f"{compare_ms:.2f} ms a comparison, one core"
     )
-    for one, other in joined:
-        print(f"  joined: {one} = {other}")
+    for names_joined in joined:
+        print(f"  joined: {' = '.join(names_joined)}")
 
 
 if __name__ == "__main__":

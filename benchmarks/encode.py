@@ -21,7 +21,7 @@ from multiprocessing.pool import Pool
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -34,18 +34,21 @@ from models.tokenizers.dvae import DVAE, DVAEConfig
 from models.tokenizers.image import ComputeOptions, ImageTokenizer, load_image_tokenizer
 from models.tokenizers.vqgan import VQGAN, from_taming
 from pipeline.images.fetched import FetchedImage
-from pipeline.records import Pair
-from pipeline.tokenize_stage import EncodeConfig, PairEncoder, prepare_each
+from pipeline.records import EncodedPair, Pair
+from pipeline.tokenize_stage import EncodeConfig, PairEncoder, prepare
 
 SAMPLE = Path(__file__).parent.parent / "sample" / "images"
 PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # dense bfloat16, as the maker states
+
+
+Result = TypeVar("Result")
 
 
 class Rival(NamedTuple):
     """One network twice: ours and the peer's, with the same weights."""
 
     name: str
-    ours: nn.Module
+    ours: DVAE | VQGAN
     their_logits: Callable[[torch.Tensor], torch.Tensor]  # of images in 0..1
 
 
@@ -60,7 +63,7 @@ def read_sample(count: int) -> list[FetchedImage]:
     return found
 
 
-def seconds(function: Callable[[], object]) -> tuple[float, object]:
+def seconds(function: Callable[[], Result]) -> tuple[float, Result]:
     started = time.perf_counter()
     result = function()
     return time.perf_counter() - started, result
@@ -73,7 +76,7 @@ def stage(count: int) -> None:
     config = EncodeConfig("bundled")  # one thread
     encoder = PairEncoder(config)
     tokenizer, images = load_image_tokenizer("bundled"), read_sample(count)
-    views = [image.views[0] for image in prepare_each(images, encoder.images.info.image_size, config)]
+    views = [prepare(image, encoder.images.info.image_size, config).views[0] for image in images]
     tokenizer.encode(views[0])  # the first call plans the convolutions
     bare_s, stage_s = float("inf"), float("inf")
     for _ in range(2):
@@ -82,7 +85,10 @@ def stage(count: int) -> None:
         took_s, records = seconds(lambda: list(encoder.encode(images)))
         stage_s = min(stage_s, took_s)
     decode_s, _ = seconds(lambda: [pixels.decode_rgb(image.data) for image in images])
-    equal = all(record.codes == row.astype("<u2").tobytes() for record, row in zip(records, codes, strict=True))
+    equal = all(
+        isinstance(record, EncodedPair) and record.codes == row.astype("<u2").tobytes()
+        for record, row in zip(records, codes, strict=True)
+    )
     rows = [
         ("bare model", len(views) / bare_s, 1.0, "the floor"),
         (
@@ -160,7 +166,7 @@ def beside_peers(rivals: list[Callable[[], Rival]], count: int, cores: int) -> N
             continue
         with workers(make, "float32", cores) as exact, workers(make, "bfloat16", cores) as quick:
             best = dict.fromkeys(("theirs", "exact", "quick"), float("inf"))
-            codes = {}
+            codes: dict[str, np.ndarray] = {}
             for _ in range(2):
                 for name, run in (
                     ("theirs", partial(in_peers_way, rival, views, cores)),

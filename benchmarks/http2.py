@@ -59,6 +59,7 @@ def tls_nginx(folder: Path, work: Path) -> Iterator[int]:
         capture_output=True,
     )
     program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+    assert program, "nginx is not installed"
     certified = f"ssl_certificate {work}/certificate; ssl_certificate_key {work}/key;"
     with nginx(program, folder, work, "ssl http2", certified) as port:
         yield port

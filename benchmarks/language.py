@@ -210,7 +210,7 @@ def scores(rows: Rows, rule: np.ndarray) -> np.ndarray:
 def score_of_share(score: np.ndarray, share: np.ndarray, wanted: float) -> float:
     """The score above which the texts make up at most the share `wanted`. score, share (n,)."""
     order = np.argsort(-score)
-    place = np.searchsorted(np.cumsum(share[order]), wanted, side="right")
+    place = int(np.searchsorted(np.cumsum(share[order]), wanted, side="right"))
     return float(score[order][min(place, len(order) - 1)])
 
 

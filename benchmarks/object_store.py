@@ -53,7 +53,7 @@ class ObjectStore:
         try:
             await asyncio.sleep(self._delay_s)
             answer = self._answer(request, what, body)
-            sent = 0 if request.method == "HEAD" else len(answer.body)
+            sent = len(answer.body) if isinstance(answer.body, bytes) and request.method != "HEAD" else 0
             self.answered_requests.append(Request(request.method, _key(request), len(body), sent))
             return answer
         finally:

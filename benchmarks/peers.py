@@ -139,10 +139,10 @@ def _dalle_pytorch(**others):
     spec = importlib.util.find_spec("dalle_pytorch")
     if spec is None:
         raise ImportError("dalle_pytorch is not installed")
-    package = module("dalle_pytorch", __path__=list(spec.submodule_search_locations))
-    package.distributed_utils = module("dalle_pytorch.distributed_utils", is_distributed=False)
+    utils = module("dalle_pytorch.distributed_utils", is_distributed=False)
+    package = module("dalle_pytorch", __path__=[*(spec.submodule_search_locations or ())], distributed_utils=utils)
     others["dalle_pytorch__vae"] = module("dalle_pytorch.vae", OpenAIDiscreteVAE=None, VQGanVAE=None)
-    with standing_in(dalle_pytorch=package, dalle_pytorch__distributed_utils=package.distributed_utils, **others):
+    with standing_in(dalle_pytorch=package, dalle_pytorch__distributed_utils=utils, **others):
         try:
             return importlib.import_module("dalle_pytorch.dalle_pytorch")
         finally:

@@ -25,14 +25,14 @@ from benchmarks import peers
 from models import pixels
 from models.text_table import table
 from models.tokenizers.dalle_pytorch_vae import DiscreteVAE, DiscreteVAEConfig
-from models.tokenizers.dvae import load_dvae
+from models.tokenizers.dvae import DVAE, load_dvae
 from models.tokenizers.image import BUNDLED_DVAE
 from models.training.dvae_images import Member, batches, centre_view, list_images
 from models.training.dvae_options import DVAETrainingConfig
 
 
 @torch.no_grad()
-def quality(model: nn.Module, x_BCHW: torch.Tensor) -> tuple[float, float, float]:
+def quality(model: DVAE | DiscreteVAE, x_BCHW: torch.Tensor) -> tuple[float, float, float]:
     """(PSNR in dB, share of the vocabulary used, perplexity of the codes), through hard codes."""
     codes = torch.cat([model.logits(x).argmax(1) for x in x_BCHW.split(4)])
     errors = torch.cat(
@@ -66,7 +66,7 @@ def rival_config(weights: int, vocabulary: int) -> DiscreteVAEConfig:
 
 def train_rival(
     members: list[Member], config: DiscreteVAEConfig, minutes: float, training: DVAETrainingConfig
-) -> nn.Module:
+) -> DiscreteVAE:
     """Loss, learning rate and temperature as in DALLE-pytorch's train_vae.py. Returns our class with its weights."""
     torch.manual_seed(0)
     fields = {name: getattr(config, name) for name in DiscreteVAEConfig.__dataclass_fields__}
@@ -106,7 +106,7 @@ def main() -> None:
     chosen = [member for member in held_out if member.name.startswith(prefixes)][: args.pictures]
     x_BCHW = pixels.to_tensor(np.stack([view for view in map(centre_view, chosen) if view is not None]))
     ours = load_dvae(args.tokenizer)
-    models = {args.tokenizer.name: ours}
+    models: dict[str, DVAE | DiscreteVAE] = {args.tokenizer.name: ours}
     if args.rival_minutes:
         settings = DVAETrainingConfig(steps=10**6, batch_size=8, window=96)
         models["DALLE-pytorch's DiscreteVAE"] = train_rival(

@@ -84,10 +84,9 @@ def copy_first(path: str, count: int, output: str) -> None:
 def write_vit_b_32(captions: list[str], folder: Path) -> None:
     """CLIP of the size ViT-B/32, with random weights."""
     tokenizer = train_tokenizer(captions)
-    tower = {"layers": 12, "activation": "quick_gelu", "epsilon": 1e-5}
-    image = ImageTowerConfig(**tower, width=768, heads=12, hidden=3072, image_size=224, patch_size=32, pool="class")
+    image = ImageTowerConfig(768, 12, 12, 3072, "quick_gelu", 1e-5, image_size=224, patch_size=32, pool="class")
     text = TextTowerConfig(
-        **tower, width=512, heads=8, hidden=2048, context=77, vocabulary=49408, causal=True, pool="end", end_id=3
+        512, 12, 8, 2048, "quick_gelu", 1e-5, context=77, vocabulary=49408, causal=True, pool="end", end_id=3
     )
     write_model(ContrastiveModel(ContrastiveConfig(512, image, text)), tokenizer, folder)
 

@@ -60,6 +60,7 @@ def own_server(folder: Path, *options: str) -> Iterator[int]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
+    assert running.stdout
     try:
         yield int(running.stdout.readline())
     finally:

@@ -28,7 +28,6 @@ import importlib.util
 import itertools
 import json
 import os
-import pstats
 import subprocess
 import sys
 import tempfile
@@ -73,7 +72,8 @@ def make_pairs(number: int) -> Iterator[dict]:
 def write_ours(folder: Path, pairs: int) -> None:
     text, images = TextTokenizer.load(BUNDLED_BPE), ImageTokenizerInfo("none", "0" * 64, 8192, square(32), 256)
     (folder / "train").mkdir(parents=True)
-    shards, group = [], []
+    shards: list[Shard] = []
+    group = []
     for pair in make_pairs(pairs):
         group.append((pair["key"], pack_sample(pair["caption"], pair["tokens"], pair["codes"], 1), "cc12m"))
         if len(group) == SHARD_PAIRS:
@@ -194,7 +194,8 @@ def measure(name: str, folder: Path, pairs: int) -> dict:
     os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[0]})
     torch.set_num_threads(1)
     form, reader = READERS[name]
-    times_s, begun, done = [], time.process_time(), 0
+    times_s: list[float] = []
+    begun, done = time.process_time(), 0
     while len(times_s) < 2:
         for number in reader(folder / form):
             done += number
@@ -252,15 +253,14 @@ def print_profile(folder: Path, pairs: int) -> None:
     profile.enable()
     next(itertools.islice(batches, pairs // BATCH - 1, None))
     profile.disable()
-    found = pstats.Stats(profile)
-    largest = sorted(found.stats.items(), key=lambda item: -item[1][2])[:8]
+    functions = profile.getstats()
+    total_s = sum(function.inlinetime for function in functions)
+    largest = sorted(functions, key=lambda function: -function.inlinetime)[:8]
+    named = [(cProfile.label(function.code), function.inlinetime) for function in largest]
     print(
         table(
             ["pairmill, a later epoch", "share of the time"],
-            [
-                (f"{Path(file).name}:{line} {name}", f"{own_s / found.total_tt:.0%}")
-                for (file, line, name), (_, _, own_s, _, _) in largest
-            ],
+            [(f"{Path(file).name}:{line} {name}", f"{own_s / total_s:.0%}") for (file, line, name), own_s in named],
         )
     )
 

@@ -78,13 +78,33 @@ def train_tokenizer(captions: list[str]) -> Tokenizer:
 
 
 def tiny_config(tokenizer: Tokenizer) -> ContrastiveConfig:
-    tower = {"width": WIDTH, "heads": WIDTH // HEAD_WIDTH, "hidden": 4 * WIDTH, "activation": "gelu", "epsilon": 1e-5}
-    text = {"context": CONTEXT, "vocabulary": tokenizer.get_vocab_size(), "causal": True, "pool": "end"}
-    return ContrastiveConfig(
-        WIDTH,
-        ImageTowerConfig(**tower, layers=IMAGE_LAYERS, image_size=SIZE, patch_size=PATCH, pool="class"),
-        TextTowerConfig(**tower, layers=TEXT_LAYERS, **text, end_id=tokenizer.token_to_id("<end>")),
+    image = ImageTowerConfig(
+        width=WIDTH,
+        layers=IMAGE_LAYERS,
+        heads=WIDTH // HEAD_WIDTH,
+        hidden=4 * WIDTH,
+        activation="gelu",
+        epsilon=1e-5,
+        image_size=SIZE,
+        patch_size=PATCH,
+        pool="class",
     )
+    end_id = tokenizer.token_to_id("<end>")
+    assert end_id is not None
+    text = TextTowerConfig(
+        width=WIDTH,
+        layers=TEXT_LAYERS,
+        heads=WIDTH // HEAD_WIDTH,
+        hidden=4 * WIDTH,
+        activation="gelu",
+        epsilon=1e-5,
+        context=CONTEXT,
+        vocabulary=tokenizer.get_vocab_size(),
+        causal=True,
+        pool="end",
+        end_id=end_id,
+    )
+    return ContrastiveConfig(WIDTH, image, text)
 
 
 def train(examples: list[Example], tokenizer: Tokenizer, steps: int) -> ContrastiveModel:
@@ -154,15 +174,19 @@ def write_model(model: ContrastiveModel, tokenizer: Tokenizer, folder: Path) -> 
             name = name.replace(ours, theirs)
         weights[name] = (weight.T if name in ("visual.proj", "text_projection") else weight).contiguous()
     config = model.config
-    towers = {
-        "vision_cfg": {"image_size": config.image.image_size, "patch_size": config.image.patch_size}
-        | {"head_width": config.image.width // config.image.heads},
+    towers: dict[str, dict[str, int | str]] = {
+        "vision_cfg": {
+            "image_size": config.image.image_size,
+            "patch_size": config.image.patch_size,
+            "head_width": config.image.width // config.image.heads,
+        },
         "text_cfg": {
             "context_length": config.text.context,
             "vocab_size": config.text.vocabulary,
             "heads": config.text.heads,
-        }
-        | {"pool_type": "eos", "eos_id": config.text.end_id},
+            "pool_type": "eos",
+            "eos_id": config.text.end_id,
+        },
     }
     for name, tower in (("vision_cfg", config.image), ("text_cfg", config.text)):
         towers[name] |= {"width": tower.width, "layers": tower.layers}

@@ -19,7 +19,7 @@ import resource
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -60,7 +60,9 @@ class Measured(NamedTuple):
     flops: float = 0.0  # operations a second
     peak: float = 0.0  # and those that the hardware could do
 
-    def better(self, other: Measured) -> Measured:
+    def better(self, other: Measured | None) -> Measured:
+        if other is None:
+            return self
         return Measured(
             max(self.tokens_s, other.tokens_s),
             min(self.gigabytes, other.gigabytes),
@@ -124,7 +126,7 @@ def measure_ours(setting: Setting, steps: int) -> Measured:
     return Measured(setting.tokens / update_s, taken, flops / update_s, peak_flops(device, setting.precision))
 
 
-def make_peer(config: TransformerConfig) -> torch.nn.Module:
+def make_peer(config: TransformerConfig) -> Any:
     """dalle-pytorch's model of the same size. Raises ImportError where that is not installed."""
     DALLE, DiscreteVAE = peers.dalle()
     vae = DiscreteVAE(image_size=8 * config.grid, num_layers=3, num_tokens=config.image_vocabulary, hidden_dim=8)
@@ -179,16 +181,16 @@ def main() -> None:
     for name, config in configs.items():
         for precision in sorted({"float32", default_precision(device_of(AUTO))}, reverse=True):
             setting = Setting(config, precision, args.batch_size, args.threads, args.compile, args.recompute)
-            ours = theirs = None
+            ours: Measured | None = None
+            theirs: Measured | None = None
             for _ in range(args.rounds):
-                now = apart(measure_ours, setting, args.steps)
-                ours = now.better(ours) if ours else now
+                ours = apart(measure_ours, setting, args.steps).better(ours)
                 try:
-                    now = apart(measure_peer, setting, args.peer_steps) if with_peer else None
-                    theirs = now.better(theirs) if now and theirs else now
+                    theirs = apart(measure_peer, setting, args.peer_steps).better(theirs) if with_peer else None
                 except ImportError as error:
                     with_peer = False
                     missing = f"dalle-pytorch is not installed ({error}); `make peers` installs it"
+            assert ours, "--rounds is at least 1"
             beside = (
                 [round(theirs.tokens_s), f"{theirs.gigabytes:.2f}", f"{ours.tokens_s / theirs.tokens_s:.1f} x"]
                 if theirs

@@ -225,7 +225,7 @@ def wit_values(row: Row, base_url: str) -> dict[str, str]:
         "context_page_description": f'The page is about "{title}".\nIts second paragraph says no more.',
         "context_section_description": "",
     }
-    return values | row.fields
+    return values | dict(row.fields)
 
 
 def wit_text(cells: list[str]) -> str:

@@ -74,34 +74,34 @@ def ordinary_row(image: Image) -> Row:
     note = "a picture that is too wide or too tall" if extreme else ""
     row = Row(source, "aspect_ratio" if extreme else KEPT, note, f"images/{image.file}", image.caption, image)
     vary = {"yfcc100m": _yfcc_variant, "wit": _wit_variant}.get(source)
-    return row._replace(fields=vary(row)) if vary else row
+    return row._replace(fields=vary(image)) if vary else row
 
 
-def _yfcc_variant(row: Row) -> dict[str, str]:
+def _yfcc_variant(image: Image) -> dict[str, str]:
     """Where the words are: in the title, or in the description under a name or a camera's file name, with HTML."""
-    number = number_of(row.caption)
+    number = number_of(image.caption)
     name = FILE_NAME_TITLES[number % len(FILE_NAME_TITLES)].format(number % 9000)
-    first, _, rest = row.caption.partition(" ")
-    link = f'<a href="{row.image.source_url}" rel="nofollow">{first}</a>'
+    first, _, rest = image.caption.partition(" ")
+    link = f'<a href="{image.source_url}" rel="nofollow">{first}</a>'
     words = (
-        {"title": row.caption.rstrip(".")},
-        {"title": row.image.title, "description": row.caption},
-        {"title": name, "description": row.caption},
+        {"title": image.caption.rstrip(".")},
+        {"title": image.title, "description": image.caption},
+        {"title": name, "description": image.caption},
         {"title": name, "description": f"{link}\n<i>{rest}</i>"},
     )[number // 7 % 4]
-    place = zip(("longitude", "latitude"), COORDINATES.get(row.image.file, ()), strict=False)
+    place = zip(("longitude", "latitude"), COORDINATES.get(image.file, ()), strict=False)
     return words | dict(place)
 
 
-def _wit_variant(row: Row) -> dict[str, str]:
+def _wit_variant(image: Image) -> dict[str, str]:
     """Which of the three caption columns holds the words."""
     reference, attribution, alt = (f"caption_{kind}_description" for kind in ("reference", "attribution", "alt_text"))
     return (
-        {reference: row.caption},
-        {reference: row.caption, attribution: f"English: {row.image.title}", alt: row.image.title},
-        {reference: "", attribution: f"English: {row.caption}"},
-        {reference: "", attribution: "", alt: row.caption},
-    )[number_of(row.caption) // 7 % 4]
+        {reference: image.caption},
+        {reference: image.caption, attribution: f"English: {image.title}", alt: image.title},
+        {reference: "", attribution: f"English: {image.caption}"},
+        {reference: "", attribution: "", alt: image.caption},
+    )[number_of(image.caption) // 7 % 4]
 
 
 def all_rows() -> dict[str, list[Row]]:
@@ -111,9 +111,9 @@ def all_rows() -> dict[str, list[Row]]:
     """
     images = load_images()
     tricky = tricky_rows(images)
-    taken = {row.image.file for row in tricky if row.expected == KEPT}
+    taken = {row.image.file for row in tricky if row.image and row.expected == KEPT}
     ordinary = [ordinary_row(image) for name, image in images.items() if name not in taken]
-    rows = {source: [] for source in SOURCES}
+    rows: dict[str, list[Row]] = {source: [] for source in SOURCES}
     for row in sorted(ordinary + tricky, key=_place):
         rows[row.source].append(row)
     return rows
@@ -212,7 +212,7 @@ def tables() -> str:
     for source, of_source in (*rows.items(), ("all", every)):
         kept = sum(row.expected == KEPT for row in of_source)
         lines.append(f"| {source} | {len(of_source)} | {kept} | {len(of_source) - kept} |")
-    notes = collections.defaultdict(collections.Counter)
+    notes: dict[tuple[str, str], collections.Counter[str]] = collections.defaultdict(collections.Counter)
     for row in every:
         if row.note:
             notes[row.expected, row.source][row.note] += 1

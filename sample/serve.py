@@ -34,6 +34,7 @@ import mimetypes
 import re
 import select
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -118,7 +119,7 @@ class _HTTPServer(ThreadingHTTPServer):
             self._tries[path] += 1
             return self._tries[path]
 
-    def handle_error(self, request: object, client_address: object) -> None:
+    def handle_error(self, request: socket.socket | tuple[bytes, socket.socket], client_address: object) -> None:
         """Clients that hang up are no news here; anything else is."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)

@@ -19,7 +19,8 @@ class Table:
     """Rows of one source, collected in the order in which they are written down here."""
 
     def __init__(self, source: str, images: Mapping[str, Image]):
-        self.source, self.rows, self._images = source, [], images
+        self.source, self._images = source, images
+        self.rows: list[Row] = []
 
     def kept(self, note: str, file: str, url: str = "", caption: str = "", **fields: str) -> None:
         """A picture of the sample, at `url` if not at its own, with `caption` if not with its own."""

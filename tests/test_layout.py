@@ -118,6 +118,7 @@ def imported(module: str) -> Iterator[tuple[str, ast.stmt]]:
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
+            assert node.module, f"{module}: a relative import"
             names = [f"{node.module}.{alias.name}" for alias in node.names]
             names = [name if name in MODULES else node.module for name in names]
         else:

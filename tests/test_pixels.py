@@ -18,7 +18,7 @@ from tests.support.images import encoded, jpeg, large_jpeg, photo, png_chunk, pn
 from tests.support.repetition import examples
 
 PHOTO = photo(120, 80)
-HAS_AVIF = features.check("avif")
+HAS_AVIF = bool(features.check("avif"))
 LOSSLESS = {"PNG": {}, "WEBP": {"lossless": True}, "BMP": {}, "TIFF": {}}
 LOSSY = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"quality": 95}, "GIF": {}} | (
     {"AVIF": {"quality": 95}} if HAS_AVIF else {}
@@ -137,12 +137,12 @@ def test_dark_images_of_sixteen_bits_stay_dark():
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        (np.float32([0, 0.5, 1]), [0, 128, 255]),
-        (np.float32([0, 127.6, 255]), [0, 128, 255]),
-        (np.float32([-3, np.nan, 1]), [0, 0, 255]),
-        (np.float32([0, 65535 / 2, 65535]), [0, 128, 255]),
-        (np.int32([0, 1, 255]), [0, 1, 255]),
-        (np.int32([-5, 257, 65535]), [0, 1, 255]),
+        (np.array([0, 0.5, 1], np.float32), [0, 128, 255]),
+        (np.array([0, 127.6, 255], np.float32), [0, 128, 255]),
+        (np.array([-3, np.nan, 1], np.float32), [0, 0, 255]),
+        (np.array([0, 65535 / 2, 65535], np.float32), [0, 128, 255]),
+        (np.array([0, 1, 255], np.int32), [0, 1, 255]),
+        (np.array([-5, 257, 65535], np.int32), [0, 1, 255]),
     ],
 )
 def test_wide_grey(values, expected):

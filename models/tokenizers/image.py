@@ -95,7 +95,7 @@ class ImageTokenizer:
         """`image_size`, in px a side, replaces the model's own; it must be a multiple of the pixels of a code."""
         compute = compute or ComputeOptions()
         self._device = torch.device(compute.device)
-        self._model = to_channels_last(model, self._device).eval()
+        self._model: DiscreteAutoencoder = to_channels_last(model, self._device).eval()
         self._bfloat16 = compute.precision == "bfloat16"
         if not self.on_accelerator and not self._bfloat16 and not isinstance(model.config, FixedConfig):
             use_winograd(model.encoder)

@@ -24,6 +24,7 @@ MIN_OVERLAP = 0.75  # of a region with the outline of its shape: intersection ov
 SQUARE = np.ones((3, 3), np.uint8)
 NAMES = tuple(COLOURS)
 PALETTE_VC = np.array([*COLOURS.values(), BACKGROUND], np.float32)
+BACKGROUND_C = PALETTE_VC[-1]
 
 
 class Found(NamedTuple):
@@ -35,7 +36,7 @@ class Found(NamedTuple):
 
 def find_objects(image_HWC: np.ndarray) -> list[Found]:
     """The objects of an image, uint8 [H, W, 3], from top to bottom."""
-    contrast_HW = np.linalg.norm(image_HWC.astype(np.float32) - np.float32(BACKGROUND), axis=2)
+    contrast_HW = np.linalg.norm(image_HWC.astype(np.float32) - BACKGROUND_C, axis=2)
     foreground_HW = (contrast_HW > FOREGROUND).astype(np.uint8)
     count, labels_HW, stats, _ = cv2.connectedComponentsWithStats(foreground_HW, connectivity=8)
     regions = (labels_HW == label for label in range(1, count) if stats[label, cv2.CC_STAT_AREA] >= MIN_AREA)
@@ -66,8 +67,8 @@ def _inner(region_HW: np.ndarray) -> np.ndarray:
 
 def _contrast(image_HWC: np.ndarray, colour_C: np.ndarray) -> np.ndarray:
     """How far each pixel is from the background to a colour, [H, W]: 0 at the background, 1 at the colour."""
-    direction_C = colour_C - np.float32(BACKGROUND)
-    return (image_HWC.astype(np.float32) - np.float32(BACKGROUND)) @ direction_C / (direction_C @ direction_C)
+    direction_C = colour_C - BACKGROUND_C
+    return (image_HWC.astype(np.float32) - BACKGROUND_C) @ direction_C / (direction_C @ direction_C)
 
 
 def _box(region_HW: np.ndarray) -> Box:

@@ -60,15 +60,19 @@ def tokenizer_of(cells_VHWC: np.ndarray) -> DiscreteVAE:
     model = DiscreteVAE(DiscreteVAEConfig(SCENE_PX, len(cells_VHWC), WIDTH, LAYERS, 0, WIDTH))
     for parameter in model.parameters():
         parameter.zero_()
+    *down, nearest = (layer for layer in model.encoder.modules() if isinstance(layer, nn.Conv2d))
+    up = [layer for layer in model.decoder.modules() if isinstance(layer, nn.ConvTranspose2d)]
     for level in range(1, LAYERS + 1):
         maps = [_child_map(bases[level], bases[level - 1], *child) for child in CHILDREN]
-        _set_down(model.encoder[level - 1][0], maps, level)
-        _set_up(model.decoder[LAYERS - level][0], maps, level)
-    _set_nearest(model.encoder[-1], centres_VD)
+        _set_down(down[level - 1], maps, level)
+        _set_up(up[LAYERS - level], maps, level)
+    _set_nearest(nearest, centres_VD)
     model.codebook.weight[:, : centres_VD.shape[1]] = centres_VD
     model.codebook.weight[:, ONE] = 1
-    model.decoder[-1].weight[:, :3, 0, 0] = -2 * torch.eye(3)  # the network's pixels are from -1 to 1
-    model.decoder[-1].bias.fill_(1)
+    to_pixels = model.decoder[-1]
+    assert isinstance(to_pixels, nn.Conv2d) and to_pixels.bias is not None
+    to_pixels.weight[:, :3, 0, 0] = -2 * torch.eye(3)  # the network's pixels are from -1 to 1
+    to_pixels.bias.fill_(1)
     return model
 
 
@@ -101,6 +105,7 @@ def _child_map(basis_DV: torch.Tensor, child_basis_CV: torch.Tensor, y: int, x: 
 def _set_down(layer: nn.Conv2d, maps: list[torch.Tensor], level: int) -> None:
     """An encoder's layer: the children's coordinates to those of the block. The first layer's input is 1 - 2 ink."""
     scale, shift = (-0.5, 1.0) if level == 1 else (1.0, _offset(level - 1))
+    assert layer.bias is not None
     layer.bias.fill_(_offset(level))
     for (y, x), map_DC in zip(CHILDREN, maps, strict=True):
         rows, columns = map_DC.shape
@@ -111,6 +116,7 @@ def _set_down(layer: nn.Conv2d, maps: list[torch.Tensor], level: int) -> None:
 def _set_up(layer: nn.ConvTranspose2d, maps: list[torch.Tensor], level: int) -> None:
     """A decoder's layer: a block's coordinates to those of its children. The codebook's have no offset."""
     shift = 0.0 if level == LAYERS else _offset(level)
+    assert layer.bias is not None
     layer.bias[ONE] = 1
     for (y, x), map_DC in zip(CHILDREN, maps, strict=True):
         rows, columns = map_DC.shape
@@ -121,4 +127,5 @@ def _set_up(layer: nn.ConvTranspose2d, maps: list[torch.Tensor], level: int) -> 
 def _set_nearest(layer: nn.Conv2d, centres_VD: torch.Tensor) -> None:
     """The encoder's last layer: the negative squared distance to each cell, but for a term that all have."""
     layer.weight[:, : centres_VD.shape[1], 0, 0] = 2 * centres_VD
+    assert layer.bias is not None
     layer.bias.copy_(-centres_VD.square().sum(1) - 2 * _offset(LAYERS) * centres_VD.sum(1))

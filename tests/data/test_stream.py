@@ -105,7 +105,7 @@ def test_members_are_found_as_tarfile_finds_them(stream_dataset):
 
 
 def sources_of(dataset: Path) -> dict[str, str]:
-    sources = {}
+    sources: dict[str, str] = {}
     for path in dataset.glob("train/*.tar"):
         with tarfile.open(path) as tar:
             sources |= {info.name[:32]: info.uname for info in tar}

@@ -35,6 +35,7 @@ def rgb(name: str) -> np.ndarray:
 
 
 def record(name: str, image: np.ndarray, source: str = "cc3m", row: int = 0) -> EncodedPair:
+    height, width = image.shape[:2]
     return EncodedPair(
         f"{row:032x}",
         "train",
@@ -43,7 +44,8 @@ def record(name: str, image: np.ndarray, source: str = "cc3m", row: int = 0) -> 
         row,
         "",
         name,
-        *image.shape[1::-1],
+        width,
+        height,
         "",
         "",
         f"{row:064x}",

@@ -93,6 +93,7 @@ class Failure(Exception):
 def run(name: str, command: list[str], folder: Path, expected: int = 0) -> str:
     """What a command printed. Raises Failure."""
     with tempfile.TemporaryFile("w+", errors="replace") as printed:  # no pipe: a worker left over would hold it open
+        status: int | str
         try:
             status = subprocess.run(
                 command,
@@ -182,6 +183,7 @@ def import_all(folder: Path) -> int:
             run(f"import {module}{beside}", seeing_less(module, extra), folder)
         except Failure as failure:
             return str(failure)
+        return None
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         failures = [failure for failure in pool.map(import_alone, modules()) if failure]

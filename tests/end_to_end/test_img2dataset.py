@@ -21,6 +21,7 @@ from pipeline.output.parquet import files_in, read_rows
 from pipeline.records import Pair
 from tests.conftest import ROOT
 from tests.support.fetching import pair, write_pairs
+from tests.support.narrowing import required
 
 PROGRAM = shutil.which("img2dataset", path=Path(sys.executable).parent)
 GONE = "odd-routes/status/404/x.jpg"
@@ -41,7 +42,7 @@ def theirs(urls, tmp_path_factory) -> Path:
     (folder / "list.tsv").write_text("url\tcaption\n" + "".join(lines))
     subprocess.run(
         [
-            PROGRAM,
+            required(PROGRAM),
             f"--url_list={folder / 'list.tsv'}",
             "--input_format=tsv",
             "--url_col=url",

@@ -137,7 +137,7 @@ def is_importing(process: int) -> bool:
     return False
 
 
-def is_due(moment: str | bytes, shown: bytes) -> bool:
+def is_due(moment: Path | str | bytes, shown: bytes) -> bool:
     return moment in shown if isinstance(moment, bytes) else os.path.exists(moment)
 
 

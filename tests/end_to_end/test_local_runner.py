@@ -32,6 +32,7 @@ from pipeline.output.parquet import ReadParquet, WriteParquet, table_bytes
 from pipeline.output.schemas import PAIRS, REJECTS
 from pipeline.records import Pair, Reason, Rejected, Stage, reject
 from tests.conftest import files_of
+from tests.support.narrowing import required
 
 ROWS_PER_GROUP = 1000
 PAIR = Pair(
@@ -139,7 +140,8 @@ def burn() -> None:
 @contextlib.contextmanager
 def busy() -> Iterator[None]:
     """As many processes as there are cores compete with the block."""
-    processes = [multiprocessing.get_context("fork").Process(target=burn, daemon=True) for _ in range(os.cpu_count())]
+    cores = required(os.cpu_count())
+    processes = [multiprocessing.get_context("fork").Process(target=burn, daemon=True) for _ in range(cores)]
     for process in processes:
         process.start()
     try:

@@ -18,6 +18,7 @@ from tests.conftest import ROOT
 from tests.support.fetching import pair, write_pairs
 from tests.support.file_systems import mounted
 from tests.support.launcher import NOBODY
+from tests.support.narrowing import instance
 from tests.support.records import write_records
 from tests.support.scores import write_scores
 
@@ -180,7 +181,7 @@ def call(arguments: list[str]) -> tuple[int, str]:
         try:
             status = cli.main(arguments)
         except SystemExit as exit_:  # argparse's own way
-            status = exit_.code
+            status = instance(exit_.code, int)
         except BaseException:
             status, _ = 99, said.write(traceback.format_exc())
     return status, said.getvalue()

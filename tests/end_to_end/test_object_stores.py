@@ -34,6 +34,7 @@ from pipeline.select.url_duplicates import group_by_url
 from pipeline.sources.file_ranges import count_lines, file_ranges, first_line_number, read_range
 from pipeline.sources.paths import exists
 from tests.conftest import ROOT
+from tests.support.narrowing import required
 
 
 class Store(NamedTuple):
@@ -182,7 +183,7 @@ def _ask(process: subprocess.Popen) -> str:
 
 def _answer(process: subprocess.Popen) -> str:
     """Its next line but those about resuming."""
-    while (line := process.stdout.readline().strip()).startswith("select: resuming"):
+    while (line := required(process.stdout).readline().strip()).startswith("select: resuming"):
         pass
     return line
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import re
@@ -23,11 +24,6 @@ from models.data.format import read_manifest
 from models.errors import UserError
 from pipeline.output import state
 from tests.conftest import ROOT
-
-try:
-    from google.cloud import dataflow
-except ImportError:  # of the extra gcp
-    dataflow = None
 
 SOURCE = f"--source=cc3m={ROOT / 'sample' / 'sources' / 'cc3m.tsv'}"
 
@@ -187,6 +183,7 @@ class DataflowClient:
         self.options = options
 
     def get_job(self, job_id):
+        dataflow = importlib.import_module("google.cloud.dataflow")  # of the extra gcp
         return dataflow.Job(id=job_id, current_state=dataflow.JobState[self.state])
 
     def modify_job_state(self, job_id, new_state):

@@ -17,9 +17,10 @@ import yaml
 from beam_jobs import build_dataset
 from tests.conftest import ROOT, files_of
 from tests.support.engines import python_service
+from tests.support.narrowing import required
 
 DOCKER = ROOT / "docker"
-BEAM = re.search(r"^apache-beam==(.+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)[1]
+BEAM = required(re.search(r"^apache-beam==(.+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE))[1]
 SCRIPTS = {
     "slurm.sh": {"SLURM_CPUS_PER_TASK": "4", "SLURM_ARRAY_TASK_ID": "8", "SLURM_ARRAY_TASK_COUNT": "8"},
     "indexed-job.yaml": {"JOB_COMPLETION_INDEX": "7"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -13,12 +14,14 @@ from models.evaluation.inception import FEATURES, Inception, load_inception, res
 from models.evaluation.perceptual import LPIPS, _alexnet, _vgg16, load_lpips
 from tests.support.images import photo
 
+Network = TypeVar("Network", bound=torch.nn.Module)
+
 
 def images(count: int, width: int, height: int) -> torch.Tensor:
     return torch.from_numpy(np.stack([np.asarray(photo(width, height, i)) for i in range(count)])).permute(0, 3, 1, 2)
 
 
-def spread(model: torch.nn.Module) -> torch.nn.Module:
+def spread(model: Network) -> Network:
     """Weights and statistics of a size at which a layer that is missing or at another place shows."""
     torch.manual_seed(0)
     for name, value in model.state_dict().items():

@@ -28,6 +28,7 @@ from tests.conftest import ROOT
 from tests.support.fetching import QUICK, pair
 from tests.support.hostile import HostileServer
 from tests.support.image_records import records_of
+from tests.support.narrowing import required
 
 IMAGES = ROOT / "sample" / "images"
 NAMES = ["bison.jpg", "arcdetriomphe.webp", "lemon.png", "hedgehog.jpg"]
@@ -65,7 +66,7 @@ def files(output: Path) -> dict[str, bytes]:
 
 def members(output: Path, number: int = 3) -> dict[str, bytes]:
     with tarfile.open(output / f"{number:05d}.tar") as tar:
-        return {info.name: tar.extractfile(info).read() for info in tar}
+        return {info.name: required(tar.extractfile(info)).read() for info in tar}
 
 
 def rows(output: Path, number: int = 3) -> list[dict]:

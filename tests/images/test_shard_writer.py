@@ -222,9 +222,16 @@ def test_a_reject_comes_back_from_its_columns_and_from_those_of_earlier_versions
     assert rejected_of(row) == rejected
 
 
-CHANGES = {name: (name, value) for name, value in {"pair_key": "x", "source": None, "row": "1", "url": 7}.items()}
-CHANGES |= {"fallback_urls": ("fallback_urls", "x"), "split": ("split", "test"), "text": ("raw_caption", ["x"])}
-CHANGES |= {"others": ("other_captions", "x")}
+CHANGES: dict[str, tuple[str, object]] = {
+    "pair_key": ("pair_key", "x"),
+    "source": ("source", None),
+    "row": ("row", "1"),
+    "url": ("url", 7),
+    "fallback_urls": ("fallback_urls", "x"),
+    "split": ("split", "test"),
+    "text": ("raw_caption", ["x"]),
+    "others": ("other_captions", "x"),
+}
 
 
 @pytest.mark.parametrize(("name", "value"), CHANGES.values(), ids=CHANGES)

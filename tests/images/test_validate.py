@@ -173,7 +173,7 @@ def test_decoded_images_are_upright_rgb():
         ("GIF", "gif"),
         ("BMP", "bmp"),
         ("TIFF", "tif"),
-        *[("AVIF", "avif")] * features.check("avif"),
+        *[("AVIF", "avif")] * bool(features.check("avif")),
     ],
 )
 def test_suffix(form, ending):

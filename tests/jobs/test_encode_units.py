@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import apache_beam as beam
@@ -43,7 +44,7 @@ def fetch(unit: Unit, output: Path, config: EncodeConfig) -> PreparedUnit:
     step = FetchPrepared(job(output, config))
     step.setup()
     step.start_bundle()
-    [reference] = [*step.process(unit), *(value.value for value in step.finish_bundle())]
+    [reference] = itertools.chain(step.process(unit), (value.value for value in step.finish_bundle()))
     return reference
 
 

@@ -18,6 +18,7 @@ from models.errors import UserError
 from tests.conftest import files_of
 from tests.support.fetching import pair, write_pairs
 from tests.support.hostile import HostileServer
+from tests.support.narrowing import required
 
 OPTIONS = ["--allow-address=127.0.0.0/8", "--per-host-connections=64", "--per-host-rate=10000", "--retries=0"]
 
@@ -35,10 +36,11 @@ def fetch(pairs: Path, output: Path, *options: str) -> None:
 
 
 def keys_in_tars(output: Path) -> collections.Counter[str]:
-    found = collections.Counter()
+    found: collections.Counter[str] = collections.Counter()
     for path in output.glob("*.tar"):
         with tarfile.open(path) as tar:
-            found.update(json.load(tar.extractfile(info))["pair_key"] for info in tar if info.name.endswith("json"))
+            members = [tar.extractfile(info) for info in tar if info.name.endswith("json")]
+            found.update(json.load(required(member))["pair_key"] for member in members)
     return found
 
 

@@ -80,7 +80,7 @@ def write_wit_base(path: Path) -> Path:
         for n in number
     ]
     pages[3] |= {"language": "de", "caption_reference_description": "Ein altes Boot liegt am Ufer des Sees"}
-    urls = [f"https://upload.wikimedia.org/wikipedia/commons/a/ab/Boat_{n}.jpg" for n in number]
+    urls: list[str | None] = [f"https://upload.wikimedia.org/wikipedia/commons/a/ab/Boat_{n}.jpg" for n in number]
     urls[1], urls[2] = SHARED_URL, None
     pq.write_table(
         pa.table(
@@ -120,7 +120,7 @@ def write_tables(folder: Path) -> dict[str, Path]:
 def write_images(folder: Path) -> Path:
     """img2dataset's tar, and its table of all rows, of which one was not downloaded."""
     number = range(MADE_ROWS["img2dataset"])
-    rows = [
+    rows: list[dict[str, str | int | None]] = [
         {
             "key": f"{n:09d}",
             "url": f"http://a.example/{n}.jpg",
@@ -146,10 +146,10 @@ def write_images(folder: Path) -> Path:
         for each in (each for each in rows if each["status"] == "success"):
             for ending, data in (
                 (".jpg", b"\xff\xd8"),
-                (".txt", each["caption"].encode()),
+                (".txt", str(each["caption"]).encode()),
                 (".json", json.dumps(each).encode()),
             ):
-                member = tarfile.TarInfo(each["key"] + ending)
+                member = tarfile.TarInfo(f"{each['key']}{ending}")
                 member.size = len(data)
                 tar.addfile(member, io.BytesIO(data))
     return folder / "00000.tar"

@@ -18,7 +18,7 @@ class Record(NamedTuple):
     data: bytes
     urls: Sequence[str]
     width: Optional[int]
-    count: Optional[int] = None
+    draws: Optional[int] = None
 
 
 def test_a_column_for_each_field():
@@ -29,13 +29,13 @@ def test_a_column_for_each_field():
             ("data", pa.binary()),
             ("urls", pa.list_(pa.string())),
             ("width", pa.int32()),  # of an image
-            ("count", pa.int64()),
+            ("draws", pa.int64()),
         ]
     )
 
 
 def test_fields_left_out():
-    assert schema_of(Record, without=("data", "urls")).names == ["name", "row", "width", "count"]
+    assert schema_of(Record, without=("data", "urls")).names == ["name", "row", "width", "draws"]
 
 
 def test_a_type_without_a_column():

@@ -27,6 +27,7 @@ from sample.scenes.make import main, training_scene
 from sample.scenes.render import BACKGROUND, SCENE_PX, WIDTHS, Box, Scene, random_scene, render, render_objects
 from sample.scenes.score import held_out_captions, held_out_in, table
 from sample.scenes.tokenizer import cells_of, distinct_cells, tokenizer_file
+from tests.support.narrowing import required
 
 COUNT = 150  # scenes of a test: one error is 0.7 %
 
@@ -181,4 +182,4 @@ def test_what_is_no_object_satisfies_nothing():
 
 
 def through_jpeg(image_HWC: np.ndarray) -> np.ndarray:
-    return cv2.imdecode(np.frombuffer(jpeg(image_HWC), np.uint8), cv2.IMREAD_COLOR_RGB)
+    return required(cv2.imdecode(np.frombuffer(jpeg(image_HWC), np.uint8), cv2.IMREAD_COLOR_RGB))

@@ -23,7 +23,7 @@ def key_of(number: int) -> str:
 
 @pytest.fixture
 def scores(tmp_path) -> Scores:
-    rows = {key_of(i): {"clip": i / 100, "nsfw": 1 - i / 100} for i in range(60)}
+    rows: dict[str, dict[str, float | None]] = {key_of(i): {"clip": i / 100, "nsfw": 1 - i / 100} for i in range(60)}
     rows[key_of(7)] = {"clip": None, "nsfw": 0.5}
     return open_scores(str(write_scores(tmp_path / "scores", rows, total=4)))
 

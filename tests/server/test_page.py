@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from models.sampling.sampler import SamplingConfig
+from tests.support.narrowing import required
 from tests.support.servers import serving
 
 Browser = Callable[[int, int], contextlib.AbstractContextManager[Any]]
@@ -175,7 +176,7 @@ def colour(window, selector: str, name: str) -> list[int]:
     value = window.execute_script(
         "return getComputedStyle(document.querySelector(arguments[0])).getPropertyValue(arguments[1])", selector, name
     )
-    return [int(number) for number in re.fullmatch(r"rgb\((\d+), (\d+), (\d+)\)", value).groups()]
+    return [int(number) for number in required(re.fullmatch(r"rgb\((\d+), (\d+), (\d+)\)", value)).groups()]
 
 
 def luminance(rgb: list[int]) -> float:

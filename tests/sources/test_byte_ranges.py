@@ -3,6 +3,7 @@
 import bz2
 import io
 import random
+from typing import BinaryIO, cast
 
 import pytest
 from hypothesis import given
@@ -23,7 +24,8 @@ def text_of(size: int, seed: int = 0) -> bytes:
 
 def read_in_ranges(data: bytes, chunks, size: int) -> list[list]:
     ranges = [(first, min(first + size, len(data))) for first in range(0, len(data), size)]
-    return [list(lines(RangeLines(chunks(io.BytesIO(data), *ends), ends[0] == 0))) for ends in ranges]
+    streams = [RangeLines(chunks(io.BytesIO(data), *ends), ends[0] == 0) for ends in ranges]
+    return [list(lines(cast(BinaryIO, stream))) for stream in streams]  # `lines` needs no more of a stream
 
 
 @given(

@@ -54,7 +54,7 @@ def wait_for(port: int, process: subprocess.Popen) -> None:
         with contextlib.suppress(OSError), socket.create_connection(("localhost", port), 1):
             return
         time.sleep(0.1)
-    raise AssertionError(f"{process.args} does not listen at {port}")
+    raise AssertionError(f"{process.args!r} does not listen at {port}")
 
 
 @contextlib.contextmanager

@@ -16,7 +16,8 @@ RED = 2  # of the blue, green and red that OpenCV gives
 
 def write_face_model(path: Path) -> Path:
     """Each red cell of 32 x 32 px is a face of that size, with certainty; cells of other strides are none."""
-    nodes, weights, outputs = [], [], []
+    nodes, outputs = [], []
+    weights: list[onnx.TensorProto] = []
     for stride in STRIDES:
         cells = (SIDE // stride) ** 2
         nodes.append(

@@ -61,7 +61,7 @@ def _fork(descriptor: int, serve: Callable[[], object]) -> int:
 
 def _forget_pytest(descriptor: int) -> None:
     """Leaves open the streams for errors and one more file; what pytest would do at its end is not done here."""
-    for finalizer in list(weakref.finalize._registry):
+    for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]  # the stubs lack it
         finalizer.detach()
     faulthandler.disable()
     logging.getLogger().handlers.clear()

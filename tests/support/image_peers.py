@@ -10,7 +10,10 @@ import torch
 from torch import nn
 
 from models import pixels
+from models.tokenizers.dalle_pytorch_vae import DiscreteVAE
+from models.tokenizers.dvae import DVAE
 from models.tokenizers.image import load_image_tokenizer
+from models.tokenizers.vqgan import VQGAN
 
 
 def installed(peer: Callable, command: str = "make peers"):
@@ -35,7 +38,9 @@ def agree(spec: str, their_logits: Callable, their_image: Callable, sign: int = 
     with torch.no_grad():
         logits_BVhw = sign * their_logits(x_BCHW)
         assert logits_BVhw.shape[1:] == (tokenizer.info.vocabulary, *tokenizer.info.shape.dimensions)
-        torch.testing.assert_close(tokenizer._model.logits(x_BCHW), logits_BVhw, rtol=1e-4, atol=1e-4)
+        model = tokenizer._model
+        assert isinstance(model, DVAE | VQGAN | DiscreteVAE)
+        torch.testing.assert_close(model.logits(x_BCHW), logits_BVhw, rtol=1e-4, atol=1e-4)
     agree_on_codes(spec, lambda _: logits_BVhw.argmax(1), their_image)
 
 

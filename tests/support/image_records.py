@@ -13,10 +13,9 @@ from pipeline.tokenize_stage import EncodeConfig, PairEncoder
 def records_of(folder: Path, image_tokenizer: str) -> dict[str, EncodedPair]:
     """By key. A dataset follows from its records, in whatever order they come."""
     encoder = PairEncoder(EncodeConfig(image_tokenizer))
-    found = [
-        record
-        for path in sorted(folder.glob("*.tar"))
-        for record in encoder.encode(read_images(str(path), ImageConfig()))
-    ]
-    assert len({record.key for record in found}) == len(found)
-    return {record.key: record for record in found}
+    found: dict[str, EncodedPair] = {}
+    for path in sorted(folder.glob("*.tar")):
+        for record in encoder.encode(read_images(str(path), ImageConfig())):
+            assert isinstance(record, EncodedPair) and record.key not in found
+            found[record.key] = record
+    return found

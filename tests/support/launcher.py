@@ -23,9 +23,10 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn, TextIO
+from typing import IO, NoReturn
 
 from pipeline import cli
+from tests.support.narrowing import instance, required
 
 ROOT = Path(__file__).parents[2]
 NOBODY = 65534
@@ -35,7 +36,7 @@ END = "\n"
 class Launcher:
     """Runs commands as `pairmill` would; threads may run some at once."""
 
-    def __init__(self, orders: TextIO):
+    def __init__(self, orders: IO[str]):
         self._orders = orders
 
     def run(
@@ -99,12 +100,13 @@ def launcher() -> Iterator[Launcher]:
     with subprocess.Popen(
         [sys.executable, "-m", __name__], cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
     ) as process:
-        yield Launcher(process.stdin)
-        process.stdin.write(END)  # closing is not enough: other children of pytest have the pipe, too
-        process.stdin.close()
+        orders = required(process.stdin)
+        yield Launcher(orders)
+        orders.write(END)  # closing is not enough: other children of pytest have the pipe, too
+        orders.close()
 
 
-def serve(orders: TextIO) -> None:
+def serve(orders: IO[str]) -> None:
     while (line := orders.readline()) not in (END, ""):
         order = json.loads(line)
         for module in modules_of(order["arguments"][0]):
@@ -148,7 +150,7 @@ def run(order: dict) -> int:
 
 def end(status: int) -> NoReturn:
     """Ends a process as Python does, but without taking all modules apart, which takes a second."""
-    threading._shutdown()
+    threading._shutdown()  # type: ignore[attr-defined]  # the stubs lack it
     atexit._run_exitfuncs()
     os._exit(status)
 
@@ -171,7 +173,7 @@ def child(order: dict) -> int:
     try:
         return cli.main(order["arguments"])
     except SystemExit as exit_:
-        return exit_.code
+        return instance(exit_.code, int)
     except BaseException:
         traceback.print_exc()
         return 3

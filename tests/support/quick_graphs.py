@@ -29,15 +29,20 @@ WEIGHT = 1 << 10  # bytes of a cached value: the caches of tests never fill up
 @functools.cache
 def remember() -> None:
     """Does nothing when it is called again."""
-    gettext.find = functools.lru_cache(maxsize=None)(gettext.find)
+    _replace(gettext, "find", functools.lru_cache(maxsize=None)(gettext.find))
     userstate.get_dofn_specs = _remembered_specs(userstate.get_dofn_specs)
-    compress, decompress = map(functools.lru_cache(maxsize=4096), (_quickly_compressed, bz2.decompress))
-    cloudpickle_pickler.bz2 = types.SimpleNamespace(compress=compress, decompress=decompress)
+    remembered = functools.lru_cache(maxsize=4096)
+    packing = types.SimpleNamespace(compress=remembered(_quickly_compressed), decompress=remembered(bz2.decompress))
+    _replace(cloudpickle_pickler, "bz2", packing)
     pickler.roundtrip = lambda value: value  # it is pickled again for the workers
     core.get_signature = decorators.get_signature = _remembered_signatures(core.get_signature)
     core._check_fn_use_yield_and_return = _remembered_checks(core._check_fn_use_yield_and_return)
-    decorators.IOTypeHints._make_origin = lambda *arguments, **options: []  # which only messages of errors quote
+    _replace(decorators.IOTypeHints, "_make_origin", lambda *arguments, **options: [])  # which only errors quote
     statecache.get_deep_size = lambda *values: WEIGHT
+
+
+def _replace(owner: object, name: str, value: object) -> None:
+    setattr(owner, name, value)
 
 
 def _quickly_compressed(data: bytes, compresslevel: int) -> bytes:

@@ -15,7 +15,7 @@ from pipeline.scores.score_files import EMBEDDINGS_FOLDER, schema_of, score_path
 
 
 def write_scores(
-    output: Path, scores: Mapping[str, Mapping[str, float]], total: int = 3, with_embeddings: bool = False
+    output: Path, scores: Mapping[str, Mapping[str, float | None]], total: int = 3, with_embeddings: bool = False
 ) -> Path:
     """Key -> its scores by name, in `total` files; with embeddings also the ledger, as `pairmill cluster` wants it."""
     names = tuple(next(iter(scores.values())))

@@ -35,7 +35,7 @@ def _by_name(outputs: Any) -> dict[str, beam.PCollection | tuple[beam.PCollectio
     if isinstance(outputs, beam.PCollection):
         return {"": outputs}
     if isinstance(outputs, DoOutputsTuple):
-        return {tag: outputs[tag] for tag in (outputs._main_tag, *outputs._tags)}
+        return {tag or "": outputs[tag] for tag in (outputs._main_tag, *outputs._tags)}
     return outputs._asdict()
 
 

@@ -13,6 +13,7 @@ import torch
 
 from models.tokenizers import gpus
 from tests.conftest import ROOT
+from tests.support.narrowing import required
 
 TAKE = """
 import sys, types
@@ -41,9 +42,9 @@ def processes(number: int, gpu_count: int, folder: str) -> Iterator[list[str]]:
             )
             for _ in range(number)
         ]
-        yield [process.stdout.readline().strip() for process in started]
+        yield [required(process.stdout).readline().strip() for process in started]
         for process in started:
-            process.stdin.close()
+            required(process.stdin).close()
 
 
 def test_processes_take_the_gpus_in_turn(tmp_path):

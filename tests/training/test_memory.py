@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from benchmarks.checkpoint_memory import Peak
+from models.data.format import Manifest
 from models.tokenizers.info import ImageTokenizerInfo, TextTokenizerInfo, square
 from models.training.checkpoint import Checkpoint, TrainState
 from models.training.distributed import World
@@ -27,9 +28,13 @@ def new_run(output: Path) -> tuple[TrainState, Checkpoint]:
     state = TrainState(
         model, make_optimiser(model, 1e-3), WeightAverage(model), Plateau(), SkippedUpdates(), ScheduleStart.of(10)
     )
-    manifest = SimpleNamespace(
+    manifest = Manifest(
+        shards=(),
         image_tokenizer=ImageTokenizerInfo("x", "f" * 64, 1024, square(8), 64),
         text_tokenizer=TextTokenizerInfo("g" * 64, 4096, 32),
+        draws=1,
+        settings={},
+        versions={},
     )
     return state, Checkpoint(output, manifest, CONFIG, {"steps": 10}, World(), keep=1)
 

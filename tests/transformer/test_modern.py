@@ -20,6 +20,7 @@ from models.transformer.model import (
     rotary_angles,
     training_flops,
 )
+from tests.support.narrowing import instance
 
 CONFIG = TransformerConfig(
     3, 2, 16, 11, 7, text_length=6, grid=4, full_attention=True, rotary=True, recipe="modern", dropout=0.1
@@ -41,6 +42,10 @@ def rms_norm(x: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
     return gain * x / (x.square().mean(dim=-1, keepdim=True) + NORM_EPSILON).sqrt()
 
 
+def gain(norm: nn.Module) -> torch.Tensor:
+    return instance(norm, nn.RMSNorm).weight
+
+
 def turned(x_BHLD: torch.Tensor) -> torch.Tensor:
     """Rotary positions by complex numbers: number i and number i + D / 2 of a head are one of them."""
     angles = rotary_angles(CONFIG)
@@ -53,9 +58,9 @@ def reference_block(block: TransformerBlock, x_BLM: torch.Tensor) -> torch.Tenso
     """The formulas of Llama's block, with the masked softmax of torch's nn.MultiheadAttention."""
     attention = nn.MultiheadAttention(16, 2, bias=False, batch_first=True)
     q, k, v = block.qkv.weight.chunk(3)
-    h_BLM = rms_norm(x_BLM, block.attention_norm.weight)
+    h_BLM = rms_norm(x_BLM, gain(block.attention_norm))
     q_BHLD, k_BHLD = (
-        turned(rms_norm((h_BLM @ weight.T).unflatten(2, (2, 8)).transpose(1, 2), norm.weight))
+        turned(rms_norm((h_BLM @ weight.T).unflatten(2, (2, 8)).transpose(1, 2), gain(norm)))
         for weight, norm in ((q, block.q_norm), (k, block.k_norm))
     )
     with torch.no_grad():  # the products with q and k are done: both halves are one to one
@@ -65,7 +70,7 @@ def reference_block(block: TransformerBlock, x_BLM: torch.Tensor) -> torch.Tenso
     mask = torch.ones(x_BLM.shape[1], x_BLM.shape[1], dtype=torch.bool).triu(1)
     x_BLM = x_BLM + attention(query, key, h_BLM, attn_mask=mask, need_weights=False)[0]
     gate, up = block.feed_in.weight.chunk(2)
-    h_BLM = rms_norm(x_BLM, block.feed_norm.weight)
+    h_BLM = rms_norm(x_BLM, gain(block.feed_norm))
     return x_BLM + (F.silu(h_BLM @ gate.T) * (h_BLM @ up.T)) @ block.feed_out.weight.T
 
 

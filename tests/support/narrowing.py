@@ -1,0 +1,19 @@
+"""What a test knows about a value and its type does not say."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+Value = TypeVar("Value")
+
+
+def required(value: Value | None) -> Value:
+    """The value, which is not None: a pipe that was asked for, a match, a member of a tar file."""
+    assert value is not None
+    return value
+
+
+def instance(value: object, kind: type[Value]) -> Value:
+    """The value, which is of this type: an image and no reject, a layer and no other module."""
+    assert isinstance(value, kind), value
+    return value
