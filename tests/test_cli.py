@@ -17,7 +17,7 @@ from models import errors
 from pipeline import cli
 from pipeline.output.counts import Step
 from pipeline.output.progress import plan_path
-from tests.conftest import ROOT
+from tests.support.paths import ROOT
 
 CC3M = ROOT / "sample" / "sources" / "cc3m.tsv"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tests.conftest import ROOT
+from tests.support.paths import ROOT
 
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
 SOURCES = [path for top in ("beam_jobs", "models", "pipeline", "docker") for path in (ROOT / top).rglob("*")]

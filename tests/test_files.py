@@ -14,7 +14,7 @@ import pytest
 
 from models import files
 from models.errors import UserError
-from tests.conftest import ROOT
+from tests.support.paths import ROOT
 
 
 @pytest.fixture(params=["local", "memory"])

@@ -13,7 +13,7 @@ import pytest
 import pipeline
 from pipeline.cli import COMMANDS
 from pipeline.version import VERSION
-from tests.conftest import ROOT
+from tests.support.paths import ROOT
 
 # Room: the rooms that it may import, all of them above it. A room of models/ is named with its package everywhere.
 ROOMS = {
@@ -203,6 +203,16 @@ def test_a_package_is_a_docstring(path):
 
 def test_the_version_is_where_users_look_for_it():
     assert pipeline.__version__ == VERSION
+
+
+def test_tests_share_only_what_is_in_support():
+    wrong = []
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tests."):
+                names = [*str(node.module).split("."), *(each.name for each in node.names)]
+                wrong += [(str(path), name) for name in names if name == "conftest" or name.startswith("test_")]
+    assert not wrong
 
 
 def test_every_folder_is_a_package():

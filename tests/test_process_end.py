@@ -6,7 +6,7 @@ import textwrap
 
 import pytest
 
-from tests.support.launcher import ROOT
+from tests.support.paths import ROOT
 
 # A thread that comes back from C++ while Python takes itself apart aborts the process, as Arrow's and Gloo's sometimes
 # do.

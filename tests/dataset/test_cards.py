@@ -13,7 +13,7 @@ from models.data.format import read_manifest
 from pipeline.dataset import cards
 from pipeline.dataset.cards import FIELDS
 from pipeline.output.schemas import INDEX
-from tests.conftest import files_of
+from tests.support.paths import files_of
 from tests.support.records import write_records
 
 

@@ -23,7 +23,7 @@ from pipeline.dataset.near_duplicates import (
     duplicates_to_drop,
 )
 from pipeline.records import REJECTED_TAG, EncodedPair
-from tests.conftest import ROOT
+from tests.support.paths import ROOT
 from tests.support.transforms import apply
 
 IMAGES = ROOT / "sample" / "images"

@@ -31,10 +31,10 @@ from pipeline.records import Pair, Reason, Rejected, Stage, reject
 from pipeline.select import stage as select_stage
 from pipeline.sources.file_ranges import count_lines, file_ranges
 from pipeline.sources.registry import DEFAULTS
-from tests.conftest import ROOT, files_of
 from tests.support.datasets import tiny_text_tokenizer
 from tests.support.fetching import QUICK, pair
 from tests.support.images import jpeg
+from tests.support.paths import ROOT, files_of
 from tests.support.records import IMAGES, make_record
 
 TEXT = tiny_text_tokenizer()

@@ -17,7 +17,7 @@ from beam_jobs import build_dataset, encode_shards, fetch_images, select_pairs
 from models.data.format import read_manifest
 from models.tokenizers.text import BUNDLED_BPE
 from pipeline.inspection import faults, stats
-from tests.conftest import ROOT, files_of
+from tests.support.paths import ROOT, files_of
 
 ENCODE = ["--draws=2", "--pairs-per-shard=100", "--rows-per-file=60"]
 SELECT = ["--val-share=0.1"]

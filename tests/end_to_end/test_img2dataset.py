@@ -19,9 +19,9 @@ from models.tokenizers.text import BUNDLED_BPE
 from pipeline.output.ledger import read_ledger
 from pipeline.output.parquet import files_in, read_rows
 from pipeline.records import Pair
-from tests.conftest import ROOT
 from tests.support.fetching import pair, write_pairs
 from tests.support.narrowing import required
+from tests.support.paths import ROOT
 
 PROGRAM = shutil.which("img2dataset", path=Path(sys.executable).parent)
 GONE = "odd-routes/status/404/x.jpg"

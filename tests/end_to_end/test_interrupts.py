@@ -17,7 +17,7 @@ import pytest
 
 from pipeline.cli import AFTER_INTERRUPT
 from pipeline.output.state import KNOWN_FILES
-from tests.conftest import ROOT
+from tests.support.paths import ROOT
 from tests.support.records import write_records
 from tests.support.scores import write_scores
 from tests.support.terminals import CTRL_C, LIMIT_S, run_in_terminal

@@ -15,8 +15,8 @@ from beam_jobs import build_dataset
 from models.data.format import read_manifest
 from models.errors import UserError
 from pipeline.inspection.faults import verify
-from tests.conftest import files_of
 from tests.support.launcher import Launcher
+from tests.support.paths import files_of
 from tests.support.records import write_records
 
 

@@ -31,8 +31,8 @@ from pipeline.fetch.units import GroupIntoUnits, Unit
 from pipeline.output.parquet import ReadParquet, WriteParquet, table_bytes
 from pipeline.output.schemas import PAIRS, REJECTS
 from pipeline.records import Pair, Reason, Rejected, Stage, reject
-from tests.conftest import files_of
 from tests.support.narrowing import required
+from tests.support.paths import files_of
 
 ROWS_PER_GROUP = 1000
 PAIR = Pair(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.support.paths import ROOT
 
 CC3M = f"cc3m={ROOT}/sample/sources/cc3m.tsv"
 TRAIN = ["train", "--size", "3m", "--steps", "1", "--batch-size", "2", "--output", "OUT"]

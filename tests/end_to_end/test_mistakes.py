@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from pipeline import cli
-from tests.conftest import ROOT
 from tests.support.fetching import pair, write_pairs
 from tests.support.file_systems import mounted
 from tests.support.launcher import NOBODY
 from tests.support.narrowing import instance
+from tests.support.paths import ROOT
 from tests.support.records import write_records
 from tests.support.scores import write_scores
 

@@ -14,8 +14,8 @@ from pipeline import cli
 from pipeline.output.nothing_kept import FIXES, warning
 from pipeline.records import Reason
 from sample.make_sources import DEFAULT_BASE
-from tests.conftest import ROOT
-from tests.end_to_end.test_recipes import ADDED
+from tests.support.paths import ROOT
+from tests.support.recipes import ADDED
 from tests.support.records import write_records
 
 

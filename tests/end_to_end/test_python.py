@@ -10,8 +10,8 @@ import pytest
 from models.data.format import read_manifest
 from models.pixels import decode_rgb
 from models.sampling import generate
-from tests.conftest import ROOT
 from tests.support.datasets import write_dataset
+from tests.support.paths import ROOT
 
 TEXT = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
 BLOCKS = dict(zip(re.findall(r"^## (.+)$", TEXT, re.M), re.findall(r"```python\n(.*?)```", TEXT, re.S), strict=True))

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from models.data.format import read_manifest
-from tests.conftest import ROOT
+from tests.support.paths import ROOT
 from tests.support.records import write_records
 
 TEXT = (ROOT / "docs" / "reading.md").read_text(encoding="utf-8")

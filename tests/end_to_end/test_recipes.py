@@ -22,21 +22,10 @@ import pytest
 from pipeline import cli
 from pipeline.output.ledger import read_ledger
 from sample.make_sources import write_sources
-from tests.conftest import ROOT
-from tests.sources import test_wikipedia_dump as dumps
+from tests.support import dumps
+from tests.support.paths import ROOT
+from tests.support.recipes import ADDED
 
-ADDED = {
-    "select": "--direct_num_workers=1 --val-share=0.3",
-    "fetch": "--direct_num_workers=1 --allow-address=127.0.0.0/8 --per-host-rate=500 --retries=0 --timeout=5",
-    "encode": "--direct_num_workers=1 --image-tokenizer={tokenizer}",
-    "build": "--direct_num_workers=1 --allow-address=127.0.0.0/8 --per-host-rate=500 --retries=0 --val-share=0.3 "
-    "--image-tokenizer={tokenizer}",
-    "verify": "--workers=1",
-    "train-bpe": "--vocabulary=300",
-    "train-dvae": "--hidden=8 --vocabulary=64 --steps=2 --batch-size=2 --threads=1",
-    "train": "--size=tiny --steps=2 --batch-size=2 --text-length=16 --threads=1",
-    "generate": "--count=1 --threads=1",
-}
 OWN_TOKENIZER = Path("dvae/dvae.safetensors")
 STATUS = {"diff": 1}  # the datasets that are compared differ
 ROWS = 12  # of a list

@@ -23,7 +23,7 @@ from beam_jobs.flags.common import beam_options
 from models.data.format import read_manifest
 from models.errors import UserError
 from pipeline.output import state
-from tests.conftest import ROOT
+from tests.support.paths import ROOT
 
 SOURCE = f"--source=cc3m={ROOT / 'sample' / 'sources' / 'cc3m.tsv'}"
 

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 
 from pipeline.records import Reason
 from sample import formats, make_oddities, make_sources
-from tests.conftest import ROOT
+from tests.support.paths import ROOT
 
 SAMPLE = ROOT / "sample"
 SOURCES = SAMPLE / "sources"

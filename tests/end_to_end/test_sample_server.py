@@ -17,7 +17,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from sample import formats, serve
-from tests.conftest import ROOT
+from tests.support.paths import ROOT
 
 SAMPLE = ROOT / "sample"
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from beam_jobs import build_dataset
-from tests.conftest import files_of
 from tests.support.engines import prism
+from tests.support.paths import files_of
 
 Build = Callable[..., dict[str, bytes]]
 

@@ -15,9 +15,9 @@ import pytest
 import yaml
 
 from beam_jobs import build_dataset
-from tests.conftest import ROOT, files_of
 from tests.support.engines import python_service
 from tests.support.narrowing import required
+from tests.support.paths import ROOT, files_of
 
 DOCKER = ROOT / "docker"
 BEAM = required(re.search(r"^apache-beam==(.+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE))[1]

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import files_of
 from tests.support.engines import prism_process, worker_pool
 from tests.support.launcher import Launcher
+from tests.support.paths import files_of
 
 KILLS = 17  # of each kind, with --exhaustive
 LATEST_KILL_S = 12.0  # after the start

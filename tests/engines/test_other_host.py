@@ -19,11 +19,11 @@ import pytest
 from beam_jobs import build_dataset
 from pipeline.output import files as output_files
 from pipeline.output.names import LEASE_FILE, RUN_FILE, WORK_FOLDER
-from tests.conftest import ROOT, files_of
-from tests.end_to_end.test_object_stores import Store, gs, s3, store  # noqa: F401 (fixtures)
 from tests.support.engines import START_S, free_port, prism_process, wait_for
 from tests.support.launcher import launcher
 from tests.support.other_host import Running, is_possible, other_host
+from tests.support.paths import ROOT, files_of
+from tests.support.stores import Store
 
 ENDPOINTS = ("AWS_ENDPOINT_URL", "STORAGE_EMULATOR_HOST")
 VICTIMS = ("worker", "host", "engine", "launcher")
@@ -39,7 +39,7 @@ def slow(exhaustive):
 
 
 @pytest.fixture
-def job(store: Store, command) -> list[str]:  # noqa: F811
+def job(store: Store, command) -> list[str]:
     """Options of a build whose list lies in the store, without its output."""
     [source] = [option for option in command if option.startswith("--source=cc3m=")]
     rows = Path(source.removeprefix("--source=cc3m=")).read_bytes().splitlines(keepends=True)
@@ -93,7 +93,7 @@ def stored(output: str) -> dict[str, bytes]:
     return {name: output_files.read(f"{output}/{name}") for name in output_files.list_files(output)}
 
 
-def test_the_same_dataset_from_another_host(store, job, here, server, tmp_path):  # noqa: F811
+def test_the_same_dataset_from_another_host(store, job, here, server, tmp_path):
     with launcher() as elsewhere, engine(server, tmp_path) as there:
         status, said = elsewhere.run(["build", *job, f"--output={store.url}/out", *there.options], tmp_path)
     assert status == 0, said
@@ -101,7 +101,7 @@ def test_the_same_dataset_from_another_host(store, job, here, server, tmp_path):
 
 
 @pytest.mark.parametrize("victim", VICTIMS)
-def test_killed_and_run_again(victim, store, job, here, server, tmp_path):  # noqa: F811
+def test_killed_and_run_again(victim, store, job, here, server, tmp_path):
     chance = random.Random(victim)
     with launcher() as elsewhere:  # which knows the store
         for number in range(KILLS):

@@ -6,11 +6,10 @@ import pytest
 
 from beam_jobs import encode_shards
 from pipeline.output import files as output_files
-from tests.conftest import files_of
-from tests.end_to_end.test_object_stores import s3  # noqa: F401 (a fixture)
+from tests.support.paths import files_of
 
 
-def test_parts_in_a_bucket_make_the_same_files(s3, images, tiny_dvae, tmp_path, exhaustive):  # noqa: F811
+def test_parts_in_a_bucket_make_the_same_files(s3, images, tiny_dvae, tmp_path, exhaustive):
     if not exhaustive:
         pytest.skip("only with --exhaustive: the store that stands in for S3 is slow")
     options = [f"--images={images}/0000[012].tar", f"--image-tokenizer={tiny_dvae}", "--direct_num_workers=1"]

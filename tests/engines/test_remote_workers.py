@@ -17,9 +17,9 @@ from beam_jobs.flags.common import beam_options
 from models.errors import UserError
 from pipeline.output import state
 from pipeline.output.names import MANIFEST_FILE
-from tests.conftest import ROOT, files_of
 from tests.support.datasets import tiny_text_tokenizer
 from tests.support.engines import python_service
+from tests.support.paths import ROOT, files_of
 
 # Runs before anything else in the processes of the pool: files below these folders are missing to them.
 HIDE = """

@@ -24,11 +24,11 @@ from pipeline.images.validate import ImageConfig
 from pipeline.output import files as output_files
 from pipeline.output.counts import BYTES, DECODE_S, DOWNLOAD_S, SLOTS, Step, counts_folder, sum_of_files
 from pipeline.output.progress import read_progress, remove_counts, write_plan
-from tests.conftest import ROOT
 from tests.support.fetching import QUICK, pair
 from tests.support.hostile import HostileServer
 from tests.support.image_records import records_of
 from tests.support.narrowing import required
+from tests.support.paths import ROOT
 
 IMAGES = ROOT / "sample" / "images"
 NAMES = ["bison.jpg", "arcdetriomphe.webp", "lemon.png", "hedgehog.jpg"]

@@ -33,7 +33,7 @@ from pipeline.output.ledger import parse_ledger
 from pipeline.output.parquet import Malformed, rows_of, table_of
 from pipeline.output.schemas import INDEX
 from pipeline.records import Rejected
-from tests.conftest import files_of
+from tests.support.paths import files_of
 from tests.support.records import write_records
 from tests.support.repetition import examples
 

@@ -6,7 +6,7 @@ import fsspec
 import pytest
 
 from pipeline.cli import main
-from tests.inspection.test_show import serving
+from tests.support.folder_server import serving
 from tests.support.records import write_records
 
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import functools
 import hashlib
 import html
-import http.server
 import io
 import re
 import shutil
-import threading
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -42,6 +38,7 @@ from pipeline.output.schemas import REJECTS
 from pipeline.records import EncodedPair, Rejected, row_key
 from pipeline.tokenize_stage import EncodeConfig, PairEncoder
 from tests.support.datasets import tiny_text_tokenizer
+from tests.support.folder_server import serving
 
 SIZE, IMAGES = 32, 6
 SCRIPT = "A <script>alert('x')</script> in the \"caption\" & more"
@@ -78,21 +75,6 @@ def image_bytes(i: int) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(noise).save(buffer, "PNG")
     return buffer.getvalue()
-
-
-class QuietHandler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        """Nothing."""
-
-
-@contextlib.contextmanager
-def serving(folder: Path):
-    """A folder on a port of the loopback; gives the address."""
-    handler = functools.partial(QuietHandler, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
 
 
 def record(i: int, address: str, data: list[bytes], encoder: PairEncoder) -> EncodedPair:

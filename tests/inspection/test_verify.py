@@ -21,8 +21,8 @@ from pipeline.output.files import to_json, write_file
 from pipeline.output.parquet import table_bytes
 from pipeline.output.schemas import INDEX
 from pipeline.records import EncodedPair
-from tests.conftest import files_of
 from tests.support.file_systems import mounted
+from tests.support.paths import files_of
 from tests.support.records import make_record, write_records
 
 SHARDS = 20

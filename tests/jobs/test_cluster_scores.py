@@ -21,7 +21,7 @@ from pipeline.records import Rejected
 from pipeline.scores import clusters
 from pipeline.scores.clusters import ALONE, redundancy
 from pipeline.scores.score_files import schema_of, score_path, write_score_list
-from tests.conftest import files_of
+from tests.support.paths import files_of
 
 GROUPS, OF_A_GROUP, WIDTH = 40, 8, 16
 

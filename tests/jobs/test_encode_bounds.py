@@ -16,8 +16,8 @@ from models.errors import UserError
 from pipeline.fetch import stored_shards
 from pipeline.inspection.faults import verify
 from pipeline.records import Pair
-from tests.conftest import files_of
 from tests.support.contrastive import write_model
+from tests.support.paths import files_of
 from tests.support.scores import write_scores
 
 

@@ -19,9 +19,9 @@ from models.tokenizers.text import BUNDLED_BPE
 from models.tokenizers.vqgan import VQGAN, from_taming
 from pipeline.dataset import exclusion_list
 from pipeline.inspection import faults
-from tests.conftest import ROOT, files_of
 from tests.support.images import encoded
 from tests.support.img2dataset_output import image_row, write_output
+from tests.support.paths import ROOT, files_of
 
 SAMPLE = ROOT / "sample" / "images"
 

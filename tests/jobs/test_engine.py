@@ -16,7 +16,7 @@ from beam_jobs.flags.fetch import fetching_machines
 from models.errors import UserError
 from pipeline import cli
 from pipeline.version import decisive_versions
-from tests.conftest import ROOT
+from tests.support.paths import ROOT
 
 LIST = ROOT / "sample" / "sources" / "cc3m.tsv"
 DATAFLOW = [

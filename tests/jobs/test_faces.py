@@ -19,8 +19,8 @@ from pipeline.fetch import stored_shards
 from pipeline.images.validate import ImageConfig
 from pipeline.records import Pair
 from pipeline.scores.image_filter import FaceConfig, ImageFilter, ImageFilterConfig
-from tests.conftest import files_of
 from tests.support.face_model import write_face_model
+from tests.support.paths import files_of
 
 WITH_FACE, WITHOUT = "a face in a field of checks", "a field of checks alone"
 

@@ -15,10 +15,10 @@ import pytest
 
 from beam_jobs import encode_shards, fetch_images
 from models.errors import UserError
-from tests.conftest import files_of
 from tests.support.fetching import pair, write_pairs
 from tests.support.hostile import HostileServer
 from tests.support.narrowing import required
+from tests.support.paths import files_of
 
 OPTIONS = ["--allow-address=127.0.0.0/8", "--per-host-connections=64", "--per-host-rate=10000", "--retries=0"]
 

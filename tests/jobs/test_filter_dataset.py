@@ -12,7 +12,7 @@ from beam_jobs import filter_dataset
 from models.errors import UserError
 from pipeline.inspection.faults import verify
 from pipeline.records import EncodedPair
-from tests.conftest import files_of
+from tests.support.paths import files_of
 from tests.support.records import write_records
 from tests.support.scores import write_scores
 

@@ -17,7 +17,7 @@ from models.device import check_device
 from models.errors import UserError
 from models.training.distributed import distributed_world
 from pipeline import cli
-from tests.conftest import ROOT
+from tests.support.paths import ROOT
 
 OPTIONS = ROOT / "tests" / "support" / "options.txt"
 CC3M = ROOT / "sample" / "sources" / "cc3m.tsv"

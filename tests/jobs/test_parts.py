@@ -16,10 +16,10 @@ from models.errors import UserError
 from pipeline import cli
 from pipeline.output import state
 from pipeline.output.parts import Part
-from tests.conftest import files_of
 from tests.support.fetching import pair, write_pairs
 from tests.support.hostile import HostileServer
 from tests.support.launcher import Launcher
+from tests.support.paths import files_of
 
 Command = list[str]
 

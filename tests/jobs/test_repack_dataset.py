@@ -19,7 +19,7 @@ from pipeline.dataset import existing
 from pipeline.dataset.existing import ExistingDataset, KnownKeys
 from pipeline.inspection.faults import verify
 from pipeline.inspection.stats import dataset_stats
-from tests.conftest import files_of
+from tests.support.paths import files_of
 from tests.support.records import write_records
 
 ONE_WORKER = "--direct_num_workers=1"

@@ -10,7 +10,7 @@ import pytest
 from beam_jobs import run, select_pairs
 from beam_jobs.flags.common import beam_options
 from models.errors import UserError
-from tests.conftest import ROOT, files_of
+from tests.support.paths import ROOT, files_of
 
 
 def fail(_: object) -> None:

@@ -22,9 +22,9 @@ from pipeline.images.validate import ImageConfig
 from pipeline.records import Pair
 from pipeline.scores import scorer
 from pipeline.scores.score_files import open_scores
-from tests.conftest import files_of
 from tests.support.contrastive import write_model
 from tests.support.fetching import pair, write_pairs
+from tests.support.paths import files_of
 
 
 @pytest.fixture(scope="module")

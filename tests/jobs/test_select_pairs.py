@@ -29,10 +29,10 @@ from pipeline.sources import canonical_urls, precedence, yfcc100m
 from pipeline.sources.file_ranges import FileRange
 from pipeline.sources.registry import DEFAULTS
 from pipeline.sources.registry import SOURCES as ALL_SOURCES
-from tests.conftest import ROOT, files_of
-from tests.sources.test_robustness import caption, row
-from tests.sources.test_wikipedia_dump import article as german_article
-from tests.sources.test_wikipedia_dump import write_dump
+from tests.support.dumps import article as german_article
+from tests.support.dumps import write_dump
+from tests.support.paths import ROOT, files_of
+from tests.support.source_rows import caption, row
 
 ONE_WORKER = ["--direct_num_workers=1"]
 SOURCES = ROOT / "sample" / "sources"

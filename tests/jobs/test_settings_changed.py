@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from pipeline import cli
-from tests.conftest import ROOT, files_of
 from tests.support.datasets import tiny_text_tokenizer
 from tests.support.fetching import pair, write_pairs
+from tests.support.paths import ROOT, files_of
 from tests.support.records import write_records
 
 LIST = ROOT / "sample" / "sources" / "cc3m.tsv"

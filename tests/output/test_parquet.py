@@ -12,7 +12,7 @@ from pipeline.output import parquet, schemas
 from pipeline.output.parquet import FileWriter, ReadParquet, WriteParquet, file_bytes, read_rows, table_bytes
 from pipeline.output.schemas import REJECTS
 from pipeline.records import Pair, Rejected
-from tests.conftest import files_of
+from tests.support.paths import files_of
 from tests.support.transforms import apply
 
 ROWS = [Rejected(f"{i:032x}", "wit", "wit.tsv", i, f"http://x/{i}", "select", "not_english", "") for i in range(50)]

@@ -30,7 +30,7 @@ from pipeline.output.counts import (
 )
 from pipeline.output.progress import ProgressReporter, read_progress, write_plan
 from pipeline.output.work_folder import CompletedUnits
-from tests.conftest import ROOT, files_of
+from tests.support.paths import ROOT, files_of
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from sample.scenes.judge import satisfies
 from sample.scenes.make import training_scene
 from sample.scenes.render import render
 from sample.scenes.score import held_out_captions, held_out_in, sample_images
-from tests.conftest import ROOT
+from tests.support.paths import ROOT
 
 CAPTIONS, MIN_SATISFIED = 20, 16  # of seed 0, whose score is in docs/scenes.md
 MAX_BYTES = 8 << 20

@@ -1,1 +1,1 @@
-"""Tests of pipeline/scores and models/scoring."""
+"""Tests of the room scores."""

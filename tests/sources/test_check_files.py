@@ -18,7 +18,7 @@ from models.errors import UserError
 from pipeline.sources.check_files import check_files
 from pipeline.sources.file_kinds import TEXT, kind_of
 from pipeline.sources.file_ranges import file_ranges
-from tests.sources.test_robustness import TEXTS, name_of, whole
+from tests.support.source_rows import TEXTS, name_of, whole
 
 
 def parquet(**columns) -> bytes:

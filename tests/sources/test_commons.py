@@ -17,7 +17,7 @@ from pipeline.sources import commons
 from pipeline.sources.check_files import check_files
 from pipeline.sources.commons import Text
 from pipeline.sources.file_ranges import file_ranges, read_range
-from tests.sources.test_wikipedia_dump import HEAD, article, page
+from tests.support.dumps import HEAD, article, page
 
 COMMONS = HEAD.replace("dewiki", "commonswiki").replace("de.wikipedia.org", "commons.wikimedia.org")
 LABELS = {"de": "Ein Hund am Strand", "en": "A dog on a beach"}

@@ -27,8 +27,7 @@ from pipeline.sources.file_ranges import count_lines, file_ranges, first_line_nu
 from pipeline.sources.registry import SOURCES
 from pipeline.sources.stored_images import read_stored
 from pipeline.sources.table import TableSettings
-from tests.sources.test_robustness import csv_row, wit_fields, yfcc_fields
-from tests.sources.test_wit import wit_row
+from tests.support.source_rows import csv_row, wit_fields, wit_row, yfcc_fields
 
 PAIRS = [
     ("http://a.example/1.jpg", "a brown dog on a beach ."),

@@ -24,9 +24,8 @@ from pipeline.sources.precedence import source_rank
 from pipeline.sources.readers import open_source
 from pipeline.sources.registry import SOURCES
 from pipeline.sources.source import Source
-from tests.sources.test_wit import wit_file, wit_row
-from tests.sources.test_yfcc100m import PHOTO
 from tests.support.repetition import examples
+from tests.support.source_rows import PHOTO, wit_file, wit_row
 
 
 def rows(module, data: bytes, **settings):

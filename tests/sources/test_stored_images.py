@@ -28,7 +28,7 @@ from pipeline.sources.file_ranges import FileRange, read_range
 from pipeline.sources.paths import FILES_AT_ONCE, map_files
 from pipeline.sources.stored_images import location_hash, read_stored
 from pipeline.sources.url_index import UrlIndex, write_index
-from tests.conftest import ROOT
+from tests.support.paths import ROOT
 
 ONE_WORKER = "--direct_num_workers=1"
 IMAGES = ROOT / "sample" / "images"

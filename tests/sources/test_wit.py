@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 
 import pyarrow as pa
@@ -15,6 +14,7 @@ from pipeline.sources.file_ranges import FileRange, read_range
 from pipeline.sources.table_source import RecordOrigin
 from pipeline.sources.wit_captions import caption_texts
 from pipeline.sources.wit_pages import page_candidate
+from tests.support.source_rows import wit_file, wit_row
 
 
 def rows(module, data: bytes, **settings):
@@ -23,30 +23,6 @@ def rows(module, data: bytes, **settings):
 
 def reasons(found):
     return [row.reason if isinstance(row, Rejected) else "" for row in found]
-
-
-def wit_row(**changes):
-    values = dict.fromkeys(wit.COLUMNS[:17], "")
-    values |= {
-        "language": "en",
-        "page_url": "https://en.wikipedia.org/wiki/Weir",
-        "original_height": "300",
-        "original_width": "400",
-        "image_url": "http://upload.wikimedia.org/wikipedia/commons/a/ab/Weir.jpg",
-        "mime_type": "image/jpeg",
-        "is_main_image": "true",
-        "context_page_description": 'A weir, or "low dam".\n\nIt',
-    }
-    return values | changes
-
-
-def wit_file(*table, header=True, lineterminator="\n"):
-    text = io.StringIO()
-    writer = csv.writer(text, delimiter="\t", lineterminator=lineterminator)
-    if header:
-        writer.writerow(table[0])
-    writer.writerows(row.values() for row in table)
-    return text.getvalue().encode()
 
 
 @pytest.mark.parametrize("header", [True, False])

@@ -15,6 +15,7 @@ from pipeline.sources import hosts, yfcc100m
 from pipeline.sources.file_ranges import file_ranges, read_range
 from pipeline.sources.registry import SOURCES
 from pipeline.sources.yfcc100m import YfccSettings
+from tests.support.source_rows import PHOTO, PHOTO_URL
 
 
 def rows(module, data: bytes, **settings):
@@ -25,32 +26,6 @@ def reasons(found):
     return [row.reason if isinstance(row, Rejected) else "" for row in found]
 
 
-PHOTO_URL = "http://farm8.staticflickr.com/7205/6985418911_df7747990d.jpg"
-PHOTO = [
-    "6985418911",
-    "4e2f7a26@N00",
-    "jo+doe",
-    "2012-03-15 10:11:12.0",
-    "1331800000",
-    "Canon+EOS",
-    "Harbour+at+dawn",
-    "Two+boats+%26+a+%3Cb%3Ebuoy%3C%2Fb%3E%0Aafter+rain%2C+1%2B1",
-    "sea,grey+sky",
-    "",
-    "-1.5",
-    "50.1",
-    "16",
-    "http://www.flickr.com/photos/4e2f7a26@N00/6985418911/",
-    PHOTO_URL,
-    "Attribution License",
-    "http://creativecommons.org/licenses/by/2.0/",
-    "7205",
-    "8",
-    "df7747990d",
-    "0123456789",
-    "jpg",
-    "0",
-]
 PHOTO_25 = ["17", PHOTO[0], "4e2f7a26a1dfbf165a7e30bdabf7e72a", *PHOTO[1:]]
 VIDEO = [*PHOTO[:22], "1"]
 

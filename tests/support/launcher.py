@@ -27,8 +27,8 @@ from typing import IO, NoReturn
 
 from pipeline import cli
 from tests.support.narrowing import instance, required
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 NOBODY = 65534
 END = "\n"
 

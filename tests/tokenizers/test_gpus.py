@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from models.tokenizers import gpus
-from tests.conftest import ROOT
 from tests.support.narrowing import required
+from tests.support.paths import ROOT
 
 TAKE = """
 import sys, types

@@ -16,9 +16,9 @@ from models.training import log as training_log
 from models.training import train_dvae
 from models.training.dvae_options import DVAETrainingConfig
 from models.training.run_folder import TERMINATED_STATUS, TerminatedError, lock_folder
-from tests.conftest import files_of
 from tests.support.datasets import write_dataset
 from tests.support.images import write_image_tar
+from tests.support.paths import files_of
 from tests.support.training import entries, run
 
 pytestmark = pytest.mark.usefixtures("tiny_size")

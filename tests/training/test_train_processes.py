@@ -23,10 +23,10 @@ from models.training.shards import folder_in, folder_name, make_folder
 from models.training.train import main
 from models.training.validation import Validation
 from models.transformer.model import Transformer, TransformerConfig
-from tests.conftest import ROOT
 from tests.support.datasets import write_dataset
 from tests.support.file_systems import mounted
 from tests.support.launcher import Launcher
+from tests.support.paths import ROOT
 from tests.support.training import STEPS, entries, interrupted_at, run
 
 pytestmark = pytest.mark.usefixtures("tiny_size")

@@ -10,8 +10,8 @@ import torch
 
 from models import files
 from models.errors import UserError
-from tests.conftest import files_of
 from tests.support.datasets import write_dataset, write_manifest
+from tests.support.paths import files_of
 from tests.support.training import STEPS, entries, interrupt_at, run
 
 pytestmark = pytest.mark.usefixtures("tiny_size")
