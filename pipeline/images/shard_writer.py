@@ -135,7 +135,7 @@ class ShardWriter:
             self._spool.write(data)
 
     def write(self) -> None:
-        """Publishes the tar, the Parquet file, then the statistics, whose presence says that the unit is finished; or
+        """Publishes the tar, the Parquet file, then the statistics, whose presence marks the unit as finished; or
         what another attempt at these pairs has written in the meantime."""
         with shard_attempt.new_attempt(self._folder, self._number, self._pairs) as base:
             rows = []
