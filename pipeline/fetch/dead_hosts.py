@@ -28,7 +28,7 @@ FIRST_TIMEOUT_S = 6.0  # until a host that has never answered sends a byte: a se
 REST_S = 3.0  # of its rows, after that
 USUAL_FACTOR, USUAL_WEIGHT = 4.0, 1 / 32  # of what hosts take at present, if that is longer: this machine may be busy
 LAST_TIMEOUT_S = 10.0  # of the request that decides, or a third of the time of an attempt if that is longer
-JUDGING_S = 5.0  # beside that, until all know how it ended: more than a busy machine takes
+DECISION_S = 5.0  # beside that, until all know how it ended: more than a busy machine takes
 MAX_CONSECUTIVE_FAILURES = 10  # failed attempts in a row after which a host counts as dead
 MIN_ROUNDS = 3  # of these: attempts that run at once may fail for one cause, such as a pause of this machine
 SILENT_MEMORY_S = 600.0  # for which a host that was silent is given up: the outage may have been short
@@ -211,7 +211,7 @@ class HostHealth:
             if not self.may_ask:
                 return False
             if news := self._news:
-                until = time.monotonic() + self.timeout_s(attempt_s) + JUDGING_S
+                until = time.monotonic() + self.timeout_s(attempt_s) + DECISION_S
                 self._memory.learn(self._hash, news._replace(until=until))
             return True
 
