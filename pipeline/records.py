@@ -15,7 +15,7 @@ from models.hashing import in_share, stable_hash
 
 SPLIT_SALT = "pairmill split 1"
 MAX_REJECT_TEXT = 500
-"""Characters of a caption or a detail that a reject keeps: as many as language detection looks at."""
+"""Characters of a caption or a detail that a reject keeps: as many as language detection reads."""
 KEY_BYTES = 16
 KEY_DIGITS = 2 * KEY_BYTES
 """A key is text: two hex digits for each of its bytes."""
@@ -235,7 +235,7 @@ class Damage(str):
 
 def malformed(source: str, file: str, row: int, text: str, fault: str) -> Rejected:
     """The reject of a row that does not parse. Its text stands in for URL and caption in the key, and follows the fault
-    in the detail. A Damage is told apart from other faults."""
+    in the detail. A Damage has a reason of its own."""
     return Rejected(
         key=row_key(source, "", text),
         source=source,

@@ -314,7 +314,7 @@ class EncodeImageShard(EncodingDoFn):
 
     def process(self, path: str):
         new = (row for row in stored_shards.list_rows(path) if not any(row.key in keys for keys in self._known))
-        rows = [self._judged(row) for row in new]
+        rows = [self._within_bounds(row) for row in new]
         for row in rows:
             if isinstance(row, Rejected):
                 yield beam.pvalue.TaggedOutput(REJECTED_TAG, row)
@@ -322,7 +322,7 @@ class EncodeImageShard(EncodingDoFn):
         pairs = [row for row in rows if isinstance(row, Pair)]
         yield from self._finish(name, pairs, partial(self._images, path))
 
-    def _judged(self, row: Pair | Rejected) -> Pair | Rejected:
+    def _within_bounds(self, row: Pair | Rejected) -> Pair | Rejected:
         """A pair, or its reject if its scores are out of bounds."""
         if self._scores and self._lookup and isinstance(row, Pair):
             rejection = self._scores.rejection(row.key, self._lookup.scores_of(row.key))

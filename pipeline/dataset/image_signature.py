@@ -43,8 +43,8 @@ _STRAIGHT = 3.0 * _BEND.T @ _BEND + 1e-4 * np.eye(TONE_KNOTS)
 class Signature(NamedTuple):
     """A signature, ready to compare."""
 
-    grey: np.ndarray  # float32 [48, 48], 0 to 255
-    colour: np.ndarray  # float32 [16, 16, 2], Cr and Cb about 0
+    grey: np.ndarray  # float32 [GREY_SIDE, GREY_SIDE], 0 to 255
+    colour: np.ndarray  # float32 [COLOUR_SIDE, COLOUR_SIDE, 2], Cr and Cb about 0
 
 
 def compute_signature(rgb_HWC: np.ndarray) -> bytes:
@@ -58,6 +58,7 @@ def compute_signature(rgb_HWC: np.ndarray) -> bytes:
 
 
 def unpack_signature(data: bytes) -> Signature:
+    """The signature from the SIGNATURE_BYTES bytes of `compute_signature`; ValueError for any other number of bytes."""
     pixels = np.frombuffer(data, np.uint8).astype(np.float32)
     grey = pixels[: GREY_SIDE**2].reshape(GREY_SIDE, GREY_SIDE)
     colour = pixels[GREY_SIDE**2 :].reshape(2, COLOUR_SIDE, COLOUR_SIDE).transpose(1, 2, 0)
@@ -101,13 +102,13 @@ def band_keys(bits: np.ndarray) -> np.ndarray:
 
 
 def _resampling(first: float, last: float) -> np.ndarray:
-    """The matrix that crops one axis by two shares and brings it back to its length."""
+    """The matrix that crops one axis by two shares and brings it back to its length, float32 [KEY_SIDE, KEY_SIDE]."""
     positions = (first + (1 - first - last) * (np.arange(KEY_SIDE) + 0.5) / KEY_SIDE) * KEY_SIDE - 0.5
     return _linear(np.clip(positions, 0, KEY_SIDE - 1))
 
 
 def _linear(x: np.ndarray) -> np.ndarray:
-    """The matrix that interpolates at the positions x."""
+    """The matrix that interpolates at the positions x, float32 [N, N]. `x`: float [N], from 0 to N - 1."""
     rows, left = np.arange(len(x)), np.minimum(x.astype(int), len(x) - 2)
     matrix = np.zeros((len(x), len(x)), np.float32)
     matrix[rows, left] = 1 - (x - left)
@@ -148,8 +149,8 @@ def align(moved: Signature, fixed: Signature) -> AlignmentScores:
 
 
 def _warp(frame: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray, tuple[slice, slice]]:
-    """Matrices that resample rows and columns by a frame (shift and scale of y, then of x; in shares of the side), and
-    the part of the result that lies inside the image."""
+    """Matrices that resample rows and columns, float32 [side, side] each, and the part of the result that lies inside
+    the image. `frame`: float [4], shift and scale of y, then of x, in shares of the side."""
     matrices, inside = [], []
     for shift, scale in (frame[:2], frame[2:]):
         positions = ((np.arange(side) + 0.5) / side - 0.5) * scale + 0.5 + shift
@@ -160,7 +161,8 @@ def _warp(frame: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray, tuple[s
 
 
 def _align(moved: np.ndarray, fixed: np.ndarray) -> np.ndarray:
-    """The frame (shift and scale of y, of x) by which `moved` comes nearest to `fixed`, up to contrast."""
+    """The frame, float [4] as for `_warp`, by which `moved` comes nearest to `fixed`, up to contrast; both are float32
+    [GREY_SIDE, GREY_SIDE]."""
     frame = np.array([0.0, 1.0, 0.0, 1.0])
     axis = ((np.arange(GREY_SIDE) + 0.5) / GREY_SIDE - 0.5).astype(np.float32)
     for blur, iterations in STEPS:
@@ -193,7 +195,7 @@ def _align(moved: np.ndarray, fixed: np.ndarray) -> np.ndarray:
 
 def _tone_curve(grey: np.ndarray, target: np.ndarray) -> np.ndarray:
     """`grey` with the tone curve that brings it nearest to `target`: brightness, contrast, gamma, tones cut off at the
-    ends. A curve that fell anywhere would be no change of tone."""
+    ends. A curve that fell anywhere would be no change of tone. All are float [H, W]."""
     knots = np.linspace(grey.min(), grey.max() + 1e-3, TONE_KNOTS)
     position = (grey.ravel() - knots[0]) / (knots[1] - knots[0])
     left = np.minimum(position.astype(int), TONE_KNOTS - 2)
@@ -210,6 +212,7 @@ def _tone_curve(grey: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def _common_detail(one: np.ndarray, other: np.ndarray) -> float:
+    """AlignmentScores.detail of two images, float [H, W] each."""
     parts = []
     for grey in (one.astype(np.float32), other.astype(np.float32)):
         detail = grey - cv2.GaussianBlur(grey, (0, 0), DETAIL_BLUR)
@@ -220,7 +223,8 @@ def _common_detail(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def _colour_difference(colour: np.ndarray, target: np.ndarray) -> float:
-    """What remains after the saturation that fits best (from 0.4 to 2.5) and a cast of at most 12."""
+    """AlignmentScores.colour: what remains after the saturation that fits best (from 0.4 to 2.5) and a cast of at most
+    12. Both are float32 [COLOUR_SIDE, COLOUR_SIDE, 2]."""
     scale = np.clip((colour * target).sum() / max((colour * colour).sum(), 1e-3), 0.4, 2.5)
     cast = np.clip((target - scale * colour).mean((0, 1)), -12, 12)
     return float(np.sqrt(((target - scale * colour - cast) ** 2).mean()))

@@ -97,7 +97,7 @@ class DropNearDuplicates(beam.PTransform):
     def __init__(self, config: NearDuplicateConfig, output: str):
         self._config, self._output = config, output
         if config.exclude:
-            read_hashes(config.exclude)  # before the job starts: what is wrong with it is told at once
+            read_hashes(config.exclude)  # before the job starts, so that an error in the file ends it at once
 
     def expand(self, records):
         output = self._output

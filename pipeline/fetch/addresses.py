@@ -25,7 +25,7 @@ RESOLVER_THREADS = 128  # lookups at once in one process: getaddrinfo() blocks u
 LOOKUP_TIMEOUT_S = 5.0  # of one lookup, from its start
 _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")  # the only allocated part of IPv6 (RFC 4291)
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")  # IPv4 addresses as hosts without IPv4 see them (RFC 6052)
-# Not public, whatever Python's tables say: protocol assignments (Oracle's metadata), 6to4 relays, Azure's wire server.
+# Not public, whatever Python's tables have: protocol assignments (Oracle's metadata), 6to4 relays, Azure's wire server.
 _NOT_PUBLIC = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "192.88.99.0/24", "168.63.129.16/32")))
 
 

@@ -1,6 +1,6 @@
 """Hosts that do not answer: when their rows rest, when they are asked again, and when they are given up.
 
-A host that has never answered is judged as a whole, whichever row asks it. Its first requests have little time. If they
+A host that has never answered counts as one, whichever row asks it. Its first requests have little time. If they
 meet silence, all its rows rest for some seconds; then one row asks again, for longer, and if that meets silence as well
 the host is given up. What a unit learns holds at once for all units of the processes that share a folder.
 """
@@ -24,18 +24,18 @@ from pipeline.fetch.retry import MAX_BACK_OFF_S, FetchFailed, HostGivenUp
 from pipeline.fetch.shared_folder import open_shared, own_folder
 from pipeline.records import Reason
 
-FIRST_TIMEOUT_S = 6.0  # until a host that has never answered says something: a second more than it has to connect
+FIRST_TIMEOUT_S = 6.0  # until a host that has never answered sends a byte: a second more than it has to connect
 REST_S = 3.0  # of its rows, after that
 USUAL_FACTOR, USUAL_WEIGHT = 4.0, 1 / 32  # of what hosts take at present, if that is longer: this machine may be busy
 LAST_TIMEOUT_S = 10.0  # of the request that decides, or a third of the time of an attempt if that is longer
-JUDGING_S = 5.0  # beside that, until all know how it ended: more than a busy machine takes
+DECISION_S = 5.0  # beside that, until all know how it ended: more than a busy machine takes
 MAX_CONSECUTIVE_FAILURES = 10  # failed attempts in a row after which a host counts as dead
 MIN_ROUNDS = 3  # of these: attempts that run at once may fail for one cause, such as a pause of this machine
 SILENT_MEMORY_S = 600.0  # for which a host that was silent is given up: the outage may have been short
 MEMORY_S, SHORT_MEMORY_S = 3600.0, 60.0  # after failures in a row; of a host that has answered before
 MAX_KNOWN_HOSTS = 100_000
 UNKNOWN_NAME = "no name server knows the name"
-POLL_S = 0.25  # interval at which a process looks at what others have learned
+POLL_S = 0.25  # interval at which a process reads what others have learned
 
 
 class News(NamedTuple):
@@ -91,7 +91,7 @@ class HostMemory:
         return self._news.get(host)
 
     def learn(self, host: int, news: News) -> None:
-        """Tells all processes."""
+        """Records what was learned of a host, for all processes."""
         if not self._path:
             self._take(host, news)
             return
@@ -160,7 +160,7 @@ class HostHealth:
         self._host, self._memory = host, memory
         self._hash = stable_hash(host)
         self._failures = 0  # in a row
-        self._rounds, self._round_began = 0, -math.inf  # when the first failure of the last round was noted
+        self._rounds, self._round_started = 0, -math.inf  # when the first failure of the last round was noted
         self._verdict = ""  # of this process, in words
 
     @property
@@ -196,7 +196,7 @@ class HostHealth:
         return not news or (news.kind == RESTS and news.until <= time.monotonic())
 
     def timeout_s(self, attempt_s: float) -> float:
-        """Seconds until the host must have said something, if an attempt has `attempt_s` in all."""
+        """Seconds until the host must have sent a byte, if an attempt has `attempt_s` in all."""
         if self.has_answered:
             return attempt_s
         enough_s = max(LAST_TIMEOUT_S, attempt_s / 3) if self._news else FIRST_TIMEOUT_S
@@ -211,7 +211,7 @@ class HostHealth:
             if not self.may_ask:
                 return False
             if news := self._news:
-                until = time.monotonic() + self.timeout_s(attempt_s) + JUDGING_S
+                until = time.monotonic() + self.timeout_s(attempt_s) + DECISION_S
                 self._memory.learn(self._hash, news._replace(until=until))
             return True
 
@@ -227,11 +227,11 @@ class HostHealth:
         if (news := self._memory.news(self._hash)) and news.kind in (RESTS, SILENT):
             self._learn(kind, news.reason, 0.0)
 
-    def failed(self, failure: FetchFailed, begun: float) -> None:
-        """Counts an attempt, begun at a time, without a response, or with one that asks for a pause."""
+    def failed(self, failure: FetchFailed, started: float) -> None:
+        """Counts an attempt, which started at a time, without a response, or with one that asks for a pause."""
         self._failures += 1
-        if begun >= self._round_began:
-            self._rounds, self._round_began = self._rounds + 1, time.monotonic()
+        if started >= self._round_started:
+            self._rounds, self._round_started = self._rounds + 1, time.monotonic()
         if not failure.silent and failure.reason is not Reason.DNS:
             self._end_silence(SPEAKS)
         wait_s = failure.retry_after_s or 0.0
@@ -240,16 +240,16 @@ class HostHealth:
         elif failure.reason is Reason.DNS and failure.final:
             self._give_up(failure.reason, failure.detail, MEMORY_S)
         elif failure.silent and not self.has_answered:
-            self._was_silent(failure.reason, begun)
+            self._was_silent(failure.reason, started)
         elif self._failures >= MAX_CONSECUTIVE_FAILURES and self._rounds >= MIN_ROUNDS:
             for_s = SHORT_MEMORY_S if self.has_answered else MEMORY_S
             self._give_up(failure.reason, f"given up on {self._host} after {self._failures} failures in a row", for_s)
 
-    def _was_silent(self, reason: Reason, begun: float) -> None:
+    def _was_silent(self, reason: Reason, started: float) -> None:
         news = self._news
         if not news:
             self._learn(RESTS, reason, REST_S)
-        elif news.kind == RESTS and begun > news.at:  # else it is one more of the first requests
+        elif news.kind == RESTS and started > news.at:  # else it is one more of the first requests
             self._learn(SILENT, reason, SILENT_MEMORY_S)
 
     def _give_up(self, reason: Reason, verdict: str, for_s: float) -> None:

@@ -51,7 +51,7 @@ HEADER_SIZES = (1_024, 8_192, 65_536)  # bytes after which the image header is p
 SPOOLED_BYTES = 1 << 18  # of one body in memory; a longer one waits on disk until there is memory to decode it
 REASONS = {403: Reason.HTTP_403, 404: Reason.HTTP_404, 408: Reason.TIMEOUT, 410: Reason.HTTP_410, 429: Reason.HTTP_429}
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
-# What the system says of a host that does not answer, or of a network that is down.
+# Error numbers of the system for a host that does not answer, or of a network that is down.
 UNREACHABLE = frozenset(
     {
         errno.ENETUNREACH,
@@ -154,26 +154,26 @@ class Downloads:
         limiter = self._limiter(host)
         while True:
             await limiter.ready()
-            began, is_trial = time.monotonic(), not limiter.has_answered
+            started, is_trial = time.monotonic(), not limiter.has_answered
             try:
                 address = await self._address(host, limiter)
             except FetchFailed as failure:
-                await self._judge(failure, target, limiter, began, is_trial)
+                await self._handle_failure(failure, target, limiter, started, is_trial)
                 continue
             answer, left_s = await self._in_slot(target, limiter, address, left_s)
             if answer is not None:
                 return answer, left_s
 
-    async def _judge(
-        self, failure: FetchFailed, target: URL, limiter: HostLimiter, began: float, is_trial: bool
+    async def _handle_failure(
+        self, failure: FetchFailed, target: URL, limiter: HostLimiter, started: float, is_trial: bool
     ) -> None:
-        """Raises the failure unless it is silence that says nothing of the row: the network's (then returns after a
-        pause), or a host's that had never answered when it was asked."""
+        """Raises the failure, or returns if the row is to be asked for again: after silence of the network, once that
+        is back, or of a host that had never answered before the request."""
         if not failure.silent:
             raise failure
         host = (target.raw_host or "").lower()
-        if await self._network.blames(host, began, partial(self._answers, target, limiter)):
-            limiter.failed(failure, began)
+        if await self._network.blames(host, started, partial(self._answers, target, limiter)):
+            limiter.failed(failure, started)
             if not is_trial:
                 raise failure
 
@@ -188,8 +188,8 @@ class Downloads:
     async def _in_slot(
         self, target: URL, limiter: HostLimiter, address: str, left_s: float
     ) -> tuple[Body | URL | None, float]:
-        """The answer, and the seconds left; None if the host is to be asked again. A host is judged before its next row
-        may have the slot."""
+        """The answer, and the seconds left; None if the host is to be asked again. A failure is counted before the
+        host's next row may have the slot."""
         endpoint = Endpoint(str(target.raw_host), address, target.port or 80)
         async with limiter.slot(self._groups_of(endpoint), self.slots):
             slot = Slot(self.slots, self._silent)
@@ -202,13 +202,13 @@ class Downloads:
                     costs.add(DOWNLOAD_S, time.monotonic() - started - slot.waited_s)
                     slot.end(is_kept=isinstance(answer, Body))
             except FetchFailed as failure:
-                await self._judge(failure, target, limiter, started, is_trial)
+                await self._handle_failure(failure, target, limiter, started, is_trial)
                 return None, left_s
             return answer, left_s - (time.monotonic() - started - slot.waited_s)
 
     async def _address(self, host: str, limiter: HostLimiter) -> str:
         """The address to which the first connection goes. Raises FetchFailed if there is none that is public."""
-        began = time.monotonic()
+        started = time.monotonic()
         if address := literal_address(host):
             if is_refused(address, self._allowed):
                 raise FetchFailed(Reason.REFUSED_ADDRESS, f"{host} is {address}")
@@ -219,7 +219,7 @@ class Downloads:
             failure = self._failure(error)
             if failure.final:
                 network_watch.resolved()
-                limiter.failed(failure, began)
+                limiter.failed(failure, started)
             raise failure from error
         network_watch.resolved()
         return found[0].address if found else host
@@ -253,18 +253,18 @@ class Downloads:
         self, target: URL, limiter: HostLimiter, endpoint: Endpoint, ends_at: float, slot: Slot
     ) -> Body | URL:
         """Sends one request. Returns the body, or the URL that the server redirects to."""
-        began = time.monotonic()
-        speaks_by = min(ends_at, began + limiter.timeout_s)
+        started = time.monotonic()
+        speaks_by = min(ends_at, started + limiter.timeout_s)
         try:
             response = await self._in_time(speaks_by, self._session.get(target, allow_redirects=False))
         except FetchFailed as failure:
             if failure.reason in TRANSIENT_REASONS and not failure.silent:
                 network_watch.answered(endpoint)
-                limiter.failed(failure, began)
+                limiter.failed(failure, started)
             raise
         network_watch.answered(endpoint)
         if response.status != 429 and "Retry-After" not in response.headers:
-            limiter.answered(time.monotonic() - began)
+            limiter.answered(time.monotonic() - started)
         try:
             await slot.take_back()
             answer = await self._in_time(ends_at + slot.waited_s, self._read_response(target, response))
@@ -274,7 +274,7 @@ class Downloads:
         except FetchFailed as failure:
             failure.silent = False
             if asks_for_pause(failure):
-                limiter.failed(failure, began)
+                limiter.failed(failure, started)
             raise
         finally:
             response.release()  # closes the connection if part of the body is unread
@@ -288,8 +288,8 @@ class Downloads:
             raise self._failure(error) from error
 
     def _failure(self, error: Exception) -> FetchFailed:
-        """What an exception of the client library says about the host. Raises UserError for a fault of this machine,
-        and the exception itself if it says nothing known."""
+        """The failure for which an exception of the client library stands. Raises UserError for a fault of this
+        machine, and the exception itself if it is not a known one."""
         if fault := machine_fault(error):
             raise fault from error
         if isinstance(error, aiohttp.ConnectionTimeoutError):

@@ -75,7 +75,7 @@ def fetch_converted(
 ) -> Iterator[T | Rejected]:
     """Yields one outcome for each pair, in the order in which they finish: what `convert` makes of its image, in the
     thread that has just decoded it. With `side`, `convert` may get an image reduced, but with a shorter side of at
-    least `side` px. `activity` tells other threads how many rows are busy.
+    least `side` px. Other threads read from `activity` how many rows are busy.
 
     The event loop runs in a thread of its own and waits while the caller is busy: at most `connections` outcomes, and
     `memory_bytes` of them, are in memory at once.
@@ -264,11 +264,11 @@ class _Fetcher(Generic[T]):
         unexpected_errors.rows += 1
         try:
             while True:
-                begun, rejected = time.monotonic(), await self._first_good(pair)
+                started, rejected = time.monotonic(), await self._first_good(pair)
                 if not rejected:
                     same_failures.fetched(pair.url)
                     return None
-                if await self._brake.blames(rejected.reason, host_of(pair.url), begun, self._ask):
+                if await self._brake.blames(rejected.reason, host_of(pair.url), started, self._ask):
                     return rejected
         except Exception as error:  # of any kind: servers and images find new ones
             return unexpected_errors.reject(pair, error, self._config.shared_folder)

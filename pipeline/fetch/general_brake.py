@@ -54,13 +54,13 @@ class GeneralBrake:
         self._failures, self._folder = failures, folder
         self._lock = asyncio.Lock()
 
-    async def blames(self, reason: str, host: str, begun: float, ask: Ask) -> bool:
+    async def blames(self, reason: str, host: str, started: float, ask: Ask) -> bool:
         """Whether a failure is the host's own. False, after a pause, if what has given images fails as well: then the
         row is to be fetched again. Raises UserError if that does not end."""
-        if begun > self._failures.restored_at and not self._failures.is_suspect(reason, host):
+        if started > self._failures.restored_at and not self._failures.is_suspect(reason, host):
             return True
         async with self._lock:  # one row tests, for all
-            if begun <= self._failures.restored_at:
+            if started <= self._failures.restored_at:
                 return False
             if not self._failures.is_suspect(reason, host):
                 return True
@@ -78,13 +78,13 @@ class GeneralBrake:
         return True
 
     async def _wait(self, reason: str, ask: Ask) -> None:
-        began = time.monotonic()
+        started = time.monotonic()
         warn_once(
             f"{datetime.datetime.now():%H:%M}: all hosts fail with {reason}, those that gave images as well; waiting",
             self._folder,
         )
         while await self._is_general(reason, ask):
-            if time.monotonic() - began > MAX_PAUSE_S:
+            if time.monotonic() - started > MAX_PAUSE_S:
                 raise UserError(
                     f"all hosts have failed with {reason} for {MAX_PAUSE_S / 60:.0f} min, as well those that gave "
                     "images before; see whether a proxy, a login page or a block is in the way, then run the same "

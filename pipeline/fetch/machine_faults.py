@@ -1,5 +1,5 @@
 """Faults of this machine and of pairmill itself, as against those of a host or of an image: they end the job with one
-line, or wait until they are mended, and are never a row's reject."""
+line, or hold it until they are fixed, and are never a row's reject."""
 
 from __future__ import annotations
 

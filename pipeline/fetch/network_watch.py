@@ -106,25 +106,25 @@ class NetworkGate:
         self._watch, self._folder = watch, folder
         self._lock = asyncio.Lock()
 
-    async def blames(self, host: str, begun: float, ask: Callable[[], Awaitable[bool]]) -> bool:
-        """Whether the silence of a host since `begun` is its own fault. False, after a pause, if the network was down:
-        then the host is to be asked again. `ask` tells whether the host answers now. Raises UserError if the network
-        does not come back."""
-        since = max(begun, time.monotonic() - FRESH_S)
-        if self._watch.restored_at < begun and since <= self._watch.alive_at:
+    async def blames(self, host: str, started: float, ask: Callable[[], Awaitable[bool]]) -> bool:
+        """Whether the silence of a host since `started` is its own fault. False, after a pause, if the network was
+        down: then the host is to be asked again. `ask` returns whether the host answers now. Raises UserError if the
+        network does not come back."""
+        since = max(started, time.monotonic() - FRESH_S)
+        if self._watch.restored_at < started and since <= self._watch.alive_at:
             return True
         async with self._lock:  # one row tests, for all
-            if self._watch.restored_at < begun:
+            if self._watch.restored_at < started:
                 if since <= self._watch.alive_at or not await self._watch.is_suspect(host):
                     return True
                 await self._wait(ask)
             return False
 
     async def _wait(self, ask: Callable[[], Awaitable[bool]]) -> None:
-        hosts, began = self._watch.silent_hosts, time.monotonic()
+        hosts, started = self._watch.silent_hosts, time.monotonic()
         warn_once(f"{datetime.datetime.now():%H:%M}: no host answers any more; waiting for the network", self._folder)
         while not (await self._watch.test() or await ask()):
-            if time.monotonic() - began > MAX_PAUSE_S:
+            if time.monotonic() - started > MAX_PAUSE_S:
                 raise UserError(
                     f"no host has answered for {MAX_PAUSE_S / 60:.0f} min, the last {hosts} asked in vain; see to the "
                     "network and the name servers, then run the same command again"

@@ -51,12 +51,12 @@ class HostLimiter:
 
     @property
     def has_answered(self) -> bool:
-        """Whether the host has answered lately: until it has, silence says nothing of the row that was asked for."""
+        """Whether the host has answered lately: until it has, silence is no failure of the row that was asked for."""
         return self._health.has_answered
 
     @property
     def timeout_s(self) -> float:
-        """Seconds from the start of a request until the host must have said something."""
+        """Seconds from the start of a request until the host must have sent a byte."""
         return self._health.timeout_s(self._attempt_s)
 
     async def ready(self) -> None:
@@ -64,7 +64,7 @@ class HostLimiter:
         self._health.check()
         if not self._health.may_ask:
             with self._rows.resting():
-                async with self._watch:  # one row looks, for all
+                async with self._watch:  # one row polls, for all
                     while not self._health.may_ask:
                         await asyncio.sleep(POLL_S)
                         self._health.check()
@@ -129,13 +129,13 @@ class HostLimiter:
     def answered(self, took_s: float) -> None:
         self._health.answered(took_s)
 
-    def failed(self, failure: FetchFailed, begun: float) -> None:
-        """Counts an attempt, begun at a time, without a response, or one that asks for a pause, and delays or stops
-        requests."""
+    def failed(self, failure: FetchFailed, started: float) -> None:
+        """Counts an attempt, which started at a time, without a response, or one that asks for a pause, and delays or
+        stops requests."""
         if asks_for_pause(failure):
             until = time.monotonic() + min(failure.retry_after_s or BACK_OFF_S, MAX_BACK_OFF_S)
             self._clock.move(lambda start: max(start, until))
-        self._health.failed(failure, begun)
+        self._health.failed(failure, started)
 
 
 def asks_for_pause(failure: FetchFailed) -> bool:

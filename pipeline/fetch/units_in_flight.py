@@ -22,16 +22,16 @@ class UnitsInFlight(Generic[T]):
         self._running: dict[concurrent.futures.Future[T], Activity] = {}
 
     def start(self, fetch: Callable[[Activity], T]) -> Iterator[T]:
-        """Begins with a unit. Yields the results of units that are done until there is room for another one. Raises
-        what a unit has raised."""
+        """Starts a unit. Yields the results of finished units until another one may start. Raises what a unit has
+        raised."""
         done: concurrent.futures.Future[T] = concurrent.futures.Future()
         self._running[done] = activity = Activity()
         # A daemon: where one unit has ended the job, nobody waits for the others.
         threading.Thread(target=_run, args=(fetch, activity, done), name="unit", daemon=True).start()
-        while not self._has_room():
+        while not self._may_start():
             yield from self._results(POLL_S)
 
-    def _has_room(self) -> bool:
+    def _may_start(self) -> bool:
         busy = sum(activity.busy_rows for activity in self._running.values())
         return not self._running or (len(self._running) < MAX_UNITS and busy < self._busy_rows)
 

@@ -40,6 +40,7 @@ def prepared_path(output: str, unit: str, pairs: Sequence[Pair]) -> str:
 
 
 def write_prepared(path: str, outcomes: Iterable[PreparedImage | Rejected]) -> None:
+    """Writes the outcomes of a unit, in their order. Raises UserError if the file can't be written."""
     with files.atomic_writer(path) as file:
         for outcome in outcomes:
             file.write(msgpack.packb(_packable(outcome)))
@@ -53,6 +54,8 @@ def _packable(outcome: PreparedImage | Rejected) -> tuple:
 
 
 def read_prepared(path: str) -> Iterator[PreparedImage | Rejected]:
+    """The outcomes of a file of `write_prepared`, in its order; views are uint8 [draws, size, size, 3]. Raises the file
+    system's errors, FileNotFoundError among them."""
     with files.open_read(path) as file:
         for row in msgpack.Unpacker(file, read_size=READ_BYTES, max_buffer_size=0):
             yield Rejected._make(row[0]) if len(row) == 1 else _prepared(row)

@@ -61,6 +61,8 @@ class ImageMember(NamedTuple):
 
 
 def to_member(image: FetchedImage, config: StoreConfig) -> ImageMember:
+    """An image as a shard stores it. `image.rgb_HWC`, uint8 [H, W, 3], is read only if images are resized, and then has
+    a shorter side of at least `config.resize` px, or all pixels of a smaller image."""
     file = to_image_file(image, config)
     original_width, original_height = image.size
     columns = {
@@ -78,6 +80,7 @@ def to_member(image: FetchedImage, config: StoreConfig) -> ImageMember:
 
 
 def to_image_file(image: FetchedImage, config: StoreConfig) -> ImageFile:
+    """The bytes to store: as fetched, or encoded from uint8 [H, W, 3] with a shorter side of `config.resize` px."""
     width, height = image.size
     if not config.resize:
         return ImageFile(image.data, suffix(image.data), width, height)
@@ -89,6 +92,7 @@ def to_image_file(image: FetchedImage, config: StoreConfig) -> ImageFile:
 
 
 def _encoded(rgb_HWC: np.ndarray, config: StoreConfig) -> bytes:
+    """A JPEG, WebP or PNG file of uint8 [H, W, 3]."""
     if config.image_format == "jpg":
         return simplejpeg.encode_jpeg(rgb_HWC, config.quality, colorsubsampling="420")
     buffer = io.BytesIO()
@@ -135,7 +139,7 @@ class ShardWriter:
             self._spool.write(data)
 
     def write(self) -> None:
-        """Publishes the tar, the Parquet file, then the statistics, whose presence says that the unit is finished; or
+        """Publishes the tar, the Parquet file, then the statistics, whose presence marks the unit as finished; or
         what another attempt at these pairs has written in the meantime."""
         with shard_attempt.new_attempt(self._folder, self._number, self._pairs) as base:
             rows = []

@@ -31,14 +31,14 @@ QUANTILES = {"min": 0, "p5": 5, "median": 50, "p95": 95, "max": 100}
 
 
 class Measures(NamedTuple):
-    """Measures of every pair [pairs], and the counts of codes and tokens, from which the statistics are computed."""
+    """Measures of every pair, and the counts of codes and tokens, from which the statistics are computed."""
 
     index: pa.Table  # split, source, licence, sha256, phash, caption
-    words: np.ndarray  # of the caption
-    tokens: np.ndarray  # of the caption
-    width: np.ndarray  # px, upright
-    height: np.ndarray
-    codes: np.ndarray  # occurrences in all draws, of each code that occurs
+    words: np.ndarray  # [pairs], of the caption
+    tokens: np.ndarray  # [pairs], of the caption
+    width: np.ndarray  # [pairs], px, upright
+    height: np.ndarray  # [pairs]
+    codes: np.ndarray  # [codes that occur], occurrences in all draws
     token_counts: np.ndarray  # [vocabulary], occurrences in all captions
 
 
@@ -60,13 +60,14 @@ def dataset_columns(directory: str, manifest: Manifest, command: str = "stats") 
 
 
 def dataset_stats(directory: str) -> dict[str, Any]:
-    """Everything that `--json` prints. Raises UserError unless the folder is a finished dataset."""
+    """The statistics of a dataset on disk. Raises UserError unless the folder is a finished dataset."""
     manifest = read_manifest(directory)
     ledger = load_ledger(directory)
     return summary(manifest, ledger, dataset_columns(directory, manifest))
 
 
 def summary(manifest: Manifest, ledger: dict[str, Any], measures: Measures) -> dict[str, Any]:
+    """The statistics of a dataset as `--json` prints them."""
     index, width, height = measures.index, measures.width, measures.height
     return {
         "pairs": {split: manifest.pairs(split) for split in format.SPLITS},
@@ -97,7 +98,7 @@ def summary(manifest: Manifest, ledger: dict[str, Any], measures: Measures) -> d
 
 
 def read_index(directory: str, manifest: Manifest, columns: list[str]) -> pa.Table:
-    """The index as a pyarrow table, in the manifest's order of shards."""
+    """The index as a pyarrow table, in the manifest's order of shards. Raises UserError if it is not readable."""
     paths = [files.join(directory, file.path) for file in manifest.files if file.path.startswith(f"{INDEX_FOLDER}/")]
     try:
         tables = [read_columns(path, columns) for path in paths]
@@ -108,7 +109,8 @@ def read_index(directory: str, manifest: Manifest, columns: list[str]) -> pa.Tab
 
 
 def _count_tokens(directory: str, manifest: Manifest, command: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(tokens of each caption, how often each code occurs that does, how often each token of the vocabulary)."""
+    """(tokens of each caption [pairs], how often each code occurs that does [codes in use], how often each token does
+    [vocabulary of the text tokenizer]). Raises UserError for a damaged shard."""
     images, lengths, codes = manifest.image_tokenizer, [], Occurrences(manifest.image_tokenizer.vocabulary)
     tokens = np.zeros(manifest.text_tokenizer.vocabulary, np.int64)
     for shard in track(manifest.shards, command, "shards", len(manifest.shards)):
@@ -134,7 +136,7 @@ class Occurrences:
         return self._counts[self._counts > 0]
 
     def add(self, codes_N: np.ndarray) -> None:
-        """Counts codes. Raises ValueError for those outside a vocabulary whose counts are dense."""
+        """Counts codes, integers [N]. Raises ValueError for those outside a vocabulary whose counts are dense."""
         if self._is_dense:
             self._counts += np.bincount(codes_N, minlength=len(self._counts))
             return
@@ -146,6 +148,7 @@ class Occurrences:
 
 
 def iter_samples(directory: str, shard: Shard, code_type: np.dtype) -> Iterator[format.Sample]:
+    """The samples of a shard, in order. Raises UserError for a damaged one."""
     try:
         yield from format.read_token_shard(files.join(directory, shard.path), code_type)
     except ValueError as error:
@@ -153,6 +156,7 @@ def iter_samples(directory: str, shard: Shard, code_type: np.dtype) -> Iterator[
 
 
 def quantiles(values: np.ndarray) -> dict[str, float]:
+    """QUANTILES of the values, [N], and their mean, to three digits; {} without a value."""
     if not len(values):
         return {}
     spread = {name: round(float(np.percentile(values, q)), 3) for name, q in QUANTILES.items()}
@@ -160,8 +164,8 @@ def quantiles(values: np.ndarray) -> dict[str, float]:
 
 
 def code_usage(counts: np.ndarray, vocabulary: int) -> dict[str, Any]:
-    """How much of a vocabulary is used, and the entropy of the codes in bits. Codes that do not occur may be left out
-    of the counts."""
+    """How much of a vocabulary is used, and the entropy of the codes in bits. `counts`: [vocabulary], or fewer where
+    codes that do not occur are left out."""
     share = counts[counts > 0] / max(1, counts.sum())
     entropy = float(-(share * np.log2(share)).sum()) if len(share) else 0.0
     return {
@@ -175,7 +179,8 @@ def code_usage(counts: np.ndarray, vocabulary: int) -> dict[str, Any]:
 
 
 def zipf_exponent(counts: np.ndarray) -> float:
-    """s of frequency ~ rank^-s, by least squares on the logarithms; 0 is even use, words of a language have about 1."""
+    """s of frequency ~ rank^-s, by least squares on the logarithms; 0 is even use, words of a language have about 1.
+    `counts`: int64 [N], in any order."""
     ordered = np.sort(counts[counts > 0])[::-1]
     if len(ordered) < 2:
         return 0.0
@@ -184,7 +189,7 @@ def zipf_exponent(counts: np.ndarray) -> float:
 
 
 def duplicates_left(index: pa.Table) -> dict[str, int]:
-    """Counts of pairs that share something with an earlier pair; a few are normal."""
+    """Counts of pairs that share something with an earlier pair; a few are normal. `index` has STATS_COLUMNS."""
     captions = pc.utf8_lower(index["caption"])
     return {
         name: len(stated := column.filter(pc.not_equal(column, ""))) - len(pc.unique(stated))
@@ -197,6 +202,7 @@ def duplicates_left(index: pa.Table) -> dict[str, int]:
 
 
 def medians_by_source(measures: Measures) -> dict[str, dict[str, float]]:
+    """Source -> medians of its pairs: words, tokens, shorter side in px."""
     sources = measures.index["source"].to_numpy(zero_copy_only=False)
     side = np.minimum(measures.width, measures.height)
     return {

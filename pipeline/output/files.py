@@ -126,16 +126,20 @@ def temporary_files() -> Iterator[None]:
 
 
 def write_atomically(path: str, data: bytes | memoryview) -> None:
+    """Writes a file as `atomic_writer` does. Raises UserError if that is refused."""
     with atomic_writer(path) as file:
         file.write(data)
 
 
 def open_read(path: str) -> BinaryIO:
+    """A file to read, as it is stored. Raises UserError for a URL that no installed package reads, else the file
+    system's own errors, such as FileNotFoundError and BeamIOError."""
     check_installed(path)
     return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
 
 
 def read(path: str) -> bytes:
+    """All bytes of a file. Raises UserError and others as `open_read` does."""
     with open_read(path) as file:
         return file.read()
 
@@ -236,5 +240,6 @@ class WrittenFile(NamedTuple):
 
 
 def write_file(output: str, name: str, data: bytes) -> WrittenFile:
+    """Writes a file of an output; `name` is relative to it, with slashes. Raises UserError if that is refused."""
     write_atomically(join(output, *name.split("/")), data)
     return WrittenFile(name, len(data), hashlib.sha256(data).hexdigest())

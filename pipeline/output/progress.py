@@ -42,7 +42,7 @@ from pipeline.output.names import UNIT_STATS_SUFFIX, UNITS_FOLDER, WORK_FOLDER
 from pipeline.records import Reason
 
 PLAN_SUFFIX = ".plan.json"
-LOG_LOOK_INTERVAL_S = 5.0  # shorter than that of a log's lines: a stage is dated by the look before it
+LOG_REFRESH_INTERVAL_S = 5.0  # shorter than that of a log's lines: a stage is dated by the refresh before it
 METRICS_INTERVAL_S = 15.0  # an engine's service is asked
 
 
@@ -59,11 +59,11 @@ def write_plan(output: str, step: Step, total: int, finished: int = 0) -> None:
 
 
 def count_finished(output: str, units: int, attempt: int = 1) -> int:
-    """The number of finished units of a local output, from one look at its folders."""
+    """The number of finished units of a local output, from one listing of its folders."""
     if not files.is_local(output):
         return 0
     encoded = file_names(files.join(output, WORK_FOLDER, UNITS_FOLDER), f"-of-{units:05d}.msgpack")
-    # Shards of earlier attempts have smaller numbers, and say nothing of this one.
+    # Shards of earlier attempts have smaller numbers, and do not count for this one.
     fetched = (int(name.partition("_")[0]) for name in file_names(output, UNIT_STATS_SUFFIX))
     return len(encoded) + sum(number >= (attempt - 1) * units for number in fetched)
 
@@ -80,7 +80,7 @@ class ProgressReporter:
 
     def __init__(self, output: str, job: str, shares_output: bool = False):
         self._output, self._job, self._shares_output = output, job, shares_output
-        self._interval_s = TERMINAL_INTERVAL_S if sys.stderr.isatty() else LOG_LOOK_INTERVAL_S
+        self._interval_s = TERMINAL_INTERVAL_S if sys.stderr.isatty() else LOG_REFRESH_INTERVAL_S
         self._result: PipelineResult | None = None
         self._values = array.array("d", bytes(8 * len(PLACE)))
         self._stop = threading.Event()
@@ -116,12 +116,12 @@ class ProgressReporter:
         while not is_last:
             is_last = self._stop.wait(self._interval_s)
             try:
-                self._values = self._look()
+                self._values = self._read_values()
             except Exception:  # an engine that can't be asked ends the job by itself; here it costs a line of progress
                 continue
             self._line.show(read_progress(self._output, self._job, self._values))
 
-    def _look(self) -> array.array:
+    def _read_values(self) -> array.array:
         return sum_of_metrics(self._output, self._result) if self._result else _sum_here(self._output)
 
     def summary(self) -> list[str]:

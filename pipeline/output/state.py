@@ -37,7 +37,7 @@ LOCK, LEASE, MARKER = (f"{WORK_FOLDER}/{name}" for name in (LOCK_FILE, LEASE_FIL
 _locks: dict[str, IO[bytes]] = {}  # local output -> the file by whose lock this process holds it
 _leases: dict[str, Lease] = {}  # remote output -> by which this process holds it
 _made: dict[str, list[Path]] = {}  # local output -> the folders that this process made for it, the deepest first
-_new: set[str] = set()  # outputs that this process has begun
+_new: set[str] = set()  # outputs that this process has started
 
 
 class Found(enum.Enum):
@@ -341,7 +341,7 @@ def finish_output(output: str) -> None:
 @contextlib.contextmanager
 def withdraws_on_error(output: str) -> Iterator[None]:
     """While the block runs, a UserError takes back what this process has begun in a new output: the corrected command
-    may have other settings, and must not be told that they differ."""
+    may have other settings, and must not fail because they differ."""
     try:
         yield
     except UserError:

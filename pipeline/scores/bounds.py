@@ -72,7 +72,7 @@ def _rejection(name: str, value: float, fault: str) -> tuple[Reason, str]:
 
 
 def filter_settings(scores_sha256: str, bounds: tuple[Bound, ...], best: tuple[str, float] | None) -> dict[str, Any]:
-    """What the manifest says of the filter."""
+    """What the manifest records of the filter."""
     return {"scores_sha256": scores_sha256, "keep_top": {best[0]: best[1]} if best else {}} | bound_settings(bounds)
 
 

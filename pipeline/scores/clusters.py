@@ -37,7 +37,7 @@ ALONE = -1.0
 """The redundancy of an image that goes first in its cluster: the least cosine that there is."""
 IMAGES_PER_CLUSTER = 2000
 MAX_CLUSTERS = 4096
-SAMPLES_PER_CLUSTER = 64  # embeddings that k-means looks at: as many as faiss wants
+SAMPLES_PER_CLUSTER = 64  # embeddings that k-means reads: as many as faiss wants
 MAX_SAMPLES = 1 << 17  # 256 MB at 512 numbers
 ITERATIONS, SEED = 20, 1
 BLOCK = 1024  # images that are compared at once; fixed, since sums of other blocks may round differently

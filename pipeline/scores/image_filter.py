@@ -53,7 +53,7 @@ class ImageFilterConfig:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the manifest says of it."""
+        """What the manifest records of it."""
         scores = scorer.score_settings(self.scoring) | bound_settings(self.bounds) if self.scoring else None
         parts = {"scores": scores, "faces": self.faces.settings if self.faces else None}
         return {name: part for name, part in parts.items() if part}

@@ -20,7 +20,7 @@ from apache_beam.io.filesystems import FileSystems
 from models.errors import STORE_EXTRAS, UserError, not_installed
 
 CHUNK_BYTES = 1 << 18
-FILES_AT_ONCE = 16  # that the launcher looks into
+FILES_AT_ONCE = 16  # that the launcher opens
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -49,8 +49,8 @@ def _check_answer(url: str) -> None:
         fsspec.filesystem("http").info(url)
     except Exception as error:  # FileNotFoundError for any status; its cause has the answer
         answer = error.__cause__
-        said = f"HTTP {answer.status}" if isinstance(answer, ClientResponseError) else _one_line(error)
-        raise UserError(f"{url}: the server does not give this file ({said}); open the URL in a browser") from error
+        cause = f"HTTP {answer.status}" if isinstance(answer, ClientResponseError) else _one_line(error)
+        raise UserError(f"{url}: the server does not give this file ({cause}); open the URL in a browser") from error
 
 
 def exists(path: str) -> bool:
@@ -132,7 +132,7 @@ def _supports_ranges(url: str) -> bool:
         try:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
             file.read(1)
-        except ValueError:  # fsspec's, for a length that is not told, and for the whole file in answer to a part
+        except ValueError:  # fsspec's, for a length that is not stated, and for the whole file in answer to a part
             return False
     return True
 

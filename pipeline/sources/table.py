@@ -73,7 +73,7 @@ class Table(TableSource[TableSettings]):
         )
 
     def settings_from(self, args: argparse.Namespace) -> TableSettings:
-        columns_from(args.column)  # says at once what is wrong
+        columns_from(args.column)  # raises UserError before anything is read
         return TableSettings(tuple(args.column))
 
     def recorded(self, settings: TableSettings) -> dict[str, Any]:

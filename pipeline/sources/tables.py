@@ -22,7 +22,7 @@ LINE_LAYOUTS = (TSV, JSON_LINES)
 """Forms of which a line is a row, so that a big file is read in ranges."""
 DELIMITERS = "\t,|;"
 HEAD_BYTES = 1 << 20
-"""What `layout_of` looks at: a line of WIT's JSON, which holds an image, is shorter."""
+"""Bytes that `layout_of` reads: a line of WIT's JSON, which holds an image, is shorter."""
 URL, CAPTION = "url", "caption"
 """The names of the columns of text that has no header."""
 

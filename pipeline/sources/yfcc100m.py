@@ -277,7 +277,7 @@ def _parse(fields: Sequence[str], text: str, file: str, row: int, settings: Yfcc
 
 
 class Photo(NamedTuple):
-    """What a row of any form tells."""
+    """The fields of a row of any form."""
 
     title: str  # decoded
     description: str

@@ -67,7 +67,7 @@ _WORD = re.compile(r"\w[\w'’.:/-]*")
 _COVER, _DATE_COVER = "\0", "\1"
 _COVERED = re.compile(f"[{_COVER}{_DATE_COVER}]+")
 MAX_CHARACTERS = 2000
-"""Of a longer caption only the beginning is judged."""
+"""Of a longer caption only the beginning is checked."""
 
 
 def may_hold_phrases(caption: str) -> bool:

@@ -1,4 +1,4 @@
-"""Logistic rules of the detector `best`: what they look at, and their weights.
+"""Logistic rules of the detector `best`: their features and their weights.
 
 There are two rules: the first goes without py3langid, which takes most of the time.
 
@@ -20,7 +20,7 @@ FEATURES = (
     # of its frame
     "strong", "semi", "ambiguous", "small", "capitals", "only_names", "foreign_small", "foreign_capitals", "particles",
     "conjunctions", "unknown_small", "species", "year", "given", "places", "begins_english", "titled",
-    # what the frame says by itself: `frames.judge`, `frames.is_of_names`
+    # by the frame alone: `frames.is_english_by_frame`, `frames.is_of_names`
     "judged_english", "judged_foreign", "of_names",
     # how much each of its words speaks for English
     *word_odds.FEATURES,
@@ -71,8 +71,9 @@ def word_features(words: list[str]) -> tuple[float, ...]:
     return english / total, foreign / total, shared / total, (total - english - foreign - shared) / total
 
 
-def frame_features(frame: Frame, judged: Optional[bool]) -> tuple[float, ...]:
-    """Counts, each up to a maximum: a further word of a kind says less than the first. judged: by `frames.judge`."""
+def frame_features(frame: Frame, by_frame: Optional[bool]) -> tuple[float, ...]:
+    """Counts, each up to a maximum: a further word of a kind is less evidence than the first. by_frame: see
+    `frames.is_english_by_frame`."""
     total = frame.words or 1
     return (
         min(frame.strong, 2),
@@ -92,7 +93,7 @@ def frame_features(frame: Frame, judged: Optional[bool]) -> tuple[float, ...]:
         min(frame.places, 1),
         float(frame.begins_english),
         min(frame.titled, 3),
-        float(judged is True),
-        float(judged is False),
+        float(by_frame is True),
+        float(by_frame is False),
         float(is_of_names(frame)),
     )

@@ -1,8 +1,8 @@
 """Names in an English frame: "Map of Kraków", "Emma Hansen and Priya Silva at Pont Neuf", "Zentro - Desk - Beige".
 
 Most letters of such a caption are a name's, whose language says nothing of the caption's, and by which detectors of
-languages go. Here the other words decide, those that are written small above all: `judge` accepts a caption if they are
-English, rejects one in which they are another language's, and has no opinion of any other.
+languages go. Here the other words decide, those that are written small above all: `is_english_by_frame` accepts a
+caption if they are English, rejects one in which they are another language's, and leaves any other undecided.
 
 The lists beside this module, of which most are written by hand:
 
@@ -45,7 +45,7 @@ PARTICLES = _words(
     "de la le von van der den di da del della du des dos das el al y e zu zum am im auf en les los las san "
     "santa sur sous ter ten op aan het bin ibn af av nad pod d l o u z w v k s t dalla"
 )
-"""Small words of names: "Rio de Janeiro". They say nothing."""
+"""Small words of names: "Rio de Janeiro". They are no evidence."""
 CONJUNCTIONS = _words("e y et und och og i a en és ja și ve dan eta kaj agus na com con med mit")
 
 CAMEL_CASE = re.compile(r"(?<=[a-z])(?=[A-Z])")
@@ -93,8 +93,8 @@ class Frame(NamedTuple):
     places: int  # names of known countries, regions and cities
 
 
-def judge(caption: str, frame: Frame) -> Optional[bool]:
-    """Whether a clean caption is English by its frame alone; None where that does not tell."""
+def is_english_by_frame(caption: str, frame: Frame) -> Optional[bool]:
+    """Whether a clean caption is English by its frame alone; None if that does not decide."""
     if _is_foreign(frame):
         return False
     return True if _is_english(frame, caption) else None

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Optional, Union
 from models.errors import UserError
 from pipeline.text.english_words import ENGLISH_ONLY, SHARED
 from pipeline.text.evidence import RULES, frame_features, logit, word_features
-from pipeline.text.frames import CAMEL_CASE, Frame, frame_of, has_foreign_words, judge
+from pipeline.text.frames import CAMEL_CASE, Frame, frame_of, has_foreign_words, is_english_by_frame
 from pipeline.text.known_names import name_features
 from pipeline.text.word_odds import odds_features
 
@@ -135,14 +135,14 @@ class Words(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """What the rules look at."""
+    """What the rules use of a caption."""
 
     framed: str  # the caption with its capitals and without quotations
     text: str  # the same as running text
     words: Words
     kinds: tuple[float, ...]  # shares of English, foreign, shared and unknown words
     frame: Frame
-    judged: Optional[bool]  # English by its frame alone; None where that does not tell
+    by_frame: Optional[bool]  # English by its frame alone; None if that does not decide
 
 
 def read(caption: str) -> Union[float, Reading]:
@@ -158,13 +158,13 @@ def read(caption: str) -> Union[float, Reading]:
     frame = frame_of(framed)
     if frame.dialect:
         return 0.0  # its other words are English
-    judged = judge(framed, frame)
-    if judged is False and frame.foreign and not frame.strong + frame.semi + frame.english + frame.english_capitals:
+    by_frame = is_english_by_frame(framed, frame)
+    if by_frame is False and frame.foreign and not frame.strong + frame.semi + frame.english + frame.english_capitals:
         return 0.0
     kinds = word_features(words.all)
-    if judged and text.isascii() and kinds[0] >= MIN_ENGLISH_SHARE and not kinds[1]:
+    if by_frame and text.isascii() and kinds[0] >= MIN_ENGLISH_SHARE and not kinds[1]:
         return 1.0
-    return Reading(framed=framed, text=text, words=words, kinds=kinds, frame=frame, judged=judged)
+    return Reading(framed=framed, text=text, words=words, kinds=kinds, frame=frame, by_frame=by_frame)
 
 
 def without_quotes(caption: str) -> str:
@@ -221,7 +221,7 @@ def first_features(reading: Reading) -> tuple[float, ...]:
         min(foreign, 3),
         math.log(total),
     )
-    of_frame = reading.kinds + frame_features(reading.frame, reading.judged)
+    of_frame = reading.kinds + frame_features(reading.frame, reading.by_frame)
     return of_text + of_frame + odds_features(reading.framed) + name_features(reading.framed, reading.frame)
 
 

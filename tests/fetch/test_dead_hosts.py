@@ -105,7 +105,7 @@ def test_one_row_asks_again_for_all(clock):
     clock.now += dead_hosts.REST_S
     assert health.claim_request(30)
     assert not health.may_ask and not health.claim_request(30)
-    clock.now += dead_hosts.LAST_TIMEOUT_S + dead_hosts.JUDGING_S + 1  # its process was killed
+    clock.now += dead_hosts.LAST_TIMEOUT_S + dead_hosts.DECISION_S + 1  # its process was killed
     assert health.may_ask
 
 

@@ -6,7 +6,7 @@ from importlib import resources
 
 import pytest
 
-from pipeline.text.frames import frame_of, judge
+from pipeline.text.frames import frame_of, is_english_by_frame
 from pipeline.text.language import is_english
 
 ENGLISH = [
@@ -54,7 +54,7 @@ def test_a_frame_of_another_language(caption):
 
 @pytest.mark.parametrize("caption", ["A dog runs across the wet sand", "Ein Hund läuft", "", "123", "Ubuntu"])
 def test_no_opinion_without_names_and_a_frame(caption):
-    assert judge(caption, frame_of(caption)) in (None, False)
+    assert is_english_by_frame(caption, frame_of(caption)) in (None, False)
 
 
 def test_a_second_script_in_part_of_the_caption():
