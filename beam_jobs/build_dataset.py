@@ -41,6 +41,7 @@ from pipeline import tokenize_stage
 from pipeline.dataset import finish
 from pipeline.encode_units import EncodeUnits, UnitJob
 from pipeline.fetch.units import GroupIntoUnits, GroupIntoUnitsOfPart
+from pipeline.output.counts import Step
 from pipeline.output.names import MANIFEST_FILE
 from pipeline.output.state import withdraws_on_error
 from pipeline.records import REJECTED_TAG
@@ -102,35 +103,37 @@ def _run(
     with withdraws_on_error(args.output):
         sources = build_url_indexes(sources, args.output)
     plan_reading(ranges, args.output)
+    unit_job = UnitJob(
+        output=args.output,
+        fetch=fetch,
+        image=image,
+        encode=encode,
+        image_size=parts.image_tokenizer.image_size,
+        image_filter=image_filter,
+    )
 
     def build(pipeline: beam.Pipeline) -> None:
         range_results = pipeline | "Read" >> ReadAndFilter(ranges, select, sources, args.output)
         selected = range_results | "Select" >> SelectedRows(args.output, args.rows_per_file)
-        unit_job = UnitJob(
-            output=args.output,
-            fetch=fetch,
-            image=image,
-            encode=encode,
-            image_size=parts.image_tokenizer.image_size,
-            image_filter=image_filter,
-        )
         encode_units = EncodeUnits(unit_job, hints)
-        step = encode_units.fetching_step
-        if args.part:
-            numbers = range_results | "Count pairs" >> CountPairs(args.output, args.rows_per_file)
-            units = (selected.pairs, numbers) | "Units" >> GroupIntoUnitsOfPart(
-                args.pairs_per_unit, args.output, args.part, step
-            )
-        else:
-            units = selected.pairs | "Units" >> GroupIntoUnits(args.pairs_per_unit, args.output, step)
+        units = _group_into_units(args, range_results, selected.pairs, encode_units.fetching_step)
         encoded = units | "Fetch and encode" >> encode_units
-        if args.part:
-            return
-        rejected = (selected[REJECTED_TAG], encoded[REJECTED_TAG])
-        counts = range_results | "Count read" >> beam.FlatMap(read_counts)
-        write_dataset(args, parts, (encoded.records,), rejected, counts, near_config(args))
+        if not args.part:
+            rejected = (selected[REJECTED_TAG], encoded[REJECTED_TAG])
+            counts = range_results | "Count read" >> beam.FlatMap(read_counts)
+            write_dataset(args, parts, (encoded.records,), rejected, counts, near_config(args))
 
     return run_whole_or_part(args, beam_options, "build", build, main, arguments)
+
+
+def _group_into_units(
+    args: argparse.Namespace, range_results: beam.PCollection, pairs: beam.PCollection, step: Step
+) -> beam.PCollection:
+    """The selected pairs in units of work, or with --part its share of them."""
+    if not args.part:
+        return pairs | "Units" >> GroupIntoUnits(args.pairs_per_unit, args.output, step)
+    numbers = range_results | "Count pairs" >> CountPairs(args.output, args.rows_per_file)
+    return (pairs, numbers) | "Units" >> GroupIntoUnitsOfPart(args.pairs_per_unit, args.output, args.part, step)
 
 
 if __name__ == "__main__":
