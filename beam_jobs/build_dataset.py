@@ -31,7 +31,7 @@ from beam_jobs.flags.select import (
     input_files,
     select_config,
     select_settings,
-    source_pieces,
+    source_ranges,
     source_settings,
 )
 from beam_jobs.part import prepare, run_whole_or_part
@@ -41,6 +41,7 @@ from pipeline import tokenize_stage
 from pipeline.dataset import finish
 from pipeline.encode_units import EncodeUnits, UnitJob
 from pipeline.fetch.units import GroupIntoUnits, GroupIntoUnitsOfPart
+from pipeline.output.counts import Step
 from pipeline.output.names import MANIFEST_FILE
 from pipeline.output.state import withdraws_on_error
 from pipeline.records import REJECTED_TAG
@@ -76,11 +77,11 @@ def main(arguments: list[str] | None = None) -> int:
         )
         return estimate_lists(args, beam_options, job, run_job)
     check_places(beam_options, args.output, [*input_files(args), *filter(None, [args.exclude])])
-    return run_job(args, source_pieces(args.source, source_settings(args)))
+    return run_job(args, source_ranges(args.source, source_settings(args)))
 
 
 def _run(
-    beam_options: PipelineOptions, arguments: list[str] | None, args: argparse.Namespace, pieces: list[FileRange]
+    beam_options: PipelineOptions, arguments: list[str] | None, args: argparse.Namespace, ranges: list[FileRange]
 ) -> int:
     """Builds the dataset of these parts of lists. Returns the exit status."""
     sources, select = source_settings(args), select_config(args)
@@ -89,11 +90,11 @@ def _run(
     hints = encode_hints(args, beam_options)
     image_filter = image_filter_of(args, beam_options)
     settings = {
-        "select": select_settings(args, pieces),
+        "select": select_settings(args, ranges),
         "fetch": fetch_settings(args),
         "encode": encode_settings(args),
     } | (image_filter.settings if image_filter else {})
-    parts = tokenize_stage.dataset_parts(encode, settings, {piece.source for piece in pieces})
+    parts = tokenize_stage.dataset_parts(encode, settings, {each.source for each in ranges})
     if not prepare(args, beam_options, "build", finish.identity(parts), MANIFEST_FILE):
         return 0
     encode = tokenize_stage.prepare_workers(encode, parts, args.output, has_remote_workers(beam_options))
@@ -101,36 +102,38 @@ def _run(
         image_filter = image_filter.for_other_machines(args.output)
     with withdraws_on_error(args.output):
         sources = build_url_indexes(sources, args.output)
-    plan_reading(pieces, args.output)
+    plan_reading(ranges, args.output)
+    unit_job = UnitJob(
+        output=args.output,
+        fetch=fetch,
+        image=image,
+        encode=encode,
+        image_size=parts.image_tokenizer.image_size,
+        image_filter=image_filter,
+    )
 
     def build(pipeline: beam.Pipeline) -> None:
-        range_results = pipeline | "Read" >> ReadAndFilter(pieces, select, sources, args.output)
+        range_results = pipeline | "Read" >> ReadAndFilter(ranges, select, sources, args.output)
         selected = range_results | "Select" >> SelectedRows(args.output, args.rows_per_file)
-        unit_job = UnitJob(
-            output=args.output,
-            fetch=fetch,
-            image=image,
-            encode=encode,
-            image_size=parts.image_tokenizer.image_size,
-            image_filter=image_filter,
-        )
         encode_units = EncodeUnits(unit_job, hints)
-        step = encode_units.fetching_step
-        if args.part:
-            numbers = range_results | "Count pairs" >> CountPairs(args.output, args.rows_per_file)
-            units = (selected.pairs, numbers) | "Units" >> GroupIntoUnitsOfPart(
-                args.pairs_per_unit, args.output, args.part, step
-            )
-        else:
-            units = selected.pairs | "Units" >> GroupIntoUnits(args.pairs_per_unit, args.output, step)
+        units = _group_into_units(args, range_results, selected.pairs, encode_units.fetching_step)
         encoded = units | "Fetch and encode" >> encode_units
-        if args.part:
-            return
-        rejected = (selected[REJECTED_TAG], encoded[REJECTED_TAG])
-        counts = range_results | "Count read" >> beam.FlatMap(read_counts)
-        write_dataset(args, parts, (encoded.records,), rejected, counts, near_config(args))
+        if not args.part:
+            rejected = (selected[REJECTED_TAG], encoded[REJECTED_TAG])
+            counts = range_results | "Count read" >> beam.FlatMap(read_counts)
+            write_dataset(args, parts, (encoded.records,), rejected, counts, near_config(args))
 
     return run_whole_or_part(args, beam_options, "build", build, main, arguments)
+
+
+def _group_into_units(
+    args: argparse.Namespace, range_results: beam.PCollection, pairs: beam.PCollection, step: Step
+) -> beam.PCollection:
+    """The selected pairs in units of work, or with --part its share of them."""
+    if not args.part:
+        return pairs | "Units" >> GroupIntoUnits(args.pairs_per_unit, args.output, step)
+    numbers = range_results | "Count pairs" >> CountPairs(args.output, args.rows_per_file)
+    return (pairs, numbers) | "Units" >> GroupIntoUnitsOfPart(args.pairs_per_unit, args.output, args.part, step)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from beam_jobs.flags.encode import text_tokenizer_json
 from beam_jobs.flags.engine import check_places
 from beam_jobs.flags.files import shard_settings
 from beam_jobs.part import plan, run_whole_or_part
+from models.tokenizers.info import ImageTokenizerInfo
 from models.tokenizers.text import TextTokenizer
 from pipeline.codes.code_input import GivenForm, read_input
 from pipeline.codes.stage import CodesConfig, EncodeCodes
@@ -34,24 +35,9 @@ def encode_codes(
     check_places(options, args.output, list(filter(None, [args.codes, args.captions, args.add_to])))
     spec = args.image_tokenizer if is_given("--image-tokenizer", arguments) else None
     found = read_input(args.codes, args.captions, GivenForm(args.draws, spec, args.code_shape, args.code_vocabulary))
-    text = TextTokenizer.load() if args.text_tokenizer == "bundled" else TextTokenizer.load(args.text_tokenizer)
     rows = sum(each.rows for each in found.ranges)
-    settings: dict[str, Any] = {
-        "codes": args.codes,
-        "captions": args.captions or "",
-        "rows": rows,
-        "encode": {"draws": args.draws, "shards": shard_settings(args)},
-    }
+    parts = _manifest_fields(args, found.tokenizer, rows)
     old = open_existing([args.add_to]) if args.add_to else []
-    parts = ManifestFields(
-        image_tokenizer=found.tokenizer,
-        text_tokenizer=text.info,
-        text_tokenizer_json=text.text,
-        draws=args.draws,
-        settings=settings,
-        versions=decisive_versions(),
-        sources=(),
-    )
     if not prepare_encode(args, options, parts, old, found.folders):
         return 0
     print(
@@ -60,7 +46,9 @@ def encode_codes(
         flush=True,
     )
     ranges = plan(args, Step.ENCODE, found.ranges)
-    config = CodesConfig(found.form, found.tokenizer.code_type, text_tokenizer_json(args), text.info.fingerprint)
+    config = CodesConfig(
+        found.form, found.tokenizer.code_type, text_tokenizer_json(args), parts.text_tokenizer.fingerprint
+    )
 
     def build(pipeline: beam.Pipeline) -> None:
         encoded = (
@@ -78,3 +66,23 @@ def encode_codes(
         write_dataset(args, parts, joined.records, joined.rejects, joined.counts)
 
     return run_whole_or_part(args, options, "encode", build, main, arguments)
+
+
+def _manifest_fields(args: argparse.Namespace, tokenizer: ImageTokenizerInfo, rows: int) -> ManifestFields:
+    """What the manifest says of the codes. Raises UserError for a text tokenizer that is missing or malformed."""
+    text = TextTokenizer.load() if args.text_tokenizer == "bundled" else TextTokenizer.load(args.text_tokenizer)
+    settings: dict[str, Any] = {
+        "codes": args.codes,
+        "captions": args.captions or "",
+        "rows": rows,
+        "encode": {"draws": args.draws, "shards": shard_settings(args)},
+    }
+    return ManifestFields(
+        image_tokenizer=tokenizer,
+        text_tokenizer=text.info,
+        text_tokenizer_json=text.text,
+        draws=args.draws,
+        settings=settings,
+        versions=decisive_versions(),
+        sources=(),
+    )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 from functools import partial
+from typing import Any
 
 import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.pvalue import DoOutputsTuple
 
 from beam_jobs.dataset_output import prepare_encode, write_dataset
 from beam_jobs.encode_codes import encode_codes
@@ -32,7 +34,7 @@ from beam_jobs.run import command
 from beam_jobs.run import prepare_process as prepare_process
 from models.errors import UserError
 from pipeline import tokenize_stage
-from pipeline.dataset.existing import JoinExisting, new_rejects, open_existing
+from pipeline.dataset.existing import ExistingDataset, JoinedRows, JoinExisting, new_rejects, open_existing
 from pipeline.dataset.stage import DropSameKeys
 from pipeline.fetch import stored_shards
 from pipeline.images import shard_format, shard_reader
@@ -42,6 +44,8 @@ from pipeline.output.finish import read_settings
 from pipeline.output.ledger import read_ledger
 from pipeline.output.names import REJECTS_FOLDER
 from pipeline.records import REJECTED_TAG, Rejected
+from pipeline.scores.folder_bounds import FolderBounds
+from pipeline.scores.image_filter import ImageFilterConfig
 from pipeline.tokenize_stage import EncodeImageShard
 
 
@@ -94,14 +98,10 @@ def _run(beam_options: PipelineOptions, arguments: list[str] | None, args: argpa
     bounds, image_filter = bounds_of(args), image_filter_of(args, beam_options)
     paths = stored_shards.find_image_shards(args.images)
     before = shard_reader.fetch_output_of(paths)  # the folder of a finished `pairmill fetch`, or None
-    settings = (read_settings(before) if before else {"images": args.images}) | {"encode": encode_settings(args)}
-    if bounds:
-        settings["scores"] = bounds.settings
-    if image_filter:
-        settings |= image_filter.settings
+    settings = _settings(args, before, bounds, image_filter)
     old = open_existing([args.add_to]) if args.add_to else []
-    ledger = read_ledger(before) if before else {"sources": {shard_format.SOURCE: {"read": 0, "rejected": {}}}}
-    parts = tokenize_stage.dataset_parts(encode, settings, set(ledger["sources"]))
+    sources = set(read_ledger(before)["sources"]) if before else {shard_format.SOURCE}
+    parts = tokenize_stage.dataset_parts(encode, settings, sources)
     if not prepare_encode(args, beam_options, parts, old, {FileSystems.split(path)[0] for path in paths}):
         return 0
     encode = tokenize_stage.prepare_workers(encode, parts, args.output, has_remote_workers(beam_options))
@@ -109,9 +109,10 @@ def _run(beam_options: PipelineOptions, arguments: list[str] | None, args: argpa
     if image_filter and has_remote_workers(beam_options):
         image_filter = image_filter.for_other_machines(args.output)
     shards = plan(args, Step.ENCODE, paths)
+    encode_shard = EncodeImageShard(args.output, image, encode, old, scores, image_filter)
 
     def build(pipeline: beam.Pipeline) -> None:
-        step = beam.ParDo(EncodeImageShard(args.output, image, encode, old, scores, image_filter))
+        step = beam.ParDo(encode_shard)
         step.with_resource_hints(**hints)
         encoded = (
             pipeline
@@ -119,24 +120,37 @@ def _run(beam_options: PipelineOptions, arguments: list[str] | None, args: argpa
             | "Spread" >> beam.Reshuffle()
             | "Encode" >> step.with_outputs(REJECTED_TAG, main="records")
         )
-        if args.part:
-            return
-        if before:
-            records = encoded.records
-            earlier = (
-                pipeline
-                | "Reject files" >> beam.Create(parquet.files_in(before, REJECTS_FOLDER)).with_output_types(str)
-                | "Read rejects" >> beam.FlatMap(new_rejects, old).with_output_types(Rejected)
-            )
-        else:  # nothing has selected the pairs: a key may be there twice
-            unique = encoded.records | "Same key" >> DropSameKeys(args.output)
-            records, earlier = unique.records, unique[REJECTED_TAG]
-        joined = (records, encoded[REJECTED_TAG], earlier) | "Join" >> JoinExisting(
-            old, ledger if before else None, args.output
-        )
-        write_dataset(args, parts, joined.records, joined.rejects, joined.counts, near_config(args))
+        if not args.part:
+            joined = _join(encoded, before, old, args.output)
+            write_dataset(args, parts, joined.records, joined.rejects, joined.counts, near_config(args))
 
     return run_whole_or_part(args, beam_options, "encode", build, main, arguments)
+
+
+def _settings(
+    args: argparse.Namespace, before: str | None, bounds: FolderBounds | None, image_filter: ImageFilterConfig | None
+) -> dict[str, Any]:
+    """What the manifest says of the images, and of what the job does with them."""
+    settings = (read_settings(before) if before else {"images": args.images}) | {"encode": encode_settings(args)}
+    if bounds:
+        settings["scores"] = bounds.settings
+    return settings | (image_filter.settings if image_filter else {})
+
+
+def _join(encoded: DoOutputsTuple, before: str | None, old: list[ExistingDataset], output: str) -> JoinedRows:
+    """The encoded pairs, the rejects of `fetch` and the dataset of --add-to, without pairs that are there twice."""
+    if before:
+        records = encoded.records
+        earlier = (
+            encoded.records.pipeline
+            | "Reject files" >> beam.Create(parquet.files_in(before, REJECTS_FOLDER)).with_output_types(str)
+            | "Read rejects" >> beam.FlatMap(new_rejects, old).with_output_types(Rejected)
+        )
+    else:  # nothing has selected the pairs: a key may be there twice
+        unique = encoded.records | "Same key" >> DropSameKeys(output)
+        records, earlier = unique.records, unique[REJECTED_TAG]
+    ledger = read_ledger(before) if before else None
+    return (records, encoded[REJECTED_TAG], earlier) | "Join" >> JoinExisting(old, ledger, output)
 
 
 if __name__ == "__main__":

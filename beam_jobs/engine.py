@@ -108,7 +108,7 @@ def state_of(engine: dict[str, str], options: PipelineOptions, output: str) -> s
         return find(engine, options).state
     except Exception as error:  # each engine's client has its own
         raise UserError(
-            f"--output {output}: {describe(engine)} writes there, or did, but its engine does not tell "
+            f"--output {output}: {describe(engine)} writes there, or did, but asking its engine failed "
             f"({_cause(error)}); look there; once the job is over, delete {run_record.path_of(output)} and run the "
             "same command"
         ) from None

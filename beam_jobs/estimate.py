@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_jobs.flags.engine import has_remote_workers
-from beam_jobs.flags.select import select_config, source_pieces, source_settings
+from beam_jobs.flags.select import select_config, source_ranges, source_settings
 from models.errors import UserError
 from pipeline.estimate import report
 from pipeline.estimate.job_estimate import EstimatedJob, SampleRun, estimate_job, populations_of, read_run
@@ -39,10 +39,10 @@ def estimate_lists(
     are elsewhere."""
     check_local(options)
     started = time.monotonic()
-    pieces = source_pieces(args.source, source_settings(args))
+    ranges = source_ranges(args.source, source_settings(args))
     listing_s = time.monotonic() - started
     settings = {name: SOURCES[name].settings_of_check(chosen) for name, chosen in source_settings(args).items()}
-    sample = take_sample(pieces, settings, args.estimate)
+    sample = take_sample(ranges, settings, args.estimate)
     job = job._replace(select_s=select_seconds(sample, select_config(args), settings))
     with tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as folder:
         run = run_sample(folder, args, lambda inner: run_job(inner, sample.file_ranges))

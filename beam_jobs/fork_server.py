@@ -57,15 +57,15 @@ class ForkServer:
         """
         if sys.platform != "linux":
             return
-        self._requests, theirs = _socket_pair()
+        self._requests, server_end = _socket_pair()
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # until the child ignores it
         if not (pid := os.fork()):
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
             self._requests.close()
-            _end_with(theirs)
+            _end_with(server_end)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
-        theirs.close()
+        server_end.close()
         self._process = _Forked(pid)
         atexit.register(self._process.kill)
 
@@ -84,18 +84,18 @@ class ForkServer:
         return Worker(self._send(Request(_loaded_modules(), environment, os.getcwd(), is_worker=True)))
 
     def _send(self, request: Request) -> socket.socket:
-        ours, theirs = _socket_pair()
+        launcher_end, server_end = _socket_pair()
         with contextlib.suppress(BrokenPipeError):  # it has just ended: the worker's `wait` tells
-            with self._lock, theirs:
-                socket.send_fds(self._running(), [b"1"], [theirs.fileno()])
-            ours.sendall(json.dumps(request._asdict()).encode() + b"\n")
-        return ours
+            with self._lock, server_end:
+                socket.send_fds(self._running(), [b"1"], [server_end.fileno()])
+            launcher_end.sendall(json.dumps(request._asdict()).encode() + b"\n")
+        return launcher_end
 
     def _running(self) -> socket.socket:
         if self._requests is None or self._process is None or self._process.poll() is not None:
-            self._requests, theirs = _socket_pair()
-            with theirs:
-                descriptor = theirs.fileno()
+            self._requests, server_end = _socket_pair()
+            with server_end:
+                descriptor = server_end.fileno()
                 self._process = subprocess.Popen([*COMMAND, str(descriptor)], pass_fds=[descriptor])
             atexit.register(self._process.kill)
         return self._requests

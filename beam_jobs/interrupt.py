@@ -64,7 +64,7 @@ def end_process(line: str, status: int) -> None:
 
 
 def _descendants(pid: int) -> list[int]:
-    """The processes that a process has started, and theirs; empty without /proc."""
+    """The processes that a process has started, and those that these started; empty without /proc."""
     found = []
     for path in Path(f"/proc/{pid}/task").glob("*/children"):
         with contextlib.suppress(OSError):  # the process has ended

@@ -67,19 +67,24 @@ def prepare(
         if not remote:
             keep_counts_here(args.output)
         return True
-    if found is Found.RUNNING:
-        launch = _Launch(job, args.output, options, run_record.recorded_engine(args.output))
-        print(f"{job}: {engine.describe(launch.engine)} runs since an earlier command", flush=True)
-        if args.no_wait:
-            state.release_output(args.output)
-            return False
-        with ProgressReporter(args.output, job) as progress, launch:
-            launch.result = engine.find(launch.engine, options)
-            progress.follow(launch.result)
-            launch.result.wait_until_finish()
-        _print_summary(job, progress)
-    _end(job, args.output)
+    if found is Found.FINISHED or _follow(job, args, options):
+        _end(job, args.output)
     return False
+
+
+def _follow(job: str, args: argparse.Namespace, options: PipelineOptions) -> bool:
+    """Follows a job that an earlier command began to its end, unless --no-wait is given. Returns whether it did."""
+    launch = _Launch(job, args.output, options, run_record.recorded_engine(args.output))
+    print(f"{job}: {engine.describe(launch.engine)} runs since an earlier command", flush=True)
+    if args.no_wait:
+        state.release_output(args.output)
+        return False
+    with ProgressReporter(args.output, job) as progress, launch:
+        launch.result = engine.find(launch.engine, options)
+        progress.follow(launch.result)
+        launch.result.wait_until_finish()
+    _print_summary(job, progress)
+    return True
 
 
 def _is_running(job: str, recorded: dict[str, str], options: PipelineOptions, output: str) -> bool:

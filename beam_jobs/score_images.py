@@ -9,6 +9,7 @@ from functools import partial
 import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.pvalue import DoOutputsTuple
 
 from beam_jobs.estimate import EstimatedJob, estimate_images
 from beam_jobs.flags.common import job_parser, parse, workers_of
@@ -86,29 +87,33 @@ def _run(beam_options: PipelineOptions, arguments: list[str] | None, args: argpa
             | "Score"
             >> beam.ParDo(ScoreImageShard(args.output, image, config)).with_outputs(REJECTED_TAG, main="pairs")
         )
-        if args.part:
-            return
-        written = scored.pairs | "Scores" >> WriteScores(args.output, config, args.rows_per_file)
-        rejects = [scored[REJECTED_TAG], written[REJECTED_TAG]]
-        counts = [rows | f"Count rejected {number}" >> CountRows() for number, rows in enumerate(rejects)]
-        if before:
-            earlier = parquet.files_in(before, REJECTS_FOLDER)
-            rejects.append(pipeline | "Rejects of fetch" >> parquet.ReadParquet(earlier, Rejected))
-            counts.append(pipeline | "Counts of fetch" >> beam.Create(previous_counts(read_ledger(before))))
-        else:
-            counts += [
-                rows | f"Count read {number}" >> CountRows(READ)
-                for number, rows in enumerate((scored.pairs, scored[REJECTED_TAG]))
-            ]
-        reject_files = tuple(rejects) | "Write rejects" >> parquet.WriteParquet(
-            args.output, REJECTS_FOLDER, schemas.REJECTS
-        )
-        all_counts = (*counts, written[KEPT]) | "Counts" >> beam.Flatten()
-        _ = pipeline | "Finish" >> Finish(
-            partial(finish_scores, args.output, settings, config.names), written.files, reject_files, all_counts
-        )
+        if not args.part:
+            written = scored.pairs | "Scores" >> WriteScores(args.output, config, args.rows_per_file)
+            rejects, counts = _rejects_and_counts(scored, written, before)
+            reject_files = rejects | "Write rejects" >> parquet.WriteParquet(
+                args.output, REJECTS_FOLDER, schemas.REJECTS
+            )
+            all_counts = (*counts, written[KEPT]) | "Counts" >> beam.Flatten()
+            _ = pipeline | "Finish" >> Finish(
+                partial(finish_scores, args.output, settings, config.names), written.files, reject_files, all_counts
+            )
 
     return run_whole_or_part(args, beam_options, "score", build, main, arguments)
+
+
+def _rejects_and_counts(
+    scored: DoOutputsTuple, written: DoOutputsTuple, before: str | None
+) -> tuple[tuple[beam.PCollection, ...], tuple[beam.PCollection, ...]]:
+    """The rejects of this job and of `fetch`, and the ledger's counts of rows read and rejected, all in parts."""
+    rejects = (scored[REJECTED_TAG], written[REJECTED_TAG])
+    counts = tuple(rows | f"Count rejected {number}" >> CountRows() for number, rows in enumerate(rejects))
+    if not before:
+        read = enumerate((scored.pairs, scored[REJECTED_TAG]))
+        return rejects, (*counts, *(rows | f"Count read {number}" >> CountRows(READ) for number, rows in read))
+    pipeline, earlier = scored.pairs.pipeline, parquet.files_in(before, REJECTS_FOLDER)
+    rejects_before = pipeline | "Rejects of fetch" >> parquet.ReadParquet(earlier, Rejected)
+    counts_before = pipeline | "Counts of fetch" >> beam.Create(previous_counts(read_ledger(before)))
+    return (*rejects, rejects_before), (*counts, counts_before)
 
 
 if __name__ == "__main__":

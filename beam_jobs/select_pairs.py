@@ -19,7 +19,7 @@ from beam_jobs.flags.select import (
     input_files,
     select_config,
     select_settings,
-    source_pieces,
+    source_ranges,
     source_settings,
 )
 from beam_jobs.run import command, prepare, run
@@ -53,27 +53,27 @@ def main(arguments: list[str] | None = None) -> int:
         job = EstimatedJob("select", __spec__.name, workers_of(beam_options))
         return estimate_lists(args, beam_options, job, partial(_run, beam_options))
     check_places(beam_options, args.output, input_files(args))
-    return _run(beam_options, args, source_pieces(args.source, source_settings(args)))
+    return _run(beam_options, args, source_ranges(args.source, source_settings(args)))
 
 
-def _run(beam_options: PipelineOptions, args: argparse.Namespace, pieces: list[FileRange]) -> int:
+def _run(beam_options: PipelineOptions, args: argparse.Namespace, ranges: list[FileRange]) -> int:
     """Selects the pairs of these parts of lists. Returns the exit status."""
     sources, config = source_settings(args), select_config(args)
-    settings = {"select": select_settings(args, pieces)} | ({"dry_run": True} if args.dry_run else {})
+    settings = {"select": select_settings(args, ranges)} | ({"dry_run": True} if args.dry_run else {})
     if not prepare(args, beam_options, "select", settings, LEDGER_FILE):
         return 0
     with withdraws_on_error(args.output):
         sources = build_url_indexes(sources, args.output)
-    plan_reading(pieces, args.output)
+    plan_reading(ranges, args.output)
 
     def build(pipeline: beam.Pipeline) -> None:
-        range_results = pipeline | "Read" >> ReadAndFilter(pieces, config, sources, args.output)
+        range_results = pipeline | "Read" >> ReadAndFilter(ranges, config, sources, args.output)
         selected = range_results | "Write" >> WriteSelected(args.output, args.rows_per_file, args.dry_run)
         counts = (
             range_results | "Count read" >> beam.FlatMap(read_counts),
             selected[WriteSelected.COUNTS],
         ) | "Counts" >> beam.Flatten()
-        names = sorted({piece.source for piece in pieces})
+        names = sorted({each.source for each in ranges})
         _ = pipeline | "Finish" >> Finish(
             partial(finish_select, args.output, names, settings), counts, selected.written
         )

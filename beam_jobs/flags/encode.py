@@ -10,7 +10,7 @@ import torch
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.transforms.resources import parse_resource_hints
 
-from beam_jobs.flags.common import at_least, has_local_runner, threads_of
+from beam_jobs.flags.common import Group, at_least, has_local_runner, threads_of
 from beam_jobs.flags.engine import has_remote_workers
 from beam_jobs.flags.files import shard_settings
 from beam_jobs.flags.images import image_config
@@ -24,6 +24,13 @@ from pipeline.tokenize_stage import CROP_RECIPE, EncodeConfig
 
 def add_encode_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("encode")
+    _add_image_tokenizer_options(group)
+    _add_machine_options(group)
+    _add_content_options(group)
+
+
+def _add_image_tokenizer_options(group: Group) -> None:
+    """The image tokenizer, and how it computes."""
     group.add_argument(
         "--image-tokenizer",
         default="bundled",
@@ -53,6 +60,10 @@ def add_encode_options(parser: argparse.ArgumentParser) -> None:
         help="crops that a GPU encodes at once; a CPU encodes them one by one, which is faster there; the codes do not "
         "depend on N",
     )
+
+
+def _add_machine_options(group: Group) -> None:
+    """What an engine's machines that encode must have."""
     group.add_argument(
         "--encode-accelerator",
         default="",
@@ -66,6 +77,10 @@ def add_encode_options(parser: argparse.ArgumentParser) -> None:
         metavar="SIZE",
         help="memory that an engine gives the machines that encode, such as 16GB; build then fetches on others",
     )
+
+
+def _add_content_options(group: Group) -> None:
+    """What the dataset holds of each pair, and of which."""
     group.add_argument(
         "--text-tokenizer",
         default="bundled",

@@ -10,7 +10,7 @@ from typing import Any
 
 from apache_beam.options.pipeline_options import DebugOptions, PipelineOptions, WorkerOptions
 
-from beam_jobs.flags.common import above, at_least
+from beam_jobs.flags.common import Group, above, at_least
 from beam_jobs.flags.engine import DATAFLOW, environment_of, has_remote_workers
 from beam_jobs.flags.images import image_config, store_config
 from pipeline.fetch.addresses import parse_networks
@@ -22,6 +22,20 @@ from pipeline.sources.hosts import HostLimits
 
 def add_fetch_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("fetch")
+    _add_attempt_options(group)
+    _add_limit_options(group)
+    _add_politeness_options(group)
+    group.add_argument(
+        "--pairs-per-unit",
+        type=at_least(1),
+        default=1000,
+        metavar="N",
+        help="pairs in one unit of work; a job that was interrupted does not repeat finished units",
+    )
+
+
+def _add_attempt_options(group: Group) -> None:
+    """What one download may take."""
     group.add_argument(
         "--timeout",
         type=above(0),
@@ -43,6 +57,10 @@ def add_fetch_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="reject images whose file has more than N bytes",
     )
+
+
+def _add_limit_options(group: Group) -> None:
+    """How much is downloaded at once, and from one host."""
     group.add_argument(
         "--connections",
         type=at_least(1),
@@ -72,6 +90,10 @@ def add_fetch_options(parser: argparse.ArgumentParser) -> None:
         "the N of --part, or what --max_num_workers allows on a remote engine, on Dataflow times the cores of its "
         "--machine_type, each of which has a container)",
     )
+
+
+def _add_politeness_options(group: Group) -> None:
+    """Who asks, and what may be asked for."""
     group.add_argument(
         "--user-agent", default=FetchConfig.user_agent, metavar="TEXT", help="User-Agent header of every request"
     )
@@ -96,13 +118,6 @@ def add_fetch_options(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="CIDR",
         help="network that may be connected to although its addresses are not public, such as 127.0.0.0/8; repeatable",
-    )
-    group.add_argument(
-        "--pairs-per-unit",
-        type=at_least(1),
-        default=1000,
-        metavar="N",
-        help="pairs in one unit of work; a job that was interrupted does not repeat finished units",
     )
 
 

@@ -201,5 +201,5 @@ def _computed_bounds(args: argparse.Namespace, options: PipelineOptions) -> Imag
 
 
 def _given_bounds(args: argparse.Namespace) -> tuple[Bound, ...]:
-    least = [Bound(SIMILARITY, low=args.min_clip)] if args.min_clip is not None else []
-    return (*least, *args.min_score, *args.max_score)
+    min_clip = [Bound(SIMILARITY, low=args.min_clip)] if args.min_clip is not None else []
+    return (*min_clip, *args.min_score, *args.max_score)

@@ -116,7 +116,7 @@ def input_files(args: argparse.Namespace) -> list[str]:
     return [text.partition("=")[2] for text in args.source]
 
 
-def source_pieces(patterns: list[str], settings: SourceSettings) -> list[FileRange]:
+def source_ranges(patterns: list[str], settings: SourceSettings) -> list[FileRange]:
     """The file ranges of the values of --source, NAME=PATTERN each.
 
     Raises UserError for an unknown name, for a pattern that matches no file and for a file of another kind.
@@ -131,14 +131,14 @@ def source_pieces(patterns: list[str], settings: SourceSettings) -> list[FileRan
     return found
 
 
-def select_settings(args: argparse.Namespace, pieces: list[FileRange]) -> dict[str, Any]:
+def select_settings(args: argparse.Namespace, ranges: list[FileRange]) -> dict[str, Any]:
     """What the output records of select: the files that are read, with their sha256, and all settings. A sample's
     output is not kept: its files are not read whole."""
     chosen = source_settings(args)
     side_files = [path for name, source in SOURCES.items() for path in source.side_files(chosen[name])]
     settings: dict[str, Any] = {
         "sources": args.source,
-        "files": [] if args.estimate else describe_files(dict.fromkeys([*(each.path for each in pieces), *side_files])),
+        "files": [] if args.estimate else describe_files(dict.fromkeys([*(each.path for each in ranges), *side_files])),
     }
     settings |= dataclasses.asdict(select_config(args))
     if args.personal_data:

@@ -170,7 +170,7 @@ def test_a_job_that_its_engine_has_forgotten(workers, tmp_path):
     os.kill(workers.pid, signal.SIGCONT)
     with _process(*SERVICE, cwd=tmp_path, port=service.port), pytest.raises(UserError) as raised:
         select_pairs.main(options)
-    assert "but its engine does not tell" in str(raised.value) and "_work/run.json" in str(raised.value)
+    assert "but asking its engine failed" in str(raised.value) and "_work/run.json" in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
