@@ -42,4 +42,4 @@ def reconstruction_grid(model: DVAE, x_BCHW: torch.Tensor) -> bytes:
     """A PNG with the images in the upper row and their reconstructions below."""
     with torch.no_grad():
         pairs = torch.cat([x_BCHW, model.decode(model.encode(x_BCHW))])
-    return png(image_grid(pixels.to_uint8(pairs), columns=len(x_BCHW)), {})
+    return png(image_grid(pixels.to_uint8(pairs.cpu()), columns=len(x_BCHW)), {})

@@ -23,6 +23,7 @@ from models.training import train_dvae
 from models.training.distributed import World
 from models.training.dvae_images import batches, list_images
 from models.training.dvae_options import DVAETrainingConfig
+from models.training.dvae_reconstructions import reconstruction_grid
 from models.training.schedule import cosine
 from models.training.train_dvae import train
 from models.training.vector_quantised import VectorQuantisedDVAE, k_means
@@ -206,6 +207,24 @@ def test_a_run_killed_before_its_checkpoint_logs_each_step_once(images, tmp_path
     train(images, fresh(), config, tmp_path / "halves", resume=True, report_every=1)
     whole, halves = ((tmp_path / name / "log.jsonl").read_bytes() for name in ("whole", "halves"))
     assert halves == whole and [json.loads(line)["step"] for line in whole.splitlines()] == [1, 2, 3, 4]
+
+
+class OnDevice(torch.Tensor):
+    """As the tensors of an accelerator: NumPy reads them only after a copy to the CPU."""
+
+    def cpu(self):
+        return self.as_subclass(torch.Tensor)
+
+    def numpy(self):
+        raise TypeError("can't convert a tensor of a device to numpy")
+
+
+def test_the_grid_of_reconstructions_is_made_on_any_device(model):
+    x_BCHW = torch.rand(3, 3, 64, 64)
+    expected = reconstruction_grid(model, x_BCHW)
+    with Image.open(io.BytesIO(expected)) as image:
+        assert image.size == (3 * 64, 2 * 64)
+    assert reconstruction_grid(model, x_BCHW.as_subclass(OnDevice)) == expected
 
 
 def test_training_refuses_to_mix_runs(images, tmp_path):
