@@ -11,6 +11,11 @@ def stable_hash(*parts: object) -> int:
     return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8], "big")
 
 
+def hash_fraction(hash_64: int) -> float:
+    """The first 32 bits of a 64-bit hash as a number in [0, 1), which a float holds without rounding."""
+    return (hash_64 >> 32) / 2**32
+
+
 def in_share(hash_64: int, share: float) -> bool:
     """Whether a 64-bit hash falls into a share from 0 to 1; a larger share holds the hashes of a smaller one."""
     return hash_64 < share * 2**64

@@ -20,10 +20,11 @@ def png(image_HWC: np.ndarray, texts: dict[str, str]) -> bytes:
     return buffer.getvalue()
 
 
-def image_grid(images_BHWC: np.ndarray) -> np.ndarray:
-    """Lays out uint8 [B, H, W, 3] in a nearly square grid [rows * H, columns * W, 3]; unused cells are white."""
+def image_grid(images_BHWC: np.ndarray, columns: int | None = None) -> np.ndarray:
+    """Lays out uint8 [B, H, W, 3] in a grid [rows * H, columns * W, 3], nearly square by default; unused cells are
+    white."""
     count, height, width, _ = images_BHWC.shape
-    columns = math.ceil(math.sqrt(count))
+    columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
     grid = np.full((rows * columns, height, width, 3), 255, np.uint8)
     grid[:count] = images_BHWC

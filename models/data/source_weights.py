@@ -10,7 +10,7 @@ import numpy as np
 from models.data.epoch_order import permutation
 from models.data.format import Shard
 from models.errors import UserError
-from models.hashing import stable_hash
+from models.hashing import hash_fraction, stable_hash
 
 
 class SourceWeights:
@@ -45,7 +45,7 @@ class SourceWeights:
 
     def _repeats(self, shard: int, source: str, pairs: int) -> int:
         """Number of pairs of a source that an epoch takes from a shard, rounded so that the mean is exact."""
-        uniform = (stable_hash(f"{self._seed}/weights/{shard}/{source}") >> 32) / 2**32
+        uniform = hash_fraction(stable_hash(f"{self._seed}/weights/{shard}/{source}"))
         return math.floor(self.weights.get(source, 1.0) * pairs + uniform)
 
     def epoch_entries(self, shard: int, sources: np.ndarray, epoch: int) -> np.ndarray:

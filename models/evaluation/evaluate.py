@@ -25,10 +25,10 @@ from models.device import available_processors, check_device, device_of
 from models.errors import UserError, report_errors
 from models.evaluation.judges import ContrastiveJudge, InceptionJudge, Judges
 from models.evaluation.loss import split_losses
+from models.evaluation.measured_pairs import MeasuredPairs
 from models.evaluation.perceptual import load_lpips
 from models.evaluation.reconstruction import compare_reconstructions, first_images
 from models.evaluation.samples import Sampler, compare_samples
-from models.evaluation.split import Split
 from models.evaluation.tables import report_tables
 from models.files import check_file_place, write_atomically
 from models.next_command import beside, print_next, print_output
@@ -68,29 +68,29 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     with ProgressLine("evaluate") as line:
         if args.dataset:
             checkpoint = find_checkpoint(args.checkpoint)
-            split = Split(args.dataset, args.split, args.limit, args.cache)
+            pairs = MeasuredPairs(args.dataset, args.split, args.limit, args.cache)
             of = {
                 "checkpoint": args.checkpoint,
                 "averaged": args.averaged,
                 "dataset": args.dataset,
-                "split": split.name,
+                "split": pairs.split,
             }
-            losses = split_losses(checkpoint, split, line, args.batch_size, args.averaged, device)
+            losses = split_losses(checkpoint, pairs, line, args.batch_size, args.averaged, device)
             report["loss"] = of | losses
         if args.dataset and args.samples:
             report["samples"] = of | {"judges": judges.descriptions()}
-            report["samples"] |= _samples(args, checkpoint, split._replace(limit=args.samples), judges, line)
+            report["samples"] |= _samples(args, checkpoint, pairs._replace(limit=args.samples), judges, line)
         if args.images:
             report["reconstruction"] = {"judges": judges.descriptions(), **_reconstruction(args, device, judges, line)}
     return report
 
 
 def _samples(
-    args: argparse.Namespace, checkpoint: Path, split: Split, judges: Judges, line: ProgressLine
+    args: argparse.Namespace, checkpoint: Path, pairs: MeasuredPairs, judges: Judges, line: ProgressLine
 ) -> dict[str, Any]:
     generator = generator_from_args(args)
     sampling = generator.sampling._replace(**sampling_options(args))
-    return compare_samples(Sampler(checkpoint, generator, sampling, args.seed), split, judges, line)
+    return compare_samples(Sampler(checkpoint, generator, sampling, args.seed), pairs, judges, line)
 
 
 def _reconstruction(args: argparse.Namespace, device: str, judges: Judges, line: ProgressLine) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from models.errors import UserError
-from models.evaluation.split import Split, require_same_tokenizers
+from models.evaluation.measured_pairs import MeasuredPairs, require_same_tokenizers
 from models.progress import Progress, ProgressLine
 from models.sampling.checkpoint import read_config
 from models.training.initial_weights import read_weights
@@ -22,7 +22,7 @@ Losses = dict[str, float | None]
 @torch.inference_mode()
 def split_losses(
     checkpoint: Path,
-    split: Split,
+    pairs: MeasuredPairs,
     line: ProgressLine,
     batch_size: int = 8,
     averaged: bool = False,
@@ -35,12 +35,12 @@ def split_losses(
     """
     config = read_config(checkpoint)
     model, predicts_text = load_for_losses(checkpoint, config, averaged)
-    stream = split.open(batch_size, model.config.text_length)
-    require_same_tokenizers(checkpoint, split.dataset, config, stream.manifest)
+    stream = pairs.open(batch_size, model.config.text_length)
+    require_same_tokenizers(checkpoint, pairs.dataset, config, stream.manifest)
     model.to(device)
     sums: dict[str, torch.Tensor] = collections.defaultdict(lambda: torch.zeros(5, dtype=torch.float64))
-    done, total = 0, split.count(stream)
-    for batch in split.batches(stream):
+    done, total = 0, pairs.count(stream)
+    for batch in pairs.batches(stream):
         assert batch.sources is not None  # requested
         for source, row in zip(batch.sources, pair_sums(model, batch, torch.device(device)), strict=True):
             sums[source] += row

@@ -14,7 +14,7 @@ import numpy as np
 
 from models.evaluation.agreement import clip_score, normalised, recall
 from models.evaluation.judges import ImageFeatures, Judges
-from models.evaluation.split import Split, require_same_tokenizers
+from models.evaluation.measured_pairs import MeasuredPairs, require_same_tokenizers
 from models.progress import Progress, ProgressLine
 from models.sampling.checkpoint import ImageGenerator, read_config
 from models.sampling.sampler import BATCH_SIZE, ImageRequest, SamplingConfig, image_seed, sample_codes
@@ -39,18 +39,18 @@ class Sampler(NamedTuple):
         return [self.generator.image_tokenizer.decode(codes_N) for codes_N in codes_BN.cpu().numpy()]
 
 
-def compare_samples(sampler: Sampler, split: Split, judges: Judges, line: ProgressLine) -> dict[str, Any]:
-    """Samples one image for each caption of the split.
+def compare_samples(sampler: Sampler, pairs: MeasuredPairs, judges: Judges, line: ProgressLine) -> dict[str, Any]:
+    """Samples one image for each caption of the pairs.
 
     Returns the distances between the two sets by each judge, and with a contrastive model under "sampled" and "split"
     how well their images fit the captions. Raises UserError for a dataset of other tokenizers.
     """
-    stream = split.open(BATCH_SIZE)
-    require_same_tokenizers(sampler.checkpoint, split.dataset, read_config(sampler.checkpoint), stream.manifest)
+    stream = pairs.open(BATCH_SIZE)
+    require_same_tokenizers(sampler.checkpoint, pairs.dataset, read_config(sampler.checkpoint), stream.manifest)
     sampled, own = ImageFeatures(judges), ImageFeatures(judges)
     captions: list[str] = []
-    total = split.count(stream)
-    for batch in split.batches(stream):
+    total = pairs.count(stream)
+    for batch in pairs.batches(stream):
         assert batch.captions is not None  # requested
         texts = [first for first, *_ in batch.captions]
         sampled.add(sampler.images(texts, len(captions)))

@@ -80,7 +80,7 @@ class Perceptron(nn.Module):
         return self.down(self._activation(self.up(x_BNW)))
 
 
-class Block(nn.Module):
+class TowerBlock(nn.Module):
     def __init__(self, config: TowerConfig):
         super().__init__()
         self.norm_1 = nn.LayerNorm(config.width, config.epsilon)
@@ -140,7 +140,7 @@ class ImageTower(nn.Module):
             self.projection = nn.Linear(config.width, embedding, bias=False)
         else:
             self.pool = AttentionPool(config)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(TowerBlock(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width, config.epsilon)
         self._has_class = has_class
 
@@ -161,7 +161,7 @@ class TextTower(nn.Module):
         super().__init__()
         self.tokens = nn.Embedding(config.vocabulary, config.width)
         self.positions = nn.Parameter(torch.randn(config.context, config.width) * 0.01)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(TowerBlock(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width, config.epsilon)
         self.projection = nn.Linear(config.width, embedding, bias=config.projection_bias)
         self._config = config

@@ -46,7 +46,7 @@ class TiTokConfig(FixedConfig):
         return self.shape.count
 
 
-class Block(nn.Module):
+class VisionBlock(nn.Module):
     """Attention from each position to all, then a feed-forward layer, each on a normalised input."""
 
     def __init__(self, width: int, heads: int):
@@ -73,7 +73,7 @@ class VisionTransformer(nn.Module):
         self.positional_embedding = nn.Parameter(torch.empty(self.grid**2 + 1, self.width))
         self.latent_token_positional_embedding = nn.Parameter(torch.empty(config.codes, self.width))
         self.ln_pre, self.ln_post = nn.LayerNorm(self.width), nn.LayerNorm(self.width)
-        self.transformer = nn.ModuleList(Block(self.width, heads) for _ in range(layers))
+        self.transformer = nn.ModuleList(VisionBlock(self.width, heads) for _ in range(layers))
 
     def run(self, patches_BPM: torch.Tensor, codes_BNM: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The states of the patches [B, P, M] and of the codes [B, N, M]."""

@@ -14,7 +14,7 @@ import torch
 
 from models import pixels
 from models.errors import UserError
-from models.hashing import stable_hash
+from models.hashing import hash_fraction, stable_hash
 
 SUFFIXES = tuple(f".{suffix}" for suffix in sorted(pixels.IMAGE_SUFFIXES))
 HELD_OUT_SHARE = 0.05
@@ -50,8 +50,7 @@ def list_images(pattern: str) -> tuple[list[Member], list[Member]]:
             with tarfile.open(path) as tar:
                 for info in tar:
                     if info.isfile() and info.name.lower().endswith(SUFFIXES):
-                        fraction = (stable_hash(info.name) >> 32) / 2**32
-                        part = held_out if fraction < HELD_OUT_SHARE else training
+                        part = held_out if hash_fraction(stable_hash(info.name)) < HELD_OUT_SHARE else training
                         part.append(Member(path, info.name, info.offset_data, info.size))
         except tarfile.TarError as error:
             raise UserError(f"--images: {path} is not a readable tar file: {error}") from error

@@ -75,8 +75,8 @@ class DVAETrainingConfig:
         return torch.Generator().manual_seed((self.seed << 32) + step)
 
 
-class Command(NamedTuple):
-    """A parsed command line."""
+class TrainDVAECommand(NamedTuple):
+    """A parsed command line of `pairmill train-dvae`."""
 
     images: str  # glob of tar files
     config: DVAETrainingConfig
@@ -88,7 +88,7 @@ class Command(NamedTuple):
     device: str  # as --device names it
 
 
-def parse_command(description: str, arguments: Sequence[str] | None) -> Command:
+def parse_command(description: str, arguments: Sequence[str] | None) -> TrainDVAECommand:
     """Parses the options of `pairmill train-dvae`. Raises UserError for numbers outside their ranges."""
     parser = CommandParser("train-dvae", description)
     _add_options(parser)
@@ -104,7 +104,7 @@ def parse_command(description: str, arguments: Sequence[str] | None) -> Command:
         warm=args.start_from is not None,
         method=args.method,
     )
-    return Command(
+    return TrainDVAECommand(
         images=args.images,
         config=config,
         model=DVAEConfig(args.hidden, args.vocabulary),

@@ -7,7 +7,7 @@ import math
 import torch
 
 from models import pixels
-from models.image_files import png
+from models.image_files import image_grid, png
 from models.tokenizers.dvae import DVAE, kl_to_uniform, logit_laplace_nll
 
 
@@ -42,6 +42,4 @@ def reconstruction_grid(model: DVAE, x_BCHW: torch.Tensor) -> bytes:
     """A PNG with the images in the upper row and their reconstructions below."""
     with torch.no_grad():
         pairs = torch.cat([x_BCHW, model.decode(model.encode(x_BCHW))])
-    rows = pixels.to_uint8(pairs).reshape(2, -1, *x_BCHW.shape[2:], 3)
-    grid = rows.transpose(0, 2, 1, 3, 4).reshape(2 * x_BCHW.shape[2], -1, 3)
-    return png(grid, {})
+    return png(image_grid(pixels.to_uint8(pairs.cpu()), columns=len(x_BCHW)), {})

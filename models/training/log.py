@@ -6,7 +6,7 @@ import json
 import math
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,14 +31,7 @@ class Log:
         settings: dict[str, Any] | None = None,
     ):
         """`settings` go to Weights & Biases. Raises UserError if it or TensorBoard is requested but not installed."""
-        path = output / LOG_FILE
-        kept: list[str] = []
-        for line in path.read_text().splitlines(True) if first_step and path.exists() else ():
-            if not line.endswith("\n") or json.loads(line)["step"] > first_step:  # the last line may be incomplete
-                break
-            kept.append(line)
-        write_atomically(path, "".join(kept))
-        self._path = path
+        self._path = start_log(output, first_step)
         self._board = _tensorboard(output / "tensorboard", first_step) if tensorboard else None
         self._wandb = _wandb(wandb_project, output, settings or {}) if wandb_project else None
 
@@ -99,6 +92,21 @@ class Log:
                 self._board.add_scalar(f"{group}/{name}", value, step)
         if self._wandb:
             self._wandb.log({f"{group}/{name}": value for name, value in values.items()}, step=step)
+
+
+def start_log(output: Path, first_step: int) -> Path:
+    """The path of the log of a run whose checkpoint is of step `first_step`, or that starts at 0: later lines are
+    dropped, since the run writes them again."""
+    path = output / LOG_FILE
+    write_atomically(path, "".join(_lines_up_to(path, first_step)))
+    return path
+
+
+def _lines_up_to(path: Path, step: int) -> Iterator[str]:
+    for line in path.read_text().splitlines(True) if step and path.exists() else ():
+        if not line.endswith("\n") or json.loads(line)["step"] > step:  # the last line may be incomplete
+            return
+        yield line
 
 
 def append_json_line(path: Path, entry: dict[str, Any]) -> None:

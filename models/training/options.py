@@ -79,8 +79,8 @@ class RunOptions(NamedTuple):
 DEFAULT_RUN = RunOptions()
 
 
-class Command(NamedTuple):
-    """A parsed command line."""
+class TrainCommand(NamedTuple):
+    """A parsed command line of `pairmill train`."""
 
     dataset: str
     size: Shape
@@ -106,7 +106,7 @@ def default_precision(device: str) -> str:
     return "bfloat16" if processor.get("avx512_bf16") or processor.get("amx_bf16") else "float32"
 
 
-def parse_command(description: str, arguments: Sequence[str] | None) -> Command:
+def parse_command(description: str, arguments: Sequence[str] | None) -> TrainCommand:
     """Parses the options of `pairmill train`. Raises UserError for numbers outside their ranges."""
     parser = CommandParser("train", description)
     _add_run(parser)
@@ -127,7 +127,7 @@ def parse_command(description: str, arguments: Sequence[str] | None) -> Command:
     args.cache_bytes = round(args.cache_gb * 1e9)
     config = {field.name: getattr(args, field.name) for field in dataclasses.fields(TransformerTrainingConfig)}
     options = RunOptions(**{name: getattr(args, name) for name in RunOptions._fields})
-    return Command(
+    return TrainCommand(
         dataset=args.dataset,
         size=size,
         config=TransformerTrainingConfig(**config),

@@ -27,7 +27,7 @@ from models.data.retry import read_patiently
 from models.data.stream import Stream
 from models.errors import UserError, report_errors, system_fault
 from models.files import CHECKPOINT_FILE, WEIGHTS_FILE, join, output_folder, write_atomically
-from models.hashing import stable_hash
+from models.hashing import hash_fraction, stable_hash
 from models.next_command import beside, print_output
 from models.process_end import run_as_process
 from models.progress import print_above
@@ -353,7 +353,7 @@ def drop_captions(batch: Batch, config: TransformerTrainingConfig, step: int) ->
     if not config.blank_captions:
         return batch
     hashes = (stable_hash(f"blank/{config.seed}/{step}/{key}") for key in batch.keys)
-    blank_B = torch.tensor([hash_64 >> 32 < config.blank_captions * 2**32 for hash_64 in hashes])
+    blank_B = torch.tensor([hash_fraction(hash_64) < config.blank_captions for hash_64 in hashes])
     return batch._replace(text_BT=batch.text_BT.masked_fill(blank_B[:, None], NO_TOKEN))
 
 

@@ -56,9 +56,9 @@ from models.training.checkpoint import (
 )
 from models.training.distributed import World, average_gradients, distributed_world
 from models.training.dvae_images import Member, batches, centre_view, list_images
-from models.training.dvae_options import Command, DVAETrainingConfig, parse_command
+from models.training.dvae_options import DVAETrainingConfig, TrainDVAECommand, parse_command
 from models.training.dvae_reconstructions import reconstruction_grid, reconstruction_metrics
-from models.training.log import StepProgress, append_json_line
+from models.training.log import StepProgress, append_json_line, start_log
 from models.training.run_folder import TerminatedError, TerminationSignal, lock_folder, report_termination, terminated
 from models.training.stability import SkippedUpdates, are_usable, diverged, is_finite
 from models.training.vector_quantised import VectorQuantisedDVAE
@@ -127,6 +127,8 @@ def _train(
     val_BCHW = _validation_images(held_out, world)
     state = DVAETrainState.create(to_channels_last(model.train(), world.device), config)
     first_step = _restore(output, state, config, resume)
+    if world.is_main:
+        start_log(output, first_step)
     steps = _Steps(
         config=config,
         world=world,
@@ -390,7 +392,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def first_weights(command: Command) -> DVAE:
+def first_weights(command: TrainDVAECommand) -> DVAE:
     """A randomly initialised dVAE (appendix A.3), or that of --start-from. Raises UserError for an unreadable file."""
     if command.start_from is None:
         torch.manual_seed(command.config.seed)

@@ -48,14 +48,6 @@ def code_mask(kind: str, grid: int, rows: int | None = None) -> torch.Tensor:
     raise ValueError(f"attention kind {kind!r} is unknown; give one of {', '.join(KINDS)}")
 
 
-def sequence_mask(kind: str, grid: int, prefix: int, rows: int | None = None) -> torch.Tensor:
-    """The mask of a full sequence, bool [L queries, L keys]."""
-    codes = code_mask(kind, grid, rows)
-    mask = torch.ones(prefix + len(codes), prefix + len(codes), dtype=torch.bool).tril()
-    mask[prefix:, prefix:] = codes
-    return mask
-
-
 # --- all positions at once (training) --------------------------------------------------------------------------------
 
 

@@ -247,10 +247,13 @@ def test_ranking_keeps_the_best_and_says_how_good(generator, tmp_path):
         assert best.text["index"] != second.text["index"]
 
 
-@pytest.mark.parametrize("count, shape", [(1, (2, 3)), (2, (2, 6)), (3, (4, 6)), (5, (4, 9))])
-def test_grids_are_nearly_square(count, shape):
+@pytest.mark.parametrize(
+    "count, columns, shape",
+    [(1, None, (2, 3)), (2, None, (2, 6)), (3, None, (4, 6)), (5, None, (4, 9)), (6, 2, (6, 6)), (3, 2, (4, 6))],
+)
+def test_grids_are_nearly_square_or_as_wide_as_asked(count, columns, shape):
     images = np.arange(count, dtype=np.uint8)[:, None, None, None].repeat(2, 1).repeat(3, 2).repeat(3, 3)
-    grid = image_grid(images)
+    grid = image_grid(images, columns)
     assert grid.shape == (*shape, 3)
     assert grid[::2, ::3, 0].flatten().tolist() == [*range(count), *[255] * (shape[0] * shape[1] // 6 - count)]
 

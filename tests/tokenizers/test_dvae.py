@@ -19,9 +19,11 @@ from models import pixels
 from models.errors import UserError
 from models.tokenizers.dvae import DVAE, DVAEConfig, kl_to_uniform, load_dvae, logit_laplace_nll, save_dvae
 from models.tokenizers.image import load_image_tokenizer
+from models.training import train_dvae
 from models.training.distributed import World
 from models.training.dvae_images import batches, list_images
 from models.training.dvae_options import DVAETrainingConfig
+from models.training.dvae_reconstructions import reconstruction_grid
 from models.training.schedule import cosine
 from models.training.train_dvae import train
 from models.training.vector_quantised import VectorQuantisedDVAE, k_means
@@ -171,23 +173,58 @@ def test_training_resumed_gives_the_same_weights(images, tmp_path, monkeypatch, 
     config = DVAETrainingConfig(steps=5, batch_size=4, window=32, method=method)
     assert config.codes_from in (0, 1)  # resumed as the codes begin, and after
     train(images, fresh(), config, tmp_path / "whole", resume=False, report_every=1)
-
-    from models.training import train_dvae as trainer
-
-    real, steps = trainer.average_gradients, iter(range(100))
+    real, steps = train_dvae.average_gradients, iter(range(100))
 
     def killed(*arguments):
         if next(steps) == killed_at:
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(trainer, "average_gradients", killed)
+    monkeypatch.setattr(train_dvae, "average_gradients", killed)
     with pytest.raises(KeyboardInterrupt):
         train(images, fresh(), config, tmp_path / "halves", resume=False, report_every=1)
-    monkeypatch.setattr(trainer, "average_gradients", real)
+    monkeypatch.setattr(train_dvae, "average_gradients", real)
     train(images, fresh(), config, tmp_path / "halves", resume=True, report_every=1)
     whole, halves = ((tmp_path / name / "dvae.safetensors").read_bytes() for name in ("whole", "halves"))
     assert whole == halves
+
+
+def test_a_run_killed_before_its_checkpoint_logs_each_step_once(images, tmp_path, monkeypatch):
+    config = DVAETrainingConfig(steps=4, batch_size=4, window=32)
+    train(images, fresh(), config, tmp_path / "whole", resume=False, report_every=1)
+    save = train_dvae._save
+
+    def killed(output, state, config, step):
+        if step == 3:
+            raise KeyboardInterrupt
+        save(output, state, config, step)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(train_dvae, "_save", killed)
+        train(images, fresh(), config, tmp_path / "halves", resume=False, report_every=1)
+    with open(tmp_path / "halves" / "log.jsonl", "a") as file:
+        file.write('{"step": 4, "lo')
+    train(images, fresh(), config, tmp_path / "halves", resume=True, report_every=1)
+    whole, halves = ((tmp_path / name / "log.jsonl").read_bytes() for name in ("whole", "halves"))
+    assert halves == whole and [json.loads(line)["step"] for line in whole.splitlines()] == [1, 2, 3, 4]
+
+
+class OnDevice(torch.Tensor):
+    """As the tensors of an accelerator: NumPy reads them only after a copy to the CPU."""
+
+    def cpu(self):
+        return self.as_subclass(torch.Tensor)
+
+    def numpy(self):
+        raise TypeError("can't convert a tensor of a device to numpy")
+
+
+def test_the_grid_of_reconstructions_is_made_on_any_device(model):
+    x_BCHW = torch.rand(3, 3, 64, 64)
+    expected = reconstruction_grid(model, x_BCHW)
+    with Image.open(io.BytesIO(expected)) as image:
+        assert image.size == (3 * 64, 2 * 64)
+    assert reconstruction_grid(model, x_BCHW.as_subclass(OnDevice)) == expected
 
 
 def test_training_refuses_to_mix_runs(images, tmp_path):

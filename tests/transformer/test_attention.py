@@ -14,9 +14,9 @@ from models.transformer.attention import (
     layer_kinds,
     lines,
     masked_attention,
-    sequence_mask,
     visible_codes,
 )
+from tests.support.attention import sequence_mask
 
 GRIDS = (1, 2, 3, 5, 8, 13)
 

@@ -12,11 +12,11 @@ from models.data.stream import Stream
 from models.tokenizers.info import require_same_tokenizer
 
 
-class Split(NamedTuple):
-    """Pairs of a dataset."""
+class MeasuredPairs(NamedTuple):
+    """Which pairs of a dataset are measured."""
 
     dataset: str  # folder or URL
-    name: str  # train or val
+    split: str  # train or val
     limit: int  # pairs at most
     cache: Path | None = None  # for the shards of a URL
 
@@ -28,7 +28,7 @@ class Split(NamedTuple):
         """Opens the dataset, with the captions and sources of its pairs. Raises UserError as Stream does."""
         return Stream(
             self.dataset,
-            self.name,
+            self.split,
             batch_size,
             max_tokens=text_length,
             cache=self.cache,
