@@ -57,13 +57,13 @@ def _fetched(output: str) -> Iterator[dict[str, Any]]:
 def _outcome(row: dict[str, Any]) -> Outcome:
     is_duplicate = row.get("reason") in DUPLICATES
     return Outcome(
-        row["source"],
-        row["file"],
-        row["row"] // ROWS_PER_BLOCK,
-        row["key"],
-        row["url"],
-        row.get("stage", ""),
-        key_kept_instead(row["detail"]) if is_duplicate else "",
+        source=row["source"],
+        file=row["file"],
+        block=row["row"] // ROWS_PER_BLOCK,
+        key=row["key"],
+        url=row["url"],
+        stage=row.get("stage", ""),
+        instead=key_kept_instead(row["detail"]) if is_duplicate else "",
     )
 
 

@@ -138,7 +138,7 @@ def filter_range(
     if output_files.exists(marker):
         rows, spills, damaged = msgpack.unpackb(output_files.read(marker))
         counts_of(output).step(Step.SELECT, before=rows, work_before=range_bytes(file_range))
-        return RangeResult(file_range.source, rows, [SpillFile(*spill) for spill in spills], damaged)
+        return RangeResult(file_range.source, rows, [*map(SpillFile._make, spills)], damaged)
     source = SOURCES[file_range.source]
     tidy = functools.partial(source.tidy_caption, settings=settings.get(source.name, source.settings))
     read = read_range(file_range, settings, first_line_number(file_range, counts))
