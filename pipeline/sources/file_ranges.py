@@ -15,7 +15,7 @@ from apache_beam.coders import RowCoder, registry
 from models.errors import UserError
 from pipeline.sources.readers import Row, count_range
 from pipeline.sources.registry import DEFAULTS, SOURCES, SourceSettings
-from pipeline.sources.source import FileRange
+from pipeline.sources.source import FileRange as FileRange
 
 
 def file_ranges(name: str, pattern: str) -> list[FileRange]:

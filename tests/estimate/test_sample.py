@@ -15,7 +15,8 @@ from pipeline.estimate import sample as sample_module
 from pipeline.estimate.quantity import range_of
 from pipeline.estimate.sample import take_sample
 from pipeline.sources import source, table_source, yfcc100m
-from pipeline.sources.file_ranges import DEFAULTS, file_ranges, read_range
+from pipeline.sources.file_ranges import file_ranges, read_range
+from pipeline.sources.registry import DEFAULTS
 
 ROWS = 30_000
 

@@ -11,6 +11,7 @@ import shutil
 import tarfile
 from pathlib import Path
 
+import msgpack
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -247,13 +248,9 @@ ODD = {
     "folder": member(f"{0:032x}.mp", type=tarfile.DIRTYPE),
     "device": member(f"{0:032x}.mp", type=tarfile.CHRTYPE),
     "no sample": member(f"{0:032x}.mp", b"\xc1"),
-    "another type": member(
-        f"{0:032x}.mp", format.msgpack.packb({"caption": 1, "tokens": b"", "codes": b"", "draws": 1})
-    ),
-    "odd bytes": member(
-        f"{0:032x}.mp", format.msgpack.packb({"caption": "", "tokens": b"x", "codes": b"", "draws": 1})
-    ),
-    "no crops": member(f"{0:032x}.mp", format.msgpack.packb({"caption": "", "tokens": b"", "codes": b"", "draws": 0})),
+    "another type": member(f"{0:032x}.mp", msgpack.packb({"caption": 1, "tokens": b"", "codes": b"", "draws": 1})),
+    "odd bytes": member(f"{0:032x}.mp", msgpack.packb({"caption": "", "tokens": b"x", "codes": b"", "draws": 1})),
+    "no crops": member(f"{0:032x}.mp", msgpack.packb({"caption": "", "tokens": b"", "codes": b"", "draws": 0})),
     "another name": member("\x1b[31mx"),
 }
 
