@@ -13,7 +13,7 @@ AUTO = "auto"
 
 
 def add_device_option(parser: argparse.ArgumentParser | argparse._ArgumentGroup, runs: str) -> None:
-    """`runs`: what the device runs."""
+    """Adds --device; `runs` names what the device runs."""
     parser.add_argument(
         "--device",
         type=device_name,
@@ -25,6 +25,7 @@ def add_device_option(parser: argparse.ArgumentParser | argparse._ArgumentGroup,
 
 
 def add_threads_option(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Adds --threads, the number of CPU threads."""
     parser.add_argument(
         "--threads",
         type=int,
