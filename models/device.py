@@ -14,7 +14,7 @@ MAX_THREADS = 1024  # no machine has as many processors
 
 
 def add_device_option(parser: argparse.ArgumentParser | argparse._ArgumentGroup, runs: str) -> None:
-    """`runs`: what the device runs."""
+    """Adds --device; `runs` names what the device runs."""
     parser.add_argument(
         "--device",
         type=device_name,
@@ -30,7 +30,7 @@ def add_threads_option(
     default: int | None = None,
     help_default: str = "all available",
 ) -> None:
-    """`default`: None if the command decides when it knows its model."""
+    """Adds --threads, the number of CPU threads. `default`: None if the command decides when it knows its model."""
     parser.add_argument(
         "--threads", type=thread_count, default=default, metavar="N", help=f"CPU threads (default: {help_default})"
     )

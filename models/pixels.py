@@ -136,7 +136,8 @@ def to_rgb(image: Image.Image) -> np.ndarray:
 
 
 def to_rgb_with_exif(image: Image.Image) -> tuple[np.ndarray, Image.Exif | None]:
-    """As `to_rgb`; and the EXIF data, which may come after the pixels and are gone once the image is closed."""
+    """As `to_rgb`, with the same errors; and the EXIF data, which may come after the pixels and are gone once the image
+    is closed."""
     try:
         with _quiet_pillow():
             image.load()
@@ -217,7 +218,7 @@ def orientation_of(image: Image.Image) -> int:
 
 
 def apply_orientation(rgb_HWC: np.ndarray, orientation: int) -> np.ndarray:
-    """Turns and mirrors an image with an EXIF orientation of 1 to 8 upright."""
+    """Turns and mirrors an image, uint8 [H, W, 3], with an EXIF orientation of 1 to 8 upright."""
     if orientation in (5, 6, 7, 8):
         rgb_HWC = rgb_HWC.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
@@ -311,10 +312,10 @@ def to_uint8(x_BCHW: torch.Tensor) -> np.ndarray:
 
 
 def phi(x: torch.Tensor) -> torch.Tensor:
-    """Maps 0..1 to [eps, 1 - eps] (appendix A.3)."""
+    """Maps 0..1 to [eps, 1 - eps] (appendix A.3), number by number, of any shape."""
     return (1 - 2 * LOGIT_LAPLACE_EPS) * x + LOGIT_LAPLACE_EPS
 
 
 def phi_inverse(y: torch.Tensor) -> torch.Tensor:
-    """Maps back to 0..1; values outside the range of phi are clamped to black or white."""
+    """Maps back to 0..1, number by number; values outside the range of phi are clamped to black or white."""
     return ((y - LOGIT_LAPLACE_EPS) / (1 - 2 * LOGIT_LAPLACE_EPS)).clamp(0, 1)

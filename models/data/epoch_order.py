@@ -41,7 +41,8 @@ class EpochOrder:
         self._lines: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # epoch -> its layout, of the last two
 
     def blocks(self, positions: np.ndarray) -> list[tuple[ShuffleBlock, np.ndarray, np.ndarray]]:
-        """Groups positions, counted over all epochs, by block: (block, indices into `positions`, offsets)."""
+        """Groups positions, counted over all epochs, by block: (block, indices into `positions`, offsets in the
+        block), both int64 [n]."""
         epoch, position = np.divmod(positions, self.total)
         lane, within = position % self.lanes, position // self.lanes
         number, offset = np.divmod(within, self.buffer)
@@ -53,7 +54,8 @@ class EpochOrder:
         ]
 
     def entries(self, block: ShuffleBlock) -> tuple[np.ndarray, np.ndarray]:
-        """(shards, entries of the shards) of a block's pairs, in their shuffled order; empty beyond the lane's end."""
+        """(shards, entries of the shards) of a block's n pairs, int64 [n], in their shuffled order; n is 0 beyond the
+        lane's end."""
         share, remainder = divmod(self.total, self.lanes)
         length = share + (block.lane < remainder)
         start = block.number * self.buffer
@@ -83,6 +85,6 @@ def lanes_for(ranks: int) -> int:
 
 
 def permutation(seed: str, n: int) -> np.ndarray:
-    """A shuffled range(n) that follows from the seed."""
+    """A shuffled range(n) that follows from the seed, int64 [n]."""
     # RandomState, because NumPy never changes its stream of numbers; that of default_rng may change.
     return np.random.RandomState(np.frombuffer(hashlib.sha256(seed.encode()).digest(), np.uint32)).permutation(n)

@@ -148,7 +148,7 @@ def pack_sample(caption: str, tokens: bytes, codes: bytes, draws: int, other_cap
 
 
 def pack_tokens(tokens: np.ndarray) -> bytes:
-    """Converts tokens to the bytes of a sample: uint16 little-endian."""
+    """Converts tokens, integers [n] below 65,536, to the bytes of a sample: uint16 little-endian."""
     return tokens.astype(UINT16).tobytes()
 
 

@@ -11,22 +11,23 @@ BLOCK = 1024  # queries compared at a time
 
 
 def normalised(features_BE: np.ndarray) -> np.ndarray:
-    """Features as embeddings of length 1, float64."""
+    """Features [B, E] as embeddings of length 1, float64 [B, E]."""
     features_BE = features_BE.astype(np.float64)
     return features_BE / np.linalg.norm(features_BE, axis=1, keepdims=True).clip(min=1e-12)
 
 
 def clip_score(image_BE: np.ndarray, text_BE: np.ndarray) -> float:
-    """100 times the mean cosine of each image and its caption, at least 0 (Hessel et al., 2021, arXiv 2104.08718, with
-    the factor that is in use)."""
+    """100 times the mean cosine of each image and its caption, by embeddings [B, E] of length 1, at least 0 (Hessel et
+    al., 2021, arXiv 2104.08718, with the factor that is in use)."""
     return max(0.0, 100 * float((image_BE * text_BE).sum(axis=1).mean()))
 
 
 def recall(query_BE: np.ndarray, found_BE: np.ndarray, captions: Sequence[str]) -> dict[str, float]:
     """The share of queries whose own item is among the k most similar of all, for each k of RANKS: "recall@1", ...
 
-    Pair i has query i, item i and caption i. Items of the same caption are one answer, since nothing tells them apart;
-    an item as similar as the answer counts as more similar, so that embeddings that are all alike find nothing.
+    Embeddings are [B, E], of length 1; pair i has query i, item i and caption i. Items of the same caption are one
+    answer, since nothing tells them apart; an item as similar as the answer counts as more similar, so that embeddings
+    that are all alike find nothing.
     """
     ids_B = np.unique(np.asarray(captions), return_inverse=True)[1]
     ranks_B = np.concatenate(

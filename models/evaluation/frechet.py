@@ -19,7 +19,7 @@ class Moments(NamedTuple):
 
 
 def moments(features_BF: np.ndarray) -> Moments:
-    """Moments of the features of at least two images. Raises ValueError for fewer."""
+    """Moments of the features [B, F] of at least two images. Raises ValueError for fewer."""
     if len(features_BF) < 2:
         raise ValueError(f"a covariance needs at least 2 images, got {len(features_BF)}")
     features_BF = features_BF.astype(np.float64)

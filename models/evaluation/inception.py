@@ -57,6 +57,8 @@ def _largest(x_BCHW: torch.Tensor) -> torch.Tensor:
 
 
 class BlockA(nn.Module):
+    """Windows up to 5 x 5 at 35 x 35 positions: [B, inputs, h, w] to [B, 224 + pooled, h, w]."""
+
     def __init__(self, inputs: int, pooled: int):
         super().__init__()
         self.branch1x1 = Convolution(inputs, 64)
@@ -74,6 +76,8 @@ class BlockA(nn.Module):
 
 
 class BlockB(nn.Module):
+    """From 35 x 35 positions to 17 x 17: [B, inputs, h, w] to [B, 480 + inputs, (h - 1) / 2, (w - 1) / 2]."""
+
     def __init__(self, inputs: int):
         super().__init__()
         self.branch3x3 = Convolution(inputs, 384, 3, stride=2)
@@ -87,6 +91,8 @@ class BlockB(nn.Module):
 
 
 class BlockC(nn.Module):
+    """Windows of 7 x 7 as rows and columns, at 17 x 17 positions: [B, inputs, h, w] to [B, 768, h, w]."""
+
     def __init__(self, inputs: int, inner: int):
         super().__init__()
         self.branch1x1 = Convolution(inputs, 192)
@@ -107,6 +113,8 @@ class BlockC(nn.Module):
 
 
 class BlockD(nn.Module):
+    """From 17 x 17 positions to 8 x 8: [B, inputs, h, w] to [B, 512 + inputs, (h - 1) / 2, (w - 1) / 2]."""
+
     def __init__(self, inputs: int):
         super().__init__()
         self.branch3x3_1 = Convolution(inputs, 192)
@@ -121,6 +129,8 @@ class BlockD(nn.Module):
 
 
 class BlockE(nn.Module):
+    """Windows of 3 x 3 split into rows and columns, at 8 x 8 positions: [B, inputs, h, w] to [B, 2048, h, w]."""
+
     def __init__(self, inputs: int, takes_largest: bool):
         super().__init__()
         self.branch1x1 = Convolution(inputs, 320)
@@ -148,7 +158,7 @@ class BlockE(nn.Module):
 
 
 class Inception(nn.Module):
-    """Images to the features of FID."""
+    """Images to the features of FID, by the third Inception network (Szegedy et al., 2015, arXiv 1512.00567)."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -63,7 +63,8 @@ def compare_reconstructions(
 
 
 def perplexity(counts_C: np.ndarray) -> float:
-    """The number of codes that, used equally often, would have the entropy of codes that occur so often."""
+    """The number of codes that, used equally often, would have the entropy of codes with these counts [C], all above
+    0."""
     shares_C = counts_C / counts_C.sum()
     return float(np.exp(-(shares_C * np.log(shares_C)).sum()))
 

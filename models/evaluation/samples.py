@@ -66,7 +66,7 @@ def compare_samples(sampler: Sampler, pairs: MeasuredPairs, judges: Judges, line
 
 
 def agreement(image_BE: np.ndarray, text_BE: np.ndarray, captions: Sequence[str]) -> dict[str, Any]:
-    """CLIP score and recall in both directions of images and their captions, by embeddings of length 1."""
+    """CLIP score and recall in both directions of images and their captions, by embeddings [B, E] of length 1."""
     return {
         "clip_score": clip_score(image_BE, text_BE),
         "captions_by_image": recall(image_BE, text_BE, captions),

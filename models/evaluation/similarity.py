@@ -19,7 +19,7 @@ def psnr(a_HWC: np.ndarray, b_HWC: np.ndarray) -> float:
 
 
 def ssim(a_HWC: np.ndarray, b_HWC: np.ndarray) -> float:
-    """Structural similarity of two images, uint8 [H, W, 3] of at least 11 px a side, -1 to 1.
+    """Structural similarity of two images, uint8 [H, W, 3], -1 to 1. Raises ValueError below 11 px a side.
 
     The mean over channels and over the pixels whose window lies inside the image, with the constants of Wang et al.
     (2004, "Image quality assessment").

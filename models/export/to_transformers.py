@@ -52,6 +52,7 @@ _OWN_IMPORT = re.compile(r"^from models(?:\.\w+)*\.(\w+) import", re.MULTILINE)
 
 
 def make_parser() -> argparse.ArgumentParser:
+    """The parser of `pairmill export`."""
     parser = CommandParser("export", __doc__.split("\n")[0])
     parser.add_argument(
         "--checkpoint",

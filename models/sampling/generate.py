@@ -134,6 +134,7 @@ def first_rows(generator: ImageGenerator, path: Path, rows: int) -> list[int]:
 
 
 def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that `sampling_options` reads."""
     parser.add_argument(
         "--temperature",
         type=float,

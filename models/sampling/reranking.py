@@ -46,6 +46,8 @@ class Ranker(NamedTuple):
 
 
 class Ranking(NamedTuple):
+    """What ranks a prompt's images, and how many of them are kept."""
+
     ranker: Ranker
     keep: int  # number of best images to keep
 

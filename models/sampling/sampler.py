@@ -128,6 +128,7 @@ class SamplingTensors(NamedTuple):
     def of(
         cls, samplings: Sequence[SamplingConfig], vocabulary: int, device: torch.device | str = "cpu"
     ) -> SamplingTensors:
+        """Stacks configurations, in their order, for a vocabulary of so many codes."""
         temperature, top_p = (
             torch.tensor([[getattr(sampling, name)] for sampling in samplings], dtype=torch.float64)
             for name in ("temperature", "top_p")

@@ -21,6 +21,8 @@ ACCELERATOR_BATCH = 128
 
 
 class Embeddings(NamedTuple):
+    """Embeddings of images and of their captions, row by row."""
+
     image_BE: np.ndarray  # float16 [B, E], of length 1
     text_BE: np.ndarray
 

@@ -1,4 +1,5 @@
-"""Measures of an image and of a caption that need no model. Each is a plain function of its input alone."""
+"""Measures of an image and of a caption that need no model. Each is a plain function of its input alone: of an
+image, uint8 [H, W, 3], or of a caption."""
 
 from __future__ import annotations
 
@@ -235,6 +236,7 @@ def words(caption: str) -> float:
 
 
 def characters(caption: str) -> float:
+    """Characters, white space included."""
     return float(len(caption))
 
 

@@ -104,6 +104,8 @@ class TextInput(NamedTuple):
 
 
 class LoadedModel(NamedTuple):
+    """A network, and how it takes images and texts."""
+
     network: ContrastiveModel
     images: ImageInput
     texts: TextInput

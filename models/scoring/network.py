@@ -19,6 +19,7 @@ from torch.nn import functional
 
 
 def quick_gelu(x: torch.Tensor) -> torch.Tensor:
+    """GELU for each number, as the weights of OpenAI's CLIP approximate it; the result has the shape of `x`."""
     return x * torch.sigmoid(1.702 * x)
 
 
@@ -46,6 +47,8 @@ class TowerConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ImageTowerConfig(TowerConfig):
+    """Sizes of an image tower, and how it ends."""
+
     image_size: int  # px a side
     patch_size: int  # px a side
     pool: Literal["class", "attention"]  # a class token, or SigLIP's attention of a learnt query
@@ -54,6 +57,8 @@ class ImageTowerConfig(TowerConfig):
 
 @dataclasses.dataclass(frozen=True)
 class TextTowerConfig(TowerConfig):
+    """Sizes of a text tower, and the token whose output is the text's."""
+
     context: int  # tokens
     vocabulary: int
     causal: bool
@@ -64,12 +69,16 @@ class TextTowerConfig(TowerConfig):
 
 @dataclasses.dataclass(frozen=True)
 class ContrastiveConfig:
+    """Sizes of both towers and of their embeddings."""
+
     embedding: int  # E
     image: ImageTowerConfig
     text: TextTowerConfig
 
 
 class Perceptron(nn.Module):
+    """Two linear layers with the activation between them, float [B, N, W] to [B, N, W]."""
+
     def __init__(self, config: TowerConfig):
         super().__init__()
         self.up = nn.Linear(config.width, config.hidden)
@@ -81,6 +90,8 @@ class Perceptron(nn.Module):
 
 
 class TowerBlock(nn.Module):
+    """A layer of a tower, float [B, N, W] to [B, N, W]: attention, then a perceptron, each on a normalised input."""
+
     def __init__(self, config: TowerConfig):
         super().__init__()
         self.norm_1 = nn.LayerNorm(config.width, config.epsilon)
@@ -106,7 +117,8 @@ def _join(x_BHND: torch.Tensor) -> torch.Tensor:
 
 
 class AttentionPool(nn.Module):
-    """SigLIP's end of the image tower: a learnt query looks at all patches."""
+    """SigLIP's end of the image tower (Zhai et al., 2023, arXiv 2303.15343): a learnt query attends to all patches,
+    float [B, N, W] to [B, W]."""
 
     def __init__(self, config: TowerConfig):
         super().__init__()
@@ -128,6 +140,9 @@ class AttentionPool(nn.Module):
 
 
 class ImageTower(nn.Module):
+    """A vision transformer (Dosovitskiy et al., 2020, arXiv 2010.11929): normalised pixels, float [B, 3, image_size,
+    image_size], to outputs [B, E] that are not of length 1 yet."""
+
     def __init__(self, config: ImageTowerConfig, embedding: int):
         super().__init__()
         has_class = config.pool == "class"
@@ -157,6 +172,8 @@ class ImageTower(nn.Module):
 
 
 class TextTower(nn.Module):
+    """A transformer: tokens, int64 [B, N] with N up to the context, to outputs [B, E] that are not of length 1 yet."""
+
     def __init__(self, config: TextTowerConfig, embedding: int):
         super().__init__()
         self.tokens = nn.Embedding(config.vocabulary, config.width)
@@ -191,7 +208,7 @@ class ContrastiveModel(nn.Module):
         self.text = TextTower(config.text, config.embedding)
 
     def embed_images(self, x_BCHW: torch.Tensor) -> torch.Tensor:
-        """Normalised pixels to embeddings, float [B, E]."""
+        """Normalised pixels, float [B, 3, image_size, image_size], to embeddings, float [B, E]."""
         return functional.normalize(self.image(x_BCHW), dim=-1)
 
     def embed_texts(self, tokens_BN: torch.Tensor) -> torch.Tensor:

@@ -59,6 +59,7 @@ class LimitedProtocol(H11Protocol):
 
 
 def max_connections() -> int:
+    """Number of connections that may be open at a time."""
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return MAX_CONNECTIONS if files == resource.RLIM_INFINITY else min(MAX_CONNECTIONS, files // 2)
 

@@ -76,10 +76,12 @@ class Job:
     finished: float | None = None
 
     def changed(self) -> None:
+        """Counts a change, so that readers of the events send it."""
         self.version += 1
 
     @property
     def is_finished(self) -> bool:
+        """Whether the job has ended, in whatever way."""
         return self.status in FINISHED
 
     @property

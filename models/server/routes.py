@@ -82,6 +82,7 @@ routes = APIRouter()
 
 
 def server_state(request: Request) -> ServerState:
+    """What the application of a request shares among requests."""
     return request.app.state.server
 
 
@@ -134,6 +135,7 @@ async def submit(body: ImagesBody, request: Request, response: Response, state: 
 
 
 def find(job_id: Annotated[str, InPath(max_length=64)], state: InState) -> Job:
+    """The job of an id. Raises HTTPException 404 if the queue has none, or has forgotten it."""
     if job := state.queue.find(job_id):
         return job
     raise HTTPException(404, NO_SUCH_JOB)
@@ -144,6 +146,7 @@ FoundJob = Annotated[Job, Depends(find)]
 
 @routes.get("/v1/images/{job_id}", responses=MISSING)
 async def get_job(job: FoundJob, state: InState) -> JobResponse:
+    """Returns the current state of a job."""
     return state.job_response(job)
 
 
@@ -210,17 +213,21 @@ async def model(state: InState) -> ModelResponse:
 
 @routes.get("/healthz", response_class=PlainTextResponse)
 async def health() -> str:
+    """Answers while the server runs."""
     return "Health"  # as DALLE-server answers
 
 
 @routes.get("/metrics", response_class=PlainTextResponse)
 async def prometheus(state: InState) -> Response:
+    """Returns the metrics in the text format of Prometheus."""
     return Response(generate_latest(state.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
 def client_of(request: Request) -> str:
+    """The client's address; "" if the connection has none."""
     return request.client.host if request.client else ""
 
 
 def any_seed() -> int:
+    """A random seed, from 0 to below ANY_SEED."""
     return secrets.randbelow(ANY_SEED)

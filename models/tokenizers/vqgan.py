@@ -188,6 +188,7 @@ class VectorQuantiser(nn.Module):
         return (2 * dots_BhwV - squares).permute(0, 3, 1, 2)
 
     def vectors(self, codes_Bhw: torch.Tensor) -> torch.Tensor:
+        """The vectors of codes, [B, D, h, w]."""
         return F.embedding(codes_Bhw, self._table()).permute(0, 3, 1, 2)
 
     def _table(self) -> torch.Tensor:
@@ -203,9 +204,11 @@ class GumbelProjection(nn.Module):
         self.embed = nn.Embedding(config.vocabulary, config.code_width)
 
     def logits(self, z_BDhw: torch.Tensor) -> torch.Tensor:
+        """The scores of each code, [B, V, h, w]."""
         return self.proj(z_BDhw)
 
     def vectors(self, codes_Bhw: torch.Tensor) -> torch.Tensor:
+        """The vectors of codes, [B, D, h, w]."""
         return self.embed(codes_Bhw).permute(0, 3, 1, 2)
 
 

@@ -38,7 +38,7 @@ class Scratch(threading.local):
         self._buffers: dict[str, torch.Tensor] = {}
 
     def take(self, name: str, *shape: int) -> torch.Tensor:
-        """The buffer of a name as a tensor of this shape, uninitialised."""
+        """The buffer of a name as a float32 tensor of this shape, uninitialised."""
         size = math.prod(shape)
         if name not in self._buffers or self._buffers[name].numel() < size:
             with torch.inference_mode(False):  # so that any mode may write to it

@@ -298,7 +298,7 @@ def read_state(path: Path, option: str = "--resume") -> dict[str, Any]:
 
 
 def write_state(path: Path, state: dict[str, Any]) -> None:
-    """Writes a checkpoint that `read_state` reads, tensor by tensor."""
+    """Writes a checkpoint that `read_state` reads, tensor by tensor. Raises WriteError where the system refuses it."""
     with written_atomically(path) as file:
         try:
             torch.save(state, file)

@@ -41,7 +41,7 @@ class World(NamedTuple):
         return self.rank == 0
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
-        """Sums a tensor over all ranks, in place."""
+        """Sums a tensor, of one shape on all ranks, over them; in place."""
         if self.size > 1:
             dist.all_reduce(values)
         return values
@@ -131,7 +131,7 @@ def local(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def load_from_main(target: torch.Tensor, saved: torch.Tensor | None, world: World) -> None:
-    """Fills a tensor, of which each rank may have a shard, from the full one that rank 0 has."""
+    """Fills a tensor, of which each rank may have a shard, from the full one of the same shape that rank 0 has."""
     if isinstance(target, DTensor):
         full = torch.empty(target.shape, dtype=target.dtype) if saved is None else saved
         full = full.to(target.device)

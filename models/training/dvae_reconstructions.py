@@ -13,8 +13,9 @@ from models.tokenizers.dvae import DVAE, kl_to_uniform, logit_laplace_nll
 
 @torch.no_grad()
 def reconstruction_metrics(model: DVAE, x_BCHW: torch.Tensor) -> dict[str, float]:
-    """Measures reconstructions from hard codes: PSNR in dB, the share of the vocabulary used, the perplexity of the
-    codes, and the bound that training relaxes: reconstruction + KL to the prior, in nats by value of an image."""
+    """Measures reconstructions of images, float [B, 3, H, W] in 0..1, from hard codes: PSNR in dB, the share of the
+    vocabulary used, the perplexity of the codes, and the bound that training relaxes: reconstruction + KL to the prior,
+    in nats by value of an image."""
     codes, errors, bounds = [], [], []
     for x in x_BCHW.split(4):
         logits = model.logits(x).float()
@@ -39,7 +40,7 @@ def reconstruction_metrics(model: DVAE, x_BCHW: torch.Tensor) -> dict[str, float
 
 
 def reconstruction_grid(model: DVAE, x_BCHW: torch.Tensor) -> bytes:
-    """A PNG with the images in the upper row and their reconstructions below."""
+    """A PNG with the images, float [B, 3, H, W] in 0..1, in the upper row and their reconstructions below."""
     with torch.no_grad():
         pairs = torch.cat([x_BCHW, model.decode(model.encode(x_BCHW))])
     return png(image_grid(pixels.to_uint8(pairs.cpu()), columns=len(x_BCHW)), {})

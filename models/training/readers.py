@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import multiprocessing
+import os
 import re
 import signal
 from collections.abc import Iterator
+from functools import partial
+from typing import Any
 
 from torch.utils.data import DataLoader
 
@@ -14,15 +19,21 @@ from models.errors import UserError
 _CAUGHT = re.compile(r"Caught (\w+) in DataLoader worker process \d+\.")
 
 
-def keep_on_termination(loader: DataLoader) -> DataLoader:
-    """The loader, whose processes ignore SIGTERM: its sender may signal all processes of a run, which still needs
-    them. They end with the process that reads from them."""
-    loader.worker_init_fn = _ignore_termination
-    return loader
+@contextlib.contextmanager
+def reading(loader: DataLoader) -> Iterator[Iterator[Any]]:
+    """The batches of a loader. Within the block its processes ignore SIGTERM, whose sender may signal all processes of
+    a run, which still needs them; after it they end by it, as `multiprocessing` asks them to at the exit of a process
+    that has failed, before it waits for them."""
+    is_over = multiprocessing.RawValue(ctypes.c_bool, False)
+    loader.worker_init_fn = partial(_ignore_termination, is_over)
+    try:
+        yield iter(loader)
+    finally:
+        is_over.value = True
 
 
-def _ignore_termination(_: int) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def _ignore_termination(is_over: ctypes.c_bool, _: int) -> None:
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0) if is_over.value else None)
 
 
 @contextlib.contextmanager

@@ -47,7 +47,7 @@ from models.training.options import (
 )
 from models.training.peak_flops import peak_flops
 from models.training.prompt_grid import PromptGrid, load_prompt_grid
-from models.training.readers import keep_on_termination, reported_readers
+from models.training.readers import reading, reported_readers
 from models.training.run_folder import TerminatedError, TerminationSignal, lock_folder, report_termination, terminated
 from models.training.schedule import Plateau, ScheduleStart, plateau_interval
 from models.training.stability import LossScale, SkippedUpdates, are_usable, diverged, is_finite
@@ -156,8 +156,8 @@ class _Steps:
                 print(f"train: {text}", flush=True)
             return
         speed = self._speed(flops)
-        batches = iter(keep_on_termination(self.stream.loader(self.options.workers)))
-        with StepProgress("train", first_step, self.config.steps) as progress:
+        loader = self.stream.loader(self.options.workers)
+        with reading(loader) as batches, StepProgress("train", first_step, self.config.steps) as progress:
             for step in range(first_step, self.config.steps):
                 batch = next(batches)
                 values = self._update(step, batch)

@@ -75,7 +75,8 @@ GRID_IMAGES = 8
 def losses(
     model: DVAE, x_BCHW: torch.Tensor, temperature: float, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(reconstruction, KL) of the relaxed bound, scalars in nats by value of an image (section 2.1)."""
+    """(reconstruction, KL) of the relaxed bound, scalars in nats by value of an image (section 2.1), of images in 0..1,
+    float [B, 3, H, W]."""
     y_BCHW = pixels.phi(x_BCHW)
     logits_BVhw = model.encoder(y_BCHW).float()
     uniform = torch.rand(logits_BVhw.shape, generator=generator, device=logits_BVhw.device).clamp_(1e-9, 1 - 1e-7)
@@ -340,7 +341,7 @@ class DVAETrainState:
 
 
 def codebook_batches(found: Generator[torch.Tensor, None, None]) -> list[torch.Tensor]:
-    """The batches from whose latents the codebook starts, the same for all ranks."""
+    """The batches, float [B, 3, window, window], from whose latents the codebook starts, the same for all ranks."""
     taken = list(itertools.islice(found, CODES_BATCHES))
     found.close()
     return taken

@@ -98,7 +98,7 @@ class Validation(NamedTuple):
 
 
 def mean_losses(row: torch.Tensor, text_weight: float) -> dict[str, float]:
-    """Losses in nats, each averaged over its own tokens, of the sum of rows of `pair_sums`."""
+    """Losses in nats, each averaged over its own tokens, of the sum of rows of `pair_sums`, [5]."""
     text_nats, text_tokens, image_nats, codes, _ = row.tolist()
     text, image = text_nats / max(1, text_tokens), image_nats / max(1, codes)
     return {"total": weighted(text, image, text_weight), "text": text, "image": image}

@@ -123,8 +123,8 @@ class VectorQuantisedDVAE(nn.Module):
     def update_codebook(
         self, latents_NL: torch.Tensor, codes_N: torch.Tensor, generator: torch.Generator | None, world: World
     ) -> None:
-        """Moves each centre towards the latents of its code on all ranks; with a generator, moves the centres of
-        unused codes to random latents of rank 0."""
+        """Moves each centre towards the latents [N, L] of its code, of all ranks; with a generator, moves the centres
+        of unused codes to random latents of rank 0."""
         counts_V = torch.bincount(codes_N, minlength=len(self.counts_V)).float()
         sums_VL = torch.zeros_like(self.sums_VL).index_add_(0, codes_N, latents_NL)
         self.counts_V.lerp_(world.sum(counts_V), CODEBOOK_RATE)

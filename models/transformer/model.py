@@ -317,7 +317,7 @@ class Transformer(nn.Module):
                 nn.init.normal_(parameter, std=0.02 / (2 * self.config.layers) ** 0.5 if into_stream else 0.02)
 
     def forward(self, text_BT: torch.Tensor, codes_BN: torch.Tensor) -> TokenLosses:
-        """Computes the cross-entropy of each token (int64, NO_TOKEN for padding) and each code (int64)."""
+        """Computes the cross-entropy of tokens, int64 [B, T] with NO_TOKEN for padding, and codes, int64 [B, N]."""
         x_BLM = self.states(text_BT, codes_BN)
         prefix, real_BT = self.config.prefix, text_BT != NO_TOKEN
         # Logits of real tokens only: the text vocabulary is large and most captions are short.
@@ -328,7 +328,7 @@ class Transformer(nn.Module):
         return TokenLosses(text_R, image_BN.clone())  # no view: FSDP registers hooks on the outputs
 
     def loss(self, text_BT: torch.Tensor, codes_BN: torch.Tensor) -> Losses:
-        """The losses of a full batch."""
+        """The losses of a full batch: tokens and codes as in `forward`."""
         return self(text_BT, codes_BN).losses()
 
     def states(self, text_BT: torch.Tensor, codes_BN: torch.Tensor) -> torch.Tensor:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -18,7 +20,7 @@ from models.training.dvae_options import DVAETrainingConfig
 from models.training.run_folder import TERMINATED_STATUS, TerminatedError, lock_folder
 from tests.support.datasets import write_dataset
 from tests.support.images import write_image_tar
-from tests.support.paths import files_of
+from tests.support.paths import ROOT, files_of
 from tests.support.training import entries, run
 
 pytestmark = pytest.mark.usefixtures("tiny_size")
@@ -121,3 +123,26 @@ def test_sigterm_leaves_a_checkpoint_of_the_dvae(tmp_path, monkeypatch):
     assert whole == stopped
     with lock_folder(tmp_path / "whole"), pytest.raises(UserError, match="another run is writing there"):
         train("whole", resume=True)
+
+
+CRASH = """
+import torch
+from models.training.readers import reading
+
+
+class Endless(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        while True:
+            yield 1
+
+
+with reading(torch.utils.data.DataLoader(Endless(), num_workers=1)) as batches:
+    next(batches)
+    raise RuntimeError("a bug")
+"""
+
+
+def test_a_run_that_fails_does_not_wait_for_its_readers():
+    """The traceback keeps them alive until `multiprocessing` ends them by SIGTERM, which they ignore during a run."""
+    ended = subprocess.run([sys.executable, "-c", CRASH], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1 and ended.stderr.endswith("RuntimeError: a bug\n")

@@ -57,6 +57,7 @@ class PairmillModel(PreTrainedModel):
         `input_ids` [B, S] and `attention_mask` [B, S] are those of the folder's tokenizer, S at most T; `codes` [B, n]
         are the first codes of each image in raster order, none by default. The logits are [B, n + 1, V], of all N
         codes [B, N, V]. `labels` [B, N], mostly the codes themselves, give the mean cross-entropy as `loss`.
+        Raises ValueError for more than N codes.
         """
         text_BT, config = self._text(input_ids, attention_mask), self.network.config
         codes_Bn = text_BT.new_zeros(len(text_BT), 0) if codes is None else codes
@@ -78,7 +79,8 @@ class PairmillModel(PreTrainedModel):
     ) -> torch.Tensor:
         """Samples the codes of an image for each caption, int64 [B, N]; `seeds` are 0, 1, ... by default. `sampling` is
         any of temperature, top_k, top_p and guidance; the others are those that the model was saved with. An image
-        depends on its caption, its seed and these alone."""
+        depends on its caption, its seed and these alone. Raises ValueError for a value outside its range, and for
+        guidance of a model that was trained without blank captions."""
         chosen = SamplingConfig(**self.config.sampling)._replace(**sampling)
         if not chosen.is_valid:
             raise ValueError(f"{chosen}: give a temperature above 0, top_k from 0, top_p in (0, 1], guidance from 0")
