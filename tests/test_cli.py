@@ -17,6 +17,7 @@ from models import errors
 from pipeline import cli
 from pipeline.output.counts import Step
 from pipeline.output.progress import plan_path
+from tests.support.narrowing import instance, required
 from tests.support.paths import ROOT
 
 CC3M = ROOT / "sample" / "sources" / "cc3m.tsv"
@@ -87,7 +88,7 @@ def test_wrong_usage(arguments, said, tmp_path, capsys):
     try:
         status = cli.main(arguments)
     except SystemExit as exit_:  # argparse's own way
-        status = exit_.code
+        status = instance(exit_.code, int)
     printed = capsys.readouterr()
     assert status == 2
     if said:
@@ -190,7 +191,7 @@ def test_ctrl_c_ends_a_job_and_its_workers(tmp_path, server, elsewhere):
         "--allow-address=127.0.0.0/8",
         "--direct_num_workers=2",
     ]
-    plan = Path(plan_path(str(tmp_path / "out"), Step.FETCH_AND_ENCODE))  # from here on all workers run
+    plan = Path(required(plan_path(str(tmp_path / "out"), Step.FETCH_AND_ENCODE)))  # from here on all workers run
     printed = tmp_path / "printed"
     os.mkfifo(printed)
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
@@ -221,6 +222,6 @@ def test_a_reader_that_has_seen_enough(arguments):
     """As `pairmill --help | head -3`."""
     command = [sys.executable, "-c", f"from pipeline import cli; raise SystemExit(cli.main({arguments}))"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        process.stdout.close()
-        assert process.stderr.read() == ""
+        required(process.stdout).close()
+        assert required(process.stderr).read() == ""
     assert process.returncode == 0

@@ -5,6 +5,7 @@ import json
 import re
 import sys
 import time
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -26,15 +27,17 @@ from pipeline.records import (
     EncodedPair,
     Pair,
     Reason,
+    Rejected,
     Stage,
     malformed,
     reject,
     row_key,
     split_of,
 )
-from pipeline.text import boilerplate
+from pipeline.text import boilerplate, language
 from pipeline.text.captions import detokenise
 from pipeline.text.language import Detection
+from tests.support.narrowing import instance
 
 CONFIG = SelectConfig()
 CANDIDATE = Candidate(
@@ -118,7 +121,7 @@ def test_a_source_tidies_its_captions():
 )
 def test_filter_candidate(changes, reason, monkeypatch):
     if changes.get("raw_caption") == "a b c":  # the length alone is meant
-        monkeypatch.setattr(filters.language, "detect", lambda *_: Detection(1.0, 0.5))
+        monkeypatch.setattr(language, "detect", lambda *_: Detection(1.0, 0.5))
     outcome = outcome_of(**changes)
     assert isinstance(outcome, Pair) if reason is None else outcome.reason == reason.value
 
@@ -166,8 +169,8 @@ def test_a_reject_keeps_its_raw_caption_in_whole_characters():
 
 def test_an_encoded_pair_gives_its_caption_also_as_the_row_type_that_beam_makes():
     values = dict.fromkeys(EncodedPair._fields, "x") | {"caption": "a brown dog"}
-    row = EncodedPair(**values)
-    of_beam = collections.namedtuple("BeamSchema", EncodedPair._fields)(**values)
+    row = EncodedPair._make(values.values())
+    of_beam: Any = collections.namedtuple("BeamSchema", EncodedPair._fields)(**values)
     for each in (row, of_beam):
         assert reject(each, Stage.ENCODE, Reason.DUPLICATE_PAIR).raw_caption == "a brown dog"
 
@@ -184,7 +187,7 @@ def test_the_language_is_detected_last(monkeypatch):
     def unexpected(*_):
         raise AssertionError("detected the language of a caption that is rejected anyway")
 
-    monkeypatch.setattr(filters.language, "detect", unexpected)
+    monkeypatch.setattr(language, "detect", unexpected)
     assert outcome_of(raw_caption="Two dogs").reason == "caption_too_short"
     assert outcome_of(width=1000, height=100).reason == "aspect_ratio"
 
@@ -433,7 +436,8 @@ def test_further_texts_that_pass_are_other_captions(texts, parts, others):
     row = CANDIDATE._replace(
         raw_caption=texts[0], alternatives=tuple(texts[1:]), parts=tuple(texts[number] for number in parts)
     )
-    assert filter_candidate(row, SelectConfig()).other_captions == tuple(texts[number] for number in others)
+    outcome = instance(filter_candidate(row, SelectConfig()), Pair)
+    assert outcome.other_captions == tuple(texts[number] for number in others)
 
 
 @pytest.mark.parametrize(
@@ -445,19 +449,25 @@ def test_further_texts_that_pass_are_other_captions(texts, parts, others):
     ],
 )
 def test_tails_are_cut_by_choice(cut, raw, caption):
-    pair = filter_candidate(CANDIDATE._replace(raw_caption=raw), SelectConfig(cut_tails=cut))
+    pair = instance(filter_candidate(CANDIDATE._replace(raw_caption=raw), SelectConfig(cut_tails=cut)), Pair)
     assert (pair.caption, pair.raw_caption) == (caption, raw)
 
 
 def test_no_other_text_is_tried_for_a_row_that_can_t_be_used():
     calls = []
+
+    def tidy(text: str) -> str:
+        calls.append(text)
+        return text
+
     row = CANDIDATE._replace(url="", alternatives=("A dog runs along the beach",) * 9)
-    filter_candidate(row, SelectConfig(), tidy=lambda text: calls.append(text) or text)
+    filter_candidate(row, SelectConfig(), tidy=tidy)
     assert calls == []
 
 
 def test_a_caption_that_lost_a_character_is_malformed():
     outcome = filter_candidate(CANDIDATE._replace(raw_caption="A dog runs along the b\ufffdach"), SelectConfig())
+    assert isinstance(outcome, Rejected)
     assert (outcome.reason, "U+FFFD" in outcome.detail) == ("malformed_row", True)
 
 

@@ -60,8 +60,8 @@ def test_the_first_frame_counts(form):
 def test_exif_orientation(form, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    options = {"JPEG": {"quality": 95}, "WEBP": {"lossless": True}}.get(form, {})
-    data = encoded(PHOTO, form, exif=exif.tobytes(), **options)
+    options: dict[str, dict[str, object]] = {"JPEG": {"quality": 95}, "WEBP": {"lossless": True}}
+    data = encoded(PHOTO, form, exif=exif.tobytes(), **options.get(form, {}))
     expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB"))
     rgb = decode_rgb(data)
     assert rgb.shape[:2] == ((80, 120) if orientation < 5 else (120, 80))

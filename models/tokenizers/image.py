@@ -28,11 +28,12 @@ import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 import yaml  # taming-transformers describes its models in it
+from torch import nn
 
 from models import pixels
 from models.device import check_device
@@ -43,9 +44,9 @@ from models.tokenizers.dvae import DVAE, DVAEConfig, load_dvae, to_channels_last
 from models.tokenizers.elsewhere import is_elsewhere
 from models.tokenizers.info import MAX_VOCABULARY, FixedConfig, ImageTokenizerInfo, square
 from models.tokenizers.llamagen import load_llamagen
-from models.tokenizers.open_magvit2 import OpenMAGVIT2, load_open_magvit2
+from models.tokenizers.open_magvit2 import load_open_magvit2
 from models.tokenizers.own_class import OwnModel, load_own, no_files
-from models.tokenizers.titok import TiTok, load_titok, titok_files
+from models.tokenizers.titok import load_titok, titok_files
 from models.tokenizers.untrusted_weights import InertObject, extract_tensors, load_checked, read_checkpoint
 from models.tokenizers.vqgan import VQGAN, first_stage, from_diffusers, from_taming, weights_from_diffusers
 from models.tokenizers.winograd import leave_uncompiled, use_winograd
@@ -60,8 +61,17 @@ MAX_SIZE = 2048  # px a side, of SPEC@PX
 PRECISIONS = ("float32", "bfloat16")
 
 
-DiscreteAutoencoder = DVAE | VQGAN | DiscreteVAE | OpenMAGVIT2 | TiTok | OwnModel
-"""Maps images (floats in 0..1, [B, 3, H, W]) to codes (int64 [B, *dimensions of their shape]) and codes to images."""
+class DiscreteAutoencoder(Protocol):
+    """What the torch module of an image tokenizer has."""
+
+    config: Any  # vocabulary, image_size in px, and grid or, of a FixedConfig, shape
+    encoder: nn.Module
+
+    def encode(self, x_BCHW: torch.Tensor, /) -> torch.Tensor:
+        """Images, floats in 0..1, [B, 3, H, W], to codes, int64 [B, *dimensions of their shape]."""
+
+    def decode(self, codes: torch.Tensor, /) -> torch.Tensor:
+        """Codes, int64 [B, *dimensions of their shape], to images, floats in 0..1, [B, 3, H, W]."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,13 +96,14 @@ class ImageTokenizer:
 
     def __init__(
         self,
-        model: DiscreteAutoencoder,
+        model: Any,
         spec: str,
         fingerprint: str,
         compute: ComputeOptions | None = None,
         image_size: int | None = None,
     ):
-        """`image_size`, in px a side, replaces the model's own; it must be a multiple of the pixels of a code."""
+        """`model`: a torch module that is a DiscreteAutoencoder. `image_size`, in px a side, replaces the model's own,
+        and must be a multiple of the pixels of a code."""
         compute = compute or ComputeOptions()
         self._device = torch.device(compute.device)
         self._model: DiscreteAutoencoder = to_channels_last(model, self._device).eval()
@@ -322,7 +333,7 @@ class Loader(NamedTuple):
     """What a kind of SPEC stands for."""
 
     files: Callable[[str], list[Path]]  # that its location names
-    load: Callable[..., DiscreteAutoencoder]  # the model in these files
+    load: Callable[..., Any]  # the model in these files: a torch module that is a DiscreteAutoencoder
     location: str  # how it is written
 
 

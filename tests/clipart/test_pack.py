@@ -10,6 +10,7 @@ import pytest
 from models.errors import UserError
 from sample.clipart import pack
 from sample.scenes.make import tar_bytes
+from tests.support.narrowing import required
 
 ROWS = [
     {"file": "b/pear.png", "captions": [{"lang": "de", "text": "Birne"}, {"lang": "en", "text": "Pear"}]},
@@ -30,7 +31,7 @@ def test_packs_redistributable_images_with_english_captions(tmp_path):
     options = ["--list", str(listed), "--images", str(tmp_path / "*.tar"), "--output", str(tmp_path / "out")]
     assert pack.main([*options, "--prefix", "b/"]) == 0
     with tarfile.open(fileobj=io.BytesIO((tmp_path / "out/images/00000.tar").read_bytes())) as tar:
-        members = {member.name: tar.extractfile(member).read() for member in tar}
+        members = {member.name: required(tar.extractfile(member)).read() for member in tar}
     assert (members["000000000.png"], members["000000000.txt"], len(members)) == (b"pear", b"pear", 3)
     assert (tmp_path / "out/captions.txt").read_text() == "pear\n"
     with pytest.raises(UserError, match=r"1 images of the list are missing, such as a/plum\.png"):

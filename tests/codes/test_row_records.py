@@ -24,14 +24,15 @@ def encoded(codes=CODES, fault="", **values):
 
 
 def test_a_row_becomes_a_record():
-    stated = {"url": "https://x.org/a.jpg", "width": 640, "height": 480, "license": "CC0", "sha256": "AB" * 32}
+    url = "https://x.org/a.jpg"
+    stated = {"url": url, "width": 640, "height": 480, "license": "CC0", "sha256": "AB" * 32}
     row = encoded(caption="  A red\n cat ", **stated)
     assert isinstance(row, EncodedPair)
     assert (row.source, row.file, row.row, row.caption, row.licence) == ("codes", "a.parquet", 7, "A red cat", "CC0")
-    assert (row.width, row.height, row.url, row.sha256, row.phash) == (640, 480, stated["url"], "ab" * 32, "")
+    assert (row.width, row.height, row.url, row.sha256, row.phash) == (640, 480, url, "ab" * 32, "")
     assert np.frombuffer(row.codes, UINT16).tolist() == CODES.tolist() and not row.boxes
     assert np.frombuffer(row.tokens, UINT16).tolist() == TEXT.encode("A red cat")
-    assert row.key == row_key("codes", stated["url"], "  A red\n cat ") and row.split == split_of(row.key, 0.01)
+    assert row.key == row_key("codes", url, "  A red\n cat ") and row.split == split_of(row.key, 0.01)
 
 
 def test_captions_of_one_image():

@@ -11,6 +11,7 @@ from models.data.format import Shard, pack_sample, tar_bytes
 from models.data.stream import Stream
 from models.errors import UserError
 from tests.support.datasets import tiny_text_tokenizer, write_dataset, write_manifest
+from tests.support.narrowing import required
 
 CAPTIONS = {f"{i:032x}": [f"chosen {i}", *(f"text {i}.{j}" for j in range(i))] for i in range(4)}
 
@@ -33,8 +34,9 @@ def rewritten(folder: Path, captions: dict[str, list]) -> Path:
 def test_all_texts_of_an_image(tmp_path, workers):
     dataset, text = rewritten(tmp_path, CAPTIONS), tiny_text_tokenizer()
     batch = next(iter(Stream(dataset, "train", batch_size=4, captions=True).loader(workers=workers)))
-    assert dict(zip(batch.keys, batch.captions, strict=True)) == CAPTIONS
-    for (chosen, *_), text_T in zip(batch.captions, batch.text_BT, strict=True):
+    captions = required(batch.captions)
+    assert dict(zip(batch.keys, captions, strict=True)) == CAPTIONS
+    for (chosen, *_), text_T in zip(captions, batch.text_BT, strict=True):
         tokens = [token for token in text_T.tolist() if token >= 0]
         assert tokens == text.encode(chosen)[: len(tokens)] and tokens
 

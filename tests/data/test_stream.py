@@ -20,6 +20,7 @@ from models.errors import UserError
 from models.tokenizers.bpe_dropout import BPEDropout
 from models.tokenizers.info import UINT16
 from tests.support.datasets import CAPTIONS, tiny_text_tokenizer
+from tests.support.narrowing import required
 from tests.support.streams import BUFFER, PAIRS, SHARDS, first_keys, global_keys, make_stream
 
 
@@ -96,9 +97,9 @@ def test_members_are_found_as_tarfile_finds_them(stream_dataset):
         with tarfile.open(stream_dataset / shard.path) as tar:
             infos = tar.getmembers()
             assert [info.offset for info in infos] == file.members.offsets.tolist()
-            assert [info.uname.encode() for info in infos] == file.members.sources.tolist()
+            assert [info.uname.encode() for info in infos] == required(file.members.sources).tolist()
             for info, offset, size in zip(infos, *file.members[:2], strict=True):
-                assert file.read(offset, size)[TAR_HEADER_BYTES:] == tar.extractfile(info).read()
+                assert file.read(offset, size)[TAR_HEADER_BYTES:] == required(tar.extractfile(info)).read()
 
 
 # --- weights, dropout -------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from models.data.epoch_order import EpochOrder
 from models.data.stream import Stream
 from models.errors import UserError
 from tests.support.datasets import write_dataset
+from tests.support.narrowing import required
 from tests.support.streams import PAIRS, global_keys, make_stream
 
 
@@ -36,7 +37,7 @@ def test_any_number_of_ranks_and_workers_sees_the_same_order(stream_dataset, exh
     for epoch in range(len(full) // PAIRS):
         assert len(set(full[epoch * PAIRS : (epoch + 1) * PAIRS])) == PAIRS
     assert len(full) >= 3 * PAIRS
-    assert len(json.dumps(state)) < 400 and state["version"] == 2
+    assert len(json.dumps(state)) < 400 and required(state)["version"] == 2
 
 
 def test_fewer_shards_than_ranks_and_workers(tmp_path):
@@ -100,7 +101,7 @@ def test_an_epoch_is_every_entry_once(pairs, lanes, buffer, seed, data):
     order = EpochOrder(pairs, seed, lanes, buffer)
     epoch = data.draw(st.integers(0, 5))
     positions = np.arange(order.total) + epoch * order.total
-    found = [None] * order.total
+    found = [(-1, -1)] * order.total
     for block, rows, at in order.blocks(positions):
         shards, entries = order.entries(block)
         for row, shard, entry in zip(rows, shards[at], entries[at], strict=True):

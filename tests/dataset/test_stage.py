@@ -49,7 +49,7 @@ def test_without_datasets_each_row_is_read_once(tmp_path):
     outputs = apply(JoinExisting([], None, str(tmp_path)), [RECORD], [encode_reject], [fetch_reject])
     assert outputs["records"] == [RECORD]
     assert sorted(outputs["rejects"]) == sorted([encode_reject, fetch_reject])
-    totals = {}
+    totals: dict[str, int] = {}
     for (source, what, _), number in outputs["counts"]:
         assert what == READ
         totals[source] = totals.get(source, 0) + number

@@ -194,7 +194,7 @@ def test_attempts_at_an_encoded_unit_keep_a_whole_one(tmp_path):
     """Each attempt's rows go on whole; what is kept for a resumed run is whole as well."""
     store, barrier = CompletedUnits(str(tmp_path)), threading.Barrier(2)
     records = [record._replace(other_captions=[]) for record in RECORDS]  # a list, as a file has it
-    pairs = [Pair(*[getattr(record, name, None) for name in Pair._fields]) for record in records]
+    pairs = [Pair._make(getattr(record, name, None) for name in Pair._fields) for record in records]
 
     def work(lost: int, pending: list[Pair]):
         barrier.wait(30)

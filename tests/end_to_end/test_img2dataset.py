@@ -119,7 +119,7 @@ def test_ours_has_its_keys(theirs, urls, tmp_path):
         schema = pq.read_schema(folder / "00000.parquet")
         with tarfile.open(folder / "00000.tar") as tar:
             names = [info.name for info in tar]
-            said = json.load(tar.extractfile(next(name for name in names if name.endswith(".json"))))
+            said = json.load(required(tar.extractfile(next(name for name in names if name.endswith(".json")))))
         found.append(
             (
                 dict(zip(schema.names, schema.types, strict=True)),

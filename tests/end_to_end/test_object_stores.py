@@ -78,7 +78,12 @@ def test_deletes_take_a_request_for_many_files(store, monkeypatch):
     for name in (*names, "manifest.json"):
         store.put(f"out/{name}", b"x")
     requests, urlopen = [], HTTPConnectionPool.urlopen
-    monkeypatch.setattr(HTTPConnectionPool, "urlopen", lambda *a, **k: requests.append(a) or urlopen(*a, **k))
+
+    def recorded(*arguments, **options):
+        requests.append(arguments)
+        return urlopen(*arguments, **options)
+
+    monkeypatch.setattr(HTTPConnectionPool, "urlopen", recorded)
     assert output_files.list_files(f"{store.url}/out") == [*names, "manifest.json"]
     output_files.delete(f"{store.url}/out", [*names, "_work/not there"])
     assert len(requests) < 20
@@ -107,8 +112,8 @@ def test_one_launcher_at_a_time(s3):
             time.sleep(0.5)
         os.kill(holder.pid, signal.SIGCONT)
         assert holder.wait(60) == 2
-        assert "another pairmill has taken over" in holder.stderr.read()
-        other.stdin.close()
+        assert "another pairmill has taken over" in required(holder.stderr).read()
+        required(other.stdin).close()
         assert other.wait(60) == 0
     assert output_files.list_files(f"{s3.url}/out/_work") == ["run.json", "settings.json"]
 
@@ -143,7 +148,7 @@ def test_a_store_without_conditions(s3, monkeypatch):
     first = file.write(b"one", None)
     assert first and file.write(b"other", None) is None
     assert file.write(b"two", first) and file.write(b"three", first) is None
-    assert file.read().data == b"two"
+    assert required(file.read()).data == b"two"
 
 
 def test_conditional_writes(store):
@@ -154,7 +159,7 @@ def test_conditional_writes(store):
     if store.url.startswith("s3:"):  # the emulator of Google's store ignores conditions
         assert first and file.write(b"other", None) is None
         assert file.write(b"two", first) and file.write(b"three", first) is None
-        assert file.read().data == b"two"
+        assert required(file.read()).data == b"two"
 
 
 def test_a_store_that_can_not_be_reached(monkeypatch, tmp_path):

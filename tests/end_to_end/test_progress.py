@@ -23,6 +23,7 @@ from pipeline.output.progress import read_progress, remove_counts
 from pipeline.select.stage import filter_range, plan_reading
 from pipeline.sources.file_ranges import file_ranges
 from pipeline.sources.registry import DEFAULTS, SOURCES
+from tests.support.narrowing import required
 from tests.support.records import write_records
 from tests.support.terminals import run_in_terminal
 
@@ -43,7 +44,7 @@ def test_a_terminal_s_line_is_rewritten_and_never_runs_backwards(build, elsewher
     line, _, results = shown.partition("\n")
     assert re.search("^source ", results, re.MULTILINE) and "\r" not in results.replace("\r\n", "\n")
     texts = [text.strip() for text in line.split("\r") if text.strip()]
-    stages = [re.match(r"build: ([^:,]+)", text)[1] for text in texts]
+    stages = [required(re.match(r"build: ([^:,]+)", text))[1] for text in texts]
     assert stages == sorted(stages, key=STAGES.index), stages
     assert stages[-1] == "finish" and "took" in texts[-1]
     pairs = [int(n) for n in re.findall(r"fetch and encode: (\d+)/10 pairs \(\d+%\)", line)]
@@ -101,7 +102,7 @@ def test_train_bpe_shows_captions(name, shown, tmp_path):
         with (gzip.open if name.endswith(".gz") else open)(path, "wt") as file:
             file.writelines(f"{line}\n" for line in lines)
     lines = shown(train_bpe.main, "--captions", path, "--vocabulary=300", "--output", tmp_path / "bpe.json")
-    read = [re.fullmatch(r"train-bpe: read: ([\d,]+) captions \((\d+)%\)", line) for line in lines[:-2]]
+    read = [required(re.fullmatch(r"train-bpe: read: ([\d,]+) captions \((\d+)%\)", line)) for line in lines[:-2]]
     assert [match[1] for match in read] == [f"{n:,}" for n in [*range(1000, 20_001, 1000), 20_000]]
     shares = [int(match[2]) for match in read]
     assert shares == sorted(shares) and shares[-1] == 100 and shares[0] < 80
@@ -149,7 +150,8 @@ def test_export_shows_what_it_does(shown, tiny_checkpoint, tmp_path):
 def test_hash_shows_images(shown, images, tmp_path):
     lines = shown(exclusion_list.main, f"{images}/*.tar", "--output", tmp_path / "list.hashes")
     assert sum("left out" in line for line in lines) == 1
-    counted = [re.fullmatch(r"hash: (\d+) images \((\d+)%\)", line) for line in lines if "left out" not in line]
+    left = [line for line in lines if "left out" not in line]
+    counted = [required(re.fullmatch(r"hash: (\d+) images \((\d+)%\)", line)) for line in left]
     assert [int(match[1]) for match in counted] == [*range(1, 30), 29]
     assert 70 < int(counted[-1][2]) <= 100
 

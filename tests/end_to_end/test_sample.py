@@ -70,9 +70,9 @@ def test_the_odd_files_can_be_made_again(tmp_path):
     for path in tmp_path.iterdir():
         stored = SAMPLE / "odd" / path.name
         try:
-            with Image.open(path) as new, Image.open(stored) as old:
-                assert (new.mode, new.size) == (old.mode, old.size)
-                new, old = (np.asarray(image.convert("RGBA"), np.float32) for image in (new, old))
+            with Image.open(path) as new_image, Image.open(stored) as old_image:
+                assert (new_image.mode, new_image.size) == (old_image.mode, old_image.size)
+                new, old = (np.asarray(image.convert("RGBA"), np.float32) for image in (new_image, old_image))
         except (OSError, Image.DecompressionBombError):
             assert path.stem in ("bomb", "empty", "garbled", "page", "truncated")
         else:

@@ -17,6 +17,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from sample import formats, serve
+from tests.support.narrowing import required
 from tests.support.paths import ROOT
 
 SAMPLE = ROOT / "sample"
@@ -203,7 +204,7 @@ def test_the_command():
         [sys.executable, "sample/serve.py", "--port", "0"], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
     try:
-        line = process.stdout.readline()
+        line = required(process.stdout).readline()
         assert re.fullmatch(r"serving http://127\.0\.0\.1:\d+\n", line)
         assert get(f"{line.split()[1]}/images/cat.jpg").status == 200
     finally:

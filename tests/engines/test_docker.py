@@ -75,11 +75,16 @@ def copied(name: str) -> list[str]:
 
 
 def test_a_flex_template_starts_a_command(monkeypatch):
-    spec = importlib.util.spec_from_file_location("flex_template", DOCKER / "flex_template.py")
+    spec = required(importlib.util.spec_from_file_location("flex_template", DOCKER / "flex_template.py"))
     flex_template = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(flex_template)
+    required(spec.loader).exec_module(flex_template)
     given = []
-    monkeypatch.setattr(flex_template.cli, "main", lambda arguments: given.extend(arguments) or 0)
+
+    def main(arguments):
+        given.extend(arguments)
+        return 0
+
+    monkeypatch.setattr(flex_template.cli, "main", main)
     parameters = {"command": "build", "options": "--source 'cc3m=gs://b/a list.tsv' --output gs://b/out"}
     arguments = [f"--{name}={value}" for name, value in parameters.items()]
     assert flex_template.main([*arguments, "--runner=DataflowRunner", "--region", "r"]) == 0

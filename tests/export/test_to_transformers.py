@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from models.transformer.model import Transformer, TransformerConfig, inference_w
 from tests.support.datasets import tiny_text_tokenizer
 
 CAPTIONS = ["A red cat", "a green house in the snow, and nothing more to be seen there"]
-NETWORKS = {
+NETWORKS: dict[str, dict[str, Any]] = {
     "paper": {"rows": None},
     "paper-rotary": {"rotary": True, "rows": 3},
     "modern": {"recipe": "modern", "rotary": True, "full_attention": True, "dropout": 0.1},

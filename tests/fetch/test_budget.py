@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from pipeline.fetch.budget import Budget, BudgetLease
+from tests.support.narrowing import required
 
 
 def is_free(budget: Budget, length: int) -> bool:
@@ -38,7 +39,7 @@ def test_a_small_request_does_not_overtake_a_large_one():
 def test_a_cancelled_request_takes_nothing_and_blocks_nobody():
     budget = Budget(10)
     assert budget.acquire(6) is None
-    cancelled, other = budget.acquire(9), budget.acquire(5)
+    cancelled, other = required(budget.acquire(9)), required(budget.acquire(5))
     assert cancelled.cancel()
     budget.release(6)
     assert other.done()

@@ -20,9 +20,10 @@ from pipeline.fetch.politeness import HostLimiter
 from pipeline.fetch.retry import FetchFailed, HostGivenUp
 from pipeline.fetch.slots import ActiveRows
 from pipeline.images.validate import ImageConfig
-from pipeline.records import Reason
+from pipeline.records import Reason, Rejected
 from pipeline.sources.hosts import HostLimits
 from tests.support.fetching import SLACK_S, outcome, outcomes, pair, result, with_settings
+from tests.support.narrowing import instances
 
 SILENCE = FetchFailed(Reason.TIMEOUT, "", silent=True)
 REFUSAL = FetchFailed(Reason.CONNECTION, "")
@@ -255,7 +256,7 @@ def test_silent_hosts_hold_nobody_up(hostile, monkeypatch, quick):
 
 def test_the_other_rows_of_a_silent_host_rest_until_it_was_asked_again(hostile, quick):
     pairs = [pair(hostile.url(f"stall/rests{number}", host=64)) for number in range(30)]
-    found = outcomes(pairs, with_settings(timeout_s=1, per_host_connections=2))
+    found = instances(outcomes(pairs, with_settings(timeout_s=1, per_host_connections=2)), Rejected)
     assert {(result(one), one.detail) for one in found} == {
         ("timeout", "127.0.0.64 was silent, and some seconds later as well")
     }

@@ -34,10 +34,11 @@ from pipeline.fetch.machine_faults import UnexpectedErrors, machine_fault
 from pipeline.fetch.network_watch import NetworkWatch
 from pipeline.fetch.retry import FetchFailed
 from pipeline.images.validate import ImageConfig
-from pipeline.records import Reason
+from pipeline.records import Reason, Rejected
 from pipeline.sources.hosts import HostLimits, limits_for
 from tests.support.fetching import SLACK_S, outcome, outcomes, pair, result, with_settings
 from tests.support.hostile import HostileServer
+from tests.support.narrowing import instance
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +75,7 @@ def test_an_exception_that_nothing_foresaw_is_the_rows_reject(hostile, monkeypat
     monkeypatch.setattr(fetcher, "_decode", faulty)
     found = outcomes([pair(hostile.url("good/bug")), *(pair(hostile.url(f"good/other{n}")) for n in range(5))])
     assert [result(one) for one in found] == ["unexpected"] + ["fetched"] * 5
-    assert found[0].detail == "KeyError: 'a bug'"
+    assert instance(found[0], Rejected).detail == "KeyError: 'a bug'"
     assert fetcher.unexpected_errors.unexpected == 1
     assert "unexpected KeyError at test_faults.py:" in capsys.readouterr().err
 
@@ -277,7 +278,7 @@ def test_a_connection_has_a_deadline_of_its_own(hostile, monkeypatch, tmp_path):
     config = with_settings(connect_timeout_s=0.5, shared_folder=str(tmp_path / "hosts"))
     assert result(outcome(pair(hostile.url("good/reachable")), config)) == "fetched"
     monkeypatch.setattr(aiohttp.TCPConnector, "_wrap_create_connection", never)
-    found = outcome(pair(hostile.url("good/unreachable")), config)
+    found = instance(outcome(pair(hostile.url("good/unreachable")), config), Rejected)
     assert (result(found), found.detail) == ("timeout", "not connected after 0.5 s")
 
 

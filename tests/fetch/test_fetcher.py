@@ -8,7 +8,8 @@ import concurrent.futures
 import hashlib
 import threading
 import time
-from typing import NamedTuple
+from collections.abc import Generator
+from typing import BinaryIO, NamedTuple
 
 import pytest
 from hypothesis import given, settings
@@ -21,16 +22,18 @@ from pipeline.fetch.fetcher import fetch_converted, fetch_images, interleave_hos
 from pipeline.fetch.slots import Activity
 from pipeline.images.fetched import FetchedImage
 from pipeline.images.validate import ImageConfig
+from pipeline.records import Pair, Rejected
 from pipeline.sources.url_hosts import host_of
 from tests.support.fetching import QUICK, SLACK_S, outcome, outcomes, pair, result, with_settings
 from tests.support.images import jpeg
+from tests.support.narrowing import instance, instances
 
 
 def test_a_fallback_is_used(hostile):
     one = pair(hostile.url("status/404/a"), hostile.url("truncated/a"), hostile.url("good/fallback"))
     found = outcome(one)
     assert result(found) == "fetched"
-    assert found.pair == one
+    assert instance(found, FetchedImage).pair == one
 
 
 @pytest.mark.parametrize(
@@ -117,13 +120,14 @@ def test_a_caller_that_is_slow_slows_the_downloads(hostile):
 def test_images_larger_than_the_memory_come_one_by_one(hostile):
     pairs = [pair(hostile.url(f"large/1500x1200/{number}")) for number in range(6)]
     found = outcomes(pairs, with_settings(memory_bytes=1_000_000))
-    assert {one.rgb_HWC.shape for one in found} == {(1200, 1500, 3)}
+    assert {one.rgb_HWC.shape for one in instances(found, FetchedImage)} == {(1200, 1500, 3)}
 
 
 def test_the_memory_of_outcomes_that_were_not_taken_is_free_again(hostile):
     length = 7_654_321  # a budget of its own
     pairs = [pair(hostile.url(f"good/untaken{number}")) for number in range(9)]
     found = fetch_images(pairs, with_settings(memory_bytes=length), ImageConfig())
+    assert isinstance(found, Generator)
     next(found)
     time.sleep(0.5)  # further images are decoded, and wait
     found.close()
@@ -153,7 +157,7 @@ def test_images_are_converted_where_they_were_decoded(hostile):
     while budget._free != length - 4 * 32 and time.monotonic() < deadline:
         time.sleep(0.01)
     assert budget._free == length - 4 * 32
-    assert all(one.thread.startswith("decode") for one in [first, *found])
+    assert all(one.thread.startswith("decode") for one in instances([first, *found], Converted))
     assert budget._free == length
 
 
@@ -177,16 +181,25 @@ def test_an_image_that_cannot_be_converted_is_a_reject(hostile):
 
     found = {one[0]: one for one in fetch_converted([good, bad], with_settings(), ImageConfig(), convert)}
     assert isinstance(found[good], FetchedImage)
-    assert (found[bad.key].reason, found[bad.key].detail) == ("unexpected", "ArithmeticError: an odd image")
+    reject = instance(found[bad.key], Rejected)
+    assert (reject.reason, reject.detail) == ("unexpected", "ArithmeticError: an odd image")
 
 
 def test_stop_ends_downloads_that_have_not_started(hostile, monkeypatch):
     """The loop starts late: stop() has to wait for it, else it would have nothing to cancel."""
     run = asyncio.run
-    monkeypatch.setattr(fetch_module.asyncio, "run", lambda coroutine: (time.sleep(0.3), run(coroutine))[1])
+
+    def run_late(coroutine):
+        time.sleep(0.3)
+        return run(coroutine)
+
+    def decode(file: BinaryIO, pair: Pair) -> FetchedImage:
+        raise AssertionError("nothing is downloaded")
+
+    monkeypatch.setattr(fetch_module.asyncio, "run", run_late)
     pairs = [pair(hostile.url("stall/unstarted"))]
     started = time.monotonic()
-    thread = fetch_module._LoopThread(pairs, with_settings(timeout_s=30), ImageConfig(), None, Activity())
+    thread = fetch_module._LoopThread(pairs, with_settings(timeout_s=30), ImageConfig(), decode, Activity())
     thread.start()
     thread.stop()
     assert time.monotonic() - started < SLACK_S

@@ -21,9 +21,12 @@ from pipeline.fetch.opt_out import OPT_OUTS, opt_out
 from pipeline.fetch.politeness import shared_host
 from pipeline.fetch.retry import retry_after_s
 from pipeline.fetch.shared_folder import warn_once
+from pipeline.images.fetched import FetchedImage
 from pipeline.images.validate import ImageConfig
+from pipeline.records import Rejected
 from pipeline.sources.hosts import HostLimits, lacks_contact, limits_for
 from tests.support.fetching import SLACK_S, outcome, outcomes, pair, result, with_settings
+from tests.support.narrowing import instance, instances, required
 
 
 @pytest.mark.parametrize(
@@ -71,7 +74,7 @@ def test_retry_after(value, seconds):
 
 
 def test_retry_after_a_date():
-    assert 55 < retry_after_s(formatdate(time.time() + 60, usegmt=True)) < 61
+    assert 55 < required(retry_after_s(formatdate(time.time() + 60, usegmt=True))) < 61
 
 
 def test_hosts_that_ask_for_less_get_less():
@@ -147,7 +150,7 @@ def is_true_in_a_child(question: Callable[[], bool]) -> bool:
 
 def test_processes_share_the_slots_and_the_clock_of_a_host(tmp_path):
     folder, limit = str(tmp_path / "hosts"), 2
-    ours = shared_host("a.example", folder)
+    ours = required(shared_host("a.example", folder))
     assert shared_host("a.example", folder) is ours
 
     def count_free() -> int:
@@ -172,7 +175,7 @@ def test_a_host_that_is_slow_does_not_hold_up_others(hostile):
     slow = [pair(hostile.url(f"slow/waits{number}", host=74)) for number in range(10)]
     quick = [pair(hostile.url(f"good/passes{number}", host=75)) for number in range(20)]
     config = with_settings(connections=4, per_host_connections=1)
-    order = [outcome.pair.url for outcome in fetch_images([*slow, *quick], config, ImageConfig())]
+    order = [image.pair.url for image in instances(fetch_images([*slow, *quick], config, ImageConfig()), FetchedImage)]
     assert max(order.index(pair.url) for pair in quick) < len(order) - 3
 
 
@@ -217,7 +220,7 @@ def test_a_dead_host_is_given_up(hostile):
     pairs = [pair(hostile.url(f"reset_at_once/{number}", host=78)) for number in range(40)]
     found = outcomes(pairs, with_settings(per_host_connections=2))
     assert {result(one) for one in found} == {"connection"}
-    assert "given up" in found[-1].detail
+    assert "given up" in instance(found[-1], Rejected).detail
     assert [request.host for request in hostile.log].count(78) <= 24  # the client library asks twice
 
 

@@ -18,6 +18,7 @@ from PIL import Image
 from models.errors import UserError
 from pipeline.fetch.stage import UnitResult, fetch_unit, finish_fetch
 from pipeline.fetch.units import Unit
+from pipeline.images.fetched import FetchedImage
 from pipeline.images.shard_reader import list_pairs, read_images
 from pipeline.images.shard_writer import ShardWriter, StoreConfig
 from pipeline.images.validate import ImageConfig
@@ -27,7 +28,7 @@ from pipeline.output.progress import read_progress, remove_counts, write_plan
 from tests.support.fetching import QUICK, pair
 from tests.support.hostile import HostileServer
 from tests.support.image_records import records_of
-from tests.support.narrowing import required
+from tests.support.narrowing import instances, required
 from tests.support.paths import ROOT
 
 IMAGES = ROOT / "sample" / "images"
@@ -168,7 +169,7 @@ def test_progress_counts_pairs_as_they_come_and_those_found_done(sample_unit, tm
     fetch(sample_unit, tmp_path)
     assert seen == list(range(8))
     assert read_progress(str(tmp_path), "build").detail.startswith("50.0% fetched, ")
-    counted = dict(zip(SLOTS, sum_of_files(counts_folder(str(tmp_path))), strict=True))
+    counted = dict(zip(SLOTS, sum_of_files(required(counts_folder(str(tmp_path)))), strict=True))
     assert counted[BYTES] > sum(info.stat().st_size for info in tmp_path.glob("*.tar")) / 2
     assert counted[DOWNLOAD_S] > 0 and counted[DECODE_S] > 0
     remove_counts(str(tmp_path))
@@ -205,7 +206,7 @@ def test_stock_webdataset_reads_it(fetched, sample_unit):
 
 def test_what_was_fetched_is_read_again(fetched, sample_unit):
     path = str(fetched[0] / "00003.tar")
-    found = list(read_images(path, ImageConfig()))
+    found = instances(read_images(path, ImageConfig()), FetchedImage)
     kept = [row for row in sample_unit.pairs if "/images/" in row.url]
     assert [one.pair for one in found] == kept == list(list_pairs(path))
     for one in found:
@@ -327,7 +328,8 @@ def test_other_pairs_are_another_unit(flaky, tmp_path):
     fetch(unit, tmp_path / "grown")
     more = unit._replace(pairs=sorted([*unit.pairs[2:], pair(server.url("good/more"))], key=lambda pair: pair.key))
     account = fetch(more, tmp_path / "grown")
-    assert {row.key for row in [*account.kept, *account.rejected]} == {pair.key for pair in more.pairs}
+    keys = {row.key for row in account.kept} | {row.key for row in account.rejected}
+    assert keys == {pair.key for pair in more.pairs}
     fetch(more, tmp_path / "new")
     assert files(tmp_path / "grown") == files(tmp_path / "new")
     assert len(server.requests("good/more")) == 2

@@ -15,11 +15,12 @@ from pipeline.fetch.stored_shards import find_image_shards, list_rows, read_imag
 from pipeline.images.fetched import FetchedImage
 from pipeline.images.shard_format import PAIR_COLUMNS, pair_columns
 from pipeline.images.validate import ImageConfig
-from pipeline.records import Pair, Rejected
+from pipeline.records import Candidate, Pair, Rejected
 from pipeline.sources.file_ranges import file_ranges, read_range
 from tests.support.fetching import pair, result
 from tests.support.images import encoded, jpeg, photo
 from tests.support.img2dataset_output import image_row, members_of, write_output, write_tar
+from tests.support.narrowing import instance, instances
 
 
 def pairs_of(path: Path) -> list[Pair]:
@@ -46,11 +47,12 @@ def test_samples_of_a_tar(tmp_path):
     write_tar(tmp_path / "00000.tar", members)
     found = images_of(tmp_path / "00000.tar")
     assert [result(one) for one in found] == ["fetched"] * 3 + ["corrupt_image", "aspect_ratio"]
-    pairs = [one.pair for one in found[:3]]
+    fetched = instances(found[:3], FetchedImage)
+    pairs = [one.pair for one in fetched]
     assert [one.caption for one in pairs] == ["a bison", image_row(1)["caption"], "no json"]
     assert [(one.source, one.file, one.row) for one in pairs] == [("img2dataset", "00000.tar", n) for n in range(3)]
     assert pairs[2].url == f"sha256:{hashlib.sha256(samples[2]['PNG']).hexdigest()}"
-    assert [one.sha256 for one in found[:3]] == [hashlib.sha256(one.data).hexdigest() for one in found[:3]]
+    assert [one.sha256 for one in fetched] == [hashlib.sha256(one.data).hexdigest() for one in fetched]
 
 
 def test_without_json_a_key_is_of_image_and_caption(tmp_path):
@@ -74,20 +76,20 @@ def test_other_members_are_no_samples(tmp_path):
         (".DS_Store", b"of macOS"),
     ]
     write_tar(tmp_path / "00000.tar", members)
-    [one] = images_of(tmp_path / "00000.tar")
+    [one] = instances(images_of(tmp_path / "00000.tar"), FetchedImage)
     assert (one.data, one.pair.caption, one.pair.url) == (jpeg(seed=1), row["caption"], row["url"])
 
 
 def test_dots_in_keys(tmp_path):
     members = [("a/photo.v1.jpg", jpeg(seed=1)), ("a/photo.v1.txt", b"one"), ("a/photo.v2.jpg", jpeg(seed=2))]
     write_tar(tmp_path / "00000.tar", members)
-    found = images_of(tmp_path / "00000.tar")
+    found = instances(images_of(tmp_path / "00000.tar"), FetchedImage)
     assert [(one.data, one.pair.caption) for one in found] == [(jpeg(seed=1), "one"), (jpeg(seed=2), "")]
 
 
 def test_damaged_metadata_is_a_reject_that_names_the_key(tmp_path):
     write_tar(tmp_path / "00000.tar", [("000000000.jpg", jpeg()), ("000000000.json", b"{")])
-    [row] = list_rows(str(tmp_path / "00000.tar"))
+    [row] = instances(list_rows(str(tmp_path / "00000.tar")), Rejected)
     assert row.reason == "malformed_row" and "000000000" in row.detail
 
 
@@ -102,11 +104,12 @@ def test_forms(tmp_path, form):
     for pattern in ("out", "out/*.parquet", *(["out/00000"] if form == "files" else [])):
         [path] = find_image_shards(str(tmp_path / pattern))
         assert path == str(tmp_path / "out" / ("00000.tar" if form == "webdataset" else "00000.parquet"))
-    assert [one.data for one in images_of(Path(path))] == list(images.values())
+    assert [one.data for one in instances(images_of(Path(path)), FetchedImage)] == list(images.values())
     [failed] = [row for row in list_rows(path) if isinstance(row, Rejected)]
     assert (failed.reason, failed.detail) == ("not_stored", "failed_to_resize: image too small")
     [file_range] = file_ranges("img2dataset", str(tmp_path / "out"))
-    assert [one.stored_at for one in pairs_of(Path(path))] == [one.stored_at for one in read_range(file_range)][:3]
+    stored = instances(list(read_range(file_range))[:3], Candidate)
+    assert [one.stored_at for one in pairs_of(Path(path))] == [one.stored_at for one in stored]
 
 
 @pytest.mark.parametrize("suffix", ["tar.gz", "tgz"])
@@ -119,7 +122,7 @@ def test_compressed_tars(tmp_path, suffix, with_table):
     for pattern in (tmp_path, tmp_path / f"*.{suffix}"):
         [path] = find_image_shards(str(pattern))
         assert path == str(tmp_path / f"00000.{suffix}")
-    assert [one.data for one in images_of(Path(path))] == [jpeg(seed=0), jpeg(seed=1)]
+    assert [one.data for one in instances(images_of(Path(path)), FetchedImage)] == [jpeg(seed=0), jpeg(seed=1)]
 
 
 def test_a_compressed_tar_that_was_cut_off(tmp_path):
@@ -128,7 +131,7 @@ def test_a_compressed_tar_that_was_cut_off(tmp_path):
     write_tar(path, [member for n in range(20) for member in members_of(rows[n], jpeg(seed=n))])
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     *_, last = list_rows(str(path))
-    assert "not readable as a tar file from here on" in last.detail
+    assert "not readable as a tar file from here on" in instance(last, Rejected).detail
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "00000.parquet")
     found = images_of(path)
     assert len(found) == 20 and {result(one) for one in found} == {"fetched", "not_stored"}
@@ -169,7 +172,7 @@ def test_the_pairs_of_fetch_keep_their_keys(tmp_path):
     write_tar(tmp_path / "00000.tar", members_of(row, jpeg()))
     pq.write_table(pa.Table.from_pylist([row]), tmp_path / "00000.parquet")
     assert [one.key for one in pairs_of(tmp_path / "00000.tar")] == [selected.key]
-    [image] = images_of(tmp_path / "00000.tar")
+    [image] = instances(images_of(tmp_path / "00000.tar"), FetchedImage)
     assert image.pair.source == "test" and image.pair.caption == selected.caption
     (tmp_path / "settings.json").write_text("{}")
     (tmp_path / "ledger.json").write_text("{}")

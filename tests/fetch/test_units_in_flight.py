@@ -28,7 +28,8 @@ def blocked(event, busy_rows):
 
 
 def test_a_unit_that_is_busy_is_waited_for():
-    units, ends, passed = UnitsInFlight(128), threading.Event(), []
+    units, ends = UnitsInFlight[int](128), threading.Event()
+    passed: list[int] = []
     thread = threading.Thread(target=lambda: passed.extend(units.start(blocked(ends, 64))))
     thread.start()
     thread.join(0.5)
@@ -39,14 +40,14 @@ def test_a_unit_that_is_busy_is_waited_for():
 
 
 def test_the_next_unit_begins_beside_units_that_wait_for_few_rows():
-    units, ends = UnitsInFlight(128), threading.Event()
+    units, ends = UnitsInFlight[int](128), threading.Event()
     assert list(units.start(blocked(ends, 40))) == list(units.start(blocked(ends, 20))) == []
     ends.set()
     assert sorted(units.finish()) == [20, 40]
 
 
 def test_rows_of_all_units_count_together():
-    units, ends = UnitsInFlight(128), threading.Event()
+    units, ends = UnitsInFlight[int](128), threading.Event()
     assert list(units.start(blocked(ends, 40))) == []
     threading.Timer(0.3, ends.set).start()
     assert list(units.start(blocked(ends, 30)))  # 70 are too many for a third one
@@ -54,7 +55,7 @@ def test_rows_of_all_units_count_together():
 
 def test_the_number_of_units_is_limited(monkeypatch):
     monkeypatch.setattr(units_in_flight, "MAX_UNITS", 3)
-    units, ends = UnitsInFlight(128), threading.Event()
+    units, ends = UnitsInFlight[int](128), threading.Event()
     assert [list(units.start(blocked(ends, 1))) for _ in range(2)] == [[], []]
     threading.Timer(0.3, ends.set).start()
     assert list(units.start(blocked(ends, 1)))

@@ -204,7 +204,7 @@ def test_a_jpeg_is_decoded_at_the_scale_that_is_needed(size, side, expected):
 
 
 def test_a_reduced_image_looks_like_the_whole_one():
-    data = encoded(photo(512, 384).resize((1024, 768), Image.BICUBIC), "JPEG", quality=90)
+    data = encoded(photo(512, 384).resize((1024, 768), Image.Resampling.BICUBIC), "JPEG", quality=90)
     whole = decode(data, DEFAULTS)
     for side, scale in ((384, 2), (192, 4)):
         reduced = decode_scaled(data, DEFAULTS, side).rgb_HWC
@@ -221,7 +221,7 @@ def test_a_reduced_image_is_upright(orientation):
     data = encoded(image, "JPEG", exif=exif.tobytes(), quality=95)
     whole, reduced = decode(data, DEFAULTS), decode_scaled(data, DEFAULTS, 150)
     assert (reduced.height, reduced.width) == whole.shape[:2]
-    small = np.asarray(Image.fromarray(whole).resize(reduced.rgb_HWC.shape[1::-1], Image.BOX), np.int16)
+    small = np.asarray(Image.fromarray(whole).resize(reduced.rgb_HWC.shape[1::-1], Image.Resampling.BOX), np.int16)
     assert np.abs(small - reduced.rgb_HWC).mean() < 12
     assert np.abs(small[::-1, ::-1] - reduced.rgb_HWC).mean() > 30
 
@@ -259,7 +259,7 @@ def test_damage_is_found_at_every_scale(exhaustive):
                 data[place] ^= 1 << int(rng.integers(0, 8))
         else:
             del data[int(rng.integers(1, len(data))) :]
-        found = []
+        found: list[tuple[int, int] | str] = []
         for side in (None, 1, 64):
             try:
                 found.append(decode_scaled(bytes(data), DEFAULTS, side)[1:3])

@@ -38,6 +38,7 @@ from pipeline.output.schemas import REJECTS
 from pipeline.records import EncodedPair, Rejected, row_key
 from pipeline.tokenize_stage import EncodeConfig, PairEncoder
 from tests.support.datasets import tiny_text_tokenizer
+from tests.support.fetching import pair
 from tests.support.folder_server import serving
 
 SIZE, IMAGES = 32, 6
@@ -251,11 +252,11 @@ def test_the_crop_is_draw_0_also_of_a_resized_copy(made):
     record, image = made.records[0], made.data[0]
     rgb_HWC = pixels.decode_rgb(image)
     row = {"width": 48, "height": 40, "sha256": record.sha256, "crop_boxes": [record.boxes[:6], record.boxes[6:]]}
-    fetched = FetchedImage(None, image, rgb_HWC, record.sha256)
+    fetched = FetchedImage(pair("http://a.example/a.png"), image, rgb_HWC, record.sha256)
     expected = pixels.apply_crop(rgb_HWC, pixels.CropBox(*record.boxes[:6]), SIZE)
-    assert (original_crop(fetched, row, SIZE) == expected).all()
+    assert np.array_equal(original_crop(fetched, row, SIZE), expected)
     larger = fetched._replace(rgb_HWC=np.repeat(np.repeat(rgb_HWC, 2, 0), 2, 1))
-    assert (original_crop(larger, row, SIZE) == expected).all()
+    assert np.array_equal(original_crop(larger, row, SIZE), expected)
     assert "size" in original_crop(fetched._replace(rgb_HWC=rgb_HWC[:20]), row, SIZE)
 
 

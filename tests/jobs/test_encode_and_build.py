@@ -16,7 +16,7 @@ from models.data.format import index_path
 from models.tokenizers.text import BUNDLED_BPE
 from pipeline.dataset import existing
 from pipeline.inspection import faults
-from pipeline.records import EncodedPair, Rejected
+from pipeline.records import EncodedPair
 from tests.support.images import jpeg
 from tests.support.img2dataset_output import image_row, write_output
 
@@ -51,7 +51,7 @@ def records(output: Path) -> dict[str, EncodedPair]:
     return {record.key: record for files in shards for record in existing.read_records(str(output), *files)}
 
 
-def rejects(output: Path) -> dict[int, Rejected]:
+def rejects(output: Path) -> dict[int, dict]:
     return {row["row"]: row for row in pq.read_table(output / "rejects").to_pylist()}
 
 

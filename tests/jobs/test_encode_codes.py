@@ -34,8 +34,9 @@ def rejects(dataset):
 
 
 def test_rows_are_pairs_or_rejects_with_a_reason(tmp_path):
-    codes, captions = [*map(list, CODES)], [*CAPTIONS]
-    codes[3], codes[4], codes[5], captions[6] = codes[3][:15], [100] * 16, None, ""
+    codes: list[list[int] | None] = CODES.tolist()
+    captions = [*CAPTIONS]
+    codes[3], codes[4], codes[5], captions[6] = CODES[3, :15].tolist(), [100] * 16, None, ""
     codes[8], captions[8] = codes[7], captions[7]  # the same pair once more
     table = {"codes": pa.array(codes, pa.list_(pa.int32())), "caption": captions, "id": range(40)}
     pq.write_table(pa.table(table), tmp_path / "a.parquet")

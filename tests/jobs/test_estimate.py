@@ -14,6 +14,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from beam_jobs import build_dataset, encode_shards, estimate, fetch_images, run, score_images, select_pairs
 from models.errors import UserError
 from pipeline.output.ledger import read_ledger
+from tests.support.narrowing import required
 
 ONE_WORKER = "--direct_num_workers=1"
 
@@ -47,7 +48,7 @@ def test_a_build_of_two_sources(source_options, fetch_options, tiny_dvae, tmp_pa
     index = pq.read_table(output / "index", columns=["key"])
     assert found["rows"]["value"] == sum(row["read"] for row in rows)
     assert found["pairs"]["value"] == pytest.approx(len(index), rel=0.05)
-    megabytes = re.search(r"this run, all workers together: ([\d.]+) MB downloaded", capsys.readouterr().out)
+    megabytes = required(re.search(r"this run, all workers together: ([\d.]+) MB downloaded", capsys.readouterr().out))
     # On a busy machine some downloads time out in one of the two runs; some images are a tenth of all bytes.
     assert found["download_bytes"]["value"] == pytest.approx(float(megabytes[1]) * 1e6, rel=0.25)
     stored = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())

@@ -16,10 +16,12 @@ from beam_jobs import build_dataset, encode_shards
 from models.data.format import read_manifest, read_token_shard
 from models.errors import UserError
 from pipeline.fetch import stored_shards
+from pipeline.images.fetched import FetchedImage
 from pipeline.images.validate import ImageConfig
 from pipeline.records import Pair
 from pipeline.scores.image_filter import FaceConfig, ImageFilter, ImageFilterConfig
 from tests.support.face_model import write_face_model
+from tests.support.narrowing import instances
 from tests.support.paths import files_of
 
 WITH_FACE, WITHOUT = "a face in a field of checks", "a field of checks alone"
@@ -75,8 +77,9 @@ def codes(output: Path) -> dict[str, bytes]:
 
 def test_blurs_the_images_that_are_encoded(pairs, model, tmp_path):
     rows = [row for row in stored_shards.list_rows(str(pairs)) if isinstance(row, Pair)]
-    before = list(stored_shards.read_images(str(pairs), rows, ImageConfig()))
-    after = list(ImageFilter(ImageFilterConfig(faces=FaceConfig("blur", str(model))), str(tmp_path)).filter(before))
+    before = instances(stored_shards.read_images(str(pairs), rows, ImageConfig()), FetchedImage)
+    image_filter = ImageFilter(ImageFilterConfig(faces=FaceConfig("blur", str(model))), str(tmp_path))
+    after = instances(image_filter.filter(before), FetchedImage)
     changed = [(one.rgb_HWC != other.rgb_HWC).any() for one, other in zip(before, after, strict=True)]
     assert changed == [True, False] and [row.pair.caption for row in after] == [WITH_FACE, WITHOUT]
     assert (after[0].rgb_HWC[:80, :80] == before[0].rgb_HWC[:80, :80]).all()

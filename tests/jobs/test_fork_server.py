@@ -86,7 +86,12 @@ def test_a_worker_ends_as_python_does_but_takes_nothing_apart(server, tmp_path):
 
 def test_a_timeout_of_all_sockets_changes_nothing(server, tmp_path, monkeypatch):
     send = socket.socket.sendall
-    monkeypatch.setattr(socket.socket, "sendall", lambda *arguments: (time.sleep(0.5), send(*arguments)))
+
+    def send_late(*arguments):
+        time.sleep(0.5)
+        send(*arguments)
+
+    monkeypatch.setattr(socket.socket, "sendall", send_late)
     server.prepare()
     socket.setdefaulttimeout(0.1)
     try:

@@ -20,7 +20,7 @@ from beam_jobs.flags.common import JobOptions
 FLAGS = ["--experiments=one", "--direct_num_workers=3"]
 
 
-def values(options: PipelineOptions) -> tuple[int, int, list[str]]:
+def values(options: PipelineOptions) -> tuple[int, int | None, list[str]]:
     return (
         options.view_as(DirectOptions).direct_num_workers,
         options.view_as(WorkerOptions).num_workers,

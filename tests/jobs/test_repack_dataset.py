@@ -133,9 +133,12 @@ def test_encode_adds_what_is_new_and_nothing_else(images, tiny_dvae, tmp_path, m
     assert encode_shards.main([f"--images={images}/*.tar", *options, f"--output={whole}"]) == 0
     before = files_of(old)
     encoded, prepare = [], tokenize_stage.prepare
-    monkeypatch.setattr(
-        tokenize_stage, "prepare", lambda image, *by: (encoded.append(image.pair.key), prepare(image, *by))[1]
-    )
+
+    def recorded(image, *by):
+        encoded.append(image.pair.key)
+        return prepare(image, *by)
+
+    monkeypatch.setattr(tokenize_stage, "prepare", recorded)
     assert encode_shards.main([f"--images={images}/*.tar", *options, f"--add-to={old}", f"--output={both}"]) == 0
     assert sorted(encoded) == sorted(keys(whole) - keys(old)) and len(encoded) == 10
     assert files_of(old) == before

@@ -18,12 +18,14 @@ from models.scoring import measures
 from models.scoring.embedder import Embedder
 from models.scoring.model_folder import load_model, model_files
 from pipeline.fetch import stored_shards
+from pipeline.images.fetched import FetchedImage
 from pipeline.images.validate import ImageConfig
 from pipeline.records import Pair
 from pipeline.scores import scorer
 from pipeline.scores.score_files import open_scores
 from tests.support.contrastive import write_model
 from tests.support.fetching import pair, write_pairs
+from tests.support.narrowing import instances
 from tests.support.paths import files_of
 
 
@@ -60,7 +62,7 @@ def test_each_pair_has_its_scores(scored, images, model, head):
     path = f"{images}/00002.tar"
     pairs = [row for row in stored_shards.list_rows(path) if isinstance(row, Pair)]
     embedder = Embedder(load_model(model_files(model)))
-    for image in stored_shards.read_images(path, pairs, ImageConfig()):
+    for image in instances(stored_shards.read_images(path, pairs, ImageConfig()), FetchedImage):
         row, embedding = rows[image.pair.key], embeddings[image.pair.key]
         expected = embedder.embed([embedder.prepare(image.rgb_HWC, image.pair.caption)])
         assert embedding["image"] == expected.image_BE[0].tolist() and embedding["text"] == expected.text_BE[0].tolist()

@@ -193,7 +193,7 @@ def test_show_has_a_sample_of_each_reason(selected, capsys):
     assert show.main([str(selected), "--count=5"]) == 0
     text = capsys.readouterr().out
     ledger = json.loads((selected / "ledger.json").read_text())["sources"]
-    numbers = collections.Counter()
+    numbers: collections.Counter[str] = collections.Counter()
     for account in ledger.values():
         numbers.update(account["rejected"]["select"])
     said = re.findall(r"^rejected in select, (\w+): ([\d,]+) rows?$", text, re.MULTILINE)

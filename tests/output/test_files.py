@@ -88,8 +88,12 @@ def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
         events.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else os.fstat(descriptor).st_size)
         fsync(descriptor)
 
+    def renamed(*names):
+        events.append("rename")
+        return rename(*names)
+
     monkeypatch.setattr(os, "fsync", synced)
-    monkeypatch.setattr(files.FileSystems, "rename", lambda *names: (events.append("rename"), rename(*names))[1])
+    monkeypatch.setattr(files.FileSystems, "rename", renamed)
     files.write_atomically(str(tmp_path / "x"), b"12345")
     assert events == [5, "rename", "folder"]
     files.publish(str(tmp_path / "x"), str(tmp_path / "y"))

@@ -30,6 +30,7 @@ from pipeline.output.counts import (
 )
 from pipeline.output.progress import ProgressReporter, read_progress, write_plan
 from pipeline.output.work_folder import CompletedUnits
+from tests.support.narrowing import required
 from tests.support.paths import ROOT, files_of
 
 
@@ -156,7 +157,7 @@ def test_the_cost_does_not_depend_on_the_units(output, monkeypatch):
     """Neither for the launcher nor for a worker: counted in file operations and names listed."""
     write_plan(output, Step.FETCH_AND_ENCODE, 10)
     for _ in range(3):
-        FileCounts(counts_folder(output)).step(Step.FETCH_AND_ENCODE, done=1)
+        FileCounts(required(counts_folder(output))).step(Step.FETCH_AND_ENCODE, done=1)
     counts_of(output)
     few = operations(output, monkeypatch)
     store = CompletedUnits(output)
@@ -236,7 +237,7 @@ def test_nothing_is_written_to_a_remote_output(monkeypatch, remote):
 
 def test_processes_of_this_machine_count_for_a_remote_output_in_a_folder_of_the_launcher(remote):
     keep_counts_here(remote)
-    folder = counts_folder(remote)
+    folder = required(counts_folder(remote))
     with ProgressReporter(remote, "fetch"):
         write_plan(remote, Step.FETCH, 10)
         code = "import sys; from pipeline.output.counts import *; counts_of(sys.argv[1]).step(Step.FETCH, done=2)"
@@ -275,7 +276,7 @@ def test_a_folder_that_cannot_be_written_is_named(output):
 
 
 def test_a_process_that_shares_the_output_keeps_the_counts_of_others(tmp_path):
-    counts = FileCounts(counts_folder(str(tmp_path)))
+    counts = FileCounts(required(counts_folder(str(tmp_path))))
     with progress.ProgressReporter(str(tmp_path), "build", shares_output=True):
         pass
     assert len(list((tmp_path / "_work" / "progress").glob("*.counts"))) == 1

@@ -42,7 +42,7 @@ def test_each_row_is_in_one_group(tmp_path, groups, monkeypatch):
     monkeypatch.setattr(spill, "SPILL_BYTES", 20_000)
     spills = apply(Spill(str(tmp_path), REJECTS, key_hash), ROWS)[""]
     assert len(spills) > 1 and sum(one.rows for one in spills) == len(ROWS)
-    found = []
+    found: list[Rejected] = []
     for group in hash_ranges(groups, 1):
         table = read_spilled(str(tmp_path), spills, REJECTS, *group.bounds)
         numbers = {value * groups >> 64 for value in table[HASH].to_pylist()}
@@ -73,7 +73,12 @@ def test_only_the_bytes_of_the_range_are_read(tmp_path, monkeypatch):
     [one] = apply(Spill(str(tmp_path), REJECTS, key_hash), ROWS)[""]
     asked = []
     read_range = spill.read_range
-    monkeypatch.setattr(spill, "read_range", lambda *range_: asked.append(range_[1:]) or read_range(*range_))
+
+    def recorded(*range_):
+        asked.append(range_[1:])
+        return read_range(*range_)
+
+    monkeypatch.setattr(spill, "read_range", recorded)
     for group in hash_ranges(8, 1):
         read_spilled(str(tmp_path), [one], REJECTS, *group.bounds)
     segments = np.frombuffer(one.segments, "<u4")

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -19,10 +20,11 @@ from models.sampling import generate as drawing
 from models.sampling import sampler
 from models.sampling.checkpoint import ImageGenerator, load_generator
 from models.sampling.generate import GenerationRequest
-from models.sampling.reranking import Ranking
+from models.sampling.reranking import Ranker, Ranking
 from models.sampling.sampler import ImageRequest, SamplingConfig, SamplingTensors, image_seed, sample_codes, sample_next
 from models.server import app
 from models.tokenizers.dvae import DVAE, DVAEConfig, save_dvae
+from tests.support.images import text_of
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +41,7 @@ def requests_of(tokens: list[int], seeds: list[int], *others) -> list[ImageReque
     return [ImageRequest(tokens, seed, *others) for seed in seeds]
 
 
-def run(checkpoint: Path, output: Path, *others: object, prompt: str = "a red cat", count: int = 3) -> int:
+def run(checkpoint: Path | str, output: Path, *others: object, prompt: str = "a red cat", count: int = 3) -> int:
     return drawing.main(
         [
             str(argument)
@@ -65,11 +67,11 @@ def test_writes_images_that_say_what_made_them(checkpoint, generator, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0000.png", "0001.png", "0002.png", "grid.png"]
     with Image.open(tmp_path / "0002.png") as image:
         assert image.size == (64, 64)
-        assert image.text["prompt"] == "a red cat 😺 in the snow"
-        assert (image.text["seed"], image.text["index"]) == ("7", "2")
-        assert image.text["image_tokenizer"] == generator.image_tokenizer.info.fingerprint
-        assert image.text["text_tokenizer"] == generator.text_tokenizer.info.fingerprint
-        assert image.text["model"] == generator.fingerprint
+        assert text_of(image)["prompt"] == "a red cat 😺 in the snow"
+        assert (text_of(image)["seed"], text_of(image)["index"]) == ("7", "2")
+        assert text_of(image)["image_tokenizer"] == generator.image_tokenizer.info.fingerprint
+        assert text_of(image)["text_tokenizer"] == generator.text_tokenizer.info.fingerprint
+        assert text_of(image)["model"] == generator.fingerprint
     with Image.open(tmp_path / "grid.png") as image:
         assert image.size == (128, 128)
 
@@ -221,7 +223,7 @@ def test_completes_a_image_from_a_file(checkpoint, generator, tmp_path):
     run(checkpoint, tmp_path / "b", "--complete", tmp_path / "a" / "0000.png", "--rows", 5, count=2)
     with Image.open(tmp_path / "a" / "0000.png") as a, Image.open(tmp_path / "b" / "0001.png") as b:
         prefix_codes = generator.image_tokenizer.encode(np.array(a))[: 5 * 8]
-        assert b.text["given_codes"] == "40"
+        assert text_of(b)["given_codes"] == "40"
         drawn = sample_codes(
             generator.model,
             [
@@ -239,12 +241,12 @@ def test_ranking_keeps_the_best_and_says_how_good(generator, tmp_path):
             assert caption == "a red cat"
             return [float(image[..., 0].mean()) for image in images]
 
-    drawing.generate(generator, GenerationRequest("a red cat", 6, 0), tmp_path, Ranking(Redness(), 2))
+    drawing.generate(generator, GenerationRequest("a red cat", 6, 0), tmp_path, Ranking(cast(Ranker, Redness()), 2))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0000.png", "0001.png", "grid.png"]
     with Image.open(tmp_path / "0000.png") as best, Image.open(tmp_path / "0001.png") as second:
-        assert float(best.text["score"]) >= float(second.text["score"])
-        assert float(best.text["score"]) == pytest.approx(np.asarray(best)[..., 0].mean(), abs=1e-3)
-        assert best.text["index"] != second.text["index"]
+        assert float(text_of(best)["score"]) >= float(text_of(second)["score"])
+        assert float(text_of(best)["score"]) == pytest.approx(np.asarray(best)[..., 0].mean(), abs=1e-3)
+        assert text_of(best)["index"] != text_of(second)["index"]
 
 
 @pytest.mark.parametrize(
@@ -340,7 +342,7 @@ def test_the_checkpoints_sampling_holds_where_no_option_names_another(own_checkp
     change_config(own_checkpoint, sampling={"guidance": 3.0, "top_k": 9})
     run(own_checkpoint, tmp_path / "out", *options, count=1)
     with Image.open(tmp_path / "out" / "0000.png") as image:
-        assert json.loads(image.text["sampling"]) == used._asdict()
+        assert json.loads(text_of(image)["sampling"]) == used._asdict()
 
 
 def test_a_checkpoint_without_sampling_and_prompts_has_the_papers(generator):

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from models.errors import UserError
 from models.sampling import generate
 from models.sampling.reranking import CONFIG, load_ranker
+from tests.support.images import text_of
 
 # What torchvision's compiled half says beside a torch that it was not built for; ranking needs none of it.
 pytestmark = pytest.mark.filterwarnings("ignore:Failed to load image Python extension")
@@ -57,8 +58,8 @@ def test_keeps_the_images_that_open_clip_likes_best(tiny_checkpoint, folder, the
         scores = torch.cosine_similarity(theirs.encode_image(torch.stack([look(p) for p in images])), text)
     for place, index in enumerate(scores.argsort(descending=True)[:2].tolist()):
         with Image.open(tmp_path / "best" / f"{place:04d}.png") as kept:
-            assert kept.text["index"] == str(index)
-            assert float(kept.text["score"]) == pytest.approx(scores[index].item(), abs=1e-4)
+            assert text_of(kept)["index"] == str(index)
+            assert float(text_of(kept)["score"]) == pytest.approx(scores[index].item(), abs=1e-4)
             assert np.array_equal(np.asarray(kept), np.asarray(images[index]))
 
 

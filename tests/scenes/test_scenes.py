@@ -104,7 +104,7 @@ def test_the_same_seed_writes_the_same_files(tmp_path):
 def test_the_truth_lies_beside_the_image(tmp_path):
     main(["--count", "3", "--output", str(tmp_path)])
     with tarfile.open(tmp_path / "images/00000.tar") as tar:
-        members = {info.name: tar.extractfile(info).read() for info in tar}
+        members = {info.name: required(tar.extractfile(info)).read() for info in tar}
     truth = json.loads(members["000000001.json"])
     assert (
         members["000000001.txt"].decode() == truth["caption"] == (tmp_path / "captions.txt").read_text().split("\n")[1]
@@ -113,7 +113,7 @@ def test_the_truth_lies_beside_the_image(tmp_path):
     scene = Scene(
         Caption(tuple(Object(**thing) for thing in truth["objects"]), tuple(truth["relations"])), tuple(boxes)
     )
-    image_HWC = cv2.imdecode(np.frombuffer(members["000000001.png"], np.uint8), cv2.IMREAD_COLOR_RGB)
+    image_HWC = required(cv2.imdecode(np.frombuffer(members["000000001.png"], np.uint8), cv2.IMREAD_COLOR_RGB))
     assert str(scene.caption) == truth["caption"]
     assert (image_HWC == render(scene)).all()
 

@@ -88,9 +88,12 @@ def test_the_numbers_of_stats(scored, capsys):
 def test_the_page_of_scores(scored, images, tmp_path, monkeypatch):
     decoded: list[str] = []
     read = stored_shards.read_images
-    monkeypatch.setattr(
-        stored_shards, "read_images", lambda path, pairs, config: (decoded.extend(pairs), read(path, pairs, config))[1]
-    )
+
+    def recorded(path, pairs, config):
+        decoded.extend(pairs)
+        return read(path, pairs, config)
+
+    monkeypatch.setattr(stored_shards, "read_images", recorded)
     monkeypatch.setattr(score_page, "strips", lambda *given: strips(*given)[:2])
     command = ["show", str(scored), "--html", str(tmp_path / "p.html"), "--images", str(images)]
     assert main([*command, "--threshold", "clip=0.1"]) == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -41,7 +41,10 @@ def write(folder: Path, settings: dict[str, Any], weights: dict[str, torch.Tenso
     return folder
 
 
-def spread(model: torch.nn.Module) -> torch.nn.Module:
+Network = TypeVar("Network", bound=torch.nn.Module)
+
+
+def spread(model: Network) -> Network:
     """Weights of a size at which a wrong activation, norm or pool shows."""
     torch.manual_seed(1)
     for parameter in model.parameters():
@@ -168,8 +171,8 @@ def test_embeddings_do_not_depend_on_threads_or_on_what_follows(folder):
         for ours, expected in zip(other, whole, strict=True):
             assert np.array_equal(ours, expected[first : first + len(ours)])
     assert np.abs(np.linalg.norm(whole.text_BE.astype(float), axis=1) - 1).max() < 1e-3
-    expected = [float(np.dot(a.astype(float), b.astype(float))) for a, b in zip(*whole, strict=True)]
-    assert cosines(whole) == pytest.approx(expected)
+    products = [float(np.dot(a.astype(float), b.astype(float))) for a, b in zip(*whole, strict=True)]
+    assert cosines(whole) == pytest.approx(products)
 
 
 def test_long_captions_keep_their_end(folder):

@@ -23,6 +23,7 @@ from models.sampling.sampler import SamplingConfig
 from models.server import app
 from models.server.job_queue import JobQueue
 from models.server.middleware import MAX_BODY
+from tests.support.narrowing import required
 from tests.support.servers import ASK, finished, serving
 
 JSON = {"Content-Type": "application/json"}
@@ -251,9 +252,12 @@ def test_the_models_sampling_holds_where_a_request_names_no_other(generator):
 def test_generate_uses_the_models_sampling(generator, monkeypatch):
     used = []
     submit = JobQueue.submit
-    monkeypatch.setattr(
-        JobQueue, "submit", lambda self, request, client: used.append(request.sampling) or submit(self, request, client)
-    )
+
+    def recorded(self, request, client):
+        used.append(request.sampling)
+        return submit(self, request, client)
+
+    monkeypatch.setattr(JobQueue, "submit", recorded)
     with serving(generator._replace(sampling=SamplingConfig(top_k=9))) as client:
         assert client.post("/generate", json=ASK).status_code == 200
     assert used == [SamplingConfig(top_k=9)]
@@ -335,7 +339,7 @@ def test_the_interface_is_described(client):
 
 def test_schemathesis_finds_no_server_error(client, exhaustive, tmp_path):
     command = [
-        Path(sys.executable).with_name("schemathesis"),
+        str(Path(sys.executable).with_name("schemathesis")),
         "run",
         f"{client.base_url}/openapi.json",
         "--checks",
@@ -359,7 +363,7 @@ def test_serves_this_machine_until_interrupted(tiny_checkpoint):
     command = [Path(sys.executable).with_name("pairmill"), "serve", "--checkpoint", tiny_checkpoint, "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
-            url = process.stdout.readline().removeprefix("serve: ").strip()
+            url = required(process.stdout).readline().removeprefix("serve: ").strip()
             assert url.startswith("http://127.0.0.1:")
             assert len(httpx.post(f"{url}/generate", json=ASK, timeout=60).json()) == 1
             process.send_signal(signal.SIGINT)

@@ -141,7 +141,8 @@ def test_a_job_cancelled_after_its_first_image_ends(generator, monkeypatch):
 
 def test_a_job_cancelled_between_its_batches_ends(generator, monkeypatch):
     """While images of another client are sampled."""
-    sample, jobs = job_queue.JobQueue._sample, {}
+    sample = job_queue.JobQueue._sample
+    jobs: dict[str, job_queue.Job] = {}
 
     def cancelled_during_others(self, group):
         if "mine" in jobs and not any(job is jobs["mine"] for job, _ in group):
@@ -176,13 +177,12 @@ def test_a_client_that_goes_cancels_its_job(generator, gate):
 def test_requests_are_drawn_together(generator, monkeypatch, gate):
     groups = []
     on_group = job_queue.JobQueue._sample
-    monkeypatch.setattr(
-        job_queue.JobQueue,
-        "_sample",
-        lambda self, group: (
-            groups.append([image.request.sampling.guidance for _, image in group]) or on_group(self, group)
-        ),
-    )
+
+    def recorded(self, group):
+        groups.append([image.request.sampling.guidance for _, image in group])
+        return on_group(self, group)
+
+    monkeypatch.setattr(job_queue.JobQueue, "_sample", recorded)
     with serving(generator) as client:
         asks = [{**ASK, "num_images": 4}] + [{**ASK, "guidance": guidance} for guidance in (1, 3, 1, 1, 3)]
         jobs = [client.post("/v1/images", json=ask).json() for ask in asks]

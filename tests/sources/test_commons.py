@@ -12,12 +12,13 @@ import pytest
 
 from models.errors import UserError
 from pipeline.filters import SelectConfig, filter_candidate
-from pipeline.records import Candidate
+from pipeline.records import Candidate, Pair
 from pipeline.sources import commons
 from pipeline.sources.check_files import check_files
 from pipeline.sources.commons import Text
 from pipeline.sources.file_ranges import file_ranges, read_range
 from tests.support.dumps import HEAD, article, page
+from tests.support.narrowing import instance
 
 COMMONS = HEAD.replace("dewiki", "commonswiki").replace("de.wikipedia.org", "commons.wikimedia.org")
 LABELS = {"de": "Ein Hund am Strand", "en": "A dog on a beach"}
@@ -102,7 +103,7 @@ def test_pages(tmp_path, pack):
     assert "500px-A_dog.jpg" in first.url and len(first.fallback_urls) == 1
     assert (second.raw_caption, second.mime_type) == ("Our brown dog runs along the beach", "image/png")
     assert third.raw_caption == "" and video.reason == "video"
-    pair = filter_candidate(first, SelectConfig())
+    pair = instance(filter_candidate(first, SelectConfig()), Pair)
     assert (pair.caption, pair.other_captions) == ("A dog on a beach", ("Our brown dog runs along the beach",))
 
 

@@ -20,13 +20,14 @@ import pytest
 import zstandard
 
 from pipeline.filters import SelectConfig, filter_candidate
-from pipeline.records import Candidate, Reason, Rejected
+from pipeline.records import Candidate, Pair, Reason, Rejected
 from pipeline.sources import yfcc100m
 from pipeline.sources.check_files import check_files
 from pipeline.sources.file_ranges import count_lines, file_ranges, first_line_number, read_range
 from pipeline.sources.registry import SOURCES
 from pipeline.sources.stored_images import read_stored
 from pipeline.sources.table import TableSettings
+from tests.support.narrowing import instance
 from tests.support.source_rows import csv_row, wit_fields, wit_row, yfcc_fields
 
 PAIRS = [
@@ -200,7 +201,7 @@ def test_rows_that_are_none_are_counted(tmp_path):
     assert [getattr(row, "reason", "") for row in rows] == ["", *["malformed_row"] * 3]
     (tmp_path / "cut.json").write_text('[{"caption": "a", "url": "http://a"}, {"capt')
     [row] = [row for each in file_ranges("cc3m", f"{tmp_path}/cut.json") for row in read_range(each)]
-    assert row.reason == Reason.DAMAGED_FILE
+    assert instance(row, Rejected).reason == Reason.DAMAGED_FILE
 
 
 # Any other table
@@ -299,7 +300,7 @@ def test_wit_s_images_as_json(tmp_path, source):
     rows = read(tmp_path / "part-00000.json.gz", source)
     assert found(rows) == [("http://a", "A weir")] * 2
     assert rows[1].stored_at == f"{tmp_path}/part-00000.json.gz#1"
-    pair = filter_candidate(rows[1]._replace(raw_caption="A weir in the river"), SelectConfig())
+    pair = instance(filter_candidate(rows[1]._replace(raw_caption="A weir in the river"), SelectConfig()), Pair)
     assert [data for _, data in read_stored([pair])] == [b"image"]
 
 

@@ -24,6 +24,7 @@ from pipeline.sources.precedence import source_rank
 from pipeline.sources.readers import open_source
 from pipeline.sources.registry import SOURCES
 from pipeline.sources.source import Source
+from tests.support.narrowing import instance, instances
 from tests.support.repetition import examples
 from tests.support.source_rows import PHOTO, wit_file, wit_row
 
@@ -128,7 +129,7 @@ def test_a_source_from_outside(tmp_path, monkeypatch, options):
 
 def test_what_settings_of_sources_are_recorded_as():
     """Keys of manifests: they must stay as they are."""
-    recorded = {}
+    recorded: dict[str, object] = {}
     for source in SOURCES.values():
         recorded |= source.recorded(source.settings)
     assert json.loads(json.dumps(recorded)) == {
@@ -237,6 +238,7 @@ def test_img2dataset(tmp_path):
             "",
             stored_at=f"{tmp_path}/00000.tar#000000000",
         )
+        assert isinstance(second, Candidate)
         assert (second.stored_at, second.row, second.url, second.raw_caption, second.width) == ("", 1, "", "", None)
 
 
@@ -278,13 +280,14 @@ def test_img2dataset_tars_and_folders_alone(tmp_path):
             "",
             stored_at=f"{tmp_path}/00000.tar#000000000",
         )
-        assert (found[1].raw_caption, found[1].stored_at) == ("", f"{tmp_path}/00000.tar#000000001")
+        second = instance(found[1], Candidate)
+        assert (second.raw_caption, second.stored_at) == ("", f"{tmp_path}/00000.tar#000000001")
         assert reasons(found) == ["", "", "malformed_row", "malformed_row"]
         assert [row.row for row in found] == [0, 1, 2, 3]
     whole = (tmp_path / "00000.tar").read_bytes()
     for cut in (100, 700, 1024 * 3):
         (tmp_path / "00000.tar").write_bytes(whole[:cut])
-        assert "not readable as a tar" in list(read_range(piece))[-1].detail
+        assert "not readable as a tar" in instance(list(read_range(piece))[-1], Rejected).detail
     pq.write_table(
         pa.table(
             {"key": ["000000000"], "url": ["http://a.example/1.jpg"], "caption": ["A barn"], "status": ["success"]}
@@ -309,7 +312,7 @@ def test_img2dataset_other_parquet(tmp_path):
     faults = {"types": "not text", "no": "no column url or image_url among link", "cut": "not readable as Parquet"}
     damaged = {"cut": Reason.DAMAGED_FILE}
     for name, detail in faults.items():
-        [row] = read_range(FileRange("img2dataset", f"{tmp_path}/{name}.parquet"))
+        [row] = instances(read_range(FileRange("img2dataset", f"{tmp_path}/{name}.parquet")), Rejected)
         assert row.reason == damaged.get(name, Reason.MALFORMED_ROW) and detail in row.detail
 
 

@@ -56,7 +56,7 @@ def test_a_compressed_file_that_is_cut_off(tmp_path, source, pack, share):
     data = pack(whole(source, 2000))
     found = read(tmp_path, source, data[: max(11, int(share * len(data)))])
     intact = read(tmp_path, source, whole(source, 2000))
-    assert reasons(found)[-1] == "damaged_file" and "cut off or damaged" in found[-1].detail
+    assert reasons(found)[-1] == "damaged_file" and "cut off or damaged" in instance(found[-1], Rejected).detail
     assert found[:-1] == intact[: len(found) - 1]
     assert len(found) > 100 or share < 0.9 or pack is bz2.compress  # all are in one block of bzip2
 
@@ -122,7 +122,8 @@ def test_pages_without_an_end_or_with_an_id_out_of_range(tmp_path):
     rows[3] = rows[3].replace(b"<id>4</id>", b"<id>" + b"9" * 40 + b"</id>")
     found = read(tmp_path, "wikipedia-dump", head("wikipedia-dump") + b"".join(rows))
     assert reasons(found) == ["", "", "malformed_row", "", "", "malformed_row"]
-    assert "no end" in found[2].detail and "page id 999" in found[5].detail
+    assert "no end" in instance(found[2], Rejected).detail
+    assert "page id 999" in instance(found[5], Rejected).detail
 
 
 def test_a_list_that_ends_early(tmp_path, capsys):
@@ -239,7 +240,7 @@ def test_every_mutated_row_is_kept_or_rejected_with_a_reason(tmp_path, source, e
             assert found.url in intact or not isinstance(filter_candidate(found, config, tidy), Pair)
 
     account = filter_range((0, piece), [], config, DEFAULTS, str(tmp_path / "out"))
-    counts = collections.Counter()
+    counts: collections.Counter[str] = collections.Counter()
     for (_, reason), rows in groups_of_partition(HashPartition(0, 1), [account], str(tmp_path / "out")).counts.items():
         counts[reason] += rows
     assert account.rows == len(read) == sum(counts.values()) and counts.keys() <= REASONS | {""}

@@ -8,6 +8,7 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import pickle
 import tarfile
 import threading
@@ -22,12 +23,13 @@ from models.errors import UserError
 from pipeline.fetch.units import unit_hash
 from pipeline.images.shard_reader import read_image_shard
 from pipeline.inspection import show
-from pipeline.records import Pair
+from pipeline.records import Candidate, Pair
 from pipeline.sources import cc12m, url_index, wit
 from pipeline.sources.file_ranges import FileRange, read_range
 from pipeline.sources.paths import FILES_AT_ONCE, map_files
-from pipeline.sources.stored_images import location_hash, read_stored
+from pipeline.sources.stored_images import NotStored, location_hash, read_stored
 from pipeline.sources.url_index import UrlIndex, write_index
+from tests.support.narrowing import instance, instances
 from tests.support.paths import ROOT
 
 ONE_WORKER = "--direct_num_workers=1"
@@ -141,7 +143,7 @@ def test_ranges_of_the_list_are_given_their_hashes_too(tmp_path):
         for ends in ((0, size // 2), (size // 2, size))
         for row in read_range(FileRange("cc12m", f"{tmp_path}/cc12m.tsv", "lines", *ends), settings)
     ]
-    assert [row.expected_sha256 for row in found] == [f"{n:02x}" * 32 for n in range(100)]
+    assert [row.expected_sha256 for row in instances(found, Candidate)] == [f"{n:02x}" * 32 for n in range(100)]
 
 
 # Images
@@ -316,7 +318,7 @@ def test_files_that_are_gone_or_damaged(tmp_path):
         ("cut.tar", "can't be read"),
     ):
         [(_, failed)] = read_stored([pair_at(f"{tmp_path}/{name}#0")])
-        assert f"{name}#0 {detail}" in failed.detail
+        assert f"{name}#0 {detail}" in instance(failed, NotStored).detail
 
 
 def test_neighbours_go_into_one_unit():
@@ -353,12 +355,12 @@ def test_many_files_of_pixels_are_indexed_by_processes(tmp_path, monkeypatch):
             super().__init__(workers)
             used.append((workers, context.get_start_method()))
 
-        def map(self, function, *arguments):
-            return super().map(pickle.loads(pickle.dumps(function)), *arguments)
+        def map(self, function, *iterables, timeout=None, chunksize=1):
+            return super().map(pickle.loads(pickle.dumps(function)), *iterables, timeout=timeout, chunksize=chunksize)
 
     monkeypatch.setattr(concurrent.futures, "ProcessPoolExecutor", Pool)
     for index, cores in zip(indexes, (2, 1), strict=True):
-        monkeypatch.setattr(wit.os, "cpu_count", lambda cores=cores: cores)
+        monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
         wit.index_pixels([f"{tmp_path}/*.csv"], index)
     assert used == [(2, "spawn")]
     assert Path(indexes[0]).read_bytes() == Path(indexes[1]).read_bytes()

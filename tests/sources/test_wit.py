@@ -14,6 +14,7 @@ from pipeline.sources.file_ranges import FileRange, read_range
 from pipeline.sources.table_source import RecordOrigin
 from pipeline.sources.wit_captions import caption_texts
 from pipeline.sources.wit_pages import page_candidate
+from tests.support.narrowing import instance
 from tests.support.source_rows import wit_file, wit_row
 
 
@@ -107,9 +108,9 @@ PAGES = [
 
 @pytest.mark.parametrize("shape", ["records", "lists"])
 def test_wit_base(tmp_path, shape):
-    features = [PAGES, PAGES[:1], []]
+    features: list[object] = [PAGES, PAGES[:1], []]
     if shape == "lists":
-        features = [{name: [page[name] for page in pages] for name in PAGES[0]} for pages in features]
+        features = [{name: [page[name] for page in pages] for name in PAGES[0]} for pages in (PAGES, PAGES[:1], [])]
     table = pa.table(
         {
             "image": [{"bytes": b"x", "path": "a.jpg"}] * 3,
@@ -139,7 +140,7 @@ def test_wit_base(tmp_path, shape):
         alternatives=("Ein Wehr", "att", "alt"),
     )
     assert [row.raw_caption for row in found] == ["A weir", "The weir", ""]
-    assert (found[2].url, found[1].height) == ("", None)
+    assert (found[2].url, instance(found[1], Candidate).height) == ("", None)
 
 
 @pytest.mark.parametrize(

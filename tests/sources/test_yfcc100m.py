@@ -15,6 +15,7 @@ from pipeline.sources import hosts, yfcc100m
 from pipeline.sources.file_ranges import file_ranges, read_range
 from pipeline.sources.registry import SOURCES
 from pipeline.sources.yfcc100m import YfccSettings
+from tests.support.narrowing import instance
 from tests.support.source_rows import PHOTO, PHOTO_URL
 
 
@@ -140,7 +141,7 @@ def test_yfcc_sqlite_damaged_or_without_the_table(tmp_path, database):
     for name in ("empty.sql", "cut.sql"):
         found = [row for piece in file_ranges("yfcc100m", str(tmp_path / name)) for row in read_range(piece)]
         assert reasons(found) == ["damaged_file"]
-        assert "sqlite" in found[0].detail
+        assert "sqlite" in instance(found[0], Rejected).detail
 
 
 def test_a_subset_is_looked_at_before_the_job(tmp_path):

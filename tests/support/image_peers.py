@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from models.tokenizers.dalle_pytorch_vae import DiscreteVAE
 from models.tokenizers.dvae import DVAE
 from models.tokenizers.image import load_image_tokenizer
 from models.tokenizers.vqgan import VQGAN
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def installed(peer: Callable, command: str = "make peers"):
@@ -58,7 +61,7 @@ def agree_on_codes(spec: str, their_codes: Callable, their_image: Callable) -> N
         torch.testing.assert_close(tokenizer._model.decode(codes), their_image(codes), rtol=1e-4, atol=1e-4)
 
 
-def spread(model: nn.Module) -> nn.Module:
+def spread(model: Network) -> Network:
     """Random weights that carry the image through to the codes: those of a new network say the same everywhere."""
     for layer in model.modules():
         if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
+
+from tests.support.narrowing import instance
 
 JPEG_START = b"\xff\xd8\xff\xe0"
 
@@ -19,6 +22,11 @@ def encoded(image: Image.Image, form: str, **options: object) -> bytes:
     out = io.BytesIO()
     image.save(out, form, **options)
     return out.getvalue()
+
+
+def text_of(image: Image.Image) -> dict[str, str]:
+    """The texts in a PNG file."""
+    return {name: str(text) for name, text in instance(image, PngImageFile).text.items()}
 
 
 def photo(width: int = 200, height: int = 150, seed: int = 0) -> Image.Image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TypeVar
 
 Value = TypeVar("Value")
@@ -17,3 +18,8 @@ def instance(value: object, kind: type[Value]) -> Value:
     """The value, which is of this type: an image and no reject, a layer and no other module."""
     assert isinstance(value, kind), value
     return value
+
+
+def instances(values: Iterable[object], kind: type[Value]) -> list[Value]:
+    """The values, all of which are of this type."""
+    return [instance(value, kind) for value in values]

@@ -14,7 +14,7 @@ from models.training.train import main
 STEPS = 9
 
 
-def run(dataset: Path, output: Path, *others: object, steps: int = STEPS) -> int:
+def run(dataset: Path | str, output: Path, *others: object, steps: int = STEPS) -> int:
     return main(
         [
             str(argument)

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tarfile
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from models.training.dvae_reconstructions import reconstruction_grid
 from models.training.schedule import cosine
 from models.training.train_dvae import train
 from models.training.vector_quantised import VectorQuantisedDVAE, k_means
+from tests.support.narrowing import instance, required
 
 SMALL = DVAEConfig(hidden=8, vocabulary=32, decoder_input=16, image_size=64)
 
@@ -56,9 +58,10 @@ def test_shapes(model):
 
 
 def test_initialisation_is_the_papers():
-    conv = DVAE(DVAEConfig(hidden=64, vocabulary=64)).encoder.blocks.group_4.block_2.res_path.conv_2
+    blocks = DVAE(DVAEConfig(hidden=64, vocabulary=64)).encoder.blocks
+    conv = instance(blocks.get_submodule("group_4.block_2.res_path.conv_2"), torch.nn.Conv2d)
     assert conv.weight.std().item() == pytest.approx(1 / math.sqrt(conv.in_channels * 9), rel=0.02)
-    assert not conv.bias.any()
+    assert not required(conv.bias).any()
 
 
 def test_blocks_add_a_sixty_fourth(model):
@@ -212,10 +215,10 @@ def test_a_run_killed_before_its_checkpoint_logs_each_step_once(images, tmp_path
 class OnDevice(torch.Tensor):
     """As the tensors of an accelerator: NumPy reads them only after a copy to the CPU."""
 
-    def cpu(self):
+    def cpu(self, memory_format: torch.memory_format = torch.preserve_format) -> torch.Tensor:
         return self.as_subclass(torch.Tensor)
 
-    def numpy(self):
+    def numpy(self, *, force: bool = False) -> NoReturn:
         raise TypeError("can't convert a tensor of a device to numpy")
 
 

@@ -9,6 +9,7 @@ import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from models.tokenizers.image import BUNDLED_DVAE, ComputeOptions, load_image_tok
 from models.tokenizers.info import square
 from models.tokenizers.untrusted_weights import extract_tensors, read_checkpoint
 from tests.support.image_peers import agree, installed, spread, views
+from tests.support.narrowing import instance
 
 # --- parity ----------------------------------------------------------------------------------------------------------
 
@@ -70,7 +72,7 @@ TAMING = {
 }
 
 
-def taming_files(folder: Path, name: str) -> tuple[Path, Path, nn.Module]:
+def taming_files(folder: Path, name: str) -> tuple[Path, Path, Any]:
     """A yaml and a ckpt as taming-transformers writes them, with a callback's state pickled beside the weights."""
     vqgan = installed(peers.taming)
     kind, network = TAMING[name]
@@ -145,7 +147,8 @@ def test_diffusers(attention, suffix, tmp_path):
         vq_embed_dim=8,
         mid_block_add_attention=attention,
     )
-    spread(theirs).quant_conv.weight.data.div_(10)  # latents as wide as the vectors: distances of published size
+    spread(theirs)
+    theirs.quant_conv.weight.data.div_(10)  # latents as wide as the vectors: distances of published size
     theirs.save_pretrained(tmp_path, safe_serialization=suffix == "safetensors")
     assert (tmp_path / f"diffusion_pytorch_model.{suffix}").is_file()
 
@@ -398,7 +401,8 @@ def test_a_module_that_holds_itself_ends(tmp_path):
 
 def test_a_dvae_with_nan(tmp_path):
     model = DVAE(DVAEConfig(hidden=8, vocabulary=64, decoder_input=16))
-    nn.init.constant_(model.decoder.blocks.input.weight, float("inf"))
+    input_layer = instance(model.decoder.blocks.get_submodule("input"), nn.Conv2d)
+    nn.init.constant_(input_layer.weight, float("inf"))
     save_dvae(model, tmp_path / "dvae.safetensors")
     with pytest.raises(UserError, match="not finite"):
         load_image_tokenizer(f"dvae:{tmp_path / 'dvae.safetensors'}")

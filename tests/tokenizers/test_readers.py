@@ -14,9 +14,11 @@ from models.tokenizers import titok
 from models.tokenizers.image import load_image_tokenizer
 from models.tokenizers.info import CodeShape
 from models.tokenizers.llamagen import config_from, renamed
+from models.tokenizers.open_magvit2 import OpenMAGVIT2
 from models.tokenizers.titok import TiTok
 from models.tokenizers.vqgan import VQGAN, VQGANConfig
 from tests.support.lookup_free import settings, write_files
+from tests.support.narrowing import instance
 
 
 def view(size: int) -> np.ndarray:
@@ -29,9 +31,10 @@ def test_bits_of_a_lookup_free_code_are_signs(tmp_path):
     assert codes_N.dtype == np.uint32 and codes_N.shape == (64,) and codes_N.max() > 1 << 16
     assert tokenizer.decode(codes_N).shape == (32, 32, 3)
     assert load_image_tokenizer(f"{tokenizer.info.spec}@64").info.shape == CodeShape(grid=(16, 16))
+    model = instance(tokenizer._model, OpenMAGVIT2)
     with torch.inference_mode():
-        z_1Lhw = tokenizer._model.encoder(2 * torch.rand(1, 3, 32, 32, generator=torch.manual_seed(1)) - 1)
-        codes_1hw = tokenizer._model.encode(torch.rand(1, 3, 32, 32, generator=torch.manual_seed(1)))
+        z_1Lhw = model.encoder(2 * torch.rand(1, 3, 32, 32, generator=torch.manual_seed(1)) - 1)
+        codes_1hw = model.encode(torch.rand(1, 3, 32, 32, generator=torch.manual_seed(1)))
     by_hand = [sum(1 << i for i, z in enumerate(latent) if z > 0) for latent in z_1Lhw[0].flatten(1).t().tolist()]
     assert codes_1hw.flatten().tolist() == by_hand
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
 
 from benchmarks.checkpoint_memory import Peak
+from models.data.batch import Batch
 from models.data.format import Manifest
+from models.data.stream import Stream
 from models.tokenizers.info import ImageTokenizerInfo, TextTokenizerInfo, square
 from models.training.checkpoint import Checkpoint, TrainState
 from models.training.distributed import World
@@ -18,9 +21,11 @@ from models.training.stability import SkippedUpdates
 from models.training.train import make_optimiser
 from models.training.weight_average import WeightAverage
 from models.transformer.model import Transformer, TransformerConfig
+from tests.support.narrowing import instance
 
 CONFIG = TransformerConfig(4, 8, 512, 4096, 1024, text_length=32, grid=8)
-STREAM = SimpleNamespace(state_dict=lambda after: {}, load_state_dict=lambda state: None)
+STREAM = cast(Stream, SimpleNamespace(state_dict=lambda after: {}, load_state_dict=lambda state: None))
+AFTER = Batch([], torch.empty(0, 0), torch.empty(0, 0), 0)
 
 
 def new_run(output: Path) -> tuple[TrainState, Checkpoint]:
@@ -42,11 +47,12 @@ def new_run(output: Path) -> tuple[TrainState, Checkpoint]:
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's account of memory")
 def test_saved_and_resumed_without_a_second_copy(tmp_path):
     state, checkpoint = new_run(tmp_path)
-    state.model.loss(torch.zeros(1, 32, dtype=torch.int64), torch.zeros(1, 64, dtype=torch.int64)).total.backward()
+    model = instance(state.model, Transformer)
+    model.loss(torch.zeros(1, 32, dtype=torch.int64), torch.zeros(1, 64, dtype=torch.int64)).total.backward()
     state.optimiser.step()
     state.optimiser.zero_grad(set_to_none=True)
     with Peak() as saving:
-        checkpoint.save(state, STREAM, None, 5)
+        checkpoint.save(state, STREAM, AFTER, 5)
     size = checkpoint.path.stat().st_size
     assert saving.bytes < 0.5 * size  # the 16-bit weights to sample from, for a moment
     resumed, checkpoint = new_run(tmp_path)

@@ -20,6 +20,7 @@ from models.training.dvae_options import DVAETrainingConfig
 from models.training.run_folder import TERMINATED_STATUS, TerminatedError, lock_folder
 from tests.support.datasets import write_dataset
 from tests.support.images import write_image_tar
+from tests.support.narrowing import required
 from tests.support.paths import ROOT, files_of
 from tests.support.training import entries, run
 
@@ -44,7 +45,7 @@ def test_sigterm_leaves_a_checkpoint_of_the_step(training_dataset, undisturbed, 
 
     def terminate():
         for process in (*multiprocessing.active_children(), multiprocessing.current_process()):
-            os.kill(process.pid, signal.SIGTERM)
+            os.kill(required(process.pid), signal.SIGTERM)
 
     before = signal.getsignal(signal.SIGTERM)
     with monkeypatch.context() as patch:

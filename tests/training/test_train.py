@@ -33,6 +33,7 @@ from models.training.train import make_optimiser
 from models.training.weight_average import WeightAverage
 from models.transformer.model import SIZES, Transformer, TransformerConfig
 from tests.support.datasets import DISTINCT_CAPTIONS, write_dataset
+from tests.support.images import text_of
 from tests.support.training import STEPS, entries, run
 
 pytestmark = pytest.mark.usefixtures("tiny_size")
@@ -156,7 +157,8 @@ def test_validates_by_source(training_dataset, undisturbed):
 def test_averaged_weights_are_the_running_mean(monkeypatch):
     monkeypatch.setattr(weight_average, "UPDATE_INTERVAL", 2)
     model = torch.nn.Linear(1, 1, bias=False)
-    average, seen, expected = WeightAverage(model), [], None
+    average, expected = WeightAverage(model), 0.0
+    seen: list[int] = []
     for step in range(1, 3001):
         with torch.no_grad():
             model.weight.fill_(float(step))
@@ -164,7 +166,7 @@ def test_averaged_weights_are_the_running_mean(monkeypatch):
         if step % 2 == 0:
             kept = min(0.99, len(seen) / (len(seen) + 9))
             seen.append(step)
-            expected = float(step) if expected is None else kept * expected + (1 - kept) * step
+            expected = kept * expected + (1 - kept) * step if len(seen) > 1 else float(step)
     assert average.state_dict()["parameters"]["weight"].item() == pytest.approx(expected, rel=1e-4)
     assert seen[-1] - expected == pytest.approx(2 * 99, rel=0.05)  # 0.99 looks back about a hundred averages
 
@@ -177,7 +179,7 @@ def test_blank_captions_are_those_of_the_share(training_dataset, undisturbed, tm
         hidden = trainer.drop_captions(batch, config, step).text_BT
         kept = (hidden == batch.text_BT).all(dim=1)
         assert ((hidden == -1).all(dim=1) | kept).all()
-        blank += (~kept).sum().item()
+        blank += int((~kept).sum())
     assert blank / 1600 == pytest.approx(0.25, abs=0.04)
     run(training_dataset, tmp_path, "--blank-captions", 0.5)
     assert entries(tmp_path)[-1] != entries(undisturbed)[-1]
@@ -189,7 +191,7 @@ def test_draws_from_prompts_at_every_validation(tiny_dvae, tmp_path):
     run(tmp_path / "dataset", tmp_path / "run", "--prompts", tmp_path / "prompts.txt", "--tensorboard", steps=4)
     assert sorted(path.name for path in (tmp_path / "run" / "pictures").iterdir()) == ["00000003.png", "00000004.png"]
     with Image.open(tmp_path / "run" / "pictures" / "00000004.png") as image:
-        assert image.size == (128, 64) and image.text["prompts"] == "a red cat\na green house"
+        assert image.size == (128, 64) and text_of(image)["prompts"] == "a red cat\na green house"
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     board = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
@@ -213,13 +215,17 @@ def test_prompts_are_drawn_on_the_device_of_the_training(tiny_dvae, tiny_checkpo
 
 def test_logs_to_weights_and_biases(training_dataset, tmp_path, monkeypatch):
     """By a stand-in of its module, which takes what the real one takes."""
-    logged, began, ended = {}, [], []
+    began, ended = [], []
+    logged: dict[int, dict[str, float]] = {}
     project = types.SimpleNamespace(
         finish=lambda: ended.append(True), log=lambda values, step: logged.setdefault(step, {}).update(values)
     )
-    monkeypatch.setitem(
-        sys.modules, "wandb", types.SimpleNamespace(init=lambda **settings: began.append(settings) or project)
-    )
+
+    def init(**settings):
+        began.append(settings)
+        return project
+
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
     run(training_dataset, tmp_path / "a run", "--wandb", "cats", steps=3)
     run(training_dataset, tmp_path / "a run", "--wandb", "cats", "--resume", steps=4)
     run(training_dataset, tmp_path / "other" / "a run", "--wandb", "cats", steps=1)

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -202,7 +203,9 @@ def test_validation_is_split_as_an_update_is(training_dataset):
     assert [len(batch.text_BT) for batch in whole.batches] == [3]
     assert [len(batch.text_BT) for batch in parts.batches] == [1, 1, 1]
     model = Transformer(TransformerConfig(2, 2, 8, 512, 32, text_length=16, grid=4))
-    for split, expected in zip(parts.losses(model), whole.losses(model), strict=True):
+    splits: list[dict[str, Any]] = [*parts.losses(model)]
+    wholes: list[dict[str, Any]] = [*whole.losses(model)]
+    for split, expected in zip(splits, wholes, strict=True):
         assert split.keys() == expected.keys()
         for name, value in split.items():
             assert value == pytest.approx(expected[name], rel=1e-5)

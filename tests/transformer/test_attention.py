@@ -105,8 +105,8 @@ def test_attend_equals_plain_masked_attention(kind, grid):
     prefix, mask = 5, sequence_mask(kind, grid, 5)
     qkv = torch.randn(3, 2, 3, prefix + grid**2, 4, generator=generator, dtype=torch.float64, requires_grad=True)
     weights = torch.randn(2, 3, prefix + grid**2, 4, generator=generator, dtype=torch.float64)
-    plain = F.scaled_dot_product_attention(*qkv, attn_mask=mask)
-    fast = masked_attention(*qkv, kind, grid)
+    plain = F.scaled_dot_product_attention(qkv[0], qkv[1], qkv[2], attn_mask=mask)
+    fast = masked_attention(qkv[0], qkv[1], qkv[2], kind, grid)
     torch.testing.assert_close(fast, plain)
     gradients = [torch.autograd.grad((out * weights).sum(), qkv)[0] for out in (fast, plain)]
     torch.testing.assert_close(*gradients)
@@ -119,8 +119,8 @@ def test_grids_that_are_not_square(kind, rows, columns):
     mask = sequence_mask(kind, columns, prefix, rows)
     assert mask[prefix:, prefix:].tolist() == [[sees(kind, columns, query, key) for key in codes] for query in codes]
     qkv = torch.randn(3, 2, 3, prefix + len(codes), 4, generator=torch.Generator().manual_seed(0))
-    plain = F.scaled_dot_product_attention(*qkv, attn_mask=mask)
-    torch.testing.assert_close(masked_attention(*qkv, kind, columns, rows), plain)
+    plain = F.scaled_dot_product_attention(qkv[0], qkv[1], qkv[2], attn_mask=mask)
+    torch.testing.assert_close(masked_attention(qkv[0], qkv[1], qkv[2], kind, columns, rows), plain)
 
 
 @pytest.mark.parametrize("kind", KINDS)

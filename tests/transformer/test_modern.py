@@ -82,9 +82,9 @@ def test_states_equal_the_formulas():
     first, last = (vector.expand(2, 1, 16) for vector in (start, image))
     x_BLM = torch.cat([first, text_BTM, last, model.code.weight[CODES_BN]], dim=1)
     for block in model.blocks:
-        x_BLM = reference_block(block, x_BLM)
+        x_BLM = reference_block(instance(block, TransformerBlock), x_BLM)
     found = model.states(TEXT_BT, CODES_BN)
-    torch.testing.assert_close(found, rms_norm(x_BLM, model.norm.weight), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found, rms_norm(x_BLM, gain(model.norm)), atol=1e-4, rtol=1e-4)
 
 
 def test_cached_drawing_equals_uncached_logits():
