@@ -200,14 +200,19 @@ def lock_output(output: str) -> None:
         (lease := Lease(output)).take()
         _leases[name] = lease
         return
-    _made.setdefault(name, missing_folders(output))
+    work_folder = output_files.join(output, WORK_FOLDER)
+    _made.setdefault(name, missing_folders(work_folder))
     try:
         output_files.make_folder(output)  # alone first: an error names it
-        output_files.make_folder(output_files.join(output, WORK_FOLDER))
+        output_files.make_folder(work_folder)
+        lock = take_lock(output_files.join(output, *LOCK.split("/")))
     except UserError as error:
         remove_empty_folders(_made.pop(name))
         raise UserError(f"--output: {error}") from None
-    if (lock := take_lock(output_files.join(output, *LOCK.split("/")))) is None:
+    except (KeyboardInterrupt, OSError):
+        remove_empty_folders(_made.pop(name))
+        raise
+    if lock is None:
         _made.pop(name)
         raise UserError(
             f"--output {output}: another pairmill is writing there; wait for its end, or choose another folder"

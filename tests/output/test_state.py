@@ -5,17 +5,19 @@ from __future__ import annotations
 import pytest
 
 from models.errors import UserError
-from pipeline.output import files
+from pipeline.output import files, state
 from pipeline.output.finish import call_owner
 from pipeline.output.run_record import begin_run, own_runs, record_engine
 from pipeline.output.state import (
     Found,
     finish_output,
+    lock_output,
     prepare_output,
     release_output,
     reopen_output,
     withdraws_on_error,
 )
+from tests.support.paths import files_of
 
 
 def test_spilled_rows_of_a_killed_run_do_not_pile_up(tmp_path):
@@ -102,3 +104,16 @@ def test_a_run_that_another_has_replaced_changes_nothing(tmp_path):
     finish_output(output)
     with pytest.raises(UserError, match="another run has taken over"):
         call_owner(first, pytest.fail)
+
+
+def test_an_interruption_before_the_lock_leaves_no_folder(tmp_path, monkeypatch):
+    def interrupt(path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(state, "take_lock", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        lock_output(str(tmp_path / "new" / "out"))
+    (tmp_path / "users").mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        lock_output(str(tmp_path / "users"))
+    assert files_of(tmp_path) == {} and [path.name for path in tmp_path.rglob("*")] == ["users"]
