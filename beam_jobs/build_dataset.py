@@ -94,7 +94,7 @@ def _run(
         "fetch": fetch_settings(args),
         "encode": encode_settings(args),
     } | (image_filter.settings if image_filter else {})
-    parts = tokenize_stage.dataset_parts(encode, settings, {each.source for each in ranges})
+    parts = tokenize_stage.dataset_parts(encode, settings, {file_range.source for file_range in ranges})
     if not prepare(args, beam_options, "build", finish.identity(parts), MANIFEST_FILE):
         return 0
     encode = tokenize_stage.prepare_workers(encode, parts, args.output, has_remote_workers(beam_options))
@@ -137,4 +137,4 @@ def _group_into_units(
 
 
 if __name__ == "__main__":
-    raise SystemExit(command(main))
+    command(main)

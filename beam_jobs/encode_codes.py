@@ -69,7 +69,7 @@ def encode_codes(
 
 
 def _manifest_fields(args: argparse.Namespace, tokenizer: ImageTokenizerInfo, rows: int) -> ManifestFields:
-    """What the manifest says of the codes. Raises UserError for a text tokenizer that is missing or malformed."""
+    """What the manifest records of the codes. Raises UserError for a text tokenizer that is missing or malformed."""
     text = TextTokenizer.load() if args.text_tokenizer == "bundled" else TextTokenizer.load(args.text_tokenizer)
     settings: dict[str, Any] = {
         "codes": args.codes,

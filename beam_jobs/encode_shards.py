@@ -130,7 +130,7 @@ def _run(beam_options: PipelineOptions, arguments: list[str] | None, args: argpa
 def _settings(
     args: argparse.Namespace, before: str | None, bounds: FolderBounds | None, image_filter: ImageFilterConfig | None
 ) -> dict[str, Any]:
-    """What the manifest says of the images, and of what the job does with them."""
+    """What the manifest records of the images, and of what the job does with them."""
     settings = (read_settings(before) if before else {"images": args.images}) | {"encode": encode_settings(args)}
     if bounds:
         settings["scores"] = bounds.settings
@@ -154,4 +154,4 @@ def _join(encoded: DoOutputsTuple, before: str | None, old: list[ExistingDataset
 
 
 if __name__ == "__main__":
-    raise SystemExit(command(main))
+    command(main)

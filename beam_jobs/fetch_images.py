@@ -99,7 +99,7 @@ def _run(beam_options: PipelineOptions, arguments: list[str] | None, args: argpa
 
 
 def _is_complete(args: argparse.Namespace, settings: dict[str, Any]) -> bool:
-    """Whether a finished output needs no further attempt; says so."""
+    """Whether a finished output needs no further attempt; prints why."""
     if args.part or args.overwrite or not (line := start_next_attempt(args.output, settings, args.attempts)):
         return False
     print(f"fetch: {line}")
@@ -142,4 +142,4 @@ def _finish(
 
 
 if __name__ == "__main__":
-    raise SystemExit(command(main))
+    command(main)

@@ -24,6 +24,8 @@ import traceback
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, NoReturn
 
+from models.process_end import exit_process
+
 WORKER_MODULE = "apache_beam.runners.worker.sdk_worker_main"
 PACKAGES = ("beam_jobs", "models", "pipeline")
 
@@ -230,7 +232,7 @@ def _serve(requests: socket.socket) -> NoReturn:
         os.environ.update(request.environment)
         logging.getLogger().handlers.clear()  # as in a new process: a worker sends its records to the launcher
         importlib.import_module(WORKER_MODULE).main([])
-    _end_process()
+    exit_process(0)  # finalisation would copy the memory that it shares with the others: a second of processor time
 
 
 def _end_with(requests: socket.socket) -> NoReturn:
@@ -245,16 +247,6 @@ def _end_with(requests: socket.socket) -> NoReturn:
     finally:
         sys.stderr.flush()
         os._exit(status if isinstance(status, int) else 1)
-
-
-def _end_process() -> NoReturn:
-    """Ends a process with status 0, as Python does but without taking its modules apart, which would copy the memory
-    that it shares with the others: a second of processor time."""
-    threading._shutdown()  # type: ignore[attr-defined]  # waits for threads
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
 
 
 if __name__ == "__main__":

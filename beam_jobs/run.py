@@ -10,7 +10,7 @@ import shutil
 import sys
 import traceback
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NoReturn
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, TestOptions
@@ -73,7 +73,7 @@ def prepare(
 
 
 def _follow(job: str, args: argparse.Namespace, options: PipelineOptions) -> bool:
-    """Follows a job that an earlier command began to its end, unless --no-wait is given. Returns whether it did."""
+    """Follows to its end a job that an earlier command started, unless --no-wait is given. Returns whether it did."""
     launch = _Launch(job, args.output, options, run_record.recorded_engine(args.output))
     print(f"{job}: {engine.describe(launch.engine)} runs since an earlier command", flush=True)
     if args.no_wait:
@@ -257,6 +257,6 @@ def prepare_process() -> None:
     FORK_SERVER.fork()
 
 
-def command(main: Callable[[], int]) -> int:
-    """Runs a job as `python -m beam_jobs.NAME`. A UserError becomes one line and status 2."""
-    return run_as_process(lambda: errors.report_errors(main))
+def command(main: Callable[[], int]) -> NoReturn:
+    """Runs a job as `python -m beam_jobs.NAME`, and ends the process. A UserError becomes one line and status 2."""
+    run_as_process(lambda: errors.report_errors(main))

@@ -117,4 +117,4 @@ def _rejects_and_counts(
 
 
 if __name__ == "__main__":
-    raise SystemExit(command(main))
+    command(main)

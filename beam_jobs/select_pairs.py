@@ -73,7 +73,7 @@ def _run(beam_options: PipelineOptions, args: argparse.Namespace, ranges: list[F
             range_results | "Count read" >> beam.FlatMap(read_counts),
             selected[WriteSelected.COUNTS],
         ) | "Counts" >> beam.Flatten()
-        names = sorted({each.source for each in ranges})
+        names = sorted({file_range.source for file_range in ranges})
         _ = pipeline | "Finish" >> Finish(
             partial(finish_select, args.output, names, settings), counts, selected.written
         )
@@ -82,4 +82,4 @@ def _run(beam_options: PipelineOptions, args: argparse.Namespace, ranges: list[F
 
 
 if __name__ == "__main__":
-    raise SystemExit(command(main))
+    command(main)

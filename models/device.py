@@ -10,7 +10,7 @@ import torch
 from models.errors import UserError
 
 AUTO = "auto"
-MAX_THREADS = 1024  # no machine has as many processors
+MAX_THREADS = 1 << 12  # more than machines have processors, and no overflow
 
 
 def add_device_option(parser: argparse.ArgumentParser | argparse._ArgumentGroup, runs: str) -> None:
@@ -38,7 +38,7 @@ def add_threads_option(
 
 def thread_count(text: str) -> int:
     """The argparse type of numbers of threads."""
-    if not text.isdecimal() or not 1 <= len(text) <= 4 or not 1 <= int(text) <= MAX_THREADS:
+    if not (text.isdecimal() and len(text) <= 4) or not 1 <= int(text) <= MAX_THREADS:
         raise argparse.ArgumentTypeError(f"{text}: give 1 to {MAX_THREADS:,}")
     return int(text)
 

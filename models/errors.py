@@ -93,7 +93,8 @@ def report_errors(command: Callable[[], int], after_interrupt: str = "") -> int:
         try:
             return command()
         finally:
-            sys.stdout.flush()  # not at Python's exit, where a reader that has gone would be an error
+            if sys.stdout:  # None: it was closed when the process started
+                sys.stdout.flush()  # not at Python's exit, where a reader that has gone would be an error
     except UserError as error:
         print(f"pairmill: {printable(str(error))}", file=sys.stderr)
         return 2

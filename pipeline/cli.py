@@ -48,9 +48,9 @@ AFTER_INTERRUPT = dict.fromkeys(
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs a command. Returns its exit status. Without arguments, those of this process, which is the command's own."""
+    """Runs a command. Returns its exit status. Without arguments it is that of this process, which ends with it."""
     if arguments is None:
-        return run_as_process(lambda: _run(sys.argv[1:], is_own_process=True))
+        run_as_process(lambda: _run(sys.argv[1:], is_own_process=True))
     return _run(arguments, is_own_process=False)
 
 

@@ -38,7 +38,7 @@ class UnitJob:
     image: ImageConfig
     encode: EncodeConfig
     image_size: int  # side in px of what the image tokenizer sees
-    image_filter: ImageFilterConfig | None = None  # checks whole images, so that it goes with the downloads
+    image_filter: ImageFilterConfig | None = None  # checks uncropped images, so that it goes with the downloads
 
 
 class EncodeUnits(beam.PTransform):

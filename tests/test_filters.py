@@ -2,7 +2,10 @@ import collections
 import dataclasses
 import importlib
 import json
+import os
 import re
+import shutil
+import subprocess
 import sys
 import time
 from typing import Any
@@ -38,6 +41,7 @@ from pipeline.text import boilerplate, language
 from pipeline.text.captions import detokenise
 from pipeline.text.language import Detection
 from tests.support.narrowing import instance
+from tests.support.paths import ROOT
 
 CONFIG = SelectConfig()
 CANDIDATE = Candidate(
@@ -204,7 +208,7 @@ def test_a_caption_is_cleaned_once_and_only_if_the_row_passes():
 
 
 WEEKDAYS = """
-from pipeline.filters import Rejection
+from pipeline.checks.check import Rejection
 
 def check_weekday(candidate, caption, config):
     return Rejection("weekday", "monday") if "monday" in caption.text.casefold() else None
@@ -238,6 +242,25 @@ def test_a_check_from_outside(weekday, tmp_path, monkeypatch, capsys):
     (tmp_path / "cc3m.tsv").write_text(rows[1])
     assert select_pairs.main([*arguments, "--overwrite"]) == 0
     assert "no row was kept; 1 of 1 were weekday: " in capsys.readouterr().err
+
+
+def test_a_check_is_one_file_and_its_lines_in_the_list(tmp_path):
+    """In a copy of the package, so that a module cannot import what imports it."""
+    shutil.copytree(ROOT / "pipeline", tmp_path / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "pipeline" / "checks" / "weekdays.py").write_text(WEEKDAYS)
+    listed = (tmp_path / "pipeline" / "filters.py").read_text()
+    for line, more in (
+        ("from pipeline.records import", "from pipeline.checks.weekdays import check_weekday\n"),
+        ("    Check(check_url,", "    Check(check_weekday),\n"),
+    ):
+        assert line in listed
+        listed = listed.replace(line, more + line, 1)
+    (tmp_path / "pipeline" / "filters.py").write_text(listed)
+    script = "from pipeline.filters import CHECKS; print(CHECKS[0].rejection.__module__)"
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    command = [sys.executable, "-c", script]
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert (ended.stdout, ended.stderr) == ("pipeline.checks.weekdays\n", "")
 
 
 def test_checks_can_be_added_left_out_and_reordered(weekday):

@@ -166,7 +166,7 @@ def near_config(args: argparse.Namespace) -> NearDuplicateConfig:
 
 
 def encode_settings(args: argparse.Namespace) -> dict[str, Any]:
-    """What the manifest says of the encoding."""
+    """What the manifest records of the encoding."""
     return {
         "draws": args.draws,
         "shards": shard_settings(args),

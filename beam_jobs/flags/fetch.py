@@ -93,7 +93,7 @@ def _add_limit_options(group: Group) -> None:
 
 
 def _add_politeness_options(group: Group) -> None:
-    """Who asks, and what may be asked for."""
+    """Adds --user-agent and the options that limit what is requested."""
     group.add_argument(
         "--user-agent", default=FetchConfig.user_agent, metavar="TEXT", help="User-Agent header of every request"
     )
@@ -176,7 +176,7 @@ def _containers_a_machine(options: PipelineOptions) -> int | None:
 
 
 def fetch_settings(args: argparse.Namespace) -> dict[str, Any]:
-    """What the manifest says of the downloads: all that may change which images arrive, and what decides the units,
+    """What the manifest records of the downloads: all that may change which images arrive, and what decides the units,
     with which an interrupted job goes on."""
     fetch, images = dataclasses.asdict(fetch_config(args)), dataclasses.asdict(image_config(args))
     names = ("timeout_s", "retries", "max_bytes", "user_agent", "obey", "allow_addresses")

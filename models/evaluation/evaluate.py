@@ -202,4 +202,4 @@ def _next_command(args: argparse.Namespace) -> list[str]:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_as_process(lambda: report_errors(main)))
+    run_as_process(lambda: report_errors(main))

@@ -210,4 +210,4 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_as_process(lambda: report_errors(main)))
+    run_as_process(lambda: report_errors(main))

@@ -337,7 +337,7 @@ class Loader(NamedTuple):
     location: str  # how it is written
 
 
-# By the kind, which a SPEC begins with. A new one is a module beside this one and a line here.
+# By the kind, with which a SPEC starts. A new one is a module beside this one and a line here.
 LOADERS: dict[str, Loader] = {
     "dvae": Loader(one_file, load_dvae, "FILE.safetensors"),
     "openai-dvae": Loader(_openai_files, _load_openai, "FOLDER/encoder.pkl"),

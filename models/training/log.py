@@ -104,9 +104,14 @@ def start_log(output: Path, first_step: int) -> Path:
 
 def _lines_up_to(path: Path, step: int) -> Iterator[str]:
     for line in path.read_text().splitlines(True) if step and path.exists() else ():
-        if not line.endswith("\n") or json.loads(line)["step"] > step:  # the last line may be incomplete
+        try:
+            written = json.loads(line)["step"]
+        except ValueError:  # cut by a kill; earlier versions of train-dvae wrote the next line behind it
+            continue
+        if written > step:
             return
-        yield line
+        if line.endswith("\n"):
+            yield line
 
 
 def append_json_line(path: Path, entry: dict[str, Any]) -> None:

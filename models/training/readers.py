@@ -22,8 +22,8 @@ _CAUGHT = re.compile(r"Caught (\w+) in DataLoader worker process \d+\.")
 @contextlib.contextmanager
 def reading(loader: DataLoader) -> Iterator[Iterator[Any]]:
     """The batches of a loader. Within the block its processes ignore SIGTERM, whose sender may signal all processes of
-    a run, which still needs them; after it they end by it, as `multiprocessing` asks them to at the exit of a process
-    that has failed, before it waits for them."""
+    a run, which still needs them; after the block it ends them. At the exit of a process that has failed,
+    `multiprocessing` sends it before it waits for them."""
     is_over = multiprocessing.RawValue(ctypes.c_bool, False)
     loader.worker_init_fn = partial(_ignore_termination, is_over)
     try:

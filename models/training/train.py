@@ -444,4 +444,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_as_process(lambda: report_errors(main)))
+    run_as_process(lambda: report_errors(main))

@@ -405,4 +405,4 @@ def first_weights(command: TrainDVAECommand) -> DVAE:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_as_process(lambda: report_errors(main)))
+    run_as_process(lambda: report_errors(main))

@@ -18,7 +18,7 @@ from pipeline.sources.paths import map_files
 
 
 class GivenForm(NamedTuple):
-    """What the command says of the codes; None: the files tell."""
+    """What the command states about the codes; None: it is read from the files."""
 
     draws: int
     spec: str | None = None  # of the image tokenizer that computed them

@@ -1,4 +1,4 @@
-"""The balance that a command asks for: what the manifest says of it, and its concepts on their way to workers."""
+"""The balance that a command asks for: what the manifest records of it, and its concepts on their way to workers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class AskedBalance(NamedTuple):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the manifest says of it."""
+        """What the manifest records of it."""
         return {"by": self.by, "limit": self.limit} | ({"concepts_sha256": self._sha256} if self.path else {})
 
     def prepare(self, output: str) -> Balance:

@@ -19,7 +19,7 @@ class FolderBounds(NamedTuple):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the manifest says of them."""
+        """What the manifest records of them."""
         return filter_settings(self.scores.sha256, self.bounds, self.best)
 
     @property

@@ -10,6 +10,7 @@ import atexit
 import itertools
 import multiprocessing
 import os
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -113,6 +114,7 @@ def _child(
         end()
         for process in multiprocessing.active_children():  # readers of trainings that tests have stopped
             process.kill()
+        _report_threads(reports)
         atexit._run_exitfuncs()  # without Python's wait for threads: a failed test may have left one that never ends
         reports.send({})
         status = 0
@@ -122,6 +124,14 @@ def _child(
         traceback.print_exc()
     finally:
         os._exit(status)
+
+
+def _report_threads(reports: connection.Connection) -> None:
+    """Warns of threads that Python would wait for at its exit."""
+    names = [each.name for each in threading.enumerate() if each is not threading.main_thread() and not each.daemon]
+    if names:
+        found = warnings.WarningMessage(f"tests left threads: {', '.join(names)}", ResourceWarning, __file__, 0)
+        reports.send({"warning_message": found, "when": "runtest", "nodeid": "", "location": None})
 
 
 def _items(files: Files, waiting: int) -> Iterator[pytest.Item]:

@@ -128,6 +128,7 @@ def test_sigterm_leaves_a_checkpoint_of_the_dvae(tmp_path, monkeypatch):
 
 CRASH = """
 import torch
+from models.process_end import run_as_process
 from models.training.readers import reading
 
 
@@ -137,9 +138,13 @@ class Endless(torch.utils.data.IterableDataset):
             yield 1
 
 
-with reading(torch.utils.data.DataLoader(Endless(), num_workers=1)) as batches:
-    next(batches)
-    raise RuntimeError("a bug")
+def command():
+    with reading(torch.utils.data.DataLoader(Endless(), num_workers=1)) as batches:
+        next(batches)
+        raise RuntimeError("a bug")
+
+
+run_as_process(command)
 """
 
 

@@ -10,6 +10,7 @@ import torch
 
 from models import files
 from models.errors import UserError
+from models.training.log import start_log
 from tests.support.datasets import write_dataset, write_manifest
 from tests.support.paths import files_of
 from tests.support.training import STEPS, entries, interrupt_at, run
@@ -76,6 +77,12 @@ def test_a_torn_line_in_the_log_is_dropped(training_dataset, undisturbed, tmp_pa
         file.write('{"step": 5, "to')
     run(training_dataset, tmp_path, "--resume")
     assert entries(tmp_path) == entries(undisturbed)
+
+
+def test_a_torn_line_with_another_behind_it_is_dropped(tmp_path):
+    """As earlier versions of train-dvae left it."""
+    (tmp_path / "log.jsonl").write_text('{"step": 1}\n{"step": 2, "lo{"step": 2}\n{"step": 3}\n{"step": 4}\n')
+    assert start_log(tmp_path, 3).read_text() == '{"step": 1}\n{"step": 3}\n'
 
 
 def test_an_existing_checkpoint_without_resume(training_dataset, undisturbed):
