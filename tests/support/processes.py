@@ -14,6 +14,7 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import thread as executors
 from multiprocessing import connection
 from typing import Any, NoReturn
 
@@ -127,8 +128,9 @@ def _child(
 
 
 def _report_threads(reports: connection.Connection) -> None:
-    """Warns of threads that Python would wait for at its exit."""
-    names = [each.name for each in threading.enumerate() if each is not threading.main_thread() and not each.daemon]
+    """Warns of threads for which Python would wait at its exit. Those of executors end then by themselves."""
+    ending = {threading.main_thread(), *executors._threads_queues}
+    names = [thread.name for thread in threading.enumerate() if thread not in ending and not thread.daemon]
     if names:
         found = warnings.WarningMessage(f"tests left threads: {', '.join(names)}", ResourceWarning, __file__, 0)
         reports.send({"warning_message": found, "when": "runtest", "nodeid": "", "location": None})
